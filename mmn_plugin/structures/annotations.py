@@ -1,0 +1,152 @@
+"""Annotations as the datasets publish them, and the one place that knows their rules."""
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class AnnotationError(ValueError):
+    """An annotation file that cannot be used; the message names file, video and sentence."""
+
+
+@dataclass
+class VideoAnnotation:
+    """The usable sentences of one video.
+
+    Attributes:
+        video_id (str): Key of the video in the annotation file and the feature files.
+        duration (float): Seconds.
+        moments (list[tuple[float, float]]): Start and end of each sentence's moment, in seconds,
+            within [0, ``duration``].
+        sentences (list[str]): Exactly as annotated.
+        sentence_index (list[int]): The sentence's place in the file's own list, which counts the
+            dropped ones too.
+    """
+
+    video_id: str
+    duration: float
+    moments: list[tuple[float, float]]
+    sentences: list[str]
+    sentence_index: list[int]
+
+
+def read_annotations(path: str | Path) -> list[VideoAnnotation]:
+    """Read a file of annotations in the published format.
+
+    The file maps a video's id to ``timestamps`` [[start, end], ...] and ``sentences``, and either to
+    ``duration`` (then all times are seconds) or to ``fps`` and ``num_frames`` (then they are frames:
+    time = frame / fps, duration = num_frames / fps). As published, a sentence whose start >= end as
+    annotated is dropped, then start is clamped to >= 0 and end to <= duration. A video left without
+    a sentence is dropped.
+
+    Args:
+        path (str | Path): JSON file.
+
+    Returns:
+        list[VideoAnnotation]: In the order of the file.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        AnnotationError: If it is not in the published format or a moment lies outside its video.
+    """
+    videos = (parse_video(path, video_id, entry)
+              for video_id, entry in load_annotation_file(path).items())
+    return [video for video in videos if video.sentences]
+
+
+def load_annotation_file(path: str | Path) -> dict:
+    """Load an annotation file as it stands, after checking only that it maps ids to entries.
+
+    Args:
+        path (str | Path): JSON file.
+
+    Returns:
+        dict: video id -> entry, for `parse_video`.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        AnnotationError: If it is not JSON, is empty, or is not an object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'annotation file {path} does not exist; see tools/data/ for where to get it, or '
+            'correct ann_file / data_root in the config')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise AnnotationError(f'{path} is not a JSON file: {error}') from error
+    if not isinstance(content, dict) or not content:
+        raise AnnotationError(f'{path} holds no videos; expected a JSON object '
+                              '{video id: {"duration": ..., "timestamps": ..., "sentences": ...}}')
+    return content
+
+
+def parse_video(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation:
+    """Apply the rules of `read_annotations` to one video; it may be left without a sentence.
+
+    Args:
+        path (str | Path): The file the entry is from, for error messages.
+        video_id (str): Key of the video.
+        entry (dict): Its value in the file.
+
+    Raises:
+        AnnotationError: As `read_annotations`.
+    """
+    where = f'{path}: video {video_id!r}'
+    if not isinstance(entry, dict):
+        raise AnnotationError(f'{where} is {entry!r}, not an object with "timestamps", "sentences" '
+                              'and "duration" (or "fps" and "num_frames")')
+    duration, unit = _duration_and_unit(where, entry)
+    timestamps, sentences = entry.get('timestamps'), entry.get('sentences')
+    if not isinstance(timestamps, list) or not isinstance(sentences, list):
+        raise AnnotationError(f'{where} needs the lists "timestamps" and "sentences"')
+    if len(timestamps) != len(sentences):
+        raise AnnotationError(f'{where} has {len(timestamps)} timestamps but {len(sentences)} '
+                              'sentences; they belong together one to one')
+    video = VideoAnnotation(video_id, duration, [], [], [])
+    for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
+        here = f'{where}, sentence {index} ({sentence!r})'
+        if not isinstance(sentence, str):
+            raise AnnotationError(f'{here} is not a string')
+        moment = _moment(here, timestamp, duration, unit)
+        if moment is not None:
+            video.moments.append(moment)
+            video.sentences.append(sentence)
+            video.sentence_index.append(index)
+    return video
+
+
+def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
+    """Duration in seconds, and how many of the annotation's time units make a second."""
+    in_frames = 'fps' in entry and 'num_frames' in entry
+    if in_frames == ('duration' in entry):
+        raise AnnotationError(f'{where} needs either "duration" (times in seconds) or "fps" and '
+                              f'"num_frames" (times in frames); it has {sorted(entry)}')
+    for key in ('fps', 'num_frames') if in_frames else ('duration',):
+        if not _is_number(entry[key]) or entry[key] <= 0:
+            raise AnnotationError(f'{where} has {key}={entry[key]!r}; it must be a number above 0')
+    if in_frames:
+        return entry['num_frames'] / entry['fps'], entry['fps']
+    return float(entry['duration']), 1.
+
+
+def _moment(here: str, timestamp: list, duration: float,
+            unit: float) -> tuple[float, float] | None:
+    """Clamped seconds of one timestamp; None where start >= end as annotated."""
+    if not (isinstance(timestamp, list) and len(timestamp) == 2 and all(map(_is_number, timestamp))):
+        raise AnnotationError(f'{here} has the timestamp {timestamp!r}; expected [start, end]')
+    start, end = timestamp
+    if start >= end:
+        return None
+    start, end = start / unit, end / unit
+    # Published code would go on with a moment of negative length; no rule mends such a sentence.
+    if start >= duration or end <= 0:
+        raise AnnotationError(
+            f'{here}: its moment, {start:g} to {end:g} s, lies outside the video of {duration:g} s; '
+            'correct it or remove the sentence (are the times in the unit that the file says?)')
+    return float(max(start, 0.)), float(min(end, duration))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
