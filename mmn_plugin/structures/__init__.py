@@ -1,0 +1,6 @@
+"""The words that all other rooms share."""
+from .grounding_data_sample import GroundingDataSample
+from .moment_grid import MomentGrid
+from .temporal_iou import temporal_iou
+
+__all__ = ['GroundingDataSample', 'MomentGrid', 'temporal_iou']

@@ -1,0 +1,41 @@
+"""What is known and predicted about one video."""
+from mmengine.structures import BaseDataElement, InstanceData
+
+
+class GroundingDataSample(BaseDataElement):
+    """A video with all its sentences.
+
+    Meta information: ``video_id`` (str), ``duration`` (float, seconds), ``sentences`` (list of s
+    strings), ``sentence_index`` (list of s ints: the sentence's place in the annotation file,
+    whose unusable sentences are dropped).
+
+    - ``gt_instances.moments``: (s, 2) float32, seconds.
+    - ``pred_instances.moments``: (s, n, 2) float32, seconds, best first, NaN where fewer than n
+      moments survive NMS; ``pred_instances.scores``: (s, n), NaN likewise.
+    """
+
+    @property
+    def gt_instances(self) -> InstanceData:
+        """Ground truth: ``moments`` (s, 2) in seconds."""
+        return self._gt_instances
+
+    @gt_instances.setter
+    def gt_instances(self, value: InstanceData) -> None:
+        self.set_field(value, '_gt_instances', dtype=InstanceData)
+
+    @gt_instances.deleter
+    def gt_instances(self) -> None:
+        del self._gt_instances
+
+    @property
+    def pred_instances(self) -> InstanceData:
+        """Predictions: ``moments`` (s, n, 2) in seconds and ``scores`` (s, n)."""
+        return self._pred_instances
+
+    @pred_instances.setter
+    def pred_instances(self, value: InstanceData) -> None:
+        self.set_field(value, '_pred_instances', dtype=InstanceData)
+
+    @pred_instances.deleter
+    def pred_instances(self) -> None:
+        del self._pred_instances
