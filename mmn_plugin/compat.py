@@ -1,0 +1,292 @@
+"""Work-arounds that let the last OpenMMLab releases run on today's stack, and nothing else.
+
+``import mmn_plugin`` calls :func:`apply` before anything else. Each cure is one function whose
+docstring names what it is for; each leaves alone what already works (a source-built MMAction2
+keeps its own DRN and VindLU, a machine with GPUs keeps NCCL). What a requirement can cure
+(``importlib_metadata``, ``setuptools<82``) stands in ``requirements/``, not here.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import pickle
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+
+from .paths import config_root, find_config
+
+_DRN = 'mmaction.models.localizers.drn'
+_VINDLU = 'mmaction.models.multimodal.vindlu'
+_VINDLU_MODELS = ('VindLUVQA', 'VindLURetrievalMC', 'VindLURetrieval')
+_applied: list[str] = []
+
+
+def require_mmcv() -> None:
+    """Say plainly that MMCV is missing (MMAction2 imports it first and does not declare it).
+
+    Full ``mmcv`` and ``mmcv-lite`` serve alike, since nothing here needs compiled operators; they
+    own the same folder, so the message asks for only one.
+
+    Raises:
+        ImportError: neither ``mmcv`` nor ``mmcv-lite`` is installed.
+    """
+    if importlib.util.find_spec('mmcv') is None:
+        raise ImportError(
+            'mmn_plugin needs MMCV: pip install "mmcv-lite>=2.0.0,<2.2.0" (an existing full mmcv '
+            'of these versions serves as well; never install one over the other)'
+        )
+
+
+def quiet_known_warnings() -> None:
+    """Hide two warnings that every process would print and nobody can act on.
+
+    mmcv-lite says that it lacks a compiled operator; setuptools 80 and 81 say that
+    ``pkg_resources``, which mmengine imports, will go (hence ``setuptools<82``).
+    """
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API')
+
+
+class _DRNStandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Supplies ``mmaction.models.localizers.drn.drn`` where no other finder knows it."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in (_DRN, f'{_DRN}.drn'):
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == _DRN)
+
+    def exec_module(self, module):
+        if module.__name__ == f'{_DRN}.drn':
+            reason = 'the MMAction2 wheel from PyPI lacks it (mmaction2 issue 2714)'
+            module.DRN = _register_stand_ins(['DRN'], reason)
+
+
+def stand_in_for_drn() -> None:
+    """Make ``mmaction.models`` importable from the PyPI wheel, which lacks the DRN folder.
+
+    https://github.com/open-mmlab/mmaction2/issues/2714. The finder is the last one asked, so a
+    real DRN, wherever it comes from, is found first.
+    """
+    sys.meta_path.append(_DRNStandIn())
+
+
+class _VindLUFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports MMAction2's real VindLU, and stands in for it only where that fails."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != _VINDLU:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None:
+            self.real, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec):
+        return self.real.create_module(spec)
+
+    def exec_module(self, module):
+        try:
+            # Without timm the outcome is certain; asking first saves loading transformers for it.
+            if importlib.util.find_spec('timm') is None and _imports_timm(module):
+                raise ImportError("it needs 'timm', which is not installed")
+            self.real.exec_module(module)
+        except Exception as error:  # transformers and timm break in more ways than ImportError
+            _forget(_VINDLU)
+            _register_stand_ins(_VINDLU_MODELS, f'VindLU cannot be imported here: {error}')
+
+
+def stand_in_for_vindlu() -> None:
+    """Make ``mmaction.models`` importable with transformers 5 or without timm.
+
+    MMAction2 imports VindLU wherever transformers is installed; VindLU needs timm (undeclared,
+    and it would pull torchvision and another torch) and names gone from transformers 5. MMAction2
+    registers placeholders where transformers is absent; this does the same where VindLU fails.
+    """
+    sys.meta_path.insert(0, _VindLUFinder())
+
+
+def _imports_timm(module) -> bool:
+    folder = Path(module.__spec__.origin).parent
+    return any('timm' in path.read_text(encoding='utf-8') for path in folder.glob('*.py'))
+
+
+def _register_stand_ins(names, reason: str) -> type:
+    from mmaction.registry import MODELS
+
+    def refuse(self, *args, **kwargs):
+        raise ImportError(f'{type(self).__name__} is not available: {reason}')
+
+    for name in names:
+        stand_in = type(name, (), {'__init__': refuse, '__doc__': f'Stand-in: {reason}.'})
+        MODELS.register_module(name=name, module=stand_in)
+    return stand_in
+
+
+def _forget(package: str) -> None:
+    """Undo a half-done import of ``package``: its submodules and what they registered."""
+    from mmaction.registry import MODELS, TOKENIZER
+
+    for name in [n for n in sys.modules if n.startswith(f'{package}.')]:
+        del sys.modules[name]
+    for registry in (MODELS, TOKENIZER):
+        for key, value in list(registry.module_dict.items()):
+            if getattr(value, '__module__', '').startswith(package):
+                del registry.module_dict[key]
+
+
+def allow_checkpoint_classes() -> None:
+    """Let ``torch.load(weights_only=True)`` read what an MMEngine checkpoint holds.
+
+    https://github.com/open-mmlab/mmengine/issues/1655. Allow-listed are MMEngine's log history
+    and the numpy arrays and scalars in it (under numpy 1's and numpy 2's module names): plain data.
+    Anything else is still refused, with one message (:func:`_explain_refusal`). ``load_url`` is
+    the one loader that would switch the protection off (torch.hub's default), so it is told not to.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging.history_buffer import HistoryBuffer
+    from mmengine.runner import checkpoint
+
+    reconstruct = np.zeros(1).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed += [(reconstruct, f'{core}._reconstruct'), (scalar, f'{core}.scalar')]
+    allowed += list({type(np.dtype(code)) for code in np.typecodes['AllInteger'] + '?efd'})
+    torch.serialization.add_safe_globals(allowed)
+    checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
+
+    stock = checkpoint.CheckpointLoader.load_checkpoint.__func__
+
+    @wraps(stock)
+    def load_checkpoint(cls, filename, map_location=None, logger='current'):
+        try:
+            return stock(cls, filename, map_location, logger)
+        except pickle.UnpicklingError as error:
+            raise _explain_refusal(filename, error) from None
+        except (EOFError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
+                raise
+            raise _explain_refusal(filename, 'the file is damaged or was cut short') from None
+
+    checkpoint.CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
+
+
+def _explain_refusal(filename: str, error) -> pickle.UnpicklingError:
+    found = re.search(r'(?:GLOBAL|Unsupported (?:class|operand)|global:?) ([\w.]+)', str(error))
+    if found:
+        return pickle.UnpicklingError(
+            f'{filename} was not loaded: it holds a {found[1]}, and loading such an object could '
+            'run foreign code. A checkpoint holds tensors and plain data; if you trust the file, '
+            "re-save its 'state_dict' alone"
+        )
+    return pickle.UnpicklingError(
+        f'{filename} was not loaded: it is not a PyTorch checkpoint '
+        f'({str(error).strip().splitlines()[-1]})'
+    )
+
+
+def distribute_on_cpu() -> None:
+    """Let ``launcher='pytorch'`` work on a machine without accelerator.
+
+    mmengine calls ``torch.cuda.set_device`` and asks for NCCL, and gives
+    ``DistributedDataParallel`` a device number even for a model on the CPU. Here such a machine
+    gets a gloo group, and a model on the CPU no ``device_ids``. GPUs keep NCCL and their ids.
+    """
+    from mmengine.device import get_device
+    from mmengine.dist import utils
+    from mmengine.model import MMDistributedDataParallel
+
+    stock_init, stock_wrap = utils._init_dist_pytorch, MMDistributedDataParallel.__init__
+
+    @wraps(stock_init)
+    def init_dist_pytorch(backend, init_backend='torch', **kwargs):
+        if get_device() != 'cpu':
+            return stock_init(backend, init_backend=init_backend, **kwargs)
+        return utils.torch_dist.init_process_group(backend='gloo', **kwargs)
+
+    @wraps(stock_wrap)
+    def init_wrapper(self, module, *args, **kwargs):
+        parameter = next(module.parameters(), None)
+        if 'device_ids' in kwargs and parameter is not None and parameter.device.type == 'cpu':
+            kwargs['device_ids'] = None
+        stock_wrap(self, module, *args, **kwargs)
+
+    utils._init_dist_pytorch = init_dist_pytorch
+    MMDistributedDataParallel.__init__ = init_wrapper
+
+
+def resolve_own_configs() -> None:
+    """Let ``_base_ = 'mmn_plugin::NAME.py'`` and ``read_base()`` reach this package's configs.
+
+    mmengine knows only the packages in its own table, wants a subfolder after ``::``, gives the
+    inherited dicts a ``_scope_`` that no registry has, and looks in site-packages even after an
+    editable install. Here our prefix, and nothing else, is resolved from this package's file.
+    ``from mmn_plugin.configs.NAME import *`` under ``read_base()`` reads the same text-style file.
+    """
+    from mmengine.config import Config, config
+
+    get_cfg_path, fromfile = Config._get_cfg_path, Config.fromfile
+    parse_lazy, installed_path = Config._parse_lazy_import, config.get_installed_path
+
+    @wraps(get_cfg_path)
+    def own_cfg_path(cfg_path, filename):
+        path = _own_config(cfg_path)
+        return (path, None) if path else get_cfg_path(cfg_path, filename)
+
+    @wraps(fromfile)
+    def own_fromfile(filename, *args, **kwargs):
+        return fromfile(_own_config(filename) or filename, *args, **kwargs)
+
+    @wraps(parse_lazy)
+    def own_parse_lazy(filename):
+        path = Path(filename).resolve()
+        if config_root().resolve() not in path.parents or Config._is_lazy_import(filename):
+            return parse_lazy(filename)
+        cfg_dict, _, _ = Config._file2dict(filename, lazy_import=False)
+        return Config._dict_to_config_dict_lazy(cfg_dict), set()
+
+    @wraps(installed_path)
+    def own_installed_path(package):
+        # read_base() appends configs/NAME.py to this
+        return str(config_root().parent) if package == 'mmn_plugin' else installed_path(package)
+
+    Config._get_cfg_path = staticmethod(own_cfg_path)
+    Config.fromfile = staticmethod(own_fromfile)
+    Config._parse_lazy_import = staticmethod(own_parse_lazy)
+    config.get_installed_path = own_installed_path
+
+
+def _own_config(name) -> str | None:
+    package, separator, path = str(name).partition('::')
+    return str(find_config(path)) if separator and package == 'mmn_plugin' else None
+
+
+CURES: tuple[Callable[[], None], ...] = (
+    require_mmcv,
+    quiet_known_warnings,
+    stand_in_for_drn,
+    stand_in_for_vindlu,
+    allow_checkpoint_classes,
+    distribute_on_cpu,
+    resolve_own_configs,
+)
+
+
+def apply() -> None:
+    """Apply every cure once per process.
+
+    The environment variable ``MMN_PLUGIN_WITHOUT`` (names of :data:`CURES`, comma-separated)
+    leaves some out. It is private, for the tests that show that a cure is still needed.
+    """
+    left_out = os.environ.get('MMN_PLUGIN_WITHOUT', '').split(',')
+    for cure in CURES:
+        if cure.__name__ not in _applied and cure.__name__ not in left_out:
+            cure()
+            _applied.append(cure.__name__)
