@@ -1,0 +1,104 @@
+"""Greedy non-maximum suppression of moments, for all sentences at once."""
+import torch
+from torch import Tensor
+
+# Cells worked on together. On a CPU a chunk and its scratch stay in the cache; on a GPU a chunk is
+# large enough to fill the device and bounds the scratch to some 100 MB per buffer.
+_CELLS_CPU = 1 << 17
+_CELLS_GPU = 1 << 25
+
+
+def nms(spans: Tensor,
+        scores: Tensor,
+        iou_threshold: float,
+        top_n: int,
+        sentence_video: Tensor | None = None) -> Tensor:
+    """Rank the moments of every sentence and suppress those too close to a better one.
+
+    ``top_n`` rounds, each of which takes every sentence's best remaining moment and suppresses what
+    overlaps it with IoU > ``iou_threshold``. That is exactly greedy NMS over the sorted scores. As
+    published, candidates are the moments with score != 0, and IoU, in seconds, is computed and
+    compared in float32 (`temporal_iou`). Of equal scores the first index wins, on every device; the
+    published code leaves their order open.
+
+    Args:
+        spans (Tensor): Start and end of the moments in seconds: (P, 2) where all sentences share
+            them, (S, P, 2), or with ``sentence_video`` (V, P, 2), one set per video.
+        scores (Tensor): (S, P).
+        iou_threshold (float): Overlap above which the worse of two moments goes.
+        top_n (int): Moments to keep per sentence.
+        sentence_video (Tensor, optional): (S,) row of ``spans`` that each sentence uses.
+
+    Returns:
+        Tensor: (S, top_n) int64 indices of moments, best first, -1 where fewer remain, on the
+        scores' device.
+
+    Raises:
+        ValueError: If the shapes disagree, ``top_n`` < 1, or a score is NaN.
+    """
+    _check_shapes(spans, scores, top_n, sentence_video)
+    picks = scores.new_full((len(scores), top_n), -1, dtype=torch.int64)
+    spans = spans.to(scores.device, torch.float32)
+    starts, ends = (edge.contiguous() for edge in spans.unbind(-1))
+    if len(scores) == 0 or scores.shape[1] == 0:
+        return picks
+    has_nan = torch.zeros((), dtype=torch.bool, device=scores.device)
+    cells = _CELLS_CPU if scores.device.type == 'cpu' else _CELLS_GPU
+    step = max(1, cells // scores.shape[1])
+    for first in range(0, len(scores), step):
+        rows = slice(first, first + step)
+        which = rows if sentence_video is None else sentence_video[rows]
+        edges = (starts, ends) if spans.dim() == 2 else (starts[which], ends[which])
+        has_nan |= _rounds(edges, scores[rows], iou_threshold, picks[rows])
+    if has_nan:  # asked once: each question makes a GPU wait
+        raise ValueError('NaN among the scores to rank: the model diverged, or its input holds NaN')
+    return picks
+
+
+def _check_shapes(spans: Tensor, scores: Tensor, top_n: int,
+                  sentence_video: Tensor | None) -> None:
+    if top_n < 1:
+        raise ValueError(f'top_n={top_n}; at least 1 moment must be kept')
+    if scores.dim() != 2 or spans.shape[-2:] != (scores.shape[1], 2):
+        raise ValueError(f'scores {tuple(scores.shape)} must be (sentences, moments) and spans '
+                         f'{tuple(spans.shape)} end in (moments, 2)')
+    if sentence_video is not None:
+        wanted = spans.dim() == 3 and len(sentence_video) == len(scores)
+    else:
+        wanted = spans.dim() == 2 or (spans.dim() == 3 and len(spans) == len(scores))
+    if not wanted:
+        raise ValueError(f'spans {tuple(spans.shape)} fit neither all of the {len(scores)} '
+                         'sentences nor each; give sentence_video (S,) where they are per video')
+
+
+def _rounds(edges: tuple[Tensor, Tensor], scores: Tensor, iou_threshold: float,
+            picks: Tensor) -> Tensor:
+    """Fill ``picks`` (S, n) for one chunk of sentences; returns whether a score was NaN."""
+    starts, ends = edges  # (P,) or (S, P)
+    alive = scores.masked_fill(scores == 0, -torch.inf)  # (S, P); a copy, the rounds write to it
+    has_nan = None
+    for rank in range(picks.shape[1]):
+        best, index = alive.max(dim=1, keepdim=True)  # (S, 1); the first of equal ones
+        if has_nan is None:
+            has_nan = best.isnan().any()
+        picks[:, rank] = index.masked_fill(best == -torch.inf, -1)[:, 0]
+        if rank + 1 < picks.shape[1]:
+            overlap = _iou_with_pick(starts, ends, index)  # (S, P)
+            alive.masked_fill_(overlap > iou_threshold, -torch.inf)
+            # Also where the pick's IoU with itself does not say so: a threshold of 1, an empty span
+            alive.scatter_(1, index, -torch.inf)
+    return has_nan
+
+
+def _iou_with_pick(starts: Tensor, ends: Tensor, index: Tensor) -> Tensor:
+    """`temporal_iou` of each sentence's picked moment (S, 1) with all moments, without copies."""
+    if starts.dim() == 1:
+        start, end = starts[index], ends[index]  # (S, 1)
+    else:
+        start, end = starts.gather(1, index), ends.gather(1, index)
+    overlap = torch.minimum(ends, end)  # (S, P)
+    scratch = torch.maximum(starts, start)
+    overlap.sub_(scratch).clamp_(min=0)
+    hull = torch.maximum(ends, end)
+    hull.sub_(torch.minimum(starts, start, out=scratch))
+    return overlap.div_(hull)
