@@ -1,6 +1,7 @@
 """The words that all other rooms share."""
 from .grounding_data_sample import GroundingDataSample
 from .moment_grid import MomentGrid
+from .sentence_batch import SentenceBatch
 from .temporal_iou import temporal_iou
 
-__all__ = ['GroundingDataSample', 'MomentGrid', 'temporal_iou']
+__all__ = ['GroundingDataSample', 'MomentGrid', 'SentenceBatch', 'temporal_iou']

@@ -1,0 +1,2 @@
+"""Training loop parts."""
+from .hooks import *  # noqa: F403

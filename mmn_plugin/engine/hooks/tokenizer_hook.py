@@ -1,0 +1,46 @@
+"""The tokenizer travels with the checkpoint."""
+from mmaction.registry import HOOKS, TOKENIZER
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+
+@HOOKS.register_module()
+class TokenizerHook(Hook):
+    """Store the tokenizer in every checkpoint and compare it when one is loaded.
+
+    The vocabulary decides which embedding a word gets, so a checkpoint used with another one
+    gives wrong answers without any error; here that is an error. A checkpoint's own tokenizer
+    serves where the configured one cannot be built (its file is elsewhere).
+    """
+
+    KEY = 'tokenizer'
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put the tokenizer's state into the checkpoint's ``meta``."""
+        checkpoint['meta'][self.KEY] = self._preprocessor(runner).tokenizer.state()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare with, or take over, the tokenizer of a checkpoint.
+
+        Raises:
+            ValueError: If model and checkpoint have different vocabularies.
+        """
+        state = checkpoint.get('meta', {}).get(self.KEY)
+        if state is None:
+            return
+        preprocessor = self._preprocessor(runner)
+        try:
+            tokenizer = preprocessor.tokenizer
+        except OSError:
+            preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(state)
+            return
+        if tokenizer.state() != state:
+            raise ValueError(
+                'the checkpoint was trained with another vocabulary or tokenizer setting than '
+                'model.data_preprocessor.tokenizer of this config: every word would get another '
+                'word\'s embedding. Give the vocabulary it was trained with')
+
+    @staticmethod
+    def _preprocessor(runner):
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        return model.data_preprocessor

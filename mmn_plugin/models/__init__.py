@@ -1,0 +1,14 @@
+"""Models: from a sample to losses or scored moments."""
+from .backbones import ClipEncoder
+from .data_preprocessors import GroundingDataPreprocessor
+from .heads import MutualMatchingHead
+from .localizers import MMN
+from .losses import IoURegressionLoss, MutualMatchingLoss
+from .necks import MomentMapConv, MomentMapNeck, MomentMapPool
+from .text_encoders import SentenceEncoder
+
+__all__ = [
+    'MMN', 'ClipEncoder', 'GroundingDataPreprocessor', 'IoURegressionLoss', 'MomentMapConv',
+    'MomentMapNeck', 'MomentMapPool', 'MutualMatchingHead', 'MutualMatchingLoss',
+    'SentenceEncoder',
+]

@@ -1,0 +1,4 @@
+"""Clip encoders."""
+from .clip_encoder import ClipEncoder
+
+__all__ = ['ClipEncoder']

@@ -1,0 +1,73 @@
+"""From collated samples to the tensors of a batch."""
+import torch
+from mmaction.registry import MODELS, TOKENIZER
+from mmengine.model import BaseDataPreprocessor
+
+from mmn_plugin.structures import SentenceBatch
+
+
+@MODELS.register_module()
+class GroundingDataPreprocessor(BaseDataPreprocessor):
+    """Stack the videos of a batch and lay their sentences end to end.
+
+    The tokenizer is set here and nowhere else. All sentences of a batch are tokenised in one call
+    (a sentence seen before comes from the tokenizer's memory), so no sample carries padding.
+
+    Args:
+        tokenizer (dict): Config of the tokenizer; it is built when first needed, so that a
+            checkpoint that carries its vocabulary can be used without the file.
+        non_blocking (bool): Copy to the device without waiting. Defaults to False.
+    """
+
+    def __init__(self, tokenizer: dict, non_blocking: bool = False):
+        super().__init__(non_blocking=non_blocking)
+        self._tokenizer_cfg = tokenizer
+        self._tokenizer = None
+
+    @property
+    def tokenizer(self):
+        """The tokenizer, built from its config at the first use."""
+        if self._tokenizer is None:
+            self._tokenizer = TOKENIZER.build(self._tokenizer_cfg)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value) -> None:
+        self._tokenizer = value
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Batch and move to the model's device.
+
+        Args:
+            data (dict): ``inputs``, a list of B tensors (R, D), and ``data_samples``, a list of B
+                ``GroundingDataSample``.
+            training (bool): Not used; the same is done in training and test.
+
+        Returns:
+            dict: ``inputs`` (B, R, D), ``sentences`` (``SentenceBatch``), ``data_samples``.
+
+        Raises:
+            ValueError: If the videos' features differ in shape.
+        """
+        data = self.cast_data(data)
+        samples = data['data_samples']
+        return dict(
+            inputs=self._stack(data['inputs'], samples),
+            sentences=self.cast_data(self._batch_sentences(samples)),
+            data_samples=samples)
+
+    def _stack(self, features, samples) -> torch.Tensor:
+        shapes = {tuple(feature.shape) for feature in features}
+        if len(shapes) > 1:
+            listed = ', '.join(f'{sample.video_id}: {tuple(feature.shape)}'
+                               for sample, feature in zip(samples, features, strict=True))
+            raise ValueError(f'the features of a batch differ in shape ({listed}); pool them to '
+                             'one length (PoolClipFeatures) and check the feature files')
+        return torch.stack(list(features))  # (B, R, D)
+
+    def _batch_sentences(self, samples) -> SentenceBatch:
+        sentences = [sentence for sample in samples for sentence in sample.sentences]
+        counts = torch.tensor([len(sample.sentences) for sample in samples])
+        input_ids, attention_mask = self.tokenizer.pad(self.tokenizer.encode(sentences))  # (S, L)
+        video = torch.arange(len(samples)).repeat_interleave(counts)  # (S,)
+        return SentenceBatch(input_ids, attention_mask, video)

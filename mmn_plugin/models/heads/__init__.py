@@ -1,0 +1,4 @@
+"""Heads."""
+from .mutual_matching_head import MutualMatchingHead
+
+__all__ = ['MutualMatchingHead']

@@ -1,0 +1,147 @@
+"""Losses and predictions from the embeddings of moments and sentences."""
+import torch
+import torch.nn.functional as F
+from mmaction.registry import MODELS
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmn_plugin.evaluation.functional import nms
+from mmn_plugin.structures import GroundingDataSample, MomentGrid
+
+
+@MODELS.register_module()
+class MutualMatchingHead(BaseModule):
+    """Score moments against sentences in two joint spaces.
+
+    The IoU score is ``sigmoid(iou_scale * cos)`` in the first space, the contrastive score the
+    cosine in the second; at test ``(0.5 * contrastive + 0.5) ** score_power * iou`` ranks.
+
+    Args:
+        grid (MomentGrid): The moments that exist; the localizer passes it.
+        loss_matching (dict): Config of the loss of the contrastive space.
+        loss_iou (dict): Config of the loss of the IoU space.
+        contrastive_weight (float): Weight of the contrastive losses.
+        score_power (float): Power of the contrastive score at test (p).
+        nms_threshold (float): Moments that overlap a better one by more are suppressed.
+        top_n (int): Moments kept per sentence. Defaults to 5.
+        iou_scale (float): Factor on the cosine before the sigmoid. Defaults to 10.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+
+    Attributes:
+        contrastive_factor (float): Scheduled factor on the contrastive losses (f), 1 unless
+            ``CrossVideoNegativeHook`` sets it.
+    """
+
+    def __init__(self, grid: MomentGrid, loss_matching: dict, loss_iou: dict,
+                 contrastive_weight: float, score_power: float, nms_threshold: float,
+                 top_n: int = 5, iou_scale: float = 10., init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        self.grid = grid
+        self.loss_matching = MODELS.build(loss_matching)
+        self.loss_iou = MODELS.build(loss_iou)
+        self.contrastive_weight = contrastive_weight
+        self.contrastive_factor = 1.
+        self.score_power = score_power
+        self.nms_threshold = nms_threshold
+        self.top_n = top_n
+        self.iou_scale = iou_scale
+
+    def loss(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
+             sentence_video: Tensor, data_samples: list[GroundingDataSample]) -> dict[str, Tensor]:
+        """Weighted losses of a batch.
+
+        Args:
+            moments (dict[str, Tensor]): ``iou`` and ``contrastive``, each (B, P, J).
+            sentences (dict[str, Tensor]): ``iou`` and ``contrastive``, each (S, J).
+            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
+            data_samples (list[GroundingDataSample]): With ground truth.
+
+        Returns:
+            dict[str, Tensor]: ``loss_vid``, ``loss_sent``, ``loss_iou``; their sum is the total.
+        """
+        moments, sentences = self._normalise(moments), self._normalise(sentences)
+        ground_truth = torch.cat([s.gt_instances.moments for s in data_samples])  # (S, 2)
+        iou = torch.cat([
+            self.grid.iou(s.gt_instances.moments, s.duration) for s in data_samples])  # (S, P)
+        loss_vid, loss_sent = self.loss_matching(
+            moments['contrastive'], sentences['contrastive'], sentence_video, iou, ground_truth)
+        cosines = self.own_video_cosines(moments['iou'], sentences['iou'], sentence_video)
+        weight = self.contrastive_factor * self.contrastive_weight
+        return dict(
+            loss_vid=weight * loss_vid,
+            loss_sent=weight * loss_sent,
+            loss_iou=self.loss_iou(self.iou_scale * cosines, iou))
+
+    def predict(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
+                sentence_video: Tensor,
+                data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+        """Rank the moments of each sentence's video.
+
+        Args: as of ``loss``; ground truth is not looked at.
+
+        Returns:
+            list[GroundingDataSample]: The samples, with ``pred_instances``.
+        """
+        contrastive, iou_score = self.score(moments, sentences, sentence_video)  # (S, P)
+        scores = self.combine(contrastive, iou_score)
+        counts = [len(sample.sentences) for sample in data_samples]
+        for sample, score in zip(data_samples, scores.split(counts), strict=True):
+            sample.pred_instances = self.rank(score, sample.duration)
+        return data_samples
+
+    def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
+              sentence_video: Tensor) -> tuple[Tensor, Tensor]:
+        """Contrastive and IoU score of each sentence with its video's moments, both (S, P)."""
+        moments, sentences = self._normalise(moments), self._normalise(sentences)
+        contrastive, iou = (
+            self.own_video_cosines(moments[space], sentences[space], sentence_video)
+            for space in ('contrastive', 'iou'))
+        return contrastive, (self.iou_scale * iou).sigmoid()
+
+    def combine(self, contrastive: Tensor, iou_score: Tensor) -> Tensor:
+        """The score that ranks moments at test, (S, P)."""
+        return (0.5 * contrastive + 0.5)**self.score_power * iou_score
+
+    def rank(self, scores: Tensor, duration: float) -> InstanceData:
+        """The best moments of one video's sentences after NMS.
+
+        Args:
+            scores (Tensor): (s, P).
+            duration (float): Seconds of the video.
+
+        Returns:
+            InstanceData: ``moments`` (s, n, 2) in seconds and ``scores`` (s, n), NaN-padded.
+        """
+        spans = self.grid.spans(duration).to(scores.device)  # (P, 2)
+        kept = nms(spans, scores, self.nms_threshold, self.top_n)  # (s, n)
+        absent = kept < 0
+        kept = kept.clamp(min=0)
+        return InstanceData(
+            moments=spans[kept].masked_fill(absent[..., None], torch.nan),
+            scores=scores.gather(1, kept).masked_fill(absent, torch.nan))
+
+    @staticmethod
+    def _normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {space: F.normalize(value, dim=-1) for space, value in embeddings.items()}
+
+    @staticmethod
+    def own_video_cosines(moments: Tensor, sentences: Tensor, sentence_video: Tensor) -> Tensor:
+        """Similarity of each sentence with the moments of its own video.
+
+        Sentences are laid out (B, s_max) by video, so that one batched product serves all.
+
+        Args:
+            moments (Tensor): (B, P, J).
+            sentences (Tensor): (S, J).
+            sentence_video (Tensor): (S,), never falling.
+
+        Returns:
+            Tensor: (S, P).
+        """
+        counts = torch.bincount(sentence_video, minlength=len(moments))
+        first = counts.cumsum(0) - counts
+        place = torch.arange(len(sentences), device=sentences.device) - first[sentence_video]
+        padded = sentences.new_zeros(len(moments), int(counts.max()), sentences.shape[-1])
+        padded = padded.index_put((sentence_video, place), sentences)  # (B, s_max, J)
+        return (padded @ moments.transpose(1, 2))[sentence_video, place]  # (S, P)

@@ -1,0 +1,4 @@
+"""Localizers: the wiring of whole methods."""
+from .mmn import MMN
+
+__all__ = ['MMN']

@@ -1,0 +1,8 @@
+"""Necks: from clips to moments."""
+from .moment_encoder import MomentEncoder
+from .moment_map import MomentMap
+from .moment_map_conv import MomentMapConv
+from .moment_map_neck import MomentMapNeck
+from .moment_map_pool import MomentMapPool
+
+__all__ = ['MomentEncoder', 'MomentMap', 'MomentMapConv', 'MomentMapNeck', 'MomentMapPool']

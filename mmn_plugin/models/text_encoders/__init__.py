@@ -1,0 +1,4 @@
+"""Text encoders."""
+from .sentence_encoder import SentenceEncoder
+
+__all__ = ['SentenceEncoder']
