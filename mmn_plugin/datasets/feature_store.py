@@ -1,0 +1,109 @@
+"""Where the features of a dataset's videos are read from."""
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from .feature_error import FeatureError
+
+
+class FeatureStore(ABC):
+    """Features of many videos, each (T, D), under one path.
+
+    A store is small: it holds a path, and nothing open that would travel to another process.
+
+    Args:
+        path (str | Path): Feature file or folder.
+        feature_key (str, optional): Name under which a video's entry holds its features where they
+            lie one level down. Defaults to None: the entry is the array.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path; the message lists what is beside it.
+    """
+
+    def __init__(self, path: str | Path, feature_key: str | None = None):
+        self.path = Path(path)
+        self.feature_key = feature_key
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f'features {self.path} do not exist; correct data_root or data_prefix.features in '
+                f'the config, or get them as tools/data/ describes. {describe_folder(self.path)}')
+
+    @abstractmethod
+    def video_ids(self) -> set[str]:
+        """Ids of all videos in the store, from its listing alone."""
+
+    @abstractmethod
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """Shape of a video's features, without reading them where the format allows it.
+
+        Raises:
+            FeatureError: If the video is absent or its entry cannot be opened.
+        """
+
+    @abstractmethod
+    def _read_array(self, video_id: str) -> np.ndarray:
+        """The video's array as it is stored."""
+
+    def close(self) -> None:  # noqa: B027  (most stores hold nothing open)
+        """Let go of whatever this process holds open; the next read opens it again."""
+
+    def read(self, video_id: str) -> np.ndarray:
+        """Read the features of one video.
+
+        Returns:
+            np.ndarray: (T, D) float32, T and D at least 1, all finite.
+
+        Raises:
+            FeatureError: If the video is absent, its entry cannot be read, is not an array of
+                numbers of rank 2, is empty, or holds NaN or Inf.
+        """
+        array = self._read_array(video_id)
+        where = self.where(video_id)
+        if array.dtype.kind not in 'fiu':
+            raise FeatureError(f'{where} holds {array.dtype} values; features must be numbers. '
+                               'Extract or convert the file again')
+        self.check_shape(video_id, array.shape)
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        if not np.isfinite(array).all():
+            bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+            raise FeatureError(
+                f'{where} holds NaN or Inf in {len(bad)} of {len(array)} rows (first: row '
+                f'{bad[0]}). Extract this video again, or remove it from the annotations')
+        return array
+
+    def check_shape(self, video_id: str, shape: tuple[int, ...]) -> None:
+        """Refuse what is not (T, D) with at least one row and one column.
+
+        Raises:
+            FeatureError: Naming file, video and shape.
+        """
+        if len(shape) != 2:
+            raise FeatureError(f'{self.where(video_id)} has shape {tuple(shape)}; features must be '
+                               '(T, D), one row per clip. Reshape or extract them again')
+        if 0 in shape:
+            raise FeatureError(f'{self.where(video_id)} is empty, shape {tuple(shape)}. Extract '
+                               'this video again, or remove it from the annotations')
+
+    def where(self, video_id: str) -> str:
+        """File and video, for messages."""
+        return f'{self.path}: video {video_id!r}'
+
+    def absent(self, video_id: str) -> FeatureError:
+        """The error of a video that the store does not have."""
+        return FeatureError(
+            f'{self.where(video_id)} is not in the features. Extract it, or remove it from the '
+            'annotations; tools/data/check_dataset.py lists all that are missing')
+
+
+def describe_folder(path: str | Path, limit: int = 10) -> str:
+    """What lies in the nearest existing folder above a path, as one sentence for messages."""
+    folder = Path(path).absolute().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(entry.name + '/' * entry.is_dir() for entry in os.scandir(folder))
+    if not names:
+        return f'{folder} is empty'
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return f'{folder} holds {", ".join(names[:limit])}{more}'

@@ -1,0 +1,69 @@
+"""Features in a folder, one file per video."""
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .feature_error import FeatureError
+from .feature_store import FeatureStore
+
+
+class FolderFeatureStore(FeatureStore):
+    """A folder of ``<video id>.npy``, ``<video id>.pt`` or ``<video id>.pth`` files.
+
+    A file holds one array; with ``feature_key`` a ``.pt`` file holds a dict with the tensor under
+    that name. Nothing that could run code is loaded: NumPy reads without pickle, PyTorch with
+    ``weights_only=True``.
+
+    Args:
+        path (str | Path): Folder.
+        feature_key (str, optional): Name of the tensor in a ``.pt`` file. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+
+    SUFFIXES = ('.npy', '.pt', '.pth')
+
+    def video_ids(self) -> set[str]:
+        """Names of all feature files, without their suffix."""
+        names = (os.path.splitext(entry.name) for entry in os.scandir(self.path))
+        return {stem for stem, suffix in names if suffix in self.SUFFIXES}
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """Shape of a video's features; of a ``.npy`` file only the header is read."""
+        return self._load(video_id, mmap_mode='r').shape
+
+    def _read_array(self, video_id: str) -> np.ndarray:
+        return self._load(video_id)
+
+    def _load(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
+        path = self._find(video_id)
+        try:
+            if path.suffix == '.npy':
+                return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).split('\n', 1)[0]
+            raise FeatureError(
+                f'{path}: cannot read the features of video {video_id!r} ({reason}). The file is '
+                'damaged or holds more than an array; download or extract it again') from error
+        if self.feature_key is not None:
+            if not isinstance(content, dict) or self.feature_key not in content:
+                raise FeatureError(f'{path} holds no dict with {self.feature_key!r}; correct '
+                                   'feature_key in the dataset config')
+            content = content[self.feature_key]
+        if not isinstance(content, torch.Tensor):
+            raise FeatureError(f'{path} holds a {type(content).__name__}, not a tensor; set '
+                               'feature_key in the dataset config, or save the tensor alone')
+        # NumPy knows no bfloat16
+        return (content.float() if content.is_floating_point() else content).numpy()
+
+    def _find(self, video_id: str) -> Path:
+        for suffix in self.SUFFIXES:
+            path = self.path / f'{video_id}{suffix}'
+            if path.is_file():
+                return path
+        raise self.absent(video_id)
