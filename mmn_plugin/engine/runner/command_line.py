@@ -1,0 +1,142 @@
+"""Steps that every command-line tool takes: find the config, check paths, report errors."""
+
+import linecache
+import os
+import re
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import mmengine
+from mmengine.config import Config
+from mmengine.device import get_device
+
+import mmn_plugin
+from mmn_plugin.paths import config_root, find_config, tool_root
+
+# Folders whose `raise` statements are addressed to the user rather than signs of a bug.
+_MMENGINE = Path(mmengine.__file__).parent
+_SPEAKING = (
+    Path(mmn_plugin.__file__).parent,
+    tool_root(),
+    *(_MMENGINE / name for name in ('config', 'registry', 'fileio', 'utils')),
+)
+_FRAME = re.compile(r'^ *File "(.+)", line (\d+)')
+
+
+def load_config(name: str, options: dict | None = None) -> Config:
+    """Read a config by path, or by its name in this package.
+
+    Args:
+        name (str): a path; ``mmn_plugin::NAME.py``; or ``NAME.py`` of a config of this package
+            (where no such file lies in the current folder).
+        options (dict, optional): values merged over it (``--cfg-options``). Defaults to None.
+
+    Returns:
+        Config: the config.
+
+    Raises:
+        FileNotFoundError: there is no such config; the message lists this package's.
+    """
+    if '::' not in name and not Path(name).is_file():
+        if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
+            raise FileNotFoundError(f'there is no config {name} (working folder: {Path.cwd()})')
+        name = str(find_config(name))
+    config = Config.fromfile(name)
+    if options:
+        config.merge_from_dict(options)
+    return config
+
+
+def require_checkpoint(path: str) -> str:
+    """Make sure that a checkpoint is there before a model is built for it.
+
+    Args:
+        path (str): a file, or a URL, which is left to MMEngine.
+
+    Returns:
+        str: ``path``.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names the ``.pth`` files beside it.
+    """
+    if '://' in path or Path(path).is_file():
+        return path
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    beside = ', '.join(sorted(p.name for p in folder.glob('*.pth'))) or 'none'
+    raise FileNotFoundError(f'there is no checkpoint {path} (.pth files in {folder}: {beside})')
+
+
+def apply_amp(config: Config) -> None:
+    """Switch the config's optimiser wrapper to mixed precision.
+
+    float16 with a loss scaler on accelerators; on the CPU bfloat16 without one.
+
+    Raises:
+        ValueError: the config has an optimiser wrapper of another type.
+    """
+    wrapper = config.optim_wrapper
+    known = ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper')
+    if wrapper.setdefault('type', 'OptimWrapper') not in known:
+        raise ValueError(f'--amp cannot replace optim_wrapper.type {wrapper.type!r} of the config')
+    if get_device() == 'cpu':
+        wrapper.type = 'CPUAmpOptimWrapper'
+        wrapper.pop('loss_scale', None)
+        wrapper.pop('dtype', None)
+    else:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+@contextmanager
+def plain_errors():
+    """End the process with one message, exit code 1, where an error is addressed to the user.
+
+    That is an error raised on purpose by this package, or by MMEngine's config, registry or file
+    code; also inside a data loader's worker. Any other error keeps its traceback, and so do all
+    where the environment variable ``MMN_TRACEBACK`` is set.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = user_message(error)
+        if message is None or os.environ.get('MMN_TRACEBACK'):
+            raise
+        rank = os.environ.get('RANK', '0')
+        prefix = 'Error' if rank == '0' else f'Error on rank {rank}'
+        print(f'{prefix}: {message}', file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def user_message(error: Exception) -> str | None:
+    """Text of an error that was raised for the user to read, else None.
+
+    Args:
+        error (Exception): a caught error; one from a data loader's worker carries the worker's
+            traceback in its text.
+    """
+    text = str(error.args[0]) if error.args and isinstance(error, KeyError) else str(error)
+    if text.startswith('Caught ') and 'Original Traceback' in text:
+        return _worker_message(text)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return None
+    filename = trace.tb_frame.f_code.co_filename
+    return text if _speaks(filename, trace.tb_lineno) else None
+
+
+def _worker_message(text: str) -> str | None:
+    frames = [m for m in map(_FRAME.match, text.splitlines()) if m]
+    if not frames or not _speaks(frames[-1][1], int(frames[-1][2])):
+        return None
+    after = text[text.rindex(frames[-1][0]) :].splitlines()[1:]
+    lines = [line for line in after if not line.startswith('    ')]
+    return '\n'.join(lines).partition(': ')[2].strip('\'"') or None
+
+
+def _speaks(filename: str, line: int) -> bool:
+    if not any(folder in Path(filename).parents for folder in _SPEAKING):
+        return False
+    return linecache.getline(filename, line).strip().startswith('raise ')
