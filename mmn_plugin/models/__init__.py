@@ -6,9 +6,10 @@ from .localizers import MMN
 from .losses import IoURegressionLoss, MutualMatchingLoss
 from .necks import MomentMapConv, MomentMapNeck, MomentMapPool
 from .text_encoders import SentenceEncoder
+from .tokenizer import SentenceTokenizer
 
 __all__ = [
     'MMN', 'ClipEncoder', 'GroundingDataPreprocessor', 'IoURegressionLoss', 'MomentMapConv',
     'MomentMapNeck', 'MomentMapPool', 'MutualMatchingHead', 'MutualMatchingLoss',
-    'SentenceEncoder',
+    'SentenceEncoder', 'SentenceTokenizer',
 ]

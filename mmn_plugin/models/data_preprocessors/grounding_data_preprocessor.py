@@ -17,18 +17,24 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         tokenizer (dict): Config of the tokenizer; it is built when first needed, so that a
             checkpoint that carries its vocabulary can be used without the file.
         non_blocking (bool): Copy to the device without waiting. Defaults to False.
+
+    Attributes:
+        max_tokens (int | None): The language model's limit, set by the localizer; the tokenizer's
+            ``max_length`` unless its config has its own.
     """
 
     def __init__(self, tokenizer: dict, non_blocking: bool = False):
         super().__init__(non_blocking=non_blocking)
         self._tokenizer_cfg = tokenizer
         self._tokenizer = None
+        self.max_tokens = None
 
     @property
     def tokenizer(self):
         """The tokenizer, built from its config at the first use."""
         if self._tokenizer is None:
-            self._tokenizer = TOKENIZER.build(self._tokenizer_cfg)
+            self._tokenizer = TOKENIZER.build(
+                self._tokenizer_cfg, default_args=dict(max_length=self.max_tokens))
         return self._tokenizer
 
     @tokenizer.setter

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.evaluation.functional import nms
+from mmn_plugin.evaluation.functional import moment_scores, nms
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 
@@ -84,7 +84,7 @@ class MutualMatchingHead(BaseModule):
             list[GroundingDataSample]: The samples, with ``pred_instances``.
         """
         contrastive, iou_score = self.score(moments, sentences, sentence_video)  # (S, P)
-        scores = self.combine(contrastive, iou_score)
+        scores = moment_scores(contrastive, iou_score, self.score_power)
         counts = [len(sample.sentences) for sample in data_samples]
         for sample, score in zip(data_samples, scores.split(counts), strict=True):
             sample.pred_instances = self.rank(score, sample.duration)
@@ -98,10 +98,6 @@ class MutualMatchingHead(BaseModule):
             self.own_video_cosines(moments[space], sentences[space], sentence_video)
             for space in ('contrastive', 'iou'))
         return contrastive, (self.iou_scale * iou).sigmoid()
-
-    def combine(self, contrastive: Tensor, iou_score: Tensor) -> Tensor:
-        """The score that ranks moments at test, (S, P)."""
-        return (0.5 * contrastive + 0.5)**self.score_power * iou_score
 
     def rank(self, scores: Tensor, duration: float) -> InstanceData:
         """The best moments of one video's sentences after NMS.

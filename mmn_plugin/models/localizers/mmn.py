@@ -25,12 +25,13 @@ class MMN(BaseModel):
 
     def __init__(self, grid: dict, backbone: dict, neck: dict, text_encoder: dict, head: dict,
                  data_preprocessor: dict, init_cfg: dict | None = None):
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.grid = MomentGrid(**grid)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck, default_args=dict(grid=self.grid))
         self.text_encoder = MODELS.build(text_encoder)
         self.head = MODELS.build(head, default_args=dict(grid=self.grid))
+        self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
 
     def forward(self, inputs: Tensor, sentences: SentenceBatch,
                 data_samples: list[GroundingDataSample] | None = None, mode: str = 'tensor'):

@@ -1,0 +1,190 @@
+"""A whole model against a golden file."""
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmaction.registry import MODELS, TRANSFORMS
+from mmengine.structures import InstanceData
+
+from mmn_plugin.evaluation.functional import moment_scores
+from mmn_plugin.models.published_weights import from_published, published_name
+from mmn_plugin.structures import GroundingDataSample
+
+from .evaluation_check import check_ranking
+from .golden_file import GoldenFile
+from .report import Report
+from .trajectory import train_trajectory
+
+# Relative to the largest reference value of a quantity.
+FLOAT64_BOUND = 1e-6  # losses, gradients, buffers, trajectory
+FLOAT32_BOUND = 1e-5  # forward quantities
+POOLING_BOUND = 1e-6
+
+
+def check_model(golden: GoldenFile, vocabulary: Path) -> Report:
+    """Check every quantity of a file that holds a model.
+
+    Args:
+        golden (GoldenFile): The reference.
+        vocabulary (Path): WordPiece vocabulary, one entry a line.
+
+    Returns:
+        Report: A row per quantity.
+    """
+    report = Report()
+    model = build_model(golden.config, vocabulary)
+    model.load_state_dict(from_published(golden.weights('state')))
+    samples = check_data(report, golden, model)
+    features = torch.from_numpy(golden['pooled_feats'])
+    check_training(report, golden, model, features.double(), samples)
+    check_trajectory(report, golden, model, features.double(), samples)
+    check_inference(report, golden, model, features, samples)
+    return report
+
+
+def build_model(config: dict, vocabulary: Path):
+    """The model of a golden file's settings."""
+    matching = dict(
+        type='MutualMatchingLoss',
+        num_positive=config['num_positive'],
+        negative_iou=config['negative_iou'],
+        sentence_removal_iou=config['sent_removal_iou'],
+        margin=config['margin'],
+        temperature_video=config['tau_video'],
+        temperature_sentence=config['tau_sent'])
+    return MODELS.build(dict(
+        type='MMN',
+        grid=dict(num_clips=config['num_clips'], pooling_counts=config['pooling_counts']),
+        backbone=dict(
+            type='ClipEncoder',
+            in_channels=config['in_dim'],
+            out_channels=config['hidden'],
+            kernel_size=config['featpool_kernel'],
+            stride=config['num_pre_clips'] // config['num_clips']),
+        neck=dict(
+            type='MomentMapNeck',
+            channels=config['hidden'],
+            embed_channels=config['joint'],
+            kernel_size=config['conv_kernel'],
+            num_layers=config['conv_layers'],
+            moment_map=dict(
+                type={'pool': 'MomentMapPool', 'conv': 'MomentMapConv'}[config['map']])),
+        text_encoder=dict(
+            type='SentenceEncoder',
+            embed_channels=config['joint'],
+            config=dict(model_type='distilbert', **config['bert'])),
+        head=dict(
+            type='MutualMatchingHead',
+            loss_matching=matching,
+            loss_iou=dict(
+                type='IoURegressionLoss', min_iou=config['min_iou'], max_iou=config['max_iou']),
+            contrastive_weight=config['contrastive_weight'],
+            score_power=config['score_power'],
+            nms_threshold=config['nms_thr']),
+        data_preprocessor=dict(
+            type='GroundingDataPreprocessor',
+            tokenizer=dict(type='SentenceTokenizer', vocab=str(vocabulary)))))
+
+
+def check_data(report: Report, golden: GoldenFile, model) -> list[GroundingDataSample]:
+    """Annotations, pooled features, token ids and IoU targets; returns the batch's samples."""
+    videos = golden.annotations()
+    samples = []
+    for video in videos:
+        sample = GroundingDataSample(metainfo=dict(
+            video_id=video.video_id, duration=video.duration, sentences=video.sentences,
+            sentence_index=video.sentence_index))
+        sample.gt_instances = InstanceData(moments=torch.tensor(video.moments))
+        samples.append(sample)
+    moments = {str(v): s.gt_instances.moments.numpy() for v, s in enumerate(samples)}
+    report.compare('moments', moments, golden.group('moments'), 0.)
+    report.compare('durations', dict(all=[v.duration for v in videos]),
+                   dict(all=golden['durations']), 0.)
+    pool = TRANSFORMS.build(dict(
+        type='PoolClipFeatures', num_segments=golden.config['num_pre_clips']))
+    pooled = [pool(dict(features=golden[f'feat/{v.video_id}'], video_id=v.video_id))['features']
+              for v in videos]
+    report.compare('pooled_feats', dict(all=np.stack(pooled)), dict(all=golden['pooled_feats']),
+                   POOLING_BOUND)
+    tokenizer, ids, lengths = model.data_preprocessor.tokenizer, {}, {}
+    for v, video in enumerate(videos):
+        input_ids, attention_mask = tokenizer.pad(tokenizer.encode(video.sentences))
+        ids[str(v)], lengths[str(v)] = input_ids.numpy(), attention_mask.sum(1).numpy()
+    report.compare('input_ids', ids, golden.group('input_ids'), 0.)
+    report.compare('word_lens', lengths, golden.group('word_lens'), 0.)
+    report.compare('mask2d', dict(all=model.grid.mask.numpy()), dict(all=golden['mask2d']), 0.)
+    iou = {str(v): model.grid.iou(s.gt_instances.moments, s.duration).numpy()
+           for v, s in enumerate(samples)}
+    report.compare('iou', iou, golden.group('iou'), 0.)
+    return samples
+
+
+def check_training(report: Report, golden: GoldenFile, model, features, samples) -> None:
+    """Losses, all gradients and BatchNorm's buffers after one forward, in float64."""
+    state = from_published(golden.weights('state'))
+    model.load_state_dict(state)
+    model.double().train()
+    batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
+    losses = model(**batch, mode='loss')
+    total = sum(losses.values())
+    weight = golden.config['contrastive_weight']
+    ours = dict(
+        loss_vid=losses['loss_vid'] / weight, loss_sent=losses['loss_sent'] / weight,
+        loss_iou=losses['loss_iou'], total=total)
+    reference = golden.group('train')
+    for name, value in ours.items():
+        report.compare(f'train/{name}', {name: value.item()}, {name: reference[name]},
+                       FLOAT64_BOUND)
+    model.zero_grad()
+    total.backward()
+    gradients = {published_name(name): parameter.grad.view(golden[f'grad/{published_name(name)}'].shape)
+                 for name, parameter in model.named_parameters()
+                 if f'grad/{published_name(name)}' in golden}
+    reference = golden.group('grad')
+    largest = max(float(np.abs(value).max()) for value in reference.values())
+    report.compare('grad', gradients, reference, FLOAT64_BOUND,
+                   absolute={name: largest for name in reference if is_zero_gradient(name)})
+    buffers = {published_name(name): value for name, value in model.state_dict().items()
+               if name.endswith(('running_mean', 'running_var'))}
+    report.compare('train_buffers', buffers, golden.group('train_buffers'), FLOAT64_BOUND)
+
+
+def is_zero_gradient(name: str) -> bool:
+    """Whether a parameter's gradient is zero in exact arithmetic.
+
+    A bias before BatchNorm is subtracted again; a bias on all keys shifts all of a softmax's
+    logits alike.
+    """
+    before_norm = name.startswith('proposal_conv.convs.') and name.endswith('.bias')
+    return before_norm or name.endswith('k_lin.bias')
+
+
+def check_trajectory(report: Report, golden: GoldenFile, model, features, samples) -> None:
+    """Losses and gradient norm of the optimiser's steps on one batch, in float64."""
+    model.load_state_dict(from_published(golden.weights('state')))
+    batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
+    ours = train_trajectory(model, batch, golden.config, steps=len(golden['trajectory']))
+    for column, name in enumerate(('loss_vid', 'loss_sent', 'loss_iou', 'total', 'grad_norm')):
+        report.compare(f'trajectory/{name}', dict(all=ours[:, column]),
+                       dict(all=golden['trajectory'][:, column]), FLOAT64_BOUND)
+
+
+@torch.no_grad()
+def check_inference(report: Report, golden: GoldenFile, model, features, samples) -> None:
+    """Embeddings, scores, ranked moments and recall in eval mode, in float32."""
+    state = golden.weights('state') | golden.weights('eval_buffers')
+    model.float().load_state_dict(from_published(state))
+    model.eval()
+    batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
+    moments, sentences = model(**batch, mode='tensor')
+    report.compare('eval/map_iou', dict(all=moments['iou'].transpose(1, 2)),
+                   dict(all=golden['eval/map_iou']), FLOAT32_BOUND)
+    counts = [len(sample.sentences) for sample in samples]
+    contrastive, iou_score = model.head.score(moments, sentences, batch['sentences'].video)
+    for name, ours in (('sent_iou', sentences['iou']),
+                       ('sent_contrastive', sentences['contrastive']),
+                       ('contrastive', contrastive), ('iou_score', iou_score)):
+        by_video = {str(v): part for v, part in enumerate(ours.split(counts))}
+        report.compare(f'eval/{name}', by_video, golden.group(f'eval/{name}'), FLOAT32_BOUND)
+    scores = moment_scores(contrastive, iou_score, golden.config['score_power']).split(counts)
+    check_ranking(report, golden, model.grid, list(scores), golden.config['nms_thr'], 'eval/')

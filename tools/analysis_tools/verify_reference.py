@@ -1,0 +1,91 @@
+"""Compare this package with figures that the published code produced.
+
+    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab vocab_small.txt]
+
+One row per quantity, with the largest absolute and relative difference and a verdict; exit code 1
+if any row failed.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.table import Table
+
+try:
+    import mmn_plugin  # noqa: F401
+except ModuleNotFoundError:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import mmn_plugin  # noqa: F401
+
+from mmn_plugin.apis.reference import GoldenFile, Report, check_evaluation, check_model
+
+VOCABULARY = 'vocab_small.txt'
+
+
+def parse_args():
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz')
+    parser.add_argument('--vocab', type=Path,
+                        help=f'WordPiece vocabulary (default: {VOCABULARY} beside each file)')
+    return parser.parse_args()
+
+
+def check(path: Path, vocabulary: Path | None) -> Report:
+    """All comparisons of one file.
+
+    Raises:
+        ValueError: If the file is no golden file.
+        FileNotFoundError: If it, or its vocabulary, does not exist.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist')
+    golden = GoldenFile(path)
+    if not golden.is_model:
+        return check_evaluation(golden)
+    vocabulary = vocabulary or path.with_name(VOCABULARY)
+    if not vocabulary.is_file():
+        raise FileNotFoundError(f'{vocabulary} does not exist; give the vocabulary that {path} was '
+                                'made with: --vocab FILE')
+    return check_model(golden, vocabulary)
+
+
+def show(path: Path, report: Report, console: Console) -> None:
+    """Print one file's table."""
+    table = Table(title=str(path), title_justify='left')
+    for name in ('quantity', 'max abs', 'max rel', 'bound', 'verdict', 'note'):
+        table.add_column(name, justify='right' if 'max' in name or name == 'bound' else 'left')
+    for row in report.rows:
+        table.add_row(row.quantity, f'{row.max_abs:.1e}', f'{row.max_rel:.1e}',
+                      f'{row.bound:.0e}' if row.bound else 'equal',
+                      'ok' if row.passed else '[red]FAILED[/red]', row.note)
+    console.print(table)
+
+
+def main() -> int:
+    """Check all files; the exit code is 1 if any failed."""
+    args = parse_args()
+    torch.manual_seed(0)
+    MMLogger.get_current_instance().setLevel('WARNING')  # not a line per parameter
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    failed = []
+    for path in args.files:
+        try:
+            report = check(path, args.vocab)
+        except (ValueError, FileNotFoundError) as error:
+            console.print(f'[red]{error}[/red]')
+            failed.append(path)
+            continue
+        show(path, report, console)
+        if not report.passed:
+            failed.append(path)
+    verdict = f'FAILED: {", ".join(map(str, failed))}' if failed else 'all agree'
+    console.print(f'{len(args.files)} files: {verdict}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
