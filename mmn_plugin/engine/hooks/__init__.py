@@ -1,11 +1,12 @@
 """Hooks."""
 from .broadcast_buffers_hook import BroadcastBuffersHook
 from .check_features_hook import CheckFeaturesHook
+from .check_loss_hook import CheckLossHook
 from .cross_video_negative_hook import CrossVideoNegativeHook
 from .freeze_language_model_hook import FreezeLanguageModelHook
 from .tokenizer_hook import TokenizerHook
 
 __all__ = [
-    'BroadcastBuffersHook', 'CheckFeaturesHook', 'CrossVideoNegativeHook',
+    'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook', 'CrossVideoNegativeHook',
     'FreezeLanguageModelHook', 'TokenizerHook',
 ]

@@ -1,0 +1,31 @@
+# What every run shares: registration, hooks, logging.
+default_scope = 'mmaction'
+custom_imports = dict(imports=['mmn_plugin'], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=10, ignore_last=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, save_best='grounding/R1@0.5',
+                    rule='greater', max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    check_features=dict(type='CheckFeaturesHook'),
+    check_loss=dict(type='CheckLossHook'),
+    tokenizer=dict(type='TokenizerHook'),
+    broadcast_buffers=dict(type='BroadcastBuffersHook'))
+
+env_cfg = dict(
+    cudnn_benchmark=True,  # every batch of a config has the same shape
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))  # gloo where there is no GPU
+
+# The language model has no gradients while it is frozen; see FreezeLanguageModelHook.
+model_wrapper_cfg = dict(
+    type='MMDistributedDataParallel', find_unused_parameters=True, broadcast_buffers=False)
+
+# For TensorBoard or Weights & Biases put TensorboardVisBackend or WandbVisBackend here.
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False

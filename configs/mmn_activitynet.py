@@ -1,0 +1,29 @@
+# MMN on ActivityNet Captions, as published: 6 GPUs, 48 videos in all.
+# The batch size here is per GPU. On another number of GPUs either keep the total of 48
+# (train_dataloader.batch_size = 48 / GPUs), or let the learning rate follow the total:
+# tools/train.py --auto-scale-lr multiplies it by total / 48. Negatives come from the videos of
+# one GPU's batch, so fewer videos per GPU mean fewer negatives.
+_base_ = [
+    '_base_/datasets/activitynet.py', '_base_/models/mmn_distilbert.py',
+    '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
+]
+
+model = dict(
+    grid=dict(num_clips=64, pooling_counts=[15, 8, 8]),
+    backbone=dict(in_channels=500, kernel_size=4, stride=4),
+    neck=dict(kernel_size=9, num_layers=4),
+    head=dict(
+        loss_matching=dict(margin=0.3),
+        loss_iou=dict(min_iou=0.5, max_iou=1.0),
+        contrastive_weight=0.1,
+        score_power=0.5,
+        nms_threshold=0.5))
+
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
+train_cfg = dict(max_epochs=18)
+param_scheduler = [dict(type='MultiStepLR', milestones=[7, 15], gamma=0.1)]
+default_hooks = dict(
+    freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=6))
+
+auto_scale_lr = dict(base_batch_size=48, enable=False)
