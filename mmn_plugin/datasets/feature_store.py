@@ -63,14 +63,15 @@ class FeatureStore(ABC):
         where = self.where(video_id)
         if array.dtype.kind not in 'fiu':
             raise FeatureError(f'{where} holds {array.dtype} values; features must be numbers. '
-                               'Extract or convert the file again')
+                               'Extract or convert the file again', 'features are not numbers')
         self.check_shape(video_id, array.shape)
         array = np.ascontiguousarray(array, dtype=np.float32)
         if not np.isfinite(array).all():
             bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
             raise FeatureError(
                 f'{where} holds NaN or Inf in {len(bad)} of {len(array)} rows (first: row '
-                f'{bad[0]}). Extract this video again, or remove it from the annotations')
+                f'{bad[0]}). Extract this video again, or remove it from the annotations',
+                'NaN or Inf in features')
         return array
 
     def check_shape(self, video_id: str, shape: tuple[int, ...]) -> None:
@@ -81,10 +82,12 @@ class FeatureStore(ABC):
         """
         if len(shape) != 2:
             raise FeatureError(f'{self.where(video_id)} has shape {tuple(shape)}; features must be '
-                               '(T, D), one row per clip. Reshape or extract them again')
+                               '(T, D), one row per clip. Reshape or extract them again',
+                               'features not of rank 2')
         if 0 in shape:
             raise FeatureError(f'{self.where(video_id)} is empty, shape {tuple(shape)}. Extract '
-                               'this video again, or remove it from the annotations')
+                               'this video again, or remove it from the annotations',
+                               'empty features')
 
     def where(self, video_id: str) -> str:
         """File and video, for messages."""
@@ -94,7 +97,8 @@ class FeatureStore(ABC):
         """The error of a video that the store does not have."""
         return FeatureError(
             f'{self.where(video_id)} is not in the features. Extract it, or remove it from the '
-            'annotations; tools/data/check_dataset.py lists all that are missing')
+            'annotations; tools/data/check_dataset.py lists all that are missing',
+            'video without features')
 
 
 def describe_folder(path: str | Path, limit: int = 10) -> str:

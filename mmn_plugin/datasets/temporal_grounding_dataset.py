@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmaction.registry import DATASETS
+from mmaction.registry import DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
@@ -65,7 +65,9 @@ class TemporalGroundingDataset(BaseDataset):
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=dict(data_prefix or {}),
-            pipeline=list(pipeline),
+            # MMEngine would look them up in the default scope, which a script need not have set
+            pipeline=[TRANSFORMS.build(step) if isinstance(step, dict) else step
+                      for step in pipeline],
             test_mode=test_mode,
             **kwargs)
 

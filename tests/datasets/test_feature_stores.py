@@ -1,0 +1,226 @@
+import multiprocessing
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mmn_plugin.datasets import (
+    FeatureError,
+    FolderFeatureStore,
+    HDF5FeatureStore,
+    open_feature_store,
+)
+
+
+@pytest.fixture
+def nested(tmp_path):
+    with h5py.File(tmp_path / 'nested.hdf5', 'w') as file:
+        file['v_a/c3d_features'] = np.arange(6, dtype=np.float64).reshape(3, 2)
+    return tmp_path / 'nested.hdf5'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / 'features'
+    path.mkdir()
+    np.save(path / 's1.avi.npy', np.ones((3, 2), np.float16))
+    torch.save(torch.full((4, 2), 2., dtype=torch.bfloat16), path / 'v_b.pt')
+    torch.save({'clip': torch.full((5, 2), 3.)}, path / 'v_c.pth')
+    return path
+
+
+def write(path, video_id, array):
+    with h5py.File(path, 'a') as file:
+        file[video_id] = array
+    return HDF5FeatureStore(path)
+
+
+def test_flat_hdf5_is_read_as_float32(corpus):
+    store = open_feature_store(corpus / 'features.hdf5')
+    assert store.video_ids() == {'kitchen.avi', 'garden'}
+    assert store.shape('kitchen.avi') == (7, 5)
+    features = store.read('kitchen.avi')
+    assert features.dtype == np.float32
+    assert features.shape == (7, 5)
+
+
+def test_nested_hdf5_is_read_under_its_key(nested):
+    features = open_feature_store(nested, 'c3d_features').read('v_a')
+    np.testing.assert_array_equal(features, [[0, 1], [2, 3], [4, 5]])
+    assert features.dtype == np.float32
+
+
+def test_a_missing_key_is_named_with_what_is_there(nested):
+    with pytest.raises(FeatureError, match=r"group that holds \['c3d_features'\].*feature_key"):
+        open_feature_store(nested).read('v_a')
+    with pytest.raises(FeatureError, match=r"no 'i3d'; it holds \['c3d_features'\]"):
+        open_feature_store(nested, 'i3d').read('v_a')
+
+
+def test_a_key_for_a_flat_file_is_refused(corpus):
+    with pytest.raises(FeatureError, match='feature_key=None'):
+        open_feature_store(corpus / 'features.hdf5', 'c3d_features').read('garden')
+
+
+def test_folder_of_npy_and_pt_files(folder):
+    store = open_feature_store(folder)
+    assert isinstance(store, FolderFeatureStore)
+    assert store.video_ids() == {'s1.avi', 'v_b', 'v_c'}
+    assert store.shape('s1.avi') == (3, 2)
+    np.testing.assert_array_equal(store.read('s1.avi'), np.ones((3, 2), np.float32))
+    np.testing.assert_array_equal(store.read('v_b'), np.full((4, 2), 2, np.float32))
+    np.testing.assert_array_equal(open_feature_store(folder, 'clip').read('v_c'),
+                                  np.full((5, 2), 3, np.float32))
+
+
+def test_a_pt_file_that_holds_more_than_a_tensor_is_refused(folder):
+    with pytest.raises(FeatureError, match=r'v_c.pth holds a dict, not a tensor.*feature_key'):
+        open_feature_store(folder).read('v_c')
+
+
+class _Payload:
+    def __reduce__(self):
+        return os.mkdir, ('payload_ran',)
+
+
+def test_no_code_in_feature_files_is_run(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(_Payload(), folder / 'bad.pt')
+    np.save(folder / 'worse.npy', np.array([_Payload()], dtype=object), allow_pickle=True)
+    for video_id in ('bad', 'worse'):
+        with pytest.raises(FeatureError, match=video_id):
+            open_feature_store(folder).read(video_id)
+    assert not (tmp_path / 'payload_ran').exists()
+
+
+def test_a_missing_file_lists_the_folder(corpus):
+    with pytest.raises(FileNotFoundError, match=r'feature\.h5 do not exist.*features\.hdf5'):
+        open_feature_store(corpus / 'feature.h5')
+
+
+def test_a_single_array_is_not_a_store(folder):
+    with pytest.raises(FeatureError, match='one per video'):
+        open_feature_store(folder / 's1.avi.npy')
+
+
+def test_an_absent_video_is_named(corpus, folder):
+    for path in (corpus / 'features.hdf5', folder):
+        with pytest.raises(FeatureError, match=r"video 'v_x' is not in the features"):
+            open_feature_store(path).read('v_x')
+
+
+def test_a_corrupt_file_is_named(tmp_path):
+    path = tmp_path / 'broken.hdf5'
+    path.write_bytes(b'not hdf5 at all')
+    with pytest.raises(FeatureError, match=r'broken\.hdf5: cannot read.*damaged'):
+        open_feature_store(path).video_ids()
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = tmp_path / 'cut.hdf5'
+    with h5py.File(path, 'w') as file:
+        file['v'] = np.random.default_rng(0).random((1000, 100))
+    path.write_bytes(path.read_bytes()[:400_000])
+    with pytest.raises(FeatureError, match=r'cut\.hdf5: cannot read'):
+        open_feature_store(path).read('v')
+
+
+def test_a_damaged_chunk_names_the_video(tmp_path):
+    path = tmp_path / 'chunk.hdf5'
+    with h5py.File(path, 'w') as file:
+        data = file.create_dataset('v_a', data=np.random.default_rng(0).random((50, 40)),
+                                   chunks=(50, 40), compression='gzip')
+        offset = data.id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset:offset + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(FeatureError, match=r"chunk\.hdf5: cannot read video 'v_a'"):
+        open_feature_store(path).read('v_a')
+
+
+@pytest.mark.parametrize(('array', 'message', 'kind'), [
+    (np.zeros((0, 5)), 'is empty', 'empty features'),
+    (np.zeros((3, 0)), 'is empty', 'empty features'),
+    (np.zeros(5), r'shape \(5,\)', 'features not of rank 2'),
+    (np.zeros((1, 3, 5)), r'shape \(1, 3, 5\)', 'features not of rank 2'),
+    (np.array([[0., 1.], [np.nan, 1.], [np.inf, 0.]]), '2 of 3 rows .first: row 1', 'NaN or Inf'),
+    (np.array([[b'x']]), 'must be numbers', 'not numbers'),
+])
+def test_unusable_features_are_named(tmp_path, array, message, kind):
+    store = write(tmp_path / 'f.hdf5', 'v_a', array)
+    with pytest.raises(FeatureError, match=rf"f\.hdf5: video 'v_a'.*{message}") as caught:
+        store.read('v_a')
+    assert kind in caught.value.kind
+
+
+def test_a_failed_read_is_tried_once_more(corpus, monkeypatch):
+    store = HDF5FeatureStore(corpus / 'features.hdf5')
+    original, calls = HDF5FeatureStore._dataset, []
+
+    def fail_first(self, video_id):
+        calls.append(self._file().id.id)
+        if len(calls) == 1:
+            raise OSError('disk hiccup')
+        return original(self, video_id)
+
+    monkeypatch.setattr(HDF5FeatureStore, '_dataset', fail_first)
+    assert store.read('garden').shape == (1, 5)
+    assert len(calls) == 2
+    assert calls[0] != calls[1], 'the second attempt needs a fresh handle'
+
+
+def test_a_second_failure_is_final(corpus, monkeypatch):
+    def fail(self, video_id):
+        raise OSError('disk gone')
+
+    monkeypatch.setattr(HDF5FeatureStore, '_dataset', fail)
+    with pytest.raises(FeatureError, match=r"video 'garden' \(disk gone\)"):
+        HDF5FeatureStore(corpus / 'features.hdf5').read('garden')
+
+
+def test_one_handle_serves_all_reads(corpus):
+    store = HDF5FeatureStore(corpus / 'features.hdf5')
+    store.read('garden')
+    handle = store._handle
+    store.read('kitchen.avi')
+    assert store._handle is handle
+    store.close()
+    assert not handle
+    assert store.read('garden').shape == (1, 5)
+
+
+def test_a_pickled_store_carries_no_handle(corpus):
+    store = HDF5FeatureStore(corpus / 'features.hdf5')
+    store.read('garden')
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy._handle is None
+    assert copy.read('garden').shape == (1, 5)
+
+
+def _read_in_child(store, expected, inherited, queue):
+    ok = all(np.array_equal(store.read('kitchen.avi'), expected) for _ in range(20))
+    queue.put((ok, store._owner == os.getpid(), id(store._handle) != inherited))
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_workers_open_their_own_handle(corpus, method):
+    store = HDF5FeatureStore(corpus / 'features.hdf5')
+    expected = store.read('kitchen.avi')  # open in the parent before the workers start
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    workers = [context.Process(target=_read_in_child,
+                               args=(store, expected, id(store._handle), queue))
+               for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for _ in range(20):
+        assert np.array_equal(store.read('kitchen.avi'), expected)
+    results = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert all(ok and own for ok, own, _ in results)
+    if method == 'fork':
+        assert all(fresh for _, _, fresh in results)
