@@ -145,8 +145,9 @@ def allow_checkpoint_classes() -> None:
 
     https://github.com/open-mmlab/mmengine/issues/1655. Allow-listed are MMEngine's log history
     and the numpy arrays and scalars in it (under numpy 1's and numpy 2's module names): plain data.
-    Anything else is still refused, with one message (:func:`_explain_refusal`). ``load_url`` is
-    the one loader that would switch the protection off (torch.hub's default), so it is told not to.
+    The history names its statistics by ``getattr``, which is replaced by a function that knows
+    those alone. Anything else is refused, with one message (:func:`_explain_refusal`).
+    ``load_url`` would switch the protection off (torch.hub's default), so it is told not to.
     """
     import numpy as np
     import torch
@@ -155,7 +156,7 @@ def allow_checkpoint_classes() -> None:
 
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, (_statistic, 'builtins.getattr')]
     for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(reconstruct, f'{core}._reconstruct'), (scalar, f'{core}.scalar')]
     allowed += list({type(np.dtype(code)) for code in np.typecodes['AllInteger'] + '?efd'})
@@ -168,18 +169,24 @@ def allow_checkpoint_classes() -> None:
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
         try:
             return stock(cls, filename, map_location, logger)
-        except pickle.UnpicklingError as error:
-            raise _explain_refusal(filename, error) from None
-        except (EOFError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
+        except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError) as error:
+            if type(error) is RuntimeError and 'PytorchStreamReader' not in str(error):
                 raise
-            raise _explain_refusal(filename, 'the file is damaged or was cut short') from None
+            raise _explain_refusal(filename, error) from None
 
     checkpoint.CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
 
 
-def _explain_refusal(filename: str, error) -> pickle.UnpicklingError:
-    found = re.search(r'(?:GLOBAL|Unsupported (?:class|operand)|global:?) ([\w.]+)', str(error))
+def _statistic(owner, name: str):
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr')
+
+
+def _explain_refusal(filename: str, error: Exception) -> pickle.UnpicklingError:
+    found = re.search(r"(?:GLOBAL|got <class) '?([\w.]+)", str(error))
     if found:
         return pickle.UnpicklingError(
             f'{filename} was not loaded: it holds a {found[1]}, and loading such an object could '
@@ -187,8 +194,7 @@ def _explain_refusal(filename: str, error) -> pickle.UnpicklingError:
             "re-save its 'state_dict' alone"
         )
     return pickle.UnpicklingError(
-        f'{filename} was not loaded: it is not a PyTorch checkpoint '
-        f'({str(error).strip().splitlines()[-1]})'
+        f'{filename} is damaged or no PyTorch checkpoint; make it or download it again'
     )
 
 

@@ -79,9 +79,11 @@ def merge_args(cfg, args):
         diff_rank_seed=args.diff_rank_seed or None,
         deterministic=args.deterministic or None,
     )
-    cfg.randomness = dict(cfg.get('randomness') or {}) | {
-        key: value for key, value in given.items() if value is not None
-    }
+    cfg.randomness = (
+        dict(seed=None)
+        | dict(cfg.get('randomness') or {})
+        | {key: value for key, value in given.items() if value is not None}
+    )
     cfg.custom_hooks = [
         *(cfg.get('custom_hooks') or []),
         dict(type='CheckpointCheckHook', strict=False),

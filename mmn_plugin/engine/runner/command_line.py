@@ -37,12 +37,16 @@ def load_config(name: str, options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: there is no such config; the message lists this package's.
+        ValueError: the file is not valid Python.
     """
     if '::' not in name and not Path(name).is_file():
         if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
             raise FileNotFoundError(f'there is no config {name} (working folder: {Path.cwd()})')
         name = str(find_config(name))
-    config = Config.fromfile(name)
+    try:
+        config = Config.fromfile(name)
+    except SyntaxError as error:
+        raise ValueError(f'{name} is not valid Python: {error}') from None
     if options:
         config.merge_from_dict(options)
     return config
