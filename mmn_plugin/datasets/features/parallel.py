@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 
@@ -20,7 +21,7 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
 
     Raises:
         Exception: Whatever ``work`` raised first.
-        concurrent.futures.process.BrokenProcessPool: If a worker was killed.
+        RuntimeError: If a worker was killed.
     """
     if workers == 0:
         yield from ((job, work(job)) for job in jobs)
@@ -29,20 +30,16 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        # Several jobs a turn: the way between the processes costs more than a small video.
-        size = max(1, min(8, len(jobs) // (4 * workers)))
-        parts = [jobs[i:i + size] for i in range(0, len(jobs), size)]
-        pending = {pool.submit(_run_part, work, part): part for part in parts}
+        pending = {pool.submit(work, job): job for job in jobs}
         try:
             for future in as_completed(pending):
-                yield from zip(pending[future], future.result(), strict=True)
+                yield pending.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError('a worker process was killed (out of memory?); run the command '
+                               'again, with fewer workers: it goes on where it stopped') from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _run_part(work: Callable, part: Sequence) -> list:
-    return [work(job) for job in part]
 
 
 def _end_with_parent() -> None:

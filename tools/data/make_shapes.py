@@ -1,0 +1,46 @@
+"""Make the Shapes corpus: ``python tools/data/make_shapes.py OUT --videos 1500 --seed 0``."""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mmn_plugin  # noqa: F401, I001
+from mmn_plugin.datasets.features.progress_bar import ProgressBar
+from mmn_plugin.datasets.shapes import CorpusError, ShapesCorpus
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Render videos of moving shapes with sentences and annotations. Running it '
+        'again with the same options goes on where it stopped.')
+    parser.add_argument('out', help='folder to write')
+    parser.add_argument('--videos', type=int, default=1500,
+                        help='videos in all: 80 %% train, 8 %% val, 12 %% test (default: 1500)')
+    parser.add_argument('--seed', type=int, default=0, help='same seed, same corpus (default: 0)')
+    parser.add_argument('--size', type=int, default=96,
+                        help='side of the frames in pixels (default: 96)')
+    parser.add_argument('--workers', type=int, default=2, help='processes (default: 2)')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        corpus = ShapesCorpus(args.out, args.videos, args.seed, args.size)
+        with ProgressBar('videos') as bar:
+            corpus.write(args.workers, bar)
+    except (CorpusError, OSError, RuntimeError) as error:
+        print(f'make_shapes: {error}', file=sys.stderr)
+        return 1
+    counts = ', '.join(f'{len(part)} {name}' for name, part in corpus.splits.items())
+    print(f'Shapes is complete in {args.out}: {counts} videos (seed {args.seed}).')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
