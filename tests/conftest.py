@@ -8,6 +8,9 @@ import torch
 
 import mmn_plugin  # noqa: F401  (registers the components and cures the stack)
 
+# Tests are small: threads that spin for each other cost more than they save.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
