@@ -15,18 +15,19 @@ except ModuleNotFoundError:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import mmn_plugin  # noqa: F401
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
 
 from mmn_plugin.datasets.checks import check_config
+from mmn_plugin.engine.runner import load_config, plain_errors
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
     parser.add_argument('--split', nargs='+', choices=('train', 'val', 'test'),
                         help='splits to check (default: all that the config has)')
     parser.add_argument('--quick', action='store_true',
@@ -41,12 +42,11 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Check and print; returns the exit code."""
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
     progress = Console(stderr=True)
-    report = check_config(
-        cfg, args.split, args.quick, args.examples,
-        lambda items, text: track(items, text, console=progress, transient=True))
+    with plain_errors():
+        report = check_config(
+            load_config(args.config, args.cfg_options), args.split, args.quick, args.examples,
+            lambda items, text: track(items, text, console=progress, transient=True))
     report.render(Console(width=None if sys.stdout.isatty() else 160))
     return 0 if report.passed else 1
 

@@ -77,6 +77,10 @@ class SentenceTokenizer:
                              'vocab.txt of a BERT-like model?')
         self.pad_id, self.unk_id = ids['pad'], ids['unk']
         self.cls_id, self.sep_id = ids['cls'], ids['sep']
+        # tokens that mean something: no punctuation, and neither [UNK] nor its like
+        self._word_ids = {
+            token_id for token, token_id in tokenizer.get_vocab().items()
+            if token_id not in ids.values() and any(map(str.isalnum, token))}
 
     @staticmethod
     def _from_vocab(vocab, lowercase: bool) -> Tokenizer:
@@ -194,18 +198,12 @@ class SentenceTokenizer:
 
     def _problem(self, ids: list[int]) -> str | None:
         """What makes a sentence mean nothing to the language model, or None."""
-        words = {i for i in ids if i == self.unk_id or self._is_word(i)}
-        if not words:
+        if any(token_id in self._word_ids for token_id in ids):
+            return None
+        if self.unk_id not in ids:
             return 'holds no word'
-        if words == {self.unk_id}:
-            return (f'holds no word of the vocabulary ({self.vocab_size} tokens), so that every '
-                    'word would be [UNK]')
-        return None
-
-    def _is_word(self, token_id: int) -> bool:
-        if token_id in (self.cls_id, self.sep_id):
-            return False
-        return any(character.isalnum() for character in self._tokenizer.id_to_token(token_id))
+        return (f'holds no word of the vocabulary ({self.vocab_size} tokens), so that every word '
+                'would be [UNK]')
 
     def _truncate(self, ids: tuple[int, ...]) -> list[int]:
         if self.max_length is None or len(ids) <= self.max_length:

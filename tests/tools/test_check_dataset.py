@@ -1,0 +1,300 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mmn_plugin.datasets import write_random_features
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools' / 'data' / 'check_dataset.py'
+VOCAB = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'he', 'took', 'out', 'pot', 'washed', '.']
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location('check_dataset_tool', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Corpus:
+    """A sound tiny dataset of three splits, to be broken."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for split in ('train', 'val', 'test'):
+            self.write(split, {f'{split}_{i}': self.video() for i in range(4)})
+        with h5py.File(folder / 'features.hdf5', 'w') as file:
+            for split in ('train', 'val', 'test'):
+                for i in range(4):
+                    file[f'{split}_{i}'] = np.random.default_rng(i).random((6, 8))
+        (folder / 'vocab.txt').write_text('\n'.join(VOCAB))
+        (folder / 'config.py').write_text(self.config())
+
+    @staticmethod
+    def video(**changes):
+        return {**dict(duration=20., timestamps=[[0, 5], [4, 18]],
+                       sentences=['He took out pot.', 'He washed pot']), **changes}
+
+    def config(self):
+        vocab = str(self.folder / 'vocab.txt')
+        lines = [
+            "model = dict(backbone=dict(type='ClipEncoder', in_channels=8),",
+            '    data_preprocessor=dict(',
+            f"        tokenizer=dict(type='SentenceTokenizer', vocab={vocab!r})),",
+            "    text_encoder=dict(config=dict(model_type='distilbert', vocab_size=11,",
+            '                                  max_position_embeddings=12)))']
+        for split in ('train', 'val', 'test'):
+            lines.append(
+                f"{split}_dataloader = dict(dataset=dict(type='TemporalGroundingDataset', "
+                f"ann_file='{split}.json', data_root={str(self.folder)!r}, "
+                "data_prefix=dict(features='features.hdf5')))")
+        return '\n'.join(lines)
+
+    def write(self, split, content):
+        (self.folder / f'{split}.json').write_text(json.dumps(content))
+
+    def change(self, split, video_id, **changes):
+        content = json.loads((self.folder / f'{split}.json').read_text())
+        content[video_id] = self.video(**changes)
+        self.write(split, content)
+
+    def features(self, video_id, array):
+        with h5py.File(self.folder / 'features.hdf5', 'a') as file:
+            del file[video_id]
+            if array is not None:
+                file[video_id] = array
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return Corpus(tmp_path)
+
+
+@pytest.fixture
+def check(tiny, capsys):
+    tool = load_tool()
+
+    def run(*options):
+        code = tool.main([str(tiny.folder / 'config.py'), *options])
+        return code, ' '.join(capsys.readouterr().out.split())
+    return run
+
+
+def test_a_sound_dataset_passes(check):
+    code, text = check()
+    assert code == 0
+    assert 'PASSED' in text
+    assert 'Findings' not in text
+    for split in ('train', 'val', 'test'):
+        assert f'{split} │ 4 │ 8 │' in text  # videos and sentences
+
+
+ERRORS = {
+    'non-positive duration': dict(duration=0.),
+    'moment outside its video': dict(timestamps=[[0, 5], [25, 30]]),
+    'empty sentence': dict(sentences=['He took out pot.', '  ']),
+    'malformed entry': dict(sentences=['He took out pot.']),
+    'sentence over the language model': dict(sentences=['He took out pot.', 'he ' * 11]),
+    'sentence without a known word': dict(sentences=['He took out pot.', 'Zebra!']),
+}
+
+
+@pytest.mark.parametrize('what', ERRORS)
+def test_errors_in_annotations_fail_and_are_named(tiny, check, what):
+    tiny.change('val', 'val_2', **ERRORS[what])
+    code, text = check()
+    assert code == 1
+    assert 'FAILED' in text
+    assert f'error │ val │ {what}' in text
+    assert "video 'val_2'" in text
+
+
+@pytest.mark.parametrize('changes', [
+    dict(timestamps=[[0, 5], ['a', 2]]), dict(timestamps=[[0, 5], None]), dict(timestamps=None),
+    dict(duration='long'), dict(duration=float('nan')), dict(fps=3), dict(sentences=[1, 2]),
+    dict(timestamps=[[0, 5], [0, float('nan')]]),
+])
+def test_any_malformed_entry_fails(tiny, check, changes):
+    if changes == dict(fps=3):
+        changes = dict(fps=3, num_frames=30)  # both units
+    tiny.change('train', 'train_1', **changes)
+    code, text = check('--quick')
+    assert code == 1
+    assert "video 'train_1'" in text
+
+
+WARNINGS = {
+    'start >= end: sentence dropped': dict(timestamps=[[0, 5], [7, 7]]),
+    'start before the video: clamped': dict(timestamps=[[-2, 5], [4, 18]]),
+    'end after the video: clamped': dict(timestamps=[[0, 5], [4, 20.5]]),
+    'video without usable sentence': dict(timestamps=[[5, 0], [18, 4]]),
+}
+
+
+@pytest.mark.parametrize('what', WARNINGS)
+def test_what_the_dataset_mends_is_a_warning(tiny, check, what):
+    tiny.change('train', 'train_3', **WARNINGS[what])
+    code, text = check()
+    assert code == 0
+    assert f'warning │ train │ {what}' in text
+    assert 'train_3' in text
+
+
+FEATURES = {
+    'video without features': None,
+    'NaN or Inf in features': np.array([[0.] * 8, [np.nan] * 8]),
+    'empty features': np.zeros((0, 8)),
+    'features not of rank 2': np.zeros(8),
+    'features are not numbers': np.array([[b'x'] * 8]),
+    'feature size differs between videos': np.ones((3, 9)),
+}
+
+
+@pytest.mark.parametrize('what', FEATURES)
+def test_errors_in_features_fail_and_are_named(tiny, check, what):
+    tiny.features('test_1', FEATURES[what])
+    code, text = check()
+    assert code == 1
+    assert f'error │ test │ {what}' in text
+    assert "video 'test_1'" in text
+    assert 'error │ train' not in text
+
+
+def test_a_wrong_feature_size_names_the_setting(check):
+    code, text = check('--cfg-options', 'model.backbone.in_channels=4096')
+    assert code == 1
+    assert 'wrong feature size' in text
+    assert 'in_channels=4096; set it to 8' in text
+
+
+def test_quick_looks_at_shapes_alone(tiny, check):
+    tiny.features('test_1', FEATURES['NaN or Inf in features'])
+    assert check('--quick')[0] == 0
+    tiny.features('test_1', FEATURES['empty features'])
+    assert check('--quick')[0] == 1
+
+
+def test_missing_and_corrupt_files_fail(tiny, check):
+    (tiny.folder / 'val.json').unlink()
+    (tiny.folder / 'features.hdf5').write_bytes(b'nothing')
+    code, text = check()
+    assert code == 1
+    assert 'error │ val │ unusable annotation file' in text
+    assert 'error │ train │ unusable feature file' in text
+
+
+def test_a_training_video_in_an_evaluation_split_fails(tiny, check):
+    tiny.change('train', 'val_2')
+    code, text = check()
+    assert code == 1
+    assert 'error │ train, val │ videos in both splits │ 1 │ val_2' in text
+
+
+def test_evaluation_splits_may_share_videos(tiny, check):
+    tiny.write('test', {f'val_{i}': tiny.video() for i in range(3)})
+    code, text = check()
+    assert code == 0
+    assert 'info │ val, test │ videos in both splits │ 3' in text
+
+
+def test_only_the_splits_asked_for_are_checked(tiny, check):
+    (tiny.folder / 'train.json').unlink()
+    assert check('--split', 'val', 'test')[0] == 0
+    assert check()[0] == 1
+
+
+def test_first_offenders_are_named_and_the_rest_counted(tiny, check):
+    for i in range(4):
+        tiny.features(f'train_{i}', None)
+    _, text = check('--examples', '2')
+    assert 'video without features │ 4 │' in text
+    assert "'train_1'" in text
+    assert "'train_2'" not in text
+    assert 'and 2 more' in text
+
+
+def test_tokenizer_and_language_model_must_belong_together(check):
+    code, text = check('--cfg-options', 'model.text_encoder.config.vocab_size=10')
+    assert code == 1
+    assert 'tokenizer of another language model' in text
+
+
+def test_a_sentence_that_the_tokenizer_cuts_is_a_warning(tiny, check):
+    tiny.change('val', 'val_2', sentences=['He took out pot.', 'he ' * 11])
+    code, text = check('--cfg-options', 'model.data_preprocessor.tokenizer.max_length=12')
+    assert code == 0
+    assert "warning │ val │ sentence over the tokenizer's max_length" in text
+
+
+def test_an_unknown_config_is_one_message(capsys):
+    with pytest.raises(SystemExit):
+        load_tool().main(['no/such_config.py'])
+    assert 'there is no config no/such_config.py' in capsys.readouterr().err
+
+
+def test_a_split_that_the_config_lacks_is_one_message(tiny, check, capsys):
+    with pytest.raises(SystemExit):
+        check('--split', 'test', '--cfg-options', 'test_dataloader=None')
+    assert "datasets for ['train', 'val']; asked for ['test']" in capsys.readouterr().err
+
+
+def test_an_unknown_dataset_type_is_named(check):
+    code, text = check('--cfg-options', 'val_dataloader.dataset.type=TacosDataset')
+    assert code == 1
+    assert 'TacosDataset is not in the' in text
+
+
+def test_wrapped_datasets_are_found(tiny, check):
+    wrapped = tiny.config() + (
+        "\ntrain_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict("
+        "type='ConcatDataset', datasets=[train_dataloader['dataset'], val_dataloader['dataset']])))"
+        '\nval_dataloader = None')
+    (tiny.folder / 'config.py').write_text(wrapped)
+    code, text = check()
+    assert code == 0
+    assert 'train │ 8 │ 16 │' in text
+
+
+@pytest.mark.parametrize(('name', 'key', 'splits'), [
+    ('tacos', None, ('train', 'val', 'test')),
+    ('charades_sta', None, ('train', 'test')),
+    ('activitynet', 'c3d_features', ('train', 'val', 'test')),
+])
+def test_published_annotations_pass(shared, tmp_path, capsys, name, key, splits):
+    folder = shared / 'data' / 'annotations' / name
+    ids = [vid for split in splits for vid in json.loads((folder / f'{split}.json').read_text())]
+    write_random_features(tmp_path / 'f.hdf5', ids, size=8, num_rows=4, feature_key=key)
+    vocab = shared / 'data' / 'vocab' / 'bert-base-uncased.txt'
+    config = [f"model = dict(backbone=dict(in_channels=8), data_preprocessor=dict(tokenizer=dict("
+              f"type='SentenceTokenizer', vocab={str(vocab)!r})), text_encoder=dict(config="
+              "dict(model_type='distilbert')))"]
+    config += [
+        f"{split}_dataloader = dict(dataset=dict(type='TemporalGroundingDataset', "
+        f"feature_key={key!r}, ann_file={str(folder / split)!r} + '.json', "
+        "data_prefix=dict(features="
+        f"{str(tmp_path / 'f.hdf5')!r})))" for split in splits]
+    (tmp_path / 'config.py').write_text('\n'.join(config))
+    code = load_tool().main([str(tmp_path / 'config.py'), '--quick'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert code == 0
+    assert 'error' not in text
+    if name == 'activitynet':
+        assert 'train │ 10,009 │ 37,417 │' in text
+        assert 'info │ val, test │ videos in both splits │ 4885' in text
+        assert 'start >= end: sentence dropped │ 4' in text
+
+
+def test_it_runs_as_a_script(tiny, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run(
+        [sys.executable, TOOL, tiny.folder / 'config.py', '--quick'],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'PASSED' in done.stdout
