@@ -33,11 +33,11 @@ class VideoAnnotation:
 def read_annotations(path: str | Path) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 
-    The file maps a video's id to ``timestamps`` [[start, end], ...] and ``sentences``, and either to
-    ``duration`` (then all times are seconds) or to ``fps`` and ``num_frames`` (then they are frames:
-    time = frame / fps, duration = num_frames / fps). As published, a sentence whose start >= end as
-    annotated is dropped, then start is clamped to >= 0 and end to <= duration. A video left without
-    a sentence is dropped.
+    The file maps a video's id to ``timestamps`` [[start, end], ...] and ``sentences``, and either
+    to ``duration`` (then all times are seconds) or to ``fps`` and ``num_frames`` (then they are
+    frames: time = frame / fps, duration = num_frames / fps). As published, a sentence whose
+    start >= end as annotated is dropped, then start is clamped to >= 0 and end to <= duration. A
+    video left without a sentence is dropped.
 
     Args:
         path (str | Path): JSON file.
@@ -134,7 +134,8 @@ def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
 def _moment(here: str, timestamp: list, duration: float,
             unit: float) -> tuple[float, float] | None:
     """Clamped seconds of one timestamp; None where start >= end as annotated."""
-    if not (isinstance(timestamp, list) and len(timestamp) == 2 and all(map(_is_number, timestamp))):
+    well_formed = isinstance(timestamp, list) and len(timestamp) == 2
+    if not well_formed or not all(map(_is_number, timestamp)):
         raise AnnotationError(f'{here} has the timestamp {timestamp!r}; expected [start, end]')
     start, end = timestamp
     if start >= end:
@@ -143,8 +144,8 @@ def _moment(here: str, timestamp: list, duration: float,
     # Published code would go on with a moment of negative length; no rule mends such a sentence.
     if start >= duration or end <= 0:
         raise AnnotationError(
-            f'{here}: its moment, {start:g} to {end:g} s, lies outside the video of {duration:g} s; '
-            'correct it or remove the sentence (are the times in the unit that the file says?)')
+            f'{here}: its moment, {start:g} to {end:g} s, lies outside the video of {duration:g} '
+            's; correct it or remove the sentence (are the times in the unit that the file says?)')
     return float(max(start, 0.)), float(min(end, duration))
 
 

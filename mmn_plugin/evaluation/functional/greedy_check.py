@@ -34,9 +34,9 @@ def is_greedy_ranking(spans: Tensor,
     """Check a ranking of one sentence's moments against greedy NMS.
 
     Two implementations whose scores agree to rounding may rank near-equal ones either way, and the
-    order of equal ones is open anyway. Each picked moment must therefore be a candidate (score != 0)
-    that no earlier pick suppresses, scored at most ``rel_tol`` below the best such candidate; and
-    the ranking may end early (NaN) only where no candidate is left.
+    order of equal ones is open anyway. So each picked moment must be a candidate (score != 0) that
+    no earlier pick suppresses, scored at most ``rel_tol`` below the best such candidate; and the
+    ranking may end early (NaN) only where no candidate is left.
 
     Args:
         spans (Tensor): (P, 2) seconds.
@@ -66,11 +66,11 @@ def is_greedy_ranking(spans: Tensor,
         index = index[alive[index].argmax()]
         score = alive[index].item()
         if score == -torch.inf:
-            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} is suppressed already, '
-                               'or has score 0')
+            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} has score 0 or is '
+                               'suppressed by an earlier one')
         if best - score > rel_tol * abs(best):
-            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} has score {score:.9g}, '
-                               f'but a candidate of {best:.9g} is left')
+            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} has score '
+                               f'{score:.9g}, but a candidate of {best:.9g} is left')
         ties += int(index != alive.argmax())
         alive[temporal_iou(spans, moment) > iou_threshold] = -torch.inf
         alive[index] = -torch.inf

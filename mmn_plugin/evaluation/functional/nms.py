@@ -2,9 +2,9 @@
 import torch
 from torch import Tensor
 
-# Cells worked on together. On a CPU a chunk and its scratch stay in the cache; on a GPU a chunk is
-# large enough to fill the device and bounds the scratch to some 100 MB per buffer.
-_CELLS_CPU = 1 << 17
+# Cells worked on together. This bounds the scratch, a few float32 per cell: 20 MB on a CPU, where
+# small chunks gain nothing and suffer most when cores are shared; some 500 MB on a GPU.
+_CELLS_CPU = 1 << 20
 _CELLS_GPU = 1 << 25
 
 
@@ -102,3 +102,31 @@ def _iou_with_pick(starts: Tensor, ends: Tensor, index: Tensor) -> Tensor:
     hull = torch.maximum(ends, end)
     hull.sub_(torch.minimum(starts, start, out=scratch))
     return overlap.div_(hull)
+
+
+def take_moments(spans: Tensor,
+                 scores: Tensor,
+                 picks: Tensor,
+                 sentence_video: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Spans and scores of the moments that `nms` picked.
+
+    Args:
+        spans (Tensor): As given to `nms`.
+        scores (Tensor): (S, P).
+        picks (Tensor): (S, n) indices, -1 for none.
+        sentence_video (Tensor, optional): As given to `nms`.
+
+    Returns:
+        tuple[Tensor, Tensor]: (S, n, 2) seconds and (S, n) scores, NaN where the index is -1.
+    """
+    spans = spans.to(scores.device)
+    none, index = picks < 0, picks.clamp(min=0)
+    if spans.dim() == 2:
+        moments = spans[index]
+    else:
+        row = torch.arange(len(scores), device=scores.device)
+        if sentence_video is not None:
+            row = sentence_video.to(scores.device)
+        moments = spans[row[:, None], index]
+    return (moments.masked_fill(none[..., None], torch.nan),
+            scores.gather(1, index).masked_fill(none, torch.nan))

@@ -26,7 +26,7 @@ def recall_of_iou(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) 
     """`recall`, given the IoU (S, n) of `ranked_iou`.
 
     Raises:
-        ValueError: If ``top_n`` asks for more moments than there are ranks, or no sentence is given.
+        ValueError: If ``top_n`` asks for more moments than are ranked, or no sentence is given.
     """
     if len(iou) == 0:
         raise ValueError('there is no sentence to evaluate')

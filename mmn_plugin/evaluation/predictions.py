@@ -1,0 +1,203 @@
+"""Files of predictions: written after a test, scored without the model (docs/predictions.md)."""
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mmn_plugin.structures.annotations import VideoAnnotation
+
+from .grounding_result import GroundingResult
+
+FORMAT = 'mmn_plugin/predictions'
+VERSION = 1
+
+
+class PredictionsError(ValueError):
+    """A file of predictions that cannot be used; the message names file, video and sentence."""
+
+
+def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
+    """Write results as a file of predictions; a reader never sees half of it.
+
+    Times and scores are float32 and written so that reading gives the same float32 again.
+
+    Args:
+        path (str | Path): File to write; its folder is made.
+        results (Sequence[GroundingResult]): Results; a video's sentences may come in several.
+
+    Raises:
+        PredictionsError: If a sentence comes twice, or a moment or score is infinite.
+    """
+    videos: dict[str, dict] = {}
+    for result in results:
+        video = videos.setdefault(result.video_id, {'duration': result.duration, 'sentences': []})
+        known = {sentence['index'] for sentence in video['sentences']}
+        for row, index in enumerate(result.sentence_index):
+            if index in known:
+                raise PredictionsError(
+                    f'video {result.video_id!r} has sentence {index} twice: a file of predictions '
+                    'belongs to one annotation file; dump each dataset to a file of its own')
+            valid = ~result.moments[row].isnan().any(-1)  # (n,)
+            video['sentences'].append({
+                'index': index,
+                'sentence': result.sentences[row],
+                'moments': result.moments[row, valid].tolist(),
+                'scores': result.scores[row, valid].tolist(),
+            })
+    content = {'format': FORMAT, 'version': VERSION, 'videos': videos}
+    try:
+        text = json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise PredictionsError(f'{path}: not written, a moment or score is NaN or infinite; '
+                               'did the model diverge?') from error
+    _write_atomically(Path(path), text)
+
+
+def read_predictions(path: str | Path) -> dict[str, dict]:
+    """Read and check a file of predictions.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        dict[str, dict]: video id -> {``duration``, ``sentences``: {index: {``sentence``,
+        ``moments``, perhaps ``scores``}}}.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        PredictionsError: If it is not a file of predictions, or holds NaN, a moment with
+            start >= end, scores that rise down the list, or a sentence twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'file of predictions {path} does not exist')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise PredictionsError(f'{path} is not a JSON file: {error}') from error
+    if not isinstance(content, dict) or content.get('format') != FORMAT:
+        raise PredictionsError(f'{path} is not a file of predictions: it lacks '
+                               f'"format": "{FORMAT}" (see docs/predictions.md)')
+    if content.get('version') != VERSION:
+        raise PredictionsError(f'{path} has version {content.get("version")!r}; this release reads '
+                               f'version {VERSION}')
+    videos = content.get('videos')
+    if not isinstance(videos, dict) or not videos:
+        raise PredictionsError(f'{path} has no "videos": {{video id: ...}}')
+    return {name: _check_video(f'{path}: video {name!r}', video) for name, video in videos.items()}
+
+
+def match_predictions(predictions: dict[str, dict], annotations: Sequence[VideoAnnotation],
+                      top_n: int) -> list[GroundingResult]:
+    """Put predictions beside the ground truth; what is not annotated is left out.
+
+    Args:
+        predictions (dict[str, dict]): From `read_predictions`.
+        annotations (Sequence[VideoAnnotation]): From `read_annotations`.
+        top_n (int): Ranks of the result; shorter lists are padded with NaN, longer ones cut.
+
+    Returns:
+        list[GroundingResult]: One per annotated video.
+
+    Raises:
+        PredictionsError: If an annotated video or sentence is missing, or a sentence or a duration
+            differs from the annotated one.
+    """
+    missing = [video.video_id for video in annotations if video.video_id not in predictions]
+    if missing:
+        raise PredictionsError(
+            f'predictions lack {len(missing)} of the {len(annotations)} annotated videos, the '
+            f'first {missing[0]!r}; do the two files belong together?')
+    return [_match_video(predictions[video.video_id], video, top_n) for video in annotations]
+
+
+def _match_video(prediction: dict, video: VideoAnnotation, top_n: int) -> GroundingResult:
+    where = f'video {video.video_id!r}'
+    if not math.isclose(prediction['duration'], video.duration, rel_tol=0.01):
+        raise PredictionsError(f'{where} lasts {prediction["duration"]:g} s in the predictions but '
+                               f'{video.duration:g} s in the annotations')
+    num = len(video.sentences)
+    moments, scores = torch.full((num, top_n, 2), torch.nan), torch.full((num, top_n), torch.nan)
+    for row, index in enumerate(video.sentence_index):
+        sentence = video.sentences[row]
+        predicted = prediction['sentences'].get(index)
+        if predicted is None:
+            raise PredictionsError(f'{where}: predictions lack sentence {index} ({sentence!r})')
+        if predicted['sentence'] != sentence:
+            raise PredictionsError(
+                f'{where}: sentence {index} is {predicted["sentence"]!r} in the predictions but '
+                f'{sentence!r} in the annotations; indices count all sentences of the annotation '
+                'file, from 0')
+        ranked = predicted['moments'][:top_n]
+        if ranked:
+            moments[row, :len(ranked)] = torch.tensor(ranked, dtype=torch.float32)
+            given = predicted.get('scores', [torch.nan] * len(ranked))
+            scores[row, :len(ranked)] = torch.tensor(given[:top_n], dtype=torch.float32)
+    return GroundingResult(video.video_id, video.duration, video.sentence_index, video.sentences,
+                           torch.tensor(video.moments, dtype=torch.float32), moments, scores)
+
+
+def _check_video(where: str, video: dict) -> dict:
+    if not isinstance(video, dict) or not isinstance(video.get('sentences'), list):
+        raise PredictionsError(f'{where} needs "duration" (seconds) and the list "sentences"')
+    duration = video.get('duration')
+    if not _finite(duration) or duration <= 0:
+        raise PredictionsError(f'{where} has duration={duration!r}; expected seconds above 0')
+    sentences: dict[int, dict] = {}
+    for place, sentence in enumerate(video['sentences']):
+        if not isinstance(sentence, dict):
+            raise PredictionsError(f'{where}, entry {place} of "sentences" is not an object')
+        index = sentence.get('index')
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise PredictionsError(f'{where}, entry {place} of "sentences" has index={index!r}; '
+                                   'expected its place in the annotation file, from 0')
+        if index in sentences:
+            raise PredictionsError(f'{where} has sentence {index} twice')
+        _check_sentence(f'{where}, sentence {index}', sentence)
+        sentences[index] = sentence
+    return {'duration': duration, 'sentences': sentences}
+
+
+def _check_sentence(where: str, sentence: dict) -> None:
+    if not isinstance(sentence.get('sentence'), str):
+        raise PredictionsError(f'{where} needs its text as "sentence"')
+    moments, scores = sentence.get('moments'), sentence.get('scores')
+    if not isinstance(moments, list):
+        raise PredictionsError(f'{where} needs "moments": [[start, end], ...], best first')
+    for moment in moments:
+        if not (isinstance(moment, list) and len(moment) == 2 and all(map(_finite, moment))):
+            raise PredictionsError(f'{where} has the moment {moment!r}; expected [start, end], two '
+                                   'finite numbers of seconds')
+        if moment[0] >= moment[1]:
+            raise PredictionsError(f'{where} has the moment {moment!r}, which is empty or ends '
+                                   'before it starts')
+    if scores is None:
+        return
+    if not isinstance(scores, list) or len(scores) != len(moments) or not all(map(_finite, scores)):
+        raise PredictionsError(f'{where} has {len(moments)} moments and the scores {scores!r}; '
+                               'expected as many finite numbers')
+    if scores != sorted(scores, reverse=True):
+        raise PredictionsError(f'{where}: scores rise down the list; moments go best first')
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(scratch, 0o666 & ~umask)  # mkstemp's files are for their owner alone
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from mmn_plugin.evaluation.functional import is_greedy_ranking, nms, take_moments
+from mmn_plugin.structures import MomentGrid
+
+SPANS = torch.tensor([[0., 10.], [0., 9.], [20., 30.], [40., 50.]])
+SCORES = torch.tensor([0.8, 0.7, 0.5, 0.])
+NONE = [float('nan')] * 2
+
+
+def check(*moments, scores=SCORES, **kwargs):
+    return is_greedy_ranking(SPANS, scores, torch.tensor(moments), 0.5, **kwargs)
+
+
+def test_what_nms_gives_is_greedy_without_ties():
+    grid = MomentGrid(16, [15])
+    spans, scores = grid.spans(31.4), (torch.rand(20, grid.num_moments) * 6).round() / 6
+    ranked, _ = take_moments(spans, scores, nms(spans, scores, 0.5, 5))
+    for sentence, moments in zip(scores, ranked, strict=True):
+        result = is_greedy_ranking(spans, sentence, moments, 0.5)
+        assert (result.valid, result.ties) == (True, 0)
+
+
+def test_a_near_tie_may_go_either_way_and_is_counted():
+    scores = torch.tensor([0.8, 0.8 * (1 + 5e-7), 0.5, 0.])
+    for first in ([0., 10.], [0., 9.]):
+        assert check(first, [20., 30.], NONE, scores=scores)
+    assert check([0., 10.], [20., 30.], NONE, scores=scores).ties == 1
+    assert check([0., 9.], [20., 30.], NONE, scores=scores).ties == 0
+    assert not check([0., 10.], [20., 30.], NONE, scores=scores, rel_tol=1e-8)
+
+
+@pytest.mark.parametrize(('moments', 'reason'), [
+    ([[20., 30.], [0., 10.], NONE], 'a candidate of 0.8'),
+    ([[0., 10.], [0., 9.], NONE], 'suppressed'),
+    ([[0., 10.], [0., 10.], NONE], 'suppressed'),
+    ([[0., 10.], [20., 30.], [40., 50.]], 'score 0'),
+    ([[0., 10.], [20., 31.], NONE], 'is no moment'),
+    ([[0., 10.], NONE, NONE], 'a candidate is left'),
+    ([[0., 10.], [20., 30.], NONE, [40., 50.]], 'a later one is not'),
+])
+def test_other_rankings_are_refused_with_the_reason(moments, reason):
+    result = check(*moments)
+    assert not result
+    assert reason in result.reason

@@ -1,0 +1,98 @@
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / 'tests/data/predictions'
+TOOL = ROOT / 'tools/analysis_tools/eval_predictions.py'
+
+sys.path.insert(0, str(ROOT / 'tests/evaluation'))
+from made_up_results import sample_of  # noqa: E402
+
+from mmn_plugin.evaluation import DumpPredictions, GroundingMetric  # noqa: E402
+from mmn_plugin.structures.annotations import read_annotations  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('eval_predictions', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample_arguments(*more):
+    return [str(DATA / 'predictions.json'), str(DATA / 'annotations.json'), *more]
+
+
+@pytest.mark.parametrize('name', ['tacos', 'charades_sta'])
+def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_path, tool, name):
+    annotations = shared / f'data/annotations/{name}/test.json'
+    videos = read_annotations(annotations)
+    chance = dict(num_clips=16, pooling_counts=[15], iou_threshold=0.5)
+    metrics = [GroundingMetric(chance=chance), DumpPredictions(str(tmp_path / 'pred.json'))]
+    for metric in metrics:
+        metric.process(None, [sample_of(video).to_dict() for video in videos])
+    in_loop, _ = (metric.evaluate(len(videos)) for metric in metrics)
+    assert tool.main([str(tmp_path / 'pred.json'), str(annotations), '--chance-clips', '16',
+                      '--chance-counts', '15', '--chance-nms', '0.5',
+                      '--json', str(tmp_path / 'out' / 'figures.json')]) == 0
+    assert json.loads((tmp_path / 'out' / 'figures.json').read_text()) == in_loop
+
+
+def test_sample_files_are_scored_from_any_folder_without_the_models(tmp_path):
+    code = ('import runpy, sys; sys.argv = sys.argv[1:]\n'
+            'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+            'except SystemExit as end: assert end.code == 0, end.code\n'
+            'assert "mmaction.models" not in sys.modules')
+    arguments = sample_arguments('--iou', '0.3', '0.5', '--top-n', '1', '2')
+    found = subprocess.run([sys.executable, '-c', code, str(TOOL), *arguments], cwd=tmp_path,
+                           capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    [row] = [line.split() for line in found.stdout.splitlines() if line.split()[:1] == ['all']]
+    assert row == ['all', '3', '66.67', '33.33', '100.00', '66.67', '50.00', '83.33', '37.78']
+
+
+def test_settings_of_the_command_line_reach_the_figures(tmp_path, tool):
+    (tmp_path / 'subsets.json').write_text(json.dumps({'unseen': {'garden_02': [0]}}))
+    out = tmp_path / 'figures.json'
+    assert tool.main(sample_arguments(
+        '--duration-buckets', '0.3', '--duration-unit', 'share', '--iou', '0.1',
+        '--subsets', str(tmp_path / 'subsets.json'), '--json', str(out))) == 0
+    figures = json.loads(out.read_text())
+    assert figures['grounding/unseen/R1@0.1'] == 100
+    assert figures['grounding/0-0.3_of_video/num_sentences'] == 1
+    assert 'grounding/R1@0.5' not in figures
+
+
+def test_predictions_that_are_not_annotated_are_noted(tmp_path, tool, capsys):
+    annotations = json.loads((DATA / 'annotations.json').read_text())
+    del annotations['garden_02']
+    (tmp_path / 'ann.json').write_text(json.dumps(annotations))
+    assert tool.main([str(DATA / 'predictions.json'), str(tmp_path / 'ann.json')]) == 0
+    notes = capsys.readouterr().err
+    assert '1 of the 2 predicted videos are not annotated' in notes
+    assert 'R@5 is no more than R@3' in notes
+
+
+def test_bad_files_end_in_one_message_that_names_them(tmp_path, tool, capsys):
+    (tmp_path / 'pred.json').write_text('{}')
+    out = tmp_path / 'figures.json'
+    assert tool.main([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json'),
+                      '--json', str(out)]) == 1
+    message = capsys.readouterr().err
+    assert message.count('\n') == 1
+    assert 'pred.json is not a file of predictions' in message
+    assert not out.exists()
+    assert tool.main([str(DATA / 'predictions.json'), str(tmp_path / 'absent.json')]) == 1
+    assert 'absent.json does not exist' in capsys.readouterr().err
+
+
+def test_half_a_chance_level_is_refused(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(sample_arguments('--chance-clips', '16'))
+    assert 'needs --chance-clips, --chance-counts and --chance-nms' in capsys.readouterr().err
