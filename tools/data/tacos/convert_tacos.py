@@ -1,0 +1,38 @@
+"""Verify downloaded TACoS files and put them where configs/mmn_tacos.py looks for them.
+
+    python tools/data/tacos/convert_tacos.py --annotations DIR --features tall_c3d_features.hdf5
+
+DIR holds train.json, val.json and test.json. README.md beside this script says where from.
+"""
+import sys
+from pathlib import Path
+
+try:
+    import mmn_plugin
+except ModuleNotFoundError:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    import mmn_plugin  # noqa: F401
+
+from mmn_plugin.datasets.prepare_command import finish, prepare_parser, show_progress
+from mmn_plugin.datasets.prepare_dataset import prepare_dataset
+from mmn_plugin.engine.runner import plain_errors
+
+EXPECTED = dict(train=(75, 9_790), val=(27, 4_436), test=(25, 4_001))
+
+
+def main(argv=None) -> int:
+    """Gather and verify; returns the exit code."""
+    parser = prepare_parser(__doc__, 'data/tacos')
+    parser.add_argument('--annotations', type=Path, required=True,
+                        help='folder with train.json, val.json, test.json')
+    args = parser.parse_args(argv)
+    with plain_errors():
+        report = prepare_dataset(
+            args.out, {split: args.annotations / f'{split}.json' for split in EXPECTED},
+            args.features, 'tall_c3d_features.hdf5', 4096, EXPECTED, copy=args.copy,
+            quick=args.quick, track=show_progress)
+    return finish(report, args.out)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
