@@ -40,14 +40,14 @@ def check_annotations(path: str | Path, split: str, report: CheckReport) -> list
             videos.append(video)
         else:
             report.add('warning', split, 'video without usable sentence: dropped',
-                       f'{path}: video {video_id!r}')
+                       f'{Path(path).name}: video {video_id!r}')
     report.count(split, videos=len(videos), sentences=sum(len(v.sentences) for v in videos))
     return videos
 
 
 def _check_entry(path, video_id: str, entry: Any, split: str, report: CheckReport) -> bool:
     """Report the faults of one video that have a name; True where an error is among them."""
-    where = f'{path}: video {video_id!r}'
+    where = f'{Path(path).name}: video {video_id!r}'
     duration, unit = _duration(entry)
     if duration is None:
         return False
@@ -61,7 +61,8 @@ def _check_entry(path, video_id: str, entry: Any, split: str, report: CheckRepor
             start, end = (float(time) / unit for time in timestamp)
         except (TypeError, ValueError):
             continue  # parse_video says what is wrong with it
-        here = f'{where}, sentence {index} ({sentence!r}): {start:g} to {end:g} s of {duration:g} s'
+        here = (f'{where}, sentence {index} ({sentence!r}): {start:.9g} to {end:.9g} s of '
+                f'{duration:.9g} s')
         if start >= end:
             report.add('warning', split, 'start >= end: sentence dropped', here)
         elif start >= duration or end <= 0:

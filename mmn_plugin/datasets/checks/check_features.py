@@ -49,7 +49,7 @@ def check_features(files: Sequence[str],
         report.add('error', split, 'wrong feature size',
                    f'{", ".join(map(str, files))}: D = {joined}, but the config has '
                    f'model.backbone.in_channels={in_channels}; set it to {sum(sizes)} or use the '
-                   'features the config is for', len(video_ids))
+                   'features the config is for')
 
 
 def _present(store: FeatureStore, video_ids: Sequence[str], split: str,

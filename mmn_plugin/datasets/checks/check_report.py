@@ -20,7 +20,7 @@ class CheckReport:
         self.counts: dict[str, dict[str, object]] = {}
         self._findings: dict[tuple[str, str, str], Finding] = {}
 
-    def add(self, level: str, split: str, what: str, example: str, count: int = 1) -> None:
+    def add(self, level: str, split: str, what: str, example: str) -> None:
         """Count one more offender of a kind.
 
         Args:
@@ -28,10 +28,9 @@ class CheckReport:
             split (str): Split it is in.
             what (str): Kind of finding.
             example (str): The offender: file, video, sentence, and what to do.
-            count (int): How many offenders the example stands for. Defaults to 1.
         """
         finding = self._findings.setdefault((level, split, what), Finding(level, split, what))
-        finding.count += count
+        finding.count += 1
         if len(finding.examples) < self.num_examples:
             finding.examples.append(example)
 
