@@ -8,8 +8,16 @@ from . import compat
 
 compat.apply()
 
-from . import datasets, engine, models, structures  # noqa: E402
+from . import apis, datasets, engine, evaluation, models, structures  # noqa: E402
 from .engine import runner  # noqa: E402, F401  registers the optimiser wrapper and a hook
 from .version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'datasets', 'engine', 'models', 'structures']
+__all__ = [
+    '__version__',
+    'apis',
+    'datasets',
+    'engine',
+    'evaluation',
+    'models',
+    'structures',
+]

@@ -27,6 +27,7 @@ from mmn_plugin.engine.runner import CPUAmpOptimWrapper
 from mmn_plugin.paths import config_root
 
 ROOT = Path(__file__).resolve().parents[1]
+MMACTION = Path(importlib.util.find_spec('mmaction').origin).parent
 load = CheckpointLoader.load_checkpoint
 
 # ---- importing mmaction.models
@@ -56,13 +57,7 @@ def test_models_import_without_a_word():
     assert 'VindLUVQA is not available: VindLU cannot be imported' in done.stdout
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec('mmaction.models.localizers.drn') is not None
-    and not isinstance(
-        importlib.util.find_spec('mmaction.models.localizers.drn').loader, compat._DRNStandIn
-    ),
-    reason='this MMAction2 has its DRN',
-)
+@pytest.mark.skipif((MMACTION / 'models/localizers/drn').is_dir(), reason='MMAction2 has its DRN')
 def test_stock_release_lacks_drn():
     done = python('import mmn_plugin, mmaction.models', without='stand_in_for_drn')
     assert 'mmaction.models.localizers.drn' in done.stderr
@@ -80,9 +75,8 @@ def test_stock_release_cannot_import_vindlu():
 
 def other_mmaction(folder, vindlu):
     """The installed MMAction2 with a DRN, and with the given source for VindLU."""
-    real = Path(importlib.util.find_spec('mmaction').origin).parent
     copy = folder / 'mmaction'
-    shutil.copytree(real, copy, ignore=shutil.ignore_patterns('.mim', '__pycache__', 'vindlu'))
+    shutil.copytree(MMACTION, copy, ignore=shutil.ignore_patterns('.mim', '__pycache__', 'vindlu'))
     for name, text in (
         ('localizers/drn/__init__.py', ''),
         ('localizers/drn/drn.py', REGISTERED.format('DRN')),
@@ -126,7 +120,7 @@ def test_half_imported_vindlu_is_undone(tmp_path):
 
 def test_missing_mmcv_is_said_plainly(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(ImportError, match='mmcv-lite>=2.0.0,<2.2.0'):
+    with pytest.raises(ImportError, match='pip install "mmcv-lite'):
         compat.require_mmcv()
 
 
@@ -252,7 +246,9 @@ def test_stock_mmengine_cannot_inherit_our_configs():
 
 def test_base_with_our_prefix_is_our_config(tmp_path):
     (tmp_path / 'own.py').write_text(
-        "_base_ = 'mmn_plugin::mmn_tacos.py'\nmodel = dict(head=dict(top_n=9))\nmine = _base_.model\n"
+        "_base_ = 'mmn_plugin::mmn_tacos.py'\n"
+        'model = dict(head=dict(top_n=9))\n'
+        'mine = _base_.model\n'
     )
     config = Config.fromfile(tmp_path / 'own.py')
     ours = Config.fromfile(config_root() / 'mmn_tacos.py')
@@ -312,7 +308,7 @@ def test_stock_mmengine_cannot_read_base_from_us(tmp_path, monkeypatch):
     (tmp_path / 'own.py').write_text(READ_BASE)
     stock = config_module.get_installed_path.__wrapped__
     monkeypatch.setattr(config_module, 'get_installed_path', stock)
-    with pytest.raises(Exception, match='mmn_tacos|mmn_plugin'):
+    with pytest.raises(Exception, match=r'mmn_tacos|mmn_plugin'):
         Config.fromfile(tmp_path / 'own.py')
 
 

@@ -24,6 +24,7 @@ print(s.getsockname()[1])')
         cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
         export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
     fi
+    export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
     exec "$python" -m torch.distributed.run --nnodes="$nodes" --node_rank="${NODE_RANK:-0}" \
         --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port" \
         --nproc_per_node="$processes" "$script" "$@" --launcher pytorch

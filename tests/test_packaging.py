@@ -1,0 +1,125 @@
+"""setup.py, requirements/, model-index.yml and mmn_plugin.paths, without building anything.
+
+What an installed wheel can do is shown by tools/check_wheel.sh, which .ci/run calls.
+"""
+
+import re
+import runpy
+import sysconfig
+from pathlib import Path
+
+import pytest
+import setuptools
+import yaml
+from packaging.requirements import Requirement
+
+import mmn_plugin
+from mmn_plugin import paths
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def requirements(name):
+    """Requirements of requirements/NAME.txt by package name."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    parsed = [
+        Requirement(line.partition('#')[0]) for line in lines if line.partition('#')[0].strip()
+    ]
+    return {requirement.name: requirement for requirement in parsed}
+
+
+@pytest.fixture
+def setup_arguments(monkeypatch):
+    """What setup.py hands to setuptools, installed into an environment with these folders."""
+
+    def read(*folders, site):
+        for folder in folders:
+            (site / folder).mkdir(parents=True)
+        caught = {}
+        monkeypatch.setattr(sysconfig, 'get_path', lambda *args, **kwargs: str(site))
+        monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: caught.update(kwargs))
+        monkeypatch.chdir(ROOT)
+        runpy.run_path(str(ROOT / 'setup.py'))
+        return caught
+
+    return read
+
+
+def test_undeclared_needs_of_the_stack_are_declared(setup_arguments, tmp_path):
+    needs = {
+        r.name: r for r in map(Requirement, setup_arguments(site=tmp_path)['install_requires'])
+    }
+    assert 'importlib_metadata' in needs
+    assert not needs['setuptools'].specifier.contains('82.0.0')
+    assert needs['setuptools'].specifier.contains('81.0.0')
+    assert not needs['mmcv-lite'].specifier.contains('2.2.0')
+    assert not needs.keys() & {'mmcv', 'timm', 'torchvision'}
+
+
+def test_existing_full_mmcv_is_kept(setup_arguments, tmp_path):
+    lite = setup_arguments('mmcv_lite-2.1.0.dist-info', site=tmp_path / 'a')['install_requires']
+    full = setup_arguments('mmcv-2.1.0.dist-info', site=tmp_path / 'b')['install_requires']
+    assert [Requirement(r).name for r in lite if r.startswith('mmcv')] == ['mmcv-lite']
+    assert [Requirement(r).name for r in full if r.startswith('mmcv')] == ['mmcv']
+
+
+def test_every_package_is_installed(setup_arguments, tmp_path):
+    found = set(setup_arguments(site=tmp_path)['packages'])
+    sources = [p for p in (ROOT / 'mmn_plugin').rglob('*.py') if '.mim' not in p.parts]
+    assert {'.'.join(p.parent.relative_to(ROOT).parts) for p in sources} == found
+
+
+def test_extras_are_pinned(setup_arguments, tmp_path):
+    extras = setup_arguments(site=tmp_path)['extras_require']
+    assert extras.keys() == {'mim', 'tensorboard', 'wandb', 'dev'}
+    assert all('==' in line for lines in extras.values() for line in lines)
+
+
+@pytest.mark.parametrize('name', ['pinned', 'lowest'])
+def test_tested_sets_satisfy_the_bounds(name):
+    tested, bounds = requirements(name), requirements('runtime')
+    for package, bound in bounds.items():
+        version = str(tested[package].specifier).removeprefix('==')
+        assert bound.specifier.contains(version), package
+
+
+def test_lower_bounds_are_what_was_run():
+    tested = requirements('lowest')
+    # torch is marked as untested below its pin, setuptools has no lower bound of ours
+    for package, bound in requirements('runtime').items():
+        if package not in ('torch', 'setuptools'):
+            version = str(tested[package].specifier).removeprefix('==')
+            assert f'>={version}' in str(bound.specifier).split(','), package
+
+
+def test_model_index_names_every_config():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    models = [
+        model
+        for path in index['Import']
+        for model in yaml.safe_load((ROOT / path).read_text())['Models']
+    ]
+    listed = {model['Config'] for model in models}
+    assert listed == {f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}
+    assert all(model['Name'] == Path(model['Config']).stem for model in models)
+
+
+def test_config_names_are_unique():
+    # mim looks a config up by its file name alone, anywhere in the package
+    top = [path.name for path in (ROOT / 'configs').glob('*.py')]
+    everywhere = [p.name for folder in ('configs', 'tools', 'mmn_plugin')
+                  for p in (ROOT / folder).rglob('*.py')]  # fmt: skip
+    assert [name for name in top if everywhere.count(name) > 1 and '.mim' not in name] == []
+
+
+def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
+    assert paths.config_root() == ROOT / 'configs'
+    assert paths.tool_root() == ROOT / 'tools'
+    monkeypatch.setattr(paths, '_PACKAGE', tmp_path)
+    (tmp_path / '.mim').mkdir()
+    assert paths.config_root() == tmp_path / '.mim/configs'
+
+
+def test_version_is_one(setup_arguments, tmp_path):
+    assert setup_arguments(site=tmp_path)['version'] == mmn_plugin.__version__
+    assert re.fullmatch(r'\d+\.\d+\.\d+', mmn_plugin.__version__)
