@@ -31,7 +31,7 @@ def flat_metrics(rows: Sequence[SummaryRow]) -> dict[str, float]:
         lead = f'{row.name}/' if row.name else ''
         metrics |= {f'{lead}{name}': value for name, value in row.figures.items()}
         if row.name != 'chance':
-            metrics[f'{lead}num_sentences'] = row.num_sentences
+            metrics[f'{lead}num_sentences'] = float(row.num_sentences)  # MMEngine logs an int as null
     return metrics
 
 

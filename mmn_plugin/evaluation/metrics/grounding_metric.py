@@ -67,4 +67,5 @@ class GroundingMetric(VideoResultsMetric):
         results = self.unique_results(results)
         rows = self.protocol.evaluate(results)
         print_log(f'Grounding (percent)\n{format_table(rows)}', logger='current')
-        return flat_metrics(rows) | {'num_videos': len({result.video_id for result in results})}
+        num_videos = len({result.video_id for result in results})
+        return flat_metrics(rows) | {'num_videos': float(num_videos)}
