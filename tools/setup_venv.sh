@@ -1,0 +1,49 @@
+# Sourced by quickstart.sh and run_tests.sh: makes .venv (or $MMN_VENV) with the tested versions
+# and an editable install of this checkout, or reuses it where it is up to date.
+# setup_venv [REQUIREMENTS [FOLDER]]  leaves the interpreter's path in $PYTHON.
+
+setup_venv() {
+    local root requirements folder stamp wanted base
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    requirements=${1:-$root/requirements/pinned.txt}
+    folder=${2:-${MMN_VENV:-$root/.venv}}
+    base=${MMN_BASE_PYTHON:-}
+    if [ -z "$base" ]; then
+        for base in python3 python3.13 python3.12 python3.11; do
+            "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && break
+            base=
+        done
+    fi
+    if [ -z "$base" ]; then
+        echo 'Error: this needs Python 3.11 or later (none of python3, python3.11 to 3.13 is)' >&2
+        return 1
+    fi
+    # the stamp names everything an installation depends on
+    wanted=$(cat "$requirements" "$root/setup.py" "$root/requirements/runtime.txt" | cksum)" $root"
+    stamp=$folder/.mmn_plugin_stamp
+    PYTHON=$folder/bin/python
+    export PYTHON
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+        echo "using $folder"
+        return 0
+    fi
+    echo "installing into $folder (once; some minutes) ..."
+    if [ ! -x "$PYTHON" ] || ! "$PYTHON" -m pip --version > /dev/null 2>&1; then
+        if ! "$base" -m venv --clear "$folder"; then
+            echo "Error: $base cannot make a virtual environment. On Debian or Ubuntu:" >&2
+            echo "       sudo apt-get install python3-venv" >&2
+            return 1
+        fi
+    fi
+    local indexes=()
+    # without an NVIDIA GPU the builds of PyTorch for the CPU spare some gigabytes of download
+    if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/null \
+        && "$PYTHON" -c 'import socket; socket.create_connection(("download.pytorch.org", 443), 5)' \
+            2> /dev/null; then
+        indexes=(--extra-index-url https://download.pytorch.org/whl/cpu)
+    fi
+    "$PYTHON" -m pip install -q --disable-pip-version-check "${indexes[@]}" -r "$requirements" \
+        && "$PYTHON" -m pip install -q --disable-pip-version-check --no-deps \
+            --no-build-isolation -e "$root" \
+        && echo "$wanted" > "$stamp"
+}
