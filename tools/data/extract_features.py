@@ -7,7 +7,7 @@ from pathlib import Path
 if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import mmn_plugin  # noqa: F401, I001
+import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.features import FeatureFileError, GridFeatureExtractor, extract_videos
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
 

@@ -1,6 +1,6 @@
 """Clip features without weights: what colours there are, what shape they have, how they move."""
 from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 
 import numpy as np
@@ -145,8 +145,7 @@ class GridFeatureExtractor:
                           active[step, y // cell, x // cell])  # (n, 18)
         hues = self._hues[shade[t, y, x]]  # (n, hues)
         bounds = np.searchsorted(step, np.arange(len(active) + 1))
-        sums = np.stack([hues[i:j].T @ values[i:j]
-                         for i, j in zip(bounds[:-1], bounds[1:], strict=True)])
+        sums = np.stack([hues[i:j].T @ values[i:j] for i, j in pairwise(bounds)])
         sums = np.concatenate([sums, sums.sum(1, keepdims=True)], 1)  # (steps, hues + 1, 18)
         return _normalise(sums / self.stride, self.size)
 

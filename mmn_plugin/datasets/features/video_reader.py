@@ -51,7 +51,7 @@ class VideoReader:
             raise VideoReadError(f'{self.path}: holds no video stream')
         stream = container.streams.video[0]
         stream.thread_count = 1  # workers are processes; small frames gain nothing from threads
-        origin, due, waiting = None, 0, None
+        origin, due, waiting, time = None, 0, None, 0.
         for frame in container.decode(stream):
             time = frame.time if frame.time is not None else due / self.fps
             origin = time if origin is None else origin
@@ -63,18 +63,16 @@ class VideoReader:
             waiting = frame
         if waiting is not None:
             # The last frame stays as long as the stream says, at least for its own moment.
-            end = self._end(stream, origin)
-            last = self._scaled(waiting)
-            yield last
-            due += 1
-            while end is not None and due / self.fps < end - 5e-4:
-                yield last
+            end = max(self._end(stream, origin), time - origin + 1e-3)
+            while due / self.fps < end - 5e-4:
+                waiting = self._scaled(waiting)
+                yield waiting
                 due += 1
 
     @staticmethod
-    def _end(stream, origin: float) -> float | None:
+    def _end(stream, origin: float) -> float:
         if stream.duration is None or stream.time_base is None:
-            return None
+            return 0.
         return float((stream.start_time or 0) * stream.time_base - origin
                      + stream.duration * stream.time_base)
 

@@ -63,7 +63,7 @@ SENTENCES = (
 INVERTED_SENTENCE = '{direction} {verb} {thing}'
 
 # Words inside action phrases that tell nothing about the action.
-FILLERS = frozenset('to the towards in and'.split())
+FILLERS = frozenset(('to', 'the', 'towards', 'in', 'and'))
 
 
 def word_classes() -> dict[str, str]:

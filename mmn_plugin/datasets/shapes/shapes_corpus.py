@@ -22,13 +22,17 @@ FORMAT, VERSION = 'mmn_plugin/shapes', 1
 class ShapesCorpus:
     """Writes the corpus into a folder, or goes on where an earlier run stopped.
 
-    The folder then holds ``videos/<id>.mp4``; ``annotations/{train,val,test}.json`` in the published
-    format, ``annotations/test_unseen.json`` with only those sentences of test whose combination
-    training never showed, ``annotations/unseen.json`` with their places (split -> video -> indices);
-    ``ablations/{blank,colour,shape,action}/{train,val,test}.json`` with all other words removed;
-    ``tubes.h5`` (``<id>/<object>``: (n, 5) int16 frame, x1, y1, x2, y2; attributes ``colour`` and
-    ``shape``; of ``<id>``: ``event_objects``, the object of each sentence); ``vocab.txt`` of the
-    training sentences; and ``manifest.json``.
+    The folder then holds
+
+    - ``videos/<id>.mp4``;
+    - ``annotations/{train,val,test}.json`` in the published format, ``test_unseen.json`` with only
+      those sentences of test whose combination training never showed, and ``subsets.json`` with
+      the places of ``seen`` and ``unseen`` ones in val and test (name -> video -> indices, the
+      form that the metric's ``subsets`` takes);
+    - ``ablations/{blank,colour,shape,action}/{train,val,test}.json``: all other words removed;
+    - ``tubes.h5``: ``<id>/<object>`` (n, 5) int16 frame, x1, y1, x2, y2, with attributes ``colour``
+      and ``shape``; ``<id>`` has the attribute ``event_objects``, each sentence's object;
+    - ``vocab.txt`` of the training sentences, and ``manifest.json``.
 
     Args:
         folder (str | Path): Where to write.
@@ -92,7 +96,19 @@ class ShapesCorpus:
     def complete(self) -> bool:
         """Whether everything has been written."""
         path = self.folder / 'manifest.json'
-        return path.is_file() and json.loads(path.read_text())['complete']
+        if not path.is_file() or not json.loads(path.read_text())['complete']:
+            return False
+        there = {file.stem for file in (self.folder / 'videos').glob('*.mp4')}
+        files = [self.folder / name for name in ('vocab.txt', 'tubes.h5', 'annotations/train.json',
+                 'annotations/val.json', 'annotations/test.json', 'annotations/subsets.json')]
+        return all(map(Path.is_file, files)) and there.issuperset(
+            video for videos in self.video_ids.values() for video in videos)
+
+    @property
+    def video_ids(self) -> dict[str, list[str]]:
+        """Ids of the videos of each split."""
+        return {name: [f'shapes_{index:05d}' for index in part]
+                for name, part in self.splits.items()}
 
     def write(self, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
         """Write what is missing.
@@ -108,30 +124,30 @@ class ShapesCorpus:
             return
         (self.folder / 'videos').mkdir(parents=True, exist_ok=True)
         self._write_manifest(complete=False)
-        jobs = [(index, f'shapes_{index:05d}', name == 'train')
-                for name, part in self.splits.items() for index in part]
+        jobs = [(index, video, name == 'train') for name, part in self.splits.items()
+                for index, video in zip(part, self.video_ids[name], strict=True)]
         make = partial(_make_video, self.sampler, self.size, self.folder / 'videos')
         entries: dict[str, dict] = {}
         for done, (job, entry) in enumerate(run_parallel(make, jobs, workers), 1):
             entries[job[1]] = entry
             if progress:
                 progress(done, total)
-        ids = {name: [f'shapes_{index:05d}' for index in part]
-               for name, part in self.splits.items()}
-        self._write_annotations(ids, entries)
+        self._write_annotations(entries)
         self._write_tubes(entries)
         self._write_manifest(complete=True)
 
-    def _write_annotations(self, ids: dict[str, list[str]], entries: dict[str, dict]) -> None:
+    def _write_annotations(self, entries: dict[str, dict]) -> None:
+        ids = self.video_ids
         splits = {name: {video: entries[video]['annotation'] for video in videos}
                   for name, videos in ids.items()}
-        unseen = {name: {video: entries[video]['unseen'] for video in videos
-                         if entries[video]['unseen']} for name, videos in ids.items()}
         files = {f'annotations/{name}.json': split for name, split in splits.items()}
-        files['annotations/unseen.json'] = unseen
+        evaluated = [*ids['val'], *ids['test']]
+        subsets = {name: {video: entries[video][name] for video in evaluated
+                          if entries[video][name]} for name in ('seen', 'unseen')}
+        files['annotations/subsets.json'] = subsets
         files['annotations/test_unseen.json'] = {
-            video: _pick(splits['test'][video], indices)
-            for video, indices in unseen['test'].items()}
+            video: _pick(entry, subsets['unseen'][video])
+            for video, entry in splits['test'].items() if video in subsets['unseen']}
         for keep in ('blank', *WORD_CLASSES):
             for name, split in splits.items():
                 masked = mask_annotations(split, () if keep == 'blank' else keep)
@@ -169,9 +185,11 @@ def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> d
 
 
 def _describe(scene: Scene, held_out: set, size: int) -> dict:
+    known = [event.combination not in held_out for event in scene.events]
     return dict(
         annotation=scene.annotation(), event_objects=scene.event_objects(),
-        unseen=[i for i, event in enumerate(scene.events) if event.combination in held_out],
+        seen=[i for i, seen in enumerate(known) if seen],
+        unseen=[i for i, seen in enumerate(known) if not seen],
         tubes=[(item.colour, item.shape, item.tube(size)) for item in scene.objects])
 
 

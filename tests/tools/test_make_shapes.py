@@ -1,0 +1,51 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from helpers.run_tool import ROOT, run_tool
+
+TOOL = Path('data/make_shapes.py')
+
+
+def test_makes_a_corpus_and_says_so(tmp_path):
+    arguments = (TOOL, tmp_path / 'out', '--videos', 12, '--seed', 4, '--size', 32)
+    code, output = run_tool(*arguments)
+    assert code == 0, output
+    assert '10 train, 1 val, 1 test' in output
+    assert len(list((tmp_path / 'out/videos').glob('*.mp4'))) == 12
+    code, output = run_tool(*arguments)
+    assert code == 0, output
+
+
+def test_another_corpus_in_the_folder_is_one_clear_message(tmp_path):
+    assert run_tool(TOOL, tmp_path, '--videos', 10, '--size', 32)[0] == 0
+    code, output = run_tool(TOOL, tmp_path, '--videos', 10, '--size', 32, '--seed', 1)
+    assert code == 1
+    assert 'another corpus (seed=0 instead of 1)' in output
+    assert 'Traceback' not in output
+
+
+def test_after_a_kill_it_goes_on(tmp_path):
+    command = [sys.executable, ROOT / 'tools' / TOOL, tmp_path, '--videos', '200', '--size', '32']
+    process = subprocess.Popen(list(map(str, command)), cwd=tmp_path,
+                               stderr=subprocess.DEVNULL, env={'PYTHONPATH': str(ROOT)})
+    try:
+        deadline = time.time() + 60
+        while len(list(tmp_path.glob('videos/*.mp4'))) < 20:
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    time.sleep(0.5)
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.glob('videos/*.mp4')}
+    time.sleep(0.5)
+    assert len(list(tmp_path.glob('videos/*.mp4'))) == len(made), 'workers outlived their parent'
+    assert len(made) < 200
+    code, output = run_tool(TOOL, tmp_path, '--videos', 200, '--size', 32)
+    assert code == 0, output
+    assert {p: p.stat().st_mtime_ns for p in made} == made
+    assert len(list(tmp_path.glob('videos/*.mp4'))) == 200
