@@ -8,7 +8,7 @@ from . import compat
 
 compat.apply()
 
-from . import apis, datasets, engine, evaluation, models, structures  # noqa: E402
+from . import apis, datasets, engine, evaluation, models, structures, visualization  # noqa: E402
 from .engine import runner  # noqa: E402, F401  registers the optimiser wrapper and a hook
 from .version import __version__  # noqa: E402
 
@@ -20,4 +20,5 @@ __all__ = [
     'evaluation',
     'models',
     'structures',
+    'visualization',
 ]

@@ -3,6 +3,8 @@ dataset_type = 'TemporalGroundingDataset'
 data_root = 'data/shapes/'
 features = 'features.h5'
 num_segments = 32
+# What made the features, with the settings of tools/data/extract_features.py; for new videos.
+extractor = dict(type='GridFeatureExtractor', fps=8., stride=6)
 
 pipeline = [
     dict(type='LoadClipFeatures'),

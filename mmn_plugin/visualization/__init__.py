@@ -1,0 +1,9 @@
+"""Pictures: timelines of a video's sentences, moment maps, training curves.
+
+matplotlib is imported when the first picture is drawn, and never through pyplot, so that a
+notebook's or a server's own figures are left alone.
+"""
+from .grounding_visualizer import GroundingVisualizer
+from .video_frames import sample_frames
+
+__all__ = ['GroundingVisualizer', 'sample_frames']

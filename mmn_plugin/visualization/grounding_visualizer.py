@@ -1,0 +1,122 @@
+"""Pictures of grounded sentences."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmaction.registry import VISUALIZERS
+from mmengine.dist import master_only
+from mmengine.visualization import Visualizer
+
+from mmn_plugin.structures import GroundingDataSample, MomentGrid
+
+from .video_frames import sample_frames
+
+
+@VISUALIZERS.register_module()
+class GroundingVisualizer(Visualizer):
+    """Draws timelines and moment maps, and hands them to any visualisation back end.
+
+    Args:
+        **kwargs: ``name``, ``vis_backends``, ``save_dir`` and so on, see
+            `mmengine.visualization.Visualizer`.
+
+    Examples:
+        >>> visualizer = GroundingVisualizer(
+        ...     vis_backends=[dict(type='LocalVisBackend')], save_dir='out')
+        >>> visualizer.add_datasample('kitchen', 'kitchen.mp4', sample)  # out/vis_data/vis_image/
+        >>> image = visualizer.draw_moment_map(grid, scores, truth, peaks, duration=24.)
+    """
+
+    def draw_timeline(self, sample: GroundingDataSample, frames: Sequence | None = None,
+                      top_n: int = 3, draw_gt: bool = True, draw_pred: bool = True,
+                      max_sentences: int = 8) -> np.ndarray:
+        """Draw ground truth and ranked predictions of each sentence as bars over time.
+
+        Args:
+            sample (GroundingDataSample): The video, its sentences and their moments.
+            frames (Sequence[np.ndarray] | None): Frames (H, W, 3) uint8 RGB at even distances over
+                the video, see `sample_frames`. Defaults to None: no thumbnails.
+            top_n (int): Predicted moments per sentence. Defaults to 3.
+            draw_gt (bool): Whether to draw the ground truth, where known. Defaults to True.
+            draw_pred (bool): Whether to draw the predictions, where there are. Defaults to True.
+            max_sentences (int): Further ones are counted below the picture. Defaults to 8.
+
+        Returns:
+            np.ndarray: (H, 960, 3) uint8, RGB.
+        """
+        from .timeline import Timeline
+        from .timeline_row import TimelineRow
+
+        rows = TimelineRow.from_sample(sample, top_n, draw_gt, draw_pred)
+        left_out = len(rows) - max_sentences
+        note = f'{left_out} more sentences are not shown' if left_out > 0 else ''
+        return Timeline(
+            rows[:max_sentences], sample.duration, sample.video_id, frames, note).draw()
+
+    def draw_moment_map(self, grid: MomentGrid, values, ground_truth=None, peaks=None, *,
+                        duration: float, title: str = '', label: str = 'score') -> np.ndarray:
+        """Draw a value per moment as a heat map of start against end.
+
+        Args:
+            grid (MomentGrid): Which moments exist; other cells are grey.
+            values (Tensor | np.ndarray): (P,), one per moment.
+            ground_truth (Tensor | np.ndarray | None): (2,) or (k, 2) seconds; the cell with the
+                largest IoU is framed. Defaults to None.
+            peaks (Tensor | np.ndarray | None): (n, 2) seconds, best first; numbered. Defaults to
+                None.
+            duration (float): Seconds of the video.
+            title (str): Heading, such as the sentence. Defaults to none.
+            label (str): What the values are, beside the colour bar. Defaults to ``'score'``.
+
+        Returns:
+            np.ndarray: (H, 640, 3) uint8, RGB.
+
+        Raises:
+            ValueError: If there is not one value per moment.
+        """
+        from .moment_map_picture import MomentMapPicture
+
+        return MomentMapPicture(
+            grid, values, duration, ground_truth, peaks, title, label).draw()
+
+    @master_only
+    def add_datasample(self, name: str, video: str | Path | Sequence | None = None,
+                       data_sample: GroundingDataSample | None = None, draw_gt: bool = True,
+                       draw_pred: bool = True, top_n: int = 3, out_path: str | None = None,
+                       step: int = 0) -> None:
+        """Draw a sample's timeline and give it to all back ends.
+
+        Args:
+            name (str): Name of the picture.
+            video (str | Path | Sequence[np.ndarray] | None): A video file, or frames as of
+                `draw_timeline`, for thumbnails. Defaults to None: none.
+            data_sample (GroundingDataSample): What to draw.
+            draw_gt (bool): Whether to draw the ground truth. Defaults to True.
+            draw_pred (bool): Whether to draw the predictions. Defaults to True.
+            top_n (int): Predicted moments per sentence. Defaults to 3.
+            out_path (str | None): Write this file instead; the back ends get nothing. Defaults to
+                None.
+            step (int): Step of training. Defaults to 0.
+
+        Raises:
+            ValueError: If there is no ``data_sample``.
+            VideoReadError: If the video cannot be read.
+        """
+        if data_sample is None:
+            raise ValueError(f'add_datasample({name!r}) needs a data_sample: without sentences '
+                             'there is nothing to draw')
+        frames = sample_frames(video) if isinstance(video, str | Path) else video
+        image = self.draw_timeline(data_sample, frames, top_n, draw_gt, draw_pred)
+        self.set_image(image)  # what get_image and show give
+        if out_path is None:
+            self.add_image(name, image, step)
+        else:
+            self.save_image(image, out_path)
+
+    @staticmethod
+    def save_image(image: np.ndarray, path: str | Path) -> None:
+        """Write an RGB image (H, W, 3) uint8; the suffix names the format, folders are made."""
+        from matplotlib.image import imsave
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        imsave(path, np.ascontiguousarray(image))

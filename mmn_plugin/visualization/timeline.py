@@ -1,0 +1,169 @@
+"""Moments of a video's sentences over a common time axis."""
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import palette
+from .canvas import Canvas
+from .text_layout import text_width, wrap
+from .time_text import format_time, tick_text, time_ticks, time_unit
+from .timeline_row import TimelineRow
+
+WIDTH, MARGIN = 960, 20
+LABELS = 62  # left of the bars: which moment it is
+COLUMN = 52  # right of the bars: a column of figures
+LINE, LANE, BAR = 19, 19, 13  # heights of a line of the sentence, a lane, the bar in it
+THUMBNAILS, GAP, AXIS, HEAD = 72, 16, 46, 26
+SENTENCE_SIZE, SMALL = 10.5, 8.5  # points
+TICKS = 12  # at most about so many on the time axis
+
+
+class Timeline:
+    """Draws, for each sentence, the truth and the ranked predictions as bars.
+
+    Args:
+        rows (Sequence[TimelineRow]): The sentences.
+        duration (float): Seconds of the video.
+        title (str): Heading, the video's name.
+        frames (Sequence[np.ndarray] | None): Frames (H, W, 3) uint8 RGB at even distances over the
+            whole video, for thumbnails along the top. As many as fit are shown. Defaults to None.
+        note (str): A last line under the axis. Defaults to none.
+    """
+
+    def __init__(self, rows: Sequence[TimelineRow], duration: float, title: str,
+                 frames: Sequence[np.ndarray] | None = None, note: str = '') -> None:
+        self.rows, self.duration, self.title, self.note = rows, duration, title, note
+        self.frames = frames if frames is not None and len(frames) else None
+        self.columns = ['score'] if any(len(row.moments) for row in rows) else []
+        if self.columns and any(row.truth is not None for row in rows):
+            self.columns.append('IoU')
+        self.left = MARGIN + LABELS
+        self.right = WIDTH - MARGIN - COLUMN * max(len(self.columns), 1)
+        room = self.right - MARGIN
+        self.titles = [wrap(f'“{row.sentence}”', room, SENTENCE_SIZE, 'bold') for row in rows]
+
+    def draw(self) -> np.ndarray:
+        """Draw the picture: (H, 960, 3) uint8, RGB; its height follows from the contents."""
+        top = MARGIN + HEAD + (THUMBNAILS + GAP + 4 if self.frames is not None else 0)
+        heights = [self._height(i) for i in range(len(self.rows))]
+        bottom = top + sum(heights)
+        self.canvas = Canvas(WIDTH, bottom + AXIS + (LINE if self.note else 0))
+        self._draw_heading()
+        for index, height in enumerate(heights):
+            self._draw_row(index, top)
+            top += height
+        self._draw_axis(bottom)
+        if self.note:
+            self.canvas.text(MARGIN, bottom + AXIS, self.note, SMALL, color=palette.QUIET)
+        return self.canvas.to_array()
+
+    def _x(self, seconds: float) -> float:
+        share = min(max(float(seconds) / self.duration, 0.), 1.)
+        return self.left + share * (self.right - self.left)
+
+    def _height(self, index: int) -> int:
+        row = self.rows[index]
+        lanes = len(row.moments) + (row.truth is not None)
+        return LINE * len(self.titles[index]) + 4 + LANE * max(lanes, 1) + GAP
+
+    def _draw_heading(self) -> None:
+        canvas, y = self.canvas, MARGIN + 4
+        length = format_time(self.duration, self.duration)
+        unit = ' s' if self.duration <= 120 else ''
+        tail = f'   {length}{unit}'
+        room = self.right - MARGIN - text_width(tail, 10)
+        title = wrap(self.title, room, 11.5, 'bold', max_lines=1)[0]
+        canvas.text(MARGIN, y, title, 11.5, weight='bold', color=palette.TEXT)
+        canvas.text(MARGIN + text_width(title, 11.5, 'bold'), y, tail, 10, color=palette.QUIET)
+        if self.frames is not None:
+            self._draw_thumbnails(MARGIN + HEAD)
+
+    def _draw_thumbnails(self, top: int) -> None:
+        """Each thumbnail stands over the part of the video whose middle it shows."""
+        height, width = self.frames[0].shape[:2]
+        room, gap = self.right - self.left, 3
+        widest = THUMBNAILS * width / height
+        count = max(1, min(len(self.frames), round((room + gap) / (widest + gap))))
+        slot = room / count
+        shown = min(slot - gap, widest)  # never wider than its share of the time
+        for i in range(count):
+            frame = self.frames[int((i + 0.5) / count * len(self.frames))]
+            tall = shown * height / width
+            self.canvas.picture(frame, self.left + (i + 0.5) * slot - shown / 2,
+                                top + (THUMBNAILS - tall) / 2, shown, tall)
+
+    def _draw_row(self, index: int, top: int) -> None:
+        row, canvas = self.rows[index], self.canvas
+        for line in self.titles[index]:
+            canvas.text(MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold',
+                        color=palette.TEXT)
+            top += LINE
+        for i, name in enumerate(self.columns):
+            canvas.text(self._column(i), top - LINE / 2, name, SMALL, ha='right',
+                        color=palette.QUIET)
+        top += 4
+        lanes = len(row.moments) + (row.truth is not None)
+        for lane in range(max(lanes, 1)):
+            canvas.rectangle(self.left, top + LANE * lane + (LANE - BAR) / 2,
+                             self.right - self.left, BAR, color=palette.TRACK, zorder=0)
+        if not lanes:
+            canvas.text(self.left + 6, top + LANE / 2, 'no moment', SMALL, color=palette.QUIET)
+            return
+        self._draw_grid(top, top + LANE * lanes)
+        if row.truth is not None:
+            self._draw_truth(row, top, top + LANE * lanes)
+            top += LANE
+        self._draw_predictions(row, top)
+
+    def _draw_grid(self, top: float, bottom: float) -> None:
+        for tick in time_ticks(self.duration, TICKS):
+            self.canvas.axes.plot([self._x(tick)] * 2, [top, bottom], color=palette.GRID,
+                                  linewidth=0.8, zorder=0.5)
+
+    def _draw_truth(self, row: TimelineRow, top: float, bottom: float) -> None:
+        """The bar of the ground truth, and its shadow over the predictions."""
+        left, right = self._x(row.truth[0]), self._x(row.truth[1])
+        self.canvas.rectangle(left, top + LANE / 2, right - left, bottom - top - LANE / 2,
+                              color=palette.TRUTH, alpha=0.16, zorder=0.7)
+        self._draw_lane('truth', row.truth, top, palette.TRUTH, palette.TEXT)
+
+    def _draw_predictions(self, row: TimelineRow, top: float) -> None:
+        overlaps = row.iou()
+        for rank, (moment, score) in enumerate(zip(row.moments, row.scores, strict=True)):
+            colour = palette.fade(palette.PREDICTION, min(0.18 * rank, 0.72))
+            self._draw_lane(f'rank {rank + 1}', moment, top, colour,
+                            'white' if rank < 2 else palette.TEXT)
+            figures = [f'{score:.2f}'] + ([f'{overlaps[rank]:.2f}'] if overlaps is not None else [])
+            for i, figure in enumerate(figures):
+                self.canvas.text(self._column(i), top + LANE / 2, figure, SMALL, ha='right',
+                                 color=palette.TEXT)
+            top += LANE
+
+    def _draw_lane(self, label: str, moment, top: float, colour: str, inside: str) -> None:
+        """One bar with its label, and its times beside it or, where it is long, in it."""
+        canvas, middle = self.canvas, top + LANE / 2
+        canvas.text(self.left - 8, middle, label, SMALL, ha='right', color=palette.QUIET)
+        left, right = self._x(moment[0]), self._x(moment[1])
+        canvas.rectangle(left, middle - BAR / 2, max(right - left, 1.5), BAR, color=colour)
+        times = ' – '.join(format_time(t, self.duration) for t in moment)
+        width = text_width(times, SMALL)
+        if right + 6 + width <= self.right:
+            canvas.text(right + 6, middle, times, SMALL, color=palette.TEXT)
+        elif left - 6 - width >= self.left:
+            canvas.text(left - 6, middle, times, SMALL, ha='right', color=palette.TEXT)
+        else:
+            canvas.text((left + right) / 2, middle, times, SMALL, ha='center', color=inside)
+
+    def _draw_axis(self, y: float) -> None:
+        canvas, y = self.canvas, y - GAP + 6
+        canvas.axes.plot([self.left, self.right], [y, y], color=palette.QUIET, linewidth=1)
+        for tick in time_ticks(self.duration, TICKS):
+            canvas.axes.plot([self._x(tick)] * 2, [y, y + 4], color=palette.QUIET, linewidth=1)
+            canvas.text(self._x(tick), y + 14, tick_text(tick, self.duration), SMALL,
+                        ha='center', color=palette.QUIET)
+        canvas.text((self.left + self.right) / 2, y + 31, f'time ({time_unit(self.duration)})',
+                    SMALL, ha='center', color=palette.QUIET)
+
+    def _column(self, index: int) -> float:
+        """Right edge of a column of figures."""
+        return self.right + COLUMN * (index + 1) - 6
