@@ -4,10 +4,13 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
 ]
 
+grid = dict(num_clips=16, pooling_counts=[15])
+nms_threshold = 0.5
+
 model = dict(
     data_preprocessor=dict(
         tokenizer=dict(_delete_=True, type='SentenceTokenizer', vocab='data/shapes/vocab.txt')),
-    grid=dict(num_clips=16, pooling_counts=[15]),
+    grid=grid,
     backbone=dict(in_channels=174, out_channels=64, kernel_size=2, stride=2),
     neck=dict(channels=64, embed_channels=64, kernel_size=3, num_layers=2),
     text_encoder=dict(
@@ -23,15 +26,22 @@ model = dict(
         loss_iou=dict(min_iou=0.3, max_iou=0.9),
         contrastive_weight=0.1,
         score_power=0.5,
-        nms_threshold=0.5))
+        nms_threshold=nms_threshold))
 
-train_cfg = dict(max_epochs=30)
+# Beside the figures of all sentences: those whose combination of colour, shape and action never
+# occurs in training, and the level of a random ranking.
+test_evaluator = dict(
+    duration_buckets=(),
+    subsets='data/shapes/annotations/test_subsets.json',
+    chance=dict(iou_threshold=nms_threshold, **grid))
+
+train_cfg = dict(max_epochs=15)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=1.))))
-param_scheduler = [dict(type='MultiStepLR', milestones=[20, 26], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', milestones=[9, 13], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=30))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=15))
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)
 randomness = dict(seed=0)

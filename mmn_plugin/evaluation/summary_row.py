@@ -31,7 +31,8 @@ def flat_metrics(rows: Sequence[SummaryRow]) -> dict[str, float]:
         lead = f'{row.name}/' if row.name else ''
         metrics |= {f'{lead}{name}': value for name, value in row.figures.items()}
         if row.name != 'chance':
-            metrics[f'{lead}num_sentences'] = float(row.num_sentences)  # MMEngine logs an int as null
+            # a float, because MMEngine writes an int to its log as null
+            metrics[f'{lead}num_sentences'] = float(row.num_sentences)
     return metrics
 
 

@@ -7,8 +7,12 @@ from helpers.tiny_corpus import VOCABULARY
 from mmengine.optim import MultiStepLR
 from torch import nn
 
-from mmn_plugin.engine.hooks import (CheckLossHook, CrossVideoNegativeHook,
-                                     FreezeLanguageModelHook, TokenizerHook)
+from mmn_plugin.engine.hooks import (
+    CheckLossHook,
+    CrossVideoNegativeHook,
+    FreezeLanguageModelHook,
+    TokenizerHook,
+)
 from mmn_plugin.models import GroundingDataPreprocessor
 
 
@@ -50,7 +54,7 @@ def test_a_milestone_takes_effect_in_the_epoch_after_it():
 def test_a_loss_that_is_no_number_stops_with_the_names_of_its_videos(value):
     samples = [SimpleNamespace(video_id='first'), SimpleNamespace(video_id='second')]
     outputs = dict(loss=torch.tensor(value), loss_iou=torch.tensor(1.))
-    with pytest.raises(FloatingPointError, match='epoch 3, iteration 8.*first, second'):
+    with pytest.raises(FloatingPointError, match=r'epoch 3, iteration 8.*first, second'):
         CheckLossHook().after_train_iter(
             runner_of(2), 7, dict(data_samples=samples), outputs)
 

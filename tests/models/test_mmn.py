@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from mmn_plugin.structures import GroundingDataSample, SentenceBatch
 
 
-@pytest.fixture()
+@pytest.fixture
 def model():
     config = Config.fromfile('mmn_plugin::mmn_charades.py')
     config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.)))
@@ -105,7 +105,7 @@ def test_a_text_encoder_needs_one_source_of_its_language_model():
 
 
 def test_a_language_model_that_is_nowhere_to_be_had_is_named(tmp_path):
-    with pytest.raises(OSError, match='text_encoder.name_or_path=FOLDER'):
+    with pytest.raises(OSError, match=r'text_encoder\.name_or_path=FOLDER'):
         MODELS.build(dict(type='SentenceEncoder', embed_channels=4,
                           name_or_path=str(tmp_path / 'absent')))
 

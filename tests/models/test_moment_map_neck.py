@@ -23,10 +23,11 @@ def test_a_convolved_moment_is_the_convolution_of_the_two_it_is_made_of():
     grid = MomentGrid(6, [2])
     module = MomentMapConv(grid, 3)
     clips = torch.randn(1, 3, 6)
-    cells = {(int(i), int(j)): p for p, (i, j) in enumerate(zip(grid.starts, grid.ends, strict=True))}
+    cell = {cell: p for p, cell in enumerate(zip(grid.starts.tolist(), grid.ends.tolist(),
+                                                 strict=True))}
     moments = module(clips)
-    longer = module.convs[1](torch.stack([moments[..., cells[1, 2]], moments[..., cells[2, 3]]], -1))
-    torch.testing.assert_close(moments[..., cells[1, 3]], longer[..., 0])
+    shorter = torch.stack([moments[..., cell[1, 2]], moments[..., cell[2, 3]]], -1)
+    torch.testing.assert_close(moments[..., cell[1, 3]], module.convs[1](shorter)[..., 0])
 
 
 def encode_by_definition(encoder, grid, moments):

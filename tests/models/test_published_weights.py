@@ -10,7 +10,7 @@ from mmn_plugin.models.published_weights import from_published, to_published
 TOOL = 'model_converters/mmn_to_mmengine.py'
 
 
-@pytest.fixture()
+@pytest.fixture
 def published(golden):
     file = golden('charades_conv')
     return {key.removeprefix('state/'): torch.from_numpy(file[key])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.run_tool import run_tool
 
+
 def verify(*arguments):
     return run_tool('analysis_tools/verify_reference.py', *arguments)
 

@@ -36,6 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--feature-key', help="name of the features within a video's entry")
     parser.add_argument('--max-seconds', type=float, default=5, help='bound (default: 5)')
     parser.add_argument('--max-mb', type=float, default=300, help='bound (default: 300)')
+    parser.add_argument('--json', type=Path, help='also write the figures to this file')
     return parser.parse_args(argv)
 
 
@@ -82,6 +83,9 @@ def main(argv=None) -> int:
     table.add_row('growth of peak memory', f'{megabytes:.0f} MB', f'{args.max_mb:g} MB')
     table.add_row('kept (sent to a spawned worker)', f'{worker:.1f} MB', '')
     Console(width=None if sys.stdout.isatty() else 100).print(table)
+    if args.json:
+        args.json.write_text(json.dumps(dict(videos=len(dataset), seconds=seconds,
+                                             peak_growth_mb=megabytes, kept_mb=worker)))
     return int(seconds > args.max_seconds or megabytes > args.max_mb)
 
 

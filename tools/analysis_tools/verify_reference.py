@@ -6,7 +6,9 @@ One row per quantity, with the largest absolute and relative difference and a ve
 if any row failed.
 """
 import argparse
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 try:
-    import mmn_plugin  # noqa: F401
+    import mmn_plugin
 except ModuleNotFoundError:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import mmn_plugin  # noqa: F401
@@ -31,6 +33,7 @@ def parse_args():
     parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz')
     parser.add_argument('--vocab', type=Path,
                         help=f'WordPiece vocabulary (default: {VOCABULARY} beside each file)')
+    parser.add_argument('--json', type=Path, help='also write all rows to this file')
     return parser.parse_args()
 
 
@@ -71,7 +74,7 @@ def main() -> int:
     torch.manual_seed(0)
     MMLogger.get_current_instance().setLevel('WARNING')  # not a line per parameter
     console = Console(width=None if sys.stdout.isatty() else 120)
-    failed = []
+    failed, rows = [], {}
     for path in args.files:
         try:
             report = check(path, args.vocab)
@@ -80,8 +83,11 @@ def main() -> int:
             failed.append(path)
             continue
         show(path, report, console)
+        rows[path.name] = [asdict(row) for row in report.rows]
         if not report.passed:
             failed.append(path)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
     verdict = f'FAILED: {", ".join(map(str, failed))}' if failed else 'all agree'
     console.print(f'{len(args.files)} files: {verdict}')
     return 1 if failed else 0

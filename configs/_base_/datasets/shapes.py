@@ -1,4 +1,4 @@
-# Shapes: the corpus that tools/data/make_shapes.py renders; features of the grid extractor, 0.75 s a row.
+# Shapes: the corpus that tools/data/make_shapes.py renders; features of the grid extractor.
 dataset_type = 'TemporalGroundingDataset'
 data_root = 'data/shapes/'
 features = 'features.h5'

@@ -4,8 +4,12 @@ import json
 import numpy as np
 import torch
 
-from mmn_plugin.evaluation.functional import (is_greedy_ranking, moment_scores, nms,
-                                              published_recall_table)
+from mmn_plugin.evaluation.functional import (
+    is_greedy_ranking,
+    moment_scores,
+    nms,
+    published_recall_table,
+)
 from mmn_plugin.structures import MomentGrid
 
 from .golden_file import GoldenFile

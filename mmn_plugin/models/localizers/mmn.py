@@ -8,7 +8,8 @@ from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
 @MODELS.register_module()
 class MMN(BaseModel):
-    """"Negative Sample Matters: A Renaissance of Metric Learning for Temporal Grounding" (AAAI 2022).
+    """Mutual Matching Network, of "Negative Sample Matters: A Renaissance of Metric Learning for
+    Temporal Grounding" (AAAI 2022).
 
     Moments and sentences are embedded, independently of each other, in one space; a moment's
     score for a sentence is a cosine.

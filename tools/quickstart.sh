@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The whole path once, on a machine with Python and nothing else: install, render the Shapes corpus,
+# extract features, train, test, and look at an answer.
+#   bash tools/quickstart.sh [--videos 1500] [--epochs N] [--out FOLDER]
+# Run it again and only what is missing is done; after a kill it goes on where it stopped.
+# Environment: MMN_VENV, the virtual environment to use (default: .venv of the checkout).
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+videos=1500 epochs= out=$root
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --videos) videos=$2 ;;
+        --epochs) epochs=$2 ;;
+        --out) out=$2 ;;
+        *) sed -n 2,6p "$0" >&2; exit 2 ;;
+    esac
+    shift 2
+done
+. "$root/tools/setup_venv.sh"
+setup_venv
+mkdir -p "$out"
+cd "$out"
+
+config=$root/configs/mmn_shapes.py corpus=data/shapes work=work_dirs/mmn_shapes
+epochs=${epochs:-$("$PYTHON" -c "
+import mmn_plugin
+from mmengine.config import Config
+print(Config.fromfile('$config').train_cfg.max_epochs)")}
+processes=$("$PYTHON" -c "import torch; print(min(torch.cuda.device_count(), 2) or 2)")
+began=$SECONDS
+
+say() { printf '\n[%3d s] %s\n' $((SECONDS - began)) "$*"; }
+
+say "1/6 rendering $videos videos of Shapes into $out/$corpus"
+"$PYTHON" "$root/tools/data/make_shapes.py" "$corpus" --videos "$videos" --seed 0
+
+say '2/6 extracting features from the videos'
+"$PYTHON" "$root/tools/data/extract_features.py" "$corpus/videos" --out "$corpus/features.h5"
+
+say "3/6 training MMN for $epochs epochs in $processes processes (log: $out/$work)"
+trained() { [ "$(basename "$(cat "$work/last_checkpoint" 2> /dev/null || true)")" = "epoch_$epochs.pth" ]; }
+if trained; then
+    echo "trained already"
+else
+    PYTHONUNBUFFERED=1 bash "$root/tools/dist_train.sh" "$config" "$processes" \
+        --work-dir "$work" --resume --cfg-options "train_cfg.max_epochs=$epochs" \
+        | sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \3, \2 left/p" \
+            -e 's/.*Epoch(val).*R1@0.5: \([0-9.]*\).*R1@0.7: \([0-9.]*\).*/    validation: R@1,IoU=0.5 \1 %, R@1,IoU=0.7 \2 %/p'
+fi
+
+best=$(ls -t "$work"/best_*.pth | head -n 1)
+predictions=$work/predictions.json
+say "4/6 testing $best"
+if [ "$predictions" -nt "$best" ]; then
+    echo "tested already"
+else
+    rm -rf "$work/test"
+    bash "$root/tools/dist_test.sh" "$config" "$best" "$processes" --work-dir "$work/test" \
+        --dump "$predictions" > "$work/test.log" || { tail -n 20 "$work/test.log"; exit 1; }
+fi
+cp "$work"/test/*/*.json "$work/results.json"
+
+say '5/6 results on the test split, in percent'
+echo 'unseen: sentences whose colour, shape and action training never showed together'
+echo 'chance: a random ranking'
+sed -n '/Grounding (percent)/,/^$\|Epoch(test)/p' "$work/test.log" | grep -v 'Grounding\|INFO'
+
+video=$("$PYTHON" -c "
+import json
+videos = json.load(open('$corpus/annotations/test.json'))
+print(next((v for v in videos if len(videos[v]['sentences']) >= 3), next(iter(videos))))")
+say "6/6 grounding three sentences in $video, which training never saw"
+if [ "$work/grounding/${video}_timeline.png" -nt "$best" ]; then
+    echo "grounded already"
+else
+    "$PYTHON" "$root/tools/ground.py" "$corpus/videos/$video.mp4" --config "$config" \
+        --checkpoint "$best" --annotations "$corpus/annotations/test.json" --max-sentences 3 \
+        --out "$work/grounding"
+fi
+say "done. Truth against prediction: $out/$work/grounding/${video}_timeline.png"
