@@ -74,3 +74,16 @@ def test_an_unreadable_video_is_named(tmp_path):
         sample_frames(tmp_path / 'broken.mp4')
     with pytest.raises(VideoReadError, match=r'absent\.mp4: no such file'):
         sample_frames(tmp_path / 'absent.mp4')
+
+
+def test_tensorboard_takes_the_pictures(sample, tmp_path):
+    accumulator = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator')
+    visualizer = VISUALIZERS.build(dict(
+        type='GroundingVisualizer', name=str(tmp_path), save_dir=str(tmp_path),
+        vis_backends=[dict(type='TensorboardVisBackend')]))
+    visualizer.add_datasample('first', None, sample, step=3)
+    visualizer.close()
+    events = accumulator.EventAccumulator(str(tmp_path / 'vis_data')).Reload()
+    image, = events.Images('first')
+    assert (image.step, image.width) == (3, 960)
