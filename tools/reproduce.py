@@ -159,7 +159,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def source(result: dict) -> str:
     """The line under a table that says where its figures come from."""
-    seeds = f', seeds {", ".join(map(str, result["seeds"]))}' if 'per_seed' in result else ''
+    seeds = ', '.join(map(str, result['seeds']))
+    seeds = f', seed{"s" * (len(result["seeds"]) > 1)} {seeds}' if 'per_seed' in result else ''
     return (f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["machine"]["cores"]} '
             f'cores of {result["machine"]["cpu"]}, no GPU; values in '
             f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).')
