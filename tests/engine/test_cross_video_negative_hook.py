@@ -8,7 +8,9 @@ import torch
 from helpers.random_candidates import random_candidates
 from helpers.tiny_corpus import write_config, write_corpus
 from mmengine.config import Config
+from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
+from torch import nn
 
 from mmn_plugin.engine.hooks import CrossVideoNegativeHook
 
@@ -30,11 +32,11 @@ def test_an_option_out_of_range_or_without_effect_is_refused(options, message):
         CrossVideoNegativeHook(**(dict(full_through_epoch=1) | options))
 
 
-def runner_of(epoch=0, videos=8, max_epochs=5, resume=True):
+def runner_of(epoch=0, videos=8, max_epochs=5, resume=True, modules=()):
     loader = SimpleNamespace(dataset=range(videos))
     return SimpleNamespace(
         epoch=epoch, max_epochs=max_epochs, train_dataloader=loader, _resume=resume,
-        model=SimpleNamespace(head=SimpleNamespace()))
+        model=SimpleNamespace(head=SimpleNamespace(), modules=lambda: iter(modules)))
 
 
 def test_wider_negatives_begin_at_their_epoch():
@@ -57,6 +59,14 @@ def test_options_that_are_hardly_meant_are_said(options, said, caplog):
         CrossVideoNegativeHook(1, **options).before_train(runner_of())
     assert [said in call.args[0] and call.args[2] == logging.WARNING
             for call in log.call_args_list] == ([True] if said else [])
+
+
+def test_synchronised_batchnorm_is_refused_where_pytorch_has_none():
+    model = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), 'torch')
+    hook, runner = CrossVideoNegativeHook(1), runner_of(modules=list(model.modules()))
+    hook.before_train(runner)  # a single process needs no synchronisation
+    with mock.patch(WORLD_SIZE, return_value=2), pytest.raises(ValueError, match='needs GPUs'):
+        hook.before_train(runner)
 
 
 def filled(**options):

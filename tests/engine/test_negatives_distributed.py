@@ -53,13 +53,17 @@ def test_clipping_was_at_work(ranks):
             assert norm.item() == pytest.approx(0.05, rel=1e-4)
 
 
-def test_a_run_in_mixed_precision_with_common_negatives_and_a_queue_keeps_its_ranks_together(tmp_path):
-    config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus', train=7), extra="""
+RUN = """
 custom_imports = dict(imports=['mmn_plugin', 'helpers.rank_dump'])
 custom_hooks = [dict(type='RankDumpHook')]
 default_hooks = dict(negatives=dict(scope='global', queue_size=3, exclude_same_text=True),
                      freeze_language_model=dict(through_epoch=1))
-""")
+"""
+
+
+def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tmp_path):
+    corpus = write_corpus(tmp_path / 'corpus', train=7)
+    config = write_config(tmp_path / 'tiny.py', corpus, extra=RUN)
     launch('dist_train.sh', config, 2, '--work-dir', tmp_path, '--amp')
     for epoch in (1, 2):
         first, second = (torch.load(tmp_path / f'rank{rank}_epoch{epoch}.pth', weights_only=True)

@@ -2,7 +2,6 @@
 import copy
 
 import torch
-from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
 from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
@@ -10,6 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from torch import nn
 
+from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
 from mmn_plugin.models.negatives import NegativeSource
 from mmn_plugin.models.negatives.gather import gather_rows
 from mmn_plugin.structures import GroundingDataSample

@@ -23,8 +23,9 @@ def losses(own, negatives=None, **settings):
 def assert_same_values_and_gradients(ours, expected, inputs):
     for value, reference in zip(ours, expected, strict=True):
         assert value.item() == pytest.approx(reference.item(), rel=1e-9)
-        gradients = torch.autograd.grad(value, inputs, retain_graph=True, materialize_grads=True)
-        references = torch.autograd.grad(reference, inputs, retain_graph=True, materialize_grads=True)
+        gradients, references = (
+            torch.autograd.grad(loss, inputs, retain_graph=True, materialize_grads=True)
+            for loss in (value, reference))
         for gradient, wanted in zip(gradients, references, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-10)
 

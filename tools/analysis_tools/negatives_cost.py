@@ -2,12 +2,14 @@
 
     python tools/analysis_tools/negatives_cost.py [--videos 8 48 384 1536] [--gathered]
 
-One process's batch against the moments and sentences of so many videos, as a memory bank holds
-them (or, with --gathered, as other processes send them, with gradients). "Held" are these
-embeddings themselves, and their gradients if they have any: they grow with the negatives. "Extra"
-is what computing the losses takes beyond them: it must not. Exit code 1 if it does.
+One process's batch, by default on ActivityNet Captions' grid, against the moments and sentences
+of so many videos, as a memory bank holds them (or, with --gathered, as other processes send them,
+with gradients). "Held" are these embeddings themselves, and the gradients of those that have any:
+they grow with the negatives. "Extra" is what computing the losses takes beyond that: once there
+is a chunk of similarities to fill, it must not grow. Exit code 1 if it does.
 """
 import argparse
+import ctypes
 import json
 import multiprocessing
 import sys
@@ -33,6 +35,7 @@ from mmn_plugin.structures import MomentGrid
 SETTINGS = dict(num_positive=1, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3,
                 temperature_video=0.1, temperature_sentence=0.1)
 CLEAR_PEAK = Path('/proc/self/clear_refs')
+M_MMAP_THRESHOLD = -3
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -43,9 +46,9 @@ def parse_args(argv=None) -> argparse.Namespace:
                         help="videos' worth of negatives (default: 8 48 384 1536)")
     parser.add_argument('--batch', type=int, default=8, help='videos of the batch (default: 8)')
     parser.add_argument('--sentences', type=int, default=4, help='per video (default: 4)')
-    parser.add_argument('--num-clips', type=int, default=16, help='of the grid (default: 16)')
-    parser.add_argument('--pooling-counts', type=int, nargs='+', default=[15],
-                        help='of the grid (default: 15)')
+    parser.add_argument('--num-clips', type=int, default=64, help='of the grid (default: 64)')
+    parser.add_argument('--pooling-counts', type=int, nargs='+', default=[15, 8, 8],
+                        help='of the grid (default: 15 8 8)')
     parser.add_argument('--channels', type=int, default=256, help='embedding size (default: 256)')
     parser.add_argument('--gathered', action='store_true', help='negatives have gradients')
     parser.add_argument('--chunk-elements', type=int, default=2**22, help='default: 2**22')
@@ -95,6 +98,8 @@ def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
     """Figures of one number of videos, in a process that has done nothing else."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    if args.device == 'cpu':  # or freed memory stays in the process, and hides in the peak
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     own = embeddings(args, args.batch, 0, gradient=True)
     rest = embeddings(args, videos, args.batch, gradient=args.gathered)
     loss = MutualMatchingLoss(**SETTINGS, chunk_elements=args.chunk_elements).to(args.device)
@@ -104,11 +109,13 @@ def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
     gradients = sum(t.numel() for t in parts) / 2**18
     pools = [NegativePool.of(own, own, 0, 0), NegativePool.of(rest, own)]
 
-    def step() -> None:
+    def step(pools=pools) -> None:
         # gradients are not accumulated: they are counted once, as what is held
         torch.autograd.grad(sum(loss(own.moments, own.sentences, video, own.iou,
-                                     own.ground_truth, Negatives(pools))), parts)
+                                     own.ground_truth, Negatives(pools))), parts,
+                            allow_unused=True)
 
+    step(pools[:1])  # libraries set themselves up
     before = clear_peak(args.device)
     step()
     extra = peak_mb(args.device) - before - gradients
@@ -126,8 +133,21 @@ def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
 def in_new_process(args: argparse.Namespace, videos: int) -> dict[str, float]:
     """``measure``, where an earlier measurement has left nothing."""
     context = multiprocessing.get_context('fork' if args.device == 'cpu' else 'spawn')
-    with context.Pool(1) as pool:
-        return pool.apply(measure, (args, videos))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send_measurement, args=(sender, args, videos))
+    process.start()
+    sender.close()  # so that a process that dies ends the waiting
+    try:
+        return receiver.recv()
+    except EOFError:
+        sys.exit(f'the measurement of {videos} videos failed (see above)')
+    finally:
+        process.join()
+
+
+def send_measurement(sender, args: argparse.Namespace, videos: int) -> None:
+    """Measure in this process, for the one that waits."""
+    sender.send(measure(args, videos))
 
 
 def verdict(args: argparse.Namespace, rows: list[dict]) -> str:

@@ -4,6 +4,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from torch import nn
 
 from mmn_plugin.models.negatives import NegativeSource
 
@@ -88,7 +89,12 @@ class CrossVideoNegativeHook(Hook):
             raise ValueError(f'CrossVideoNegativeHook: {given}: {advice}')
 
     def before_train(self, runner) -> None:
-        """Say what a queue costs in staleness, or that options will not come into force."""
+        """Check what surrounds the hook, and warn of options that are hardly meant.
+
+        Raises:
+            ValueError: If ``sync_bn`` is set for a training on CPUs.
+        """
+        self._check_sync_bn(runner.model)
         if self.from_epoch > runner.max_epochs:
             print_log(f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
                       f'epoch ({runner.max_epochs}), so negatives stay local', 'current', 30)
@@ -97,6 +103,14 @@ class CrossVideoNegativeHook(Hook):
             print_log(f'CrossVideoNegativeHook: queue_size={bank.size} reaches over a whole epoch '
                       f'of {videos} videos: it will hold old embeddings of the very videos of a '
                       'batch', 'current', 30)
+
+    @staticmethod
+    def _check_sync_bn(model: nn.Module) -> None:
+        layers = (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm))
+        if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
+            raise ValueError("sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
+                             'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
+                             'statistics per process')
 
     def before_train_epoch(self, runner) -> None:
         """Set factor and source for the epoch that begins."""
