@@ -25,6 +25,7 @@ CONFIG = 'configs/mmn_shapes.py'
 CORPUS = Path('data/shapes')
 WORK = Path('work_dirs/reproduce')
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
+CODE = ('mmn_plugin', 'configs', 'tools', 'requirements')
 WORDS = ('blank', 'colour', 'shape', 'action')
 # Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
 # the optimiser is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
@@ -165,7 +166,7 @@ def machine() -> dict:
 def measure(name: str, seeds: list[int]) -> dict:
     """Run one experiment and describe how it was run."""
     git = ('git', '-C', ROOT)
-    changed = run(*git, 'status', '--porcelain', '--untracked-files=no', capture=True).strip()
+    changed = run(*git, 'status', '--porcelain', '--', *CODE, capture=True).strip()
     commit = run(*git, 'rev-parse', 'HEAD', capture=True).strip()
     return dict(
         name=name,
