@@ -26,11 +26,12 @@ class PairMask:
     @classmethod
     def of(cls, rows: np.ndarray, blocks: np.ndarray, masked: Tensor) -> 'PairMask':
         """From pairs in any order; where a pair occurs several times, any mask counts."""
-        pairs, place = np.unique(
-            np.stack([blocks, rows]).astype(np.int64), axis=1, return_inverse=True)
-        place = torch.from_numpy(place.reshape(-1)).to(masked.device)
-        count = masked.new_zeros(pairs.shape[1], masked.shape[1], dtype=torch.int32)
-        return cls(pairs[1], pairs[0], count.index_add_(0, place, masked.int()) > 0)
+        stride = int(rows.max(initial=0)) + 1
+        pairs, place = np.unique(blocks.astype(np.int64) * stride + rows, return_inverse=True)
+        place = torch.from_numpy(place).to(masked.device)
+        count = masked.new_zeros(len(pairs), masked.shape[1], dtype=torch.int32)
+        count.index_add_(0, place, masked.int())
+        return cls(pairs % stride, pairs // stride, count > 0)
 
     def fill_(self, logits: Tensor, first: int, value: float) -> None:
         """Write ``value`` over the masked entries of some blocks.
