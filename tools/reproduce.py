@@ -278,7 +278,10 @@ def update_readme(text: str, results: Path = RESULTS) -> str:
     """README with every ``<!-- result: NAME -->`` block rendered from its JSON."""
 
     def render(match):
-        result = json.loads((results / f'{match[1]}.json').read_text())
+        path = results / f'{match[1]}.json'
+        if not path.is_file():  # not measured yet
+            return match[0]
+        result = json.loads(path.read_text())
         body = f'{RENDERERS[match[1]](result)}\n\n{source(result)}'
         return f'<!-- result: {match[1]} -->\n{body}\n<!-- end -->'
 
