@@ -1,5 +1,6 @@
 """Steps that every command-line tool takes: find the config, check paths, report errors."""
 
+import atexit
 import linecache
 import os
 import re
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mmengine
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
@@ -90,6 +92,30 @@ def apply_amp(config: Config) -> None:
     else:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def end_distributed(runner) -> None:
+    """End a process of a distributed run that succeeded; does nothing in an ordinary run.
+
+    gloo's threads can outlive the interpreter, which then ends now and then with "terminate called
+    without an active exception" (https://github.com/pytorch/pytorch/issues/190489), and a finished
+    training counts as failed; ``destroy_process_group`` alone does not prevent it. So whatever is
+    still to be written is written here, and the process ends without tearing down the rest.
+
+    Args:
+        runner (Runner): the runner; its visualisation back ends are closed.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    try:
+        runner.visualizer.close()
+    except Exception as error:  # figures are saved; a back end's end must not undo the run
+        print(f'closing the visualiser failed: {error}', file=sys.stderr)
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextmanager
