@@ -10,8 +10,10 @@ default_hooks = dict(
                     rule='greater', max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     check_features=dict(type='CheckFeaturesHook'),
+    check_settings=dict(type='CheckSettingsHook'),
     check_loss=dict(type='CheckLossHook'),
     tokenizer=dict(type='TokenizerHook'),
+    architecture=dict(type='ArchitectureHook'),
     broadcast_buffers=dict(type='BroadcastBuffersHook'))
 
 env_cfg = dict(

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
-from mmn_plugin.engine.hooks import TokenizerHook
+from mmn_plugin.engine.hooks import ArchitectureHook, TokenizerHook
 from mmn_plugin.engine.runner import CheckpointCheckHook, require_checkpoint
 
 
@@ -32,7 +32,7 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     model = MODELS.build(config.model)
     runner = SimpleNamespace(model=model, _load_from=path, _resume=False)
-    for hook in (TokenizerHook(), CheckpointCheckHook(strict=True)):
+    for hook in (TokenizerHook(), CheckpointCheckHook(strict=True), ArchitectureHook()):
         hook.after_load_checkpoint(runner, loaded)
     weights = loaded.get('state_dict', loaded)
     weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
