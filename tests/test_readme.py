@@ -34,6 +34,17 @@ def test_every_result_is_shown_and_says_how_it_was_measured(reproduce):
         assert {'cpu', 'cores', 'torch'} <= result['machine'].keys()
 
 
+def test_shapes_is_learnt_and_not_easy():
+    measured = {path.stem: json.loads(path.read_text())['per_seed'] for path in RESULTS
+                if path.stem in ('shapes', 'shapes_words')}
+    for seed in measured['shapes']:
+        assert seed['R1@0.5'] >= 70
+        assert seed['R1@0.7'] >= 50
+        assert seed['chance/R1@0.5'] <= 15
+    for kept, seeds in measured['shapes_words'].items():
+        assert all(seed['R1@0.5'] < (45 if kept == 'blank' else 60) for seed in seeds)
+
+
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):
     for path in RESULTS:
         (tmp_path / path.name).write_text(path.read_text())
