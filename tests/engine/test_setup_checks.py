@@ -30,12 +30,12 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-@pytest.fixture()
+@pytest.fixture
 def corpus(tmp_path):
     return write_corpus(tmp_path / 'corpus', train=4, test=3)
 
 
-@pytest.fixture()
+@pytest.fixture
 def config(tmp_path, corpus):
     return write_config(tmp_path / 'tiny.py', corpus)
 
@@ -58,7 +58,8 @@ def test_a_number_of_segments_that_does_not_fit_the_grid_is_refused(config):
 
 @pytest.mark.parametrize('sentence', ['', '猫'])
 def test_a_validation_sentence_that_cannot_be_encoded_is_named(corpus, config, sentence):
-    edit(corpus / 'test.json', lambda videos: videos['test_1']['sentences'].__setitem__(0, sentence))
+    edit(corpus / 'test.json',
+         lambda videos: videos['test_1']['sentences'].__setitem__(0, sentence))
     message = refused(config)
     assert 'test.json' in message
     assert "video 'test_1', sentence 0" in message
