@@ -4,9 +4,13 @@ from .check_features_hook import CheckFeaturesHook
 from .check_loss_hook import CheckLossHook
 from .cross_video_negative_hook import CrossVideoNegativeHook
 from .freeze_language_model_hook import FreezeLanguageModelHook
+from .preemption_hook import PreemptionHook
+from .run_state_hook import RunStateHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 from .tokenizer_hook import TokenizerHook
 
 __all__ = [
     'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook', 'CrossVideoNegativeHook',
-    'FreezeLanguageModelHook', 'TokenizerHook',
+    'FreezeLanguageModelHook', 'PreemptionHook', 'RunStateHook', 'SafeCheckpointHook',
+    'TokenizerHook',
 ]
