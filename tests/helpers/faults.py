@@ -76,28 +76,25 @@ class NoiseTransform:
 
     def __call__(self, results):
         noise = np.random.rand() + random.random() + torch.rand(1).item()
-        results['features'] = results['features'] * np.float32(1 + 0.1 * noise)
+        features = results['features']
+        results['features'] = features + np.float32(noise) * np.arange(features.shape[1])
         return results
 
 
 def _die_while_writing():
-    """With MMN_FAULT's 'write': N, die in the middle of the N-th checkpoint that is written."""
-    count = ast.literal_eval(os.environ.get('MMN_FAULT', '{}')).get('write')
-    if count is None:
+    """With MMN_FAULT's 'write': NAME, die when half of that file is on the disk."""
+    name = ast.literal_eval(os.environ.get('MMN_FAULT', '{}')).get('write')
+    if name is None:
         return
-    from mmn_plugin.engine.checkpoints import atomic_local_backend, write_atomically as module
-    real, seen = os.fsync, []
+    fsync = os.fsync
 
-    def fsync(handle):
-        size = os.fstat(handle).st_size
-        if size > 10_000:
-            seen.append(size)
-            if len(seen) == count:
-                os.ftruncate(handle, size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
+    def die(handle):
+        if name in os.readlink(f'/proc/self/fd/{handle}'):
+            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(handle)
 
-    os.fsync = fsync
+    os.fsync = die
 
 
 _die_while_writing()

@@ -18,6 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 class Zygote:
     """Start runs; a context manager."""
 
+    @staticmethod
+    def free_port() -> int:
+        """A port that nobody listens on."""
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            return free.getsockname()[1]
+
     def __enter__(self):
         path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
         self.process = subprocess.Popen(
@@ -75,19 +82,32 @@ def _fork(request: dict, rank: int, port: int) -> int:
     sys.exit(0)  # out of _serve, and through the end of the interpreter as any process
 
 
+def _remember_formatting(config) -> None:
+    """Every checkpoint holds the config's text, which takes yapf half a second."""
+    known, form = {}, config.FormatCode
+
+    def remembered(text, *args, **kwargs):
+        if text not in known:
+            known[text] = form(text, *args, **kwargs)
+        return known[text]
+
+    config.FormatCode = remembered
+
+
 def _serve() -> None:
     import torch
-    import transformers  # noqa: F401
+    import torch._dynamo
+    from mmengine.config import config
+    from transformers.models.distilbert import modeling_distilbert  # noqa: F401
 
     from mmn_plugin.engine import runner  # noqa: F401
     from mmaction.registry import MODELS  # noqa: I001  after mmn_plugin, which makes it importable
     MODELS.get('MMN')
     torch.set_num_threads(1)
+    _remember_formatting(config)
     for line in sys.stdin:
         request = json.loads(line)
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = free.getsockname()[1]
+        port = Zygote.free_port()
         children = [_fork(request, rank, port) for rank in range(request['ranks'])]
         print(json.dumps(children), flush=True)
         codes, deadline = {}, None

@@ -134,5 +134,5 @@ class CheckLossHook(Hook):
 
 
 def _bad(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()
+    return {name: float(value.detach()) for name, value in values.items()
             if torch.is_tensor(value) and not torch.isfinite(value).all()}

@@ -35,6 +35,7 @@ class PreemptionHook(Hook):
         self.signals = [getattr(signal, name) for name in signals]
         self.exit_code = exit_code
         self._asked: str | None = None
+        self._stopping = False
         self._replaced: dict = {}
         self._shared_batches = 0
 
@@ -48,13 +49,17 @@ class PreemptionHook(Hook):
                 loader = loop.dataloader
                 loader.worker_init_fn = partial(
                     _heed_parent_alone, self.signals, loader.worker_init_fn)
-        self._asked = None
+        self._asked, self._stopping = None, False
         self._replaced = {number: signal.signal(number, self._note) for number in self.signals}
 
     def leave_train(self, runner) -> None:
-        """Stop listening."""
+        """Stop listening.
+
+        A process that was asked to end ignores further requests while it does so: a launcher sends
+        one to the ranks that are still there when the first has ended.
+        """
         for number, handler in self._replaced.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._stopping else handler)
         self._replaced = {}
 
     def between_train_iters(self, runner) -> None:
@@ -87,6 +92,7 @@ class PreemptionHook(Hook):
         reason = self._asked or 'another process was asked to stop'
         runner.logger.warning(f'{reason}: stopping after iteration {runner.iter}; run again with '
                               '--resume to go on from there')
+        self._stopping = True
         raise Preempted(self.exit_code, reason)
 
     def _note(self, number, frame) -> None:
