@@ -32,7 +32,8 @@ class HDF5FeatureStore(FeatureStore):
         FileNotFoundError: If the file does not exist.
 
     Attributes:
-        version (tuple[int, ...]): What the file has to stay; a dataset gives the workers' stores its own.
+        version (tuple[int, ...]): What the file has to stay; a dataset gives its own to the
+            stores of its workers.
     """
 
     def __init__(self, path, feature_key: str | None = None):

@@ -11,8 +11,8 @@ def random_state() -> dict:
     """State of Python's, NumPy's and PyTorch's generators, as plain data and CPU tensors.
 
     Returns:
-        dict: ``python`` (tuple), ``numpy`` (tuple, its keys a tensor), ``torch`` (uint8 tensor) and,
-            where CUDA is in use, ``cuda`` (uint8 tensor) of the current device.
+        dict: ``python`` (tuple), ``numpy`` (tuple, its keys a tensor), ``torch`` (uint8 tensor)
+            and, where CUDA is in use, ``cuda`` (uint8 tensor) of the current device.
     """
     algorithm, keys, *rest = np.random.get_state()
     state = dict(

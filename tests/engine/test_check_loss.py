@@ -39,8 +39,8 @@ class Run:
         self.hook.before_train(self)
 
     def step(self, index, value=1.):
-        batch = dict(inputs=torch.tensor([[1., 2.], [3., index + value]]),
-                     data_samples=[SimpleNamespace(video_id=f'v{index}'), SimpleNamespace(video_id='w')])
+        samples = [SimpleNamespace(video_id=f'v{index}'), SimpleNamespace(video_id='w')]
+        batch = dict(inputs=torch.tensor([[1., 2.], [3., index + value]]), data_samples=samples)
         self.hook.before_train_iter(self, index, batch)
         outputs = self.model.train_step(batch, self.optim_wrapper)
         self.hook.after_train_iter(self, index, batch, outputs)
@@ -59,8 +59,8 @@ def test_it_stops_before_the_weights_are_spoilt(value):
     run = Run()
     run.step(0)
     weights = [p.detach().clone() for p in run.model.parameters()]
-    with pytest.raises(FloatingPointError,
-                       match=r'loss=nan, .* at epoch 3, iteration 8, in the batch of videos v7, w\.'):
+    place = r'loss=nan, .* at epoch 3, iteration 8, in the batch of videos v7, w\.'
+    with pytest.raises(FloatingPointError, match=place):
         run.step(7, value)
     assert same(weights, [p.detach() for p in run.model.parameters()])
 

@@ -37,7 +37,8 @@ def start(script, *arguments, **environment):
     return subprocess.Popen(
         ['bash', str(ROOT / 'tools' / script), *map(str, arguments)], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(
-            os.environ, PYTHON=sys.executable, PYTHONPATH=paths, OMP_NUM_THREADS='1', **environment))
+            os.environ, PYTHON=sys.executable, PYTHONPATH=paths, OMP_NUM_THREADS='1',
+            **environment))
 
 
 @pytest.mark.parametrize('fault', ['raise', 'kill'])

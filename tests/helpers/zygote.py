@@ -100,9 +100,7 @@ def _serve() -> None:
     from mmengine.config import config
     from transformers.models.distilbert import modeling_distilbert  # noqa: F401
 
-    from mmn_plugin.engine import runner  # noqa: F401
-    from mmaction.registry import MODELS  # noqa: I001  after mmn_plugin, which makes it importable
-    MODELS.get('MMN')
+    from mmn_plugin.engine import runner  # noqa: F401  and with it the package
     torch.set_num_threads(1)
     _remember_formatting(config)
     for line in sys.stdin:

@@ -20,7 +20,8 @@ class PreemptionHook(Hook):
     All ranks stop after the same iteration, whichever of them the signal reached; in a validation
     after the same batch of it, and the validation is made up for on resuming. The data loaders'
     workers ignore the signal unless it comes from their own process (schedulers send it to all
-    processes of a job, and the iteration needs its batch). Needs `ResumableTrainLoop`; under another loop the signal keeps its meaning.
+    processes of a job, and the iteration needs its batch). Needs `ResumableTrainLoop`; under
+    another loop the signal keeps its meaning.
 
     Args:
         signals (tuple[str]): Names of the signals. Defaults to ``('SIGTERM',)``.

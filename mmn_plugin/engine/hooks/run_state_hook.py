@@ -27,8 +27,8 @@ class RunStateHook(Hook):
     - ``load_rank_state(state: dict)``, called after all hooks' ``before_train``.
 
     It is gathered on rank 0 when a checkpoint asks for it on all ranks (the hook point
-    ``collect_run_state``, called by `SafeCheckpointHook`): MMEngine's ``before_save_checkpoint`` runs
-    on the master alone, where waiting for others would hang. It is stored under
+    ``collect_run_state``, called by `SafeCheckpointHook`): MMEngine's ``before_save_checkpoint``
+    runs on the master alone, where waiting for others would hang. It is stored under
     ``checkpoint['run_state']`` and needs nothing but ``weights_only`` loading.
     """
 
@@ -70,8 +70,8 @@ class RunStateHook(Hook):
         if state is None:
             if runner._resume and runner._has_loaded:
                 runner.logger.warning(
-                    'the checkpoint holds no run state (another program or an earlier version wrote '
-                    'it): random numbers and order of the videos differ from an unbroken run')
+                    'the checkpoint holds no run state (another program or an earlier version '
+                    'wrote it): random numbers and order of the videos differ from an unbroken run')
             return
         if state['world_size'] == get_world_size():
             self._restore(runner, state['ranks'][get_rank()])

@@ -8,7 +8,7 @@ from mmengine.hooks import CheckpointHook
 
 from ..checkpoints import PARTIAL, newest_checkpoint, write_atomically
 
-_INSIDE = 'inside_epoch_ckpts'  # in the message hub: files that a later checkpoint makes superfluous
+_INSIDE = 'inside_epoch_ckpts'  # in the message hub: files that the next checkpoint replaces
 
 
 @HOOKS.register_module()
@@ -16,13 +16,13 @@ class SafeCheckpointHook(CheckpointHook):
     """``CheckpointHook`` for runs that are killed at any moment, on disks that fill up.
 
     - Every file is written atomically, and nothing is deleted before its successor is there.
-    - Resuming without a path (``resume=True``, ``--resume``) takes the newest complete checkpoint and
-      names those that it passes over.
+    - Resuming without a path (``resume=True``, ``--resume``) takes the newest complete checkpoint
+      and names those that it passes over.
     - Besides the checkpoint of every epoch there is one every ``iter_interval`` iterations, and
       one whenever a run is asked to stop (`PreemptionHook`). Only the newest of these
       (``iter_N.pth``) is kept, until the epoch's is written.
-    - After a validation the epoch's checkpoint is written again with the best score so far; one that
-      was killed before has its validation made up for (`ResumableTrainLoop`).
+    - After a validation the epoch's checkpoint is written again with the best score so far; one
+      that was killed before has its validation made up for (`ResumableTrainLoop`).
     - With `RunStateHook` a checkpoint holds the state of every process.
 
     Args:

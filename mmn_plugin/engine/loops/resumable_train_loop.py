@@ -29,8 +29,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     It calls two hook points beside MMEngine's, on all ranks and at the same iteration:
     ``between_train_iters(runner)`` after an iteration is counted, where ``runner.iter`` is the
-    number of finished iterations, and ``after_validation(runner)`` when a validation is over and the
-    random state is training's again. ``save_now(runner)`` asks for a checkpoint when a hook has
+    number of finished iterations, and ``after_validation(runner)`` when a validation is over and
+    the random state is training's again. ``save_now(runner)`` asks for a checkpoint when a hook has
     raised `Preempted`, and ``leave_train(runner)`` is called however training ends. `RunStateHook`
     takes the state from here; `SafeCheckpointHook` saves it.
 

@@ -143,7 +143,8 @@ def user_message(error: Exception) -> str | None:
     if trace is None:
         return None
     if isinstance(error, OSError) and error.errno in _DISK:
-        return f'{error.strerror}: {error.filename or "a file of the run (work folder or /dev/shm)"}'
+        where = error.filename or 'a file of the run (in its work folder or /dev/shm)'
+        return f'{error.strerror}: {where}'
     filename = trace.tb_frame.f_code.co_filename
     return text if _speaks(filename, trace.tb_lineno) else None
 

@@ -20,7 +20,8 @@ def test_the_content_replaces_what_was_there(tmp_path):
     (errno.EDQUOT, 'quota'),
     (errno.EROFS, 'Read-only file system.*--work-dir'),
     (errno.EIO, 'look at the disk')])
-def test_a_failure_leaves_the_earlier_file_and_says_what_to_do(tmp_path, monkeypatch, number, advice):
+def test_a_failure_leaves_the_earlier_file_and_says_what_to_do(
+        tmp_path, monkeypatch, number, advice):
     path = tmp_path / 'x.pth'
     write_atomically(b'earlier', path)
 
