@@ -43,5 +43,6 @@ default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
     negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=15))
 
+model_wrapper_cfg = dict(find_unused_parameters=False)  # nothing is ever frozen here
 auto_scale_lr = dict(base_batch_size=32, enable=False)
 randomness = dict(seed=0)

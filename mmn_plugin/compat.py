@@ -44,13 +44,14 @@ def require_mmcv() -> None:
 
 
 def quiet_known_warnings() -> None:
-    """Hide two warnings that every process would print and nobody can act on.
+    """Hide warnings that every process would print and nobody can act on.
 
     mmcv-lite says that it lacks a compiled operator; setuptools 80 and 81 say that
     ``pkg_resources``, which mmengine imports, will go (hence ``setuptools<82``).
     """
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API')
+    warnings.filterwarnings('ignore', '.*broadcast_buffers. is deprecated')
 
 
 class _DRNStandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -3,7 +3,8 @@
 # extract features, train, test, and look at an answer.
 #   bash tools/quickstart.sh [--videos 1500] [--epochs N] [--out FOLDER]
 # Run it again and only what is missing is done; after a kill it goes on where it stopped.
-# Environment: MMN_VENV, the virtual environment to use (default: .venv of the checkout).
+# Environment: MMN_VENV, the virtual environment to make (default: .venv of the checkout);
+# MMN_PYTHON, an interpreter to use as it is instead.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 videos=1500 epochs= out=$root
@@ -12,7 +13,7 @@ while [ $# -gt 0 ]; do
         --videos) videos=$2 ;;
         --epochs) epochs=$2 ;;
         --out) out=$2 ;;
-        *) sed -n 2,6p "$0" >&2; exit 2 ;;
+        *) sed -n 2,7p "$0" >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -22,11 +23,12 @@ mkdir -p "$out"
 cd "$out"
 
 config=$root/configs/mmn_shapes.py corpus=data/shapes work=work_dirs/mmn_shapes
-epochs=${epochs:-$("$PYTHON" -c "
-import mmn_plugin
+read -r processes default_epochs < <("$PYTHON" -c "
+import torch
 from mmengine.config import Config
-print(Config.fromfile('$config').train_cfg.max_epochs)")}
-processes=$("$PYTHON" -c "import torch; print(min(torch.cuda.device_count(), 2) or 2)")
+config = Config.fromfile('$config', import_custom_modules=False)
+print(min(torch.cuda.device_count(), 2) or 2, config.train_cfg.max_epochs)" 2> /dev/null)
+epochs=${epochs:-$default_epochs}
 began=$SECONDS
 
 say() { printf '\n[%3d s] %s\n' $((SECONDS - began)) "$*"; }
@@ -44,7 +46,7 @@ if trained; then
 else
     PYTHONUNBUFFERED=1 bash "$root/tools/dist_train.sh" "$config" "$processes" \
         --work-dir "$work" --resume --cfg-options "train_cfg.max_epochs=$epochs" \
-        | sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \3, \2 left/p" \
+        | sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \4, \3 left/p" \
             -e 's/.*Epoch(val).*R1@0.5: \([0-9.]*\).*R1@0.7: \([0-9.]*\).*/    validation: R@1,IoU=0.5 \1 %, R@1,IoU=0.7 \2 %/p'
 fi
 

@@ -25,7 +25,21 @@ CONFIG = 'configs/mmn_shapes.py'
 CORPUS = Path('data/shapes')
 WORK = Path('work_dirs/reproduce')
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
+CODE = ('mmn_plugin', 'configs', 'tools', 'requirements')
 WORDS = ('blank', 'colour', 'shape', 'action')
+# Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
+# the optimiser is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
+# else differs but the videos over which BatchNorm takes its statistics.
+VIDEOS_PER_STEP = 16
+QUEUE = dict(queue_size=64, from_epoch=3)
+NEGATIVES = {
+    'local, 2 videos': (2, {}),
+    'local, 4 videos': (4, {}),
+    'local, 8 videos': (8, {}),
+    'global, 2 x 8 videos': (8, dict(scope='global')),
+    'local, 8 videos, and a queue of 64': (8, QUEUE),
+    'global, 2 x 8 videos, and a queue of 64': (8, dict(scope='global', **QUEUE)),
+}
 
 
 def run(*command, capture: bool = False) -> str:
@@ -73,6 +87,25 @@ def shapes_words(seeds: list[int]) -> dict:
     return dict(per_seed=result)
 
 
+def negatives(seeds: list[int]) -> dict:
+    """MMN on Shapes with negatives from more and more videos."""
+    result = {}
+    for label, (videos, hook) in NEGATIVES.items():
+        options = (
+            f'train_dataloader.batch_size={videos}',
+            f'optim_wrapper.accumulative_counts={VIDEOS_PER_STEP // (2 * videos)}',
+            'optim_wrapper.optimizer.lr=1e-3',  # the config's, scaled from its 32 videos a step
+            *(f'default_hooks.negatives.{key}={value}' for key, value in hook.items()))
+        name = 'negatives_' + re.sub(r'\W+', '_', label)
+        result[label] = [train_and_test(name, seed, options) for seed in seeds]
+    return dict(per_seed=result)
+
+
+def negatives_cost(seeds: list[int]) -> dict:
+    """Memory and time of the losses for growing numbers of negatives."""
+    return dict(figures=of_tool('negatives_cost'))
+
+
 def quickstart(seeds: list[int]) -> dict:
     """Seconds that each step of tools/quickstart.sh takes after installation."""
     folder = WORK / 'quickstart'
@@ -116,8 +149,9 @@ def agreement(seeds: list[int]) -> dict:
     return dict(files=of_tool('verify_reference', *files))
 
 
-EXPERIMENTS = dict(agreement=agreement, dataset_cost=dataset_cost, quickstart=quickstart,
-                   shapes=shapes, shapes_words=shapes_words)
+EXPERIMENTS = dict(agreement=agreement, dataset_cost=dataset_cost, negatives=negatives,
+                   negatives_cost=negatives_cost, quickstart=quickstart, shapes=shapes,
+                   shapes_words=shapes_words)
 
 
 def machine() -> dict:
@@ -132,7 +166,7 @@ def machine() -> dict:
 def measure(name: str, seeds: list[int]) -> dict:
     """Run one experiment and describe how it was run."""
     git = ('git', '-C', ROOT)
-    changed = run(*git, 'status', '--porcelain', '--untracked-files=no', capture=True).strip()
+    changed = run(*git, 'status', '--porcelain', '--', *CODE, capture=True).strip()
     commit = run(*git, 'rev-parse', 'HEAD', capture=True).strip()
     return dict(
         name=name,
@@ -158,7 +192,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def source(result: dict) -> str:
     """The line under a table that says where its figures come from."""
-    seeds = f', seeds {", ".join(map(str, result["seeds"]))}' if 'per_seed' in result else ''
+    seeds = ', '.join(map(str, result['seeds']))
+    seeds = f', seed{"s" * (len(result["seeds"]) > 1)} {seeds}' if 'per_seed' in result else ''
     return (f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["machine"]["cores"]} '
             f'cores of {result["machine"]["cpu"]}, no GPU; values in '
             f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).')
@@ -181,6 +216,25 @@ def render_shapes_words(result: dict) -> str:
     rows = [[labels[kept], *(spread([seed[name] for seed in result['per_seed'][kept]])
                              for name in ('R1@0.5', 'R1@0.7'))] for kept in WORDS]
     return table(['words left, in training and test', 'R@1, IoU=0.5', 'R@1, IoU=0.7'], rows)
+
+
+def render_negatives(result: dict) -> str:
+    """Figures by source of the negatives."""
+    names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
+    rows = [[label, *(spread([seed[name] for seed in per_seed]) for name in names)]
+            for label, per_seed in result['per_seed'].items()]
+    return table(['negatives from', 'R@1, IoU=0.3', 'R@1, IoU=0.5', 'R@1, IoU=0.7', 'mIoU',
+                  'R@1, IoU=0.5, unseen combinations'], rows)
+
+
+def render_negatives_cost(result: dict) -> str:
+    """Megabytes and milliseconds."""
+    return table(
+        ['videos\' worth of negatives', 'embeddings held', 'extra memory',
+         'all similarities would take', 'time, forward and backward'],
+        [[f'{row["videos"]:,}', f'{row["held_mb"]:,.0f} MB', f'{row["extra_mb"]:.0f} MB',
+          f'{row["dense_mb"]:.0f} MB', f'{1000 * row["seconds"]:,.0f} ms']
+         for row in result['figures']])
 
 
 def render_quickstart(result: dict) -> str:
@@ -216,6 +270,7 @@ def render_agreement(result: dict) -> str:
 
 
 RENDERERS = dict(agreement=render_agreement, dataset_cost=render_dataset_cost,
+                 negatives=render_negatives, negatives_cost=render_negatives_cost,
                  quickstart=render_quickstart, shapes=render_shapes,
                  shapes_words=render_shapes_words)
 
@@ -224,7 +279,10 @@ def update_readme(text: str, results: Path = RESULTS) -> str:
     """README with every ``<!-- result: NAME -->`` block rendered from its JSON."""
 
     def render(match):
-        result = json.loads((results / f'{match[1]}.json').read_text())
+        path = results / f'{match[1]}.json'
+        if not path.is_file():  # not measured yet
+            return match[0]
+        result = json.loads(path.read_text())
         body = f'{RENDERERS[match[1]](result)}\n\n{source(result)}'
         return f'<!-- result: {match[1]} -->\n{body}\n<!-- end -->'
 

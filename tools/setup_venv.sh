@@ -1,5 +1,6 @@
 # Sourced by quickstart.sh and run_tests.sh: makes .venv (or $MMN_VENV) with the tested versions
 # and an editable install of this checkout, or reuses it where it is up to date.
+# With $MMN_PYTHON that interpreter is used as it is, and nothing is installed.
 # setup_venv [REQUIREMENTS [FOLDER]]  leaves the interpreter's path in $PYTHON.
 
 setup_venv() {
@@ -7,6 +8,11 @@ setup_venv() {
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     requirements=${1:-$root/requirements/pinned.txt}
     folder=${2:-${MMN_VENV:-$root/.venv}}
+    if [ -n "${MMN_PYTHON:-}" ]; then
+        PYTHON=$MMN_PYTHON
+        export PYTHON
+        return 0
+    fi
     base=${MMN_BASE_PYTHON:-}
     if [ -z "$base" ]; then
         for base in python3 python3.13 python3.12 python3.11; do

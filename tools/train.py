@@ -10,6 +10,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
@@ -98,6 +99,8 @@ def main():
         cfg = merge_args(load_config(args.config, args.cfg_options), args)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.train()
+    if torch.distributed.is_initialized():  # left to the interpreter's end, its threads may abort it
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == '__main__':

@@ -27,7 +27,7 @@ model_wrapper_cfg = dict(
     type='MMDistributedDataParallel', find_unused_parameters=True, broadcast_buffers=False)
 
 # For TensorBoard or Weights & Biases put TensorboardVisBackend or WandbVisBackend here.
-visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+visualizer = dict(type='GroundingVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
 log_level = 'INFO'
 load_from = None

@@ -3,7 +3,9 @@
 __all__ = ['EXTRACTORS', 'EncodedVideo', 'GroundingInferencer']
 
 _MODULES = dict(
-    EXTRACTORS='extractors', EncodedVideo='encoded_video', GroundingInferencer='grounding_inferencer')
+    EXTRACTORS='extractors',
+    EncodedVideo='encoded_video',
+    GroundingInferencer='grounding_inferencer')
 
 
 def __getattr__(name: str):

@@ -33,8 +33,9 @@ def video_duration(path: str | Path) -> float:
 
 
 def _last_moment(container, stream) -> float:
-    times = [(float(packet.pts * stream.time_base), float((packet.duration or 0) * stream.time_base))
+    times = [(packet.pts, packet.pts + (packet.duration or 0))
              for packet in container.demux(stream) if packet.pts is not None]
     if not times:
         return 0.
-    return max(start + length for start, length in times) - min(start for start, _ in times)
+    first, last = min(start for start, _ in times), max(end for _, end in times)
+    return float((last - first) * stream.time_base)

@@ -69,7 +69,7 @@ class GroundingVisualizer(Visualizer):
             label (str): What the values are, beside the colour bar. Defaults to ``'score'``.
 
         Returns:
-            np.ndarray: (H, 640, 3) uint8, RGB.
+            np.ndarray: (H, 664, 3) uint8, RGB.
 
         Raises:
             ValueError: If there is not one value per moment.

@@ -10,7 +10,7 @@ from .canvas import Canvas
 from .text_layout import wrap
 from .time_text import tick_text, time_ticks, time_unit
 
-WIDTH, MAP, LEFT, BELOW = 640, 480, 72, 62
+WIDTH, MAP, LEFT, BELOW = 664, 480, 96, 62
 LINE, SMALL, SIZE = 19, 9, 10.5
 RADIUS = 9  # of a peak's number, in pixels
 
@@ -47,7 +47,7 @@ class MomentMapPicture:
         self.pixels = MAP / grid.num_clips  # side of a cell
 
     def draw(self) -> np.ndarray:
-        """Draw the picture: (H, 640, 3) uint8, RGB."""
+        """Draw the picture: (H, 664, 3) uint8, RGB."""
         top = 20 + LINE * len(self.title) + (6 if self.title else 0)
         canvas = Canvas(WIDTH, top + MAP + BELOW)
         for i, line in enumerate(self.title):
@@ -86,6 +86,7 @@ class MomentMapPicture:
         unit = time_unit(self.duration)
         axes.set_xlabel(f'end of the moment ({unit})', fontsize=SMALL, color=palette.QUIET)
         axes.set_ylabel(f'start of the moment ({unit})', fontsize=SMALL, color=palette.QUIET)
+        axes.yaxis.set_label_coords(-(66 if unit.startswith('h') else 48) / MAP, 0.5)
         axes.tick_params(labelsize=SMALL, colors=palette.QUIET, length=3)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -108,7 +109,10 @@ class MomentMapPicture:
 
     def _number_peaks(self, axes) -> None:
         """Number the peaks; one that would cover an earlier one is led aside."""
-        scale, taken = self.pixels * self.grid.num_clips / self.duration, []
+        scale, taken = MAP / self.duration, []
+        if self.pixels < 2 * RADIUS + 6:  # in a larger cell the number fits into the frame
+            cells = [self._best_cell(moment) for moment in self.truth]
+            taken = [(end * scale, start * scale) for start, end in cells]
         for rank, (start, end) in enumerate(self.peaks, 1):
             x, y = end * scale, start * scale
             place = next(((px, py) for px, py in _around(x, y) if all(

@@ -98,7 +98,7 @@ class Timeline:
             canvas.text(MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold',
                         color=palette.TEXT)
             top += LINE
-        for i, name in enumerate(self.columns):
+        for i, name in enumerate(self.columns if len(row.moments) else []):
             canvas.text(self._column(i), top - LINE / 2, name, SMALL, ha='right',
                         color=palette.QUIET)
         top += 4
@@ -144,8 +144,8 @@ class Timeline:
         canvas, middle = self.canvas, top + LANE / 2
         canvas.text(self.left - 8, middle, label, SMALL, ha='right', color=palette.QUIET)
         left, right = self._x(moment[0]), self._x(moment[1])
-        canvas.rectangle(left, middle - BAR / 2, max(right - left, 1.5), BAR, color=colour)
-        times = ' – '.join(format_time(t, self.duration) for t in moment)
+        canvas.rectangle(left, middle - BAR / 2, max(right - left, 2.5), BAR, color=colour)
+        times = ' \N{EN DASH} '.join(format_time(t, self.duration) for t in moment)
         width = text_width(times, SMALL)
         if right + 6 + width <= self.right:
             canvas.text(right + 6, middle, times, SMALL, color=palette.TEXT)

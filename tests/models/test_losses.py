@@ -3,73 +3,78 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+from helpers.matching_by_definition import losses_by_definition
+from helpers.random_candidates import random_candidates
 
 from mmn_plugin.models import IoURegressionLoss, MutualMatchingLoss
-from mmn_plugin.structures import temporal_iou
+from mmn_plugin.models.negatives import NegativePool, Negatives
 
 SETTINGS = dict(num_positive=2, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3,
                 temperature_video=0.1, temperature_sentence=0.2)
-P, J = 7, 5
+P = 7
 
 
-def random_batch(counts):
-    """Normalised embeddings and targets of videos with so many sentences each."""
-    videos, sentences = len(counts), sum(counts)
-    starts = torch.rand(sentences, dtype=torch.float64)
-    return dict(
-        moments=F.normalize(torch.randn(videos, P, J, dtype=torch.float64), dim=-1),
-        sentences=F.normalize(torch.randn(sentences, J, dtype=torch.float64), dim=-1),
-        sentence_video=torch.arange(videos).repeat_interleave(torch.tensor(counts)),
-        iou=torch.rand(sentences, P, dtype=torch.float64),
-        ground_truth=torch.stack([starts, starts + torch.rand_like(starts) + .1], dim=1))
+def losses(own, negatives=None, **settings):
+    video = torch.from_numpy(own.sentence_video)
+    return MutualMatchingLoss(**(SETTINGS | settings))(
+        own.moments, own.sentences, video, own.iou, own.ground_truth, negatives)
 
 
-def losses_by_definition(moments, sentences, sentence_video, iou, ground_truth):
-    c, vid, sent = SETTINGS, [], []
-    for s, video in enumerate(sentence_video.tolist()):
-        for p in iou[s].topk(c['num_positive']).indices.tolist():
-            positive = moments[video, p] @ sentences[s]
-            total = 0
-            for k, other in enumerate(sentence_video.tolist()):
-                overlaps = temporal_iou(ground_truth[k], ground_truth[s])
-                if k != s and other == video and overlaps >= c['sentence_removal_iou']:
-                    continue
-                similarity = moments[video, p] @ sentences[k] - (c['margin'] if k == s else 0)
-                total = total + (similarity / c['temperature_video']).exp()
-            vid.append(total.log() - (positive - c['margin']) / c['temperature_video'])
-            t = c['temperature_sentence']
-            total = ((positive - c['margin']) / t).exp() + 1e-6
-            for v in range(len(moments)):
-                similarity = moments[v] @ sentences[s]
-                q = (iou[s] < c['negative_iou']).double() if v == video else torch.ones(P)
-                total = total + (q * similarity / t).exp().sum()
-            sent.append(total.log() - (positive - c['margin']) / t)
-    return torch.stack(vid).mean(), torch.stack(sent).mean()
-
-
-@pytest.mark.parametrize('counts', [[1], [3], [1, 1], [4, 1, 2]])
-def test_matching_losses_and_gradients_equal_the_formulas(counts):
-    batch = random_batch(counts)
-    for name in ('moments', 'sentences'):
-        batch[name].requires_grad_()
-    inputs = [batch['moments'], batch['sentences']]
-    ours, expected = MutualMatchingLoss(**SETTINGS)(**batch), losses_by_definition(**batch)
+def assert_same_values_and_gradients(ours, expected, inputs):
     for value, reference in zip(ours, expected, strict=True):
         assert value.item() == pytest.approx(reference.item(), rel=1e-9)
-        gradients = torch.autograd.grad(value, inputs, retain_graph=True)
-        references = torch.autograd.grad(reference, inputs, retain_graph=True)
+        gradients, references = (
+            torch.autograd.grad(loss, inputs, retain_graph=True, materialize_grads=True)
+            for loss in (value, reference))
         for gradient, wanted in zip(gradients, references, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize('chunk_elements', [1, 2**22])
+@pytest.mark.parametrize('counts', [[1], [3], [1, 1], [4, 1, 2]])
+def test_matching_losses_and_gradients_equal_the_formulas(counts, chunk_elements):
+    own = random_candidates(counts, range(len(counts)))
+    inputs = [own.moments.requires_grad_(), own.sentences.requires_grad_()]
+    assert_same_values_and_gradients(
+        losses(own, chunk_elements=chunk_elements), losses_by_definition(SETTINGS, own), inputs)
+
+
+@pytest.mark.parametrize('settings', [
+    dict(), dict(weight=0.3), dict(exclude_same_text=True),
+    dict(weight=2., exclude_same_text=True)])
+@pytest.mark.parametrize('num_positive', [1, 3])
+def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_positive):
+    # Video b is in the queue twice, video c occurs twice in the batch; texts repeat everywhere.
+    own = random_candidates([3, 1, 2, 1], 'abcc', list('xyxzxyz'))
+    queue = random_candidates([2, 3, 2], 'bdb', list('xxyzyxx'))
+    inputs = [own.moments.requires_grad_(), own.sentences.requires_grad_(),
+              queue.moments.requires_grad_(), queue.sentences.requires_grad_()]
+    settings = dict(weight=1., exclude_same_text=False) | settings
+    expected = losses_by_definition(
+        SETTINGS | dict(num_positive=num_positive), own, [queue], **settings)
+    if not settings['exclude_same_text']:
+        own.texts = None
+    pools = [NegativePool.of(own, own, 0, 0, settings['weight']),
+             NegativePool.of(queue, own, weight=settings['weight'])]
+    assert_same_values_and_gradients(
+        losses(own, Negatives(pools), num_positive=num_positive, chunk_elements=50),
+        expected, inputs)
+
+
 def test_a_sentence_of_the_same_moment_is_no_negative_but_one_of_another_video_is():
-    batch = random_batch([2, 1])
-    batch['ground_truth'][:] = torch.tensor([1., 2.])
-    is_negative = MutualMatchingLoss(**SETTINGS).is_negative_sentence(
-        batch['sentence_video'], batch['ground_truth'])
+    own = random_candidates([2, 1], 'ab')
+    own.ground_truth[:] = torch.tensor([1., 2.])
+    mask = MutualMatchingLoss(**SETTINGS | dict(num_positive=1)).no_negative_sentences(
+        NegativePool.of(own, own, 0, 0), own.ground_truth)
+    is_negative = torch.ones(3, 3, dtype=torch.bool)
+    is_negative[mask.rows, mask.blocks] = ~mask.masked[:, 0]
     assert is_negative.tolist() == [[False, False, True], [False, False, True],
                                     [True, True, False]]
+
+
+def test_a_chunk_of_nothing_is_refused():
+    with pytest.raises(ValueError, match='chunk_elements=0'):
+        MutualMatchingLoss(**SETTINGS, chunk_elements=0)
 
 
 def test_iou_loss_is_cross_entropy_with_the_scaled_iou():

@@ -26,9 +26,9 @@ class ShapesCorpus:
 
     - ``videos/<id>.mp4``;
     - ``annotations/{train,val,test}.json`` in the published format, ``test_unseen.json`` with only
-      those sentences of test whose combination training never showed, and ``subsets.json`` with
-      the places of ``seen`` and ``unseen`` ones in val and test (name -> video -> indices, the
-      form that the metric's ``subsets`` takes);
+      those sentences of test whose combination training never showed, and ``test_subsets.json``
+      with the places of ``seen`` and ``unseen`` ones (name -> video -> indices, the form that the
+      metric's ``subsets`` takes);
     - ``ablations/{blank,colour,shape,action}/{train,val,test}.json``: all other words removed;
     - ``tubes.h5``: ``<id>/<object>`` (n, 5) int16 frame, x1, y1, x2, y2, with attributes ``colour``
       and ``shape``; ``<id>`` has the attribute ``event_objects``, each sentence's object;
@@ -100,7 +100,7 @@ class ShapesCorpus:
             return False
         there = {file.stem for file in (self.folder / 'videos').glob('*.mp4')}
         files = [self.folder / name for name in ('vocab.txt', 'tubes.h5', 'annotations/train.json',
-                 'annotations/val.json', 'annotations/test.json', 'annotations/subsets.json')]
+                 'annotations/val.json', 'annotations/test.json', 'annotations/test_subsets.json')]
         return all(map(Path.is_file, files)) and there.issuperset(
             video for videos in self.video_ids.values() for video in videos)
 
@@ -141,10 +141,9 @@ class ShapesCorpus:
         splits = {name: {video: entries[video]['annotation'] for video in videos}
                   for name, videos in ids.items()}
         files = {f'annotations/{name}.json': split for name, split in splits.items()}
-        evaluated = [*ids['val'], *ids['test']]
-        subsets = {name: {video: entries[video][name] for video in evaluated
+        subsets = {name: {video: entries[video][name] for video in ids['test']
                           if entries[video][name]} for name in ('seen', 'unseen')}
-        files['annotations/subsets.json'] = subsets
+        files['annotations/test_subsets.json'] = subsets
         files['annotations/test_unseen.json'] = {
             video: _pick(entry, subsets['unseen'][video])
             for video, entry in splits['test'].items() if video in subsets['unseen']}

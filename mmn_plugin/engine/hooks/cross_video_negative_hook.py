@@ -1,32 +1,164 @@
 """Where the contrastive losses' negatives come from, and how much they weigh when."""
 from mmaction.registry import HOOKS
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmn_plugin.models.negatives import NegativeSource
 
 
 @HOOKS.register_module()
 class CrossVideoNegativeHook(Hook):
-    """Schedule of the losses whose negatives come from other videos.
+    """Source and schedule of the losses whose negatives come from other videos.
 
-    Negatives come from the videos of the batch on this device, as published. Through epoch
-    ``full_through_epoch`` the contrastive losses have their full weight; after it they are
-    multiplied by ``late_factor`` and the IoU loss decides (MMN's late stage).
+    Schedule: through epoch ``full_through_epoch`` the contrastive losses have their full weight;
+    after it they are multiplied by ``late_factor`` and the IoU loss decides (MMN's late stage).
+
+    Source: the videos of the batch on this device, as published (``scope='local'``), or the
+    videos of all devices (``'global'``), and, with ``queue_size``, also those of the last so many
+    videos. What counts as the same video is decided by its id, wherever its copy comes from: on
+    another rank, or in the queue from an earlier epoch. Its sentences are negatives unless they
+    overlap, its moments unless they are near the ground truth, as within one video.
+
+    - ``'global'``: W ranks of b videos train as one process with W * b videos does (BatchNorm
+      apart): every loss, the IoU loss too, is a mean over all ranks' sentences, and embeddings
+      hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
+      logged losses are those means, the same on all ranks.
+    - ``queue_size``: a memory bank of detached embeddings on the model's device, K * P * J floats
+      in every process. A batch enters it after its own step. With ``'global'`` it holds all
+      ranks' videos and is the same on each; with ``'local'`` each rank has its own. Its
+      embeddings are as old as the bank is long, so it suits the later epochs: see ``from_epoch``.
+    - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global) and
+      of the queue, which the micro-batches before it have entered; never of the accumulated batch.
+    - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
+      takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
+
+    Checkpoints carry the bank: the common one under ``cross_video_negatives``; those of each rank
+    through ``rank_state`` and ``load_rank_state``, which the hook that stores every rank's state
+    calls. It comes back when a run is resumed.
 
     Args:
         full_through_epoch (int): Last epoch, counted from 1, of the full weight (``only_iou`` of
             the published settings).
         late_factor (float): Factor afterwards. Defaults to 0.01, as published.
+        scope (str): ``'local'`` or ``'global'``. Defaults to ``'local'``, as published.
+        queue_size (int): Videos in the memory bank (K); 0 means none. Defaults to 0.
+        from_epoch (int): First epoch, counted from 1, of ``scope`` and ``queue_size``; before it
+            negatives are those of the device's batch. The queue begins to fill there. Defaults
+            to 1.
+        weight (float): Weight of the negatives from outside the device's batch: each adds
+            ``weight * exp(similarity / temperature)`` to a denominator. Defaults to 1, like any
+            other negative; with another value a sentence's loss depends on which rank it is on.
+        exclude_same_text (bool): A sentence of another video with the same text, but for case,
+            punctuation and white space, is no negative, and neither are the moments of that video
+            near the sentence's ground truth. Defaults to False, as published.
+
+    Raises:
+        ValueError: If a value is out of range, or would have no effect.
     """
 
-    def __init__(self, full_through_epoch: int, late_factor: float = 0.01):
+    KEY = 'cross_video_negatives'
+
+    def __init__(self, full_through_epoch: int, late_factor: float = 0.01, scope: str = 'local',
+                 queue_size: int = 0, from_epoch: int = 1, weight: float = 1.,
+                 exclude_same_text: bool = False):
+        self._check(full_through_epoch >= 0, f'full_through_epoch={full_through_epoch}',
+                    'epochs count from 1; 0 means none')
+        self._check(late_factor >= 0, f'late_factor={late_factor}', 'give a factor of at least 0')
+        self._check(scope in ('local', 'global'), f'scope={scope!r}', "give 'local' or 'global'")
+        self._check(isinstance(queue_size, int) and queue_size >= 0, f'queue_size={queue_size}',
+                    'give a number of videos; 0 means no queue')
+        self._check(from_epoch >= 1, f'from_epoch={from_epoch}', 'epochs count from 1')
+        self._check(0 < weight < float('inf'), f'weight={weight}',
+                    "give a factor above 0; without such negatives: scope='local', queue_size=0")
+        if scope == 'local' and not queue_size:
+            for name, value in dict(from_epoch=from_epoch, weight=weight).items():
+                self._check(value == 1, f'{name}={value}', "it acts on negatives from outside the "
+                            "device's batch, of which scope='local', queue_size=0 has none")
         self.full_through_epoch = full_through_epoch
         self.late_factor = late_factor
+        self.from_epoch = from_epoch
+        self.source = NegativeSource(scope, queue_size, weight, exclude_same_text)
+        self._before = NegativeSource(exclude_same_text=exclude_same_text)
+
+    @staticmethod
+    def _check(holds: bool, given: str, advice: str) -> None:
+        if not holds:
+            raise ValueError(f'CrossVideoNegativeHook: {given}: {advice}')
+
+    def before_train(self, runner) -> None:
+        """Check what surrounds the hook, and warn of options that are hardly meant.
+
+        Raises:
+            ValueError: If ``sync_bn`` is set for a training on CPUs.
+        """
+        self._check_sync_bn(runner.model)
+        if self.from_epoch > runner.max_epochs:
+            print_log(f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
+                      f'epoch ({runner.max_epochs}), so negatives stay local', 'current', 30)
+        bank, videos = self.source.bank, len(runner.train_dataloader.dataset)
+        if bank is not None and bank.size >= videos:
+            print_log(f'CrossVideoNegativeHook: queue_size={bank.size} reaches over a whole epoch '
+                      f'of {videos} videos: it will hold old embeddings of the very videos of a '
+                      'batch', 'current', 30)
+
+    @staticmethod
+    def _check_sync_bn(model: nn.Module) -> None:
+        layers = (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm))
+        if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
+            raise ValueError("sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
+                             'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
+                             'statistics per process')
 
     def before_train_epoch(self, runner) -> None:
-        """Set the factor for the epoch that begins."""
+        """Set factor and source for the epoch that begins."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.head.contrastive_factor = self.factor(runner.epoch + 1)
+        epoch = runner.epoch + 1
+        model.head.contrastive_factor = self.factor(epoch)
+        model.head.negatives = self.source if epoch >= self.from_epoch else self._before
 
     def factor(self, epoch: int) -> float:
         """Factor on the contrastive losses in an epoch counted from 1."""
         return 1. if epoch <= self.full_through_epoch else self.late_factor
+
+    @property
+    def _bank_per_rank(self) -> bool:
+        return self.source.scope == 'local' and get_world_size() > 1
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Store the bank that all ranks have in common."""
+        if self.source.bank is not None and not self._bank_per_rank:
+            checkpoint[self.KEY] = self._state()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Restore it on every rank, when a run is resumed."""
+        if runner._resume and not self._bank_per_rank:
+            self._load(checkpoint.get(self.KEY))
+
+    def rank_state(self) -> dict:
+        """What this rank alone knows: its own bank, if each rank has one."""
+        return self._state() if self.source.bank is not None and self._bank_per_rank else {}
+
+    def load_rank_state(self, state: dict) -> None:
+        """Take over what ``rank_state`` returned on this rank."""
+        if self._bank_per_rank:
+            self._load(state)
+
+    def _state(self) -> dict:
+        self.source.settle()
+        return self.source.bank.state_dict()
+
+    def _load(self, state: dict | None) -> None:
+        bank = self.source.bank
+        if bank is None:
+            return
+        if not state:
+            print_log('CrossVideoNegativeHook: the checkpoint has no memory bank for this process; '
+                      'the queue begins empty', 'current', 30)
+        elif state['video_ids'] and self.source.exclude_same_text and state['texts'] is None:
+            print_log('CrossVideoNegativeHook: the checkpoint\'s memory bank holds no texts, which '
+                      'exclude_same_text needs; the queue begins empty', 'current', 30)
+        else:
+            bank.load_state_dict(state)

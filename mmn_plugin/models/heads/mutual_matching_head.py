@@ -1,4 +1,5 @@
 """Losses and predictions from the embeddings of moments and sentences."""
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmaction.registry import MODELS
@@ -7,6 +8,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.evaluation.functional import moment_scores, nms
+from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 
@@ -31,6 +33,8 @@ class MutualMatchingHead(BaseModule):
     Attributes:
         contrastive_factor (float): Scheduled factor on the contrastive losses (f), 1 unless
             ``CrossVideoNegativeHook`` sets it.
+        negatives (NegativeSource): Where the contrastive losses' negatives come from: the batch,
+            unless ``CrossVideoNegativeHook`` sets another source.
     """
 
     def __init__(self, grid: MomentGrid, loss_matching: dict, loss_iou: dict,
@@ -42,6 +46,7 @@ class MutualMatchingHead(BaseModule):
         self.loss_iou = MODELS.build(loss_iou)
         self.contrastive_weight = contrastive_weight
         self.contrastive_factor = 1.
+        self.negatives = NegativeSource()
         self.score_power = score_power
         self.nms_threshold = nms_threshold
         self.top_n = top_n
@@ -51,6 +56,9 @@ class MutualMatchingHead(BaseModule):
              sentence_video: Tensor, data_samples: list[GroundingDataSample]) -> dict[str, Tensor]:
         """Weighted losses of a batch.
 
+        Under mixed precision too they are computed in float32: bfloat16 resolves a cosine to
+        1/256, and a temperature of 0.1 multiplies that by 10.
+
         Args:
             moments (dict[str, Tensor]): ``iou`` and ``contrastive``, each (B, P, J).
             sentences (dict[str, Tensor]): ``iou`` and ``contrastive``, each (S, J).
@@ -59,19 +67,37 @@ class MutualMatchingHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss_vid``, ``loss_sent``, ``loss_iou``; their sum is the total.
+            How they count over several ranks is the business of ``self.negatives``.
         """
-        moments, sentences = self._normalise(moments), self._normalise(sentences)
-        ground_truth = torch.cat([s.gt_instances.moments for s in data_samples])  # (S, 2)
-        iou = torch.cat([
-            self.grid.iou(s.gt_instances.moments, s.duration) for s in data_samples])  # (S, P)
-        loss_vid, loss_sent = self.loss_matching(
-            moments['contrastive'], sentences['contrastive'], sentence_video, iou, ground_truth)
-        cosines = self.own_video_cosines(moments['iou'], sentences['iou'], sentence_video)
-        weight = self.contrastive_factor * self.contrastive_weight
-        return dict(
-            loss_vid=weight * loss_vid,
-            loss_sent=weight * loss_sent,
-            loss_iou=self.loss_iou(self.iou_scale * cosines, iou))
+        with torch.autocast(sentence_video.device.type, enabled=False):
+            moments, sentences = (
+                self._normalise({space: _at_least_float32(value) for space, value in part.items()})
+                for part in (moments, sentences))
+            ground_truth = torch.cat([s.gt_instances.moments for s in data_samples])  # (S, 2)
+            iou = torch.cat([
+                self.grid.iou(s.gt_instances.moments, s.duration) for s in data_samples])  # (S, P)
+            negatives = self.negatives.collect(
+                self.candidates(moments['contrastive'], sentences['contrastive'], iou,
+                                ground_truth, data_samples), self.training)
+            loss_vid, loss_sent = self.loss_matching(
+                moments['contrastive'], sentences['contrastive'], sentence_video, iou,
+                ground_truth, negatives)
+            cosines = self.own_video_cosines(moments['iou'], sentences['iou'], sentence_video)
+            weight = self.contrastive_factor * self.contrastive_weight
+            return negatives.scale(dict(
+                loss_vid=weight * loss_vid,
+                loss_sent=weight * loss_sent,
+                loss_iou=self.loss_iou(self.iou_scale * cosines, iou)))
+
+    @staticmethod
+    def candidates(moments: Tensor, sentences: Tensor, iou: Tensor, ground_truth: Tensor,
+                   data_samples: list[GroundingDataSample]) -> Candidates:
+        """The batch with the names of its videos and the texts of its sentences."""
+        counts = [len(sample.sentences) for sample in data_samples]
+        return Candidates(
+            moments, sentences, ground_truth, np.repeat(np.arange(len(counts)), counts),
+            [sample.video_id for sample in data_samples],
+            [normalised_text(text) for sample in data_samples for text in sample.sentences], iou)
 
     def predict(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
                 sentence_video: Tensor,
@@ -141,3 +167,7 @@ class MutualMatchingHead(BaseModule):
         padded = sentences.new_zeros(len(moments), int(counts.max()), sentences.shape[-1])
         padded = padded.index_put((sentence_video, place), sentences)  # (B, s_max, J)
         return (padded @ moments.transpose(1, 2))[sentence_video, place]  # (S, P)
+
+
+def _at_least_float32(embeddings: Tensor) -> Tensor:
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))

@@ -1,11 +1,16 @@
 """Metric learning between moments and sentences, with negatives within and across videos."""
 import math
 
+import numpy as np
 import torch
 from mmaction.registry import MODELS
 from torch import Tensor, nn
 
+from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
 from mmn_plugin.structures import temporal_iou
+
+from .pair_mask import PairMask
+from .streaming_logsumexp import streaming_logsumexp
 
 
 @MODELS.register_module()
@@ -13,8 +18,12 @@ class MutualMatchingLoss(nn.Module):
     """Mutual matching (MMN, section "Mutual matching", equations 5 to 7).
 
     Two cross-entropies over cosine similarities: a positive moment must find its sentence among
-    all sentences of the batch (inter-video and intra-video negative sentences), and a sentence
-    its positive moments among all moments of the batch.
+    all sentences (inter-video and intra-video negative sentences), and a sentence its positive
+    moments among all moments. "All" are those of the batch, and of whatever other videos
+    ``negatives`` brings.
+
+    The similarities to all these moments and sentences are visited in chunks (see
+    `streaming_logsumexp`), so that memory does not grow with their number.
 
     Args:
         num_positive (int): Moments of highest IoU that are a sentence's positives.
@@ -24,24 +33,34 @@ class MutualMatchingLoss(nn.Module):
         margin (float): Subtracted from a positive pair's similarity (m).
         temperature_video (float): Of the moment-to-sentences direction (t_v).
         temperature_sentence (float): Of the sentence-to-moments direction (t_s).
+        chunk_elements (int): Similarities in memory at a time. Defaults to 2**22, 16 MB.
+
+    Raises:
+        ValueError: If ``chunk_elements`` is not positive.
     """
 
     # The published code adds this inside the logarithm of the sentence-to-moments direction.
     LOG_EPSILON = math.log(1e-6)
 
     def __init__(self, num_positive: int, negative_iou: float, sentence_removal_iou: float,
-                 margin: float, temperature_video: float, temperature_sentence: float):
+                 margin: float, temperature_video: float, temperature_sentence: float,
+                 chunk_elements: int = 2**22):
         super().__init__()
+        if chunk_elements < 1:
+            raise ValueError(f'loss_matching.chunk_elements={chunk_elements}: give the number of '
+                             'similarities to hold in memory at a time, such as 2**22')
         self.num_positive = num_positive
         self.negative_iou = negative_iou
         self.sentence_removal_iou = sentence_removal_iou
         self.margin = margin
         self.temperature_video = temperature_video
         self.temperature_sentence = temperature_sentence
+        self.chunk_elements = chunk_elements
 
     def forward(self, moments: Tensor, sentences: Tensor, sentence_video: Tensor, iou: Tensor,
-                ground_truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Both directions, each the mean over sentences and positives.
+                ground_truth: Tensor,
+                negatives: Negatives | None = None) -> tuple[Tensor, Tensor]:
+        """Both directions, each the mean over the batch's sentences and positives.
 
         Args:
             moments (Tensor): (B, P, J), L2-normalised.
@@ -49,46 +68,89 @@ class MutualMatchingLoss(nn.Module):
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             iou (Tensor): (S, P), IoU of the moments of its video with a sentence's ground truth.
             ground_truth (Tensor): (S, 2), seconds.
+            negatives (Negatives, optional): What to compare with; its first pool holds the batch
+                itself. Defaults to None: the batch alone, every video of it another one.
 
         Returns:
             tuple[Tensor, Tensor]: Moment-to-sentences loss (``loss_vid``) and
             sentence-to-moments loss (``loss_sent``), scalars.
         """
+        if negatives is None:
+            own = Candidates(moments, sentences, ground_truth, sentence_video.cpu().numpy(),
+                             list(range(len(moments))))
+            negatives = Negatives([NegativePool.of(own, own, 0, 0)])
         # On the CPU, because ties are resolved there as in the published figures.
         positives = iou.cpu().topk(self.num_positive, dim=1).indices.to(iou.device)  # (S, K)
         positive_moments = moments[sentence_video[:, None], positives]  # (S, K, J)
         positive = (positive_moments * sentences[:, None]).sum(-1)  # (S, K)
-        loss_vid = self.moment_to_sentences(
-            positive_moments, sentences, positive, self.is_negative_sentence(
-                sentence_video, ground_truth))
-        loss_sent = self.sentence_to_moments(moments, sentences, positive, sentence_video, iou)
+        loss_vid = self.moment_to_sentences(positive_moments, positive, ground_truth, negatives)
+        loss_sent = self.sentence_to_moments(sentences, positive, iou, negatives)
         return loss_vid, loss_sent
 
-    def is_negative_sentence(self, sentence_video: Tensor, ground_truth: Tensor) -> Tensor:
-        """(S, S) bool: all sentences but oneself and those of the same video that overlap."""
-        overlap = temporal_iou(ground_truth[:, None], ground_truth[None])
-        same_video = sentence_video[:, None] == sentence_video[None]
-        return ~(same_video & (overlap >= self.sentence_removal_iou)
-                 | torch.eye(len(overlap), dtype=torch.bool, device=overlap.device))
-
-    def moment_to_sentences(self, positive_moments: Tensor, sentences: Tensor, positive: Tensor,
-                            is_negative: Tensor) -> Tensor:
+    def moment_to_sentences(self, positive_moments: Tensor, positive: Tensor,
+                            ground_truth: Tensor, negatives: Negatives) -> Tensor:
         """Each positive moment against all sentences."""
-        similarity = positive_moments @ sentences.T  # (S, K, S)
-        negatives = (similarity / self.temperature_video).masked_fill(
-            ~is_negative[:, None], -math.inf).logsumexp(-1)  # (S, K)
+        queries = positive_moments.flatten(0, 1)  # (S * K, J)
+        parts = []
+        for pool in negatives.pools:
+            candidates, log_weight = pool.candidates, pool.log_weight
+            if log_weight is not None:
+                video = torch.from_numpy(candidates.sentence_video).to(log_weight.device)
+                log_weight = log_weight[video]  # (S',)
+            parts.append(streaming_logsumexp(
+                queries, candidates.sentences[:, None], self.temperature_video,
+                self.no_negative_sentences(pool, ground_truth), -math.inf, log_weight,
+                self.chunk_elements))
+        others = torch.stack(parts).logsumexp(0).view_as(positive)  # (S, K)
         logit = (positive - self.margin) / self.temperature_video
-        return (torch.logaddexp(logit, negatives) - logit).mean()
+        return (torch.logaddexp(logit, others) - logit).mean()
 
-    def sentence_to_moments(self, moments: Tensor, sentences: Tensor, positive: Tensor,
-                            sentence_video: Tensor, iou: Tensor) -> Tensor:
-        """Each sentence's positive moments against all moments of the batch."""
-        logits = torch.einsum('sj,bpj->sbp', sentences, moments) / self.temperature_sentence
-        # Published quirk: an own-video moment that is no negative is multiplied by 0, so it still
-        # adds exp(0) = 1.
-        own = sentence_video[:, None] == torch.arange(len(moments), device=moments.device)
-        masked = own[..., None] & (iou >= self.negative_iou)[:, None]  # (S, B, P)
-        negatives = logits.masked_fill(masked, 0.).flatten(1).logsumexp(1)  # (S,)
-        negatives = torch.logaddexp(negatives, negatives.new_tensor(self.LOG_EPSILON))
+    def no_negative_sentences(self, pool: NegativePool, ground_truth: Tensor) -> PairMask:
+        """Sentences of the pool that are no negatives: of the same video and moment, or text.
+
+        Rows are the S * K positive moments; a sentence's positives all have its mask.
+        """
+        rows, columns = pool.same_video_sentences
+        here, there = (torch.from_numpy(index).to(ground_truth.device) for index in (rows, columns))
+        overlap = temporal_iou(ground_truth[here], pool.candidates.ground_truth[there])
+        masked = overlap >= self.sentence_removal_iou  # (n,)
+        if pool.first_sentence is not None:
+            # Oneself is the positive, whatever its overlap.
+            masked = masked | (here + pool.first_sentence == there)
+        if pool.same_text is not None:
+            rows, columns = (np.concatenate(pair) for pair in
+                             zip((rows, columns), pool.same_text, strict=True))
+            masked = torch.cat([masked, masked.new_ones(len(pool.same_text[0]))])
+        K = self.num_positive
+        rows = (rows[:, None] * K + np.arange(K)).reshape(-1)
+        return PairMask.of(rows, columns.repeat(K), masked.repeat_interleave(K)[:, None])
+
+    def sentence_to_moments(self, sentences: Tensor, positive: Tensor, iou: Tensor,
+                            negatives: Negatives) -> Tensor:
+        """Each sentence's positive moments against all moments."""
+        # Published quirk: a moment of the same video that is no negative is multiplied by 0, so
+        # it still adds exp(0) = 1.
+        parts = [streaming_logsumexp(
+            sentences, pool.candidates.moments, self.temperature_sentence,
+            self.no_negative_moments(pool, iou), 0., pool.log_weight, self.chunk_elements)
+            for pool in negatives.pools]
+        others = torch.stack(parts).logsumexp(0)  # (S,)
+        others = torch.logaddexp(others, others.new_tensor(self.LOG_EPSILON))
         logit = (positive - self.margin) / self.temperature_sentence  # (S, K)
-        return (torch.logaddexp(logit, negatives[:, None]) - logit).mean()
+        return (torch.logaddexp(logit, others[:, None]) - logit).mean()
+
+    def no_negative_moments(self, pool: NegativePool, iou: Tensor) -> PairMask:
+        """Moments of the pool that are no negatives: those the sentence, or its text, describes.
+
+        Every copy of the sentence's video is masked like the video itself; where another video
+        has a sentence of the same text, the moments near that sentence's ground truth are.
+        """
+        rows, videos = pool.same_video
+        masked = iou[torch.from_numpy(rows).to(iou.device)] >= self.negative_iou  # (n, P)
+        if pool.same_text is not None:
+            here, there = pool.same_text
+            theirs = pool.candidates.iou[torch.from_numpy(there).to(iou.device)]
+            masked = torch.cat([masked, theirs >= self.negative_iou])
+            rows = np.concatenate([rows, here])
+            videos = np.concatenate([videos, pool.candidates.sentence_video[there]])
+        return PairMask.of(rows, videos, masked)

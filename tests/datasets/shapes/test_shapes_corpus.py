@@ -52,16 +52,15 @@ def test_same_seed_gives_the_same_bytes_of_annotation(corpus, tmp_path):
         assert _digests(tmp_path, pattern) == expected
 
 
-def test_subsets_divide_the_evaluated_sentences(corpus):
+def test_subsets_divide_the_sentences_of_test(corpus):
     folder = corpus.folder / 'annotations'
-    subsets = json.loads((folder / 'subsets.json').read_text())
+    subsets = json.loads((folder / 'test_subsets.json').read_text())
     unseen = json.loads((folder / 'test_unseen.json').read_text())
-    for split in ('val', 'test'):
-        for video, entry in json.loads((folder / f'{split}.json').read_text()).items():
-            known, new = (subsets[name].get(video, []) for name in ('seen', 'unseen'))
-            assert sorted(known + new) == list(range(len(entry['sentences'])))
-            if split == 'test' and new:
-                assert unseen[video]['sentences'] == [entry['sentences'][i] for i in new]
+    for video, entry in json.loads((folder / 'test.json').read_text()).items():
+        known, new = (subsets[name].get(video, []) for name in ('seen', 'unseen'))
+        assert sorted(known + new) == list(range(len(entry['sentences'])))
+        if new:
+            assert unseen[video]['sentences'] == [entry['sentences'][i] for i in new]
 
 
 def test_tubes_name_the_object_of_each_sentence(corpus):

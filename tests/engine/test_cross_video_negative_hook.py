@@ -1,0 +1,153 @@
+"""Options, schedule and stored state of the hook that owns the negatives."""
+import logging
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+from helpers.random_candidates import random_candidates
+from helpers.tiny_corpus import write_config, write_corpus
+from mmengine.config import Config
+from mmengine.model import convert_sync_batchnorm
+from mmengine.runner import Runner
+from torch import nn
+
+from mmn_plugin.engine.hooks import CrossVideoNegativeHook
+
+WORLD_SIZE = 'mmn_plugin.engine.hooks.cross_video_negative_hook.get_world_size'
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(scope='everywhere'), "scope='everywhere': give 'local' or 'global'"),
+    (dict(queue_size=-1), 'queue_size=-1'),
+    (dict(queue_size=1.5), 'queue_size=1.5'),
+    (dict(scope='global', from_epoch=0), 'from_epoch=0: epochs count from 1'),
+    (dict(scope='global', weight=0.), 'weight=0.0'),
+    (dict(weight=0.5), 'weight=0.5: it acts on negatives from outside'),
+    (dict(from_epoch=3), 'from_epoch=3: it acts on negatives from outside'),
+    (dict(late_factor=-1), 'late_factor=-1'),
+    (dict(full_through_epoch=-1), 'full_through_epoch=-1')])
+def test_an_option_out_of_range_or_without_effect_is_refused(options, message):
+    with pytest.raises(ValueError, match=f'CrossVideoNegativeHook: {message}'):
+        CrossVideoNegativeHook(**(dict(full_through_epoch=1) | options))
+
+
+def runner_of(epoch=0, videos=8, max_epochs=5, resume=True, modules=()):
+    loader = SimpleNamespace(dataset=range(videos))
+    return SimpleNamespace(
+        epoch=epoch, max_epochs=max_epochs, train_dataloader=loader, _resume=resume,
+        model=SimpleNamespace(head=SimpleNamespace(), modules=lambda: iter(modules)))
+
+
+def test_wider_negatives_begin_at_their_epoch():
+    hook = CrossVideoNegativeHook(1, scope='global', queue_size=4, from_epoch=2, weight=0.5)
+    runner, seen = runner_of(), []
+    for runner.epoch in range(3):
+        hook.before_train_epoch(runner)
+        source = runner.model.head.negatives
+        seen.append((source.scope, source.bank is not None, source.weight))
+    assert seen == [('local', False, 1.)] + [('global', True, .5)] * 2
+
+
+@pytest.mark.parametrize(('options', 'said'), [
+    (dict(scope='global', from_epoch=6), 'is after the last epoch'),
+    (dict(queue_size=8), 'reaches over a whole epoch'),
+    (dict(queue_size=7, from_epoch=5), None)])
+def test_options_that_are_hardly_meant_are_said(options, said, caplog):
+    module = 'mmn_plugin.engine.hooks.cross_video_negative_hook.print_log'
+    with mock.patch(module) as log:
+        CrossVideoNegativeHook(1, **options).before_train(runner_of())
+    assert [said in call.args[0] and call.args[2] == logging.WARNING
+            for call in log.call_args_list] == ([True] if said else [])
+
+
+def test_synchronised_batchnorm_is_refused_where_pytorch_has_none():
+    model = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), 'torch')
+    hook, runner = CrossVideoNegativeHook(1), runner_of(modules=list(model.modules()))
+    hook.before_train(runner)  # a single process needs no synchronisation
+    with mock.patch(WORLD_SIZE, return_value=2), pytest.raises(ValueError, match='needs GPUs'):
+        hook.before_train(runner)
+
+
+def filled(**options):
+    hook = CrossVideoNegativeHook(1, queue_size=4, **options)
+    hook.source.collect(random_candidates([1, 2], 'ab', list('xyz')))
+    return hook
+
+
+def test_a_common_bank_travels_in_the_checkpoint_and_returns_on_resume_only():
+    checkpoint = {}
+    filled().before_save_checkpoint(runner_of(), checkpoint)
+    for resume, videos in ((False, 0), (True, 2)):
+        other = CrossVideoNegativeHook(1, queue_size=4)
+        other.after_load_checkpoint(runner_of(resume=resume), checkpoint)
+        assert len(other.source.bank) == videos
+
+
+def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global():
+    with mock.patch(WORLD_SIZE, return_value=2):
+        checkpoint, hook = {}, filled()
+        hook.before_save_checkpoint(runner_of(), checkpoint)
+        assert checkpoint == {}
+        other = CrossVideoNegativeHook(1, queue_size=4)
+        other.after_load_checkpoint(runner_of(), dict(checkpoint))
+        other.load_rank_state(hook.rank_state())
+        assert other.source.bank.candidates(torch.device('cpu')).video_ids == ['a', 'b']
+        common = CrossVideoNegativeHook(1, queue_size=4, scope='global')
+        common.before_save_checkpoint(runner_of(), checkpoint)
+        assert common.KEY in checkpoint
+        assert common.rank_state() == {}
+    assert CrossVideoNegativeHook(1).rank_state() == {}
+
+
+def test_a_checkpoint_without_a_usable_bank_leaves_it_empty_and_says_so():
+    checkpoint = {}
+    filled().before_save_checkpoint(runner_of(), checkpoint)
+    module = 'mmn_plugin.engine.hooks.cross_video_negative_hook.print_log'
+    for stored, options, said in (({}, {}, 'has no memory bank'),
+                                  (checkpoint, dict(exclude_same_text=True), 'holds no texts')):
+        hook = CrossVideoNegativeHook(1, queue_size=4, **options)
+        with mock.patch(module) as log:
+            hook.after_load_checkpoint(runner_of(), stored)
+        assert said in log.call_args.args[0]
+        assert len(hook.source.bank) == 0
+
+
+@pytest.fixture(scope='module')
+def queue_config(tmp_path_factory):
+    """A run whose only memory, beside weights and optimiser, is the queue; it trained 3 epochs."""
+    folder = tmp_path_factory.mktemp('queue')
+    extra = ("default_hooks = dict(negatives=dict(full_through_epoch=3, scope='global', "
+             'queue_size=5, from_epoch=2, exclude_same_text=True))\n')
+    config = Config.fromfile(write_config(
+        folder / 'tiny.py', write_corpus(folder / 'corpus'), epochs=3, dropout=0., extra=extra))
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    config.default_hooks.checkpoint.update(save_best=None, max_keep_ckpts=-1)
+    config.work_dir = str(folder / 'whole')
+    Runner.from_cfg(config).train()
+    return config
+
+
+def stored(config, epoch):
+    return torch.load(f'{config.work_dir}/epoch_{epoch}.pth', weights_only=True)
+
+
+def test_the_queue_fills_from_its_epoch_on_and_travels_in_the_checkpoint(queue_config):
+    videos = [len(stored(queue_config, epoch)[CrossVideoNegativeHook.KEY]['video_ids'])
+              for epoch in (1, 2, 3)]
+    assert videos == [0, 5, 5]
+
+
+@pytest.mark.parametrize('with_bank', [True, False])
+def test_a_resumed_run_goes_on_with_the_same_queue_bit_for_bit(queue_config, with_bank, tmp_path):
+    checkpoint = stored(queue_config, 2)
+    if not with_bank:
+        del checkpoint[CrossVideoNegativeHook.KEY]
+    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    config = queue_config.copy()
+    config.work_dir, config.experiment_name = str(tmp_path), f'resumed_{with_bank}'
+    config.load_from, config.resume = str(tmp_path / 'epoch_2.pth'), True
+    Runner.from_cfg(config).train()
+    whole, resumed = (stored(c, 3)['state_dict'] for c in (queue_config, config))
+    same = all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert same == with_bank  # without it the weights differ, so the test can fail

@@ -1,0 +1,74 @@
+"""Two processes with common negatives train as one process with both their batches."""
+import pytest
+import torch
+from helpers.launch import launch, logged_scalars
+from helpers.tiny_corpus import write_config, write_corpus
+from helpers.two_rank_training import CASES, case, train, work
+
+EXACT = [name for name in CASES if name != 'local']
+
+
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    """What each of two processes saw in every case."""
+    folder = tmp_path_factory.mktemp('ranks')
+    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
+
+
+def largest_difference(ours, reference):
+    """Of several tensors, relative to the largest value of any."""
+    assert ours.keys() == reference.keys()
+    scale = max(value.abs().max() for value in reference.values())
+    return max((ours[name] - value).abs().max() for name, value in reference.items()) / scale
+
+
+@pytest.mark.parametrize('name', EXACT)
+def test_two_processes_have_the_losses_and_gradients_of_one(ranks, name):
+    bound = 1e-5 if name == 'float32' else 1e-10
+    expected = train(case(name), None)
+    for rank in ranks:
+        for losses, wanted in zip(rank[name]['losses'], expected['losses'], strict=True):
+            assert losses == pytest.approx(wanted, rel=bound)
+        for gradients, wanted in zip(
+                rank[name]['gradients'], expected['gradients'], strict=True):
+            assert largest_difference(gradients, wanted) < bound
+            for parameter, value in wanted.items():
+                zero = parameter.endswith('k_lin.bias') or (
+                    name.startswith('trained') and 'convs' in parameter)
+                assert value.norm() > 0 or zero
+        assert largest_difference(rank[name]['weights'], expected['weights']) < bound
+
+
+def test_local_negatives_do_not(ranks):
+    gradients, wanted = ranks[0]['local']['gradients'][0], train(case('local'), None)
+    assert largest_difference(gradients, wanted['gradients'][0]) > 1e-3
+    assert ranks[0]['local']['losses'] != ranks[1]['local']['losses']
+
+
+def test_clipping_was_at_work(ranks):
+    for name in ('clipping', 'accumulation', 'float32'):
+        for gradients in ranks[0][name]['gradients']:
+            norm = torch.stack([value.norm() for value in gradients.values()]).norm()
+            assert norm.item() == pytest.approx(0.05, rel=1e-4)
+
+
+RUN = """
+custom_imports = dict(imports=['mmn_plugin', 'helpers.rank_dump'])
+custom_hooks = [dict(type='RankDumpHook')]
+default_hooks = dict(negatives=dict(scope='global', queue_size=3, exclude_same_text=True),
+                     freeze_language_model=dict(through_epoch=1))
+"""
+
+
+def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tmp_path):
+    corpus = write_corpus(tmp_path / 'corpus', train=7)
+    config = write_config(tmp_path / 'tiny.py', corpus, extra=RUN)
+    launch('dist_train.sh', config, 2, '--work-dir', tmp_path, '--amp')
+    for epoch in (1, 2):
+        first, second = (torch.load(tmp_path / f'rank{rank}_epoch{epoch}.pth', weights_only=True)
+                         for rank in (0, 1))
+        assert all(torch.equal(second[name], value) for name, value in first.items())
+    stored = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
+    assert len(stored['cross_video_negatives']['video_ids']) == 3
+    assert all(entry['loss'] > 0 for entry in logged_scalars(tmp_path) if 'loss' in entry)

@@ -1,0 +1,149 @@
+"""Training steps of a tiny model, the same in one process and, shared out, in two."""
+import copy
+
+import torch
+from mmaction.registry import MODELS
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import InstanceData
+from torch import nn
+
+from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
+from mmn_plugin.models.negatives import NegativeSource
+from mmn_plugin.models.negatives.gather import gather_rows
+from mmn_plugin.structures import GroundingDataSample
+
+SENTENCES = ('A person opens the door.', 'the red box', 'then the blue box closes slowly',
+             'a person opens the DOOR', 'the box')
+
+# Videos and numbers of sentences per rank and step, and what else differs from CASE. A name that
+# occurs twice is the same video.
+CASE = dict(steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 2)]]], source=dict(scope='global'),
+            loss={}, max_norm=None, dtype=torch.float64, accumulate=1, train_bn=False)
+CASES = {
+    '1 sentence per rank': dict(steps=[[[('a', 1)], [('c', 1)]]]),
+    '3 sentences per rank': {},
+    '17 sentences per rank': dict(steps=[[[('a', 9), ('b', 8)], [('c', 5), ('d', 12)]]]),
+    '1 and 17 sentences': dict(steps=[[[('a', 1)], [('c', 5), ('d', 12)]]]),
+    'the same video on both ranks': dict(
+        steps=[[[('a', 2), ('b', 3)], [('c', 1), ('a', 2)]]]),
+    'three positives': dict(loss=dict(num_positive=3)),
+    'chunks of one video': dict(loss=dict(num_positive=3, chunk_elements=1)),
+    'a last short batch': dict(steps=[
+        [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]),
+    'clipping': dict(max_norm=0.05),
+    'float32': dict(dtype=torch.float32, loss=dict(num_positive=3), max_norm=0.05),
+    'a queue': dict(
+        source=dict(scope='global', queue_size=5), loss=dict(num_positive=3),
+        steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
+               [[('e', 1)], [('a', 2), ('f', 3)]],
+               [[('b', 1), ('g', 2)], [('h', 1)]]]),
+    'texts': dict(
+        source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]],
+               [[('e', 4)], [('a', 4), ('f', 5)]]]),
+    'accumulation': dict(accumulate=2, max_norm=0.05, steps=[
+        [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]),
+    'trained BatchNorm over all ranks': dict(train_bn=True, max_norm=0.05),
+    'local': dict(source=dict(scope='local')),
+}
+
+
+class AllRanksBatchNorm2d(nn.BatchNorm2d):
+    """What ``sync_bn`` does on GPUs: training statistics over all ranks' cells."""
+
+    def forward(self, x):
+        own = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)),
+                         x.new_tensor([x.numel() / x.shape[1]])])
+        total, squares, count = gather_rows(own[None], [1, 1]).sum(0).split(
+            [x.shape[1], x.shape[1], 1])
+        mean = total / count
+        variance = squares / count - mean.square()
+        mean, variance, weight, bias = (
+            value[:, None, None] for value in (mean, variance, self.weight, self.bias))
+        return (x - mean) / (variance + self.eps).sqrt() * weight + bias
+
+
+def case(name: str) -> dict:
+    """Settings of a case."""
+    return CASE | CASES[name]
+
+
+def build_model(settings: dict) -> nn.Module:
+    """The same weights for every process; BatchNorm is frozen on made-up statistics."""
+    config = Config.fromfile('mmn_plugin::mmn_charades.py')
+    config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.)))
+    config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
+    config.model.head.loss_matching.update(settings['loss'])
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).to(settings['dtype']).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not settings['train_bn']:
+            module.running_mean.uniform_(-.1, .1)
+            module.running_var.uniform_(.5, 1.5)
+            module.eval()
+    model.head.negatives = NegativeSource(**settings['source'])
+    return model
+
+
+def sample(name: str, count: int) -> tuple[torch.Tensor, GroundingDataSample]:
+    """A video's features and sentences, which its name and their number decide."""
+    generator = torch.Generator().manual_seed(ord(name))
+    duration = 20. + ord(name) % 7
+    result = GroundingDataSample(metainfo=dict(
+        video_id=name, duration=duration, sentence_index=list(range(count)),
+        sentences=[SENTENCES[(ord(name) + i) % len(SENTENCES)] for i in range(count)]))
+    starts = torch.rand(count, generator=generator) * duration / 2
+    result.gt_instances = InstanceData(moments=torch.stack([starts, starts + duration / 4], 1))
+    return torch.randn(NUM_SEGMENTS, FEATURE_SIZE, generator=generator), result
+
+
+def train(settings: dict, rank: int | None) -> dict:
+    """Train through all steps, as one of two ranks or, with None, as the only process.
+
+    Returns:
+        dict: ``losses``, a dict of floats per step, and ``gradients``, of every parameter as the
+        optimiser saw it (averaged and clipped), and ``weights`` after the last step.
+    """
+    plain = build_model(settings)
+    if settings['train_bn'] and rank is not None:
+        for module in plain.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.__class__ = AllRanksBatchNorm2d
+    model = plain if rank is None else MMDistributedDataParallel(
+        plain, find_unused_parameters=True, broadcast_buffers=False)
+    clip = settings['max_norm'] and dict(max_norm=settings['max_norm'])
+    optim = build_optim_wrapper(model, dict(
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=.1), clip_grad=clip,
+        accumulative_counts=settings['accumulate']))
+    optim.initialize_count_status(model, 0, len(settings['steps']))
+    seen, gradients = [], []
+    for ranks in settings['steps']:
+        videos = ranks[rank] if rank is not None else [video for part in ranks for video in part]
+        inputs, samples = zip(*(sample(*video) for video in videos), strict=True)
+        inputs = [value.to(settings['dtype']) for value in inputs]
+        data = plain.data_preprocessor(dict(inputs=inputs, data_samples=list(samples)))
+        with optim.optim_context(model):
+            losses = model(**data, mode='loss')
+            seen.append({name: value.item() for name, value in losses.items()})
+        optim.backward(optim.scale_loss(sum(losses.values())))
+        if optim.should_update():
+            if clip:
+                optim._clip_grad()
+            gradients.append(copy.deepcopy({
+                name: parameter.grad for name, parameter in plain.named_parameters()}))
+            optim.optimizer.step()
+            optim.zero_grad()
+    return dict(losses=seen, gradients=gradients,
+                weights={name: value.detach() for name, value in plain.named_parameters()})
+
+
+def work(rank: int, folder: str) -> None:
+    """One of two processes: all cases, each saved for the test to read."""
+    import mmn_plugin  # noqa: F401
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    torch.save({name: train(case(name), rank) for name in CASES}, f'{folder}/rank{rank}.pth')
+    torch.distributed.destroy_process_group()

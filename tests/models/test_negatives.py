@@ -1,0 +1,145 @@
+"""The memory bank, what a batch is compared with, and when two texts are the same."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from helpers.random_candidates import random_candidates
+
+from mmn_plugin.models.negatives import MemoryBank, NegativeSource, normalised_text
+
+CPU = torch.device('cpu')
+
+
+def held(bank):
+    """Everything a bank holds, as {video's first value: [its sentences' first values]}."""
+    candidates = bank.candidates(CPU)
+    result = {float(moments[0, 0]): [] for moments in candidates.moments}
+    keys = list(result)
+    for sentence, video in zip(candidates.sentences, candidates.sentence_video, strict=True):
+        result[keys[video]].append(float(sentence[0]))
+    return result
+
+
+def pushed(*batches):
+    """The same of batches."""
+    result = {}
+    for batch in batches:
+        for v, moments in enumerate(batch.moments):
+            result[float(moments[0, 0])] = batch.sentences[batch.sentence_video == v, 0].tolist()
+    return result
+
+
+def batches(number=6):
+    return [random_candidates([1 + (i + j) % 3 for j in range(1 + i % 3)],
+                              [f'video_{i}_{j}' for j in range(1 + i % 3)],
+                              [f'text {i}' for j in range(1 + i % 3) for _ in
+                               range(1 + (i + j) % 3)])
+            for i in range(number)]
+
+
+def test_the_bank_holds_the_last_videos_with_their_own_sentences():
+    bank, everything = MemoryBank(4), batches()
+    for number, batch in enumerate(everything, 1):
+        bank.push(batch)
+        last = list(pushed(*everything[:number]).items())[-4:]
+        assert held(bank) == dict(last)
+        candidates = bank.candidates(CPU)
+        assert len(candidates.texts) == len(candidates.iou) == len(candidates.sentences)
+        for text, video in zip(candidates.texts, candidates.sentence_video, strict=True):
+            assert candidates.video_ids[video].startswith('video_' + text.split()[1])
+
+
+def test_a_batch_larger_than_the_bank_leaves_its_last_videos():
+    bank, batch = MemoryBank(2), random_candidates([1, 2, 3], 'abc')
+    bank.push(batch)
+    assert bank.candidates(CPU).video_ids == ['b', 'c']
+    assert held(bank) == dict(list(pushed(batch).items())[1:])
+
+
+@pytest.mark.parametrize('size', [4, 2, 9])
+def test_a_stored_bank_comes_back_and_another_size_keeps_the_newest(size, tmp_path):
+    stored, everything = MemoryBank(4), batches()
+    for batch in everything[:4]:
+        stored.push(batch)
+    torch.save(stored.state_dict(), tmp_path / 'bank.pth')
+    bank = MemoryBank(size)
+    bank.load_state_dict(torch.load(tmp_path / 'bank.pth', weights_only=True))
+    last = list(pushed(*everything[:4]).items())[-4:]
+    assert held(bank) == dict(last[-size:])
+    if size == 4:  # bit for bit, the order of sums included, now and later
+        for batch in everything[4:]:
+            for one, other in zip(stored.state_dict().values(), bank.state_dict().values(),
+                                  strict=True):
+                assert torch.equal(one, other) if torch.is_tensor(one) else one == other
+            stored.push(batch)
+            bank.push(batch)
+
+
+def test_a_stored_bank_does_not_change_with_the_bank():
+    bank, everything = MemoryBank(2), batches()
+    bank.push(everything[1])
+    state = bank.state_dict()
+    before = copy.deepcopy(state)
+    bank.push(everything[2])
+    assert torch.equal(state['moments'], before['moments'])
+    assert state['video_ids'] == before['video_ids']
+
+
+def test_an_empty_bank_is_stored_and_comes_back_empty():
+    bank = MemoryBank(3)
+    bank.push(batches()[0])
+    bank.load_state_dict(MemoryBank(3).state_dict())
+    assert bank.candidates(CPU) is None
+
+
+def test_embeddings_that_are_no_numbers_do_not_poison_the_bank():
+    bank, batch = MemoryBank(2), random_candidates([2, 1], 'ab')
+    batch.moments[0, 0, 0], batch.sentences[1, 0] = torch.nan, torch.inf
+    bank.push(batch)
+    assert bank.candidates(CPU).moments.isfinite().all()
+    assert bank.candidates(CPU).sentences.isfinite().all()
+
+
+def test_a_batch_enters_the_bank_when_the_next_one_comes_and_only_in_training():
+    source, everything = NegativeSource(queue_size=8), batches()
+    assert len(source.collect(everything[0]).pools) == 1
+    assert len(source.collect(everything[1], training=False).pools) == 2
+    pools = source.collect(everything[2]).pools
+    assert pools[1].candidates.video_ids == everything[0].video_ids
+    assert not pools[1].candidates.moments.requires_grad
+    source.settle()
+    assert len(source.bank) == len(everything[0].video_ids) + len(everything[2].video_ids)
+
+
+def test_backward_may_use_the_bank_until_the_next_batch():
+    source = NegativeSource(queue_size=2)
+    for batch in batches(3):
+        batch.sentences.requires_grad_()
+        pools = source.collect(batch).pools
+        if len(pools) > 1:
+            (batch.sentences @ pools[1].candidates.moments[0, 0]).sum().backward()
+
+
+@pytest.mark.parametrize(('one', 'other'), [
+    ('A person opens the door.', 'a person  opens the door'),
+    ("The man's hat!", 'the man s hat'),
+    ('STRASSE', 'straße'),
+    ('caf\u00e9', 'cafe\u0301'),
+    (' first, then second ', 'First; then\tsecond?')])
+def test_texts_that_differ_in_case_punctuation_and_white_space_are_the_same(one, other):
+    assert normalised_text(one) == normalised_text(other)
+
+
+@pytest.mark.parametrize(('one', 'other'), [
+    ('a person opens the door', 'the person opens the door'), ('box 1', 'box 2')])
+def test_other_words_are_another_text(one, other):
+    assert normalised_text(one) != normalised_text(other)
+
+
+def test_only_with_the_option_does_text_matter():
+    own = random_candidates([1, 1], 'ab', ['same', 'same'])
+    plain = NegativeSource().collect(own).pools[0]
+    assert plain.same_text is None
+    strict = NegativeSource(exclude_same_text=True).collect(own).pools[0]
+    assert np.array(strict.same_text).tolist() == [[0, 1], [1, 0]]

@@ -1,0 +1,97 @@
+"""tools/ground.py on a rendered video."""
+import json
+import re
+
+import pytest
+from helpers.run_tool import run_tool
+from helpers.tiny_grounder import write_grounder, write_scene
+
+from mmn_plugin.evaluation import read_predictions
+
+
+@pytest.fixture(scope='module')
+def grounder(tmp_path_factory):
+    grounder = write_grounder(tmp_path_factory.mktemp('ground'))
+    grounder.video = write_scene(grounder.folder)
+    grounder.annotations = grounder.folder / 'scene.json'
+    return grounder
+
+
+def ground(grounder, *arguments, video=None):
+    return run_tool('ground.py', video or grounder.video, '--config', grounder.config,
+                    '--checkpoint', grounder.checkpoint, '--device', 'cpu', *arguments)
+
+
+def test_sentences_give_a_table(grounder):
+    code, output = ground(grounder, 'a red box', 'the door', '--top-n', '2')
+    assert code == 0, output
+    assert 'IoU' not in output
+    assert len(re.findall(r'\d+\.\d\d - \d+\.\d\d', output)) == 4
+    assert 'a red box' in output
+
+
+def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
+    code, output = ground(grounder, '--annotations', grounder.annotations, '--out', tmp_path,
+                          '--top-n', '3')
+    assert code == 0, output
+    assert '2.00 - 8.00' in output
+    assert 'IoU' in output
+    assert 'reversed' not in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'scene.json', 'scene_map.png', 'scene_timeline.png']
+    found = read_predictions(tmp_path / 'scene.json')['scene']
+    assert found['duration'] == 24.
+    assert sorted(found['sentences']) == [0, 2]  # places in the annotation file
+    assert 1 <= len(found['sentences'][0]['moments']) <= 3
+
+
+def test_the_files_can_be_scored(grounder, tmp_path):
+    ground(grounder, '--annotations', grounder.annotations, '--out', tmp_path)
+    annotations = json.loads(grounder.annotations.read_text())
+    (tmp_path / 'ann.json').write_text(json.dumps({'scene': annotations['scene']}))
+    code, output = run_tool(
+        'analysis_tools/eval_predictions.py', tmp_path / 'scene.json', tmp_path / 'ann.json')
+    assert code == 0, output
+
+
+def test_a_typed_sentence_that_is_annotated_has_its_truth(grounder, tmp_path):
+    code, output = ground(grounder, 'a blue box', 'a red box', '--annotations',
+                          grounder.annotations, '--out', tmp_path)
+    assert code == 0, output
+    assert '9.00 - 20.00' in output
+    found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
+    assert {index: s['sentence'] for index, s in found.items()} == {
+        2: 'a red box', 3: 'a blue box'}
+
+
+def test_max_sentences_limits_the_videos_own(grounder):
+    code, output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
+    assert code == 0, output
+    assert 'opens' in output
+    assert 'red box' not in output
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ([], 'give a sentence, or --annotations'), (['zzz'], "'zzz' holds no word"),
+    ([''], "'' is empty"), (['a box', '--top-n', '0'], '--top-n 0'),
+    (['a box', '--annotations', 'none.json'], 'none.json does not exist'),
+    (['a box', '--checkpoint', 'none.pth'], 'no checkpoint none.pth'),
+    (['a box', '--config', 'none.py'], 'none.py')])
+def test_mistakes_end_in_one_message(grounder, arguments, message):
+    code, output = ground(grounder, *arguments)
+    assert code == 1
+    assert message in output
+    assert 'Traceback' not in output
+
+
+def test_bad_videos_end_in_one_message(grounder, tmp_path):
+    (tmp_path / 'bad.mp4').write_bytes(b'x' * 200)
+    for path in (tmp_path / 'bad.mp4', tmp_path / 'absent.mp4'):
+        code, output = ground(grounder, 'a box', video=path)
+        assert code == 1
+        assert path.name in output
+        assert 'Traceback' not in output
+    code, output = ground(grounder, '--annotations', grounder.annotations,
+                          video=tmp_path / 'absent.mp4')
+    assert code == 1
+    assert "has no video 'absent'" in output

@@ -1,0 +1,204 @@
+"""What the pictures show, measured in their pixels."""
+import subprocess
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.visualization import GroundingVisualizer, palette
+from mmn_plugin.visualization.moment_map_picture import LEFT, MAP, MomentMapPicture
+from mmn_plugin.visualization.text_layout import text_width, wrap
+from mmn_plugin.visualization.time_text import format_time, time_ticks
+from mmn_plugin.visualization.timeline import Timeline
+from mmn_plugin.visualization.timeline_row import TimelineRow
+
+NAN = float('nan')
+LONG = ('The person takes out a cutting board from the drawer below the counter, places it on the '
+        'counter, then cuts $5 worth of carrots $in$ thin slices before washing everything.')
+
+
+def sample_of(truth=None, moments=None, duration=24., sentences=('a dog runs',)):
+    sample = GroundingDataSample(metainfo=dict(
+        video_id='garden', duration=duration, sentences=list(sentences),
+        sentence_index=list(range(len(sentences)))))
+    if truth is not None:
+        sample.gt_instances = InstanceData(moments=torch.tensor(truth))
+    if moments is not None:
+        moments = torch.tensor(moments)
+        scores = torch.linspace(0.9, 0.1, moments.shape[1]).repeat(len(moments), 1)
+        sample.pred_instances = InstanceData(moments=moments, scores=scores)
+    return sample
+
+
+def pixels(image, colour):
+    """Rows and columns of the pixels of exactly this colour."""
+    wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+    return np.nonzero((image == wanted).all(-1))
+
+
+def span(image, colour):
+    columns = pixels(image, colour)[1]
+    return columns.min(), columns.max() + 1
+
+
+@pytest.fixture(scope='module')
+def visualizer():
+    return GroundingVisualizer()
+
+
+@pytest.mark.parametrize(('kind', 'colour'), [
+    ('truth', palette.TRUTH), ('moments', palette.PREDICTION)])
+def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
+    def bar(start, end):
+        moment = [[start, end]] if kind == 'truth' else [[[start, end]]]
+        return span(visualizer.draw_timeline(sample_of(**{kind: moment})), colour)
+
+    left, right = bar(0., 24.)
+    width = right - left
+    assert width > 600
+    assert bar(6., 12.) == pytest.approx((left + width / 4, left + width / 2), abs=1.5)
+
+
+def test_an_unknown_truth_is_not_drawn(visualizer):
+    image = visualizer.draw_timeline(sample_of([[NAN, NAN]], [[[1., 2.]]]))
+    assert len(pixels(image, palette.TRUTH)[0]) == 0
+    assert len(pixels(image, palette.PREDICTION)[0])
+
+
+def test_predictions_and_truth_can_be_left_out(visualizer):
+    sample = sample_of([[1., 5.]], [[[2., 6.]]])
+    image = visualizer.draw_timeline(sample, draw_pred=False)
+    assert len(pixels(image, palette.TRUTH)[0])
+    assert not len(pixels(image, palette.PREDICTION)[0])
+    image = visualizer.draw_timeline(sample, draw_gt=False)
+    assert not len(pixels(image, palette.TRUTH)[0])
+
+
+def test_each_rank_has_a_lane_of_its_own(visualizer):
+    sample = sample_of(moments=[[[1., 5.], [6., 9.], [NAN, NAN]]])
+    one, two, three = (len(visualizer.draw_timeline(sample, top_n=n)) for n in (1, 2, 3))
+    assert one < two == three  # the third is padding
+
+
+def test_thumbnails_follow_the_time_axis(visualizer):
+    frames = np.zeros((16, 90, 160, 3), np.uint8)
+    frames[:8], frames[8:] = (200, 0, 0), (0, 0, 200)
+    image = visualizer.draw_timeline(sample_of([[0., 24.]]), frames)
+    left, right = span(image, palette.TRUTH)
+    middle = (left + right) / 2
+    assert span(image, '#C80000')[1] <= middle <= span(image, '#0000C8')[0]
+    assert span(image, '#C80000')[0] - left < 10
+    assert right - span(image, '#0000C8')[1] < 10
+
+
+def test_sentences_beyond_the_limit_are_counted(visualizer):
+    sample = sample_of([[1., 2.]] * 9, sentences=['a dog runs'] * 9)
+    heights = [len(visualizer.draw_timeline(sample, max_sentences=n)) for n in (1, 2)]
+    assert len(visualizer.draw_timeline(sample, max_sentences=9)) > heights[1] > heights[0]
+    timeline = Timeline([TimelineRow('x')], 24., 'garden', note='8 more')
+    timeline.draw()
+    assert '8 more' in [text.get_text() for text in timeline.canvas.axes.texts]
+
+
+@pytest.mark.parametrize('duration', [7., 100., 1800., 9000.])
+def test_no_text_overlaps_another_or_leaves_the_timeline(duration):
+    moments = np.array([[0, 1], [0, duration], [duration - 1, duration], [0.4 * duration] * 2,
+                        [0.1 * duration, 0.9 * duration]])
+    rows = [TimelineRow(sentence, np.array([0.2, 0.7]) * duration, moments, np.full(5, 0.5))
+            for sentence in (LONG, 'x', 'pneumono' * 40)]
+    timeline = Timeline(rows, duration, 'a_long_name_' * 20, np.zeros((9, 90, 160, 3), np.uint8))
+    timeline.draw()
+    boxes = [text.get_window_extent() for text in timeline.canvas.axes.texts]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.x1 <= timeline.canvas.width
+    for one, other in combinations(boxes, 2):
+        # line boxes of stacked lines touch; letters do not
+        assert not one.shrunk(0.96, 0.7).overlaps(other.shrunk(0.96, 0.7))
+
+
+def test_wrapped_lines_fit_and_keep_the_words():
+    lines = wrap(LONG, 300, 10, max_lines=9)
+    assert ' '.join(lines) == LONG
+    assert all(text_width(line, 10) <= 300 for line in lines)
+    pieces = wrap('pneumono' * 20, 300, 10, max_lines=9)
+    assert ''.join(pieces) == 'pneumono' * 20
+    assert all(text_width(line, 10) <= 300 for line in pieces)
+    assert wrap(LONG, 300, 10, max_lines=2)[1].endswith('…')
+
+
+@pytest.mark.parametrize(('seconds', 'duration', 'text'), [
+    (7.25, 24, '7.2'), (245.4, 600, '4:05'), (3765, 7200, '1:02:45'), (59.9, 600, '1:00')])
+def test_times_are_told_as_the_length_asks(seconds, duration, text):
+    assert format_time(seconds, duration) == text
+
+
+@pytest.mark.parametrize('duration', [0.5, 3., 24., 600., 7200., 90000.])
+def test_ticks_are_few_and_within_the_video(duration):
+    ticks = time_ticks(duration)
+    assert ticks[0] == 0
+    assert 2 <= len(ticks) <= 10
+    assert ticks[-1] <= duration + 1e-6
+
+
+def test_the_map_frames_the_cell_that_is_nearest_to_the_truth(visualizer):
+    grid = MomentGrid(8, [7])
+    values = torch.zeros(grid.num_moments)
+    marked = visualizer.draw_moment_map(grid, values, [6.2, 15.1], duration=24.)
+    rows, columns = pixels(marked, palette.TRUTH)
+    in_legend = rows > 400
+    cell = MAP / 8
+    # (2, 4) is the cell of 6 to 15 s: third row, fifth column
+    assert (rows[~in_legend].min() + rows[~in_legend].max()) / 2 == pytest.approx(
+        20 + 2.5 * cell, abs=2)
+    assert (columns[~in_legend].min() + columns[~in_legend].max()) / 2 == pytest.approx(
+        LEFT + 4.5 * cell, abs=2)
+
+
+def test_cells_that_do_not_exist_are_grey_and_large_values_dark(visualizer):
+    grid = MomentGrid(16, [4, 2])
+    values = torch.zeros(grid.num_moments)
+    low = visualizer.draw_moment_map(grid, values, duration=24.)
+    values[0] = 1.
+    high = visualizer.draw_moment_map(grid, values, duration=24.)
+    absent = len(pixels(high, palette.ABSENT)[0])
+    assert absent / 480 ** 2 == pytest.approx(1 - grid.num_moments / 256, abs=0.08)  # legend
+    assert high[24, 100].sum() < low[24, 100].sum()  # the first cell
+
+
+def test_numbers_of_close_peaks_do_not_cover_each_other(visualizer):
+    grid = MomentGrid(64, [15, 8, 8])
+    peaks = np.array([[10. + i, 14. + i] for i in range(5)])
+    picture = MomentMapPicture(
+        grid, torch.zeros(grid.num_moments), 600., truth=[10., 14.], peaks=peaks)
+    with_axes = {}
+    draw = picture._draw_legend
+    picture._draw_legend = lambda axes: (with_axes.update(axes=axes), draw(axes))
+    picture.draw()
+    texts = [text for text in with_axes['axes'].texts if text.get_text().isdigit()]
+    places = [with_axes['axes'].transData.transform(text.get_position()) for text in texts]
+    assert [text.get_text() for text in texts] == list('12345')
+    assert min(np.linalg.norm(a - b) for a, b in combinations(places, 2)) >= 18
+
+
+def test_a_map_needs_a_value_per_moment(visualizer):
+    grid = MomentGrid(8, [7])
+    with pytest.raises(ValueError, match='36 moments'):
+        visualizer.draw_moment_map(grid, torch.zeros(64), duration=24.)
+
+
+def test_pyplot_stays_out_of_it():
+    program = (
+        'import sys, mmn_plugin\n'
+        "assert not any(name.startswith('matplotlib') for name in sys.modules)\n"
+        'import torch\n'
+        'from mmaction.registry import VISUALIZERS\n'
+        "visualizer = VISUALIZERS.build(dict(type='GroundingVisualizer', name='v'))\n"
+        'from mmn_plugin.structures import MomentGrid\n'
+        'visualizer.draw_moment_map(MomentGrid(2, [1]), torch.zeros(3), duration=1.)\n'
+        "assert 'matplotlib.pyplot' not in sys.modules\n")
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=120)

@@ -1,0 +1,98 @@
+"""Look at samples as the model gets them: sentences, and the ground truth on the moment map.
+
+    python tools/analysis_tools/browse_dataset.py mmn_shapes.py --split train --out browse
+
+Each picture is the IoU of every moment of the grid with one sentence's ground truth: what the IoU
+loss is taught, and how near the grid can come at all.
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+from mmengine.config import DictAction
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmaction.registry import DATASETS
+from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.structures import MomentGrid
+from mmn_plugin.visualization import GroundingVisualizer
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
+                        help='which data loader of the config (default: train)')
+    parser.add_argument('--number', type=int, default=3,
+                        help='videos, evenly spaced over the dataset (default: 3)')
+    parser.add_argument('--max-sentences', type=int, default=4,
+                        help='sentences a video that are drawn (default: 4)')
+    parser.add_argument('--out', default='browse', help='folder for the pictures (default: browse)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='values that replace those of the config: key=value')
+    return parser.parse_args(argv)
+
+
+def build_dataset(config, split):
+    """The dataset of a split.
+
+    Raises:
+        ValueError: the config has no such split.
+    """
+    loader = config.get(f'{split}_dataloader')
+    if not loader:
+        raise ValueError(f'the config has no {split}_dataloader')
+    return DATASETS.build(loader.dataset)
+
+
+def browse_sample(packed, grid, args, visualizer, table):
+    """List and draw the sentences of one sample."""
+    sample = packed['data_samples']
+    overlaps = grid.iou(sample.gt_instances.moments, sample.duration)  # (s, P)
+    for i, sentence in enumerate(sample.sentences):
+        moment = sample.gt_instances.moments[i]
+        table.add_row(
+            escape(sample.video_id) if i == 0 else '', f'{sample.duration:.1f}' if i == 0 else '',
+            'x'.join(map(str, packed['inputs'].shape)) if i == 0 else '', escape(sentence),
+            '{:.2f} - {:.2f}'.format(*moment.tolist()), f'{overlaps[i].max():.2f}')
+        if i < args.max_sentences:
+            image = visualizer.draw_moment_map(
+                grid, overlaps[i], moment, duration=sample.duration, title=f'“{sentence}”',
+                label='IoU with the ground truth')
+            # ids may hold slashes or end in .avi: neither is for a picture's name
+            name = sample.video_id.replace('/', '_')
+            visualizer.save_image(image, Path(args.out) / f'{name}_{sample.sentence_index[i]}.png')
+    table.add_section()
+
+
+def main(argv=None):
+    """Run the command."""
+    args = parse_args(argv)
+    with plain_errors():
+        if args.number < 1:
+            raise ValueError(f'--number {args.number}: it must be at least 1')
+        config = load_config(args.config, args.cfg_options)
+        dataset = build_dataset(config, args.split)
+        grid, visualizer = MomentGrid(**config.model.grid), GroundingVisualizer()
+        number = min(args.number, len(dataset))
+        table = Table(title=f'{number} of the {len(dataset)} videos of {args.split}',
+                      title_justify='left', caption=f'pictures in {escape(args.out)}/')
+        for name in ('video', 'seconds', 'features', 'sentence', 'truth (s)', 'best IoU'):
+            table.add_column(name, justify='left' if name in ('video', 'sentence') else 'right',
+                             no_wrap=name != 'sentence')
+        for i in range(number):
+            browse_sample(dataset[i * len(dataset) // number], grid, args, visualizer, table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == '__main__':
+    main()

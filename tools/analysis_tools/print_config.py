@@ -1,0 +1,46 @@
+"""Print a config with everything that it inherits, after --cfg-options.
+
+    python tools/analysis_tools/print_config.py mmn_tacos.py --cfg-options train_cfg.max_epochs=5
+
+With --save-path it is also written to a file, from which the same run can be started.
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+from mmengine.config import DictAction
+
+from mmn_plugin.engine.runner import load_config, plain_errors
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='values that replace those of the config: key=value')
+    parser.add_argument('--save-path', help='also write it to this file (.py, .json or .yml)')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Print, and write where asked."""
+    args = parse_args(argv)
+    with plain_errors():
+        if args.save_path and Path(args.save_path).suffix not in ('.py', '.json', '.yml', '.yaml'):
+            raise ValueError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')
+        config = load_config(args.config, args.cfg_options)
+        print(config.pretty_text)
+        if args.save_path:
+            Path(args.save_path).parent.mkdir(parents=True, exist_ok=True)
+            config.dump(args.save_path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,35 @@
+"""Build a WordPiece vocabulary from annotation files, to train a text encoder from scratch.
+
+For example: ``python tools/data/build_vocabulary.py data/mine/train.json --out data/mine/vocab.txt``
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmn_plugin.datasets.shapes.vocabulary import build_vocabulary
+from mmn_plugin.structures.annotations import AnnotationError, read_annotations
+
+
+def main() -> None:
+    """Read the sentences and write one token per line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('annotations', nargs='+', help='annotation files of the training split')
+    parser.add_argument('--out', type=Path, required=True, help='file to write')
+    args = parser.parse_args()
+    try:
+        sentences = [sentence for path in args.annotations for video in read_annotations(path)
+                     for sentence in video.sentences]
+    except (AnnotationError, FileNotFoundError) as error:
+        sys.exit(f'build_vocabulary: {error}')
+    tokens = build_vocabulary(sentences)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text('\n'.join(tokens) + '\n', encoding='utf-8')
+    print(f'{args.out}: {len(tokens)} tokens from {len(sentences)} sentences')
+
+
+if __name__ == '__main__':
+    main()
