@@ -30,6 +30,7 @@ workers = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(**workers, dataset=dict(pipeline=[
     dict(type='LoadClipFeatures'), dict(type='NoiseTransform'),
     dict(type='PoolClipFeatures', num_segments={NUM_SEGMENTS}), dict(type='PackGroundingInputs')]))
+val_dataloader = dict(**workers)
 """
 EPOCHS = 4
 pytestmark = pytest.mark.skipif(not hasattr(__import__('os'), 'fork'), reason='needs fork')

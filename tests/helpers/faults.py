@@ -26,6 +26,7 @@ class FaultHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self):
+        self.drawn = 0
         self.fault = ast.literal_eval(os.environ.get('MMN_FAULT', '{}'))
 
     def before_train(self, runner):
@@ -57,7 +58,9 @@ class FaultHook(Hook):
             os.killpg(os.getpgid(0), signal.SIGTERM)
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
-        torch.rand(3), np.random.rand(), random.random()  # a validation that draws random numbers
+        # draws random numbers, and not the same many in a new process
+        self.drawn += 1
+        torch.rand(self.drawn), np.random.rand(self.drawn), random.random()
         if self._now(runner, 'kill_val'):
             os.kill(os.getpid(), signal.SIGKILL)
         if self._now(runner, 'term_val'):
