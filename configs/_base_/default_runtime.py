@@ -6,12 +6,15 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, save_best='grounding/R1@0.5',
-                    rule='greater', max_keep_ckpts=3),
+    # iter_interval=N adds a checkpoint every N iterations, for epochs of hours
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, iter_interval=0,
+                    save_best='grounding/R1@0.5', rule='greater', max_keep_ckpts=3),
+    run_state=dict(type='RunStateHook'),  # what an exact resume needs
+    preemption=dict(type='PreemptionHook'),  # SIGTERM: save and stop
     sampler_seed=dict(type='DistSamplerSeedHook'),
     check_features=dict(type='CheckFeaturesHook'),
     check_settings=dict(type='CheckSettingsHook'),
-    check_loss=dict(type='CheckLossHook'),
+    check_loss=dict(type='CheckLossHook'),  # action='skip' leaves a bad batch out
     tokenizer=dict(type='TokenizerHook'),
     architecture=dict(type='ArchitectureHook'),
     broadcast_buffers=dict(type='BroadcastBuffersHook'))

@@ -25,6 +25,7 @@ class FeatureStore(ABC):
     def __init__(self, path: str | Path, feature_key: str | None = None):
         self.path = Path(path)
         self.feature_key = feature_key
+        self.version: tuple[int, ...] | None = None  # of stores that notice a replaced file
         if not self.path.exists():
             raise FileNotFoundError(
                 f'features {self.path} do not exist; correct data_root or data_prefix.features in '

@@ -20,16 +20,25 @@ class HDF5FeatureStore(FeatureStore):
     process that opened it: a forked worker opens its own, and a pickled store carries none. A read
     that fails is tried once more with a fresh handle, since network disks have such moments.
 
+    A file that is replaced or written to while it is in use is an error, for a run would otherwise
+    train on two versions of its features. It is compared (size, time, place on the disk) at
+    every read with what it was when the store was made, or with ``version``.
+
     Args:
         path (str | Path): ``.hdf5`` or ``.h5`` file.
         feature_key (str, optional): Name of the array within a video's group. Defaults to None.
 
     Raises:
         FileNotFoundError: If the file does not exist.
+
+    Attributes:
+        version (tuple[int, ...]): What the file has to stay; a dataset gives its own to the
+            stores of its workers.
     """
 
     def __init__(self, path, feature_key: str | None = None):
         super().__init__(path, feature_key)
+        self.version = self._version()
         self._handle: h5py.File | None = None
         self._owner: int | None = None
 
@@ -49,6 +58,22 @@ class HDF5FeatureStore(FeatureStore):
 
     def _read_array(self, video_id: str) -> np.ndarray:
         return self._retry(f'video {video_id!r}', lambda: self._dataset(video_id)[()])
+
+    def _version(self) -> tuple[int, ...]:
+        status = os.stat(self.path)
+        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+    def _check_version(self) -> None:
+        """Refuse a file that is not what it was; a moment's failure to look is left to the read."""
+        try:
+            changed = self._version() != tuple(self.version)
+        except OSError:
+            return
+        if changed:
+            raise FeatureError(
+                f'{self.path} was replaced or changed while it was in use: what was read before '
+                'came from another version. Let the writing finish, and resume from a checkpoint '
+                'that was saved before it, or train anew', 'features changed while in use')
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._owner != os.getpid():
@@ -77,10 +102,12 @@ class HDF5FeatureStore(FeatureStore):
 
     def _retry(self, what: str, read: Callable[[], Any]) -> Any:
         """Read, and on a failure of file or disk once more with a fresh handle."""
+        self._check_version()
         try:
             return read()
         except (OSError, RuntimeError, KeyError):
             self._handle = None  # not closed: closing a broken handle can raise as well
+        self._check_version()
         try:
             return read()
         except (OSError, RuntimeError, KeyError) as error:

@@ -61,6 +61,7 @@ class TemporalGroundingDataset(BaseDataset):
                  **kwargs):
         self.feature_key = feature_key
         self.feature_sizes: list[int] = []
+        self.feature_versions: list[tuple[int, ...] | None] = []
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -118,11 +119,11 @@ class TemporalGroundingDataset(BaseDataset):
         info = super().get_data_info(idx)
         if self.feature_files:
             info.update(feature_files=self.feature_files, feature_keys=self.feature_keys,
-                        feature_sizes=self.feature_sizes)
+                        feature_sizes=self.feature_sizes, feature_versions=self.feature_versions)
         return info
 
     def _check_features(self, video_ids: list[str]) -> None:
-        sizes = []
+        sizes, versions = [], []
         for path, key in zip(self.feature_files, self.feature_keys, strict=True):
             store = open_feature_store(path, key)
             try:
@@ -132,7 +133,8 @@ class TemporalGroundingDataset(BaseDataset):
             finally:
                 store.close()  # nothing stays open that a forked worker would inherit
             sizes.append(int(shape[1]))
-        self.feature_sizes = sizes
+            versions.append(store.version)
+        self.feature_sizes, self.feature_versions = sizes, versions
 
     def _check_present(self, video_ids: list[str], available: set[str], path: str) -> None:
         missing = [video_id for video_id in video_ids if video_id not in available]

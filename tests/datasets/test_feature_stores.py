@@ -12,6 +12,7 @@ from mmn_plugin.datasets import (
     FeatureError,
     FolderFeatureStore,
     HDF5FeatureStore,
+    TemporalGroundingDataset,
     open_feature_store,
 )
 
@@ -230,3 +231,36 @@ def test_spawned_workers_open_their_own_handle(corpus):
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
         features = pool.submit(store.read, 'kitchen.avi').result(timeout=120)
     np.testing.assert_array_equal(features, expected)
+
+
+@pytest.mark.parametrize('how', ['replaced', 'extended', 'rewritten'])
+def test_a_file_that_changes_while_in_use_is_noticed(corpus, how):
+    path = corpus / 'features.hdf5'
+    store = HDF5FeatureStore(path)
+    store.read('garden')
+    worker = pickle.loads(pickle.dumps(store))  # opens the file only after the change
+    other = path.with_suffix('.new')
+    other.write_bytes(path.read_bytes())
+    if how == 'replaced':
+        os.replace(other, path)
+    elif how == 'extended':
+        store.close()
+        with h5py.File(path, 'a') as file:
+            file['late'] = np.ones((2, 5))
+    else:
+        path.write_bytes(other.read_bytes())
+        os.utime(path, ns=(0, 1))
+    for reader in (store, worker):
+        with pytest.raises(FeatureError, match=r'features\.hdf5 was replaced or changed') as caught:
+            reader.read('kitchen.avi')
+        assert 'changed' in caught.value.kind
+
+
+def test_workers_compare_with_the_file_of_the_dataset(corpus):
+    dataset = TemporalGroundingDataset(
+        ann_file=str(corpus / 'train.json'),
+        data_prefix=dict(features=str(corpus / 'features.hdf5')),
+        pipeline=[dict(type='LoadClipFeatures')], test_mode=True)
+    os.utime(corpus / 'features.hdf5', ns=(0, 1))  # between the dataset and its first worker
+    with pytest.raises(FeatureError, match=r'features\.hdf5 was replaced or changed'):
+        dataset[0]

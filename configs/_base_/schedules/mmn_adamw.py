@@ -5,6 +5,6 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5),
     paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))))
 
-train_cfg = dict(type='EpochBasedTrainLoop', val_interval=1)
+train_cfg = dict(type='ResumableTrainLoop', val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

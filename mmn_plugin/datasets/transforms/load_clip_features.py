@@ -34,14 +34,18 @@ class LoadClipFeatures(BaseTransform):
         files = results['feature_files']
         keys = results.get('feature_keys') or [None] * len(files)
         sizes = results.get('feature_sizes') or [None] * len(files)
+        versions = results.get('feature_versions') or [None] * len(files)
         streams = [self._read(results['video_id'], *source)
-                   for source in zip(files, keys, sizes, strict=True)]
+                   for source in zip(files, keys, sizes, versions, strict=True)]
         results['features'] = streams[0] if len(streams) == 1 else streams
         return results
 
-    def _read(self, video_id: str, path: str, key: str | None, size: int | None):
+    def _read(self, video_id: str, path: str, key: str | None, size: int | None,
+              version: tuple[int, ...] | None):
         if (path, key) not in self._stores:
             self._stores[path, key] = open_feature_store(path, key)
+            if version is not None:  # that of the dataset, which all its readers share
+                self._stores[path, key].version = version
         features = self._stores[path, key].read(video_id)  # (T, D)
         if size is not None and features.shape[1] != size:
             raise FeatureError(

@@ -6,9 +6,13 @@ from .check_loss_hook import CheckLossHook
 from .check_settings_hook import CheckSettingsHook
 from .cross_video_negative_hook import CrossVideoNegativeHook
 from .freeze_language_model_hook import FreezeLanguageModelHook
+from .preemption_hook import PreemptionHook
+from .run_state_hook import RunStateHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 from .tokenizer_hook import TokenizerHook
 
 __all__ = [
     'ArchitectureHook', 'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook',
-    'CheckSettingsHook', 'CrossVideoNegativeHook', 'FreezeLanguageModelHook', 'TokenizerHook',
+    'CheckSettingsHook', 'CrossVideoNegativeHook', 'FreezeLanguageModelHook', 'PreemptionHook',
+    'RunStateHook', 'SafeCheckpointHook', 'TokenizerHook',
 ]

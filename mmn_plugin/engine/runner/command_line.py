@@ -1,6 +1,7 @@
 """Steps that every command-line tool takes: find the config, check paths, report errors."""
 
 import atexit
+import errno
 import linecache
 import os
 import re
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 import mmn_plugin
+from mmn_plugin.engine.agreement import let_others_end_first
 from mmn_plugin.paths import config_root, find_config, tool_root
 
 from .config_mistakes import explain_config_mistake
@@ -24,6 +26,12 @@ _SPEAKING = (
     Path(mmn_plugin.__file__).parent,
     tool_root(),
     *(_MMENGINE / name for name in ('config', 'registry', 'fileio', 'utils')),
+)
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+# What the communication between processes says where another one has ended.
+_LOST = re.compile(
+    'Connection (closed by|reset by) peer|Broken pipe|pair closure|remote process exited|'
+    'Socket closed|Connection refused'
 )
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)')
 
@@ -164,11 +172,17 @@ def plain_errors():
     code; also inside a data loader's worker; and the mistakes in a config that
     :func:`explain_config_mistake` knows. Any other error keeps its traceback, and so do all
     where the environment variable ``MMN_TRACEBACK`` is set.
+
+    A process that fails only because another one has ended waits for some seconds, so that the
+    other's error stands first and the launcher reports that one; most often it is ended meanwhile.
     """
     try:
         yield
     except Exception as error:
         message = user_message(error)
+        if message is None and lost_contact(error):
+            let_others_end_first()
+            message = 'another process of this run has ended; its error, or the launcher, says why'
         if message is None or os.environ.get('MMN_TRACEBACK'):
             raise
         rank = os.environ.get('RANK', '0')
@@ -195,8 +209,20 @@ def user_message(error: Exception) -> str | None:
         trace = trace.tb_next
     if trace is None:
         return None
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where = error.filename or 'a file of the run (in its work folder or /dev/shm)'
+        return f'{error.strerror}: {where}'
     filename = trace.tb_frame.f_code.co_filename
     return text if _speaks(filename, trace.tb_lineno) else None
+
+
+def lost_contact(error: Exception) -> bool:
+    """Whether a collective operation failed because another process is gone."""
+    return (
+        torch.distributed.is_initialized()
+        and isinstance(error, RuntimeError)
+        and _LOST.search(str(error)) is not None
+    )
 
 
 def _worker_message(text: str) -> str | None:

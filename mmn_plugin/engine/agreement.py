@@ -1,0 +1,32 @@
+"""Decisions that all ranks take together."""
+import signal
+import threading
+import time
+
+import torch
+from mmengine.dist import all_reduce, get_comm_device, get_world_size
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on at least one rank; all ranks must call it, and get one answer.
+
+    One element is reduced, which takes about 0.1 ms over gloo.
+    """
+    if get_world_size() == 1:
+        return flag
+    value = torch.tensor([int(flag)], dtype=torch.int32, device=get_comm_device())
+    all_reduce(value, op='max')
+    return bool(value.item())
+
+
+def let_others_end_first(seconds: float = 5.) -> None:
+    """Wait before ending on account of another rank's failure.
+
+    A launcher reports the process that ended first as the cause, and ends the others by SIGTERM,
+    which is what usually cuts this short.
+    """
+    if get_world_size() == 1:
+        return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(seconds)

@@ -1,0 +1,4 @@
+"""Loops."""
+from .resumable_train_loop import ResumableTrainLoop
+
+__all__ = ['ResumableTrainLoop']

@@ -1,0 +1,109 @@
+"""A loss that is no number stops training, or its batch is left out."""
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from mmn_plugin.engine.hooks import CheckLossHook
+
+NAN, INF = float('nan'), float('inf')
+
+
+class Model(BaseModel):
+    """BatchNorm in front, as in the neck: its statistics see the batch before the loss does."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm1d(2), nn.Linear(2, 1)
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return dict(loss_a=self.layer(self.norm(inputs)).square().mean(), loss_b=inputs.sum() * 0)
+
+
+class Run:
+    """A runner of just what the hook looks at."""
+
+    def __init__(self, counts=1, **hook):
+        torch.manual_seed(0)
+        self.epoch, self.model = 2, Model()
+        self.optim_wrapper = OptimWrapper(
+            torch.optim.AdamW(self.model.parameters(), lr=0.1), accumulative_counts=counts)
+        self.hook, self.said = CheckLossHook(**hook), []
+        self.logger = logging.Logger('run')
+        self.logger.addHandler(SimpleNamespace(
+            level=0, handle=lambda record: self.said.append(record.getMessage())))
+        self.hook.before_train(self)
+
+    def step(self, index, value=1.):
+        samples = [SimpleNamespace(video_id=f'v{index}'), SimpleNamespace(video_id='w')]
+        batch = dict(inputs=torch.tensor([[1., 2.], [3., index + value]]), data_samples=samples)
+        self.hook.before_train_iter(self, index, batch)
+        outputs = self.model.train_step(batch, self.optim_wrapper)
+        self.hook.after_train_iter(self, index, batch, outputs)
+        return outputs
+
+    def state(self):
+        return [v.clone() for v in self.model.state_dict().values()]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize('value', [NAN, INF, -INF])
+def test_it_stops_before_the_weights_are_spoilt(value):
+    run = Run()
+    run.step(0)
+    weights = [p.detach().clone() for p in run.model.parameters()]
+    place = r'loss=nan, .* at epoch 3, iteration 8, in the batch of videos v7, w\.'
+    with pytest.raises(FloatingPointError, match=place):
+        run.step(7, value)
+    assert same(weights, [p.detach() for p in run.model.parameters()])
+
+
+def test_a_skipped_batch_leaves_no_trace():
+    with_bad, without = Run(action='skip'), Run()
+    for index in (0, 1, 2):
+        if index == 1:
+            before = with_bad.state()
+            assert with_bad.step(index, NAN) == {}
+            assert same(before, with_bad.state())
+        else:
+            with_bad.step(index)
+            without.step(index)
+    assert same(with_bad.state(), without.state())
+    assert with_bad.optim_wrapper.inner_count == 3
+    assert with_bad.hook.skips == 1
+    assert 'iteration skipped (1 of at most 100): rank 0: ' in with_bad.said[0]
+    assert 'videos v1, w' in with_bad.said[0]
+
+
+def test_a_skipped_batch_drops_its_window_of_accumulation():
+    run = Run(counts=2, action='skip')
+    before = run.state()
+    run.step(0)
+    run.step(1, NAN)  # the window's second batch: neither is stepped
+    assert same(before[:2], run.state()[:2])
+    assert all(p.grad is None for p in run.model.parameters())
+    run.step(2)
+    run.step(3)
+    assert not same(before[:2], run.state()[:2])
+
+
+def test_too_many_skips_stop_also_after_a_resume():
+    run = Run(action='skip', max_skips=2)
+    run.step(0, NAN)
+    resumed = Run(action='skip', max_skips=2)
+    resumed.hook.load_rank_state(run.hook.rank_state())
+    resumed.step(1, NAN)
+    with pytest.raises(FloatingPointError, match=r'the 2 iterations that max_skips allows .*v2, w'):
+        resumed.step(2, NAN)
+
+
+def test_an_unknown_action_is_refused():
+    with pytest.raises(ValueError, match="'stop' or 'skip', not 'ignore'"):
+        CheckLossHook(action='ignore')

@@ -1,0 +1,261 @@
+"""Runs that are killed, stopped and fed bad losses, in two real processes over gloo.
+
+A run of four epochs that nothing happens to is the measure. Another one goes through everything
+that a long run meets, and has to end with the same weights, bit for bit.
+"""
+import random
+import re
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, write_config, write_corpus
+from helpers.zygote import Zygote
+
+# Ten videos, two ranks of two: three iterations an epoch, the last one short. Dropout is on, the
+# pipeline draws random numbers in two persistent workers, validation draws some every epoch, and
+# no seed is configured.
+SURVIVAL = f"""
+custom_imports = dict(imports=['mmn_plugin', 'helpers.faults'])
+custom_hooks = [dict(type='FaultHook')]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
+                   dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False)]
+default_hooks = dict(
+    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2),
+    checkpoint=dict(max_keep_ckpts=-1))
+randomness = dict(_delete_=True, seed=None)
+workers = dict(num_workers=2, persistent_workers=True)
+train_dataloader = dict(**workers, dataset=dict(pipeline=[
+    dict(type='LoadClipFeatures'), dict(type='NoiseTransform'),
+    dict(type='PoolClipFeatures', num_segments={NUM_SEGMENTS}), dict(type='PackGroundingInputs')]))
+val_dataloader = dict(**workers)
+"""
+EPOCHS = 4
+pytestmark = pytest.mark.skipif(not hasattr(__import__('os'), 'fork'), reason='needs fork')
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    """A folder with corpus and config, and what starts runs in it."""
+    folder = tmp_path_factory.mktemp('survival')
+    corpus = write_corpus(folder / 'corpus', train=10)
+    base = write_config(folder / 'tiny.py', corpus, epochs=EPOCHS)
+    config = folder / 'survival.py'
+    config.write_text(f"_base_ = '{base.name}'\n{SURVIVAL}")
+    assert FEATURE_SIZE > 1  # else normalising the rows would undo the noise
+    with Zygote() as zygote:
+        yield SimpleNamespace(folder=folder, config=config, run=run_in(zygote, folder, config))
+
+
+def run_in(zygote, folder, config):
+    count = iter(range(1000))
+
+    def run(name, *arguments, entropy=1, fault=None, options=(), **more):
+        output = folder / f'{name}_{next(count)}.txt'
+        if options:
+            arguments = (*arguments, '--cfg-options', *options)
+        return zygote.run(config, '--work-dir', folder / name, *arguments, output=output,
+                          MMN_ENTROPY=str(entropy), MMN_FAULT=repr(fault or {}), **more)
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def unbroken(lab):
+    """Work folder of the run that nothing happens to."""
+    codes, output = lab.run('unbroken')
+    assert codes == [0, 0], output
+    return lab.folder / 'unbroken'
+
+
+@pytest.fixture(scope='module')
+def tried(lab, unbroken):
+    """Work folder of the run that everything happens to, and every leg's codes and output."""
+    killed_at = random.SystemRandom().choice([3, 4, 5])
+    faults = dict(
+        kill=dict(kill=(killed_at, 1)),  # SIGKILL of one rank in epoch 2
+        kill_val=dict(kill_val=(6,)),  # of both, between a checkpoint and its validation
+        write=dict(write='epoch_3.pth.part'),  # while a checkpoint is written
+        term=dict(group=(7, 1)),  # SIGTERM to one rank and its workers, inside an epoch
+        term_val=dict(term_val=(9, 0)),  # SIGTERM inside a validation
+        end={})
+    legs = {}
+    for entropy, (name, fault) in enumerate(faults.items(), start=1):
+        codes, output = lab.run('tried', *(['--resume'] if legs else []), entropy=entropy,
+                                fault=fault)
+        files = sorted(path.name for path in (lab.folder / 'tried').glob('*.pth*'))
+        legs[name] = SimpleNamespace(codes=codes, output=output, files=files)
+        print(f'{name} {fault}: {codes}')
+    return SimpleNamespace(folder=lab.folder / 'tried', legs=legs)
+
+
+def load(path):
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def assert_same(first, second):
+    """Bit for bit, in every tensor and number."""
+    if torch.is_tensor(first):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name in first:
+            assert_same(first[name], second[name])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    else:
+        assert first == second
+
+
+def videos(folder, rank):
+    """Line of every iteration that counts, the last of those that were done twice."""
+    lines = (folder / f'videos_{rank}.txt').read_text().splitlines()
+    return dict(line.split(': ', 1) for line in lines)
+
+
+def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, tried):
+    assert tried.legs['end'].codes == [0, 0], tried.legs['end'].output
+    first, second = (load(folder / 'epoch_4.pth') for folder in (unbroken, tried.folder))
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(first[part], second[part])
+    assert first['meta']['seed'] == second['meta']['seed']
+    assert_same(first['run_state']['ranks'][0]['random'], second['run_state']['ranks'][0]['random'])
+    assert_same(first['run_state']['ranks'][1], second['run_state']['ranks'][1])
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_no_sample_is_repeated_or_left_out_and_each_gets_the_same_noise(unbroken, tried, rank):
+    assert videos(tried.folder, rank) == videos(unbroken, rank)
+    assert len(videos(unbroken, rank)) == 3 * EPOCHS
+
+
+def test_the_measure_itself_depends_on_dropout_and_noise(unbroken):
+    sums = [line.split()[-1] for line in videos(unbroken, 0).values()]
+    assert len(set(sums)) == len(sums)
+    states = [load(unbroken / f'epoch_{epoch}.pth')['run_state']['ranks'][0]['random']
+              for epoch in (3, 4)]
+    assert not torch.equal(states[0]['torch'], states[1]['torch'])
+
+
+def test_a_killed_rank_ends_the_others(tried):
+    assert tried.legs['kill'].codes[1] == -9
+    assert tried.legs['kill'].codes[0] in (1, -15)
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for_and_counts(unbroken, tried):
+    killed, resumed = tried.legs['kill_val'], tried.legs['write']
+    assert -9 in killed.codes
+    assert 'epoch_2.pth' in killed.files
+    assert 'Epoch(val) [2]' not in killed.output
+    assert resumed.output.index('Epoch(val) [2]') < resumed.output.index('Epoch(train) [3]')
+    best = [sorted(path.name for path in folder.glob('best_*'))
+            for folder in (unbroken, tried.folder)]
+    assert best[0] == best[1]
+    hubs = [load(folder / 'epoch_4.pth')['message_hub']['runtime_info']
+            for folder in (unbroken, tried.folder)]
+    assert hubs[0]['best_score'] == hubs[1]['best_score']
+    assert_same(*(load(folder / best[0][0])['state_dict'] for folder in (unbroken, tried.folder)))
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_earlier_one(tried):
+    killed, resumed = tried.legs['write'], tried.legs['term']
+    assert killed.codes[0] == -9
+    assert {'epoch_2.pth', 'epoch_3.pth.part'} <= set(killed.files)
+    assert 'epoch_3.pth' not in killed.files
+    assert 'checkpoint' in resumed.output
+    assert 'tried/epoch_2.pth' in resumed.output
+    assert 'epoch_3.pth.part' not in resumed.files
+
+
+def test_sigterm_inside_an_epoch_saves_and_ends_all_ranks_at_one_iteration(tried):
+    stopped, resumed = tried.legs['term'], tried.legs['term_val']
+    assert stopped.codes == [143, 143], stopped.output
+    assert 'iter_8.pth' in stopped.files
+    assert 'Traceback' not in stopped.output
+    assert 'tried/iter_8.pth' in resumed.output
+    assert 'iter_8.pth' not in resumed.files  # the epoch's checkpoint has replaced it
+
+
+def test_sigterm_inside_a_validation_loses_nothing(tried):
+    stopped = tried.legs['term_val']
+    assert stopped.codes == [143, 143], stopped.output
+    assert 'epoch_3.pth' in stopped.files
+    assert 'Epoch(val) [3]' not in stopped.output
+    assert 'Epoch(val) [3]' in tried.legs['end'].output
+
+
+@pytest.fixture(scope='module')
+def accumulated(lab):
+    """Folders of an unbroken and a stopped run, with bf16 and windows of two iterations."""
+    options = ('optim_wrapper.accumulative_counts=2', 'default_hooks.checkpoint.iter_interval=2',
+               'train_cfg.max_epochs=3')
+    codes = [lab.run('amp', '--amp', options=options)]
+    stop = dict(term=(4, 0))
+    codes += [lab.run('amp_stopped', '--amp', options=options, fault=stop)]
+    shutil.copytree(lab.folder / 'amp_stopped', lab.folder / 'amp_killed')
+    codes += [lab.run('amp_stopped', '--amp', '--resume', options=options, entropy=2)]
+    return lab.folder, codes
+
+
+def test_accumulation_and_bf16_resume_inside_a_window(accumulated):
+    folder, codes = accumulated
+    assert [code for code, _ in codes] == [[0, 0], [143, 143], [0, 0]], codes[1][1][-3000:]
+    assert (folder / 'amp_killed/iter_5.pth').is_file()
+    inside = load(folder / 'amp_killed/iter_5.pth')['run_state']['ranks']
+    first, second = (rank['gradients'] for rank in inside)
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
+    assert 'autocast' in codes[0][1] or 'CPUAmpOptimWrapper' in codes[0][1]
+    first, second = (load(folder / name / 'epoch_3.pth') for name in ('amp', 'amp_stopped'))
+    for part in ('state_dict', 'optimizer'):
+        assert_same(first[part], second[part])
+
+
+def test_every_so_many_iterations_a_checkpoint_replaces_the_one_before(accumulated):
+    folder, codes = accumulated
+    saved = re.findall(r'Saving checkpoint at (\d+) iterations', codes[0][1])
+    assert saved == ['2', '4', '8']  # 6 is the end of an epoch, which has its own
+    assert not list((folder / 'amp').glob('iter_*'))
+
+
+def test_one_ranks_bad_loss_is_skipped_by_all(lab):
+    options = ("default_hooks.check_loss.action='skip'", 'train_cfg.max_epochs=1')
+    codes, output = lab.run('skip', options=options, fault=dict(nan=(0, 1)))
+    assert codes == [0, 0], output[-3000:]
+    place = r'1 of at most 100.*rank 1: loss=nan, loss_iou=nan at epoch 1, iteration 1.*train_\d, '
+    assert re.search(place, output)
+    checkpoint = load(lab.folder / 'skip/epoch_1.pth')
+    assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
+    steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
+    assert steps == {2}
+    ranks = checkpoint['run_state']['ranks']
+    assert [rank['parts']['hook.CheckLossHook']['skips'] for rank in ranks] == [1, 1]
+
+
+def test_one_ranks_bad_loss_stops_all_with_its_message(lab):
+    codes, output = lab.run('stop', fault=dict(nan=(4, 1)))
+    assert codes[1] == 1
+    assert codes[0] in (1, -15)
+    line = re.search(r'^Error on rank 1: loss=nan.*$', output, re.MULTILINE)
+    assert line, output[-3000:]
+    assert 'epoch 2, iteration 2, in the batch of videos train_' in line[0]
+    assert 'Traceback' not in output
+
+
+def test_a_checkpoint_from_inside_an_epoch_needs_as_many_ranks(lab, accumulated):
+    assert (lab.folder / 'amp_killed/iter_5.pth').is_file()
+    codes, output = lab.run('amp_killed', '--resume', ranks=1)
+    assert codes == [1]
+    assert 'saved by 2 processes, and this run has 1' in output
+
+
+def test_a_whole_epochs_checkpoint_goes_on_with_another_number_of_ranks(lab, unbroken):
+    codes, output = lab.run('one_rank', '--resume', unbroken / 'epoch_3.pth', ranks=1)
+    assert codes == [0], output[-3000:]
+    assert 'saved by 2 processes, and this run has 1' in output
+    seeds = [load(path / 'epoch_4.pth')['meta']['seed']
+             for path in (unbroken, lab.folder / 'one_rank')]
+    assert seeds[0] == seeds[1]
