@@ -35,6 +35,8 @@ with h5py.File(folder / 'features.h5', 'w') as features:
             videos[name] = dict(duration=24.0, timestamps=[[1.5, 6.0], [9.0, 15.0]],
                                 sentences=['a red square moves left', 'a square moves up'])
         (folder / 'annotations' / f'{split}.json').write_text(json.dumps(videos))
+subsets = folder / 'annotations' / 'test_subsets.json'
+subsets.write_text(json.dumps(dict(unseen=dict(test_0=[0]))))
 """
 
 # What a downstream project changes; each value replaces the one that it inherits.
