@@ -48,7 +48,7 @@ splits = {split: dict(num_workers=0, persistent_workers=False,
 sizes = dict(
     data_preprocessor=dict(tokenizer=dict(name_or_path=None, vocab='data/shapes/vocab.txt')),
     grid=dict(num_clips=16, pooling_counts=[15]),
-    backbone=dict(in_channels=174, out_channels=8),
+    backbone=dict(in_channels=174, out_channels=8, kernel_size=16, stride=16),
     neck=dict(channels=8, embed_channels=8, num_layers=1),
     text_encoder=dict(embed_channels=8, name_or_path=None, config=dict(
         model_type='distilbert', vocab_size=16, dim=8, n_heads=2, n_layers=1, hidden_dim=8)))
