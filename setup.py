@@ -63,6 +63,8 @@ setup(
     packages=find_packages(include=['mmn_plugin', 'mmn_plugin.*']),
     cmdclass={'build_py': BuildWithConfigsAndTools},
     install_requires=runtime_requirements(),
-    extras_require={name: read_requirements(name) for name in ('mim', 'tensorboard', 'wandb', 'dev')},
+    extras_require={
+        name: read_requirements(name) for name in ('mim', 'tensorboard', 'wandb', 'dev')
+    },
     zip_safe=False,
 )

@@ -1,14 +1,21 @@
 """What the README says is so."""
+import ast
 import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
+import mmengine
 import pytest
+import torch
 from helpers.run_tool import ROOT
+
+from mmn_plugin.engine.hooks import CheckLossHook
 
 README = (ROOT / 'README.md').read_text()
 RESULTS = sorted((ROOT / 'docs' / 'results').glob('*.json'))
@@ -34,6 +41,17 @@ def test_every_result_is_shown_and_says_how_it_was_measured(reproduce):
         assert {'cpu', 'cores', 'torch'} <= result['machine'].keys()
 
 
+def test_shapes_is_learnt_and_not_easy():
+    measured = {path.stem: json.loads(path.read_text())['per_seed'] for path in RESULTS
+                if path.stem in ('shapes', 'shapes_words')}
+    for seed in measured['shapes']:
+        assert seed['R1@0.5'] >= 70
+        assert seed['R1@0.7'] >= 50
+        assert seed['chance/R1@0.5'] <= 15
+    for kept, seeds in measured['shapes_words'].items():
+        assert all(seed['R1@0.5'] < (45 if kept == 'blank' else 60) for seed in seeds)
+
+
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):
     for path in RESULTS:
         (tmp_path / path.name).write_text(path.read_text())
@@ -47,6 +65,68 @@ def test_every_file_it_names_exists():
     named = set(re.findall(r'\b(?:tools|configs|tests|docs|mmn_plugin)/[\w./-]+\.\w+', README))
     assert len(named) > 15
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def table_of_messages() -> list[str]:
+    """Code spans in the first column of the table of messages."""
+    section = README.split('## When something goes wrong')[1].split('\n## ')[0]
+    rows = [line.split('|')[1] for line in section.splitlines() if line.startswith('| ')][2:]
+    return [span for row in rows for span in re.findall(r'`([^`]+)`', row)]
+
+
+def messages_of(path: Path) -> list[str]:
+    """String literals of a file, parts that follow one another joined, with … for what is put in.
+
+    Docstrings are left out.
+    """
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [text_of(node) for node in ast.walk(tree)
+            if isinstance(node, ast.JoinedStr | ast.Constant | ast.BinOp) and id(node) not in alone]
+
+
+def text_of(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return ''.join(map(text_of, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return text_of(node.left) + text_of(node.right)
+    return '…'
+
+
+@cache
+def known_messages() -> str:
+    """Everything that a message in the table can come from."""
+    ours = [path for folder in ('mmn_plugin', 'tools') for path in (ROOT / folder).rglob('*.py')]
+    texts = [text for path in ours for text in messages_of(path)]
+    config_utils = Path(mmengine.__file__).parent / 'config' / 'utils.py'
+    texts += [text.replace('…', 'mmn_plugin') for text in messages_of(config_utils)]
+    # Python's
+    texts += [f'No module named {name!r}' for name in
+              ('mmaction.models.localizers.drn', 'pkg_resources', 'mmcv')]
+    # put together from parts when it is printed
+    batch = dict(data_samples=[SimpleNamespace(video_id='a')])
+    losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
+    with pytest.raises(FloatingPointError) as error:
+        CheckLossHook().after_train_iter(SimpleNamespace(epoch=0), 0, batch, losses)
+    return '\n'.join([*texts, str(error.value)])
+
+
+def is_printed(message: str) -> bool:
+    parts = map(re.escape, message.split('…'))
+    return re.search('.*'.join(parts), known_messages()) is not None
+
+
+def test_every_message_of_the_table_is_one_that_is_printed():
+    table = table_of_messages()
+    assert len(table) > 12
+    assert not [message for message in table if not is_printed(message)]
+
+
+def test_a_message_that_nobody_prints_is_noticed():
+    assert not is_printed('… videos … are not in this file')
+    assert not is_printed('loss=nan at epoch …, in the batch of videos')
 
 
 def test_the_custom_data_example_runs_as_it_stands(tmp_path):

@@ -132,6 +132,19 @@ def write_outputs(args, inferencer, encoded, sample, chosen):
     return paths
 
 
+def require_folder(path):
+    """Make the folder for the files, before anything costs time.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--out {path} is not a folder and cannot be made: '
+                         f'{error.strerror}') from None
+
+
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
@@ -139,6 +152,8 @@ def main(argv=None):
         if args.top_n < 1:
             raise ValueError(f'--top-n {args.top_n}: it must be at least 1')
         chosen = choose_sentences(args)
+        if args.out:
+            require_folder(args.out)
         inferencer = GroundingInferencer(
             load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.top_n)
         encoded = inferencer.encode(args.video)

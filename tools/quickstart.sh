@@ -8,12 +8,15 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 videos=1500 epochs= out=$root
+usage() { sed -n 2,7p "$0"; }
 while [ $# -gt 0 ]; do
     case "$1" in
+        --help | -h) usage; exit 0 ;;
+        --*) [ $# -gt 1 ] || { echo "$1 needs a value" >&2; usage >&2; exit 2; } ;;&
         --videos) videos=$2 ;;
         --epochs) epochs=$2 ;;
         --out) out=$2 ;;
-        *) sed -n 2,7p "$0" >&2; exit 2 ;;
+        *) echo "unknown option $1" >&2; usage >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -23,11 +26,12 @@ mkdir -p "$out"
 cd "$out"
 
 config=$root/configs/mmn_shapes.py corpus=data/shapes work=work_dirs/mmn_shapes
-read -r processes default_epochs < <("$PYTHON" -c "
+settings=$("$PYTHON" -W ignore -c "
 import torch
 from mmengine.config import Config
 config = Config.fromfile('$config', import_custom_modules=False)
-print(min(torch.cuda.device_count(), 2) or 2, config.train_cfg.max_epochs)" 2> /dev/null)
+print(min(torch.cuda.device_count(), 2) or 2, config.train_cfg.max_epochs)")
+read -r processes default_epochs <<< "$settings"
 epochs=${epochs:-$default_epochs}
 began=$SECONDS
 
@@ -53,14 +57,14 @@ fi
 best=$(ls -t "$work"/best_*.pth | head -n 1)
 predictions=$work/predictions.json
 say "4/6 testing $best"
-if [ "$predictions" -nt "$best" ]; then
+if [ "$work/results.json" -nt "$best" ]; then
     echo "tested already"
 else
     rm -rf "$work/test"
     bash "$root/tools/dist_test.sh" "$config" "$best" "$processes" --work-dir "$work/test" \
         --dump "$predictions" > "$work/test.log" || { tail -n 20 "$work/test.log"; exit 1; }
+    cp "$work"/test/*/*.json "$work/results.json"  # last: it says that the test is complete
 fi
-cp "$work"/test/*/*.json "$work/results.json"
 
 say '5/6 results on the test split, in percent'
 echo 'unseen: sentences whose colour, shape and action training never showed together'

@@ -26,6 +26,7 @@ setup_venv() {
     fi
     # the stamp names everything an installation depends on
     wanted=$(cat "$requirements" "$root/setup.py" "$root/requirements/runtime.txt" | cksum)" $root"
+    case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
     stamp=$folder/.mmn_plugin_stamp
     PYTHON=$folder/bin/python
     export PYTHON
@@ -35,6 +36,10 @@ setup_venv() {
     fi
     echo "installing into $folder (once; some minutes) ..."
     if [ ! -x "$PYTHON" ] || ! "$PYTHON" -m pip --version > /dev/null 2>&1; then
+        if [ ! -f "$folder/pyvenv.cfg" ] && [ -n "$(ls -A "$folder" 2> /dev/null)" ]; then
+            echo "Error: $folder is not empty and no virtual environment; name another in MMN_VENV" >&2
+            return 1
+        fi
         if ! "$base" -m venv --clear "$folder"; then
             echo "Error: $base cannot make a virtual environment. On Debian or Ubuntu:" >&2
             echo "       sudo apt-get install python3-venv" >&2

@@ -10,12 +10,17 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from mmaction.registry import RUNNERS
-from mmn_plugin.engine.runner import apply_amp, load_config, plain_errors, require_checkpoint
+from mmn_plugin.engine.runner import (
+    apply_amp,
+    end_distributed,
+    load_config,
+    plain_errors,
+    require_checkpoint,
+)
 
 
 def parse_args():
@@ -99,8 +104,7 @@ def main():
         cfg = merge_args(load_config(args.config, args.cfg_options), args)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.train()
-    if torch.distributed.is_initialized():  # left to the interpreter's end, its threads may abort it
-        torch.distributed.destroy_process_group()
+    end_distributed(runner)
 
 
 if __name__ == '__main__':

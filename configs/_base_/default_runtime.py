@@ -13,8 +13,10 @@ default_hooks = dict(
     preemption=dict(type='PreemptionHook'),  # SIGTERM: save and stop
     sampler_seed=dict(type='DistSamplerSeedHook'),
     check_features=dict(type='CheckFeaturesHook'),
+    check_settings=dict(type='CheckSettingsHook'),
     check_loss=dict(type='CheckLossHook'),  # action='skip' leaves a bad batch out
     tokenizer=dict(type='TokenizerHook'),
+    architecture=dict(type='ArchitectureHook'),
     broadcast_buffers=dict(type='BroadcastBuffersHook'))
 
 env_cfg = dict(

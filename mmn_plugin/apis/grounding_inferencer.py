@@ -136,7 +136,9 @@ class GroundingInferencer:
                 sentences: str | Sequence[str]) -> GroundingDataSample:
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take."""
         sample, scores = self._score(encoded, sentences)
-        sample.pred_instances = self.model.head.rank(scores, encoded.duration).to('cpu')
+        sentence_video = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        self.model.head.rank(scores, sentence_video, [sample])
+        sample.pred_instances = sample.pred_instances.to('cpu')
         return sample
 
     @torch.inference_mode()

@@ -7,8 +7,13 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
-from mmn_plugin.engine.hooks import TokenizerHook
-from mmn_plugin.engine.runner import CheckpointCheckHook, require_checkpoint
+from mmn_plugin.engine.hooks import ArchitectureHook, TokenizerHook
+from mmn_plugin.engine.runner import (
+    CheckpointCheckHook,
+    require_checkpoint,
+    require_checkpoint_content,
+    require_device,
+)
 
 
 def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
@@ -26,13 +31,18 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no vocabulary in either.
-        ValueError: If the checkpoint belongs to another architecture or another vocabulary.
+        ValueError: If the checkpoint belongs to another architecture or another vocabulary, the
+            file is no checkpoint, the config has no model, or the device cannot be used.
     """
+    if 'model' not in config:
+        raise ValueError(f'{config.filename or "the config"} lacks the setting `model`')
+    require_device(device)
     path = require_checkpoint(str(checkpoint))
     loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    require_checkpoint_content(loaded, path)
     model = MODELS.build(config.model)
     runner = SimpleNamespace(model=model, _load_from=path, _resume=False)
-    for hook in (TokenizerHook(), CheckpointCheckHook(strict=True)):
+    for hook in (TokenizerHook(), CheckpointCheckHook(strict=True), ArchitectureHook()):
         hook.after_load_checkpoint(runner, loaded)
     weights = loaded.get('state_dict', loaded)
     weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}

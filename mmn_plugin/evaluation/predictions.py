@@ -11,13 +11,11 @@ import torch
 from mmn_plugin.structures.annotations import VideoAnnotation
 
 from .grounding_result import GroundingResult
+from .predictions_error import PredictionsError
 
 FORMAT = 'mmn_plugin/predictions'
 VERSION = 1
-
-
-class PredictionsError(ValueError):
-    """A file of predictions that cannot be used; the message names file, video and sentence."""
+LARGEST = torch.finfo(torch.float32).max
 
 
 def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
@@ -185,7 +183,9 @@ def _check_sentence(where: str, sentence: dict) -> None:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that float32 can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST  # an int may be too large for a float, and NaN fails
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -26,14 +26,22 @@ class MomentGrid:
         ends (Tensor): (P,) int64, last clip of each valid moment (inclusive).
 
     Raises:
-        ValueError: If the counts reach beyond the last clip.
+        ValueError: If the counts reach beyond the last clip, or are no counts.
     """
 
     def __init__(self, num_clips: int, pooling_counts: Sequence[int]):
         self.num_clips = num_clips
         self.pooling_counts = tuple(pooling_counts)
+        self._check_counts()
         self.mask = self._valid_cells()
         self.starts, self.ends = self.mask.nonzero(as_tuple=True)
+
+    def _check_counts(self) -> None:
+        used = [level for level, count in enumerate(self.pooling_counts) if count]
+        gap = [level for level in range(1, max(used, default=0)) if level not in used]
+        if any(not isinstance(count, int) or count < 0 for count in self.pooling_counts) or gap:
+            raise ValueError(f'pooling_counts={list(self.pooling_counts)}: give whole numbers, '
+                             'none below 0 and no 0 between levels (strides can only double)')
 
     def _valid_cells(self) -> Tensor:
         mask = torch.eye(self.num_clips, dtype=torch.bool)

@@ -82,6 +82,12 @@ def test_a_checkpoint_carries_its_tokenizer_to_where_the_vocabulary_file_is_abse
         sentences)
 
 
+def test_a_file_that_is_no_checkpoint_is_refused_by_name():
+    for content, message in (([1], 'bad.pth holds a list'), (dict(meta=None), "'meta' is None")):
+        with pytest.raises(ValueError, match=message):
+            TokenizerHook().after_load_checkpoint(SimpleNamespace(_load_from='bad.pth'), content)
+
+
 def test_a_checkpoint_of_another_vocabulary_is_refused():
     checkpoint = dict(meta={})
     TokenizerHook().before_save_checkpoint(

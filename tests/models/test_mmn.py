@@ -136,6 +136,18 @@ def test_a_pretrained_language_model_is_read_from_a_local_folder(tmp_path):
         assert torch.equal(value, read.bert.state_dict()[name])
 
 
+def test_a_sentence_of_the_most_tokens_fits_whatever_positions_begin_with():
+    for kind, limit in (('roberta', 18), ('bert', 20)):
+        encoder = MODELS.build(dict(type='SentenceEncoder', embed_channels=4, config=dict(
+            model_type=kind, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, vocab_size=32, max_position_embeddings=20, pad_token_id=1)))
+        assert encoder.max_tokens == limit
+        ids = torch.full((1, limit), 5)
+        encoder(SentenceBatch(ids, torch.ones_like(ids), torch.tensor([0])))
+        with pytest.raises((IndexError, RuntimeError)):
+            encoder(SentenceBatch(*[torch.full((1, limit + 1), 5)] * 2, torch.tensor([0])))
+
+
 def test_padding_does_not_change_a_sentence(model):
     model.eval()
     ids = torch.tensor([[2, 5, 6, 3]])

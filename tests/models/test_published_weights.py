@@ -5,7 +5,11 @@ import pytest
 import torch
 from helpers.run_tool import run_tool
 
-from mmn_plugin.models.published_weights import from_published, to_published
+from mmn_plugin.models.published_weights import (
+    from_published,
+    published_name,
+    to_published,
+)
 
 TOOL = 'model_converters/mmn_to_mmengine.py'
 
@@ -47,19 +51,105 @@ def test_the_tool_converts_a_file_both_ways_round(published, tmp_path):
     assert all(torch.equal(result[name], value) for name, value in published.items())
 
 
+def drop(*parts):
+    """Take away every name that holds one of the parts."""
+    def change(state):
+        for name in [name for name in state if any(part in name for part in parts)]:
+            del state[name]
+    return change
+
+
+def keep_words_alone(state):
+    words = state['text_encoder.bert.embeddings.word_embeddings.weight']
+    drop('text_encoder.bert.')(state)
+    state['text_encoder.bert.embeddings.word_embeddings.weight'] = words
+
+
+def add(name):
+    return lambda state: state.update({name: torch.zeros(1)})
+
+
+@pytest.mark.parametrize(('change', 'kind', 'named'), [
+    (drop('transformer.layer.0.ffn.lin1.bias'), 'missing',
+     ['text_encoder.bert.transformer.layer.0.ffn.lin1.bias']),
+    (keep_words_alone, 'missing', [
+        'text_encoder.bert.embeddings.LayerNorm.bias',
+        'text_encoder.bert.embeddings.position_embeddings.weight',
+        'text_encoder.bert.transformer.layer.0.attention.q_lin.weight']),
+    (add('text_encoder.bert.foo'), 'unknown', ['text_encoder.bert.foo']),
+    (add('featpool.conv.extra'), 'unknown', ['featpool.conv.extra']),
+    (add('proposal_conv.convs.0.gamma'), 'unknown', ['proposal_conv.convs.0.gamma']),
+    (drop('proposal_conv.bn.7.'), 'missing',
+     [f'proposal_conv.bn.7.{kind}' for kind in ('weight', 'bias', 'running_mean', 'running_var')]),
+    (drop('transformer.layer.0.'), 'missing',
+     ['text_encoder.bert.transformer.layer.0.sa_layer_norm.weight']),
+    (add('featpool.conv.num_batches_tracked'), 'unknown', ['featpool.conv.num_batches_tracked']),
+    (add('proposal_conv.convs.00.weight'), 'unknown', ['proposal_conv.convs.00.weight']),
+    (drop('feat2d.convs.0.'), 'missing', ['feat2d.convs.0.weight', 'feat2d.convs.0.bias']),
+])
+def test_every_name_is_checked_to_its_end(published, change, kind, named):
+    change(published)
+    with pytest.raises(KeyError) as error:
+        from_published(published)
+    message = error.value.args[0]
+    assert message.startswith(f'this is no published MMN checkpoint: {kind} ')
+    assert not [name for name in named if name not in message]
+    assert ('unknown' in message) != ('missing' in message)
+
+
+def test_the_way_back_is_checked_as_well(published):
+    ours = from_published(published)
+    del ours['neck.encoder.bn.7.bias']
+    ours['text_encoder.bert.foo'] = torch.zeros(1)
+    with pytest.raises(KeyError, match=r'unknown .*bert\.foo; missing .*encoder\.bn\.7'):
+        to_published(ours)
+    with pytest.raises(KeyError, match=r'no MMN weight: .*bert\.foo'):
+        published_name('text_encoder.bert.foo')
+
+
+def test_batches_that_batchnorm_counted_may_be_absent(published):
+    drop('num_batches_tracked')(published)
+    assert to_published(from_published(published)).keys() == published.keys()
+
+
+def test_a_long_list_of_missing_names_is_cut(published):
+    drop('text_encoder.')(published)
+    with pytest.raises(KeyError, match=r'missing .* and \d+ more'):
+        from_published(published)
+
+
 @pytest.mark.parametrize(('content', 'message'), [
-    (None, 'does not exist'),
-    (dict(epoch=3), 'holds no weights'),
+    (None, 'published.pth does not exist'),
+    (dict(epoch=3), 'published.pth holds no weights'),
+    ([1, 2], 'published.pth holds no weights'),
+    (dict(model=[torch.zeros(1)]), 'published.pth holds no weights'),
+    (dict(model={3: torch.zeros(1)}), 'published.pth holds no weights'),
     (dict(model=dict(other=torch.zeros(1))), 'unknown other'),
-    (dict(model=dict(a=torch.zeros(1)), hook=Path('x')), 'more than tensors'),
-    (b'PK no checkpoint', 'was not loaded|damaged or not')])
+    (dict(model=dict(a=torch.zeros(1)), hook=Path('x')),
+     'published.pth was not loaded: it holds a pathlib.PosixPath, and loading'),
+    (b'', 'published.pth is damaged or no PyTorch checkpoint'),
+    (b'PK no checkpoint', 'published.pth is damaged or no PyTorch checkpoint'),
+    ('cut', 'published.pth is damaged or no PyTorch checkpoint')])
 def test_the_tool_says_in_one_line_what_is_wrong_with_a_file(content, message, tmp_path):
     source = tmp_path / 'published.pth'
     if isinstance(content, bytes):
         source.write_bytes(content)
+    elif content == 'cut':
+        torch.save(dict(model=dict(a=torch.zeros(500))), source)
+        source.write_bytes(source.read_bytes()[:1000])
     elif content is not None:
         torch.save(content, source)
     code, output = run_tool(TOOL, source, tmp_path / 'out.pth')
     assert code == 1
-    assert any(part in output for part in message.split('|'))
+    assert message in output
+    assert len(output.splitlines()) == 1
     assert not (tmp_path / 'out.pth').exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(published, tmp_path):
+    torch.save(published, tmp_path / 'published.pth')
+    for out in (tmp_path, tmp_path / 'published.pth' / 'out.pth'):
+        code, output = run_tool(TOOL, tmp_path / 'published.pth', out)
+        assert code == 1
+        assert f'{out} cannot be written' in output
+        assert len(output.splitlines()) == 1

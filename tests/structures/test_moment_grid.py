@@ -61,6 +61,12 @@ def test_iou_of_a_moment_with_itself_is_one_and_its_best_cell_is_found():
     assert iou[0, target] == 1
 
 
+@pytest.mark.parametrize('counts', [[2, 0, 1], [4, 0, 2], [-1], [0, 0, 1]])
+def test_counts_whose_strides_do_not_double_are_refused(counts):
+    with pytest.raises(ValueError, match='strides can only double'):
+        MomentGrid(32, counts)
+
+
 def test_counts_beyond_the_last_clip_are_refused():
     with pytest.raises(ValueError, match='num_clips=8'):
         MomentGrid(8, [8])

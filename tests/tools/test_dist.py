@@ -1,5 +1,6 @@
 """tools/dist_train.sh and dist_test.sh with two processes, as a user calls them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -134,3 +135,28 @@ def test_call_without_arguments_prints_the_usage(name):
     done = subprocess.run(['bash', TOOLS / name], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f'bash tools/{name} CONFIG' in done.stderr
+
+
+def test_the_end_of_a_distributed_run_writes_what_is_left(tmp_path):
+    # os._exit skips finalisers: what they would have written must be on disk all the same
+    (tmp_path / 'end.py').write_text(
+        'import atexit, sys, types, torch\n'
+        'from mmn_plugin.engine.runner import end_distributed\n'
+        "atexit.register(lambda: open('atexit.txt', 'w').write('done'))\n"
+        "visualizer = types.SimpleNamespace(close=lambda: open('closed.txt', 'w').write('done'))\n"
+        'runner = types.SimpleNamespace(visualizer=visualizer)\n'
+        'end_distributed(runner)\n'  # no process group: goes on
+        "print('still here')\n"
+        "store = torch.distributed.FileStore('store', 1)\n"
+        "torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)\n"
+        'end_distributed(runner)\n'
+        "print('never here')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, 'end.py'], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, 'PYTHONPATH': str(TOOLS.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'still here\n'
+    assert (tmp_path / 'atexit.txt').read_text() == 'done'
+    assert (tmp_path / 'closed.txt').read_text() == 'done'

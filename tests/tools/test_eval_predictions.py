@@ -92,6 +92,20 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, tool, capsys):
     assert 'absent.json does not exist' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(('place', 'value'), [
+    ('moments', [[0, 10**400]]), ('moments', [[0, 1e300]]), ('scores', [10**400, 0])])
+def test_a_number_too_large_is_named(tmp_path, tool, capsys, place, value):
+    predictions = json.loads((DATA / 'predictions.json').read_text())
+    video, content = next(iter(predictions['videos'].items()))
+    content['sentences'][0][place] = value
+    (tmp_path / 'pred.json').write_text(json.dumps(predictions))
+    assert tool.main([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json')]) == 1
+    message = capsys.readouterr().err
+    assert message.count('\n') == 1
+    assert f'video {video!r}, sentence 0' in message
+    assert 'finite numbers' in message
+
+
 def test_half_a_chance_level_is_refused(tool, capsys):
     with pytest.raises(SystemExit):
         tool.main(sample_arguments('--chance-clips', '16'))

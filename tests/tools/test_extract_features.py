@@ -42,3 +42,9 @@ def test_impossible_settings_are_one_clear_message(video, tmp_path, arguments, m
     assert code == 1
     assert message in output
     assert 'Traceback' not in output
+
+
+def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
+    code, output = run_tool(TOOL, tmp_path, '--out', tmp_path / 'f.h5', '--workers', '-1')
+    assert code == 2
+    assert "argument --workers: '-1' is not a whole number" in output

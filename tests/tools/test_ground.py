@@ -3,6 +3,7 @@ import json
 import re
 
 import pytest
+import torch
 from helpers.run_tool import run_tool
 from helpers.tiny_grounder import write_grounder, write_scene
 
@@ -76,12 +77,41 @@ def test_max_sentences_limits_the_videos_own(grounder):
     ([''], "'' is empty"), (['a box', '--top-n', '0'], '--top-n 0'),
     (['a box', '--annotations', 'none.json'], 'none.json does not exist'),
     (['a box', '--checkpoint', 'none.pth'], 'no checkpoint none.pth'),
-    (['a box', '--config', 'none.py'], 'none.py')])
+    (['a box', '--config', 'none.py'], "nor does 'none.py' lie in the current folder"),
+    (['a box', '--device', 'cuda:99'], "the device 'cuda:99' cannot be used here")])
 def test_mistakes_end_in_one_message(grounder, arguments, message):
     code, output = ground(grounder, *arguments)
     assert code == 1
     assert message in output
     assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ([1, 2], 'holds a list and is no checkpoint'),
+    (dict(state_dict={}, meta=None), "its 'meta' is None")])
+def test_a_file_that_is_no_checkpoint_is_one_message(grounder, tmp_path, content, message):
+    torch.save(content, tmp_path / 'bad.pth')
+    code, output = ground(grounder, 'a box', '--checkpoint', tmp_path / 'bad.pth')
+    assert code == 1
+    assert f'{tmp_path / "bad.pth"}' in output
+    assert message in output
+    assert 'Traceback' not in output
+
+
+def test_a_config_without_model_is_named_with_the_setting(grounder, tmp_path):
+    (tmp_path / 'empty.py').write_text('a = 1\n')
+    code, output = ground(grounder, 'a box', '--config', tmp_path / 'empty.py')
+    assert code == 1
+    assert f'{tmp_path / "empty.py"} lacks the setting `model`' in output
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_message(grounder, tmp_path):
+    (tmp_path / 'file').write_text('')
+    for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        code, output = ground(grounder, 'a box', '--out', out)
+        assert code == 1
+        assert f'--out {out} is not a folder' in output
+        assert 'Traceback' not in output
 
 
 def test_bad_videos_end_in_one_message(grounder, tmp_path):

@@ -49,3 +49,9 @@ def test_after_a_kill_it_goes_on(tmp_path):
     assert code == 0, output
     assert {p: p.stat().st_mtime_ns for p in made} == made
     assert len(list(tmp_path.glob('videos/*.mp4'))) == 200
+
+
+def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
+    code, output = run_tool(TOOL, tmp_path / 'out', '--videos', 12, '--workers', '-1')
+    assert code == 2
+    assert "argument --workers: '-1' is not a whole number" in output

@@ -1,10 +1,14 @@
 """The tool that compares with published figures must find agreement, and any disagreement."""
+import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.run_tool import run_tool
+
+from mmn_plugin.apis.reference import Report
 
 
 def verify(*arguments):
@@ -54,6 +58,104 @@ def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(shared, tmp_path)
         'train/loss_sent', 'grad', 'pooled_feats', 'train_buffers', 'eval/contrastive',
         'eval/map_iou', 'input_ids', 'eval/top5', 'trajectory/loss_vid', 'trajectory/loss_sent',
         'trajectory/loss_iou', 'trajectory/total', 'trajectory/grad_norm'}
+
+
+def test_groups_that_a_file_does_not_hold_are_said_to_be_skipped(shared, tmp_path):
+    def change(arrays):
+        for key in list(arrays):
+            if key.startswith(('trajectory', 'grad/', 'eval/', 'word_lens/', 'train/')):
+                del arrays[key]
+
+    path = tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
+    code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path, '--json',
+                          tmp_path / 'rows.json')
+    assert code == 0, output
+    rows = {row['quantity']: row for row in json.loads((tmp_path / 'rows.json').read_text())[
+        'x.npz']}
+    assert {name for name, row in rows.items() if row['skipped']} == {
+        'trajectory', 'grad', 'eval', 'word_lens', 'train/loss_vid', 'train/loss_sent',
+        'train/loss_iou', 'train/total'}
+    assert rows['grad']['max_abs'] is None
+    assert output.count('skipped') == output.count('not in this file') + 1
+    assert '1 files: all agree (8 quantities skipped)' in output
+
+
+ABSENT = [  # key, message
+    ('train/total', 'has no array train/total'),
+    ('eval/sent_iou/', 'has no array eval/sent_iou/…'),
+    ('eval/top5/3', 'has no array eval/top5/3'),
+    ('feat/KPNJ5', 'has no array feat/KPNJ5'),
+    ('state/featpool.conv.bias', 'missing featpool.conv.bias'),
+    ('state/text_encoder.bert.transformer.layer.1.ffn.lin1.bias',
+     'missing text_encoder.bert.transformer.layer.1.ffn.lin1.bias'),
+    ('eval_buffers/', 'has no array eval_buffers/…')]
+
+
+@pytest.mark.parametrize(('absent', 'message'), ABSENT, ids=[key for key, _ in ABSENT])
+def test_an_absent_array_is_named_and_the_next_file_is_checked(shared, tmp_path, absent, message):
+    def change(arrays):
+        for key in [key for key in arrays if key.startswith(absent)]:
+            del arrays[key]
+        del arrays['trajectory']  # takes long
+        if not absent.startswith('eval'):
+            for key in [key for key in arrays if key.startswith('eval/')]:
+                del arrays[key]
+
+    golden = shared / 'golden'
+    path = tampered(golden / 'charades_pool.npz', tmp_path / 'x.npz', change)
+    code, output = verify('--vocab', golden / 'vocab_small.txt', path,
+                          golden / 'eval_charades.npz')
+    assert code == 1
+    [line] = [line for line in output.splitlines() if message in line]
+    assert str(path) in line
+    assert output.count(' ok ') == 2  # of the second file
+    assert f'FAILED: {path}' in output
+
+
+def test_a_setting_or_weight_of_another_shape_is_named(shared, tmp_path):
+    def without_setting(arrays):
+        config = json.loads(str(arrays['config_json']))
+        del config['tau_sent']
+        arrays['config_json'] = np.array(json.dumps(config))
+
+    def narrower(arrays):
+        arrays['state/featpool.conv.bias'] = np.zeros(3, np.float32)
+
+    for change, message in ((without_setting, "config_json has no setting 'tau_sent'"),
+                            (narrower, 'size mismatch for backbone.conv.bias')):
+        path = tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
+        code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
+        assert code == 1
+        assert len(output.splitlines()) == 2
+        assert str(path) in output.splitlines()[0]
+        assert message in output
+
+
+def test_a_file_without_anything_to_compare_does_not_pass():
+    report = Report()
+    report.skip('all')
+    assert not report.passed
+    report.compare('one', dict(a=1.), dict(a=1.), 0.)
+    assert report.passed
+
+
+def test_damaged_files_are_named_and_the_next_is_checked(shared, tmp_path):
+    golden = shared / 'golden' / 'eval_charades.npz'
+    content = golden.read_bytes()
+    (tmp_path / 'cut.npz').write_bytes(content[:len(content) // 2])
+    (tmp_path / 'empty.npz').write_bytes(b'')
+    np.save(tmp_path / 'single.npy', np.zeros(3))
+    # one array's bytes are overwritten, the archive's directory is whole
+    with zipfile.ZipFile(golden) as archive:
+        place = archive.getinfo('contrastive/0.npy').header_offset + 200
+    (tmp_path / 'bits.npz').write_bytes(content[:place] + b'\xff' * 50 + content[place + 50:])
+    names = ('cut.npz', 'empty.npz', 'single.npy', 'bits.npz')
+    code, output = verify(*(tmp_path / name for name in names), golden)
+    assert code == 1
+    for line, name in zip(output.splitlines(), names, strict=False):
+        assert name in line
+    assert 'contrastive/0 is damaged' in output
+    assert output.count(' ok ') == 2
 
 
 def test_other_files_end_in_one_message(shared, tmp_path):

@@ -25,6 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
+from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.structures.annotations import read_annotations
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -47,13 +49,23 @@ def peak_mb() -> float:
 
 
 def write_stand_in(path: str, ann_file: Path, feature_key: str | None) -> None:
-    """Random features for all videos of an annotation file."""
-    content = json.loads(ann_file.read_text(encoding='utf-8'))
-    write_random_features(path, content, 8, 8, feature_key)
+    """Random features for all videos of an annotation file; exit code 1 if that fails."""
+    try:
+        content = json.loads(ann_file.read_text(encoding='utf-8'))
+        write_random_features(path, content, 8, 8, feature_key)
+    except Exception as error:  # the parent says what is wrong with the annotations
+        sys.exit(type(error).__name__)
 
 
 def build(args: argparse.Namespace, folder: str) -> tuple[TemporalGroundingDataset, float, float]:
-    """The dataset with its own or stand-in features, seconds, and growth of the peak in MB."""
+    """The dataset with its own or stand-in features, seconds, and growth of the peak in MB.
+
+    Raises:
+        FileNotFoundError: annotations or features do not exist.
+        ValueError: they cannot be used.
+    """
+    if not args.ann_file.is_file():
+        raise FileNotFoundError(f'annotation file {args.ann_file} does not exist')
     features = args.features
     if features is None:
         features = str(Path(folder, 'features.hdf5'))
@@ -62,6 +74,9 @@ def build(args: argparse.Namespace, folder: str) -> tuple[TemporalGroundingDatas
             target=write_stand_in, args=(features, args.ann_file, args.feature_key))
         writer.start()
         writer.join()
+        if writer.exitcode:
+            read_annotations(args.ann_file)  # says what is wrong
+            raise ValueError(f'no features could be made up for {args.ann_file}')
     before, started = peak_mb(), time.perf_counter()
     dataset = TemporalGroundingDataset(
         ann_file=str(args.ann_file), data_prefix=dict(features=features),
@@ -72,7 +87,7 @@ def build(args: argparse.Namespace, folder: str) -> tuple[TemporalGroundingDatas
 def main(argv=None) -> int:
     """Measure and print; returns the exit code."""
     args = parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
+    with plain_errors(), tempfile.TemporaryDirectory() as folder:
         dataset, seconds, megabytes = build(args, folder)
     worker = len(pickle.dumps(dataset)) / 2**20
     table = Table(title=str(args.ann_file), title_justify='left')

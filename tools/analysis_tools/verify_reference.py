@@ -2,11 +2,12 @@
 
     python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab vocab_small.txt]
 
-One row per quantity, with the largest absolute and relative difference and a verdict; exit code 1
-if any row failed.
+One row per quantity, with the largest absolute and relative difference and a verdict; a quantity of
+which a file holds nothing is skipped. Exit code 1 if any row failed or a file could not be checked.
 """
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import MMLogger
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 try:
@@ -22,7 +24,7 @@ except ModuleNotFoundError:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import mmn_plugin  # noqa: F401
 
-from mmn_plugin.apis.reference import GoldenFile, Report, check_evaluation, check_model
+from mmn_plugin.apis.reference import GoldenFile, Report, Row, check_evaluation, check_model
 
 VOCABULARY = 'vocab_small.txt'
 
@@ -41,8 +43,10 @@ def check(path: Path, vocabulary: Path | None) -> Report:
     """All comparisons of one file.
 
     Raises:
-        ValueError: If the file is no golden file.
-        FileNotFoundError: If it, or its vocabulary, does not exist.
+        ValueError: If the file is no golden file, or an array is absent or damaged.
+        KeyError: If a weight is absent or unknown.
+        RuntimeError: If a weight has another shape than the file's settings say.
+        FileNotFoundError: If the file, or its vocabulary, does not exist.
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist')
@@ -63,9 +67,31 @@ def show(path: Path, report: Report, console: Console) -> None:
         table.add_column(name, justify='right' if 'max' in name or name == 'bound' else 'left')
     for row in report.rows:
         table.add_row(row.quantity, f'{row.max_abs:.1e}', f'{row.max_rel:.1e}',
-                      f'{row.bound:.0e}' if row.bound else 'equal',
-                      'ok' if row.passed else '[red]FAILED[/red]', row.note)
+                      f'{row.bound:.0e}' if row.bound else 'equal', verdict_of(row),
+                      escape(row.note))
     console.print(table)
+
+
+def verdict_of(row: Row) -> str:
+    """The verdict as the table shows it."""
+    if row.skipped:
+        return 'skipped'
+    return 'ok' if row.passed else '[red]FAILED[/red]'
+
+
+def message_of(error: Exception, path: Path) -> str:
+    """One line that says what is wrong, and with which file."""
+    text = str(error.args[0] if error.args and isinstance(error, KeyError) else error)
+    text = ' '.join(text.split()) or type(error).__name__
+    return text if str(path) in text else f'{path}: {text}'
+
+
+def as_json(row: Row) -> dict:
+    """A row for the JSON file, with null for what is infinite or was not compared."""
+    values = {key: value.item() if hasattr(value, 'item') else value
+              for key, value in asdict(row).items()}
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in values.items()}
 
 
 def main() -> int:
@@ -78,18 +104,20 @@ def main() -> int:
     for path in args.files:
         try:
             report = check(path, args.vocab)
-        except (ValueError, FileNotFoundError) as error:
-            console.print(f'[red]{error}[/red]')
+        except (ValueError, LookupError, OSError, RuntimeError) as error:
+            console.print(f'[red]{escape(message_of(error, path))}[/red]', soft_wrap=True)
             failed.append(path)
             continue
         show(path, report, console)
-        rows[path.name] = [asdict(row) for row in report.rows]
+        rows[path.name] = [as_json(row) for row in report.rows]
         if not report.passed:
             failed.append(path)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
+    skipped = sum(row['skipped'] for file in rows.values() for row in file)
     verdict = f'FAILED: {", ".join(map(str, failed))}' if failed else 'all agree'
-    console.print(f'{len(args.files)} files: {verdict}')
+    note = f' ({skipped} quantities skipped)' if skipped else ''
+    console.print(f'{len(args.files)} files: {escape(verdict)}{note}', soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -1,6 +1,6 @@
 """Build a WordPiece vocabulary from annotation files, to train a text encoder from scratch.
 
-For example: ``python tools/data/build_vocabulary.py data/mine/train.json --out data/mine/vocab.txt``
+For example ``tools/data/build_vocabulary.py data/mine/train.json --out data/mine/vocab.txt``.
 """
 import argparse
 import sys

@@ -10,6 +10,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.features import FeatureFileError, GridFeatureExtractor, extract_videos
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
+from mmn_plugin.engine.runner import whole_number
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,7 +23,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--fps', type=float, default=8.0,
                         help='frames per second that are looked at (default: 8)')
     parser.add_argument('--stride', type=int, default=6, help='frames per clip (default: 6)')
-    parser.add_argument('--workers', type=int, default=2, help='processes (default: 2)')
+    parser.add_argument('--workers', type=whole_number, default=2,
+                        help='processes; 0: none but this one (default: 2)')
     return parser.parse_args(argv)
 
 

@@ -10,6 +10,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
 from mmn_plugin.datasets.shapes import CorpusError, ShapesCorpus
+from mmn_plugin.engine.runner import whole_number
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,7 +24,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='same seed, same corpus (default: 0)')
     parser.add_argument('--size', type=int, default=96,
                         help='side of the frames in pixels (default: 96)')
-    parser.add_argument('--workers', type=int, default=2, help='processes (default: 2)')
+    parser.add_argument('--workers', type=whole_number, default=2,
+                        help='processes; 0: none but this one (default: 2)')
     return parser.parse_args(argv)
 
 

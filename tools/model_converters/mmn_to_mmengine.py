@@ -18,6 +18,8 @@ except ModuleNotFoundError:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import mmn_plugin
 
+from mmengine.runner import CheckpointLoader
+
 from mmn_plugin.models.published_weights import from_published, to_published
 
 
@@ -39,16 +41,27 @@ def load_weights(path: Path, key: str) -> dict:
     if not path.is_file():
         sys.exit(f'{path} does not exist')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        sys.exit(f'{path} was not loaded, it holds more than tensors and plain data: {error}')
-    except (RuntimeError, EOFError) as error:
-        sys.exit(f'{path} is damaged or not a PyTorch checkpoint: {error}')
+        content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
+    except pickle.UnpicklingError as error:  # its message names the file
+        sys.exit(str(error))
+    except (RuntimeError, OSError) as error:
+        sys.exit(f'{path} cannot be read: {first_line(error)}')
     weights = content.get(key, content) if isinstance(content, dict) else None
-    if not weights or not all(torch.is_tensor(value) for value in weights.values()):
+    if not weights or not is_weights(weights):
         sys.exit(f'{path} holds no weights: expected a dict of tensors, at its top level or under '
                  f'{key!r}')
     return weights
+
+
+def is_weights(content) -> bool:
+    """Whether this is a dict of tensors by name."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items())
+
+
+def first_line(error: Exception) -> str:
+    """An error's text up to its first line break."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def main() -> None:
@@ -60,12 +73,16 @@ def main() -> None:
         converted = to_published(weights) if args.reverse else from_published(weights)
     except KeyError as error:
         sys.exit(f'{args.checkpoint}: {error.args[0]}')
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.reverse:
-        torch.save({published: converted}, args.out)
+        content = {published: converted}
     else:
         meta = dict(converted_from=args.checkpoint.name, mmn_plugin_version=mmn_plugin.__version__)
-        torch.save({ours: converted, 'meta': meta}, args.out)
+        content = {ours: converted, 'meta': meta}
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, args.out)
+    except (RuntimeError, OSError) as error:
+        sys.exit(f'{args.out} cannot be written: {first_line(error)}')
     print(f'{args.out}: {len(converted)} tensors')
 
 

@@ -1,7 +1,9 @@
 """Agreement with the figures of the published code."""
 from .evaluation_check import check_evaluation
 from .golden_file import GoldenFile
+from .golden_file_error import GoldenFileError
 from .model_check import check_model
-from .report import Report, Row
+from .report import Report
+from .row import Row
 
-__all__ = ['GoldenFile', 'Report', 'Row', 'check_evaluation', 'check_model']
+__all__ = ['GoldenFile', 'GoldenFileError', 'Report', 'Row', 'check_evaluation', 'check_model']

@@ -1,6 +1,4 @@
 """Ranking and recall against a golden file."""
-import json
-
 import numpy as np
 import torch
 
@@ -13,13 +11,18 @@ from mmn_plugin.evaluation.functional import (
 from mmn_plugin.structures import MomentGrid
 
 from .golden_file import GoldenFile
-from .report import Report, Row
+from .golden_file_error import GoldenFileError
+from .report import Report
+from .row import Row
 
 
 def check_evaluation(golden: GoldenFile) -> Report:
     """Check a file that holds score maps alone: top-5 moments and the recall table."""
     report = Report()
-    grid = grid_of_mask(golden['mask2d'])
+    try:
+        grid = grid_of_mask(golden['mask2d'])
+    except ValueError as error:
+        raise GoldenFileError(f'{golden.path}: {error}') from error
     videos = range(golden.num_videos)
     scores = [moment_scores(
         torch.from_numpy(golden[f'contrastive/{v}']).float(),
@@ -71,7 +74,7 @@ def check_ranking(report: Report, golden: GoldenFile, grid: MomentGrid,
     note = f'{count} sentences, {ties} with near-equal scores in another order'
     report.rows.append(Row(f'{prefix}top5', float(bool(wrong)), float(bool(wrong)), 0., not wrong,
                            '; '.join(wrong[:3]) or note))
-    expected = json.loads(str(golden[f'{prefix}recall_json']))
+    expected = golden.json(f'{prefix}recall_json')
     report.compare(f'{prefix}recall', _recall(golden, ranked, expected), expected, 0.)
 
 

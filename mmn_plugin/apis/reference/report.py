@@ -1,28 +1,9 @@
-"""Rows of a comparison with published figures."""
+"""Comparisons of one golden file."""
 from dataclasses import dataclass, field
 
 import numpy as np
 
-
-@dataclass
-class Row:
-    """Outcome of comparing one quantity.
-
-    Attributes:
-        quantity (str): What was compared, and how many values or parameters of it.
-        max_abs (float): Largest absolute difference.
-        max_rel (float): Largest difference relative to the largest reference value.
-        bound (float): Bound on ``max_rel``; 0 asks for equality.
-        passed (bool): Verdict.
-        note (str): What a reader should know, such as the worst parameter or the number of ties.
-    """
-
-    quantity: str
-    max_abs: float
-    max_rel: float
-    bound: float
-    passed: bool
-    note: str = ''
+from .row import Row
 
 
 @dataclass
@@ -33,14 +14,16 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether there is a row and none failed."""
-        return bool(self.rows) and all(row.passed for row in self.rows)
+        """Whether something was compared and nothing failed."""
+        compared = any(not row.skipped for row in self.rows)
+        return compared and all(row.passed for row in self.rows)
 
     def compare(self, quantity: str, ours: dict, reference: dict, bound: float,
                 absolute: dict[str, float] | None = None) -> None:
         """Add a row for one quantity made of several arrays.
 
-        Each array's difference is taken relative to that array's largest reference value.
+        Without a reference the quantity is skipped, and the row says so. Each array's difference is
+        taken relative to that array's largest reference value.
 
         Args:
             quantity (str): Name of the row.
@@ -50,6 +33,9 @@ class Report:
             absolute (dict[str, float], optional): Keys whose reference is zero in exact
                 arithmetic, with the scale to divide their difference by instead.
         """
+        if not reference:
+            self.skip(quantity)
+            return
         if ours.keys() != reference.keys():
             odd = ', '.join(sorted(map(str, ours.keys() ^ reference.keys()))[:5])
             self.fail(quantity, f'on one side only: {odd}')
@@ -69,6 +55,12 @@ class Report:
         count = f' ({len(reference)})' if len(reference) > 1 else ''
         note = f'worst: {worst_key}' if len(reference) > 1 and worst > 0 else ''
         self.rows.append(Row(quantity + count, max_abs, worst, bound, passed, note))
+
+    def skip(self, quantity: str) -> None:
+        """Add a row for a group of which the file holds nothing."""
+        nothing = float('nan')
+        self.rows.append(Row(
+            quantity, nothing, nothing, nothing, True, 'not in this file', skipped=True))
 
     def fail(self, quantity: str, why: str) -> None:
         """Add a row for a quantity that cannot even be compared."""

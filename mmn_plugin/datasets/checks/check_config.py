@@ -97,7 +97,8 @@ def _language(model: dict, report: CheckReport) -> tuple[Any, int | None]:
         report.add('error', 'all', 'tokenizer of another language model',
                    f'model.data_preprocessor.tokenizer has {tokenizer.vocab_size} tokens, '
                    f'model.text_encoder takes {vocab_size}; set both to the same language model')
-    return tokenizer, getattr(language_model, 'max_position_embeddings', None)
+    from mmn_plugin.models.text_encoders import token_limit  # imports transformers
+    return tokenizer, None if language_model is None else token_limit(language_model)
 
 
 def _language_model_config(text_encoder: dict, report: CheckReport) -> Any:

@@ -1,7 +1,9 @@
 """Hooks."""
+from .architecture_hook import ArchitectureHook
 from .broadcast_buffers_hook import BroadcastBuffersHook
 from .check_features_hook import CheckFeaturesHook
 from .check_loss_hook import CheckLossHook
+from .check_settings_hook import CheckSettingsHook
 from .cross_video_negative_hook import CrossVideoNegativeHook
 from .freeze_language_model_hook import FreezeLanguageModelHook
 from .preemption_hook import PreemptionHook
@@ -10,7 +12,7 @@ from .safe_checkpoint_hook import SafeCheckpointHook
 from .tokenizer_hook import TokenizerHook
 
 __all__ = [
-    'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook', 'CrossVideoNegativeHook',
-    'FreezeLanguageModelHook', 'PreemptionHook', 'RunStateHook', 'SafeCheckpointHook',
-    'TokenizerHook',
+    'ArchitectureHook', 'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook',
+    'CheckSettingsHook', 'CrossVideoNegativeHook', 'FreezeLanguageModelHook', 'PreemptionHook',
+    'RunStateHook', 'SafeCheckpointHook', 'TokenizerHook',
 ]

@@ -1,4 +1,7 @@
-"""Find features of the wrong size before a day is lost."""
+"""Find data that does not fit the model before a day is lost."""
+from collections.abc import Iterator
+
+import torch
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -6,42 +9,86 @@ from mmengine.model import is_model_wrapper
 
 @HOOKS.register_module()
 class CheckFeaturesHook(Hook):
-    """Before training, load one video of each dataset and compare it with the model.
+    """Before the first iteration, hold every dataset of the run against the model.
 
-    A validation set with other features would otherwise end the run only after its first epoch.
+    One video of each dataset goes through the clip encoder, and all sentences through the
+    tokenizer (which then knows them). A validation set with other features, or a sentence that
+    cannot be encoded, would otherwise end the run only after its first epoch.
     """
 
     def before_train(self, runner) -> None:
         """Check the training and the validation set.
 
         Raises:
-            ValueError: If the features' size is not the backbone's.
+            ValueError: If features, sentences or vocabulary do not fit the model.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.check(runner.train_loop.dataloader, model)
+        self._check(runner, runner.train_loop)
         if runner.val_loop is not None:
-            self.check(runner.val_loop.dataloader, model)
+            self._check(runner, runner.val_loop)
 
     def before_test(self, runner) -> None:
         """Check the test set.
 
         Raises:
-            ValueError: If the features' size is not the backbone's.
+            ValueError: If features, sentences or vocabulary do not fit the model.
         """
+        self._check(runner, runner.test_loop)
+
+    def _check(self, runner, loop) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.check(runner.test_loop.dataloader, model)
+        for dataset in _single_datasets(loop.dataloader.dataset):
+            self.check_features(dataset, model)
+            self.check_sentences(dataset, model)
 
     @staticmethod
-    def check(dataloader, model) -> None:
-        """Compare the first video of a loader with the model; tokenise its sentences as well."""
-        dataset = dataloader.dataset
+    @torch.no_grad()
+    def check_features(dataset, model) -> None:
+        """Encode the clips of a dataset's first video.
+
+        Raises:
+            ValueError: If the features' size or number does not fit the model.
+        """
         sample = dataset[0]
-        size = sample['inputs'].shape[-1]
-        if size != model.backbone.in_channels:
-            files = dataset.data_prefix.get('features')
+        features = sample['inputs'][None].to(next(model.parameters()).device)  # (1, R, D)
+        try:
+            model.encode_clips(features, [sample['data_samples']])
+        except ValueError as error:
+            files = ', '.join(dataset.feature_files)
+            raise ValueError(f'{error} (dataset {dataset.ann_file}, features {files})') from None
+
+    @staticmethod
+    def check_sentences(dataset, model) -> None:
+        """Tokenise all sentences of a dataset.
+
+        Raises:
+            ValueError: If one cannot be encoded, or the tokenizer has tokens that the language
+                model does not know.
+        """
+        tokenizer = model.data_preprocessor.tokenizer
+        known = model.text_encoder.bert.config.vocab_size
+        if tokenizer.vocab_size > known:
             raise ValueError(
-                f'features of video {sample["data_samples"].video_id} in {files} have size '
-                f'{size}, but model.backbone.in_channels is {model.backbone.in_channels}: give '
-                'the feature files this config was written for, or set '
-                f'--cfg-options model.backbone.in_channels={size}')
-        model.data_preprocessor.tokenizer.encode(sample['data_samples'].sentences)
+                f'the tokenizer has {tokenizer.vocab_size} tokens, the language model knows '
+                f'{known}: model.data_preprocessor.tokenizer and model.text_encoder do not belong '
+                'together')
+        videos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        sentences = [sentence for video in videos for sentence in video['sentences']]
+        problems = iter(tokenizer.inspect(sentences))
+        for video in videos:
+            for place, sentence in zip(video['sentence_index'], video['sentences'], strict=True):
+                _, problem = next(problems)
+                if problem:
+                    raise ValueError(
+                        f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
+                        f'({sentence!r}): {problem}. Correct or remove it; '
+                        'tools/data/check_dataset.py lists all such sentences')
+
+
+def _single_datasets(dataset) -> Iterator:
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner[0] is None:
+        yield dataset
+        return
+    for part in inner:
+        yield from _single_datasets(part)

@@ -3,6 +3,8 @@ from mmaction.registry import HOOKS, TOKENIZER
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from mmn_plugin.engine.runner.checkpoint_content import require_checkpoint_content
+
 
 @HOOKS.register_module()
 class TokenizerHook(Hook):
@@ -23,8 +25,10 @@ class TokenizerHook(Hook):
         """Compare with, or take over, the tokenizer of a checkpoint.
 
         Raises:
-            ValueError: If model and checkpoint have different vocabularies.
+            ValueError: If model and checkpoint have different vocabularies, or the file is no
+                checkpoint; this hook is the first to see it.
         """
+        require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
         state = checkpoint.get('meta', {}).get(self.KEY)
         if state is None:
             return

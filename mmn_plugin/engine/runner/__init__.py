@@ -1,14 +1,27 @@
 """What the command-line tools share: CPU mixed precision, checkpoint checks, plain errors."""
 
+from .argument_types import whole_number
 from .checkpoint_check_hook import CheckpointCheckHook
-from .command_line import apply_amp, load_config, plain_errors, require_checkpoint
+from .checkpoint_content import require_checkpoint_content
+from .command_line import (
+    apply_amp,
+    end_distributed,
+    load_config,
+    plain_errors,
+    require_checkpoint,
+    require_device,
+)
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 
 __all__ = [
     'CPUAmpOptimWrapper',
     'CheckpointCheckHook',
     'apply_amp',
+    'end_distributed',
     'load_config',
     'plain_errors',
     'require_checkpoint',
+    'require_checkpoint_content',
+    'require_device',
+    'whole_number',
 ]

@@ -1,5 +1,6 @@
 """Steps that every command-line tool takes: find the config, check paths, report errors."""
 
+import atexit
 import errno
 import linecache
 import os
@@ -16,6 +17,8 @@ from mmengine.device import get_device
 import mmn_plugin
 from mmn_plugin.engine.agreement import let_others_end_first
 from mmn_plugin.paths import config_root, find_config, tool_root
+
+from .config_mistakes import explain_config_mistake
 
 # Folders whose `raise` statements are addressed to the user rather than signs of a bug.
 _MMENGINE = Path(mmengine.__file__).parent
@@ -45,17 +48,33 @@ def load_config(name: str, options: dict | None = None) -> Config:
         Config: the config.
 
     Raises:
-        FileNotFoundError: there is no such config; the message lists this package's.
-        ValueError: the file is not valid Python.
+        FileNotFoundError: there is no such config (the message lists this package's), or one that
+            it inherits from is missing.
+        ValueError: the file is not valid Python, or running it fails.
     """
     if '::' not in name and not Path(name).is_file():
         if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
             raise FileNotFoundError(f'there is no config {name} (working folder: {Path.cwd()})')
-        name = str(find_config(name))
+        try:
+            name = str(find_config(name))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{error}; nor does {name!r} lie in the current folder, {Path.cwd()}') from None
     try:
         config = Config.fromfile(name)
     except SyntaxError as error:
         raise ValueError(f'{name} is not valid Python: {error}') from None
+    except FileNotFoundError as error:
+        if error.filename is None:  # raised for the user to read
+            raise
+        raise FileNotFoundError(
+            f'{name} inherits (_base_) from {error.filename}, which does not exist') from None
+    except NameError as error:
+        raise ValueError(f'{name} cannot be run: {error}') from None
+    except ImportError as error:  # MMEngine's text lists the whole search path
+        reason = ' '.join(str(error).partition(', the current sys.path')[0].split())
+        raise ValueError(f'{name} cannot be run: {reason}; the folder of what it imports must be '
+                         'in PYTHONPATH') from None
     if options:
         config.merge_from_dict(options)
     return config
@@ -80,6 +99,26 @@ def require_checkpoint(path: str) -> str:
     raise FileNotFoundError(f'there is no checkpoint {path} (.pth files in {folder}: {beside})')
 
 
+def require_device(name: str) -> str:
+    """Make sure that PyTorch can put a tensor there.
+
+    Args:
+        name (str): such as ``cpu`` or ``cuda:0``.
+
+    Returns:
+        str: ``name``.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f'the device {name!r} cannot be used here: {reason}') from None
+    return name
+
+
 def apply_amp(config: Config) -> None:
     """Switch the config's optimiser wrapper to mixed precision.
 
@@ -101,12 +140,37 @@ def apply_amp(config: Config) -> None:
         wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def end_distributed(runner) -> None:
+    """End a process of a distributed run that succeeded; does nothing in an ordinary run.
+
+    gloo's threads can outlive the interpreter, which then ends now and then with "terminate called
+    without an active exception" (https://github.com/pytorch/pytorch/issues/190489), and a finished
+    training counts as failed; ``destroy_process_group`` alone does not prevent it. So whatever is
+    still to be written is written here, and the process ends without tearing down the rest.
+
+    Args:
+        runner (Runner): the runner; its visualisation back ends are closed.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    try:
+        runner.visualizer.close()
+    except Exception as error:  # figures are saved; a back end's end must not undo the run
+        print(f'closing the visualiser failed: {error}', file=sys.stderr)
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 @contextmanager
 def plain_errors():
     """End the process with one message, exit code 1, where an error is addressed to the user.
 
     That is an error raised on purpose by this package, or by MMEngine's config, registry or file
-    code; also inside a data loader's worker. Any other error keeps its traceback, and so do all
+    code; also inside a data loader's worker; and the mistakes in a config that
+    :func:`explain_config_mistake` knows. Any other error keeps its traceback, and so do all
     where the environment variable ``MMN_TRACEBACK`` is set.
 
     A process that fails only because another one has ended waits for some seconds, so that the
@@ -137,6 +201,9 @@ def user_message(error: Exception) -> str | None:
     text = str(error.args[0]) if error.args and isinstance(error, KeyError) else str(error)
     if text.startswith('Caught ') and 'Original Traceback' in text:
         return _worker_message(text)
+    mistake = explain_config_mistake(error)
+    if mistake:
+        return mistake
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -55,6 +55,13 @@ class GroundingMetric(VideoResultsMetric):
         self.protocol = GroundingProtocol(top_n, iou_thrs, duration_buckets, duration_unit, subsets,
                                           chance)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the figures of all sentences, without the prefix."""
+        table = [f'R{n}@{thr:g}' for n in self.protocol.top_n for thr in self.protocol.iou_thrs]
+        means = [f'R{n}_mean' for n in self.protocol.top_n]
+        return [*table, *means, 'mIoU', 'num_sentences', 'num_videos']
+
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what evaluation needs of a batch, as `VideoResultsMetric`; checks it at once."""
         num_before = len(self.results)

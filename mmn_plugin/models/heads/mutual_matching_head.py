@@ -7,9 +7,9 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.evaluation.functional import moment_scores, nms
+from mmn_plugin.evaluation.functional import moment_scores, nms, take_moments
 from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
-from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
 
 
 @MODELS.register_module()
@@ -74,8 +74,8 @@ class MutualMatchingHead(BaseModule):
                 self._normalise({space: _at_least_float32(value) for space, value in part.items()})
                 for part in (moments, sentences))
             ground_truth = torch.cat([s.gt_instances.moments for s in data_samples])  # (S, 2)
-            iou = torch.cat([
-                self.grid.iou(s.gt_instances.moments, s.duration) for s in data_samples])  # (S, P)
+            spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
+            iou = temporal_iou(ground_truth[:, None], spans[sentence_video])  # (S, P)
             negatives = self.negatives.collect(
                 self.candidates(moments['contrastive'], sentences['contrastive'], iou,
                                 ground_truth, data_samples), self.training)
@@ -111,10 +111,34 @@ class MutualMatchingHead(BaseModule):
         """
         contrastive, iou_score = self.score(moments, sentences, sentence_video)  # (S, P)
         scores = moment_scores(contrastive, iou_score, self.score_power)
+        return self.rank(scores, sentence_video, data_samples)
+
+    def rank(self, scores: Tensor, sentence_video: Tensor,
+             data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+        """Give the samples the best moments of their sentences after NMS.
+
+        Args:
+            scores (Tensor): (S, P).
+            sentence_video (Tensor): (S,), place of each sentence's video among the samples.
+            data_samples (list[GroundingDataSample]): B videos.
+
+        Returns:
+            list[GroundingDataSample]: The samples, with ``pred_instances``: ``moments`` (s, n, 2)
+            in seconds and ``scores`` (s, n), NaN-padded.
+        """
+        spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
+        picks = nms(spans, scores, self.nms_threshold, self.top_n, sentence_video)  # (S, n)
+        ranked, scores = take_moments(spans, scores, picks, sentence_video)
         counts = [len(sample.sentences) for sample in data_samples]
-        for sample, score in zip(data_samples, scores.split(counts), strict=True):
-            sample.pred_instances = self.rank(score, sample.duration)
+        for sample, moments, score in zip(
+                data_samples, ranked.split(counts), scores.split(counts), strict=True):
+            sample.pred_instances = InstanceData(moments=moments, scores=score)
         return data_samples
+
+    def spans(self, data_samples: list[GroundingDataSample], sentence_video: Tensor) -> Tensor:
+        """Start and end of the moments of each video, (B, P, 2) seconds, on the batch's device."""
+        durations = torch.tensor([sample.duration for sample in data_samples])
+        return self.grid.spans(durations.to(sentence_video.device))
 
     def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
               sentence_video: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,24 +148,6 @@ class MutualMatchingHead(BaseModule):
             self.own_video_cosines(moments[space], sentences[space], sentence_video)
             for space in ('contrastive', 'iou'))
         return contrastive, (self.iou_scale * iou).sigmoid()
-
-    def rank(self, scores: Tensor, duration: float) -> InstanceData:
-        """The best moments of one video's sentences after NMS.
-
-        Args:
-            scores (Tensor): (s, P).
-            duration (float): Seconds of the video.
-
-        Returns:
-            InstanceData: ``moments`` (s, n, 2) in seconds and ``scores`` (s, n), NaN-padded.
-        """
-        spans = self.grid.spans(duration).to(scores.device)  # (P, 2)
-        kept = nms(spans, scores, self.nms_threshold, self.top_n)  # (s, n)
-        absent = kept < 0
-        kept = kept.clamp(min=0)
-        return InstanceData(
-            moments=spans[kept].masked_fill(absent[..., None], torch.nan),
-            scores=scores.gather(1, kept).masked_fill(absent, torch.nan))
 
     @staticmethod
     def _normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,26 @@ class MMN(BaseModel):
         self.text_encoder = MODELS.build(text_encoder)
         self.head = MODELS.build(head, default_args=dict(grid=self.grid))
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
+        self._check_sizes(neck, text_encoder, head)
+
+    def _check_sizes(self, neck: dict, text_encoder: dict, head: dict) -> None:
+        sizes = neck.get('embed_channels'), text_encoder.get('embed_channels')
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise ValueError(f'model.neck.embed_channels={sizes[0]} and model.text_encoder.'
+                             f'embed_channels={sizes[1]} must be one size, that of the joint space')
+        positives = head.get('loss_matching', {}).get('num_positive', 1)
+        if positives > self.grid.num_moments:
+            raise ValueError(f'model.head.loss_matching.num_positive={positives}, but {self.grid} '
+                             'has fewer moments')
+
+    @property
+    def architecture(self) -> dict:
+        """What a checkpoint's weights do not show in their shapes, as plain data."""
+        return dict(
+            num_clips=self.grid.num_clips,
+            pooling_counts=list(self.grid.pooling_counts),
+            moment_map=type(self.neck.moment_map).__name__,
+            segments_per_clip=[self.backbone.pool.kernel_size[0], self.backbone.pool.stride[0]])
 
     def forward(self, inputs: Tensor, sentences: SentenceBatch,
                 data_samples: list[GroundingDataSample] | None = None, mode: str = 'tensor'):
@@ -63,11 +83,25 @@ class MMN(BaseModel):
 
     def encode_moments(self, inputs: Tensor, data_samples=None) -> dict[str, Tensor]:
         """Embed all moments of the videos: (B, R, D) -> ``iou`` and ``contrastive`` (B, P, J)."""
+        return self.neck(self.encode_clips(inputs, data_samples))
+
+    def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
+        """Embed the clips: (B, R, D) -> (B, H, N).
+
+        Raises:
+            ValueError: If the features' size or number does not fit the model.
+        """
+        videos = ', '.join(s.video_id for s in data_samples or []) or 'of this batch'
         if inputs.shape[-1] != self.backbone.in_channels:
-            videos = ', '.join(s.video_id for s in data_samples or []) or 'of this batch'
             raise ValueError(
                 f'the features of video {videos} have size {inputs.shape[-1]}, but '
                 f'model.backbone.in_channels is {self.backbone.in_channels}: set in_channels to '
                 'the features\' size, or give the feature files this config was written for')
         clips = self.backbone(inputs)  # (B, H, N)
-        return self.neck(clips)
+        if clips.shape[-1] != self.grid.num_clips:
+            raise ValueError(
+                f'the {inputs.shape[1]} feature rows of video {videos} give {clips.shape[-1]} '
+                f'clips, but model.grid.num_clips is {self.grid.num_clips}: num_segments of '
+                'PoolClipFeatures (in every pipeline), model.backbone.kernel_size and stride, '
+                'and num_clips belong together')
+        return clips

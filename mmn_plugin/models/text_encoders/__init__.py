@@ -1,4 +1,4 @@
 """Text encoders."""
-from .sentence_encoder import SentenceEncoder
+from .sentence_encoder import SentenceEncoder, token_limit
 
-__all__ = ['SentenceEncoder']
+__all__ = ['SentenceEncoder', 'token_limit']

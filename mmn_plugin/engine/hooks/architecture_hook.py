@@ -1,0 +1,39 @@
+"""What a checkpoint's weights do not show."""
+from mmaction.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+
+@HOOKS.register_module()
+class ArchitectureHook(Hook):
+    """Store in every checkpoint which moments its model knows, and compare when one is loaded.
+
+    The weights of two configs can have the same names and shapes (those of TACoS and Charades-STA
+    do) although their moments differ; one tested under the other's config would give figures,
+    and wrong ones.
+    """
+
+    KEY = 'architecture'
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put the model's ``architecture`` into the checkpoint's ``meta``."""
+        checkpoint['meta'][self.KEY] = self._model(runner).architecture
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare; checkpoints without the entry (converted ones) pass.
+
+        Raises:
+            ValueError: If the checkpoint's model had other moments.
+        """
+        theirs = (checkpoint.get('meta') or {}).get(self.KEY)
+        ours = self._model(runner).architecture
+        if theirs is None or theirs == ours:
+            return
+        differing = '; '.join(f'{key}: {theirs.get(key)}, here {value}'
+                              for key, value in ours.items() if theirs.get(key) != value)
+        raise ValueError(f'the checkpoint belongs to another architecture than the config '
+                         f'({differing}). Use the config that it was trained with')
+
+    @staticmethod
+    def _model(runner):
+        return runner.model.module if is_model_wrapper(runner.model) else runner.model
