@@ -9,7 +9,8 @@ launch() {
     if [ "$nodes" -gt 1 ] && [ -n "${SLURM_NODEID:-}" ]; then
         # within srun: Slurm knows which node this is, and the first one is the meeting place
         node=${NODE_RANK:-$SLURM_NODEID}
-        address=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+        local hosts=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST")}
+        address=${hosts%%$'\n'*}  # not "| head -n 1", whose early end pipefail takes for an error
     fi
     case $processes in
         ''|*[!0-9]*|0) echo "the number of processes must be 1 or more, not '$processes'" >&2; exit 2 ;;

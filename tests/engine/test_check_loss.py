@@ -38,6 +38,9 @@ class Run:
             level=0, handle=lambda record: self.said.append(record.getMessage())))
         self.hook.before_train(self)
 
+    def call_hook(self, name):
+        self.said.append(name)
+
     def step(self, index, value=1.):
         samples = [SimpleNamespace(video_id=f'v{index}'), SimpleNamespace(video_id='w')]
         batch = dict(inputs=torch.tensor([[1., 2.], [3., index + value]]), data_samples=samples)
@@ -80,6 +83,7 @@ def test_a_skipped_batch_leaves_no_trace():
     assert with_bad.hook.skips == 1
     assert 'iteration skipped (1 of at most 100): rank 0: ' in with_bad.said[0]
     assert 'videos v1, w' in with_bad.said[0]
+    assert with_bad.said[1:] == ['iteration_skipped']
 
 
 def test_a_skipped_batch_drops_its_window_of_accumulation():

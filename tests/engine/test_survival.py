@@ -15,7 +15,8 @@ from helpers.zygote import Zygote
 
 # Ten videos, two ranks of two: three iterations an epoch, the last one short. Dropout is on, the
 # pipeline draws random numbers in two persistent workers, validation draws some every epoch, and
-# no seed is configured.
+# no seed is configured. Negatives come from a memory bank too: of each rank, or common to both
+# where gradients are accumulated.
 SURVIVAL = f"""
 custom_imports = dict(imports=['mmn_plugin', 'helpers.faults'])
 custom_hooks = [dict(type='FaultHook')]
@@ -23,7 +24,7 @@ optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
                    dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False)]
 default_hooks = dict(
-    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2),
+    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2, queue_size=5),
     checkpoint=dict(max_keep_ckpts=-1))
 randomness = dict(_delete_=True, seed=None)
 workers = dict(num_workers=2, persistent_workers=True)
@@ -120,6 +121,7 @@ def videos(folder, rank):
 def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, tried):
     assert tried.legs['end'].codes == [0, 0], tried.legs['end'].output
     first, second = (load(folder / 'epoch_4.pth') for folder in (unbroken, tried.folder))
+    assert len(second['run_state']['ranks'][1]['parts']['hook.CrossVideoNegativeHook']) > 0
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(first[part], second[part])
     assert first['meta']['seed'] == second['meta']['seed']
@@ -192,6 +194,7 @@ def test_sigterm_inside_a_validation_loses_nothing(tried):
 def accumulated(lab):
     """Folders of an unbroken and a stopped run, with bf16 and windows of two iterations."""
     options = ('optim_wrapper.accumulative_counts=2', 'default_hooks.checkpoint.iter_interval=2',
+               "default_hooks.negatives.scope='global'",
                'train_cfg.max_epochs=3')
     codes = [lab.run('amp', '--amp', options=options)]
     stop = dict(term=(4, 0))
@@ -210,7 +213,7 @@ def test_accumulation_and_bf16_resume_inside_a_window(accumulated):
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
     assert 'autocast' in codes[0][1] or 'CPUAmpOptimWrapper' in codes[0][1]
     first, second = (load(folder / name / 'epoch_3.pth') for name in ('amp', 'amp_stopped'))
-    for part in ('state_dict', 'optimizer'):
+    for part in ('state_dict', 'optimizer', 'cross_video_negatives'):
         assert_same(first[part], second[part])
 
 

@@ -20,7 +20,8 @@ class CheckLossHook(Hook):
     A skipped iteration leaves weights, optimiser and buffers (BatchNorm's statistics) as they were
     and its losses out of the log; learning rate and iterations go on. Under gradient accumulation
     it also drops what its window has accumulated before it. The message names the videos of the
-    batch, where a damaged feature is usually found.
+    batch, where a damaged feature is usually found. Hooks that keep something of a forward pass
+    can let go of it in the hook point ``iteration_skipped(runner)``.
 
     Args:
         action (str): ``'stop'`` or ``'skip'``. Defaults to ``'stop'``.
@@ -111,6 +112,7 @@ class CheckLossHook(Hook):
                 buffer.copy_(value)
         runner.logger.warning(
             f'iteration skipped ({self.skips} of at most {self.max_skips}): {others}')
+        runner.call_hook('iteration_skipped')
         return {}
 
     def _stop(self, runner, mine: str | None, others: str) -> None:

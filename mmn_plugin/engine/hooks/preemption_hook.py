@@ -49,7 +49,7 @@ class PreemptionHook(Hook):
             if loop is not None:
                 loader = loop.dataloader
                 loader.worker_init_fn = partial(
-                    _heed_parent_alone, self.signals, loader.worker_init_fn)
+                    _heed_parent_alone, self.signals, os.getpid(), loader.worker_init_fn)
         self._asked, self._stopping = None, False
         self._replaced = {number: signal.signal(number, self._note) for number in self.signals}
 
@@ -102,17 +102,23 @@ class PreemptionHook(Hook):
             os.write(2, f'{self._asked}: stopping after this iteration\n'.encode())
 
 
-def _heed_parent_alone(signals, init, worker_id: int) -> None:
-    """Make a data loader's worker ignore the signals, unless its parent sends them to end it."""
+def _heed_parent_alone(signals, parent: int, init, worker_id: int) -> None:
+    """Make a data loader's worker ignore the signals, unless its parent sends them to end it.
+
+    It also ends when the parent is gone; PyTorch's own watch misses one that was killed while the
+    worker started.
+    """
     if init is not None:
         init(worker_id)
-    if hasattr(signal, 'sigwaitinfo'):  # Linux; elsewhere workers keep PyTorch's handling
+    if hasattr(signal, 'sigtimedwait'):  # Linux; elsewhere workers keep PyTorch's handling
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         threading.Thread(
-            target=_end_with_parent, args=(set(signals), os.getppid()), daemon=True).start()
+            target=_end_with_parent, args=(set(signals), parent), daemon=True).start()
 
 
 def _end_with_parent(signals, parent: int) -> None:
-    while signal.sigwaitinfo(signals).si_pid != parent:
-        pass
+    while os.getppid() == parent:
+        received = signal.sigtimedwait(signals, 5)
+        if received is not None and received.si_pid == parent:
+            break
     os._exit(0)

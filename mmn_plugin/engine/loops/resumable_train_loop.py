@@ -6,6 +6,7 @@ from mmengine.dist import barrier, get_rank
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..gloo_safety import make_gloo_safe
 from ..preempted import Preempted
 from ..random_state import isolated_random_state
 from .resumable_batch_sampler import ResumableBatchSampler
@@ -43,6 +44,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
+        make_gloo_safe()
         self.batch = 0
         self.validated = True
         self._loader: DataLoader | None = None
