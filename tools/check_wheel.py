@@ -41,14 +41,17 @@ subsets.write_text(json.dumps(dict(unseen=dict(test_0=[0]))))
 
 # What a downstream project changes; each value replaces the one that it inherits.
 CHANGES = """
-corpus = dict(data_root='data/shapes/', data_prefix=dict(features='features.h5'))
+corpus = dict(
+    data_root='data/shapes/', data_prefix=dict(features='features.h5'),
+    pipeline=[dict(type='LoadClipFeatures'), dict(type='PoolClipFeatures', num_segments=32),
+              dict(type='PackGroundingInputs')])
 splits = {split: dict(num_workers=0, persistent_workers=False,
                       dataset=dict(ann_file=f'annotations/{split}.json', **corpus))
           for split in ('train', 'val', 'test')}
 sizes = dict(
     data_preprocessor=dict(tokenizer=dict(name_or_path=None, vocab='data/shapes/vocab.txt')),
     grid=dict(num_clips=16, pooling_counts=[15]),
-    backbone=dict(in_channels=174, out_channels=8, kernel_size=16, stride=16),
+    backbone=dict(in_channels=174, out_channels=8, kernel_size=2, stride=2),
     neck=dict(channels=8, embed_channels=8, num_layers=1),
     text_encoder=dict(embed_channels=8, name_or_path=None, config=dict(
         model_type='distilbert', vocab_size=16, dim=8, n_heads=2, n_layers=1, hidden_dim=8)))
