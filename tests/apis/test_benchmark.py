@@ -118,9 +118,9 @@ def test_phases_are_counted_and_nothing_stays_behind():
         for _ in range(2):
             module(inputs).sum().backward()
         module.method()
-    assert 0.04 <= timer.seconds['forward']
-    assert 0 < timer.seconds['backward']
-    assert 0.01 <= timer.seconds['method']
+    assert timer.seconds['forward'] >= 0.04
+    assert timer.seconds['backward'] > 0
+    assert timer.seconds['method'] >= 0.01
     counted = dict(timer.seconds)
     module(inputs)
     module.method()

@@ -16,14 +16,15 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
     Args:
         tokenizer (dict): Config of the tokenizer; it is built when first needed, so that a
             checkpoint that carries its vocabulary can be used without the file.
-        non_blocking (bool): Copy to the device without waiting. Defaults to False.
+        non_blocking (bool): Copy to the device without waiting; of use where the data loader pins
+            memory. Defaults to True.
 
     Attributes:
         max_tokens (int | None): The language model's limit, set by the localizer; the tokenizer's
             ``max_length`` unless its config has its own.
     """
 
-    def __init__(self, tokenizer: dict, non_blocking: bool = False):
+    def __init__(self, tokenizer: dict, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         self._tokenizer_cfg = tokenizer
         self._tokenizer = None
