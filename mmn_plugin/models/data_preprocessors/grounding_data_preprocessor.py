@@ -3,7 +3,7 @@ import torch
 from mmaction.registry import MODELS, TOKENIZER
 from mmengine.model import BaseDataPreprocessor
 
-from mmn_plugin.structures import SentenceBatch
+from mmn_plugin.structures import SentenceBatch, TokenIds
 
 
 @MODELS.register_module()
@@ -60,7 +60,7 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         samples = data['data_samples']
         return dict(
             inputs=self._stack(data['inputs'], samples),
-            sentences=self.cast_data(self._batch_sentences(samples)),
+            sentences=self._batch_sentences(samples),
             data_samples=samples)
 
     def _stack(self, features, samples) -> torch.Tensor:
@@ -75,6 +75,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
     def _batch_sentences(self, samples) -> SentenceBatch:
         sentences = [sentence for sample in samples for sentence in sample.sentences]
         counts = torch.tensor([len(sample.sentences) for sample in samples])
-        input_ids, attention_mask = self.tokenizer.pad(self.tokenizer.encode(sentences))  # (S, L)
+        token_ids = self.tokenizer.encode(sentences)
+        input_ids, attention_mask = self.tokenizer.pad(token_ids)  # (S, L)
         video = torch.arange(len(samples)).repeat_interleave(counts)  # (S,)
-        return SentenceBatch(input_ids, attention_mask, video)
+        tensors = self.cast_data([input_ids, attention_mask, video])
+        return SentenceBatch(*tensors, token_ids=TokenIds(token_ids))
