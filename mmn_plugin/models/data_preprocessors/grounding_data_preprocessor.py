@@ -51,15 +51,15 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
             training (bool): Not used; the same is done in training and test.
 
         Returns:
-            dict: ``inputs`` (B, R, D), ``sentences`` (``SentenceBatch``), ``data_samples``.
+            dict: ``inputs`` (B, R, D) and ``sentences`` (``SentenceBatch``) on the model's device,
+            ``data_samples`` as they are.
 
         Raises:
             ValueError: If the videos' features differ in shape.
         """
-        data = self.cast_data(data)
-        samples = data['data_samples']
+        samples = data['data_samples']  # stay on the host, where targets are looked for
         return dict(
-            inputs=self._stack(data['inputs'], samples),
+            inputs=self._stack(self.cast_data(data['inputs']), samples),
             sentences=self._batch_sentences(samples),
             data_samples=samples)
 
