@@ -12,7 +12,7 @@ class ConvChunk:
     Attributes:
         first, last (int): The output cells of these tiles.
         num_tiles (int): T.
-        windows (Tensor): (C * Q,) input cells, component by component.
+        windows (Tensor): (C, Q) input cells, place by place of the window.
         neighbours (Tensor): (T, S * S) windows that each tile needs; cells where m = 1.
         tile_cells (Tensor): (m * m * T,) output cells of the tiles, position by position.
         cell_places (Tensor): (last - first,) place of each output cell in (m * m * T,).

@@ -18,21 +18,36 @@ class ConvPlan:
         outputs (CellSet): Cells of the output map to compute.
         offset (int): Padding of the input map.
         transform (TileTransform): How tiles are computed.
+        flipped (bool): Whether w is a flipped kernel, as for gradients. Defaults to False.
     """
 
     # Part of a map that a chunk's windows may fill, so that no tensor gets a map's size.
     FILL = 0.75
+    # Tiles of all videos that are multiplied together. On the CPU that is what the caches like,
+    # on others enough to keep them busy.
+    ROWS = dict(cpu=1024)
+    OTHER_ROWS = 2**14
 
-    def __init__(self, inputs: CellSet, outputs: CellSet, offset: int, transform: TileTransform):
+    def __init__(self, inputs: CellSet, outputs: CellSet, offset: int, transform: TileTransform,
+                 flipped: bool = False):
         self.inputs, self.outputs = inputs, outputs
         self.offset, self.transform = offset, transform
-        self._on_device: dict[torch.device, list[ConvChunk]] = {}
+        self.kernel_matrix = transform.of_kernels
+        if flipped:
+            self.kernel_matrix = np.ascontiguousarray(self.kernel_matrix[..., ::-1])
+        self._cache: dict[tuple[int, torch.device, int], list[ConvChunk]] = {}
 
-    def chunks(self, device: torch.device) -> list[ConvChunk]:
-        """The output tiles in groups, in the order of the output cells."""
-        if device not in self._on_device:
-            self._on_device[device] = [chunk.to(device) for chunk in self._chunks]
-        return self._on_device[device]
+    def chunks(self, values: Tensor, components: int) -> list[ConvChunk]:
+        """The output tiles in groups, in the order of the output cells.
+
+        Args:
+            values (Tensor): (A + 1, B, H) of the inputs.
+            components (int): Components that are held at a time.
+        """
+        key = values.shape[1], values.device, components
+        if key not in self._cache:
+            self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
+        return self._cache[key]
 
     @cached_property
     def _tiles(self) -> tuple[np.ndarray, np.ndarray]:
@@ -45,26 +60,26 @@ class ConvPlan:
         number = np.concatenate([[0], changes.cumsum()])
         return places[np.concatenate([[True], changes])], number
 
-    @cached_property
-    def _chunks(self) -> list[ConvChunk]:
+    def _chunks(self, batch: int, device: torch.device, components: int) -> list[ConvChunk]:
         tiles, tile_of_cell = self._tiles
+        at_most = max(1, self.ROWS.get(device.type, self.OTHER_ROWS) // batch)
         chunks, first = [], 0
         while first < len(tiles):
-            last = self._last_tile(first)
+            last = self._last_tile(first, at_most, components)
             cells = np.searchsorted(tile_of_cell, [first, last])
             chunks.append(self._chunk(tiles[first:last], tile_of_cell, first, *cells))
             first = last
         return chunks
 
-    def _last_tile(self, first: int) -> int:
-        """End of the chunk that begins at a tile: as many tiles as the limit leaves room for."""
+    def _last_tile(self, first: int, at_most: int, components: int) -> int:
+        """End of the chunk that begins at a tile: as many tiles as the limits leave room for."""
         tiles, _ = self._tiles
         transform = self.transform
-        limit = self.FILL * max(self.inputs.size, self.outputs.size)**2
-        count = max(1, int(limit // max(transform.blocks**2, transform.components)))
+        limit = int(self.FILL * max(self.inputs.size, self.outputs.size)**2)
+        count = max(1, min(at_most, limit // max(transform.blocks**2, components)))
         while count > 1 and transform.tile > 1:
             windows, _ = self._windows(tiles[first:first + count])
-            if len(windows) * transform.components <= limit:
+            if len(windows) * components <= limit:
                 break
             count -= max(1, count // 8)
         return min(first + count, len(tiles))
@@ -96,7 +111,7 @@ class ConvPlan:
         position = (outputs.rows[first:last] % tile) * tile + outputs.columns[first:last] % tile
         return ConvChunk(
             first=int(first), last=int(last), num_tiles=len(tiles),
-            windows=_tensor(cells.reshape(-1)), neighbours=_tensor(neighbours),
+            windows=_tensor(cells.reshape(side * side, -1)), neighbours=_tensor(neighbours),
             tile_cells=_tensor(of_tiles.reshape(-1)),
             cell_places=_tensor(position * len(tiles) + tile_of_cell[first:last] - first_tile))
 
