@@ -1,6 +1,6 @@
 """Compare this package with figures that the published code produced.
 
-    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab vocab_small.txt] [--conv-mode sparse]
+    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab FILE] [--conv-mode sparse]
 
 One row per quantity, with the largest absolute and relative difference and a verdict; a quantity of
 which a file holds nothing is skipped. Exit code 1 if any row failed or a file could not be checked.

@@ -42,8 +42,9 @@ class EncoderPlan:
         layers = list(zip(self.cells, self.cells[1:], paddings, strict=False))
         self.forward = [ConvPlan(inputs, outputs, padding, transform)
                         for inputs, outputs, padding in layers]
-        self.backward = [ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, flipped=True)
-                         for inputs, outputs, padding in layers]
+        self.backward = [
+            ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, flipped=True)
+            for inputs, outputs, padding in layers]
         self._on_device: dict[tuple, Tensor] = {}
 
     def share(self) -> float:

@@ -1,5 +1,6 @@
 """Convolution on the active cells of a map."""
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -68,12 +69,20 @@ def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
                 'products', (len(kernels), chunk.num_tiles * batch, channels), values)
             for kernel, product, columns in zip(
                     kernels, products, _columns(values, chunk, components, plan), strict=True):
-                torch.mm(columns[:, 0], kernel[0], out=product)
-                for block in range(1, len(kernel)):
-                    product.addmm_(columns[:, block], kernel[block])
+                _multiply(columns, kernel, product)
             _put_tiles(result[chunk.first:chunk.last], products, components, chunk, plan,
                        add=number > 0)
     return result
+
+
+def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
+    """Sum over small kernels and channels, (T * B, S * S, H) and (S * S, H, H') to (T * B, H')."""
+    if kernel.is_contiguous():
+        torch.mm(columns.flatten(1), kernel.flatten(0, 1), out=product)
+        return
+    torch.mm(columns[:, 0], kernel[0], out=product)
+    for block in range(1, len(kernel)):
+        product.addmm_(columns[:, block], kernel[block])
 
 
 def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
@@ -100,7 +109,7 @@ def _groups(plan: ConvPlan, weight: Tensor) -> list[slice]:
     elements = transform.components * transform.blocks**2 * weight[..., 0, 0].numel()
     groups = min(transform.components, -(-elements // WEIGHT_ELEMENTS))
     bounds = np.linspace(0, transform.components, groups + 1).round().astype(int).tolist()
-    return [slice(first, last) for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [slice(first, last) for first, last in pairwise(bounds)]
 
 
 def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor) -> Tensor:
@@ -112,8 +121,10 @@ def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor) ->
     kernels = workspace.take('kernels', shape, weight)
     torch.mm(of_kernels.flatten(0, 1), rows.flatten(2).flatten(0, 1).T,
              out=kernels.view(-1, rows.shape[0] * rows.shape[1]))
-    kernels = kernels.to(like.dtype)
-    return kernels.transpose(2, 3) if transposed else kernels
+    if transposed:
+        kernels = kernels.transpose(2, 3)
+    # Contiguous where the precision asks for one sum that is rounded once.
+    return kernels if like.dtype == weight.dtype else kernels.to(like.dtype).contiguous()
 
 
 def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
@@ -179,7 +190,7 @@ def _products_of_tiles(gradient: Tensor, components: slice, chunk: ConvChunk, pl
 
 
 def _put_product(result: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-    """result = or += left @ right; a sum over chunks keeps the result's precision."""
+    """Set or add to a result ``left @ right``; a sum over chunks keeps the result's precision."""
     if result.dtype != left.dtype:
         product = left @ right
         result.add_(product) if add else result.copy_(product)
