@@ -236,6 +236,8 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     assert steps == {2}
     ranks = checkpoint['run_state']['ranks']
     assert [rank['parts']['hook.CheckLossHook']['skips'] for rank in ranks] == [1, 1]
+    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in ranks]
+    assert [len(videos) for videos in banks] == [3, 3]  # of five; the skipped two are not there
 
 
 def test_one_ranks_bad_loss_stops_all_with_its_message(lab):

@@ -27,9 +27,10 @@ class CrossVideoNegativeHook(Hook):
       hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
       logged losses are those means, the same on all ranks.
     - ``queue_size``: a memory bank of detached embeddings on the model's device, K * P * J floats
-      in every process. A batch enters it after its own step. With ``'global'`` it holds all
-      ranks' videos and is the same on each; with ``'local'`` each rank has its own. Its
-      embeddings are as old as the bank is long, so it suits the later epochs: see ``from_epoch``.
+      in every process. A batch enters it after its own step, or not at all if `CheckLossHook`
+      skips that. With ``'global'`` it holds all ranks' videos and is the same on each; with
+      ``'local'`` each rank has its own. Its embeddings are as old as the bank is long, so it
+      suits the later epochs: see ``from_epoch``.
     - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global) and
       of the queue, which the micro-batches before it have entered; never of the accumulated batch.
     - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
@@ -118,6 +119,10 @@ class CrossVideoNegativeHook(Hook):
         epoch = runner.epoch + 1
         model.head.contrastive_factor = self.factor(epoch)
         model.head.negatives = self.source if epoch >= self.from_epoch else self._before
+
+    def iteration_skipped(self, runner) -> None:
+        """Keep a batch whose loss is no number out of the bank; `CheckLossHook` calls this."""
+        self.source.forget()
 
     def factor(self, epoch: int) -> float:
         """Factor on the contrastive losses in an epoch counted from 1."""
