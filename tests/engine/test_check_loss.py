@@ -31,7 +31,7 @@ class Model(BaseModel):
 class Run:
     """A runner of just what the hook looks at."""
 
-    def __init__(self, counts=1, **hook):
+    def __init__(self, counts=1, checked=True, **hook):
         torch.manual_seed(0)
         self.epoch, self.model = 2, Model()
         self.optim_wrapper = OptimWrapper(
@@ -40,7 +40,8 @@ class Run:
         self.logger = logging.Logger('run')
         self.logger.addHandler(SimpleNamespace(
             level=0, handle=lambda record: self.said.append(record.getMessage())))
-        self.hook.before_train(self)
+        if checked:
+            self.hook.before_train(self)
 
     def call_hook(self, name):
         self.said.append(name)
@@ -61,6 +62,15 @@ class Run:
 
 def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_finite_loss_trains_as_without_the_hook():
+    checked, unchecked = Run(), Run(checked=False)
+    outputs = [run.step(index) for run in (checked, unchecked) for index in (0, 1)]
+    assert [output['loss'] for output in outputs[:2]] == [o['loss'] for o in outputs[2:]]
+    assert same(checked.state(), unchecked.state())
+    assert not same(checked.state(), Run().state())
+    assert checked.said == []
 
 
 @pytest.mark.parametrize('value', [NAN, INF, -INF])
