@@ -3,10 +3,11 @@ from mmaction.registry import HOOKS
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmn_plugin.models.negatives import NegativeSource
+
+from ..bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -115,7 +116,7 @@ class CrossVideoNegativeHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Set factor and source for the epoch that begins."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         epoch = runner.epoch + 1
         model.head.contrastive_factor = self.factor(epoch)
         model.head.negatives = self.source if epoch >= self.from_epoch else self._before

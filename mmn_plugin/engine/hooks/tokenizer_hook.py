@@ -1,9 +1,10 @@
 """The tokenizer travels with the checkpoint."""
 from mmaction.registry import HOOKS, TOKENIZER
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmn_plugin.engine.runner.checkpoint_content import require_checkpoint_content
+
+from ..bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -46,5 +47,4 @@ class TokenizerHook(Hook):
 
     @staticmethod
     def _preprocessor(runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        return model.data_preprocessor
+        return bare_model(runner).data_preprocessor

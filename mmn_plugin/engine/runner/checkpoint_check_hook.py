@@ -5,7 +5,8 @@ import re
 import torch
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+
+from ..bare_model import bare_model
 
 _SHOWN = 5
 
@@ -32,7 +33,7 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check the weights that were read; MMEngine copies them into the model afterwards."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         given = checkpoint.get('state_dict', checkpoint)
         given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
         problems, nothing_fits = _compare(model.state_dict(), given)
