@@ -3,6 +3,7 @@ from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
 
 from ..bare_model import bare_model
+from ..runner.checkpoint_content import require_checkpoint_content
 
 
 @HOOKS.register_module()
@@ -24,9 +25,10 @@ class ArchitectureHook(Hook):
         """Compare; checkpoints without the entry (converted ones) pass.
 
         Raises:
-            ValueError: If the checkpoint's model had other moments.
+            ValueError: If the checkpoint's model had other moments, or the file is no checkpoint.
         """
-        theirs = (checkpoint.get('meta') or {}).get(self.KEY)
+        require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
+        theirs = checkpoint.get('meta', {}).get(self.KEY)
         ours = bare_model(runner).architecture
         if theirs is None or theirs == ours:
             return

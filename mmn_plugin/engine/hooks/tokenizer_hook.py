@@ -2,9 +2,8 @@
 from mmaction.registry import HOOKS, TOKENIZER
 from mmengine.hooks import Hook
 
-from mmn_plugin.engine.runner.checkpoint_content import require_checkpoint_content
-
 from ..bare_model import bare_model
+from ..runner.checkpoint_content import require_checkpoint_content
 
 
 @HOOKS.register_module()
@@ -27,7 +26,7 @@ class TokenizerHook(Hook):
 
         Raises:
             ValueError: If model and checkpoint have different vocabularies, or the file is no
-                checkpoint; this hook is the first to see it.
+                checkpoint.
         """
         require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
         state = checkpoint.get('meta', {}).get(self.KEY)
