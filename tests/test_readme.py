@@ -105,6 +105,9 @@ def known_messages() -> str:
     # Python's
     texts += [f'No module named {name!r}' for name in
               ('mmaction.models.localizers.drn', 'pkg_resources', 'mmcv')]
+    # Python's where a script is absent, and openmim's (mim/commands/train.py of 0.3.9)
+    texts += ["can't open file '…/site-packages/mmn_plugin/…/tools/…'",
+              "The path … doesn't exist and we can not find the config file in codebase mmn_plugin."]
     # put together from parts when it is printed
     batch = dict(data_samples=[SimpleNamespace(video_id='a')])
     losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
