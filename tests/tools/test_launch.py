@@ -1,4 +1,4 @@
-"""tools/launch.py: one message where a user's mistake ends all processes, torchrun's report else."""
+"""tools/launch.py: one message where a mistake of the user ends all processes, else a report."""
 import os
 import re
 import runpy

@@ -174,7 +174,8 @@ def plain_errors():
     :func:`explain_config_mistake` knows. Any other error keeps its traceback, and so do all
     where the environment variable ``MMN_TRACEBACK`` is set.
 
-    Where several processes of a machine end with the same message, one prints it (:func:`tell_once`).
+    Where several processes of a machine end with the same message, one prints it (see
+    :func:`tell_once`).
     A process that fails only because another one has ended waits for some seconds, so that the
     other's error stands first and the launcher reports that one; most often it is ended meanwhile.
     """
