@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,12 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import mmn_plugin  # noqa: F401
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.apis.reference import GoldenFile, Report, Row, check_evaluation, check_model
 
 VOCABULARY = 'vocab_small.txt'
