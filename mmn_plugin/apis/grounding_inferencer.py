@@ -8,6 +8,7 @@ from mmaction.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.datasets import LoadClipFeatures
@@ -33,10 +34,12 @@ class GroundingInferencer:
         checkpoint (str | Path): Checkpoint trained with it.
         device (str, optional): Defaults to None: the accelerator if there is one.
         top_n (int, optional): Moments per sentence. Defaults to None: as in the config.
+        sentence_batch (int): Sentences that go through the model together; memory grows with it,
+            not with the number of sentences. Defaults to 256.
 
     Raises:
         FileNotFoundError: If config, checkpoint or vocabulary do not exist.
-        ValueError: If checkpoint and config do not belong together.
+        ValueError: If checkpoint and config do not belong together, or ``sentence_batch`` < 1.
 
     Examples:
         >>> inferencer = GroundingInferencer('mmn_shapes.py', 'epoch_30.pth')
@@ -47,7 +50,11 @@ class GroundingInferencer:
     """
 
     def __init__(self, config: str | Path | Config, checkpoint: str | Path,
-                 device: str | None = None, top_n: int | None = None) -> None:
+                 device: str | None = None, top_n: int | None = None,
+                 sentence_batch: int = 256) -> None:
+        if sentence_batch < 1:
+            raise ValueError(f'sentence_batch={sentence_batch}; it must be at least 1')
+        self.sentence_batch = sentence_batch
         self.config = config if isinstance(config, Config) else load_config(str(config))
         self.device = device or get_device()
         self.model = load_model(self.config, checkpoint, self.device)
@@ -123,40 +130,56 @@ class GroundingInferencer:
         Raises:
             ValueError: If a sentence is empty or holds no word that the model knows.
         """
-        found = self.predict(encoded, sentences).pred_instances
+        sentences = self._check_sentences(sentences)
+        found = self._predict(encoded, sentences).pred_instances
         results = []
-        for i, sentence in enumerate(self._check_sentences(sentences)):
+        for i, sentence in enumerate(sentences):
             there = ~found.scores[i].isnan()  # (n,)
             results.append(dict(sentence=sentence, moments=found.moments[i][there].tolist(),
                                 scores=found.scores[i][there].tolist()))
         return results
 
-    @torch.inference_mode()
     def predict(self, encoded: EncodedVideo,
                 sentences: str | Sequence[str]) -> GroundingDataSample:
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take."""
-        sample, scores = self._score(encoded, sentences)
-        sentence_video = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-        self.model.head.rank(scores, sentence_video, [sample])
-        sample.pred_instances = sample.pred_instances.to('cpu')
-        return sample
+        return self._predict(encoded, self._check_sentences(sentences))
 
     @torch.inference_mode()
     def score_moments(self, encoded: EncodedVideo, sentences: str | Sequence[str]) -> Tensor:
         """Score of every moment of the grid, before NMS: (s, P), on the CPU, for moment maps."""
-        return self._score(encoded, sentences)[1].cpu()
+        batches = self._batches(encoded, self._check_sentences(sentences))
+        return torch.cat([self._score(encoded, sample).cpu() for sample in batches])
 
-    def _score(self, encoded: EncodedVideo, sentences) -> tuple[GroundingDataSample, Tensor]:
-        sentences = self._check_sentences(sentences)
-        sample = GroundingDataSample(metainfo=dict(
+    @torch.inference_mode()
+    def _predict(self, encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
+        found = []
+        for sample in self._batches(encoded, sentences):
+            scores = self._score(encoded, sample)
+            video = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+            self.model.head.rank(scores, video, [sample])
+            found.append(sample.pred_instances.to('cpu'))  # all that is kept of a batch
+        result = self._sample(encoded, sentences)
+        result.pred_instances = InstanceData.cat(found)
+        return result
+
+    def _batches(self, encoded: EncodedVideo, sentences: list[str]):
+        for first in range(0, len(sentences), self.sentence_batch):
+            yield self._sample(encoded, sentences[first:first + self.sentence_batch])
+
+    @staticmethod
+    def _sample(encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
+        return GroundingDataSample(metainfo=dict(
             video_id=encoded.video_id, duration=encoded.duration, sentences=sentences,
             sentence_index=list(range(len(sentences)))))
+
+    def _score(self, encoded: EncodedVideo, sample: GroundingDataSample) -> Tensor:
+        """(s, P), on the model's device."""
         batch = self.model.data_preprocessor(dict(inputs=[encoded.inputs], data_samples=[sample]))
         embeddings = self.model.text_encoder(batch['sentences'])  # (s, J)
         head = self.model.head
-        contrastive, iou = head.score(
-            encoded.moments, embeddings, batch['sentences'].video)  # (s, P)
-        return sample, moment_scores(contrastive, iou, head.score_power)
+        contrastive, iou = head.score(encoded.moments, embeddings, batch['sentences'].video,
+                                      [len(sample.sentences)])  # (s, P)
+        return moment_scores(contrastive, iou, head.score_power)
 
     def _check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)

@@ -1,15 +1,23 @@
 """Annotations and features of temporal grounding, one sample per video."""
+import warnings
+
+from .feature_cache import FeatureCache
 from .feature_error import FeatureError
 from .feature_store import FeatureStore
+from .folder_feature_cache import FolderFeatureCache
 from .folder_feature_store import FolderFeatureStore
 from .hdf5_feature_store import HDF5FeatureStore
+from .memory_feature_cache import MemoryFeatureCache
 from .open_feature_store import open_feature_store
 from .temporal_grounding_dataset import TemporalGroundingDataset
 from .transforms import LoadClipFeatures, PackGroundingInputs, PoolClipFeatures
 from .write_random_features import write_random_features
 
 __all__ = [
-    'FeatureError', 'FeatureStore', 'FolderFeatureStore', 'HDF5FeatureStore', 'LoadClipFeatures',
-    'PackGroundingInputs', 'PoolClipFeatures', 'TemporalGroundingDataset', 'open_feature_store',
-    'write_random_features'
+    'FeatureCache', 'FeatureError', 'FeatureStore', 'FolderFeatureCache', 'FolderFeatureStore',
+    'HDF5FeatureStore', 'LoadClipFeatures', 'MemoryFeatureCache', 'PackGroundingInputs',
+    'PoolClipFeatures', 'TemporalGroundingDataset', 'open_feature_store', 'write_random_features'
 ]
+
+# Data loaders may ask for pinned memory; without a GPU PyTorch does not pin, and need not say so.
+warnings.filterwarnings('ignore', message="'pin_memory' argument is set as true")

@@ -47,6 +47,14 @@ class FeatureStore(ABC):
     def _read_array(self, video_id: str) -> np.ndarray:
         """The video's array as it is stored."""
 
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """What changes when a video's features do: the store's version, if it has one.
+
+        Raises:
+            FeatureError: If the video is absent.
+        """
+        return self.version or ()
+
     def close(self) -> None:  # noqa: B027  (most stores hold nothing open)
         """Let go of whatever this process holds open; the next read opens it again."""
 

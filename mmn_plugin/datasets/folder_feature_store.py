@@ -36,6 +36,11 @@ class FolderFeatureStore(FeatureStore):
         """Shape of a video's features; of a ``.npy`` file only the header is read."""
         return self._load(video_id, mmap_mode='r').shape
 
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """Size, time of change and place on the disk of the video's file."""
+        status = os.stat(self._find(video_id))
+        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
     def _read_array(self, video_id: str) -> np.ndarray:
         return self._load(video_id)
 

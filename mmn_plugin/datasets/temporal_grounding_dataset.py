@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.utils import is_abs
 
 from ..structures.annotations import read_annotations
+from .cache_features import cache_features
 from .feature_error import FeatureError
 from .feature_store import describe_folder
 from .open_feature_store import open_feature_store
@@ -37,6 +38,11 @@ class TemporalGroundingDataset(BaseDataset):
             (ActivityNet: ``'c3d_features'``), one for all files or one each. Defaults to None:
             the entry is the array.
         pipeline (list): Transforms. Defaults to none.
+        feature_cache (str, optional): Keep what `LoadClipFeatures` and `PoolClipFeatures` give, so
+            that from the second epoch on nothing is read and pooled again: ``'memory'`` (see
+            `MemoryFeatureCache` for its size), or a folder, which later runs find as well (see
+            `FolderFeatureCache`). Kept features are used while source files and pooling are the
+            same. Defaults to None.
         test_mode (bool): As in MMEngine: a sample that the pipeline refuses is an error rather than
             replaced. Defaults to False.
         **kwargs: ``metainfo``, ``indices``, ``serialize_data``, ``lazy_init`` and so on, see
@@ -45,6 +51,7 @@ class TemporalGroundingDataset(BaseDataset):
     Raises:
         FileNotFoundError: If the annotation file or a feature file does not exist; the message
             lists what is there.
+        ValueError: If ``feature_cache`` is set and the pipeline does not read and pool.
         AnnotationError: If the annotations cannot be used.
         FeatureError: If a feature file is damaged, or videos are absent from it.
     """
@@ -58,8 +65,10 @@ class TemporalGroundingDataset(BaseDataset):
                  feature_key: str | Sequence[str | None] | None = None,
                  pipeline: Sequence = (),
                  test_mode: bool = False,
+                 feature_cache: str | None = None,
                  **kwargs):
         self.feature_key = feature_key
+        self.feature_cache = feature_cache
         self.feature_sizes: list[int] = []
         self.feature_versions: list[tuple[int, ...] | None] = []
         super().__init__(
@@ -88,6 +97,14 @@ class TemporalGroundingDataset(BaseDataset):
                              f'entries for {len(self.feature_files)} feature files; give one name '
                              'for all, or one (or None) for each')
         return list(self.feature_key)
+
+    def full_init(self) -> None:
+        """Load the annotations; then the feature cache can be set up."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        if self.feature_cache is not None:
+            cache_features(self)
 
     @property
     def feature_size(self) -> int:

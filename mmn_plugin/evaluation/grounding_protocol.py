@@ -77,7 +77,7 @@ class GroundingProtocol:
         if not sum(len(result.sentences) for result in results):
             raise ValueError('there is no sentence to evaluate')
         results = sorted(results, key=lambda result: result.key)
-        iou = torch.cat([self._ranked_iou(result) for result in results])  # (S, max n)
+        iou = self._ranked_iou(results)  # (S, max n)
         rows = [self._row('', iou)]
         groups = itertools.chain(self._bucket_masks(results), self._subset_masks(results))
         rows += [self._row(name, iou[mask]) for name, mask in groups if mask.any()]
@@ -92,9 +92,11 @@ class GroundingProtocol:
                 f'R@{max(self.top_n)} is asked for, but video {result.video_id!r} comes with '
                 f'{result.moments.shape[1]} ranked moments per sentence; let the model keep more')
 
-    def _ranked_iou(self, result: GroundingResult) -> Tensor:
-        self.check(result)
-        return ranked_iou(result.moments[:, :max(self.top_n)], result.ground_truth)
+    def _ranked_iou(self, results: list[GroundingResult]) -> Tensor:
+        for result in results:
+            self.check(result)
+        moments = torch.cat([result.moments[:, :max(self.top_n)] for result in results])
+        return ranked_iou(moments, torch.cat([result.ground_truth for result in results]))
 
     def _row(self, name: str, iou: Tensor) -> SummaryRow:
         table = recall_of_iou(iou, self.top_n, self.iou_thrs)

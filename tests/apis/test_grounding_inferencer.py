@@ -183,3 +183,30 @@ def test_shapes_config_extracts_as_the_tool_does():
     settings = {key: value for key, value in config.extractor.items() if key != 'type'}
     assert GridFeatureExtractor(**settings).settings == GridFeatureExtractor().settings
     assert config.model.backbone.in_channels == GridFeatureExtractor().num_features
+
+
+def test_thousands_of_sentences_go_through_the_model_a_batch_at_a_time(
+        grounder, inferencer, features, monkeypatch):
+    few = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu', sentence_batch=100)
+    encoded = few.encode(features, duration=10.)
+    words = ('a person opens', 'the red box', 'slowly closes the blue door')
+    sentences = [f'{words[i % 3]} {words[i % 2]}' for i in range(1050)]
+    sizes, encode = [], few.model.text_encoder.forward
+    monkeypatch.setattr(few.model.text_encoder, 'forward', lambda batch: (
+        sizes.append(len(batch.video)), encode(batch))[1])
+    ranked = few.predict(encoded, sentences)
+    assert sizes == [100] * 10 + [50]
+    assert ranked.sentences == sentences
+    assert ranked.sentence_index == list(range(1050))
+    assert ranked.pred_instances.moments.shape == (1050, 5, 2)
+    whole = inferencer.score_moments(encoded, sentences[:150])
+    torch.testing.assert_close(few.score_moments(encoded, sentences[:150]), whole)
+    torch.testing.assert_close(ranked.pred_instances.scores[:150, 0], whole.max(1).values)
+    answers = few.ground(encoded, sentences)
+    assert answers[1049]['sentence'] == sentences[1049]
+    assert answers[1049]['scores'] == pytest.approx(answers[5]['scores'])  # the same sentence
+
+
+def test_a_batch_of_no_sentences_is_refused(grounder):
+    with pytest.raises(ValueError, match='sentence_batch=0'):
+        GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu', sentence_batch=0)

@@ -3,7 +3,7 @@ import torch
 from mmaction.registry import MODELS, TOKENIZER
 from mmengine.model import BaseDataPreprocessor
 
-from mmn_plugin.structures import SentenceBatch
+from mmn_plugin.structures import SentenceBatch, TokenIds
 
 
 @MODELS.register_module()
@@ -16,14 +16,15 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
     Args:
         tokenizer (dict): Config of the tokenizer; it is built when first needed, so that a
             checkpoint that carries its vocabulary can be used without the file.
-        non_blocking (bool): Copy to the device without waiting. Defaults to False.
+        non_blocking (bool): Copy to the device without waiting; of use where the data loader pins
+            memory. Defaults to True.
 
     Attributes:
         max_tokens (int | None): The language model's limit, set by the localizer; the tokenizer's
             ``max_length`` unless its config has its own.
     """
 
-    def __init__(self, tokenizer: dict, non_blocking: bool = False):
+    def __init__(self, tokenizer: dict, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         self._tokenizer_cfg = tokenizer
         self._tokenizer = None
@@ -50,16 +51,16 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
             training (bool): Not used; the same is done in training and test.
 
         Returns:
-            dict: ``inputs`` (B, R, D), ``sentences`` (``SentenceBatch``), ``data_samples``.
+            dict: ``inputs`` (B, R, D) and ``sentences`` (``SentenceBatch``) on the model's device,
+            ``data_samples`` as they are.
 
         Raises:
             ValueError: If the videos' features differ in shape.
         """
-        data = self.cast_data(data)
-        samples = data['data_samples']
+        samples = data['data_samples']  # stay on the host, where targets are looked for
         return dict(
-            inputs=self._stack(data['inputs'], samples),
-            sentences=self.cast_data(self._batch_sentences(samples)),
+            inputs=self._stack(self.cast_data(data['inputs']), samples),
+            sentences=self._batch_sentences(samples),
             data_samples=samples)
 
     def _stack(self, features, samples) -> torch.Tensor:
@@ -74,6 +75,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
     def _batch_sentences(self, samples) -> SentenceBatch:
         sentences = [sentence for sample in samples for sentence in sample.sentences]
         counts = torch.tensor([len(sample.sentences) for sample in samples])
-        input_ids, attention_mask = self.tokenizer.pad(self.tokenizer.encode(sentences))  # (S, L)
+        token_ids = self.tokenizer.encode(sentences)
+        input_ids, attention_mask = self.tokenizer.pad(token_ids)  # (S, L)
         video = torch.arange(len(samples)).repeat_interleave(counts)  # (S,)
-        return SentenceBatch(input_ids, attention_mask, video)
+        tensors = self.cast_data([input_ids, attention_mask, video])
+        return SentenceBatch(*tensors, token_ids=TokenIds(token_ids))

@@ -73,7 +73,9 @@ class MutualMatchingHead(BaseModule):
             moments, sentences = (
                 self._normalise({space: _at_least_float32(value) for space, value in part.items()})
                 for part in (moments, sentences))
-            ground_truth = torch.cat([s.gt_instances.moments for s in data_samples])  # (S, 2)
+            truth = torch.cat([s.gt_instances.moments for s in data_samples]).cpu()  # (S, 2)
+            ground_truth = truth.to(sentence_video.device, non_blocking=True)
+            counts = [len(sample.sentences) for sample in data_samples]
             spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
             iou = temporal_iou(ground_truth[:, None], spans[sentence_video])  # (S, P)
             negatives = self.negatives.collect(
@@ -81,13 +83,26 @@ class MutualMatchingHead(BaseModule):
                                 ground_truth, data_samples), self.training)
             loss_vid, loss_sent = self.loss_matching(
                 moments['contrastive'], sentences['contrastive'], sentence_video, iou,
-                ground_truth, negatives)
-            cosines = self.own_video_cosines(moments['iou'], sentences['iou'], sentence_video)
+                ground_truth, negatives, self.positives(truth, data_samples))
+            cosines = self.own_video_cosines(
+                moments['iou'], sentences['iou'], sentence_video, counts)
             weight = self.contrastive_factor * self.contrastive_weight
             return negatives.scale(dict(
                 loss_vid=weight * loss_vid,
                 loss_sent=weight * loss_sent,
                 loss_iou=self.loss_iou(self.iou_scale * cosines, iou)))
+
+    def positives(self, truth: Tensor, data_samples: list[GroundingDataSample]) -> Tensor:
+        """Each sentence's moments of highest IoU, (S, K), found on the host from (S, 2) seconds.
+
+        On the CPU because ties are resolved there as in the published figures; from the samples,
+        which are there already, because the host would wait for whatever the device computes.
+        """
+        counts = torch.tensor([len(sample.sentences) for sample in data_samples])
+        video = torch.arange(len(data_samples)).repeat_interleave(counts)  # (S,)
+        spans = self.spans(data_samples, video)  # (B, P, 2)
+        iou = temporal_iou(truth[:, None], spans[video])  # (S, P)
+        return iou.topk(self.loss_matching.num_positive, dim=1).indices
 
     @staticmethod
     def candidates(moments: Tensor, sentences: Tensor, iou: Tensor, ground_truth: Tensor,
@@ -109,7 +124,8 @@ class MutualMatchingHead(BaseModule):
         Returns:
             list[GroundingDataSample]: The samples, with ``pred_instances``.
         """
-        contrastive, iou_score = self.score(moments, sentences, sentence_video)  # (S, P)
+        counts = [len(sample.sentences) for sample in data_samples]
+        contrastive, iou_score = self.score(moments, sentences, sentence_video, counts)  # (S, P)
         scores = moment_scores(contrastive, iou_score, self.score_power)
         return self.rank(scores, sentence_video, data_samples)
 
@@ -138,23 +154,32 @@ class MutualMatchingHead(BaseModule):
     def spans(self, data_samples: list[GroundingDataSample], sentence_video: Tensor) -> Tensor:
         """Start and end of the moments of each video, (B, P, 2) seconds, on the batch's device."""
         durations = torch.tensor([sample.duration for sample in data_samples])
-        return self.grid.spans(durations.to(sentence_video.device))
+        return self.grid.spans(durations.to(sentence_video.device, non_blocking=True))
 
     def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-              sentence_video: Tensor) -> tuple[Tensor, Tensor]:
-        """Contrastive and IoU score of each sentence with its video's moments, both (S, P)."""
-        moments, sentences = self._normalise(moments), self._normalise(sentences)
-        contrastive, iou = (
-            self.own_video_cosines(moments[space], sentences[space], sentence_video)
-            for space in ('contrastive', 'iou'))
-        return contrastive, (self.iou_scale * iou).sigmoid()
+              sentence_video: Tensor,
+              counts: list[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Contrastive and IoU score of each sentence with its video's moments, both (S, P).
+
+        Like the losses in float32, under mixed precision too: bfloat16 would leave a few hundred
+        different scores, and NMS would rank by chance.
+        """
+        with torch.autocast(sentence_video.device.type, enabled=False):
+            moments, sentences = (
+                self._normalise({space: _at_least_float32(value) for space, value in part.items()})
+                for part in (moments, sentences))
+            contrastive, iou = (
+                self.own_video_cosines(moments[space], sentences[space], sentence_video, counts)
+                for space in ('contrastive', 'iou'))
+            return contrastive, (self.iou_scale * iou).sigmoid()
 
     @staticmethod
     def _normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
         return {space: F.normalize(value, dim=-1) for space, value in embeddings.items()}
 
     @staticmethod
-    def own_video_cosines(moments: Tensor, sentences: Tensor, sentence_video: Tensor) -> Tensor:
+    def own_video_cosines(moments: Tensor, sentences: Tensor, sentence_video: Tensor,
+                          counts: list[int] | None = None) -> Tensor:
         """Similarity of each sentence with the moments of its own video.
 
         Sentences are laid out (B, s_max) by video, so that one batched product serves all.
@@ -163,14 +188,17 @@ class MutualMatchingHead(BaseModule):
             moments (Tensor): (B, P, J).
             sentences (Tensor): (S, J).
             sentence_video (Tensor): (S,), never falling.
+            counts (list[int], optional): Sentences of each of the B videos. Defaults to None:
+                counted, for which the host waits.
 
         Returns:
             Tensor: (S, P).
         """
-        counts = torch.bincount(sentence_video, minlength=len(moments))
-        first = counts.cumsum(0) - counts
-        place = torch.arange(len(sentences), device=sentences.device) - first[sentence_video]
-        padded = sentences.new_zeros(len(moments), int(counts.max()), sentences.shape[-1])
+        if counts is None:
+            counts = torch.bincount(sentence_video, minlength=len(moments)).tolist()
+        place = np.concatenate([np.arange(count) for count in counts])
+        place = torch.from_numpy(place).to(sentences.device, non_blocking=True)
+        padded = sentences.new_zeros(len(moments), max(counts), sentences.shape[-1])
         padded = padded.index_put((sentence_video, place), sentences)  # (B, s_max, J)
         return (padded @ moments.transpose(1, 2))[sentence_video, place]  # (S, P)
 

@@ -58,8 +58,8 @@ class MutualMatchingLoss(nn.Module):
         self.chunk_elements = chunk_elements
 
     def forward(self, moments: Tensor, sentences: Tensor, sentence_video: Tensor, iou: Tensor,
-                ground_truth: Tensor,
-                negatives: Negatives | None = None) -> tuple[Tensor, Tensor]:
+                ground_truth: Tensor, negatives: Negatives | None = None,
+                positives: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Both directions, each the mean over the batch's sentences and positives.
 
         Args:
@@ -70,6 +70,8 @@ class MutualMatchingLoss(nn.Module):
             ground_truth (Tensor): (S, 2), seconds.
             negatives (Negatives, optional): What to compare with; its first pool holds the batch
                 itself. Defaults to None: the batch alone, every video of it another one.
+            positives (Tensor, optional): (S, K) indices on the host of each sentence's moments of
+                highest IoU. Defaults to None: found here, for which the host waits.
 
         Returns:
             tuple[Tensor, Tensor]: Moment-to-sentences loss (``loss_vid``) and
@@ -79,8 +81,10 @@ class MutualMatchingLoss(nn.Module):
             own = Candidates(moments, sentences, ground_truth, sentence_video.cpu().numpy(),
                              list(range(len(moments))))
             negatives = Negatives([NegativePool.of(own, own, 0, 0)])
-        # On the CPU, because ties are resolved there as in the published figures.
-        positives = iou.cpu().topk(self.num_positive, dim=1).indices.to(iou.device)  # (S, K)
+        if positives is None:
+            # On the CPU, because ties are resolved there as in the published figures.
+            positives = iou.cpu().topk(self.num_positive, dim=1).indices
+        positives = positives.to(iou.device, non_blocking=True)  # (S, K)
         positive_moments = moments[sentence_video[:, None], positives]  # (S, K, J)
         positive = (positive_moments * sentences[:, None]).sum(-1)  # (S, K)
         loss_vid = self.moment_to_sentences(positive_moments, positive, ground_truth, negatives)
@@ -95,7 +99,7 @@ class MutualMatchingLoss(nn.Module):
         for pool in negatives.pools:
             candidates, log_weight = pool.candidates, pool.log_weight
             if log_weight is not None:
-                video = torch.from_numpy(candidates.sentence_video).to(log_weight.device)
+                video = _on(candidates.sentence_video, log_weight.device)
                 log_weight = log_weight[video]  # (S',)
             parts.append(streaming_logsumexp(
                 queries, candidates.sentences[:, None], self.temperature_video,
@@ -111,7 +115,7 @@ class MutualMatchingLoss(nn.Module):
         Rows are the S * K positive moments; a sentence's positives all have its mask.
         """
         rows, columns = pool.same_video_sentences
-        here, there = (torch.from_numpy(index).to(ground_truth.device) for index in (rows, columns))
+        here, there = (_on(index, ground_truth.device) for index in (rows, columns))
         overlap = temporal_iou(ground_truth[here], pool.candidates.ground_truth[there])
         masked = overlap >= self.sentence_removal_iou  # (n,)
         if pool.first_sentence is not None:
@@ -135,7 +139,7 @@ class MutualMatchingLoss(nn.Module):
             self.no_negative_moments(pool, iou), 0., pool.log_weight, self.chunk_elements)
             for pool in negatives.pools]
         others = torch.stack(parts).logsumexp(0)  # (S,)
-        others = torch.logaddexp(others, others.new_tensor(self.LOG_EPSILON))
+        others = torch.logaddexp(others, others.new_full((), self.LOG_EPSILON))
         logit = (positive - self.margin) / self.temperature_sentence  # (S, K)
         return (torch.logaddexp(logit, others[:, None]) - logit).mean()
 
@@ -146,11 +150,16 @@ class MutualMatchingLoss(nn.Module):
         has a sentence of the same text, the moments near that sentence's ground truth are.
         """
         rows, videos = pool.same_video
-        masked = iou[torch.from_numpy(rows).to(iou.device)] >= self.negative_iou  # (n, P)
+        masked = iou[_on(rows, iou.device)] >= self.negative_iou  # (n, P)
         if pool.same_text is not None:
             here, there = pool.same_text
-            theirs = pool.candidates.iou[torch.from_numpy(there).to(iou.device)]
+            theirs = pool.candidates.iou[_on(there, iou.device)]
             masked = torch.cat([masked, theirs >= self.negative_iou])
             rows = np.concatenate([rows, here])
             videos = np.concatenate([videos, pool.candidates.sentence_video[there]])
         return PairMask.of(rows, videos, masked)
+
+
+def _on(index: np.ndarray, device: torch.device) -> Tensor:
+    """An index from the host, for which nobody waits."""
+    return torch.from_numpy(index).to(device, non_blocking=True)

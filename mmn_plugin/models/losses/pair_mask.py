@@ -28,7 +28,7 @@ class PairMask:
         """From pairs in any order; where a pair occurs several times, any mask counts."""
         stride = int(rows.max(initial=0)) + 1
         pairs, place = np.unique(blocks.astype(np.int64) * stride + rows, return_inverse=True)
-        place = torch.from_numpy(place).to(masked.device)
+        place = torch.from_numpy(place).to(masked.device, non_blocking=True)
         count = masked.new_zeros(len(pairs), masked.shape[1], dtype=torch.int32)
         count.index_add_(0, place, masked.int())
         return cls(pairs % stride, pairs // stride, count > 0)

@@ -57,7 +57,8 @@ class MemoryBank:
         if self._moments is None:
             self._moments = moments.new_zeros(self.size, *moments.shape[1:])
         slots = (self._next + np.arange(len(moments))) % self.size
-        self._moments[torch.from_numpy(slots).to(moments.device)] = moments
+        slot_index = torch.from_numpy(slots).to(moments.device, non_blocking=True)
+        self._moments[slot_index] = moments
         self._push_sentences(new, slots)
         for slot, video_id in zip(slots.tolist(), new.video_ids, strict=True):
             self._video_ids[slot:slot + 1] = [video_id]

@@ -1,0 +1,137 @@
+"""The parts of the benchmark tool."""
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmn_plugin.apis.benchmark import EncoderWork, Subject, Variant, interleave, ratio, spread
+from mmn_plugin.apis.benchmark.annotation_statistics import AnnotationStatistics
+from mmn_plugin.apis.benchmark.peak_memory import can_measure, peak_of
+from mmn_plugin.apis.benchmark.phase_timer import PhaseTimer
+from mmn_plugin.apis.benchmark.recorded_annotations import RECORDED_ANNOTATIONS
+from mmn_plugin.structures import MomentGrid
+
+
+def test_operations_equal_a_hand_count():
+    # 4 clips, all 10 moments; two 3x3 layers: padded by 2, so 6 x 6, then 4 x 4
+    work = EncoderWork.of(MomentGrid(4, [3]), channels=2, kernel_size=3, num_layers=2)
+    assert work.dense == (36, 16)
+    # A valid cell (i, j), i <= j, reaches 3 x 3 cells of the first output, in which the map is
+    # shifted by one: rows i .. i + 2, columns j .. j + 2. Row by row 6, 6, 6, 5, 4, 3 of them.
+    assert work.train == (30, 16)
+    # The 10 valid cells of the last output need rows i .. i + 2, columns j .. j + 2: the same.
+    assert work.test == (30, 10)
+    assert work.per_cell == 2 * 2 * 2 * 9
+    assert work.flops(3, 'dense', training=True) == 3 * 52 * 72 * 3
+    assert work.flops(1, 'test', training=False) == 40 * 72
+
+
+@pytest.mark.parametrize(('grid', 'kernel_size', 'num_layers', 'train', 'test'), [
+    ((128, [15, 8, 8, 8]), 5, 8, 0.44, 0.54),
+    ((64, [15, 8, 8]), 9, 4, 0.35, 0.50),
+    ((16, [15]), 5, 8, 0.45, 0.51),
+])
+def test_work_that_the_published_grids_spare(grid, kernel_size, num_layers, train, test):
+    work = EncoderWork.of(MomentGrid(*grid), 512, kernel_size, num_layers)
+    assert round(work.spared('train'), 2) == train
+    assert round(work.spared('test'), 2) == test
+
+
+def test_variants_are_all_combinations_and_the_plain_one_comes_first():
+    variants = Variant.product(['dense', 'sparse'], ['fp32', 'bf16'], channels_last=True)
+    assert list(map(str, variants)) == [
+        'dense fp32', 'sparse fp32', 'dense bf16', 'sparse bf16', 'dense fp32 channels_last',
+        'sparse fp32 channels_last', 'dense bf16 channels_last', 'sparse bf16 channels_last']
+
+
+def test_a_variant_sets_the_precision_and_takes_it_back():
+    allowed = torch.backends.cudnn.allow_tf32
+    with Variant(dtype='fp32').backends():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 is allowed
+    with Variant(dtype='bf16').autocast('cpu'):
+        assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match='tf32 is for CUDA'):
+        Variant(dtype='tf32').check('cpu')
+
+
+def test_subjects_run_in_turns():
+    order = []
+    subjects = [Subject(name, lambda name=name: order.append(name)) for name in 'ABC']
+    interleave(subjects, repeats=2, warmup=1)
+    assert order == list('ABCABCABC')
+    assert [len(subject.seconds) for subject in subjects] == [2, 2, 2]
+
+
+def test_ratio_compares_within_a_round():
+    slow = Subject('slow', None, seconds=[2., 20., 4.])  # the machine was busy in the second
+    fast = Subject('fast', None, seconds=[1., 10., 2.])
+    assert ratio(fast, slow) == 2
+    assert ratio(slow, slow) == 1
+
+
+def test_spread_is_half_the_distance_between_quartiles():
+    assert spread([1., 2., 3., 4., 5.]) == pytest.approx(1 / 3)
+    assert spread([7.]) == 0
+
+
+def test_a_typical_batch_has_the_sentences_of_all_videos():
+    for (name, split), recorded in RECORDED_ANNOTATIONS.items():
+        statistics = AnnotationStatistics.of_dataset(
+            dict(data_root=f'data/{name}/', ann_file='absent.json'), split)
+        assert len(statistics.sentences) == sum(recorded['videos'].values())
+        mean = statistics.sentences.mean()
+        assert np.mean(statistics.sentences_of(25)) == pytest.approx(mean, rel=0.05)
+
+
+def test_what_is_recorded_is_what_the_annotation_files_hold(shared):
+    for name, split in (('tacos', 'test'), ('charades_sta', 'test')):
+        path = shared / 'data' / 'annotations' / name / f'{split}.json'
+        dataset = dict(data_root=f'data/{name}/', ann_file='absent.json')
+        recorded = AnnotationStatistics.of_dataset(dataset, split)
+        counted = AnnotationStatistics.of_dataset(dataset, split, str(path))
+        assert recorded.sentences.tolist() == counted.sentences.tolist()
+        assert np.median(recorded.tokens) == pytest.approx(np.median(counted.tokens), abs=1)
+
+
+def test_an_unknown_dataset_without_annotations_is_refused():
+    with pytest.raises(FileNotFoundError, match='nothing is recorded of a dataset'):
+        AnnotationStatistics.of_dataset(dict(data_root='data/mine/', ann_file='a.json'), 'train')
+
+
+class Slow(nn.Module):
+    def forward(self, x):
+        time.sleep(0.02)
+        return x * 2
+
+    def method(self):
+        time.sleep(0.01)
+
+
+def test_phases_are_counted_and_nothing_stays_behind():
+    module, inputs = Slow(), torch.ones(2, requires_grad=True)
+    with PhaseTimer() as timer:
+        timer.watch_module(module, 'forward', 'backward')
+        timer.watch_method(module, 'method', 'method')
+        for _ in range(2):
+            module(inputs).sum().backward()
+        module.method()
+    assert timer.seconds['forward'] >= 0.04
+    assert timer.seconds['backward'] > 0
+    assert timer.seconds['method'] >= 0.01
+    counted = dict(timer.seconds)
+    module(inputs)
+    module.method()
+    assert dict(timer.seconds) == counted
+
+
+def take_memory(megabytes):
+    kept = torch.ones(2**18 * 40)  # 40 MB that are there before
+    return lambda: (torch.ones(2**18 * megabytes).sum() + kept[0])
+
+
+@pytest.mark.skipif(not can_measure('cpu'), reason='needs Linux to measure a peak')
+def test_the_peak_is_what_a_step_takes_beyond_what_was_there():
+    assert peak_of(take_memory, 60) == pytest.approx(60, abs=5)
