@@ -15,19 +15,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments
+from reproduction import experiments, performance, speed
 from reproduction.faults import faults
-from reproduction.renderers import RENDERERS, source
+from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
+from reproduction.renderers import source
 from reproduction.running import ROOT, run
 
 RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    agreement=experiments.agreement, dataset_cost=experiments.dataset_cost, faults=faults,
-    negatives=experiments.negatives, negatives_cost=experiments.negatives_cost,
+    agreement=experiments.agreement, benchmark=performance.benchmark,
+    data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
+    evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
+    negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words)
+    shapes_words=experiments.shapes_words, text_cache=speed.text_cache)
+RENDERERS = dict(
+    benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
+    evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
+    text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:
