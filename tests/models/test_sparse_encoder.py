@@ -171,6 +171,19 @@ def test_a_plain_average_of_the_statistics_is_taken_where_momentum_is_none():
         assert other.num_batches_tracked == one.num_batches_tracked == 2
 
 
+def test_it_can_be_trained_after_it_ran_in_inference_mode():
+    _, fresh, grid = encoders('charades_sta', channels=9)
+    used = copy.deepcopy(fresh)
+    moments, weights = inputs(grid, channels=9)
+    for training in (False, True):
+        with torch.inference_mode():
+            used.train(training)(moments)
+    used.load_state_dict(fresh.state_dict())
+    _, expected = passes(fresh, moments, weights)
+    _, actual = passes(used, moments, weights)
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
+
+
 def test_an_encoder_that_has_run_can_be_copied_and_pickled():
     _, sparse, grid = encoders('charades_sta', training=False)
     moments, _ = inputs(grid)

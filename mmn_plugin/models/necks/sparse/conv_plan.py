@@ -46,7 +46,8 @@ class ConvPlan:
         """
         key = values.shape[1], values.device, components
         if key not in self._cache:
-            self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
+            with torch.inference_mode(False):  # a training uses them as well
+                self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
         return self._cache[key]
 
     @cached_property

@@ -73,7 +73,8 @@ class EncoderPlan:
 
     def _cached(self, name, device: torch.device, compute) -> Tensor:
         if (name, device) not in self._on_device:
-            self._on_device[name, device] = torch.from_numpy(compute()).to(device)
+            with torch.inference_mode(False):  # or a training could not save it for backward
+                self._on_device[name, device] = torch.from_numpy(compute()).to(device)
         return self._on_device[name, device]
 
 

@@ -21,7 +21,8 @@ class Workspace(threading.local):
         size = torch.Size(shape).numel()
         if key not in self._buffers or self._buffers[key].numel() < size:
             self._buffers.pop(key, None)
-            self._buffers[key] = like.new_empty(size)
+            with torch.inference_mode(False):  # or a training could not write to it
+                self._buffers[key] = like.new_empty(size)
         return self._buffers[key][:size].view(shape)
 
     def clear(self) -> None:
