@@ -9,6 +9,9 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+# Tools that work on a checkout, and are of no use in an installed package.
+ONLY_IN_CHECKOUT = ('check_wheel.py', 'quickstart.sh', 'reproduce.py', 'reproduction',
+                    'run_tests.sh', 'setup_venv.sh')
 
 
 def read_requirements(name):
@@ -42,7 +45,7 @@ class BuildWithConfigsAndTools(build_py):
         target = Path(self.build_lib, 'mmn_plugin', '.mim')
         shutil.rmtree(target, ignore_errors=True)  # a file renamed since must not stay
         for name in ('configs', 'tools'):
-            ignore = shutil.ignore_patterns('__pycache__', '*.pyc')
+            ignore = shutil.ignore_patterns('__pycache__', '*.pyc', *ONLY_IN_CHECKOUT)
             shutil.copytree(ROOT / name, target / name, ignore=ignore)
         shutil.copy2(ROOT / 'model-index.yml', target)
 

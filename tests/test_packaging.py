@@ -1,6 +1,6 @@
 """setup.py, requirements/, model-index.yml and mmn_plugin.paths, without building anything.
 
-What an installed wheel can do is shown by tools/check_wheel.sh, which .ci/run calls.
+What an installed wheel can do is shown by tools/check_wheel.py, which .ci/run calls.
 """
 
 import re
@@ -69,6 +69,24 @@ def test_every_package_is_installed(setup_arguments, tmp_path):
     assert {'.'.join(p.parent.relative_to(ROOT).parts) for p in sources} == found
 
 
+def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, tmp_path):
+    command = setup_arguments(site=tmp_path)['cmdclass']['build_py'](setuptools.Distribution())
+    command.ensure_finalized()
+    command.build_lib, command.packages = str(tmp_path / 'lib'), []
+    command.run()
+    root = tmp_path / 'lib' / 'mmn_plugin' / '.mim'
+    carried = {path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file()}
+    assert {'model-index.yml', 'configs/mmn_tacos.py', 'configs/_base_/datasets/tacos.py',
+            'tools/train.py', 'tools/dist_common.sh', 'tools/data/tacos/README.md'} <= carried
+    assert not [name for name in carried if re.search(
+        'check_wheel|quickstart|reproduc|run_tests|setup_venv|pycache', name)]
+    left_out = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'tools').rglob('*')
+                if path.is_file() and '__pycache__' not in path.parts} - carried
+    assert {name.split('/')[1] for name in left_out} == {
+        'check_wheel.py', 'quickstart.sh', 'reproduce.py', 'reproduction', 'run_tests.sh',
+        'setup_venv.sh'}
+
+
 def test_extras_are_pinned(setup_arguments, tmp_path):
     extras = setup_arguments(site=tmp_path)['extras_require']
     assert extras.keys() == {'mim', 'tensorboard', 'wandb', 'dev'}
@@ -118,6 +136,18 @@ def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, '_PACKAGE', tmp_path)
     (tmp_path / '.mim').mkdir()
     assert paths.config_root() == tmp_path / '.mim/configs'
+
+
+def test_every_tool_finds_an_uninstalled_package_in_the_same_way():
+    tools = [path for path in (ROOT / 'tools').rglob('*.py')
+             if re.search('^(import|from) mmn_plugin', path.read_text(), re.MULTILINE)
+             and path.name != 'check_wheel.py']  # which needs nothing but Python
+    assert len(tools) > 15
+    for path in tools:
+        up = len(path.relative_to(ROOT).parts) - 1
+        assert ("if find_spec('mmn_plugin') is None:  # a checkout that is not installed\n"
+                f'    sys.path.insert(0, str(Path(__file__).resolve().parents[{up}]))\n'
+                ) in path.read_text(), path
 
 
 def test_version_is_one(setup_arguments, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import mmengine
 import pytest
 import torch
-from helpers.run_tool import ROOT
+from helpers.run_tool import ROOT, run_tool
 
 from mmn_plugin.engine.hooks import CheckLossHook
 
@@ -105,6 +106,9 @@ def known_messages() -> str:
     # Python's
     texts += [f'No module named {name!r}' for name in
               ('mmaction.models.localizers.drn', 'pkg_resources', 'mmcv')]
+    # Python's where a script is absent, and openmim's (mim/commands/train.py of 0.3.9)
+    texts += ["can't open file '…/site-packages/mmn_plugin/…/tools/…'",
+              "doesn't exist and we can not find the config file in codebase mmn_plugin."]
     # put together from parts when it is printed
     batch = dict(data_samples=[SimpleNamespace(video_id='a')])
     losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
@@ -141,3 +145,24 @@ def test_the_custom_data_example_runs_as_it_stands(tmp_path):
         stderr=subprocess.STDOUT, env=dict(os.environ, PATH=path, MMN=str(ROOT)))
     assert result.returncode == 0, result.stdout[-3000:]
     assert (tmp_path / 'work_dirs' / 'my_config' / 'epoch_1.pth').is_file()
+
+
+def test_the_short_run_on_real_annotations_works_as_written(shared, tmp_path, monkeypatch):
+    page = (ROOT / 'docs' / 'short_run.md').read_text()
+    features, prepare, commands = re.findall(r'```(?:python|bash)\n(.*?)```', page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / 'data' / 'charades_sta'
+    shutil.copytree(shared / 'data' / 'annotations' / 'charades_sta', data)
+    exec(compile(features, 'random_features.py', 'exec'), {})
+    arguments = re.search(r'^python tools/(data/\S+) (.*)$', prepare, re.MULTILINE)
+    assert run_tool(arguments[1], *arguments[2].split())[0] == 0
+    settings = subprocess.run(
+        ['bash', '-c', f'{prepare[prepare.index("options=("):]}printf "%s\\n" "${{options[@]}}"'],
+        text=True, capture_output=True, check=True).stdout.split()
+    assert len(settings) == 19
+    assert commands.count('--cfg-options "${options[@]}"') == 3
+    # in one process: two would need half a minute each time
+    code, output = run_tool('train.py', 'mmn_charades.py', '--cfg-options',
+                            *settings, 'train_cfg.max_epochs=1')
+    assert code == 0, output[-3000:]
+    assert (tmp_path / 'work_dirs' / 'mmn_charades' / 'epoch_1.pth').is_file()

@@ -1,4 +1,5 @@
 # Sourced by dist_train.sh, dist_test.sh, slurm_train.sh and slurm_test.sh.
+launcher=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/launch.py
 
 # launch SCRIPT PROCESSES ARGUMENTS...: run SCRIPT in so many processes on this machine.
 launch() {
@@ -32,7 +33,7 @@ print(s.getsockname()[1])')
         export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
     fi
     export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
-    exec "$python" -m torch.distributed.run --nnodes="$nodes" --node_rank="$node" \
+    exec "$python" "$launcher" --nnodes="$nodes" --node_rank="$node" \
         --master_addr="$address" --master_port="$port" \
         --nproc_per_node="$processes" "$script" "$@" --launcher pytorch
 }

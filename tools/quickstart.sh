@@ -44,14 +44,16 @@ say '2/6 extracting features from the videos'
 "$PYTHON" "$root/tools/data/extract_features.py" "$corpus/videos" --out "$corpus/features.h5"
 
 say "3/6 training MMN for $epochs epochs in $processes processes (log: $out/$work)"
-trained() { [ "$(basename "$(cat "$work/last_checkpoint" 2> /dev/null || true)")" = "epoch_$epochs.pth" ]; }
-if trained; then
+# The last checkpoint is no sign of the end: its validation, and so the best checkpoint, comes after.
+complete=$work/trained_epochs.txt
+if [ "$(cat "$complete" 2> /dev/null)" = "$epochs" ]; then
     echo "trained already"
 else
     PYTHONUNBUFFERED=1 bash "$root/tools/dist_train.sh" "$config" "$processes" \
         --work-dir "$work" --resume --cfg-options "train_cfg.max_epochs=$epochs" \
         | sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \4, \3 left/p" \
             -e 's/.*Epoch(val).*R1@0.5: \([0-9.]*\).*R1@0.7: \([0-9.]*\).*/    validation: R@1,IoU=0.5 \1 %, R@1,IoU=0.7 \2 %/p'
+    echo "$epochs" > "$complete"
 fi
 
 best=$(ls -t "$work"/best_*.pth | head -n 1)

@@ -1,7 +1,5 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
-import argparse
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,25 +8,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mmaction.registry import RUNNERS
-from mmn_plugin.engine.runner import (
-    apply_amp,
-    end_distributed,
-    load_config,
-    plain_errors,
-    require_checkpoint,
-)
+from mmn_plugin.engine.runner import apply_amp, require_checkpoint, run_command, run_parser
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Train a model.')
-    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument(
-        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)'
-    )
+    """Read the command line."""
+    parser = run_parser('Train a model.')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -49,24 +36,11 @@ def parse_args():
         '--diff-rank-seed', action='store_true', help='give each process a seed of its own'
     )
     parser.add_argument('--deterministic', action='store_true', help='deterministic CUDNN')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value, key="[a,b]", a.b.c=value',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def merge_args(cfg, args):
     """Write the command line's options into the config."""
-    cfg.launcher = args.launcher
-    if args.work_dir or not cfg.get('work_dir'):
-        cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -90,21 +64,11 @@ def merge_args(cfg, args):
         | dict(cfg.get('randomness') or {})
         | {key: value for key, value in given.items() if value is not None}
     )
-    cfg.custom_hooks = [
-        *(cfg.get('custom_hooks') or []),
-        dict(type='CheckpointCheckHook', strict=False),
-    ]
-    return cfg
 
 
 def main():
     """Build the Runner from the config and train."""
-    args = parse_args()
-    with plain_errors():
-        cfg = merge_args(load_config(args.config, args.cfg_options), args)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        runner.train()
-    end_distributed(runner)
+    run_command(parse_args(), merge_args, Runner.train, strict=False)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmn_plugin.datasets import LoadClipFeatures
 from mmn_plugin.engine.runner import load_config
-from mmn_plugin.evaluation.functional import moment_scores
+from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mmn_plugin.structures.annotations import VideoAnnotation
+from mmn_plugin.structures.video_annotation import VideoAnnotation
 
 from .grounding_result import GroundingResult
 from .predictions_error import PredictionsError

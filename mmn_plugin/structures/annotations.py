@@ -1,33 +1,10 @@
 """Annotations as the datasets publish them, and the one place that knows their rules."""
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-
-class AnnotationError(ValueError):
-    """An annotation file that cannot be used; the message names file, video and sentence."""
-
-
-@dataclass
-class VideoAnnotation:
-    """The usable sentences of one video.
-
-    Attributes:
-        video_id (str): Key of the video in the annotation file and the feature files.
-        duration (float): Seconds.
-        moments (list[tuple[float, float]]): Start and end of each sentence's moment, in seconds,
-            within [0, ``duration``].
-        sentences (list[str]): Exactly as annotated.
-        sentence_index (list[int]): The sentence's place in the file's own list, which counts the
-            dropped ones too.
-    """
-
-    video_id: str
-    duration: float
-    moments: list[tuple[float, float]]
-    sentences: list[str]
-    sentence_index: list[int]
+from .annotation_error import AnnotationError
+from .video_annotation import VideoAnnotation
 
 
 def read_annotations(path: str | Path) -> list[VideoAnnotation]:

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.random_candidates import random_candidates
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmn_plugin.engine.hooks import CheckLossHook
+from mmn_plugin.engine.hooks import CheckLossHook, CrossVideoNegativeHook
 
 NAN, INF = float('nan'), float('inf')
 
@@ -18,28 +19,34 @@ class Model(BaseModel):
 
     def __init__(self):
         super().__init__()
+        self.negatives = None
         self.norm, self.layer = nn.BatchNorm1d(2), nn.Linear(2, 1)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
+        if self.negatives is not None:  # as the head does
+            self.negatives.collect(random_candidates([1, 1], [s.video_id for s in data_samples]))
         return dict(loss_a=self.layer(self.norm(inputs)).square().mean(), loss_b=inputs.sum() * 0)
 
 
 class Run:
     """A runner of just what the hook looks at."""
 
-    def __init__(self, counts=1, **hook):
+    def __init__(self, counts=1, checked=True, **hook):
         torch.manual_seed(0)
         self.epoch, self.model = 2, Model()
         self.optim_wrapper = OptimWrapper(
             torch.optim.AdamW(self.model.parameters(), lr=0.1), accumulative_counts=counts)
-        self.hook, self.said = CheckLossHook(**hook), []
+        self.hook, self.said, self.more_hooks = CheckLossHook(**hook), [], []
         self.logger = logging.Logger('run')
         self.logger.addHandler(SimpleNamespace(
             level=0, handle=lambda record: self.said.append(record.getMessage())))
-        self.hook.before_train(self)
+        if checked:
+            self.hook.before_train(self)
 
     def call_hook(self, name):
         self.said.append(name)
+        for hook in self.more_hooks:
+            getattr(hook, name)(self)
 
     def step(self, index, value=1.):
         samples = [SimpleNamespace(video_id=f'v{index}'), SimpleNamespace(video_id='w')]
@@ -55,6 +62,15 @@ class Run:
 
 def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_finite_loss_trains_as_without_the_hook():
+    checked, unchecked = Run(), Run(checked=False)
+    outputs = [run.step(index) for run in (checked, unchecked) for index in (0, 1)]
+    assert [output['loss'] for output in outputs[:2]] == [o['loss'] for o in outputs[2:]]
+    assert same(checked.state(), unchecked.state())
+    assert not same(checked.state(), Run().state())
+    assert checked.said == []
 
 
 @pytest.mark.parametrize('value', [NAN, INF, -INF])
@@ -96,6 +112,25 @@ def test_a_skipped_batch_drops_its_window_of_accumulation():
     run.step(2)
     run.step(3)
     assert not same(before[:2], run.state()[:2])
+
+
+def test_a_skipped_batch_stays_out_of_the_memory_bank():
+    run, negatives = Run(action='skip'), CrossVideoNegativeHook(1, queue_size=8)
+    run.more_hooks, run.model.negatives = [negatives], negatives.source
+    run.step(0)
+    run.step(1, NAN)
+    negatives.source.settle()
+    bank = negatives.source.bank
+    before = bank.state_dict()
+    assert before['video_ids'] == ['v0', 'w']
+    run.step(2, NAN)
+    negatives.source.settle()
+    for name, value in bank.state_dict().items():
+        assert torch.equal(value, before[name]) if torch.is_tensor(value) else (
+            value == before[name])
+    run.step(3)
+    negatives.source.settle()
+    assert bank.state_dict()['video_ids'] == ['v0', 'w', 'v3', 'w']
 
 
 def test_too_many_skips_stop_also_after_a_resume():

@@ -8,11 +8,13 @@ from mmengine.optim import MultiStepLR
 from torch import nn
 
 from mmn_plugin.engine.hooks import (
+    ArchitectureHook,
     CheckLossHook,
     CrossVideoNegativeHook,
     FreezeLanguageModelHook,
     TokenizerHook,
 )
+from mmn_plugin.engine.runner import CheckpointCheckHook
 from mmn_plugin.models import GroundingDataPreprocessor
 
 
@@ -59,11 +61,6 @@ def test_a_loss_that_is_no_number_stops_with_the_names_of_its_videos(value):
             runner_of(2), 7, dict(data_samples=samples), outputs)
 
 
-def test_a_finite_loss_passes():
-    CheckLossHook().after_train_iter(
-        runner_of(), 0, dict(data_samples=[]), dict(loss=torch.tensor(1.)))
-
-
 def preprocessor_of(vocabulary):
     return GroundingDataPreprocessor(dict(type='SentenceTokenizer', vocab=list(vocabulary)))
 
@@ -82,10 +79,14 @@ def test_a_checkpoint_carries_its_tokenizer_to_where_the_vocabulary_file_is_abse
         sentences)
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_by_name():
-    for content, message in (([1], 'bad.pth holds a list'), (dict(meta=None), "'meta' is None")):
-        with pytest.raises(ValueError, match=message):
-            TokenizerHook().after_load_checkpoint(SimpleNamespace(_load_from='bad.pth'), content)
+@pytest.mark.parametrize('hook', [ArchitectureHook, CheckpointCheckHook, TokenizerHook])
+@pytest.mark.parametrize(('content', 'message'), [
+    ([1], 'bad.pth holds a list'), (dict(state_dict=3), 'its state_dict is a int'),
+    (dict(meta=None), "'meta' is None")])
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(hook, content, message):
+    # by each of them, since a config may do without the others
+    with pytest.raises(ValueError, match=message):
+        hook().after_load_checkpoint(SimpleNamespace(_load_from='bad.pth'), content)
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused():

@@ -125,8 +125,11 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, 
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(first[part], second[part])
     assert first['meta']['seed'] == second['meta']['seed']
-    assert_same(first['run_state']['ranks'][0]['random'], second['run_state']['ranks'][0]['random'])
-    assert_same(first['run_state']['ranks'][1], second['run_state']['ranks'][1])
+    first, second = (checkpoint['run_state']['ranks'] for checkpoint in (first, second))
+    bank = 'hook.CrossVideoNegativeHook'
+    assert_same(first[0]['parts'][bank], second[0]['parts'][bank])
+    assert_same(first[0]['random'], second[0]['random'])
+    assert_same(first[1], second[1])
 
 
 @pytest.mark.parametrize('rank', [0, 1])
@@ -236,6 +239,8 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     assert steps == {2}
     ranks = checkpoint['run_state']['ranks']
     assert [rank['parts']['hook.CheckLossHook']['skips'] for rank in ranks] == [1, 1]
+    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in ranks]
+    assert [len(videos) for videos in banks] == [3, 3]  # of five; the skipped two are not there
 
 
 def test_one_ranks_bad_loss_stops_all_with_its_message(lab):

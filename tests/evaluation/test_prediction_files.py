@@ -16,7 +16,8 @@ from mmn_plugin.evaluation import (
     write_predictions,
 )
 from mmn_plugin.evaluation.predictions import PredictionsError
-from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
+from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.structures.video_annotation import VideoAnnotation
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'tests/data/predictions'

@@ -20,7 +20,8 @@ SENTENCES = ('A person opens the door.', 'the red box', 'then the blue box close
 # Videos and numbers of sentences per rank and step, and what else differs from CASE. A name that
 # occurs twice is the same video.
 CASE = dict(steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 2)]]], source=dict(scope='global'),
-            loss={}, max_norm=None, dtype=torch.float64, accumulate=1, train_bn=False)
+            loss={}, max_norm=None, dtype=torch.float64, accumulate=1, train_bn=False,
+            conv_mode='dense')
 CASES = {
     '1 sentence per rank': dict(steps=[[[('a', 1)], [('c', 1)]]]),
     '3 sentences per rank': {},
@@ -46,6 +47,7 @@ CASES = {
     'accumulation': dict(accumulate=2, max_norm=0.05, steps=[
         [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]),
     'trained BatchNorm over all ranks': dict(train_bn=True, max_norm=0.05),
+    'trained BatchNorm over all ranks, sparse': dict(train_bn=True, conv_mode='sparse'),
     'local': dict(source=dict(scope='local')),
 }
 
@@ -76,6 +78,7 @@ def build_model(settings: dict) -> nn.Module:
     config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.)))
     config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
     config.model.head.loss_matching.update(settings['loss'])
+    config.model.neck.conv_mode = settings['conv_mode']
     torch.manual_seed(0)
     model = MODELS.build(config.model).to(settings['dtype']).train()
     for module in model.modules():
@@ -107,12 +110,15 @@ def train(settings: dict, rank: int | None) -> dict:
         optimiser saw it (averaged and clipped), and ``weights`` after the last step.
     """
     plain = build_model(settings)
-    if settings['train_bn'] and rank is not None:
-        for module in plain.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.__class__ = AllRanksBatchNorm2d
     model = plain if rank is None else MMDistributedDataParallel(
         plain, find_unused_parameters=True, broadcast_buffers=False)
+    if settings['train_bn'] and rank is not None:
+        all_ranks = AllRanksBatchNorm2d
+        if settings['conv_mode'] == 'sparse':  # computes it itself, and on the CPU as well
+            all_ranks = nn.SyncBatchNorm
+        for module in plain.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.__class__, module.process_group = all_ranks, None
     clip = settings['max_norm'] and dict(max_norm=settings['max_norm'])
     optim = build_optim_wrapper(model, dict(
         type='OptimWrapper', optimizer=dict(type='SGD', lr=.1), clip_grad=clip,

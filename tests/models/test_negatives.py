@@ -113,12 +113,14 @@ def test_a_batch_enters_the_bank_when_the_next_one_comes_and_only_in_training():
 
 
 def test_backward_may_use_the_bank_until_the_next_batch():
-    source = NegativeSource(queue_size=2)
-    for batch in batches(3):
+    source, (first, second, third) = NegativeSource(queue_size=2), batches(3)
+    source.collect(first)
+    # in the bank's first slot: the only video of the first batch, then the second batch's last
+    for batch, expected in ((second, first.moments[0, 0]), (third, second.moments[1, 0])):
         batch.sentences.requires_grad_()
         pools = source.collect(batch).pools
-        if len(pools) > 1:
-            (batch.sentences @ pools[1].candidates.moments[0, 0]).sum().backward()
+        (batch.sentences @ pools[1].candidates.moments[0, 0]).sum().backward()
+        assert torch.equal(batch.sentences.grad, expected.expand_as(batch.sentences))
 
 
 @pytest.mark.parametrize(('one', 'other'), [

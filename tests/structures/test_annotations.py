@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mmn_plugin.structures.annotations import AnnotationError, parse_video, read_annotations
+from mmn_plugin.structures.annotation_error import AnnotationError
+from mmn_plugin.structures.annotations import parse_video, read_annotations
 
 SIZES = {
     'tacos/train': (75, 9790), 'tacos/val': (27, 4436), 'tacos/test': (25, 4001),

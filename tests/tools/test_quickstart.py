@@ -12,6 +12,24 @@ from helpers.run_tool import ROOT
 VIDEOS, EPOCHS = 250, 12
 MARGIN = 20  # points of R@1, IoU=0.5 above chance; 45.8 against 9.0 when this was written
 
+# Stands in for Python: the training leaves its last checkpoint, and ends with TRAIN_EXIT.
+PYTHON = """#!/bin/bash
+work=work_dirs/mmn_shapes
+case "$*" in
+    *device_count*) echo 2 3 ;;
+    *tools/train.py*)
+        echo called >> training
+        mkdir -p $work
+        echo $work/epoch_3.pth > $work/last_checkpoint
+        touch $work/best_x.pth
+        exit $TRAIN_EXIT ;;
+    *tools/test.py*) mkdir -p $work/test/a; echo {} > $work/test/a/a.json
+        printf 'Grounding (percent)\\n  all\\n' ;;
+    *annotations/test.json*) echo shapes_1 ;;
+    *) echo 4 ;;
+esac
+"""
+
 
 def start(out: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != 'OMP_NUM_THREADS'}
@@ -82,3 +100,24 @@ def test_a_further_run_does_nothing_twice(outputs):
     again = outputs[2]
     for word in ('trained', 'tested', 'grounded'):
         assert f'{word} already' in again
+
+
+def test_a_training_killed_before_its_last_validation_is_run_on(tmp_path):
+    python = tmp_path / 'python'
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+
+    def run(exit_code: int) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ['bash', str(ROOT / 'tools' / 'quickstart.sh'), '--out', str(tmp_path / 'out')],
+            env=dict(os.environ, MMN_PYTHON=str(python), TRAIN_EXIT=str(exit_code)), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+
+    killed = run(137)
+    assert killed.returncode == 137, killed.stdout
+    assert (tmp_path / 'out/work_dirs/mmn_shapes/last_checkpoint').exists()
+    resumed = run(0)
+    assert resumed.returncode == 0, resumed.stdout
+    assert 'trained already' not in resumed.stdout
+    assert 'trained already' in run(0).stdout
+    assert (tmp_path / 'out/training').read_text().split() == ['called'] * 2

@@ -13,17 +13,16 @@ import resource
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import mmn_plugin  # noqa: F401
 
 from rich.console import Console
 from rich.table import Table
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
 from mmn_plugin.engine.runner import plain_errors
 from mmn_plugin.structures.annotations import read_annotations

@@ -9,16 +9,13 @@ annotations, and the same functions compute the figures, as in the evaluation lo
 import argparse
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError as error:
-    if error.name != 'mmn_plugin':
-        raise
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout, not installed
-    import mmn_plugin  # noqa: F401
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.evaluation.grounding_protocol import GroundingProtocol
 from mmn_plugin.evaluation.predictions import match_predictions, read_predictions
 from mmn_plugin.evaluation.summary_row import flat_metrics, format_table

@@ -14,13 +14,11 @@ import json
 import multiprocessing
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import mmn_plugin  # noqa: F401
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.models import MutualMatchingLoss
 from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
 from mmn_plugin.structures import MomentGrid

@@ -1,6 +1,6 @@
 """Compare this package with figures that the published code produced.
 
-    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab vocab_small.txt]
+    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab FILE] [--conv-mode sparse]
 
 One row per quantity, with the largest absolute and relative difference and a verdict; a quantity of
 which a file holds nothing is skipped. Exit code 1 if any row failed or a file could not be checked.
@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,12 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import mmn_plugin  # noqa: F401
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.apis.reference import GoldenFile, Report, Row, check_evaluation, check_model
 
 VOCABULARY = 'vocab_small.txt'
@@ -35,11 +34,13 @@ def parse_args():
     parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz')
     parser.add_argument('--vocab', type=Path,
                         help=f'WordPiece vocabulary (default: {VOCABULARY} beside each file)')
+    parser.add_argument('--conv-mode', choices=('dense', 'sparse'), default='dense',
+                        help='how the moment encoder computes (default: dense)')
     parser.add_argument('--json', type=Path, help='also write all rows to this file')
     return parser.parse_args()
 
 
-def check(path: Path, vocabulary: Path | None) -> Report:
+def check(path: Path, vocabulary: Path | None, conv_mode: str) -> Report:
     """All comparisons of one file.
 
     Raises:
@@ -57,7 +58,7 @@ def check(path: Path, vocabulary: Path | None) -> Report:
     if not vocabulary.is_file():
         raise FileNotFoundError(f'{vocabulary} does not exist; give the vocabulary that {path} was '
                                 'made with: --vocab FILE')
-    return check_model(golden, vocabulary)
+    return check_model(golden, vocabulary, conv_mode)
 
 
 def show(path: Path, report: Report, console: Console) -> None:
@@ -103,7 +104,7 @@ def main() -> int:
     failed, rows = [], {}
     for path in args.files:
         try:
-            report = check(path, args.vocab)
+            report = check(path, args.vocab, args.conv_mode)
         except (ValueError, LookupError, OSError, RuntimeError) as error:
             console.print(f'[red]{escape(message_of(error, path))}[/red]', soft_wrap=True)
             failed.append(path)

@@ -7,18 +7,17 @@ Prints counts and findings with their first offenders; exit code 1 where trainin
 """
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import mmn_plugin  # noqa: F401
 
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.checks import check_config
 from mmn_plugin.engine.runner import load_config, plain_errors
 

@@ -8,18 +8,17 @@ Only the weights are carried over; optimiser and schedule of the published code 
 import argparse
 import pickle
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import mmn_plugin
 
 from mmengine.runner import CheckpointLoader
 
+import mmn_plugin
 from mmn_plugin.models.published_weights import from_published, to_published
 
 

@@ -1,39 +1,18 @@
 # Charades-STA: VGG fc7 features. It has no validation split: as published, the test split
 # serves as one.
-dataset_type = 'TemporalGroundingDataset'
-data_root = 'data/charades_sta/'
-features = 'vgg_rgb_features.hdf5'
-num_segments = 32
+_base_ = 'temporal_grounding.py'
 
-pipeline = [
-    dict(type='LoadClipFeatures'),
-    dict(type='PoolClipFeatures', num_segments=num_segments),
-    dict(type='PackGroundingInputs'),
-]
+pipeline = _base_.train_dataloader.dataset.pipeline
+pipeline[1].num_segments = 32
 dataset = dict(
-    type=dataset_type,
-    data_root=data_root,
-    data_prefix=dict(features=features),
+    data_root='data/charades_sta/',
+    data_prefix=dict(features='vgg_rgb_features.hdf5'),
     pipeline=pipeline)
 
-train_dataloader = dict(
-    batch_size=12,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(ann_file='train.json', **dataset))
-val_dataloader = dict(
-    batch_size=12,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(ann_file='test.json', test_mode=True, **dataset))
-test_dataloader = dict(
-    batch_size=12,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(ann_file='test.json', test_mode=True, **dataset))
+train_dataloader = dict(batch_size=12, dataset=dataset)
+val_dataloader = dict(batch_size=12, dataset=dict(ann_file='test.json', **dataset))
+test_dataloader = dict(batch_size=12, dataset=dataset)
 
-val_evaluator = dict(type='GroundingMetric', top_n=(1, 5), iou_thrs=(0.5, 0.7))
+val_evaluator = dict(iou_thrs=(0.5, 0.7))
 test_evaluator = val_evaluator
+del pipeline, dataset

@@ -1,40 +1,20 @@
 # Shapes: the corpus that tools/data/make_shapes.py renders; features of the grid extractor.
-dataset_type = 'TemporalGroundingDataset'
-data_root = 'data/shapes/'
-features = 'features.h5'
-num_segments = 32
+_base_ = 'temporal_grounding.py'
+
 # What made the features, with the settings of tools/data/extract_features.py; for new videos.
 extractor = dict(type='GridFeatureExtractor', fps=8., stride=6)
 
-pipeline = [
-    dict(type='LoadClipFeatures'),
-    dict(type='PoolClipFeatures', num_segments=num_segments),
-    dict(type='PackGroundingInputs'),
-]
+pipeline = _base_.train_dataloader.dataset.pipeline
+pipeline[1].num_segments = 32
 dataset = dict(
-    type=dataset_type,
-    data_root=data_root,
-    data_prefix=dict(features=features),
+    data_root='data/shapes/',
+    data_prefix=dict(features='features.h5'),
     pipeline=pipeline)
 
 train_dataloader = dict(
-    batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(ann_file='annotations/train.json', **dataset))
+    batch_size=16, dataset=dict(ann_file='annotations/train.json', **dataset))
 val_dataloader = dict(
-    batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(ann_file='annotations/val.json', test_mode=True, **dataset))
+    batch_size=16, dataset=dict(ann_file='annotations/val.json', **dataset))
 test_dataloader = dict(
-    batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(ann_file='annotations/test.json', test_mode=True, **dataset))
-
-val_evaluator = dict(type='GroundingMetric', top_n=(1, 5), iou_thrs=(0.3, 0.5, 0.7))
-test_evaluator = val_evaluator
+    batch_size=16, dataset=dict(ann_file='annotations/test.json', **dataset))
+del pipeline, dataset

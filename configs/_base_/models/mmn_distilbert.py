@@ -12,7 +12,8 @@ model = dict(
         type='MomentMapNeck',
         channels=hidden_channels,
         embed_channels=embed_channels,
-        moment_map=dict(type='MomentMapPool')),
+        moment_map=dict(type='MomentMapPool'),
+        conv_mode='auto'),  # 'dense', 'sparse': the same result to rounding
     text_encoder=dict(
         type='SentenceEncoder',
         embed_channels=embed_channels,

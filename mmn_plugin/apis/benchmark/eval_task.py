@@ -5,8 +5,8 @@ import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
-from mmn_plugin.evaluation.functional import nms, take_moments
 from mmn_plugin.evaluation.metrics import GroundingMetric
+from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 from .benchmark_settings import BenchmarkSettings

@@ -2,12 +2,8 @@
 import numpy as np
 import torch
 
-from mmn_plugin.evaluation.functional import (
-    is_greedy_ranking,
-    moment_scores,
-    nms,
-    published_recall_table,
-)
+from mmn_plugin.evaluation.functional import is_greedy_ranking, published_recall_table
+from mmn_plugin.ranking import moment_scores, nms
 from mmn_plugin.structures import MomentGrid
 
 from .golden_file import GoldenFile

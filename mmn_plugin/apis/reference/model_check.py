@@ -6,8 +6,8 @@ import torch
 from mmaction.registry import MODELS, TRANSFORMS
 from mmengine.structures import InstanceData
 
-from mmn_plugin.evaluation.functional import moment_scores
 from mmn_plugin.models.published_weights import from_published, published_name
+from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample
 
 from .evaluation_check import check_ranking
@@ -21,12 +21,13 @@ FLOAT32_BOUND = 1e-5  # forward quantities
 POOLING_BOUND = 1e-6
 
 
-def check_model(golden: GoldenFile, vocabulary: Path) -> Report:
+def check_model(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense') -> Report:
     """Check every quantity of a file that holds a model.
 
     Args:
         golden (GoldenFile): The reference.
         vocabulary (Path): WordPiece vocabulary, one entry a line.
+        conv_mode (str): How the moment encoder computes. Defaults to ``'dense'``.
 
     Returns:
         Report: A row per quantity; one that says so per group the file has nothing of.
@@ -37,7 +38,7 @@ def check_model(golden: GoldenFile, vocabulary: Path) -> Report:
         KeyError: If a weight is absent or unknown; the message names it.
     """
     report = Report()
-    model = build_model(golden.config, vocabulary)
+    model = build_model(golden.config, vocabulary, conv_mode)
     model.load_state_dict(from_published(golden.weights('state')))
     samples = check_data(report, golden, model)
     features = torch.from_numpy(golden['pooled_feats'])
@@ -47,7 +48,7 @@ def check_model(golden: GoldenFile, vocabulary: Path) -> Report:
     return report
 
 
-def build_model(config: dict, vocabulary: Path):
+def build_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
     """The model of a golden file's settings."""
     return MODELS.build(dict(
         type='MMN',
@@ -58,7 +59,7 @@ def build_model(config: dict, vocabulary: Path):
             out_channels=config['hidden'],
             kernel_size=config['featpool_kernel'],
             stride=config['num_pre_clips'] // config['num_clips']),
-        neck=_neck(config),
+        neck=dict(conv_mode=conv_mode, **_neck(config)),
         text_encoder=dict(
             type='SentenceEncoder',
             embed_channels=config['joint'],

@@ -2,12 +2,9 @@
 from pathlib import Path
 from typing import Any
 
-from ...structures.annotations import (
-    AnnotationError,
-    VideoAnnotation,
-    load_annotation_file,
-    parse_video,
-)
+from ...structures.annotation_error import AnnotationError
+from ...structures.annotations import load_annotation_file, parse_video
+from ...structures.video_annotation import VideoAnnotation
 from .check_report import CheckReport
 
 

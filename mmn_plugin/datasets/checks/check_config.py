@@ -5,6 +5,7 @@ from typing import Any
 from mmaction.registry import DATASETS, TOKENIZER
 from mmengine.config import Config
 
+from ...structures.token_limit import token_limit
 from ..temporal_grounding_dataset import TemporalGroundingDataset
 from .check_annotations import check_annotations
 from .check_features import check_features
@@ -97,7 +98,6 @@ def _language(model: dict, report: CheckReport) -> tuple[Any, int | None]:
         report.add('error', 'all', 'tokenizer of another language model',
                    f'model.data_preprocessor.tokenizer has {tokenizer.vocab_size} tokens, '
                    f'model.text_encoder takes {vocab_size}; set both to the same language model')
-    from mmn_plugin.models.text_encoders import token_limit  # imports transformers
     return tokenizer, None if language_model is None else token_limit(language_model)
 
 

@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ...structures.annotations import VideoAnnotation
+from ...structures.video_annotation import VideoAnnotation
 from .check_report import CheckReport
 
 

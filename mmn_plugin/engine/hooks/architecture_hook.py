@@ -1,7 +1,9 @@
 """What a checkpoint's weights do not show."""
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+
+from ..bare_model import bare_model
+from ..runner.checkpoint_content import require_checkpoint_content
 
 
 @HOOKS.register_module()
@@ -17,23 +19,20 @@ class ArchitectureHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the model's ``architecture`` into the checkpoint's ``meta``."""
-        checkpoint['meta'][self.KEY] = self._model(runner).architecture
+        checkpoint['meta'][self.KEY] = bare_model(runner).architecture
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare; checkpoints without the entry (converted ones) pass.
 
         Raises:
-            ValueError: If the checkpoint's model had other moments.
+            ValueError: If the checkpoint's model had other moments, or the file is no checkpoint.
         """
-        theirs = (checkpoint.get('meta') or {}).get(self.KEY)
-        ours = self._model(runner).architecture
+        require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
+        theirs = checkpoint.get('meta', {}).get(self.KEY)
+        ours = bare_model(runner).architecture
         if theirs is None or theirs == ours:
             return
         differing = '; '.join(f'{key}: {theirs.get(key)}, here {value}'
                               for key, value in ours.items() if theirs.get(key) != value)
         raise ValueError(f'the checkpoint belongs to another architecture than the config '
                          f'({differing}). Use the config that it was trained with')
-
-    @staticmethod
-    def _model(runner):
-        return runner.model.module if is_model_wrapper(runner.model) else runner.model

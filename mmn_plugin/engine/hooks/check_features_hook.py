@@ -4,7 +4,8 @@ from collections.abc import Iterator
 import torch
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+
+from ..bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -35,7 +36,7 @@ class CheckFeaturesHook(Hook):
         self._check(runner, runner.test_loop)
 
     def _check(self, runner, loop) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         for dataset in _single_datasets(loop.dataloader.dataset):
             self.check_features(dataset, model)
             self.check_sentences(dataset, model)

@@ -6,9 +6,9 @@ import torch
 from mmaction.registry import HOOKS
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ..agreement import any_rank, let_others_end_first
+from ..bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -56,8 +56,7 @@ class CheckLossHook(Hook):
 
     def before_train(self, runner) -> None:
         """Put the check between the losses and the backward pass."""
-        wrapper, model = runner.optim_wrapper, runner.model
-        model = model.module if is_model_wrapper(model) else model
+        wrapper, model = runner.optim_wrapper, bare_model(runner)
         if not hasattr(model, 'parse_losses') or not hasattr(wrapper, 'update_params'):
             return  # a train_step of its own; after_train_iter still looks
         parse = getattr(model.parse_losses, 'unchecked', model.parse_losses)

@@ -1,9 +1,10 @@
 """Find settings that would end a run only after its first epoch."""
 from mmaction.registry import HOOKS
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 
 from mmn_plugin.evaluation import GroundingMetric
+
+from ..bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -19,7 +20,7 @@ class CheckSettingsHook(Hook):
         """
         if runner.val_loop is None:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         metrics = [metric for metric in runner.val_loop.evaluator.metrics
                    if isinstance(metric, GroundingMetric)]
         for metric in metrics:

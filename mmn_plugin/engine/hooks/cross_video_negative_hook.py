@@ -3,10 +3,11 @@ from mmaction.registry import HOOKS
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmn_plugin.models.negatives import NegativeSource
+
+from ..bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -27,9 +28,10 @@ class CrossVideoNegativeHook(Hook):
       hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
       logged losses are those means, the same on all ranks.
     - ``queue_size``: a memory bank of detached embeddings on the model's device, K * P * J floats
-      in every process. A batch enters it after its own step. With ``'global'`` it holds all
-      ranks' videos and is the same on each; with ``'local'`` each rank has its own. Its
-      embeddings are as old as the bank is long, so it suits the later epochs: see ``from_epoch``.
+      in every process. A batch enters it after its own step, or not at all if `CheckLossHook`
+      skips that. With ``'global'`` it holds all ranks' videos and is the same on each; with
+      ``'local'`` each rank has its own. Its embeddings are as old as the bank is long, so it
+      suits the later epochs: see ``from_epoch``.
     - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global) and
       of the queue, which the micro-batches before it have entered; never of the accumulated batch.
     - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
@@ -114,10 +116,14 @@ class CrossVideoNegativeHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Set factor and source for the epoch that begins."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         epoch = runner.epoch + 1
         model.head.contrastive_factor = self.factor(epoch)
         model.head.negatives = self.source if epoch >= self.from_epoch else self._before
+
+    def iteration_skipped(self, runner) -> None:
+        """Keep a batch whose loss is no number out of the bank; `CheckLossHook` calls this."""
+        self.source.forget()
 
     def factor(self, epoch: int) -> float:
         """Factor on the contrastive losses in an epoch counted from 1."""

@@ -4,6 +4,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
+from ..bare_model import bare_model
+
 
 @HOOKS.register_module()
 class FreezeLanguageModelHook(Hook):
@@ -42,7 +44,7 @@ class FreezeLanguageModelHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Freeze or unfreeze for the epoch that begins."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         frozen = runner.epoch + 1 <= self.through_epoch
         if self.freeze(model, frozen):
             state = 'frozen' if frozen else 'trained'

@@ -7,8 +7,8 @@ import torch
 from mmaction.registry import HOOKS
 from mmengine.dist import gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from ..bare_model import bare_model
 from ..random_state import random_state, set_random_state
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
@@ -89,7 +89,7 @@ class RunStateHook(Hook):
 
     def _state(self, runner) -> dict:
         parts = {name: _plain(part.rank_state(), name) for name, part in _parts(runner)}
-        model = _unwrapped(runner)
+        model = bare_model(runner)
         state = dict(random=random_state(), parts=parts)
         if get_rank() > 0:
             state['buffers'] = {name: _plain(b, name) for name, b in model.named_buffers()}
@@ -105,7 +105,7 @@ class RunStateHook(Hook):
 
     @staticmethod
     def _restore(runner, state: dict) -> None:
-        model = _unwrapped(runner)
+        model = bare_model(runner)
         parts = dict(_parts(runner))
         for name, part in state['parts'].items():
             if name in parts:
@@ -122,10 +122,6 @@ class RunStateHook(Hook):
         set_random_state(state['random'])
 
 
-def _unwrapped(runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 def _parts(runner) -> Iterator[tuple[str, Any]]:
     """What offers a state, under a name that the next run gives it as well."""
     named = [('loop', runner.train_loop)]
@@ -135,7 +131,7 @@ def _parts(runner) -> Iterator[tuple[str, Any]]:
         seen[name] = seen.get(name, 0) + 1
         named.append((f'hook.{name}' + (f'.{seen[name]}' if seen[name] > 1 else ''), hook))
     named += [(f'model.{name}' if name else 'model', module)
-              for name, module in _unwrapped(runner).named_modules()]
+              for name, module in bare_model(runner).named_modules()]
     for name, part in named:
         if callable(getattr(part, 'rank_state', None)):
             yield name, part

@@ -1,9 +1,9 @@
 """The tokenizer travels with the checkpoint."""
 from mmaction.registry import HOOKS, TOKENIZER
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
-from mmn_plugin.engine.runner.checkpoint_content import require_checkpoint_content
+from ..bare_model import bare_model
+from ..runner.checkpoint_content import require_checkpoint_content
 
 
 @HOOKS.register_module()
@@ -26,7 +26,7 @@ class TokenizerHook(Hook):
 
         Raises:
             ValueError: If model and checkpoint have different vocabularies, or the file is no
-                checkpoint; this hook is the first to see it.
+                checkpoint.
         """
         require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
         state = checkpoint.get('meta', {}).get(self.KEY)
@@ -46,5 +46,4 @@ class TokenizerHook(Hook):
 
     @staticmethod
     def _preprocessor(runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        return model.data_preprocessor
+        return bare_model(runner).data_preprocessor

@@ -12,6 +12,7 @@ from .command_line import (
     require_device,
 )
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
+from .run_command import run_command, run_parser
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -23,5 +24,7 @@ __all__ = [
     'require_checkpoint',
     'require_checkpoint_content',
     'require_device',
+    'run_command',
+    'run_parser',
     'whole_number',
 ]

@@ -5,7 +5,9 @@ import re
 import torch
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+
+from ..bare_model import bare_model
+from .checkpoint_content import require_checkpoint_content
 
 _SHOWN = 5
 
@@ -22,7 +24,8 @@ class CheckpointCheckHook(Hook):
         strict (bool): every weight must fit, also when the run is not resumed. Defaults to True.
 
     Raises:
-        ValueError: after loading a checkpoint that does not fit; it names keys and shapes.
+        ValueError: after loading a checkpoint that does not fit, or a file that is none; it names
+            keys and shapes.
     """
 
     priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
@@ -32,7 +35,8 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check the weights that were read; MMEngine copies them into the model afterwards."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        require_checkpoint_content(checkpoint, runner._load_from)
+        model = bare_model(runner)
         given = checkpoint.get('state_dict', checkpoint)
         given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
         problems, nothing_fits = _compare(model.state_dict(), given)

@@ -19,6 +19,7 @@ from mmn_plugin.engine.agreement import let_others_end_first
 from mmn_plugin.paths import config_root, find_config, tool_root
 
 from .config_mistakes import explain_config_mistake
+from .told_once import tell_once
 
 # Folders whose `raise` statements are addressed to the user rather than signs of a bug.
 _MMENGINE = Path(mmengine.__file__).parent
@@ -173,6 +174,8 @@ def plain_errors():
     :func:`explain_config_mistake` knows. Any other error keeps its traceback, and so do all
     where the environment variable ``MMN_TRACEBACK`` is set.
 
+    Where several processes of a machine end with the same message, one prints it (see
+    :func:`tell_once`).
     A process that fails only because another one has ended waits for some seconds, so that the
     other's error stands first and the launcher reports that one; most often it is ended meanwhile.
     """
@@ -187,7 +190,8 @@ def plain_errors():
             raise
         rank = os.environ.get('RANK', '0')
         prefix = 'Error' if rank == '0' else f'Error on rank {rank}'
-        print(f'{prefix}: {message}', file=sys.stderr, flush=True)
+        if tell_once(message):
+            print(f'{prefix}: {message}', file=sys.stderr, flush=True)
         sys.exit(1)
 
 

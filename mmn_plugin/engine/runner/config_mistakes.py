@@ -10,6 +10,8 @@ _MMENGINE = Path(mmengine.__file__).parent
 _CONFIG = str(_MMENGINE / 'config' / 'config.py')
 _BUILD = str(_MMENGINE / 'registry' / 'build_functions.py')
 _OPTIMIZER = str(_MMENGINE / 'optim' / 'optimizer' / 'default_constructor.py')
+_VIS_BACKENDS = str(_MMENGINE / 'visualization' / 'vis_backend.py')
+_PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
 _ARGUMENTS = re.compile(
     r'(?:(\w+)\.)?__init__\(\) (?:got an unexpected keyword argument|missing \d+ required)')
 
@@ -18,7 +20,8 @@ def explain_config_mistake(error: Exception) -> str | None:
     """Say in one line which setting an error comes from.
 
     Known are a setting that is absent, one that the class it is for does not take (or one that the
-    class needs), and an unknown type of optimiser.
+    class needs), an unknown type of optimiser, and a visualisation back end whose package cannot be
+    imported.
 
     Args:
         error (Exception): A caught error.
@@ -33,6 +36,8 @@ def explain_config_mistake(error: Exception) -> str | None:
         return _absent_setting(error, frames)
     if isinstance(error, TypeError):
         return _unknown_argument(error, frames) or _unknown_optimiser(frames)
+    if isinstance(error, ImportError):
+        return _absent_back_end(error, frames)
     return None
 
 
@@ -98,3 +103,14 @@ def _unknown_optimiser(frames: list) -> str | None:
             return (f'optim_wrapper.optimizer.type of the config is {name!r}, and there is no such '
                     'optimiser: give the name of one of torch.optim, such as AdamW')
     return None
+
+
+def _absent_back_end(error: ImportError, frames: list) -> str | None:
+    """A back end of the visualiser whose package cannot be imported: MMEngine raises anew."""
+    if frames[-1].f_code.co_filename != _VIS_BACKENDS or error.__context__ is None:
+        return None
+    name = type(frames[-1].f_locals.get('self')).__name__
+    package = _PACKAGES.get(name)
+    remedy = f'run `pip install {package}`' if package else str(error)
+    return (f'visualizer.vis_backends of the config holds {name}, whose package cannot be imported '
+            f'({error.__context__}): {remedy}, or take it out of visualizer.vis_backends')

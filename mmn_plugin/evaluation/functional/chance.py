@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
-from .nms import nms, take_moments
 from .recall import ranked_iou, recall_of_iou
 
 _CHUNK = 2048  # sentences worked on together: some 20 MB per array for the largest published grid

@@ -7,8 +7,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.evaluation.functional import moment_scores, nms, take_moments
 from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
+from mmn_plugin.ranking import moment_scores, nms, take_moments
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
 
 

@@ -1,10 +1,17 @@
 """Context between neighbouring moments."""
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmn_plugin.structures import MomentGrid
+
+from .sparse import EncoderPlan, sparse_conv, sparse_norm
+
+CONV_MODES = ('auto', 'dense', 'sparse')
+# Below, gathering costs more than it saves: measured on 2 CPU cores with kernels of 3 to 9.
+SPARSE_CHANNELS = 128
 
 
 class MomentEncoder(BaseModule):
@@ -22,33 +29,43 @@ class MomentEncoder(BaseModule):
         channels (int): Size of the features (H).
         kernel_size (int): Side of the square kernels (K).
         num_layers (int): Layers (L).
+        conv_mode (str): ``'dense'`` computes the whole map; ``'sparse'`` its valid cells alone,
+            with the same result to rounding and the same weights; ``'auto'`` takes the faster one
+            and logs which. Defaults to ``'auto'``.
 
     Raises:
-        ValueError: If kernel size and depth make the total padding odd.
+        ValueError: If kernel size and depth make the total padding odd, or the mode is unknown.
     """
 
-    def __init__(self, grid: MomentGrid, channels: int, kernel_size: int, num_layers: int):
+    def __init__(self, grid: MomentGrid, channels: int, kernel_size: int, num_layers: int,
+                 conv_mode: str = 'auto'):
         super().__init__()
         if (kernel_size - 1) * num_layers % 2:
             raise ValueError(f'kernel_size={kernel_size} with num_layers={num_layers} cannot be '
                              'padded evenly: use an odd kernel or an even number of layers')
+        if conv_mode not in CONV_MODES:
+            raise ValueError(f'conv_mode={conv_mode!r} is none of {", ".join(CONV_MODES)}')
         padding = (kernel_size - 1) * num_layers // 2
         self.num_clips = grid.num_clips
+        self.conv_mode = conv_mode
+        self.paddings = [padding] + [0] * (num_layers - 1)
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels, channels, kernel_size, padding=0 if layer else padding)
-            for layer in range(num_layers))
+            nn.Conv2d(channels, channels, kernel_size, padding=padding)
+            for padding in self.paddings)
         self.bn = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(num_layers))
-        for layer, weight in enumerate(self._cell_weights(grid, kernel_size, padding)):
+        for layer, weight in enumerate(self._cell_weights(grid, kernel_size)):
             self.register_buffer(f'cell_weight_{layer}', weight, persistent=False)
         self.register_buffer('cells', grid.starts * grid.num_clips + grid.ends, persistent=False)
+        self._plans: dict[tuple[bool, int], EncoderPlan] = {}
+        self._said = None
 
-    def _cell_weights(self, grid: MomentGrid, kernel_size: int, padding: int) -> list[Tensor]:
+    def _cell_weights(self, grid: MomentGrid, kernel_size: int) -> list[Tensor]:
         """1 / (valid cells under the kernel), 0 where there are none, for each layer's output."""
         weights = []
         valid = grid.mask[None, None].to(torch.float32)
         kernel = torch.ones(1, 1, kernel_size, kernel_size)
-        for layer in range(len(self.convs)):
-            count = F.conv2d(valid, kernel, padding=0 if layer else padding).round()
+        for padding in self.paddings:
+            count = F.conv2d(valid, kernel, padding=padding).round()
             valid = (count > 0).to(torch.float32)
             weights.append(valid / count.clamp(min=1))
         return weights
@@ -62,6 +79,11 @@ class MomentEncoder(BaseModule):
         Returns:
             Tensor: (B, H, P).
         """
+        if self.computes_sparse(moments):
+            return self._forward_sparse(moments)
+        return self._forward_dense(moments)
+
+    def _forward_dense(self, moments: Tensor) -> Tensor:
         size = self.num_clips
         dense = moments.new_zeros(*moments.shape[:2], size * size)
         hidden = dense.index_copy(2, self.cells, moments)
@@ -70,3 +92,57 @@ class MomentEncoder(BaseModule):
             # grows to (B, H, N + (K - 1)(L / 2 - 1), ...) at the first layer, then shrinks
             hidden = norm(conv(hidden)).relu() * getattr(self, f'cell_weight_{layer}')
         return hidden.flatten(2)[..., self.cells]  # (B, H, P)
+
+    def _forward_sparse(self, moments: Tensor) -> Tensor:
+        device = moments.device.type
+        dtype = moments.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        plan = self.plan(dtype)
+        with torch.autocast(device, enabled=False):
+            values = plan.enter(moments.to(dtype))  # (P + 1, B, H)
+            for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
+                values = sparse_conv(values, conv.weight, plan.forward[layer],
+                                     plan.backward[layer])  # (A + 1, B, H)
+                cells = plan.cells[layer + 1]
+                values = sparse_norm(
+                    values, conv.bias, norm, plan.of_cells(layer + 1, self._weight(layer)),
+                    cells.size**2)
+            return plan.leave(values)  # (B, H, P)
+
+    def _weight(self, layer: int) -> Tensor:
+        """(n, n) factor of each of a layer's output cells, 0 for those that are not valid."""
+        return getattr(self, f'cell_weight_{layer}')[0, 0]
+
+    def plan(self, dtype: torch.dtype) -> EncoderPlan:
+        """Which cells are computed, and how, with values of a precision."""
+        all_valid = any(norm.training or norm.running_mean is None for norm in self.bn)
+        # interpolation costs digits that only the longer formats have
+        tile = 3 if dtype in (torch.float32, torch.float64) else 1
+        if (all_valid, tile) not in self._plans:
+            self._plans[all_valid, tile] = EncoderPlan(
+                self.cells.cpu().numpy(), [self._weight(layer).cpu().numpy() > 0 for layer in
+                range(len(self.convs))], self.paddings, self.convs[0].kernel_size[0], all_valid,
+                tile)
+        return self._plans[all_valid, tile]
+
+    def computes_sparse(self, moments: Tensor) -> bool:
+        """Whether moments like these are encoded sparsely; ``'auto'`` says why it is not."""
+        if self.conv_mode != 'auto':
+            return self.conv_mode == 'sparse'
+        reason = self._reason_for_dense(moments)
+        if reason != self._said:
+            self._said = reason
+            print_log(f'Moment encoder: {reason}', 'current')
+        return reason is None
+
+    def _reason_for_dense(self, moments: Tensor) -> str | None:
+        """Why these moments are not encoded sparsely; None if they are."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return 'dense, since it is being compiled or exported'
+        if moments.device.type != 'cpu':
+            return (f"dense on '{moments.device.type}', where the sparse one is not measured; "
+                    "model.neck.conv_mode='sparse' takes it")
+        if moments.shape[1] < SPARSE_CHANNELS:
+            return f'dense, which is faster with fewer than {SPARSE_CHANNELS} channels'
+        return None

@@ -20,16 +20,19 @@ class MomentMapNeck(BaseModule):
         num_layers (int): Layers of the moment encoder (L).
         moment_map (dict): Config of the map, ``MomentMapPool`` or ``MomentMapConv``. Defaults to
             ``dict(type='MomentMapPool')``.
+        conv_mode (str): How the encoder computes, ``'dense'``, ``'sparse'`` or ``'auto'``; see
+            :class:`MomentEncoder`. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialisation. Defaults to None (PyTorch's own).
     """
 
     def __init__(self, grid: MomentGrid, channels: int, embed_channels: int, kernel_size: int,
-                 num_layers: int, moment_map: dict | None = None, init_cfg: dict | None = None):
+                 num_layers: int, moment_map: dict | None = None, conv_mode: str = 'auto',
+                 init_cfg: dict | None = None):
         super().__init__(init_cfg)
         self.moment_map = MODELS.build(
             moment_map or dict(type='MomentMapPool'),
             default_args=dict(grid=grid, channels=channels))
-        self.encoder = MomentEncoder(grid, channels, kernel_size, num_layers)
+        self.encoder = MomentEncoder(grid, channels, kernel_size, num_layers, conv_mode)
         self.fc_iou = nn.Linear(channels, embed_channels)
         self.fc_contrastive = nn.Linear(channels, embed_channels)
 

@@ -57,6 +57,10 @@ class NegativeSource:
                 self._seen = everyone.detached()
         return Negatives(pools, share)
 
+    def forget(self) -> None:
+        """Let the last batch not enter the bank, such as one whose iteration is skipped."""
+        self._seen = None
+
     def settle(self) -> None:
         """Put the last batch into the bank, once its backward is over."""
         if self._seen is not None:

@@ -1,4 +1,4 @@
 """Text encoders."""
-from .sentence_encoder import SentenceEncoder, token_limit
+from .sentence_encoder import SentenceEncoder
 
-__all__ = ['SentenceEncoder', 'token_limit']
+__all__ = ['SentenceEncoder']

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from mmn_plugin.structures import SentenceBatch
+from mmn_plugin.structures.token_limit import token_limit
 
 from .frozen_sentence_cache import FrozenSentenceCache
 from .length_buckets import length_buckets
-
-# Model types whose first token has position pad_token_id + 1.
-POSITIONS_AFTER_PADDING = ('roberta', 'xlm-roberta', 'camembert', 'longformer', 'mpnet', 'ibert')
 
 # What one more batch through the language model costs, in tokens: overheads of some hundred calls.
 BATCH_TOKENS = dict(cpu=64, other=2048)
@@ -142,14 +140,3 @@ class SentenceEncoder(BaseModule):
                 f'token id {int(input_ids.max())} is outside the language model\'s vocabulary of '
                 f'{self.bert.config.vocab_size}: model.data_preprocessor.tokenizer and '
                 'model.text_encoder do not belong together')
-
-
-def token_limit(config) -> int | None:
-    """Longest token sequence of a Hugging Face configuration, None where it has no limit.
-
-    RoBERTa and its kin count positions from the one after padding's, so some are never used.
-    """
-    limit = getattr(config, 'max_position_embeddings', None)
-    if limit is not None and config.model_type in POSITIONS_AFTER_PADDING:
-        limit -= config.pad_token_id + 1
-    return limit

@@ -15,7 +15,7 @@ def scenes():
 
 
 @pytest.fixture(scope='module')
-def test_scenes():
+def evaluation_scenes():
     sampler = SceneSampler(seed=3)
     return [sampler.sample(1000 + i, f't{i}', training=False) for i in range(60)]
 
@@ -36,9 +36,9 @@ def test_training_never_shows_a_held_out_combination(scenes):
     assert not any(e.combination in held_out for scene in scenes for e in scene.events)
 
 
-def test_test_scenes_show_both_seen_and_unseen_combinations(test_scenes):
+def test_test_scenes_show_both_seen_and_unseen_combinations(evaluation_scenes):
     held_out = held_out_combinations(3)
-    unseen = np.mean([e.combination in held_out for s in test_scenes for e in s.events])
+    unseen = np.mean([e.combination in held_out for s in evaluation_scenes for e in s.events])
     assert 0.1 < unseen < 0.4
 
 

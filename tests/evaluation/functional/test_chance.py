@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import chance_level, nms, take_moments
+from mmn_plugin.evaluation.functional import chance_level
 from mmn_plugin.evaluation.functional.recall import recall
+from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
 GRID = MomentGrid(8, [7])

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import is_greedy_ranking, nms, take_moments
+from mmn_plugin.evaluation.functional import is_greedy_ranking
+from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
 SPANS = torch.tensor([[0., 10.], [0., 9.], [20., 30.], [40., 50.]])

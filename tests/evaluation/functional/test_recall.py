@@ -1,13 +1,8 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import (
-    mean_iou,
-    moment_scores,
-    published_recall_table,
-    ranked_iou,
-    recall,
-)
+from mmn_plugin.evaluation.functional import mean_iou, published_recall_table, ranked_iou, recall
+from mmn_plugin.ranking import moment_scores
 
 NAN = float('nan')
 GROUND_TRUTH = torch.tensor([[0., 10.], [10., 20.], [0., 8.], [5., 6.]])

@@ -5,14 +5,13 @@
 DIR holds train.json, val.json and test.json. README.md beside this script says where from.
 """
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import mmn_plugin
-except ModuleNotFoundError:  # a checkout that is not installed
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    import mmn_plugin  # noqa: F401
 
+import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.prepare_command import finish, prepare_parser, show_progress
 from mmn_plugin.datasets.prepare_dataset import prepare_dataset
 from mmn_plugin.engine.runner import plain_errors

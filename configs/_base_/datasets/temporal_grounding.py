@@ -1,0 +1,26 @@
+# What the datasets have in common. A dataset's own file says where its data lie, how many
+# videos a batch holds, and into how many rows (R) the features of a video are pooled.
+pipeline = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures'),
+    dict(type='PackGroundingInputs'),
+]
+dataset = dict(type='TemporalGroundingDataset', pipeline=pipeline)
+workers = dict(num_workers=2, persistent_workers=True)
+
+train_dataloader = dict(
+    **workers,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(ann_file='train.json', **dataset))
+val_dataloader = dict(
+    **workers,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(ann_file='val.json', test_mode=True, **dataset))
+test_dataloader = dict(
+    **workers,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(ann_file='test.json', test_mode=True, **dataset))
+
+val_evaluator = dict(type='GroundingMetric', top_n=(1, 5), iou_thrs=(0.3, 0.5, 0.7))
+test_evaluator = val_evaluator
+del pipeline, dataset, workers  # names that a config which inherits may want

@@ -1,0 +1,64 @@
+"""What tools/train.py and tools/test.py have in common."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mmaction.registry import RUNNERS
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from .command_line import end_distributed, load_config, plain_errors
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of every command that runs a config.
+
+    Args:
+        description (str): what the command does.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='values that replace those of the config: key=value, key="[a,b]", a.b.c=value',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def run_command(
+    args: argparse.Namespace,
+    merge: Callable[[Config, argparse.Namespace], None],
+    action: Callable[[Runner], object],
+    strict: bool,
+) -> None:
+    """Build the Runner from the command line, and let it do something; ends the process if that
+    fails, and in a distributed run.
+
+    Args:
+        args (argparse.Namespace): from a `run_parser`.
+        merge (Callable): writes the command's own arguments into the config.
+        action (Callable): what the Runner shall do, such as ``Runner.train``.
+        strict (bool): whether a checkpoint's weights must fit one by one; see
+            `CheckpointCheckHook`.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with plain_errors():
+        config = load_config(args.config, args.cfg_options)
+        config.launcher = args.launcher
+        if args.work_dir or not config.get('work_dir'):
+            config.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+        merge(config, args)
+        check = dict(type='CheckpointCheckHook', strict=strict)
+        config.custom_hooks = [*(config.get('custom_hooks') or []), check]
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        action(runner)
+    end_distributed(runner)

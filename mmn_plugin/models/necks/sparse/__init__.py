@@ -1,0 +1,11 @@
+"""The moment encoder's convolutions on the cells that exist."""
+from .cell_set import CellSet
+from .conv_plan import ConvPlan
+from .encoder_plan import EncoderPlan
+from .sparse_conv import sparse_conv
+from .sparse_norm import sparse_norm
+from .tile_transform import TileTransform
+
+__all__ = [
+    'CellSet', 'ConvPlan', 'EncoderPlan', 'TileTransform', 'sparse_conv', 'sparse_norm',
+]

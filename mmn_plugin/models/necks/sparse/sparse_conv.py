@@ -1,0 +1,204 @@
+"""Convolution on the active cells of a map."""
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .conv_chunk import ConvChunk
+from .conv_plan import ConvPlan
+from .workspace import Workspace
+
+# Elements of transformed weights, or of their gradients, that are held at a time.
+WEIGHT_ELEMENTS = 2**24
+# Elements of windows that are gathered at a time.
+WINDOW_ELEMENTS = 2**20
+
+workspace = Workspace()
+
+
+def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: ConvPlan) -> Tensor:
+    """``conv2d`` without bias on active cells alone, computed in the dtype of the values.
+
+    Args:
+        values (Tensor): (A + 1, B, H) of the active input cells; the last row is zero.
+        weight (Tensor): (H', H, K, K).
+        forward (ConvPlan): Where outputs find their inputs.
+        backward (ConvPlan): Where inputs find the gradients of their outputs.
+
+    Returns:
+        Tensor: (A' + 1, B, H') of the output cells; the last row is zero.
+    """
+    return _SparseConv.apply(values, weight, forward, backward)
+
+
+class _SparseConv(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, values, weight, forward, backward):
+        ctx.save_for_backward(values, weight)
+        ctx.plans = forward, backward
+        return _convolve(values, weight.transpose(0, 1), forward)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        values, weight = ctx.saved_tensors
+        forward, backward = ctx.plans
+        of_values = of_weight = None
+        with torch.autocast(values.device.type, enabled=False):
+            gradient = gradient.to(values.dtype).contiguous()
+            if ctx.needs_input_grad[0]:
+                of_values = _convolve(gradient, weight, backward)
+            if ctx.needs_input_grad[1]:
+                of_weight = _weight_gradient(values, gradient, weight, forward)
+        return of_values, of_weight, None, None
+
+
+def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
+    """(A + 1, B, H) to (A' + 1, B, H'); the weight is (H, H', K, K) or a transpose of such."""
+    batch, channels = values.shape[1], weight.shape[1]
+    result = values.new_empty(len(plan.outputs) + 1, batch, channels)
+    result[-1] = 0
+    for number, components in enumerate(_groups(plan, weight)):
+        kernels = _kernels(weight, components, plan, values)  # (c, S * S, H, H')
+        for chunk in plan.chunks(values, len(kernels)):
+            products = workspace.take(
+                'products', (len(kernels), chunk.num_tiles * batch, channels), values)
+            for kernel, product, columns in zip(
+                    kernels, products, _columns(values, chunk, components, plan), strict=True):
+                _multiply(columns, kernel, product)
+            _put_tiles(result[chunk.first:chunk.last], products, components, chunk, plan,
+                       add=number > 0)
+    return result
+
+
+def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
+    """Sum over small kernels and channels, (T * B, S * S, H) and (S * S, H, H') to (T * B, H')."""
+    if kernel.is_contiguous():
+        torch.mm(columns.flatten(1), kernel.flatten(0, 1), out=product)
+        return
+    torch.mm(columns[:, 0], kernel[0], out=product)
+    for block in range(1, len(kernel)):
+        product.addmm_(columns[:, block], kernel[block])
+
+
+def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
+    """(H', H, K, K), gradient with respect to the weight."""
+    transform = plan.transform
+    result = weight.new_empty(weight.shape[0] * weight.shape[1], transform.kernel_size**2)
+    for number, components in enumerate(_groups(plan, weight)):
+        of_kernels = _constant(transform.of_kernels[components], weight)  # (c, S * S, K * K)
+        kernels = workspace.take('kernels', (*of_kernels.shape[:2], *weight.shape[:2]), weight)
+        for place, chunk in enumerate(plan.chunks(values, len(kernels))):
+            products = _products_of_tiles(gradient, components, chunk, plan)
+            for kernel, product, columns in zip(
+                    kernels, products, _columns(values, chunk, components, plan), strict=True):
+                for block in range(len(kernel)):
+                    _put_product(kernel[block], product.T, columns[:, block], add=place > 0)
+        _put_product(result, kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1),
+                     add=number > 0)
+    return result.view_as(weight)
+
+
+def _groups(plan: ConvPlan, weight: Tensor) -> list[slice]:
+    """Components whose transformed weights are held together."""
+    transform = plan.transform
+    elements = transform.components * transform.blocks**2 * weight[..., 0, 0].numel()
+    groups = min(transform.components, -(-elements // WEIGHT_ELEMENTS))
+    bounds = np.linspace(0, transform.components, groups + 1).round().astype(int).tolist()
+    return [slice(first, last) for first, last in pairwise(bounds)]
+
+
+def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor) -> Tensor:
+    """(c, S * S, H, H') components of a weight (H, H', K, K), which a transposed one stays."""
+    of_kernels = _constant(plan.kernel_matrix[components], weight)  # (c, S * S, K * K)
+    transposed = not weight.is_contiguous()
+    rows = weight.transpose(0, 1) if transposed else weight
+    shape = *of_kernels.shape[:2], *rows.shape[:2]
+    kernels = workspace.take('kernels', shape, weight)
+    torch.mm(of_kernels.flatten(0, 1), rows.flatten(2).flatten(0, 1).T,
+             out=kernels.view(-1, rows.shape[0] * rows.shape[1]))
+    if transposed:
+        kernels = kernels.transpose(2, 3)
+    # Contiguous where the precision asks for one sum that is rounded once.
+    return kernels if like.dtype == weight.dtype else kernels.to(like.dtype).contiguous()
+
+
+def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
+             ) -> Iterator[Tensor]:
+    """(T * B, S * S, H) for each component: what a tile is multiplied with.
+
+    The same memory serves all components.
+    """
+    batch, channels = values.shape[1:]
+    rows = chunk.neighbour_rows(batch)
+    columns = workspace.take('columns', (len(rows), channels), values)
+    for component in _windows(values, chunk, components, plan):
+        torch.index_select(component.view(-1, channels), 0, rows, out=columns)
+        yield columns.view(chunk.num_tiles * batch, -1, channels)
+
+
+def _windows(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan) -> Tensor:
+    """(c, Q, B * H) components of the windows; the cells themselves where a tile is a cell."""
+    if plan.transform.tile == 1:
+        return values[None]
+    rows = values.flatten(1)
+    of_windows = _constant(plan.transform.of_windows[components], values)
+    places, count = chunk.windows.shape
+    result = workspace.take('components', (len(of_windows), count * rows.shape[1]), values)
+    step = max(1, WINDOW_ELEMENTS // (places * rows.shape[1]))
+    for first in range(0, count, step):
+        index = chunk.windows[:, first:first + step]
+        windows = workspace.take('windows', (index.numel(), rows.shape[1]), values)
+        torch.index_select(rows, 0, index.flatten(), out=windows)
+        begin = first * rows.shape[1]
+        torch.mm(of_windows, windows.view(places, -1),
+                 out=result[:, begin:begin + index.shape[1] * rows.shape[1]])
+    return result.view(len(of_windows), count, -1)
+
+
+def _put_tiles(result: Tensor, products: Tensor, components: slice, chunk: ConvChunk,
+               plan: ConvPlan, add: bool) -> None:
+    """Outputs' cells of (c, T * B, H') to (cells, B, H')."""
+    tiles = products
+    if plan.transform.tile > 1:
+        to_tiles = _constant(plan.transform.to_tiles[:, components], products)
+        tiles = workspace.take('tiles', (len(to_tiles), products[0].numel()), products)
+        torch.mm(to_tiles, products.flatten(1), out=tiles)  # (m * m, T * B * H')
+    rows, result = tiles.view(-1, result[0].numel()), result.flatten(1)
+    if add:
+        result.add_(rows.index_select(0, chunk.cell_places))
+    else:
+        torch.index_select(rows, 0, chunk.cell_places, out=result)
+
+
+def _products_of_tiles(gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan
+                       ) -> Tensor:
+    """(c, T * B, H') gradient of each component's product."""
+    rows = gradient.flatten(1)
+    tiles = workspace.take('tiles', (len(chunk.tile_cells), rows.shape[1]), gradient)
+    torch.index_select(rows, 0, chunk.tile_cells, out=tiles)  # (m * m * T, B * H')
+    if plan.transform.tile > 1:
+        to_tiles = _constant(plan.transform.to_tiles[:, components], gradient)
+        tiles = tiles.view(len(to_tiles), -1)
+        products = workspace.take('products', (to_tiles.shape[1], tiles.shape[1]), gradient)
+        tiles = torch.mm(to_tiles.T, tiles, out=products)
+    return tiles.view(-1, chunk.num_tiles * gradient.shape[1], gradient.shape[2])
+
+
+def _put_product(result: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
+    """Set or add to a result ``left @ right``; a sum over chunks keeps the result's precision."""
+    if result.dtype != left.dtype:
+        product = left @ right
+        result.add_(product) if add else result.copy_(product)
+    elif add:
+        result.addmm_(left, right)
+    else:
+        torch.mm(left, right, out=result)
+
+
+def _constant(matrix: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(matrix).to(like)

@@ -1,0 +1,211 @@
+"""The sparse moment encoder against the dense one."""
+import copy
+import pickle
+
+import pytest
+import torch
+from mmaction.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mmn_plugin.models.necks import MomentEncoder
+from mmn_plugin.structures import MomentGrid
+
+# num_clips, pooling_counts, kernel_size, num_layers of the three benchmarks' configs
+SIZES = {
+    'tacos': (128, [15, 8, 8, 8], 5, 8),
+    'charades_sta': (16, [15], 5, 8),
+    'activitynet': (64, [15, 8, 8], 9, 4),
+}
+CHANNELS = 8
+
+
+def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):
+    """A dense and a sparse encoder of the same weights and statistics, and their grid."""
+    num_clips, counts, kernel_size, num_layers = SIZES[name]
+    grid = MomentGrid(num_clips, counts)
+    torch.manual_seed(0)
+    dense, sparse = (MomentEncoder(grid, channels, kernel_size, num_layers, mode).to(dtype)
+                     for mode in ('dense', 'sparse'))
+    for norm in dense.bn:
+        norm.running_mean.normal_(0, .1)
+        norm.running_var.uniform_(.5, 1.5)
+        torch.nn.init.uniform_(norm.weight, .5, 1.5)
+        torch.nn.init.normal_(norm.bias, 0, .1)
+    sparse.load_state_dict(dense.state_dict())
+    return dense.train(training), sparse.train(training), grid
+
+
+def passes(encoder, moments, weights, autocast=False):
+    """Result and gradients of one pass forward and backward."""
+    moments = moments.clone().requires_grad_()
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+        result = encoder(moments)
+    (result.to(weights.dtype) * weights).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    return result.detach(), dict(moments=moments.grad, **gradients)
+
+
+def relative(actual, expected):
+    """Largest difference, of the largest value."""
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def inputs(grid, batch_size=2, channels=CHANNELS, dtype=torch.float32):
+    """Moments, and the gradient of their encoding."""
+    generator = torch.Generator().manual_seed(1)
+    shape = batch_size, channels, grid.num_moments
+    return (torch.randn(shape, generator=generator).to(dtype),
+            torch.randn(shape, generator=generator).to(dtype))
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize(('dtype', 'forward', 'backward'),
+                         [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-11, 1e-11)])
+@pytest.mark.parametrize('name', SIZES)
+def test_it_is_the_dense_encoder_forward_and_backward(name, dtype, forward, backward, training):
+    dense, sparse, grid = encoders(name, dtype=dtype, training=training)
+    moments, weights = inputs(grid, dtype=dtype)
+    expected, expected_gradients = passes(dense, moments, weights)
+    actual, gradients = passes(sparse, moments, weights)
+    assert relative(actual, expected) < forward
+    biases = {f'convs.{layer}.bias' for layer in range(len(dense.convs))}
+    for key, gradient in expected_gradients.items():
+        if training and key in biases:  # zero but for rounding: BatchNorm takes the bias away
+            assert gradients[key].abs().max() <= gradient.abs().max()
+        else:
+            assert relative(gradients[key], gradient) < backward, key
+    for (key, value), other in zip(dense.named_buffers(), sparse.buffers(), strict=True):
+        torch.testing.assert_close(other, value, rtol=forward, atol=forward, msg=key)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('name', SIZES)
+def test_bfloat16_is_as_close_to_float32_as_the_dense_encoder(name, training):
+    dense, sparse, grid = encoders(name, channels=32, training=training)
+    moments, weights = inputs(grid, channels=32)
+    expected = passes(copy.deepcopy(dense), moments, weights)
+    of_dense = passes(dense, moments, weights, autocast=True)
+    of_sparse = passes(sparse, moments, weights, autocast=True)
+
+    def distance(one, other):
+        return ((one.float() - other).norm() / other.norm()).item()
+
+    assert of_sparse[0].dtype == torch.bfloat16
+    assert distance(of_sparse[0], expected[0]) < 1.25 * distance(of_dense[0], expected[0])
+    for key in ('moments', 'convs.0.weight'):
+        theirs = distance(of_dense[1][key], expected[1][key])
+        assert distance(of_sparse[1][key], expected[1][key]) < 1.5 * theirs, key
+
+
+@pytest.mark.parametrize('moment_map', ['MomentMapPool', 'MomentMapConv'])
+def test_the_neck_gives_the_same_embeddings_with_either_map(moment_map):
+    grid = MomentGrid(16, [15])
+    embeddings = []
+    for mode in ('dense', 'sparse'):
+        torch.manual_seed(0)
+        neck = MODELS.build(dict(
+            type='MomentMapNeck', grid=grid, channels=8, embed_channels=4, kernel_size=5,
+            num_layers=2, moment_map=dict(type=moment_map), conv_mode=mode))
+        torch.manual_seed(1)
+        embeddings.append(neck(torch.randn(3, 8, 16)))
+    for space in ('iou', 'contrastive'):
+        assert relative(embeddings[1][space], embeddings[0][space]) < 1e-5
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements that any result of any operation has."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if torch.is_tensor(value):
+                self.elements = max(self.elements, value.numel())
+        return result
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('name', SIZES)
+def test_no_tensor_has_the_size_of_the_grown_map(name, training):
+    dense, sparse, grid = encoders(name, training=training)
+    moments, weights = inputs(grid)
+    largest = {}
+    for encoder in (dense, sparse):
+        with LargestTensor() as record:
+            passes(encoder, moments, weights)
+        largest[encoder.conv_mode] = record.elements
+    grown = len(moments) * CHANNELS * sparse._weight(0).numel()
+    assert largest['dense'] >= grown
+    assert largest['sparse'] < grown
+
+
+def test_it_computes_the_cells_that_moments_depend_on():
+    shares = {}
+    for name in SIZES:
+        _, sparse, _ = encoders(name, channels=1)
+        shares[name] = [round(100 * (1 - sparse.train(mode).plan(torch.float32).share()))
+                        for mode in (True, False)]
+    # counted cell by cell when this was planned
+    assert shares == dict(tacos=[44, 54], charades_sta=[45, 51], activitynet=[35, 50])
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 7])
+def test_the_batch_may_have_any_size(batch_size):
+    dense, sparse, grid = encoders('charades_sta')
+    moments, weights = inputs(grid, batch_size)
+    assert relative(passes(sparse, moments, weights)[0], passes(dense, moments, weights)[0]) < 1e-5
+
+
+def test_a_plain_average_of_the_statistics_is_taken_where_momentum_is_none():
+    dense, sparse, grid = encoders('charades_sta', dtype=torch.float64)
+    for encoder in (dense, sparse):
+        for norm in encoder.bn:
+            norm.momentum = None
+            norm.reset_running_stats()
+        for factor in (1, 3):
+            encoder(factor * inputs(grid, dtype=torch.float64)[0])
+    for one, other in zip(dense.bn, sparse.bn, strict=True):
+        torch.testing.assert_close(other.running_var, one.running_var)
+        assert other.num_batches_tracked == one.num_batches_tracked == 2
+
+
+def test_it_can_be_trained_after_it_ran_in_inference_mode():
+    _, fresh, grid = encoders('charades_sta', channels=9)
+    used = copy.deepcopy(fresh)
+    moments, weights = inputs(grid, channels=9)
+    for training in (False, True):
+        with torch.inference_mode():
+            used.train(training)(moments)
+    used.load_state_dict(fresh.state_dict())
+    _, expected = passes(fresh, moments, weights)
+    _, actual = passes(used, moments, weights)
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
+
+
+def test_an_encoder_that_has_run_can_be_copied_and_pickled():
+    _, sparse, grid = encoders('charades_sta', training=False)
+    moments, _ = inputs(grid)
+    expected = sparse(moments)
+    assert torch.equal(copy.deepcopy(sparse)(moments), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(sparse))(moments), expected)
+
+
+@pytest.mark.parametrize(('channels', 'sparse'), [(64, False), (128, True)])
+def test_auto_takes_the_faster_one_and_says_so_where_it_is_the_dense_one(
+        channels, sparse, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmn_plugin.models.necks.moment_encoder.print_log',
+                        lambda text, *_: said.append(text))
+    grid = MomentGrid(8, [3])
+    encoder = MomentEncoder(grid, channels, kernel_size=3, num_layers=2)
+    for _ in range(2):
+        assert encoder.computes_sparse(torch.randn(1, channels, grid.num_moments)) == sparse
+    assert len(said) == (0 if sparse else 1)
+    assert all('dense' in text and '128 channels' in text for text in said)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="'tiled' is none of auto, dense, sparse"):
+        MomentEncoder(MomentGrid(8, [3]), 4, kernel_size=3, num_layers=2, conv_mode='tiled')

@@ -1,0 +1,64 @@
+"""The experiment that counts faults; the other results are tests/test_readme.py's."""
+import ast
+import runpy
+import sys
+
+import pytest
+from helpers.run_tool import ROOT
+
+TESTS = '''
+import pytest
+
+@pytest.fixture
+def broken():
+    raise OSError
+
+def test_passes(): pass
+def test_fails(): assert 0
+def test_skips(): pytest.skip('not here')
+def test_cannot_begin(broken): pass
+@pytest.mark.parametrize('part', [0.5])
+def test_part(part): pass
+'''
+
+
+@pytest.fixture(scope='module')
+def module():
+    runpy.run_path(str(ROOT / 'tools' / 'reproduce.py'))
+    return sys.modules['reproduction.faults'], sys.modules['reproduction.renderers']
+
+
+def test_every_fault_is_tried_by_tests_that_are_there(module):
+    for fault in module[0].FAULTS:
+        assert fault['tests']
+        for test in fault['tests']:
+            path, name = test.split('::')
+            functions = {node.name for node in ast.parse((ROOT / path).read_text()).body
+                         if isinstance(node, ast.FunctionDef)}
+            assert name.partition('[')[0] in functions
+
+
+def test_outcomes_are_those_of_the_tests(module, tmp_path):
+    (tmp_path / 'pytest.ini').write_text('[pytest]\n')
+    (tmp_path / 'test_a.py').write_text(TESTS)
+    expected = {'test_a.py::test_passes': 'passed', 'test_a.py::test_fails': 'failed',
+                'test_a.py::test_skips': 'skipped', 'test_a.py::test_cannot_begin': 'failed',
+                'test_a.py::test_part[0.5]': 'passed'}
+    assert module[0].outcomes(list(expected), tmp_path) == expected
+    assert module[0].outcomes(['test_a.py::test_gone'], tmp_path) == {
+        'test_a.py::test_gone': 'absent'}
+
+
+def test_a_fault_counts_as_survived_where_all_its_tests_pass(module):
+    rounds = [dict(outcomes=dict(a=a, b=b)) for a, b in (
+        ('passed', 'passed'), ('passed', 'failed'), ('absent', 'passed'), ('skipped', 'passed'))]
+    assert module[0].count(('a', 'b'), rounds) == dict(tried=3, survived=1)
+
+
+def test_the_table_hides_no_failure(module):
+    rows = [dict(done=name, lost='nothing', tried=3, survived=survived)
+            for name, survived in (('good', 3), ('bad', 1))]
+    rows.append(dict(done='never', lost='nothing', tried=0, survived=0))
+    assert module[1].render_faults(dict(faults=rows)).splitlines()[2:] == [
+        '| good | 3 | nothing |', '| bad | 3 | **not as it must in 2 of 3**; else nothing |',
+        '| never | 0 | not tried: this machine cannot |']

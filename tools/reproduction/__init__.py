@@ -1,0 +1,1 @@
+"""The experiments of tools/reproduce.py, and the tables of their results."""

@@ -1,0 +1,122 @@
+"""Results as the tables of the README; every function takes what a JSON holds."""
+import re
+import statistics
+
+from .experiments import WORDS
+
+METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there are several values."""
+    mean = statistics.fmean(values)
+    return f'{mean:.1f} ± {statistics.stdev(values):.1f}' if len(values) > 1 else f'{mean:.1f}'
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def source(result: dict) -> str:
+    """The line under a table that says where its figures come from."""
+    seeds = ''
+    if 'per_seed' in result:
+        several = len(result['seeds']) > 1
+        seeds = f', seed{"s" * several} {", ".join(map(str, result["seeds"]))}'
+    if 'rounds' in result:
+        seeds = f', {len(result["rounds"])} round{"s" * (len(result["rounds"]) > 1)}'
+    return (f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["machine"]["cores"]} '
+            f'cores of {result["machine"]["cpu"]}, no GPU; values in '
+            f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).')
+
+
+def render_shapes(result: dict) -> str:
+    """Figures of all, unseen and random ranking."""
+    rows = [[label, *(spread([seed[prefix + name] for seed in result['per_seed']])
+                      for name in METRICS)]
+            for label, prefix in (('all sentences', ''), ('unseen combinations', 'unseen/'),
+                                  ('chance (random ranking)', 'chance/'))]
+    names = [re.sub(r'^R(\d)@(.*)$', r'R@\1, IoU=\2', name) for name in METRICS]
+    return table(['test split, %', *names], rows)
+
+
+def render_shapes_words(result: dict) -> str:
+    """What the corpus can be solved with."""
+    labels = dict(blank='none (blank sentences)', colour='colour words only',
+                  shape='shape words only', action='action words only')
+    rows = [[labels[kept], *(spread([seed[name] for seed in result['per_seed'][kept]])
+                             for name in ('R1@0.5', 'R1@0.7'))] for kept in WORDS]
+    return table(['words left, in training and test', 'R@1, IoU=0.5', 'R@1, IoU=0.7'], rows)
+
+
+def render_negatives(result: dict) -> str:
+    """Figures by source of the negatives."""
+    names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
+    rows = [[label, *(spread([seed[name] for seed in per_seed]) for name in names)]
+            for label, per_seed in result['per_seed'].items()]
+    return table(['negatives from', 'R@1, IoU=0.3', 'R@1, IoU=0.5', 'R@1, IoU=0.7', 'mIoU',
+                  'R@1, IoU=0.5, unseen combinations'], rows)
+
+
+def render_negatives_cost(result: dict) -> str:
+    """Megabytes and milliseconds."""
+    return table(
+        ['videos\' worth of negatives', 'embeddings held', 'extra memory',
+         'all similarities would take', 'time, forward and backward'],
+        [[f'{row["videos"]:,}', f'{row["held_mb"]:,.0f} MB', f'{row["extra_mb"]:.0f} MB',
+          f'{row["dense_mb"]:.0f} MB', f'{1000 * row["seconds"]:,.0f} ms']
+         for row in result['figures']])
+
+
+def render_quickstart(result: dict) -> str:
+    """Seconds per step."""
+    rows = [[step, str(seconds)] for step, seconds in result['seconds'].items()]
+    return table(['step', 'seconds'], [*rows, ['all, after installation',
+                                               str(result['total_seconds'])]])
+
+
+def render_dataset_cost(result: dict) -> str:
+    """Seconds and megabytes."""
+    figures = result['figures']
+    return table(['ActivityNet Captions, training set', 'measured'], [
+        ['videos', f'{figures["videos"]:,}'],
+        ['time to build', f'{figures["seconds"]:.2f} s'],
+        ['growth of peak memory', f'{figures["peak_growth_mb"]:.0f} MB'],
+        ['kept, and sent to a spawned worker', f'{figures["kept_mb"]:.1f} MB']])
+
+
+def render_agreement(result: dict) -> str:
+    """Largest relative difference of each quantity over all files."""
+    worst = {}
+    for rows in result['files'].values():
+        for row in rows:
+            name = re.sub(r' \(\d+\)$', '', row['quantity']).removeprefix('eval/')
+            bound = f'{row["bound"]:.0e}' if row['bound'] else 'equal'
+            worst.setdefault(name, [0., bound, 0])
+            worst[name][0] = max(worst[name][0], row['max_rel'])
+            worst[name][2] += 1
+    return table(['quantity', 'files', 'largest relative difference', 'bound'], [
+        [name, str(count), f'{value:.1e}' if value else '0', bound]
+        for name, (value, bound, count) in worst.items()])
+
+
+def render_faults(result: dict) -> str:
+    """Faults, how often they were tried, and what they cost."""
+    rows = []
+    for fault in result['faults']:
+        tried, survived = fault['tried'], fault['survived']
+        lost = fault['lost']
+        if not tried:
+            lost = 'not tried: this machine cannot'
+        elif survived < tried:
+            lost = f'**not as it must in {tried - survived} of {tried}**; else {lost}'
+        rows.append([fault['done'], str(tried), lost])
+    return table(['what was done', 'times', 'what was lost'], rows)
+
+
+RENDERERS = dict(agreement=render_agreement, dataset_cost=render_dataset_cost,
+                 faults=render_faults, negatives=render_negatives,
+                 negatives_cost=render_negatives_cost, quickstart=render_quickstart,
+                 shapes=render_shapes, shapes_words=render_shapes_words)

@@ -1,0 +1,57 @@
+"""Commands, and the runs that several experiments are made of."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = 'configs/mmn_shapes.py'
+WORK = Path('work_dirs/reproduce')
+
+
+def run(*command, capture: bool = False) -> str:
+    """Run a command from the checkout's root; a failure ends everything."""
+    print('$', *command, flush=True)
+    environment = dict(os.environ, PYTHON=sys.executable)
+    result = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, text=True,
+                            stdout=subprocess.PIPE if capture else None)
+    if result.returncode:
+        sys.exit(f'{command[0]} ended with exit code {result.returncode}\n{result.stdout or ""}')
+    return result.stdout or ''
+
+
+def train_and_test(name: str, seed: int, options: tuple[str, ...] = ()) -> dict[str, float]:
+    """Train the Shapes config in two processes; metrics of its best checkpoint, and seconds."""
+    work = WORK / f'{name}_seed{seed}'
+    began = time.time()
+    run('bash', 'tools/dist_train.sh', CONFIG, 2, '--work-dir', work, '--seed', seed,
+        *(('--cfg-options', *options) if options else ()), capture=True)
+    seconds = time.time() - began
+    best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    run('bash', 'tools/dist_test.sh', CONFIG, best, 2, '--work-dir', work / 'test',
+        *(('--cfg-options', *options) if options else ()), capture=True)
+    newest = max(path for path in (ROOT / work / 'test').glob('*/*.json')
+                 if path.parent.name == path.stem)
+    metrics = {key.removeprefix('grounding/'): value
+               for key, value in json.loads(newest.read_text()).items()
+               if key.startswith('grounding/')}
+    return dict(seed=seed, train_seconds=seconds, **metrics)
+
+
+def shared_folder() -> Path:
+    """The reference material, which is no part of the product (see MMN_SHARED in the README)."""
+    folder = Path(os.environ.get('MMN_SHARED', ROOT.parent / 'shared'))
+    if not folder.is_dir():
+        sys.exit(f'{folder} does not exist; set MMN_SHARED to the folder of the reference material')
+    return folder
+
+
+def of_tool(name: str, *arguments) -> dict:
+    """What an analysis tool writes with ``--json``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'figures.json'
+        run(sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
+        return json.loads(path.read_text())
