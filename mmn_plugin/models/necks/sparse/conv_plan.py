@@ -34,7 +34,7 @@ class ConvPlan:
         self.offset, self.transform = offset, transform
         self.kernel_matrix = transform.of_kernels
         if flipped:
-            self.kernel_matrix = np.ascontiguousarray(self.kernel_matrix[..., ::-1])
+            self.kernel_matrix = self.kernel_matrix[..., ::-1].copy()
         self._cache: dict[tuple[int, torch.device, int], list[ConvChunk]] = {}
 
     def chunks(self, values: Tensor, components: int) -> list[ConvChunk]:

@@ -1,12 +1,10 @@
 """Memory that is used again and again."""
-import threading
-
 import torch
 from torch import Tensor
 
 
-class Workspace(threading.local):
-    """Buffers by name, each as large as was ever asked for; every thread has its own.
+class Workspace:
+    """Buffers by name, each as large as was ever asked for.
 
     Fresh memory of this size costs a page fault every 4 kB, which on the CPU takes as long as
     what is computed in it. Contents are undefined, and valid until the name is taken again.
@@ -24,7 +22,3 @@ class Workspace(threading.local):
             with torch.inference_mode(False):  # or a training could not write to it
                 self._buffers[key] = like.new_empty(size)
         return self._buffers[key][:size].view(shape)
-
-    def clear(self) -> None:
-        """Give this thread's memory back."""
-        self._buffers.clear()
