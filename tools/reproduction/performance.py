@@ -53,7 +53,8 @@ def render_benchmark(result: dict) -> str:
                 f'{name}, {row["videos"]} video{"s" * (row["videos"] > 1)}', row['name'],
                 f'{row["seconds"]:.2f} s ± {100 * row["spread"]:.0f} %',
                 f'{row["ratio"]:.2f}x', f'{bare[row["dtype"]]:.2f}x', memory(row, run['rows'])])
-    return table(['config', 'moment encoder', 'time', 'against dense fp32',
+    commands = '\n'.join(f'- {name}: `{run["command"]}`' for name, run in result['runs'].items())
+    return commands + '\n\n' + table(['config', 'moment encoder', 'time', 'against dense fp32',
                   'bare convolution, against fp32', 'peak memory'], rows)
 
 
