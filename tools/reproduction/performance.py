@@ -18,7 +18,7 @@ RUNS = {
 # The dense moment encoder in another memory format, and compiled.
 LAYOUTS = {
     name: (f'mmn_{config}.py', '--task', 'train', '--batch-size', videos, '--conv-mode', 'dense',
-           '--dtype', 'fp32,bf16', '--channels-last', '--compile', '--no-memory', '--no-profile')
+           '--channels-last', '--compile', '--no-memory', '--no-profile')
     for name, config, videos in (
         ('ActivityNet Captions', 'activitynet', 1), ('Shapes', 'shapes', 16))}
 EVALUATION = ('mmn_activitynet.py', '--task', 'eval')
