@@ -28,8 +28,8 @@ EXPERIMENTS = dict(
     agreement=experiments.agreement, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults, layouts=performance.layouts,
-    negatives=experiments.negatives, negatives_cost=experiments.negatives_cost,
-    precision=speed.precision, quickstart=experiments.quickstart, shapes=experiments.shapes,
+    memory=performance.memory, negatives=experiments.negatives,
+    negatives_cost=experiments.negatives_cost, precision=speed.precision, quickstart=experiments.quickstart, shapes=experiments.shapes,
     shapes_words=experiments.shapes_words, text_cache=speed.text_cache)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
@@ -38,7 +38,8 @@ OPTIONS = dict(
 RENDERERS = dict(
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
     evaluation_cost=performance.render_evaluation_cost, layouts=performance.render_layouts,
-    precision=speed.render_precision, text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
+    memory=performance.render_memory, precision=speed.render_precision,
+    text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:
