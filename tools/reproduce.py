@@ -29,7 +29,8 @@ EXPERIMENTS = dict(
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults, layouts=performance.layouts,
     memory=performance.memory, negatives=experiments.negatives,
-    negatives_cost=experiments.negatives_cost, precision=speed.precision, quickstart=experiments.quickstart, shapes=experiments.shapes,
+    negatives_cost=experiments.negatives_cost, precision=speed.precision,
+    quickstart=experiments.quickstart, shapes=experiments.shapes,
     shapes_words=experiments.shapes_words, text_cache=speed.text_cache)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
