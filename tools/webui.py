@@ -109,7 +109,10 @@ def main(argv=None):
             page = GroundingPage(grounder, store, examples)
             url = page.launch(args.host, args.port, block=False)
             print(f'{url}  (Ctrl+C ends it)', flush=True)
-            page.blocks.block_thread()
+            try:
+                page.blocks.block_thread()
+            finally:
+                page.blocks.close(verbose=False)
 
 
 if __name__ == '__main__':

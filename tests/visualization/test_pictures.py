@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-from mmn_plugin.visualization import GroundingVisualizer, palette, score_curve
+from mmn_plugin.visualization import GroundingVisualizer, palette, score_curve, span_curve
 from mmn_plugin.visualization.moment_map_picture import LEFT, MAP, MomentMapPicture
 from mmn_plugin.visualization.text_layout import text_width, wrap
 from mmn_plugin.visualization.time_text import format_time, time_ticks
@@ -216,13 +216,21 @@ def test_the_curve_is_the_best_score_around_each_clip():
         score_curve(grid, torch.zeros(36))
 
 
+def test_the_curve_of_spans_is_that_of_the_grid_they_come_from():
+    grid = MomentGrid(8, [3, 2])
+    values = torch.rand(grid.num_moments)
+    curve = span_curve(grid.spans(24.), values, 24., steps=8)
+    assert torch.equal(curve, score_curve(grid, values))
+
+
 def test_a_curve_is_high_where_its_score_is(visualizer):
     plain = visualizer.draw_timeline(sample_of([[0., 24.]]))
     left, right = span(plain, palette.TRUTH)
     image = visualizer.draw_timeline(sample_of([[0., 24.]]), curves=torch.tensor([[1., 0, 0, 0]]))
     assert len(image) > len(plain)
-    rows, columns = pixels(image, palette.PREDICTION)
-    high = columns[rows < rows.min() + 3]
+    blue = image[..., 2].astype(int) - image[..., 0] > 100  # the line, softened at its edges
+    rows, columns = np.nonzero(blue)
+    high = columns[rows < rows.min() + 2]
     assert high.min() == pytest.approx(left, abs=4)
     assert high.max() == pytest.approx(left + (right - left) / 4, abs=4)
 

@@ -6,7 +6,7 @@ import torch
 
 from mmn_plugin.apis.grounding_inferencer import GroundingInferencer
 from mmn_plugin.datasets.features import VideoReadError
-from mmn_plugin.visualization import GroundingVisualizer, score_curve
+from mmn_plugin.visualization import GroundingVisualizer, score_curve, span_curve
 
 from .answer import Answer
 from .page_error import PageError
@@ -66,7 +66,9 @@ class VideoGrounder:
                         result.get('present') is not False,
                         session.truth.get(result['sentence']))
         grid = self.inferencer.model.grid
-        if scores.shape == (grid.num_moments,):  # a video in several windows has no single map
+        if getattr(session.encoded, 'num_windows', 1) > 1:  # no single map; and which moments?
+            answer.curve = span_curve(session.encoded.spans, scores, session.duration).numpy()
+        else:
             answer.curve = score_curve(grid, scores).numpy()
             answer.moment_map = self._visualizer.draw_moment_map(
                 grid, scores, answer.truth, answer.moments, duration=session.duration,

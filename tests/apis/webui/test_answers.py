@@ -4,9 +4,11 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
@@ -73,13 +75,16 @@ def test_a_video_that_breaks_off_is_a_message_for_the_visitor(grounder, session,
         grounder.encode(UserSession(session.name, path, 24.))
 
 
-def test_a_video_in_windows_has_bars_without_map(grounder, session):
-    result = dict(sentence='x', moments=[[1., 2.]], scores=[0.5])
-    answer = grounder._answer(session, result, np.zeros((3, 7)))
+def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session):
+    spans = torch.tensor([[0., 6.], [18., 24.]])
+    session.encoded = SimpleNamespace(num_windows=2, spans=spans)
+    result = dict(sentence='x', moments=[[18., 24.]], scores=[0.5])
+    answer = grounder._answer(session, result, torch.tensor([0.2, 0.5]))
+    assert answer.curve[[0, 10, 50, 80, 95]].tolist() == pytest.approx([0.2, 0.2, 0, 0.5, 0.5])
     page = Elements(answers_html(session, [answer]))
     assert len(page.named('button', 'mmn-moment')) == 1
+    assert page.named('svg')
     assert not page.named('details')
-    assert not page.named('svg')
 
 
 def test_bars_lie_where_the_moments_are(session):
