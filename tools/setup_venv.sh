@@ -58,3 +58,23 @@ setup_venv() {
             --no-build-isolation -e "$root" \
         && echo "$wanted" > "$stamp"
 }
+
+# setup_page_tests: what the tests of the page need on top, into the same environment. They skip
+# where it cannot be had, so that nothing fails here.
+setup_page_tests() {
+    local root wanted stamp
+    [ -z "${MMN_PYTHON:-}" ] || return 0
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    stamp=$(dirname "$(dirname "$PYTHON")")/.mmn_plugin_page_stamp
+    wanted=$(cat "$root/requirements/web.txt" "$root/requirements/browser.txt" | cksum)
+    if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+        echo 'installing what the tests of the page need ...'
+        if "$PYTHON" -m pip install -q --disable-pip-version-check \
+            -c "$root/requirements/pinned.txt" -r "$root/requirements/web.txt" \
+            -r "$root/requirements/browser.txt"; then
+            echo "$wanted" > "$stamp"
+        else
+            echo 'Gradio and playwright cannot be installed: the tests of the page are skipped' >&2
+        fi
+    fi
+}

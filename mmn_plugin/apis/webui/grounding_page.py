@@ -57,7 +57,7 @@ class GroundingPage:
         theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
         _, url, _ = self.blocks.queue(max_size=4 * limits.visitors).launch(
             server_name=host, server_port=port, prevent_thread_lock=not block, share=False,
-            quiet=True, max_file_size=int(limits.megabytes * 1e6), ssr_mode=False, pwa=False,
+            quiet=True, max_file_size=limits.bytes, ssr_mode=False, pwa=False,
             allowed_paths=list(map(str, served)), footer_links=[], theme=theme,
             css=(STATIC / 'page.css').read_text(encoding='utf-8'),
             head=f'<script>{(STATIC / "page.js").read_text(encoding="utf-8")}</script>')

@@ -10,7 +10,7 @@ class Limits:
     """Limits of the page.
 
     Args:
-        megabytes (float): Size of an upload. Defaults to 200.
+        megabytes (float): Size of an upload, in units of 2 ** 20 bytes. Defaults to 200.
         seconds (float): Length of an uploaded video. Defaults to 600.
         sentences (int): Sentences of a question. Defaults to 8.
         characters (int): Characters of a sentence. Defaults to 300.
@@ -34,15 +34,20 @@ class Limits:
             if not value > 0:
                 raise ValueError(f'the limit {name}={value} must be above 0')
 
+    @property
+    def bytes(self) -> int:
+        """Size of an upload."""
+        return int(self.megabytes * 2 ** 20)
+
     def check_video(self, size: int, seconds: float) -> None:
         """Refuse a video that is too large (bytes) or too long.
 
         Raises:
             PageError: If it is.
         """
-        if size > self.megabytes * 1e6:
-            raise PageError(f'The file has {size / 1e6:.0f} MB; at most {self.megabytes:g} MB are '
-                            'taken here.')
+        if size > self.bytes:
+            raise PageError(f'The file has {size / 2 ** 20:.1f} MB; at most {self.megabytes:g} MB '
+                            'are taken here.')
         if seconds > self.seconds:
             raise PageError(f'The video is {_minutes(seconds)} long; at most '
                             f'{_minutes(self.seconds)} are taken here.')

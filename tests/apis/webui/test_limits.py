@@ -28,12 +28,12 @@ def test_too_many_sentences_are_refused():
 
 
 @pytest.mark.parametrize(('size', 'seconds', 'message'), [
-    (3e6, 10, '3 MB; at most 2 MB'), (1e6, 130, '2 min 10 s long; at most 2 min'),
+    (3 * 2 ** 20, 10, '3.0 MB; at most 2 MB'), (1e6, 130, '2 min 10 s long; at most 2 min'),
     (1e6, 3600, '60 min long; at most 2 min')])
 def test_large_and_long_videos_are_refused(size, seconds, message):
     with pytest.raises(PageError, match=message):
         Limits(megabytes=2, seconds=120).check_video(size, seconds)
-    Limits(megabytes=2, seconds=120).check_video(2e6, 120)
+    Limits(megabytes=2, seconds=120).check_video(2 * 2 ** 20, 120)
 
 
 def test_a_limit_of_nothing_is_refused():

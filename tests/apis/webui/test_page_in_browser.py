@@ -74,11 +74,12 @@ def visit(server, browser):
     """Open the page as a new visitor."""
     visitors = []
 
-    def open_page(**viewport):
-        context = browser.new_context(viewport=viewport or dict(width=1280, height=900))
+    def open_page(viewport=None, colours='light'):
+        context = browser.new_context(
+            viewport=viewport or dict(width=1280, height=900), color_scheme=colours)
         visitors.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)  # a busy machine; no test waits so long
         page.failed = []
         page.on('pageerror', lambda error: page.failed.append(str(error)))
         page.on('request', lambda request: request.url.startswith((server.url, 'data:', 'blob:'))
@@ -113,7 +114,7 @@ def player_time(page):
     return page.evaluate("document.getElementById('mmn-video').currentTime")
 
 
-def wait_until(condition, seconds=10.):
+def wait_until(condition, seconds=40.):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
@@ -236,7 +237,7 @@ def test_an_example_brings_its_sentences_and_the_keyboard_is_enough(visit):
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(visit):
-    page = visit(**PHONE)
+    page = visit(PHONE)
     page.get_by_label('Shapes 1').check()
     page.wait_for_selector('text=Ready.')
     page.click('#mmn-ask')
@@ -249,6 +250,53 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit):
     box = page.locator('#mmn-video').bounding_box()
     assert box['y'] >= 0  # the player stays in sight
     assert box['y'] + box['height'] <= PHONE['height'] / 2
+
+
+# Contrast of each element's own text with its ground, as the guidelines (WCAG) count it.
+CONTRASTS = '''selector => [...document.querySelectorAll(selector)].filter(
+    e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).map(e => {
+  const parts = c => c.match(/[\\d.]+/g).map(Number);
+  const light = c => parts(c).slice(0, 3).map(v => v / 255).map(
+    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4
+  ).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const ground = n => getComputedStyle(n).backgroundColor;
+  let under = e;
+  while ((parts(ground(under))[3] ?? 1) === 0) under = under.parentElement;
+  const pair = [light(getComputedStyle(e).color), light(ground(under))];
+  return [e.className + ' ' + e.textContent, Math.max(...pair) / Math.min(...pair)];
+})'''
+
+
+@pytest.mark.parametrize('colours', ['light', 'dark'])
+def test_text_can_be_read_in_light_and_dark(visit, tmp_path, colours):
+    page = visit(colours=colours)
+    page.get_by_label('Shapes 1').check()
+    page.wait_for_selector('text=Ready.')
+    page.wait_for_timeout(300)  # until it has faded in
+    contrasts = page.evaluate(CONTRASTS, '#mmn-status *, #mmn-ask, #mmn-upload, .mmn-caption *')
+    page.click('#mmn-ask')
+    page.wait_for_selector('.mmn-moment')
+    page.wait_for_timeout(300)
+    contrasts += page.evaluate(CONTRASTS, '.mmn-answers *')
+    assert len(contrasts) > 20
+    assert [pair for pair in contrasts if pair[1] < 4.5] == []
+
+
+def test_a_video_that_no_browser_plays_is_grounded_all_the_same(visit, tmp_path):
+    import av
+
+    with av.open(str(tmp_path / 'old.avi'), 'w') as container:
+        stream = container.add_stream('mpeg4', rate=8)
+        stream.width = stream.height = 32
+        for shade in range(40):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), shade * 5, np.uint8), 'rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    page = visit()
+    upload(page, tmp_path / 'old.avi')
+    page.wait_for_selector('text=This browser cannot play the file')
+    ask(page, 'a red box')
+    assert len(shown_moments(page))
 
 
 def test_only_this_machine_is_served(server):
