@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mmn_plugin.datasets.features import (
+    ExtractionReport,
     FeatureFile,
     FeatureFileError,
     GridFeatureExtractor,
@@ -34,14 +35,14 @@ class Counting(GridFeatureExtractor):
         super().__init__(size=16)
         self.seen = []
 
-    def __call__(self, video):
+    def reader(self, video):
         self.seen.append(video.stem)
-        return super().__call__(video)
+        return super().reader(video)
 
 
 def test_the_file_holds_one_dataset_per_video_with_attributes(videos, tmp_path):
     out = tmp_path / 'f.h5'
-    assert extract_videos(GridFeatureExtractor(), [videos], out) == {}
+    assert extract_videos(GridFeatureExtractor(), [videos], out) == ExtractionReport()
     with h5py.File(out) as file:
         assert sorted(file) == ['v0', 'v1', 'v2']
         assert file['v1'].shape == (2, GridFeatureExtractor().num_features)
@@ -64,10 +65,10 @@ def test_a_second_run_only_adds_new_videos(videos, tmp_path):
 
 def test_after_an_interruption_the_file_is_usable_and_work_goes_on(videos, tmp_path):
     class Stopping(Counting):
-        def __call__(self, video):
+        def reader(self, video):
             if video.stem == 'v2':
                 raise KeyboardInterrupt
-            return super().__call__(video)
+            return super().reader(video)
 
     with pytest.raises(KeyboardInterrupt):
         extract_videos(Stopping(), [videos], tmp_path / 'f.h5', workers=0)
@@ -94,7 +95,7 @@ def test_after_a_kill_finished_videos_are_not_lost(videos, tmp_path):
 def test_unreadable_videos_are_named_and_the_rest_goes_on(videos, tmp_path):
     (videos / 'v1.mp4').write_bytes(b'no video at all')
     failures = extract_videos(GridFeatureExtractor(), [videos, tmp_path / 'gone.mp4'],
-                              tmp_path / 'f.h5')
+                              tmp_path / 'f.h5').failures
     assert list(failures) == ['gone', 'v1']
     assert 'no such file' in failures['gone']
     assert str(videos / 'v1.mp4') in failures['v1']
