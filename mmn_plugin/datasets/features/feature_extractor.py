@@ -56,8 +56,8 @@ class FeatureExtractor(ABC):
         """Describe a video.
 
         Args:
-            video (str | Path | Iterable[np.ndarray]): A file, or frames as `reader` gives them. They
-                are never all in memory at once.
+            video (str | Path | Iterable[np.ndarray]): A file, or frames as `reader` gives them.
+                They are never all in memory at once.
 
         Returns:
             np.ndarray: (T, D) float32, one row per ``stride`` frames; the last row may stand for

@@ -5,6 +5,7 @@ from .check_features_hook import CheckFeaturesHook
 from .check_loss_hook import CheckLossHook
 from .check_settings_hook import CheckSettingsHook
 from .cross_video_negative_hook import CrossVideoNegativeHook
+from .extractor_hook import ExtractorHook
 from .freeze_language_model_hook import FreezeLanguageModelHook
 from .preemption_hook import PreemptionHook
 from .run_state_hook import RunStateHook
@@ -13,6 +14,6 @@ from .tokenizer_hook import TokenizerHook
 
 __all__ = [
     'ArchitectureHook', 'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook',
-    'CheckSettingsHook', 'CrossVideoNegativeHook', 'FreezeLanguageModelHook', 'PreemptionHook',
-    'RunStateHook', 'SafeCheckpointHook', 'TokenizerHook',
+    'CheckSettingsHook', 'CrossVideoNegativeHook', 'ExtractorHook', 'FreezeLanguageModelHook',
+    'PreemptionHook', 'RunStateHook', 'SafeCheckpointHook', 'TokenizerHook',
 ]
