@@ -115,4 +115,4 @@ class VideoPackets:
 
 def _is_cover(stream) -> bool:
     disposition = getattr(stream, 'disposition', None)
-    return disposition is not None and 'attached_pic' in str(disposition)
+    return disposition is not None and 'attached_pic' in repr(disposition)
