@@ -33,7 +33,7 @@ def encode(path: Path, frames=None, codec: str = 'libx264', pixels: str = 'yuv42
            rotation: int = 0, options: dict | None = None, sound: float = 0.,
            container_options: dict | None = None, form: str | None = None) -> None:
     """Write frames with their times, and some seconds of silence where asked."""
-    frames = list(even() if frames is None else frames)
+    frames = list(even()) if frames is None else frames
     with av.open(str(path), 'w', format=form, options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.height, stream.width = frames[0][1].shape[:2]

@@ -1,8 +1,8 @@
 """Which extractor made features: what a checkpoint keeps and compares.
 
 A fingerprint is a dict with ``extractor`` (the identity, see `FeatureExtractor`), ``stride``
-(frames per row), ``fps`` (frames per second looked at), ``feature_size`` and, where it is known, ``config``
-(what the extractor can be built from, which is not compared).
+(frames per row), ``fps`` (frames per second looked at), ``feature_size`` and, where it is known,
+``config`` (what the extractor can be built from, which is not compared).
 """
 import json
 from collections.abc import Sequence
