@@ -1,5 +1,6 @@
 """A checkpoint belongs to the extractor of its features."""
 import json
+import shutil
 from types import SimpleNamespace
 
 import h5py
@@ -158,8 +159,10 @@ def test_training_stores_it_and_testing_compares_it(tmp_path):
     saved = tmp_path / 'work' / 'epoch_1.pth'
     meta = torch.load(saved, weights_only=True)['meta']
     assert meta['extractor'] == [dict(GRID, feature_size=6)]
-    with h5py.File(corpus / 'features.h5', 'a') as file:
+    shutil.copyfile(corpus / 'features.h5', corpus / 'other.h5')
+    with h5py.File(corpus / 'other.h5', 'a') as file:
         file.attrs['stride'] = 4
     config.load_from, config.experiment_name = str(saved), 'extractor_test'
-    with pytest.raises(ValueError, match=r'epoch_1\.pth and .*features\.h5 do not belong together'):
+    config.test_dataloader.dataset.data_prefix.features = 'other.h5'
+    with pytest.raises(ValueError, match=r'epoch_1\.pth and .*other\.h5 do not belong together'):
         Runner.from_cfg(config).test()

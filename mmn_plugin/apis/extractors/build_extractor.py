@@ -33,7 +33,7 @@ def extractor_config(name: str, options: dict | None = None, checkpoint: str | N
     """
     config = load_config(_full_name(name), options)
     settings = config.get('extractor')
-    if not settings or 'type' not in settings:
+    if not settings or not settings.get('type'):
         raise ValueError(f'{name} has no `extractor` with a `type`; configs/extractors has some')
     settings = Config(dict(extractor=settings)).to_dict()['extractor']
     if checkpoint is not None:

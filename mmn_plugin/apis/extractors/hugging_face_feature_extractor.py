@@ -81,7 +81,12 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
         with _quiet(transformers.utils.logging):  # it lists the text tower's weights as left over
             model, info = getattr(transformers, tower).from_pretrained(
                 self.name, config=config, output_loading_info=True)
-        if missing := sorted(map(str, info['missing_keys'])):
+        missing = sorted(map(str, info['missing_keys']))
+        if missing and all('pooler.' in name for name in missing) and not self.output:
+            self.output = 'last_hidden_state'  # many are published without a pooler
+        if self.output == 'last_hidden_state':
+            missing = [name for name in missing if 'pooler.' not in name]
+        if missing:
             raise ValueError(f'{self.name} lacks weights of {tower}, which would be random: '
                              f'{", ".join(missing[:5])}')
         return model

@@ -35,8 +35,6 @@ def described(kind, folder, pixels):
 
 @pytest.mark.parametrize('kind', SIZES)
 def test_rows_are_means_of_what_the_whole_model_gives(kind, models, frames):
-    if kind == 'vit':
-        models[kind] = dict(models[kind], output='last_hidden_state')
     extractor = EXTRACTORS.build(models[kind])
     rows = extractor(frames)
     assert rows.shape == (3, SIZES[kind])
@@ -80,6 +78,8 @@ def test_random_weights_are_not_taken_for_a_models(models, frames, tmp_path):
     save_file(weights, tmp_path / 'model.safetensors', metadata=dict(format='pt'))
     with pytest.raises(ValueError, match=r'lacks weights of CLIP.*visual_projection'):
         EXTRACTORS.build(settings)(frames)
+    with pytest.raises(ValueError, match=r'lacks weights of AutoModel.*pooler'):
+        EXTRACTORS.build(dict(models['vit'], output='pooler_output'))(frames)
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path, frames, monkeypatch):
