@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments, performance, speed
+from reproduction import experiments, performance, speed, videos
 from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
@@ -30,7 +30,8 @@ EXPERIMENTS = dict(
     evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache)
+    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache,
+    videos=videos.videos)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
     seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache'),
@@ -38,7 +39,8 @@ OPTIONS = dict(
 RENDERERS = dict(
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
     evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
-    sparse=speed.render_sparse, text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
+    sparse=speed.render_sparse, text_cache=speed.render_text_cache, videos=videos.render_videos,
+    **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

@@ -17,7 +17,7 @@ from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo
-from .extractors import EXTRACTORS
+from .extractors import matching_extractor
 from .load_model import load_model
 from .video_duration import video_duration
 
@@ -74,7 +74,7 @@ class GroundingInferencer:
         """The config's feature extractor, built at the first use.
 
         Raises:
-            ValueError: If the config has none.
+            ValueError: If the config has none, or another one than made the training's features.
         """
         if self._extractor is None:
             settings = self.config.get('extractor')
@@ -83,7 +83,7 @@ class GroundingInferencer:
                     'the config has no `extractor`, so that a video file cannot be used: give '
                     'features, (T, D) with duration=<seconds>, or add the extractor that made the '
                     "training's features, such as extractor = dict(type='GridFeatureExtractor')")
-            self._extractor = EXTRACTORS.build(settings)
+            self._extractor = matching_extractor(settings, self.model, self.device)
         return self._extractor
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
-from mmn_plugin.engine.hooks import ArchitectureHook, TokenizerHook
+from mmn_plugin.engine.hooks import ArchitectureHook, ExtractorHook, TokenizerHook
 from mmn_plugin.engine.runner import (
     CheckpointCheckHook,
     require_checkpoint,
@@ -47,5 +47,8 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     weights = loaded.get('state_dict', loaded)
     weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
     load_state_dict(model, weights, strict=True, logger='silent')
+    # what its features have to come from; see matching_extractor
+    model.extractor_fingerprints = loaded.get('meta', {}).get(ExtractorHook.KEY)
+    model.loaded_from = str(checkpoint)
     _ = model.data_preprocessor.tokenizer  # a missing vocabulary shows now, not at a sentence
     return model.to(device).eval()
