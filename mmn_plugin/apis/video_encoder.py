@@ -3,7 +3,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo
 from .long_video import LongVideo
@@ -49,6 +51,16 @@ class VideoEncoder:
                 sums[video].add(window, {space: part[row] for space, part in moments.items()})
         return [self._encoded(*item) for item in zip(videos, plans, sums, strict=True)]
 
+    @torch.inference_mode()
+    def encode_pooled(self, inputs: Tensor, sample: GroundingDataSample) -> EncodedVideo:
+        """Encode a video as a dataset gives it, (R, D) after pooling: always as one window."""
+        plan = WindowPlan(self.model.grid, len(inputs), 1., sample.duration)
+        sums = MomentSums(plan)
+        moments = self.model.encode_moments(inputs[None].to(self.device), [sample])  # (1, P, J)
+        moments = self.model.head.normalise(moments)
+        sums.add(0, {space: part[0] for space, part in moments.items()})
+        return self._encoded(sample, plan, sums)
+
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         window = self.long_video.window_of(video.duration)
         return WindowPlan(self.model.grid, len(video.values), video.row_seconds, video.duration,
@@ -62,7 +74,8 @@ class VideoEncoder:
                     features=plan.features(video.values, window), video_id=video.video_id,
                     duration=plan.window, sentences=[]))
 
-    def _encoded(self, video: VideoFeatures, plan: WindowPlan, sums: MomentSums) -> EncodedVideo:
+    def _encoded(self, video: VideoFeatures | GroundingDataSample, plan: WindowPlan,
+                 sums: MomentSums) -> EncodedVideo:
         power = self.model.head.score_power
         if len(plan) > 1 and self.long_video.score_power is not None:
             power = self.long_video.score_power

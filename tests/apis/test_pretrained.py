@@ -135,9 +135,9 @@ def test_names_come_from_the_model_index(grounder):
     assert GroundingInferencer.list_models(patterns='.*shapes') == ['mmn_shapes']
     with pytest.raises(ValueError, match="no weights of 'mmn_tacos' are published"):
         GroundingInferencer('mmn_tacos')
-    with pytest.raises(FileNotFoundError, match="no model 'mmn_tokos'.*mmn_tacos"):
+    with pytest.raises(FileNotFoundError, match=r"no model 'mmn_tokos'.*mmn_tacos"):
         GroundingInferencer('mmn_tokos', grounder.checkpoint)
-    with pytest.raises(ValueError, match='another (architecture|vocabulary)'):
+    with pytest.raises(ValueError, match=r'another (architecture|vocabulary)'):
         GroundingInferencer('mmn_shapes', grounder.checkpoint, 'cpu')
     with pytest.raises(ValueError, match='no checkpoint was given'):
         GroundingInferencer(grounder.config)

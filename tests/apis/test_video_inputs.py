@@ -95,7 +95,7 @@ def test_an_entry_of_an_hdf5_file_brings_its_duration_where_it_tells(
     assert inferencer(f'{path}::nested/c3d', SENTENCES, 24.) == expected
     with pytest.raises(ValueError, match=r"'absent' is not in the features"):
         inferencer(f'{path}::absent', SENTENCES)
-    with pytest.raises(FileNotFoundError, match='none.h5 do not exist'):
+    with pytest.raises(FileNotFoundError, match=r'none\.h5 do not exist'):
         inferencer(f'{tmp_path}/none.h5::scene', SENTENCES)
 
 
