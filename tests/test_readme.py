@@ -38,7 +38,9 @@ def test_every_result_is_shown_and_says_how_it_was_measured(reproduce):
         assert f'<!-- result: {path.stem} -->' in README
         assert path.stem in reproduce['EXPERIMENTS']
         assert re.fullmatch(r'[0-9a-f]{40}', result['commit'])
-        assert result['command'].startswith(f'python tools/reproduce.py {path.stem}')
+        how = {option: result[option] for option, names in reproduce['OPTIONS'].items()
+               if path.stem in names}
+        assert result['command'] == reproduce['command_of'](path.stem, how)
         assert {'cpu', 'cores', 'torch'} <= result['machine'].keys()
 
 

@@ -15,19 +15,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments
+from reproduction import experiments, performance, speed
 from reproduction.faults import faults
-from reproduction.renderers import RENDERERS, source
+from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
+from reproduction.renderers import source
 from reproduction.running import ROOT, run
 
 RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    agreement=experiments.agreement, dataset_cost=experiments.dataset_cost, faults=faults,
-    negatives=experiments.negatives, negatives_cost=experiments.negatives_cost,
+    agreement=experiments.agreement, benchmark=performance.benchmark,
+    data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
+    evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
+    negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words)
+    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache)
+# What each option is for; the other experiments take none.
+OPTIONS = dict(
+    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache'),
+    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
+RENDERERS = dict(
+    benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
+    evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
+    sparse=speed.render_sparse, text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:
@@ -39,18 +50,23 @@ def machine() -> dict:
                 **{name: version(name) for name in packages})
 
 
+def command_of(name: str, how: dict) -> str:
+    """The command line that measures again."""
+    words = ['python', 'tools/reproduce.py', name]
+    for option, value in how.items():
+        words += [f'--{option}', *(value if isinstance(value, list) else [value])]
+    return ' '.join(map(str, words))
+
+
 def measure(name: str, args: argparse.Namespace) -> dict:
     """Run one experiment and describe how it was run."""
     git = ('git', '-C', ROOT)
     changed = run(*git, 'status', '--porcelain', '--', *CODE, capture=True).strip()
     commit = run(*git, 'rev-parse', 'HEAD', capture=True).strip()
-    # faults come at random moments: they are repeated, not seeded
-    how = (dict(repeats=args.repeats) if name == 'faults' else dict(seeds=args.seeds))
-    (option, value), = how.items()
-    value = ' '.join(map(str, value)) if isinstance(value, list) else value
+    how = {option: getattr(args, option) for option, names in OPTIONS.items() if name in names}
     return dict(
         name=name,
-        command=f'python tools/reproduce.py {name} --{option} {value}',
+        command=command_of(name, how),
         commit=commit + (' with uncommitted changes' if changed else ''),
         date=datetime.date.today().isoformat(),
         machine=machine(),
@@ -79,7 +95,7 @@ def main() -> None:
                         help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render README')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--repeats', type=int, default=3,
-                        help='how often each of the faults is tried (default: 3)')
+                        help='rounds of faults and of benchmarks (default: 3)')
     args = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in args.names:

@@ -9,6 +9,7 @@ from .folder_feature_store import FolderFeatureStore
 from .hdf5_feature_store import HDF5FeatureStore
 from .memory_feature_cache import MemoryFeatureCache
 from .open_feature_store import open_feature_store
+from .stack_videos import stack_videos
 from .temporal_grounding_dataset import TemporalGroundingDataset
 from .transforms import LoadClipFeatures, PackGroundingInputs, PoolClipFeatures
 from .write_random_features import write_random_features
@@ -16,7 +17,8 @@ from .write_random_features import write_random_features
 __all__ = [
     'FeatureCache', 'FeatureError', 'FeatureStore', 'FolderFeatureCache', 'FolderFeatureStore',
     'HDF5FeatureStore', 'LoadClipFeatures', 'MemoryFeatureCache', 'PackGroundingInputs',
-    'PoolClipFeatures', 'TemporalGroundingDataset', 'open_feature_store', 'write_random_features'
+    'PoolClipFeatures', 'TemporalGroundingDataset', 'open_feature_store', 'stack_videos',
+    'write_random_features'
 ]
 
 # Data loaders may ask for pinned memory; without a GPU PyTorch does not pin, and need not say so.

@@ -35,12 +35,12 @@ def _build_cache(dataset, shape: tuple[int, int]) -> FeatureCache | None:
     if dataset.feature_cache != 'memory':
         return FolderFeatureCache(dataset.feature_cache, shape)
     video_ids = [dataset.get_data_info(i)['video_id'] for i in range(len(dataset))]
-    size = 4 * len(video_ids) * shape[0] * shape[1] / 1e9
+    size = 4 * len(video_ids) * shape[0] * shape[1] / 1e6
     try:
         cache = MemoryFeatureCache(video_ids, shape)
     except OSError as error:
-        print_log(f"feature_cache='memory' would take {size:.1f} GB, which are not there "
+        print_log(f"feature_cache='memory' would take {size:,.0f} MB, which are not there "
                   f'({error.strerror}); the run goes on without it', 'current', logging.WARNING)
         return None
-    print_log(f"feature_cache='memory' takes up to {size:.1f} GB", 'current', logging.INFO)
+    print_log(f"feature_cache='memory' takes up to {size:,.0f} MB", 'current', logging.INFO)
     return cache

@@ -1,4 +1,6 @@
 """What is known and predicted about one video."""
+import numpy as np
+import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
 
@@ -39,3 +41,21 @@ class GroundingDataSample(BaseDataElement):
     @pred_instances.deleter
     def pred_instances(self) -> None:
         del self._pred_instances
+
+    def __getstate__(self) -> dict:
+        """Ground truth leaves the process as an array: a tensor would cost a data loader more
+        time than the few numbers in it (a shared file, and a connection to hand it over).
+        """
+        state = dict(self.__dict__)
+        truth = state.get('_gt_instances')
+        if truth is not None and set(truth.keys()) == {'moments'} and not truth.metainfo_keys():
+            moments = truth.moments
+            if torch.is_tensor(moments) and moments.device.type == 'cpu':
+                state['_gt_instances'] = moments.detach().numpy()
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        truth = state.get('_gt_instances')
+        if isinstance(truth, np.ndarray):
+            state['_gt_instances'] = InstanceData(moments=torch.from_numpy(truth.copy()))
+        self.__dict__.update(state)

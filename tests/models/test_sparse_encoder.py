@@ -171,6 +171,19 @@ def test_a_plain_average_of_the_statistics_is_taken_where_momentum_is_none():
         assert other.num_batches_tracked == one.num_batches_tracked == 2
 
 
+def test_it_can_be_trained_after_it_ran_in_inference_mode():
+    _, fresh, grid = encoders('charades_sta', channels=9)
+    used = copy.deepcopy(fresh)
+    moments, weights = inputs(grid, channels=9)
+    for training in (False, True):
+        with torch.inference_mode():
+            used.train(training)(moments)
+    used.load_state_dict(fresh.state_dict())
+    _, expected = passes(fresh, moments, weights)
+    _, actual = passes(used, moments, weights)
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
+
+
 def test_an_encoder_that_has_run_can_be_copied_and_pickled():
     _, sparse, grid = encoders('charades_sta', training=False)
     moments, _ = inputs(grid)
@@ -179,18 +192,82 @@ def test_an_encoder_that_has_run_can_be_copied_and_pickled():
     assert torch.equal(pickle.loads(pickle.dumps(sparse))(moments), expected)
 
 
-@pytest.mark.parametrize(('channels', 'sparse'), [(64, False), (128, True)])
-def test_auto_takes_the_faster_one_and_says_so_where_it_is_the_dense_one(
-        channels, sparse, monkeypatch):
-    said = []
+def test_backward_inside_autocast_has_the_gradients_of_backward_outside():
+    _, sparse, grid = encoders('charades_sta')
+    moments, weights = inputs(grid)
+    _, expected = passes(sparse, moments, weights)
+    sparse.zero_grad()
+    moments.requires_grad_()
+    result = sparse(moments)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        result.backward(weights)
+    assert torch.equal(moments.grad, expected['moments'])
+    assert all(torch.equal(parameter.grad, expected[name])
+               for name, parameter in sparse.named_parameters())
+
+
+def test_weights_may_be_of_half_precision_themselves():
+    dense, sparse, grid = encoders('charades_sta', training=False)
+    moments, weights = inputs(grid)
+    expected = dense(moments)
+    for dtype in (torch.bfloat16, torch.float16):
+        actual, _ = passes(copy.deepcopy(sparse).to(dtype), moments.to(dtype), weights.to(dtype))
+        assert relative(actual.float(), expected) < 0.02
+
+
+@pytest.mark.parametrize('kernel_size', [1, 2, 7])
+def test_kernels_of_other_sizes(kernel_size):
+    grid = MomentGrid(16, [7, 4])
+    torch.manual_seed(0)
+    dense, sparse = (MomentEncoder(grid, 6, kernel_size, 2, mode) for mode in ('dense', 'sparse'))
+    sparse.load_state_dict(dense.state_dict())
+    moments, weights = inputs(grid, channels=6)
+    expected, expected_gradients = passes(dense, moments, weights)
+    actual, gradients = passes(sparse, moments, weights)
+    assert relative(actual, expected) < 1e-5
+    for key in ('moments', 'convs.0.weight', 'convs.1.weight'):
+        assert relative(gradients[key], expected_gradients[key]) < 1e-4
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What the encoder logs."""
+    texts = []
     monkeypatch.setattr('mmn_plugin.models.necks.moment_encoder.print_log',
-                        lambda text, *_: said.append(text))
+                        lambda text, *_: texts.append(text))
+    return texts
+
+
+@pytest.mark.parametrize(('channels', 'device', 'text'), [
+    (64, 'cpu', 'dense, which is faster with fewer than 128 channels'),
+    (128, 'cpu', 'sparse'),
+    (128, 'meta', "dense on 'meta', where the sparse one is not measured")])
+def test_auto_takes_the_faster_one_and_says_which(channels, device, text, said):
     grid = MomentGrid(8, [3])
     encoder = MomentEncoder(grid, channels, kernel_size=3, num_layers=2)
+    moments = torch.empty(1, channels, grid.num_moments, device=device)
     for _ in range(2):
-        assert encoder.computes_sparse(torch.randn(1, channels, grid.num_moments)) == sparse
-    assert len(said) == (0 if sparse else 1)
-    assert all('dense' in text and '128 channels' in text for text in said)
+        assert encoder.computes_sparse(moments) == (text == 'sparse')
+    assert len(said) == 1
+    assert text in said[0]
+
+
+def test_auto_is_dense_where_it_is_traced_or_compiled(said):
+    grid = MomentGrid(8, [3])
+    encoder = MomentEncoder(grid, 128, kernel_size=3, num_layers=2).eval()
+    moments = torch.randn(1, 128, grid.num_moments)
+    torch.jit.trace(encoder, moments, check_trace=False)
+    assert 'dense, since it is being compiled or exported' in said[-1]
+    compiled = torch.compile(encoder, backend='eager')
+    assert relative(compiled(moments), encoder(moments)) < 1e-5
+    assert said[-1] == 'Moment encoder: sparse'  # of the call that is not compiled
+
+
+def test_a_compiled_model_may_be_sparse():
+    _, sparse, grid = encoders('charades_sta', training=False)
+    moments, _ = inputs(grid)
+    compiled = torch.compile(copy.deepcopy(sparse), backend='eager')
+    assert torch.equal(compiled(moments), sparse(moments))
 
 
 def test_an_unknown_mode_is_refused():

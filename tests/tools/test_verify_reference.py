@@ -22,9 +22,10 @@ def tampered(source: Path, target: Path, change) -> Path:
     return target
 
 
-@pytest.mark.parametrize('name', ['charades_pool', 'charades_conv'])
-def test_every_quantity_of_a_model_agrees(shared, name):
-    code, output = verify(shared / 'golden' / f'{name}.npz')
+@pytest.mark.parametrize(('name', 'mode'), [
+    ('charades_pool', 'dense'), ('charades_pool', 'sparse'), ('charades_conv', 'sparse')])
+def test_every_quantity_of_a_model_agrees(shared, name, mode):
+    code, output = verify(shared / 'golden' / f'{name}.npz', '--conv-mode', mode)
     assert code == 0, output
     assert output.count(' ok ') == 25
 

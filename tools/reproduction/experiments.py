@@ -82,4 +82,5 @@ def agreement(args: Namespace) -> dict:
     """Differences from the published code's figures, quantity by quantity."""
     golden = shared_folder() / 'golden'
     files = [path for path in sorted(golden.glob('*.npz')) if not path.name.startswith('hcstvg')]
-    return dict(files=of_tool('verify_reference', *files))
+    return dict(modes={mode: of_tool('verify_reference', *files, '--conv-mode', mode)
+                       for mode in ('dense', 'sparse')})

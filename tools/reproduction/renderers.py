@@ -27,8 +27,9 @@ def source(result: dict) -> str:
         seeds = f', seed{"s" * several} {", ".join(map(str, result["seeds"]))}'
     if 'rounds' in result:
         seeds = f', {len(result["rounds"])} round{"s" * (len(result["rounds"]) > 1)}'
-    return (f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["machine"]["cores"]} '
-            f'cores of {result["machine"]["cpu"]}, no GPU; values in '
+    machine = result['machine']
+    return (f'`python tools/reproduce.py {result["name"]}`{seeds}; {machine["cores"]} cores of '
+            f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
             f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).')
 
 
@@ -90,16 +91,18 @@ def render_dataset_cost(result: dict) -> str:
 def render_agreement(result: dict) -> str:
     """Largest relative difference of each quantity over all files."""
     worst = {}
-    for rows in result['files'].values():
-        for row in rows:
+    for mode, files in result['modes'].items():
+        for row in (row for rows in files.values() for row in rows):
             name = re.sub(r' \(\d+\)$', '', row['quantity']).removeprefix('eval/')
             bound = f'{row["bound"]:.0e}' if row['bound'] else 'equal'
-            worst.setdefault(name, [0., bound, 0])
-            worst[name][0] = max(worst[name][0], row['max_rel'])
-            worst[name][2] += 1
-    return table(['quantity', 'files', 'largest relative difference', 'bound'], [
-        [name, str(count), f'{value:.1e}' if value else '0', bound]
-        for name, (value, bound, count) in worst.items()])
+            found = worst.setdefault(name, dict(bound=bound, files=0, dense=0., sparse=0.))
+            found[mode] = max(found[mode], row['max_rel'])
+            found['files'] += mode == 'dense'
+    return table(
+        ['quantity', 'files', 'largest relative difference', 'with sparse convolutions', 'bound'],
+        [[name, str(found['files']),
+          *(f'{found[mode]:.1e}' if found[mode] else '0' for mode in ('dense', 'sparse')),
+          found['bound']] for name, found in worst.items()])
 
 
 def render_faults(result: dict) -> str:

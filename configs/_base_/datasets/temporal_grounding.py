@@ -6,7 +6,11 @@ pipeline = [
     dict(type='PackGroundingInputs'),
 ]
 dataset = dict(type='TemporalGroundingDataset', pipeline=pipeline)
-workers = dict(num_workers=2, persistent_workers=True)
+workers = dict(
+    num_workers=2,
+    persistent_workers=True,
+    pin_memory=True,  # copies to a GPU need not be waited for; without one it does nothing
+    collate_fn=dict(type='stack_videos'))  # a batch's features travel as one tensor
 
 train_dataloader = dict(
     **workers,

@@ -12,6 +12,7 @@ from mmn_plugin.datasets import write_random_features
 
 from .benchmark_settings import BenchmarkSettings
 from .interleave import median
+from .quietly import quietly
 from .subject import Subject
 from .train_task import TrainTask
 
@@ -69,12 +70,15 @@ class DataTask:
         """A data loader over so many batches, its workers kept."""
         folder = str(Path(self._folder.name, 'cache')) if cache == 'folder' else cache
         workers = self.settings.workers
-        return Runner.build_dataloader(dict(
-            batch_size=self.settings.batch_size, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=self.settings.device != 'cpu',
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            dataset={**dataset, 'feature_cache': folder,
-                     'indices': BATCHES * self.settings.batch_size}), seed=self.settings.seed)
+        collate = self.settings.cfg.train_dataloader.get('collate_fn', dict(type='stack_videos'))
+        with quietly():
+            return Runner.build_dataloader(dict(
+                batch_size=self.settings.batch_size, num_workers=workers,
+                persistent_workers=workers > 0, pin_memory=self.settings.device != 'cpu',
+                sampler=dict(type='DefaultSampler', shuffle=True),
+                collate_fn=collate,
+                dataset={**dataset, 'feature_cache': folder,
+                         'indices': BATCHES * self.settings.batch_size}), seed=self.settings.seed)
 
     def subjects(self) -> list[Subject]:
         """A round of the data loader with each cache, as fast as it goes."""

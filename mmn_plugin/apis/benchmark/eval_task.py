@@ -5,12 +5,13 @@ import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
-from mmn_plugin.evaluation.functional import nms, take_moments
 from mmn_plugin.evaluation.metrics import GroundingMetric
+from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 from .benchmark_settings import BenchmarkSettings
 from .phase_timer import PhaseTimer
+from .quietly import quietly
 from .subject import Subject
 
 
@@ -64,7 +65,8 @@ class EvalTask:
 
     def compute(self, metric: GroundingMetric) -> dict[str, float]:
         """Recall."""
-        return metric.compute_metrics(metric.results)
+        with quietly():
+            return metric.compute_metrics(metric.results)
 
     def batches(self):
         """Samples, (S, P) scores, and (S,) places of the sentences' videos, batch by batch."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from mmn_plugin.models.necks.sparse import workspaces
+
 CLEAR_PEAK = Path('/proc/self/clear_refs')
 M_MMAP_THRESHOLD = -3
 
@@ -47,8 +49,9 @@ def _measure(sender, prepare, args, device: str, threads: int) -> None:
     if not cuda:  # or freed memory stays in the process, and hides in the peak
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     step = prepare(*args)
+    step()  # libraries set themselves up; cuDNN tries algorithms with large workspaces
+    workspaces.clear()  # kept from step to step, but part of what a step takes
     if cuda:
-        step()  # cuDNN tries algorithms with large workspaces once
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -1,5 +1,4 @@
 """One step of training."""
-import logging
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from mmn_plugin.engine.hooks import FreezeLanguageModelHook
 from .benchmark_settings import BenchmarkSettings
 from .model_task import ModelTask
 from .phase_timer import PhaseTimer
+from .quietly import quietly
 from .subject import Subject
 from .variant import Variant
 
@@ -80,11 +80,8 @@ def build_optimiser(settings: BenchmarkSettings, model):
     cfg.type = 'OptimWrapper'
     for key in ('accumulative_counts', 'loss_scale', 'dtype'):
         cfg.pop(key, None)
-    logging.disable(logging.INFO)  # MMEngine lists every parameter
-    try:
+    with quietly():  # MMEngine lists every parameter
         return build_optim_wrapper(model, cfg)
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def training_step(model, optimiser, variant: Variant, batch: dict, device: str,

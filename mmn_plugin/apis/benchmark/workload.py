@@ -57,7 +57,8 @@ class Workload:
     def sentences(self, count: int, rng: np.random.Generator) -> list[str]:
         """Sentences of random words, as long as real ones."""
         tokens = self.statistics.draw(self.statistics.tokens, count, rng).round().astype(int)
-        return [' '.join(rng.choice(self.vocabulary, max(1, number - 2))) for number in tokens]
+        words = (rng.integers(len(self.vocabulary), size=max(1, number - 2)) for number in tokens)
+        return [' '.join(self.vocabulary[word] for word in sentence) for sentence in words]
 
 
 def num_segments(pipeline: list[dict]) -> int:

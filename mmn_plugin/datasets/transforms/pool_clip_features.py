@@ -44,6 +44,7 @@ class PoolClipFeatures(BaseTransform):
         features = features / np.maximum(norms, np.float32(1e-12))  # (T, D)
         starts, counts = PoolClipFeatures.segments(len(features), num_segments, clamp_last)
         # The k-th row of all segments at once: T / R steps, and no difference of long sums.
+        # np.add.reduceat gives the same bits and takes two to five times as long along rows.
         sums = features[starts].astype(np.float64)  # (R, D)
         for step in range(1, counts.max()):
             longer = np.flatnonzero(counts > step)

@@ -46,8 +46,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         """Batch and move to the model's device.
 
         Args:
-            data (dict): ``inputs``, a list of B tensors (R, D), and ``data_samples``, a list of B
-                ``GroundingDataSample``.
+            data (dict): ``inputs``, a list of B tensors (R, D) or one (B, R, D), and
+                ``data_samples``, a list of B ``GroundingDataSample``.
             training (bool): Not used; the same is done in training and test.
 
         Returns:
@@ -64,6 +64,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
             data_samples=samples)
 
     def _stack(self, features, samples) -> torch.Tensor:
+        if torch.is_tensor(features):
+            return features
         shapes = {tuple(feature.shape) for feature in features}
         if len(shapes) > 1:
             listed = ', '.join(f'{sample.video_id}: {tuple(feature.shape)}'

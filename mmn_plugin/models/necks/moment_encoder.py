@@ -93,6 +93,7 @@ class MomentEncoder(BaseModule):
             hidden = norm(conv(hidden)).relu() * getattr(self, f'cell_weight_{layer}')
         return hidden.flatten(2)[..., self.cells]  # (B, H, P)
 
+    @torch.compiler.disable  # it gathers by plans that a compiler cannot look into
     def _forward_sparse(self, moments: Tensor) -> Tensor:
         device = moments.device.type
         dtype = moments.dtype
@@ -121,19 +122,24 @@ class MomentEncoder(BaseModule):
         tile = 3 if dtype in (torch.float32, torch.float64) else 1
         if (all_valid, tile) not in self._plans:
             self._plans[all_valid, tile] = EncoderPlan(
-                self.cells.cpu().numpy(), [self._weight(layer).cpu().numpy() > 0 for layer in
+                self.cells.cpu().numpy(), [(self._weight(layer) > 0).cpu().numpy() for layer in
                 range(len(self.convs))], self.paddings, self.convs[0].kernel_size[0], all_valid,
                 tile)
         return self._plans[all_valid, tile]
+
+    def __getstate__(self) -> dict:
+        """Without the plans, which are made again where they are needed."""
+        return super().__getstate__() | dict(_plans={})
 
     def computes_sparse(self, moments: Tensor) -> bool:
         """Whether moments like these are encoded sparsely; ``'auto'`` says why it is not."""
         if self.conv_mode != 'auto':
             return self.conv_mode == 'sparse'
         reason = self._reason_for_dense(moments)
-        if reason != self._said:
-            self._said = reason
-            print_log(f'Moment encoder: {reason}', 'current')
+        choice = f'Moment encoder: {reason or "sparse"}'
+        if choice != self._said:
+            self._said = choice
+            print_log(choice, 'current')
         return reason is None
 
     def _reason_for_dense(self, moments: Tensor) -> str | None:

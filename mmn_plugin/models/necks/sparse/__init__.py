@@ -2,10 +2,11 @@
 from .cell_set import CellSet
 from .conv_plan import ConvPlan
 from .encoder_plan import EncoderPlan
-from .sparse_conv import sparse_conv
+from .sparse_conv import sparse_conv, workspaces
 from .sparse_norm import sparse_norm
 from .tile_transform import TileTransform
 
 __all__ = [
     'CellSet', 'ConvPlan', 'EncoderPlan', 'TileTransform', 'sparse_conv', 'sparse_norm',
+    'workspaces',
 ]

@@ -34,7 +34,7 @@ class ConvPlan:
         self.offset, self.transform = offset, transform
         self.kernel_matrix = transform.of_kernels
         if flipped:
-            self.kernel_matrix = np.ascontiguousarray(self.kernel_matrix[..., ::-1])
+            self.kernel_matrix = self.kernel_matrix[..., ::-1].copy()
         self._cache: dict[tuple[int, torch.device, int], list[ConvChunk]] = {}
 
     def chunks(self, values: Tensor, components: int) -> list[ConvChunk]:
@@ -46,7 +46,8 @@ class ConvPlan:
         """
         key = values.shape[1], values.device, components
         if key not in self._cache:
-            self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
+            with torch.inference_mode(False):  # a training uses them as well
+                self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
         return self._cache[key]
 
     @cached_property

@@ -65,7 +65,7 @@ class EncoderPlan:
         """(A + 1,) from constants of the whole map (n, n) after a layer, 0 in the last row."""
         cells = self.cells[layer]
         return self._cached(layer, values.device, lambda: np.append(
-            values.cpu().numpy()[cells.rows, cells.columns], 0).astype(np.float32))
+            values.float().cpu().numpy()[cells.rows, cells.columns], 0).astype(np.float32))
 
     def _places(self, layer: int) -> np.ndarray:
         """(P,) row of every moment."""
@@ -73,7 +73,8 @@ class EncoderPlan:
 
     def _cached(self, name, device: torch.device, compute) -> Tensor:
         if (name, device) not in self._on_device:
-            self._on_device[name, device] = torch.from_numpy(compute()).to(device)
+            with torch.inference_mode(False):  # or a training could not save it for backward
+                self._on_device[name, device] = torch.from_numpy(compute()).to(device)
         return self._on_device[name, device]
 
 

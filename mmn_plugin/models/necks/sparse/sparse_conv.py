@@ -10,13 +10,14 @@ from torch.autograd.function import once_differentiable
 from .conv_chunk import ConvChunk
 from .conv_plan import ConvPlan
 from .workspace import Workspace
+from .workspace_pool import WorkspacePool
 
 # Elements of transformed weights, or of their gradients, that are held at a time.
 WEIGHT_ELEMENTS = 2**24
 # Elements of windows that are gathered at a time.
 WINDOW_ELEMENTS = 2**20
 
-workspace = Workspace()
+workspaces = WorkspacePool()
 
 
 def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: ConvPlan) -> Tensor:
@@ -40,7 +41,8 @@ class _SparseConv(torch.autograd.Function):
     def forward(ctx, values, weight, forward, backward):
         ctx.save_for_backward(values, weight)
         ctx.plans = forward, backward
-        return _convolve(values, weight.transpose(0, 1), forward)
+        with workspaces.borrow() as workspace:
+            return _convolve(values, weight.transpose(0, 1), forward, workspace)
 
     @staticmethod
     @once_differentiable
@@ -48,30 +50,32 @@ class _SparseConv(torch.autograd.Function):
         values, weight = ctx.saved_tensors
         forward, backward = ctx.plans
         of_values = of_weight = None
-        with torch.autocast(values.device.type, enabled=False):
+        autocast = torch.autocast(values.device.type, enabled=False)
+        with autocast, workspaces.borrow() as workspace:
             gradient = gradient.to(values.dtype).contiguous()
             if ctx.needs_input_grad[0]:
-                of_values = _convolve(gradient, weight, backward)
+                of_values = _convolve(gradient, weight, backward, workspace)
             if ctx.needs_input_grad[1]:
-                of_weight = _weight_gradient(values, gradient, weight, forward)
+                of_weight = _weight_gradient(values, gradient, weight, forward, workspace)
         return of_values, of_weight, None, None
 
 
-def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
+def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace) -> Tensor:
     """(A + 1, B, H) to (A' + 1, B, H'); the weight is (H, H', K, K) or a transpose of such."""
     batch, channels = values.shape[1], weight.shape[1]
     result = values.new_empty(len(plan.outputs) + 1, batch, channels)
     result[-1] = 0
     for number, components in enumerate(_groups(plan, weight)):
-        kernels = _kernels(weight, components, plan, values)  # (c, S * S, H, H')
+        kernels = _kernels(weight, components, plan, values, workspace)  # (c, S * S, H, H')
         for chunk in plan.chunks(values, len(kernels)):
             products = workspace.take(
                 'products', (len(kernels), chunk.num_tiles * batch, channels), values)
             for kernel, product, columns in zip(
-                    kernels, products, _columns(values, chunk, components, plan), strict=True):
+                    kernels, products, _columns(values, chunk, components, plan, workspace),
+                    strict=True):
                 _multiply(columns, kernel, product)
             _put_tiles(result[chunk.first:chunk.last], products, components, chunk, plan,
-                       add=number > 0)
+                       workspace, add=number > 0)
     return result
 
 
@@ -85,7 +89,8 @@ def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
         product.addmm_(columns[:, block], kernel[block])
 
 
-def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan) -> Tensor:
+def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan,
+                     workspace: Workspace) -> Tensor:
     """(H', H, K, K), gradient with respect to the weight."""
     transform = plan.transform
     result = weight.new_empty(weight.shape[0] * weight.shape[1], transform.kernel_size**2)
@@ -93,9 +98,10 @@ def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: Con
         of_kernels = _constant(transform.of_kernels[components], weight)  # (c, S * S, K * K)
         kernels = workspace.take('kernels', (*of_kernels.shape[:2], *weight.shape[:2]), weight)
         for place, chunk in enumerate(plan.chunks(values, len(kernels))):
-            products = _products_of_tiles(gradient, components, chunk, plan)
+            products = _products_of_tiles(gradient, components, chunk, plan, workspace)
             for kernel, product, columns in zip(
-                    kernels, products, _columns(values, chunk, components, plan), strict=True):
+                    kernels, products, _columns(values, chunk, components, plan, workspace),
+                    strict=True):
                 for block in range(len(kernel)):
                     _put_product(kernel[block], product.T, columns[:, block], add=place > 0)
         _put_product(result, kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1),
@@ -112,7 +118,8 @@ def _groups(plan: ConvPlan, weight: Tensor) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(bounds)]
 
 
-def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor) -> Tensor:
+def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor,
+             workspace: Workspace) -> Tensor:
     """(c, S * S, H, H') components of a weight (H, H', K, K), which a transposed one stays."""
     of_kernels = _constant(plan.kernel_matrix[components], weight)  # (c, S * S, K * K)
     transposed = not weight.is_contiguous()
@@ -127,8 +134,8 @@ def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor) ->
     return kernels if like.dtype == weight.dtype else kernels.to(like.dtype).contiguous()
 
 
-def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
-             ) -> Iterator[Tensor]:
+def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan,
+             workspace: Workspace) -> Iterator[Tensor]:
     """(T * B, S * S, H) for each component: what a tile is multiplied with.
 
     The same memory serves all components.
@@ -136,12 +143,13 @@ def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
     batch, channels = values.shape[1:]
     rows = chunk.neighbour_rows(batch)
     columns = workspace.take('columns', (len(rows), channels), values)
-    for component in _windows(values, chunk, components, plan):
+    for component in _windows(values, chunk, components, plan, workspace):
         torch.index_select(component.view(-1, channels), 0, rows, out=columns)
         yield columns.view(chunk.num_tiles * batch, -1, channels)
 
 
-def _windows(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan) -> Tensor:
+def _windows(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan,
+             workspace: Workspace) -> Tensor:
     """(c, Q, B * H) components of the windows; the cells themselves where a tile is a cell."""
     if plan.transform.tile == 1:
         return values[None]
@@ -161,7 +169,7 @@ def _windows(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
 
 
 def _put_tiles(result: Tensor, products: Tensor, components: slice, chunk: ConvChunk,
-               plan: ConvPlan, add: bool) -> None:
+               plan: ConvPlan, workspace: Workspace, add: bool) -> None:
     """Outputs' cells of (c, T * B, H') to (cells, B, H')."""
     tiles = products
     if plan.transform.tile > 1:
@@ -175,8 +183,8 @@ def _put_tiles(result: Tensor, products: Tensor, components: slice, chunk: ConvC
         torch.index_select(rows, 0, chunk.cell_places, out=result)
 
 
-def _products_of_tiles(gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan
-                       ) -> Tensor:
+def _products_of_tiles(gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan,
+                       workspace: Workspace) -> Tensor:
     """(c, T * B, H') gradient of each component's product."""
     rows = gradient.flatten(1)
     tiles = workspace.take('tiles', (len(chunk.tile_cells), rows.shape[1]), gradient)

@@ -80,28 +80,32 @@ class _SparseNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        values, weight, shift, mean, scale, cell_weight = ctx.saved_tensors
-        fixed, cells, group = ctx.settings
-        active = _normalised(values, weight, shift, mean, scale) > 0
-        gradient = (gradient * cell_weight[:, None, None]).mul_(active)
-        del active
-        standard = (values - mean).mul_(scale)
-        of_shift = gradient.sum((0, 1))
-        of_weight = torch.linalg.vecdot(gradient, standard, dim=0).sum(0)
-        of_bias = torch.zeros_like(of_shift)
-        gradient.mul_(weight * scale)
-        if fixed:
-            of_bias = gradient.sum((0, 1))
-        else:
-            sums = torch.stack([of_shift, of_weight])
-            count = sums.new_tensor(cells)
-            if group is not None:
-                dist.all_reduce(sums, group=group)
-                dist.all_reduce(count, group=group)
-            sums *= weight * scale / count
-            gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
-            gradient[-1] = 0  # the row of the inactive cells, whose values are constants
-        return (gradient.to(values.dtype), of_bias, of_weight, of_shift, *[None] * 6)
+        with torch.autocast(gradient.device.type, enabled=False):
+            return *_gradients(gradient, *ctx.saved_tensors, *ctx.settings), *[None] * 6
+
+
+def _gradients(gradient, values, weight, shift, mean, scale, cell_weight, fixed, cells, group):
+    """Gradients with respect to values, the convolution's bias, and the norm's weight and bias."""
+    active = _normalised(values, weight, shift, mean, scale) > 0
+    gradient = (gradient * cell_weight[:, None, None]).mul_(active)
+    del active
+    standard = (values.to(gradient.dtype) - mean).mul_(scale)
+    of_shift = gradient.sum((0, 1))
+    of_weight = torch.linalg.vecdot(gradient, standard, dim=0).sum(0)
+    of_bias = torch.zeros_like(of_shift)
+    gradient.mul_(weight * scale)
+    if fixed:
+        of_bias = gradient.sum((0, 1))
+    else:
+        sums = torch.stack([of_shift, of_weight])
+        count = sums.new_tensor(cells)
+        if group is not None:
+            dist.all_reduce(sums, group=group)
+            dist.all_reduce(count, group=group)
+        sums *= weight * scale / count
+        gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
+        gradient[-1] = 0  # the row of the inactive cells, whose values are constants
+    return gradient.to(values.dtype), of_bias, of_weight, of_shift
 
 
 def _normalised(values: Tensor, weight: Tensor, shift: Tensor, mean: Tensor, scale: Tensor

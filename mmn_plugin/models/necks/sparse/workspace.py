@@ -1,12 +1,10 @@
 """Memory that is used again and again."""
-import threading
-
 import torch
 from torch import Tensor
 
 
-class Workspace(threading.local):
-    """Buffers by name, each as large as was ever asked for; every thread has its own.
+class Workspace:
+    """Buffers by name, each as large as was ever asked for.
 
     Fresh memory of this size costs a page fault every 4 kB, which on the CPU takes as long as
     what is computed in it. Contents are undefined, and valid until the name is taken again.
@@ -21,9 +19,6 @@ class Workspace(threading.local):
         size = torch.Size(shape).numel()
         if key not in self._buffers or self._buffers[key].numel() < size:
             self._buffers.pop(key, None)
-            self._buffers[key] = like.new_empty(size)
+            with torch.inference_mode(False):  # or a training could not write to it
+                self._buffers[key] = like.new_empty(size)
         return self._buffers[key][:size].view(shape)
-
-    def clear(self) -> None:
-        """Give this thread's memory back."""
-        self._buffers.clear()

@@ -1,0 +1,81 @@
+"""Speed and memory, by tools/analysis_tools/benchmark.py."""
+from argparse import Namespace
+
+from .renderers import table
+from .running import of_tool
+
+VARIANTS = ('--conv-mode', 'dense,sparse', '--dtype', 'fp32,bf16')
+# What is measured: config and options. Batches are small since two cores take half a minute for a
+# step of one video of TACoS.
+RUNS = {
+    'TACoS, training': ('mmn_tacos.py', '--task', 'train', '--batch-size', 1, *VARIANTS),
+    'ActivityNet Captions, training': (
+        'mmn_activitynet.py', '--task', 'train', '--batch-size', 2, *VARIANTS),
+    'Charades-STA, training': (
+        'mmn_charades.py', '--task', 'train', '--batch-size', 4, *VARIANTS),
+    'TACoS, inference': ('mmn_tacos.py', '--task', 'test', '--batch-size', 1, *VARIANTS),
+    'ActivityNet Captions, inference': (
+        'mmn_activitynet.py', '--task', 'test', '--batch-size', 1, *VARIANTS),
+}
+EVALUATION = ('mmn_activitynet.py', '--task', 'eval')
+DATA = {name: (f'mmn_{name}.py', '--task', 'data', '--workers', 4, '--step-ms', 500)
+        for name in ('tacos', 'activitynet')}
+
+
+def benchmark(args: Namespace) -> dict:
+    """Training and inference of every variant, in turns."""
+    repeats = ('--repeats', args.repeats)
+    return dict(repeats=args.repeats, runs={
+        name: dict(command=' '.join(map(str, ('benchmark.py', *run, *repeats))),
+                   **of_tool('benchmark', *run, *repeats)) for name, run in RUNS.items()})
+
+
+def evaluation_cost(args: Namespace) -> dict:
+    """NMS and recall of the whole ActivityNet Captions test split, from score maps."""
+    measured = of_tool('benchmark', *EVALUATION, '--repeats', args.repeats)
+    return dict(rows=measured['rows'], phases=measured['phases'])
+
+
+def data_cost(args: Namespace) -> dict:
+    """Whether the data loader keeps up with a step of half a second."""
+    return dict(runs={name: of_tool('benchmark', *run, '--repeats', args.repeats)
+                      for name, run in DATA.items()})
+
+
+def render_benchmark(result: dict) -> str:
+    """A row per variant."""
+    rows = []
+    for name, run in result['runs'].items():
+        bare = {peak['dtype']: peak['ratio'] for peak in run['machine']
+                if peak['probe'] == 'convolution'}
+        for row in run['rows']:
+            rows.append([
+                f'{name}, {row["videos"]} video{"s" * (row["videos"] > 1)}', row['name'],
+                f'{row["seconds"]:.2f} s ± {100 * row["spread"]:.0f} %',
+                f'{row["ratio"]:.2f}x', f'{bare[row["dtype"]]:.2f}x', memory(row, run['rows'])])
+    commands = '\n'.join(f'- {name}: `{run["command"]}`' for name, run in result['runs'].items())
+    return commands + '\n\n' + table(['config', 'moment encoder', 'time', 'against dense fp32',
+                  'bare convolution, against fp32', 'peak memory'], rows)
+
+
+def memory(row: dict, rows: list[dict]) -> str:
+    """Megabytes, and in parts of the first variant's."""
+    if not row.get('peak_mb'):
+        return ''
+    return f'{row["peak_mb"]:,.0f} MB ({row["peak_mb"] / rows[0]["peak_mb"]:.2f}x)'
+
+
+def render_evaluation_cost(result: dict) -> str:
+    """Seconds for all sentences."""
+    return table(['ActivityNet Captions, test split', 'time', 'sentences/s'], [
+        [f'{row["name"]} ({row["sentences"]:,} sentences)', f'{row["seconds"]:.2f} s',
+         f'{row["sentences_per_second"]:,.0f}'] for row in result['rows']])
+
+
+def render_data_cost(result: dict) -> str:
+    """Time per batch, and the share of a training's time spent waiting."""
+    return table(['features, 4 workers', 'pooled features', 'time per batch',
+                  'waiting, beside steps of 0.5 s'], [
+        [name, row['name'], f'{1000 * row["seconds_per_batch"]:.1f} ms',
+         f'{100 * row["waiting"]:.1f} %'] for name, run in result['runs'].items()
+        for row in run['rows']])
