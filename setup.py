@@ -67,7 +67,7 @@ setup(
     cmdclass={'build_py': BuildWithConfigsAndTools},
     install_requires=runtime_requirements(),
     extras_require={
-        name: read_requirements(name) for name in ('mim', 'tensorboard', 'wandb', 'dev')
+        name: read_requirements(name) for name in ('mim', 'onnx', 'tensorboard', 'wandb', 'dev')
     },
     zip_safe=False,
 )

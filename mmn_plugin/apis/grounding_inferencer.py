@@ -291,5 +291,8 @@ class GroundingInferencer(BaseInferencer):
         built = [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
         return Compose([step for step in built if not isinstance(step, LoadClipFeatures)])
 
+    def _init_collate(self, cfg: Config) -> None:
+        """Windows are batched by `VideoEncoder`, whatever a test's loader does."""
+
     def _init_visualizer(self, cfg: Config) -> None:
         """Pictures are drawn where they are asked for; the config's back ends are a run's."""

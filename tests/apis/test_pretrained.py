@@ -199,8 +199,10 @@ def test_absent_sentences_can_come_back_empty(grounder, inferencer, video):
     assert all(answer['moments'] for answer in strict(video, SENTENCES, 30.))
 
 
-def test_threads_share_one_inferencer(inferencer, video, monkeypatch):
+@pytest.mark.parametrize('conv_mode', ['dense', 'sparse'])
+def test_threads_share_one_inferencer(inferencer, video, monkeypatch, conv_mode):
     """Small caches and different videos make what they share change all the time."""
+    monkeypatch.setattr(inferencer.model.neck.encoder, 'conv_mode', conv_mode)
     tokenizer = inferencer.model.data_preprocessor.tokenizer
     monkeypatch.setattr(tokenizer, 'CACHE_SIZE', 3)
     words = ('a', 'person', 'opens', 'closes', 'the', 'door', 'box', 'red', 'blue', 'slowly')
