@@ -4,6 +4,7 @@ import re
 
 from mmengine.config import Config
 
+_SCOPES = ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
 _NAMES = dict(inf=float('inf'), nan=float('nan'))
 
 
@@ -51,7 +52,9 @@ def require_plain_types(config: Config, path: str) -> None:
         ValueError: Naming the entry.
     """
     for key, value in _entries(config._cfg_dict.to_dict()):
-        if key == '_scope_' or not isinstance(value, str) or not re.fullmatch(r'\w+', value):
+        known = value in _SCOPES if key == '_scope_' else (
+            isinstance(value, str) and re.fullmatch(r'\w+', value))
+        if not known:
             raise ValueError(f'the config that {path} carries asks for {key}={value!r}, which '
                              'could import foreign code: give the config that it was trained with')
 

@@ -93,7 +93,10 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
     try:
         content = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
         kind = content.get('format'), content.get('version')
-    except (ValueError, AttributeError) as error:
+        if kind == (FORMAT, VERSION):
+            config, tokenizer, meta = (dict(content[key]) for key in (
+                'config', 'tokenizer', 'meta'))
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'{folder / CONFIG} is damaged: {error}') from None
     if kind != (FORMAT, VERSION):
         raise ValueError(f'{folder / CONFIG} is no model of mmn_plugin that this release reads: '
@@ -102,11 +105,10 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from None
-    config = Config(content['config'])
+    config = Config(config)
     require_plain_types(config, str(folder))
-    tokenizer = dict(content['tokenizer'],
-                     tokenizer=(folder / TOKENIZER).read_text(encoding='utf-8'))
-    return config, dict(meta=dict(content['meta'], tokenizer=tokenizer), state_dict=weights)
+    tokenizer['tokenizer'] = (folder / TOKENIZER).read_text(encoding='utf-8')
+    return config, dict(meta=dict(meta, tokenizer=tokenizer), state_dict=weights)
 
 
 def plain_meta(meta: dict) -> dict:

@@ -47,7 +47,7 @@ class VideoFeatures:
             VideoReadError: If a video cannot be read.
             ValueError: If features or frames are of no use, or their duration is missing.
         """
-        if isinstance(video, str) and '::' in video:
+        if isinstance(video, str) and '::' in video and not Path(video).is_file():
             video, duration = _entry(video, duration)
         if isinstance(video, h5py.Dataset):
             duration = duration or _entry_duration(video)

@@ -102,6 +102,7 @@ def test_a_folder_can_stand_where_a_checkpoint_does(grounder, inferencer, folder
 @pytest.mark.parametrize(('name', 'content', 'message'), [
     ('config.json', b'{', 'config.json is damaged'), ('config.json', b'[]', 'is damaged'),
     ('config.json', b'{"format": "other"}', "format 'other'"),
+    ('config.json', b'{"format": "mmn_plugin/model", "version": 1}', "is damaged: 'config'"),
     ('model.safetensors', b'xx', 'model.safetensors is damaged'),
     ('model.safetensors', None, 'lacks model.safetensors'),
     ('tokenizer.json', None, 'lacks tokenizer.json')])
