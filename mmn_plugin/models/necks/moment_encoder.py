@@ -101,12 +101,12 @@ class MomentEncoder(BaseModule):
             dtype = torch.get_autocast_dtype(device)
         plan = self.plan(dtype)
         with torch.autocast(device, enabled=False):
-            values = plan.enter(moments.to(dtype))  # (P + 1, B, H)
+            values, source = plan.enter(moments.to(dtype)), None  # (P + 1, B, H)
             for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
                 values = sparse_conv(values, conv.weight, plan.forward[layer],
-                                     plan.backward[layer])  # (A + 1, B, H)
+                                     plan.backward[layer], source)  # (A + 1, B, H)
                 cells = plan.cells[layer + 1]
-                values = sparse_norm(
+                values, source = sparse_norm(
                     values, conv.bias, norm, plan.of_cells(layer + 1, self._weight(layer)),
                     cells.size**2)
             return plan.leave(values)  # (B, H, P)
