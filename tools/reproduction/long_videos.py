@@ -6,12 +6,37 @@ import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from textwrap import dedent
 
 from .inference import DATA, SENTENCE, checkpoint_of, inferencer_of, split_of
 from .renderers import spread, table
 from .running import CONFIG, ROOT, run
 
 LENGTHS = (5, 10, 30)  # videos of 24 s in a row
+# Run in a process of its own, whose memory is that of inference alone.
+_TWO_HOURS = """
+    import json, re, sys, time
+    from pathlib import Path
+    root, config, checkpoint, short, long, sentence = sys.argv[1:]
+    sys.path.insert(0, root)
+    import torch
+    from mmn_plugin.apis import GroundingInferencer
+    torch.set_num_threads(1)
+    inferencer = GroundingInferencer(config, checkpoint, 'cpu')
+    def peak():
+        return int(re.search('VmHWM:[^0-9]*([0-9]+)', Path('/proc/self/status').read_text())[1])
+    inferencer(short, sentence)
+    before, began = peak(), time.time()
+    features = inferencer.extractor(long)
+    extracted = time.time()
+    encoded = inferencer.encode(features, 7200.)
+    encode_seconds = time.time() - extracted
+    inferencer.ground(encoded, sentence)
+    print('result', json.dumps(dict(
+        seconds=encoded.duration, windows=encoded.num_windows, moments=len(encoded.spans),
+        extract_seconds=extracted - began, encode_seconds=encode_seconds,
+        peak_before_mb=before / 1024, growth_mb=(peak() - before) / 1024)))
+"""
 
 
 def join_videos(names: list[str], path: Path, drop: int) -> None:
@@ -132,28 +157,8 @@ def two_hours(seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'long.mp4'
         join_videos(names, path, 0)
-        script = f"""
-import json, re, sys, time
-from pathlib import Path
-sys.path.insert(0, {str(ROOT)!r})
-import torch
-from mmn_plugin.apis import GroundingInferencer
-torch.set_num_threads(1)
-inferencer = GroundingInferencer({str(ROOT / CONFIG)!r}, {str(checkpoint_of(seed))!r}, 'cpu')
-peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024
-inferencer({str(ROOT / DATA / f'videos/{names[0]}.mp4')!r}, {SENTENCE!r})
-before, began = peak(), time.time()
-features = inferencer.extractor({str(path)!r})
-extracted = time.time()
-encoded = inferencer.encode(features, 7200.)
-encode_seconds = time.time() - extracted
-inferencer.ground(encoded, {SENTENCE!r})
-print('result', json.dumps(dict(
-    seconds=encoded.duration, windows=encoded.num_windows, moments=len(encoded.spans),
-    extract_seconds=extracted - began, encode_seconds=encode_seconds,
-    peak_before_mb=before, growth_mb=peak() - before)))
-"""
-        output = run(sys.executable, '-c', script, capture=True)
+        output = run(sys.executable, '-c', dedent(_TWO_HOURS), ROOT, CONFIG, checkpoint_of(seed),
+                     f'{DATA}/videos/{names[0]}.mp4', path, SENTENCE, capture=True)
     return json.loads(output.rpartition('result ')[2])
 
 
