@@ -68,7 +68,8 @@ setup(
     cmdclass={'build_py': BuildWithConfigsAndTools},
     install_requires=runtime_requirements(),
     extras_require={
-        name: read_requirements(name) for name in ('mim', 'tensorboard', 'wandb', 'web', 'dev')
+        name: read_requirements(name)
+        for name in ('mim', 'onnx', 'tensorboard', 'wandb', 'web', 'dev')
     },
     zip_safe=False,
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments, performance, speed, videos
+from reproduction import experiments, inference, long_videos, performance, speed, videos
 from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
@@ -25,6 +25,8 @@ RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
+    absence=inference.absence, inference_cost=inference.inference_cost,
+    long_video=long_videos.long_video,
     agreement=experiments.agreement, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
@@ -34,9 +36,12 @@ EXPERIMENTS = dict(
     videos=videos.videos)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache'),
+    seeds=('absence', 'long_video', 'negatives', 'precision', 'shapes', 'shapes_words',
+           'sparse', 'text_cache'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
 RENDERERS = dict(
+    absence=inference.render_absence, inference_cost=inference.render_inference_cost,
+    long_video=long_videos.render_long_video,
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
     evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
     sparse=speed.render_sparse, text_cache=speed.render_text_cache, videos=videos.render_videos,
