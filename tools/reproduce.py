@@ -37,7 +37,7 @@ EXPERIMENTS = dict(
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
     seeds=('absence', 'long_video', 'negatives', 'precision', 'shapes', 'shapes_words',
-           'sparse', 'text_cache'),
+           'sparse', 'text_cache', 'videos'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
 RENDERERS = dict(
     absence=inference.render_absence, inference_cost=inference.render_inference_cost,

@@ -59,22 +59,22 @@ setup_venv() {
         && echo "$wanted" > "$stamp"
 }
 
-# setup_page_tests: what the tests of the page need on top, into the same environment. They skip
-# where it cannot be had, so that nothing fails here.
-setup_page_tests() {
-    local root wanted stamp
+# setup_extras: what the tests of the page (Gradio, playwright) and of the export (ONNX) need on top,
+# into the same environment. They are skipped where it cannot be had, so that nothing fails here.
+setup_extras() {
+    local root folder name wanted
     [ -z "${MMN_PYTHON:-}" ] || return 0
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    stamp=$(dirname "$(dirname "$PYTHON")")/.mmn_plugin_page_stamp
-    wanted=$(cat "$root/requirements/web.txt" "$root/requirements/browser.txt" | cksum)
-    if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
-        echo 'installing what the tests of the page need ...'
+    folder=$(dirname "$(dirname "$PYTHON")")
+    for name in web browser onnx; do
+        wanted=$(cat "$root/requirements/$name.txt" "$root/requirements/pinned.txt" | cksum)
+        [ "$(cat "$folder/.mmn_plugin_$name" 2> /dev/null)" != "$wanted" ] || continue
+        echo "installing requirements/$name.txt ..."
         if "$PYTHON" -m pip install -q --disable-pip-version-check \
-            -c "$root/requirements/pinned.txt" -r "$root/requirements/web.txt" \
-            -r "$root/requirements/browser.txt"; then
-            echo "$wanted" > "$stamp"
+            -c "$root/requirements/pinned.txt" -r "$root/requirements/$name.txt"; then
+            echo "$wanted" > "$folder/.mmn_plugin_$name"
         else
-            echo 'Gradio and playwright cannot be installed: the tests of the page are skipped' >&2
+            echo "requirements/$name.txt cannot be installed: the tests that need it are skipped" >&2
         fi
-    fi
+    done
 }

@@ -17,15 +17,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.webui import Limits, SessionStore
 from mmn_plugin.apis.webui.example_video import ExampleVideo
 from mmn_plugin.apis.webui.grounding_page import GroundingPage
 from mmn_plugin.apis.webui.video_grounder import VideoGrounder
-from mmn_plugin.engine.runner import load_config, plain_errors, require_checkpoint
+from mmn_plugin.engine.runner import load_config, plain_errors
 
 
 def parse_args(argv=None):
@@ -33,9 +32,10 @@ def parse_args(argv=None):
     limits = Limits()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint', help='checkpoint (.pth)')
-    parser.add_argument('--config', help='path of its config, or the name of one of mmn_plugin '
-                        '(default: the one that the checkpoint carries)')
+    parser.add_argument('checkpoint', help='trained model: a checkpoint (.pth) or a folder of '
+                        'save_pretrained')
+    parser.add_argument('--config', help='a config, or a name of model-index.yml (default: the '
+                        "checkpoint's own)")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings of the config, key=value')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
@@ -62,22 +62,14 @@ def build_inferencer(args):
     """
     if args.top_n < 1:
         raise ValueError(f'--top-n {args.top_n}: it must be at least 1')
-    config = load_config(args.config, args.cfg_options) if args.config else carried_config(args)
+    config = args.config
+    if args.cfg_options:
+        if config is None:
+            raise ValueError('--cfg-options needs --config')
+        config = load_config(config, args.cfg_options)
     inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
     _ = inferencer.extractor  # says what is missing now, not at the first visitor
     return inferencer
-
-
-def carried_config(args):
-    """The config that training has left in the checkpoint."""
-    path = require_checkpoint(args.checkpoint)
-    loaded = torch.load(path, map_location='cpu', weights_only=True)
-    text = (loaded.get('meta') or {}).get('cfg') if isinstance(loaded, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(f'{path} carries no config: give it with --config')
-    config = Config.fromstring(text, '.py')
-    config.merge_from_dict(args.cfg_options or {})
-    return config
 
 
 def build_examples(grounder, folder):

@@ -24,6 +24,8 @@ from .model_names import named_models, resolve_model
 from .moment_ranker import MomentRanker
 from .pretrained_folder import is_folder, plain_meta, write_folder
 from .result_dicts import result_dicts
+from .timelines import draw_timelines
+from .video_curves import video_curves
 from .video_encoder import VideoEncoder
 from .video_features import VideoFeatures
 
@@ -65,7 +67,7 @@ class GroundingInferencer(BaseInferencer):
     """
 
     preprocess_kwargs = {'sentences', 'duration', 'fps', 'video_id'}
-    forward_kwargs = {'top_n'}
+    forward_kwargs = {'top_n', 'curves'}
     visualize_kwargs = {'show', 'out_dir'}
     postprocess_kwargs = {'drop_absent'}
 
@@ -172,8 +174,9 @@ class GroundingInferencer(BaseInferencer):
                 possible; or if the lists are of different lengths.
         """
         several = isinstance(video, list | tuple)
+        drawn = bool(kwargs.get('show')) or kwargs.get('out_dir') is not None
         results = super().__call__(
-            list(video) if several else [video], return_datasamples, batch_size,
+            list(video) if several else [video], return_datasamples, batch_size, curves=drawn,
             sentences=self.ranker.check_lists(sentences, len(video) if several else None),
             duration=duration, **kwargs)
         return results if several else results[0]
@@ -196,28 +199,23 @@ class GroundingInferencer(BaseInferencer):
 
     @torch.inference_mode()
     def forward(self, inputs: list[tuple[VideoFeatures, list[str]]],
-                top_n: int | None = None) -> list[GroundingDataSample]:
-        """Encode a batch of videos and rank their moments."""
+                top_n: int | None = None, curves: bool = False) -> list[GroundingDataSample]:
+        """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
+        samples = []
         encoded = self.video_encoder([features for features, _ in inputs])
-        return [self.ranker.predict(video, texts, top_n or self.top_n)
-                for video, (_, texts) in zip(encoded, inputs, strict=True)]
+        for video, (_, texts) in zip(encoded, inputs, strict=True):
+            samples.append(self.ranker.predict(video, texts, top_n or self.top_n))
+            if curves:
+                samples[-1].pred_instances.curves = video_curves(
+                    self.model.grid, video, self.ranker.score(video, texts))
+        return samples
 
     def visualize(self, inputs: list, preds: list[GroundingDataSample], show: bool = False,
                   out_dir: str | Path | None = None) -> list | None:
         """Timelines, shown or written as ``<out_dir>/<video>_timeline.png``, where asked for."""
         if not show and out_dir is None:
             return None
-        from mmn_plugin.visualization import GroundingVisualizer
-
-        visualizer, pictures = GroundingVisualizer(), []
-        for video, sample in zip(inputs, preds, strict=True):
-            source = video if isinstance(video, str | Path) and Path(video).is_file() else None
-            path = None if out_dir is None else Path(out_dir) / f'{sample.video_id}_timeline.png'
-            visualizer.add_datasample(sample.video_id, source, sample, out_path=path)
-            pictures.append(visualizer.get_image())
-            if show:
-                visualizer.show(pictures[-1], win_name=sample.video_id)
-        return pictures
+        return draw_timelines(inputs, preds, show, out_dir)
 
     def postprocess(self, preds: list[GroundingDataSample], visualization=None,
                     return_datasamples: bool = False, drop_absent: bool = False) -> list:

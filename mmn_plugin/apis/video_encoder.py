@@ -5,6 +5,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from mmn_plugin.datasets.features.fingerprint import require_same_extractor
 from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo
@@ -38,8 +39,11 @@ class VideoEncoder:
         """Encode.
 
         Raises:
-            ValueError: If the features' size is not the model's.
+            ValueError: If the features' size is not the model's, or another extractor made them
+                than those of its training.
         """
+        for video in videos:
+            self._require_same_extractor(video)
         plans = [self._plan(video) for video in videos]
         sums = [MomentSums(plan) for plan in plans]
         for chunk in _chunks(self._windows(videos, plans), self.window_batch):
@@ -60,6 +64,13 @@ class VideoEncoder:
         moments = self.model.head.normalise(moments)
         sums.add(0, {space: part[0] for space, part in moments.items()})
         return self._encoded(sample, plan, sums)
+
+    def _require_same_extractor(self, video: VideoFeatures) -> None:
+        if video.fingerprint is not None:
+            require_same_extractor(
+                getattr(self.model, 'extractor_fingerprints', None), [video.fingerprint],
+                str(getattr(self.model, 'loaded_from', 'the checkpoint')),
+                [f'the file with the features of {video.video_id}'])
 
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         window = self.long_video.window_of(video.duration)

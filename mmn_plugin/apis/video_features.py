@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mmn_plugin.datasets import open_feature_store
+from mmn_plugin.datasets.features.fingerprint import entry_fingerprint
 
 from .temporary_video import file_of_frames, file_of_stream
 from .video_duration import video_duration
@@ -23,12 +24,14 @@ class VideoFeatures:
         duration (float): Seconds.
         values (np.ndarray): (T, D) float32.
         row_seconds (float): Seconds from one row to the next.
+        fingerprint (dict | None): What made them, where an HDF5 file tells it.
     """
 
     video_id: str
     duration: float
     values: np.ndarray
     row_seconds: float
+    fingerprint: dict | None = None
 
     @classmethod
     def of(cls, video, extractor: Callable, duration: float | None = None,
@@ -48,10 +51,9 @@ class VideoFeatures:
             ValueError: If features or frames are of no use, or their duration is missing.
         """
         if isinstance(video, str) and '::' in video and not Path(video).is_file():
-            video, duration = _entry(video, duration)
+            return cls._of_store(video, duration, video_id)
         if isinstance(video, h5py.Dataset):
-            duration = duration or _entry_duration(video)
-            return cls._ready(video[()], video_id or video.name.strip('/'), duration)
+            return cls._of_entry(video, video[()], duration, video_id or video.name.strip('/'))
         if torch.is_tensor(video):
             video = video.detach().cpu().numpy()
         if isinstance(video, np.ndarray) and video.ndim == 4:
@@ -68,15 +70,35 @@ class VideoFeatures:
         return cls._ready(video, video_id or 'array', duration)
 
     @classmethod
+    def _of_store(cls, name: str, duration: float | None,
+                  video_id: str | None) -> 'VideoFeatures':
+        """Features of ``FILE.h5::ENTRY``, or of a folder that the datasets read."""
+        path, _, entry = name.partition('::')
+        group, _, key = entry.partition('/')
+        store = open_feature_store(path, key or None)
+        values = store.read(group)
+        store.close()
+        if not Path(path).is_file():
+            return cls._ready(values, video_id or group, duration)
+        with h5py.File(path) as file:
+            return cls._of_entry(file[entry], values, duration, video_id or group)
+
+    @classmethod
+    def _of_entry(cls, entry: h5py.Dataset, values, duration: float | None,
+                  video_id: str) -> 'VideoFeatures':
+        features = cls._ready(values, video_id, duration or _entry_duration(entry))
+        features.fingerprint = entry_fingerprint(entry)
+        return features
+
+    @classmethod
     def _extracted(cls, source, extractor: Callable, duration: float | None,
                    video_id: str) -> 'VideoFeatures':
         with source as path:
             duration = duration or video_duration(path)
             used = extractor()
             features = cls._ready(used(path), video_id, duration)
-        settings = getattr(used, 'settings', {})
-        if settings.get('stride') and settings.get('fps'):
-            features.row_seconds = settings['stride'] / settings['fps']
+        if getattr(used, 'stride', None) and getattr(used, 'fps', None):
+            features.row_seconds = used.stride / used.fps
         return features
 
     @classmethod
@@ -91,19 +113,6 @@ class VideoFeatures:
             raise ValueError(f'features alone do not tell how long video {video_id} is: give '
                              f'duration=<seconds above 0>, not {duration}')
         return cls(video_id, float(duration), values, duration / len(values))
-
-
-def _entry(name: str, duration: float | None):
-    """(features, duration) of ``FILE.h5::ENTRY``."""
-    path, _, entry = name.partition('::')
-    group, _, key = entry.partition('/')
-    store = open_feature_store(path, key or None)
-    values = store.read(group)
-    store.close()
-    if duration is None and Path(path).is_file():
-        with h5py.File(path) as file:
-            duration = _entry_duration(file[entry])
-    return values, duration
 
 
 def _entry_duration(entry: h5py.Dataset) -> float | None:

@@ -5,10 +5,12 @@ import av
 import h5py
 import numpy as np
 import pytest
+import torch
 from helpers.tiny_grounder import GRID_SIZE, write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.temporary_video import file_of_frames
+from mmn_plugin.apis.video_curves import video_curves
 from mmn_plugin.datasets.features import GridFeatureExtractor, VideoReadError
 from mmn_plugin.structures import temporal_iou
 
@@ -99,6 +101,30 @@ def test_an_entry_of_an_hdf5_file_brings_its_duration_where_it_tells(
         inferencer(f'{tmp_path}/none.h5::scene', SENTENCES)
 
 
+def test_features_of_another_extractor_than_the_trainings_are_refused(
+        grounder, features, tmp_path):
+    made = GridFeatureExtractor().fingerprint
+    loaded = torch.load(grounder.checkpoint)
+    loaded['meta']['extractor'] = [made]
+    torch.save(loaded, tmp_path / 'known.pth')
+    inferencer = GroundingInferencer(grounder.config, tmp_path / 'known.pth', 'cpu')
+    path = tmp_path / 'f.h5'
+    with h5py.File(path, 'w') as file:
+        for name, stride in (('same', 6), ('other', 12)):
+            file[name] = features
+            file[name].attrs.update(extractor=made['extractor'], stride=stride, fps=8.)
+        with pytest.raises(ValueError, match=r'known\.pth and .* other .*: stride 6, here 12'):
+            inferencer(file['other'], SENTENCES)
+    expected = inferencer(features, SENTENCES, 24.)  # an array does not tell what made it
+    assert inferencer(f'{path}::same', SENTENCES) == expected
+    with pytest.raises(ValueError, match='do not belong together'):
+        inferencer(f'{path}::other', SENTENCES)
+    inferencer.save_pretrained(tmp_path / 'folder')
+    again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
+    with pytest.raises(ValueError, match=r'folder and .* do not belong together'):
+        again(f'{path}::other', SENTENCES)
+
+
 def test_videos_and_sentences_come_in_batches(grounder, inferencer, features, expected):
     videos = [grounder.video, features, np.ones((9, GRID_SIZE)), features[:20]]
     durations = [None, 24., 7., 15.]
@@ -129,6 +155,11 @@ def test_steps_of_the_base_class_give_samples_and_pictures(grounder, inferencer,
     assert sample.pred_instances.moments.shape == (2, 2, 2)
     assert sample.sentences == SENTENCES
     assert (tmp_path / 'kitchen_timeline.png').stat().st_size > 1000
+    curves = sample.pred_instances.curves  # drawn under the bars
+    assert curves.shape == (2, inferencer.model.grid.num_clips)
+    assert torch.equal(curves.max(1).values, sample.pred_instances.scores[:, 0])
+    sample = inferencer(grounder.video, SENTENCES, return_datasamples=True)
+    assert 'curves' not in sample.pred_instances  # nothing is drawn
     with pytest.raises(ValueError, match='unknown argument'):
         inferencer(grounder.video, SENTENCES, colour='red')
 
@@ -154,6 +185,8 @@ def test_a_long_video_is_looked_at_in_windows_on_one_time_axis(long_inferencer, 
     scores = long_inferencer.score_moments(encoded, SENTENCES)
     assert scores.shape == (2, len(encoded.spans))
     assert answers[0]['scores'][0] == pytest.approx(float(scores[0].max()))
+    curves = video_curves(long_inferencer.model.grid, encoded, scores)
+    assert torch.allclose(curves.max(1).values, scores.max(1).values)
 
 
 def test_no_two_moments_of_a_long_video_are_one(long_inferencer, features):

@@ -91,7 +91,7 @@ def test_example_videos_are_the_same_each_time_and_small(tmp_path):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['none.pth'], 'no checkpoint none.pth'), (['CKPT', '--top-n', '0'], '--top-n 0'),
     (['CKPT', '--max-mb', '0'], 'the limit megabytes=0.0 must be above 0'),
-    (['BARE'], 'carries no config: give it with --config'),
+    (['BARE'], 'bare.pth carries no config: give the one'),
     (['CKPT', '--config', 'FEATURES'], 'the config has no `extractor`')])
 def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
     bare, features = grounder.folder / 'bare.pth', grounder.folder / 'features.py'

@@ -1,6 +1,7 @@
-"""What feature extraction makes of videos: damaged ones, long ones, real ones."""
+"""What becomes of video files: damaged ones, long ones, real ones, those of Shapes."""
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -8,8 +9,10 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from .renderers import table
-from .running import ROOT, run, shared_folder
+from .inference import DATA, checkpoint_of, split_of
+from .long_videos import hits
+from .renderers import spread, table
+from .running import CONFIG, ROOT, run, shared_folder
 
 sys.path.insert(0, str(ROOT / 'tests'))  # the damaged videos are those of the tests
 
@@ -19,12 +22,15 @@ MINUTES = (1, 120)  # of the videos whose memory is compared
 
 
 def videos(args: Namespace) -> dict:
-    """Damaged videos one by one, memory for a short and a long one, seconds for real ones."""
+    """Damaged videos one by one, memory for a short and a long one, seconds for real ones.
+
+    And how often answers about the files of Shapes' test split are right.
+    """
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         return dict(outcomes=_outcomes(folder), memory=[_memory(folder, minutes)
                                                         for minutes in MINUTES],
-                    real=_real(folder))
+                    real=_real(folder), per_seed=[_shapes(seed, folder) for seed in args.seeds])
 
 
 def _outcomes(folder: Path) -> list[dict]:
@@ -97,6 +103,23 @@ def _real(folder: Path) -> list[dict]:
     return rows
 
 
+def _shapes(seed: int, folder: Path) -> dict:
+    """R@1, IoU=0.5 of the video files of the test split, and of tools/test.py on its features."""
+    import mmn_plugin  # noqa: F401
+    from mmn_plugin.apis import GroundingInferencer
+
+    checkpoint, right = checkpoint_of(seed), []
+    inferencer = GroundingInferencer(checkpoint=checkpoint, device='cpu')
+    for video, entry in split_of('test').items():
+        answers = inferencer(ROOT / DATA / f'videos/{video}.mp4', entry['sentences'])
+        right += hits(answers, entry['timestamps'])
+    work = folder / f'test{seed}'
+    run(sys.executable, 'tools/test.py', CONFIG, checkpoint, '--work-dir', work, capture=True)
+    metrics = json.loads(max(work.glob('*/*.json')).read_text())
+    return dict(seed=seed, sentences=len(right), files=100 * statistics.fmean(right),
+                test=metrics['grounding/R1@0.5'])
+
+
 def describe(video: str, out: str) -> None:
     """Describe one video with the grid extractor and print what that took, as JSON."""
     import mmn_plugin  # noqa: F401
@@ -118,7 +141,11 @@ def render_videos(result: dict) -> str:
         rows.append([row['what'], outcome, row['message'] or notes])
     short, long = result['memory']
     text = (f'Peak memory grew by {short["growth_mb"]:.0f} MB for a video of {short["minutes"]} '
-            f'minute and by {long["growth_mb"]:.0f} MB for one of {long["minutes"]} minutes.')
+            f'minute and by {long["growth_mb"]:.0f} MB for one of {long["minutes"]} minutes. ')
+    files, test = (spread([row[key] for row in result['per_seed']]) for key in ('files', 'test'))
+    text += ("Asked about the video files of Shapes' test split, the trained model's first "
+             f'answers are right (IoU >= 0.5) for {files} % of the sentences; `tools/test.py` says '
+             f'{test} %.')
     return table(['what is wrong (8 s of video, rows of 0.75 s)', 'features', 'said'],
                  rows) + '\n\n' + text
 

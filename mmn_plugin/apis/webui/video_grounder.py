@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from mmn_plugin.apis.grounding_inferencer import GroundingInferencer
+from mmn_plugin.apis.video_curves import video_curves
 from mmn_plugin.datasets.features import VideoReadError
-from mmn_plugin.visualization import GroundingVisualizer, score_curve, span_curve
+from mmn_plugin.visualization import GroundingVisualizer
 
 from .answer import Answer
 from .page_error import PageError
@@ -62,14 +63,11 @@ class VideoGrounder:
                     for result, row in zip(results, scores, strict=True)]
 
     def _answer(self, session: UserSession, result: dict, scores: torch.Tensor) -> Answer:
+        grid, encoded = self.inferencer.model.grid, session.encoded
         answer = Answer(result['sentence'], result['moments'], result['scores'],
-                        result.get('present') is not False,
-                        session.truth.get(result['sentence']))
-        grid = self.inferencer.model.grid
-        if getattr(session.encoded, 'num_windows', 1) > 1:  # no single map; and which moments?
-            answer.curve = span_curve(session.encoded.spans, scores, session.duration).numpy()
-        else:
-            answer.curve = score_curve(grid, scores).numpy()
+                        result.get('present', True), session.truth.get(result['sentence']),
+                        video_curves(grid, encoded, scores[None])[0].numpy())
+        if encoded.num_windows == 1:  # windows have no map in common
             answer.moment_map = self._visualizer.draw_moment_map(
                 grid, scores, answer.truth, answer.moments, duration=session.duration,
                 title=f'“{answer.sentence}”')

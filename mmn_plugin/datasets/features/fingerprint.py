@@ -30,11 +30,20 @@ def read_fingerprint(path: str | Path, feature_key: str | None = None) -> dict |
         entry = next(iter(file.values()), None)
         if feature_key is not None and isinstance(entry, h5py.Group):
             entry = entry.get(feature_key)
-        if not {'extractor', 'stride', 'fps'} <= attributes.keys() or len(
-                getattr(entry, 'shape', ())) != 2:
-            return None
-        found = dict(extractor=str(attributes['extractor']), stride=int(attributes['stride']),
-                     fps=float(attributes['fps']), feature_size=int(entry.shape[1]))
+        return _fingerprint(attributes, entry)
+
+
+def entry_fingerprint(entry: h5py.Dataset) -> dict | None:
+    """The fingerprint in the attributes of one video's features; None where they do not tell."""
+    return _fingerprint(dict(entry.attrs), entry)
+
+
+def _fingerprint(attributes: dict, entry) -> dict | None:
+    if not {'extractor', 'stride', 'fps'} <= attributes.keys() or len(
+            getattr(entry, 'shape', ())) != 2:
+        return None
+    found = dict(extractor=str(attributes['extractor']), stride=int(attributes['stride']),
+                 fps=float(attributes['fps']), feature_size=int(entry.shape[1]))
     if 'config' in attributes:
         found['config'] = json.loads(attributes['config'])
     return found
