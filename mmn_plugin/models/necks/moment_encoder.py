@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmn_plugin.structures import MomentGrid
 
-from .sparse import EncoderPlan, sparse_conv, sparse_norm
+from .sparse import EncoderPlan, sparse_conv, sparse_norm, workspaces
 
 CONV_MODES = ('auto', 'dense', 'sparse')
 # Below, gathering costs more than it saves: measured on 2 CPU cores with kernels of 3 to 9.
@@ -109,6 +109,8 @@ class MomentEncoder(BaseModule):
                 values, source = sparse_norm(
                     values, conv.bias, norm, plan.of_cells(layer + 1, self._weight(layer)),
                     cells.size**2)
+            if torch.is_grad_enabled():  # what comes until backward needs the memory more
+                workspaces.clear()
             return plan.leave(values)  # (B, H, P)
 
     def _weight(self, layer: int) -> Tensor:

@@ -62,6 +62,8 @@ class _SparseConv(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 values = NormInputs(*source).output() if len(source) > 1 else source[0]
                 of_weight = _weight_gradient(values, gradient, weight, forward, workspace)
+        if len(source) == 1:  # the first layer's, which comes last
+            workspaces.clear()
         return of_values, of_weight, None, None, *[None] * (len(source) if len(source) > 1 else 0)
 
 
