@@ -33,6 +33,13 @@ def pytest_xdist_auto_num_workers(config):
     return min(cores, 4)  # the longest file takes about a quarter of the time of all
 
 
+def pytest_configure(config):
+    """Let every worker's pages look for a free port in a place of their own."""
+    if hasattr(config, 'workerinput'):
+        number = int(config.workerinput['workerid'].removeprefix('gw'))
+        os.environ.setdefault('GRADIO_SERVER_PORT', str(7860 + 100 * number))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session):
     """Import what tests need, first of all; not where workers of xdist will."""

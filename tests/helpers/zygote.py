@@ -39,7 +39,7 @@ class Zygote:
         self.process.wait(20)
 
     def start(self, *arguments, ranks: int = 2, tool: str | Path = 'train.py', output: Path,
-              launcher: bool = True, cwd: Path = ROOT, **environment) -> list[int]:
+              launcher: bool = True, cwd: Path | str = '.', **environment) -> list[int]:
         """Fork the ranks of ``tools/<tool> <arguments>``; returns their process ids.
 
         A `tool` may be the path of any script, and is not told of its `launcher` where that is
@@ -69,7 +69,7 @@ def _rank(request: dict, rank: int, port: int) -> None:
     handle = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    os.chdir(request['cwd'])
+    os.chdir(request.get('cwd', '.'))
     os.environ.update(request['environment'])
     launcher = ['--launcher', 'none']
     if request['ranks'] > 1:
@@ -78,7 +78,7 @@ def _rank(request: dict, rank: int, port: int) -> None:
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(request['ranks']),
             MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     script = ROOT / 'tools' / request['tool']
-    sys.argv = [str(script), *request['arguments'], *(launcher if request['launcher'] else [])]
+    sys.argv = [str(script), *request['arguments'], *(launcher if request.get('launcher', True) else [])]
     runpy.run_path(str(script), run_name='__main__')
 
 
