@@ -71,14 +71,14 @@ def _rank(request: dict, rank: int, port: int) -> None:
     os.dup2(handle, 2)
     os.chdir(request.get('cwd', '.'))
     os.environ.update(request['environment'])
-    launcher = ['--launcher', 'none']
     if request['ranks'] > 1:
-        launcher = ['--launcher', 'pytorch']
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(request['ranks']),
             MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     script = ROOT / 'tools' / request['tool']
-    sys.argv = [str(script), *request['arguments'], *(launcher if request.get('launcher', True) else [])]
+    sys.argv = [str(script), *request['arguments']]
+    if request.get('launcher', True):
+        sys.argv += ['--launcher', 'pytorch' if request['ranks'] > 1 else 'none']
     runpy.run_path(str(script), run_name='__main__')
 
 
