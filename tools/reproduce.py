@@ -20,6 +20,7 @@ from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
 from reproduction.running import ROOT, run
+from reproduction.weak import render_weak, weak
 
 RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
@@ -30,15 +31,18 @@ EXPERIMENTS = dict(
     evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache)
+    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache,
+    weak=weak)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache'),
+    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache',
+           'weak'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
 RENDERERS = dict(
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
     evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
-    sparse=speed.render_sparse, text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
+    sparse=speed.render_sparse, text_cache=speed.render_text_cache, weak=render_weak,
+    **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

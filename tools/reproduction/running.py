@@ -23,15 +23,16 @@ def run(*command, capture: bool = False) -> str:
     return result.stdout or ''
 
 
-def train_and_test(name: str, seed: int, options: tuple[str, ...] = ()) -> dict[str, float]:
-    """Train the Shapes config in two processes; metrics of its best checkpoint, and seconds."""
+def train_and_test(name: str, seed: int, options: tuple[str, ...] = (),
+                   config: str = CONFIG) -> dict[str, float]:
+    """Train a Shapes config in two processes; metrics of its best checkpoint, and seconds."""
     work = WORK / f'{name}_seed{seed}'
     began = time.time()
-    run('bash', 'tools/dist_train.sh', CONFIG, 2, '--work-dir', work, '--seed', seed,
+    run('bash', 'tools/dist_train.sh', config, 2, '--work-dir', work, '--seed', seed,
         *(('--cfg-options', *options) if options else ()), capture=True)
     seconds = time.time() - began
     best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    run('bash', 'tools/dist_test.sh', CONFIG, best, 2, '--work-dir', work / 'test',
+    run('bash', 'tools/dist_test.sh', config, best, 2, '--work-dir', work / 'test',
         *(('--cfg-options', *options) if options else ()), capture=True)
     newest = max(path for path in (ROOT / work / 'test').glob('*/*.json')
                  if path.parent.name == path.stem)

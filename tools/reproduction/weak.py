@@ -1,0 +1,40 @@
+"""What weakly-supervised grounding learns on Shapes, piece by piece."""
+from argparse import Namespace
+
+from .renderers import spread, table
+from .running import CONFIG, train_and_test
+
+WEAK = 'configs/mscl_shapes.py'
+CEILING = 'MMN, fully supervised'
+CHANCE = 'chance (random ranking)'
+# Every row was given the same epochs and the same trials on the validation split.
+ROWS = {
+    'video-level objective alone': (WEAK, (
+        'model.head.windows=[]', 'default_hooks.stages.from_epochs=[]')),
+    '+ single-scale contrast': (WEAK, (
+        'model.head.windows=[1]', 'default_hooks.stages.from_epochs=[4]',
+        'model.head.loss_contrast.num_hard=None')),
+    '+ multi-scale hard negatives (full)': (WEAK, ()),
+    CEILING: (CONFIG, ()),
+}
+METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU')
+
+
+def weak(args: Namespace) -> dict:
+    """Self-contrast with ever more of its parts, chance and the supervised ceiling."""
+    result = {}
+    for number, (label, (config, options)) in enumerate(ROWS.items()):
+        result[label] = [train_and_test(f'weak_{number}', seed, options, config)
+                         for seed in args.seeds]
+    return dict(per_seed=result)
+
+
+def render_weak(result: dict) -> str:
+    """Figures on the test split, chance first."""
+    per_seed = result['per_seed']
+    full = next(reversed([label for label in per_seed if label != CEILING]))
+    rows = [[CHANCE, *(spread([seed[f'chance/{name}'] for seed in per_seed[full]])
+                       for name in METRICS)]]
+    rows += [[label, *(spread([seed[name] for seed in seeds]) for name in METRICS)]
+             for label, seeds in per_seed.items()]
+    return table(['test split, %', 'R@1, IoU=0.3', 'R@1, IoU=0.5', 'R@1, IoU=0.7', 'mIoU'], rows)
