@@ -7,6 +7,9 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
 ]
 
+# Which sentence belongs to which video, and never when. Validation and test need timestamps.
+train_dataloader = dict(dataset=dict(weak=True))
+
 model = dict(
     num_clips=64,
     backbone=dict(in_channels=500, kernel_size=4, stride=4))

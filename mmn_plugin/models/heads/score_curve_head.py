@@ -18,7 +18,7 @@ from mmn_plugin.structures import GroundingDataSample, MomentGrid
 class ScoreCurveHead(BaseModule):
     """Score every clip against a sentence; moments are the runs of high scores.
 
-    A clip's score is ``sigmoid(score_scale * cos)``. In training videos and sentences find each
+    A clip's score is its cosine, brought into [0, 1]. In training videos and sentences find each
     other through it, and each stage contrasts foreground and background at one scale. At test the
     runs above ``run_thresholds`` are the candidates, of score ``0.5 * contrast + 0.5``, contrast
     being the mean score inside minus that outside; NMS follows.
@@ -33,7 +33,6 @@ class ScoreCurveHead(BaseModule):
         run_thresholds (Sequence[float]): Relative thresholds of the runs.
         nms_threshold (float): Moments that overlap a better one by more are suppressed.
         top_n (int): Moments kept per sentence. Defaults to 5.
-        score_scale (float): Factor on the cosine before the sigmoid. Defaults to 5.
         init_cfg (dict, optional): Initialisation. Defaults to None.
 
     Attributes:
@@ -53,7 +52,7 @@ class ScoreCurveHead(BaseModule):
 
     def __init__(self, grid: MomentGrid, loss_matching: dict, loss_contrast: dict,
                  windows: Sequence[int], contrast_weight: float, run_thresholds: Sequence[float],
-                 nms_threshold: float, top_n: int = 5, score_scale: float = 5.,
+                 nms_threshold: float, top_n: int = 5,
                  init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if list(windows) != sorted(windows, reverse=True) or min(windows, default=1) < 1:
@@ -73,7 +72,6 @@ class ScoreCurveHead(BaseModule):
         self.run_thresholds = tuple(run_thresholds)
         self.nms_threshold = nms_threshold
         self.top_n = top_n
-        self.score_scale = score_scale
 
     def loss(self, stages: list[Tensor], sentences: dict[str, Tensor], sentence_video: Tensor,
              data_samples: list[GroundingDataSample]) -> dict[str, Tensor]:
@@ -162,11 +160,11 @@ class ScoreCurveHead(BaseModule):
 
     def curves(self, clips: Tensor, sentences: dict[str, Tensor],
                sentence_video: Tensor) -> Tensor:
-        """Score in (0, 1) of each clip of its video for each sentence, (S, N) float32."""
+        """Score in [0, 1] of each clip of its video for each sentence, (S, N) float32."""
         with torch.autocast(sentence_video.device.type, enabled=False):
             queries = self._queries(sentences)
             cosines = (clips[sentence_video] @ queries[..., None])[..., 0]
-            return (self.score_scale * cosines).sigmoid()
+            return 0.5 * cosines.clamp(-1, 1) + 0.5
 
     def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
               sentence_video: Tensor, counts: list[int] | None = None) -> tuple[Tensor, Tensor]:
