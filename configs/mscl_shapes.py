@@ -41,7 +41,7 @@ optim_wrapper = dict(
 param_scheduler = [dict(type='MultiStepLR', milestones=[8, 11], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
-    stages=dict(type='ContrastStageHook', from_epochs=[3, 4, 5, 6]),
+    stages=dict(type='ContrastStageHook', from_epochs=[4, 5, 6, 7]),
     negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=12, exclude_same_text=True))
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)

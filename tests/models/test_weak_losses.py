@@ -119,7 +119,7 @@ def test_hard_negatives_are_the_nearest_background_and_what_is_beside_the_foregr
     foreground = torch.tensor([[0, 0, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
     for count, wanted in ((0, {2, 5}), (1, {0, 2, 5}), (2, {0, 2, 5, 6}), (99, {0, 1, 2, 5, 6, 7}),
                           (None, {0, 1, 2, 5, 6, 7})):
-        hard = contrast(num_hard=count).hard_negatives(nearness, foreground)
+        hard = contrast(num_hard=count).hard_negatives(nearness, ~foreground)
         assert set(hard[0].nonzero()[:, 0].tolist()) == wanted
 
 
@@ -133,6 +133,17 @@ def test_a_stage_equals_its_definition():
             logits = torch.stack([anchor @ positive, anchor @ clips[0, 1], anchor @ clips[0, 4]])
             terms.append(-(logits / 0.1).log_softmax(0)[0])
     assert loss.item() == pytest.approx(sum(terms).item() / 2)
+
+
+def test_what_lies_between_the_thresholds_is_neither():
+    clips = curve_video([.0, .5, .9, 1., .6, .1])
+    loss = contrast(threshold=.85, background=.3, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
+    without = clips.clone()
+    without[0, 1] = without[0, 4] = torch.tensor([.55, -.8352], dtype=torch.float64)
+    moved = contrast(threshold=.85, background=.3, num_hard=0)(
+        without, without, SENTENCE, VIDEO, 1)
+    assert moved.item() == pytest.approx(loss.item())
+    assert contrast(threshold=.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1) != loss
 
 
 def test_foreground_follows_the_stage_before_and_has_no_gradient():
@@ -168,6 +179,8 @@ def test_the_last_window_may_be_shorter():
     (dict(type='VideoMatchingLoss', temperature=0., top_share=.1), 'must be above 0'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=1., num_hard=1), 'threshold=1.0'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=-1), 'num_hard=-1'),
+    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, background=.6),
+     'background=0.6'),
 ])
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -25,9 +25,9 @@ model = dict(
         loss_matching=dict(
             type='VideoMatchingLoss', temperature=0.1, top_share=0.15, pooling_temperature=0.1),
         loss_contrast=dict(
-            type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=4),
+            type='SelfContrastLoss', temperature=0.1, threshold=0.85, background=0.6, num_hard=4),
         windows=(8, 4, 2, 1),  # clips; coarse to fine
-        contrast_weight=1.,
-        run_thresholds=(0.8, 0.85, 0.9),
+        contrast_weight=0.5,
+        run_thresholds=(0.85,),
         nms_threshold=0.5,
         top_n=5))
