@@ -10,7 +10,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.engine.runner import require_checkpoint, run_command, run_parser
+from mmn_plugin.engine.runner import (
+    add_amp,
+    apply_test_amp,
+    explicit_amp,
+    require_checkpoint,
+    run_command,
+    run_parser,
+)
 
 
 def parse_args():
@@ -23,12 +30,15 @@ def parse_args():
         help='write the predictions: FILE.json for tools/analysis_tools/eval_predictions.py, '
         'FILE.pkl for the data samples as in MMAction2',
     )
-    return parser.parse_args()
+    add_amp(parser)
+    return parser.parse_args(explicit_amp(sys.argv[1:]))
 
 
 def merge_args(cfg, args):
     """Write the command line's options into the config."""
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
+    if args.amp:
+        apply_test_amp(cfg, args.amp)
     if args.dump:
         evaluators = cfg.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
