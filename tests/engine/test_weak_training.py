@@ -9,6 +9,7 @@ import torch
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_corpus
 from helpers.tiny_weak import write_weak_config
+from matplotlib.image import imread
 from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
@@ -18,6 +19,7 @@ from mmengine.visualization import Visualizer
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.models.heads import ScoreCurveHead
+from mmn_plugin.visualization import palette
 
 
 def deleted(entry):
@@ -140,3 +142,29 @@ def test_a_checkpoint_is_tested_and_used_like_any_other(corpus, trained, tmp_pat
     for answer, expected in zip(answers, written['test_0']['sentences'], strict=True):
         assert answer['moments'] == pytest.approx(np.array(expected['moments']))
         assert answer['scores'] == pytest.approx(expected['scores'])
+
+
+@pytest.fixture
+def draw(trained, tmp_path):
+    """Runs the tool that draws score curves; exit code, output and the picture's path."""
+    def run(*arguments):
+        config, out = trained.parents[1] / 'weak.py', tmp_path / 'curves.png'
+        code, output = run_tool('analysis_tools/draw_score_curves.py', config, trained,
+                                '--out', out, *arguments)
+        return code, output, out
+    return run
+
+
+def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
+    code, output, out = draw('--video', 'test_1')
+    assert code == 0, output
+    image = (imread(out)[..., :3] * 255).round().astype(int)
+    for colour in palette.RUNS[:2]:
+        wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+        assert (image == wanted).all(-1).sum() > 50
+
+
+def test_a_video_that_is_not_there_is_named(draw):
+    code, output, _ = draw('--video', 'none')
+    assert code == 1
+    assert "has no video 'none'" in output

@@ -98,6 +98,10 @@ def test_a_stage_that_has_not_begun_has_no_loss_and_changes_no_score(model):
     model.head.active_stages = 1
     losses = model(**batch_of(model, SAMPLES), mode='loss')
     assert set(losses) == {'loss_vid', 'loss_sent', 'loss_stage1'}
+    sum(losses.values()).backward()
+    begun, *rest = model.neck.stages
+    assert begun.weight.grad.abs().max() > 0
+    assert all(stage.weight.grad is None for stage in rest)  # so it stays as it is, zero
     stages = model.neck(model.encode_clips(batch_of(model, SAMPLES)['inputs']))
     torch.testing.assert_close(stages[0], stages[-1])
 

@@ -79,7 +79,8 @@ class ScoreCurveHead(BaseModule):
 
         Args:
             stages (list[Tensor]): K + 1 times (B, N, J), L2-normalised clips before any stage and
-                after each.
+                after each. Videos and sentences find each other through the last stage that has
+                begun.
             sentences (dict[str, Tensor]): ``contrastive`` (S, J).
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             data_samples (list[GroundingDataSample]): Ids and texts are looked at, nothing else.
@@ -90,10 +91,10 @@ class ScoreCurveHead(BaseModule):
         """
         with torch.autocast(sentence_video.device.type, enabled=False):
             queries = self._queries(sentences)  # (S, J)
+            refined = stages[self.active_stages]  # (B, N, J)
             negatives = self.negatives.collect(
-                self.candidates(stages[-1], queries, data_samples), self.training)
-            loss_vid, loss_sent = self.loss_matching(
-                stages[-1], queries, sentence_video, negatives)
+                self.candidates(refined, queries, data_samples), self.training)
+            loss_vid, loss_sent = self.loss_matching(refined, queries, sentence_video, negatives)
             losses = dict(loss_vid=self.contrastive_factor * loss_vid,
                           loss_sent=self.contrastive_factor * loss_sent)
             weight = self.contrast_weight / max(1, len(self.windows))
@@ -128,6 +129,11 @@ class ScoreCurveHead(BaseModule):
             ``curves`` (s, N), the score of each clip.
         """
         curves = self.curves(clips, sentences, sentence_video)  # (S, N)
+        return self.rank_curves(curves, sentence_video, data_samples)
+
+    def rank_curves(self, curves: Tensor, sentence_video: Tensor,
+                    data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+        """As `predict`, given the curves (S, N)."""
         scores = moment_scores(*self._score_runs(curves), self.score_power)
         counts = [len(sample.sentences) for sample in data_samples]
         for sample, curve in zip(self.rank(scores, sentence_video, data_samples),

@@ -1,4 +1,5 @@
 """Weakly-supervised grounding by multi-scale self-contrast."""
+import torch
 from mmaction.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
@@ -89,6 +90,21 @@ class MSCL(BaseModel):
     def embed_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
         """Embed the clips in the joint space: (B, R, D) -> (B, N, J), L2-normalised."""
         return self.neck(self.encode_clips(inputs, data_samples))[-1]
+
+    @torch.inference_mode()
+    def curves_by_stage(self, batch: dict) -> list[Tensor]:
+        """Score curves before any refinement and after each stage, for pictures.
+
+        Args:
+            batch (dict): ``inputs`` and ``data_samples``, as a data loader gives them.
+
+        Returns:
+            list[Tensor]: K + 1 times (S, N), for all sentences of the batch.
+        """
+        data = self.data_preprocessor(batch)
+        embeddings = self.text_encoder(data['sentences'])
+        stages = self.neck(self.encode_clips(data['inputs'], data['data_samples']))
+        return [self.head.curves(clips, embeddings, data['sentences'].video) for clips in stages]
 
     def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
         """Embed the clips before the neck: (B, R, D) -> (B, H, N).

@@ -11,7 +11,7 @@ class FrameNeck(BaseModule):
 
     Residual convolutions over time give each clip its surroundings; few and narrow ones, so that a
     clip's embedding says what happens there, and not elsewhere in the video. A stage adds one more
-    convolution, in the joint space, which begins as zero: a stage that has not trained yet changes
+    convolution, in the joint space, which begins as zero: a stage that has not begun changes
     nothing. No sentence takes part, so a video is embedded once for all of them.
 
     Args:
