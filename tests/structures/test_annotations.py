@@ -32,6 +32,12 @@ def test_real_annotations_have_the_published_sizes(shared, name):
     assert all(0 <= s < e <= v.duration for v in videos for s, e in v.moments)
 
 
+def test_real_sentences_are_all_read_where_times_are_not(shared):
+    path = shared / 'data' / 'annotations' / 'activitynet' / 'train.json'
+    kept = sum(len(v.sentences) for v in read_sentences(path))
+    assert kept == SIZES['activitynet/train'][1] + 4  # those whose end is before their start
+
+
 @pytest.mark.parametrize('name', ['tacos_pool', 'charades_pool', 'activitynet_pool'])
 def test_moments_and_durations_equal_the_published_codes_bit_for_bit(golden, tmp_path, name):
     figures = golden(name)
