@@ -28,21 +28,19 @@ CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
     agreement=experiments.agreement, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
-    negatives_cost=experiments.negatives_cost, precision=speed.precision,
-    quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache,
-    weak=weak)
+    evaluation_cost=performance.evaluation_cost, faults=faults, layouts=performance.layouts,
+    negatives=experiments.negatives, negatives_cost=experiments.negatives_cost,
+    precision=speed.precision, quickstart=experiments.quickstart, shapes=experiments.shapes,
+    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, weak=weak)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache',
-           'weak'),
-    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
+    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'text_cache', 'weak'),
+    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
 RENDERERS = dict(
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
-    evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
-    sparse=speed.render_sparse, text_cache=speed.render_text_cache, weak=render_weak,
-    **OF_EXPERIMENTS)
+    evaluation_cost=performance.render_evaluation_cost, layouts=performance.render_layouts,
+    precision=speed.render_precision, text_cache=speed.render_text_cache,
+    weak=render_weak, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

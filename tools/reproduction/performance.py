@@ -15,6 +15,12 @@ RUNS = {
     'ActivityNet Captions, inference': (
         'mmn_activitynet.py', '--task', 'test', '--batch-size', 1, *VARIANTS),
 }
+# The dense moment encoder in another memory format, and compiled.
+LAYOUTS = {
+    name: (f'mmn_{config}.py', '--task', 'train', '--batch-size', videos, '--conv-mode', 'dense',
+           '--dtype', 'fp32,bf16', '--channels-last', '--compile', '--no-memory', '--no-profile')
+    for name, config, videos in (
+        ('ActivityNet Captions', 'activitynet', 1), ('Shapes', 'shapes', 16))}
 EVALUATION = ('mmn_activitynet.py', '--task', 'eval')
 DATA = {name: (f'mmn_{name}.py', '--task', 'data', '--workers', 4, '--step-ms', 500)
         for name in ('tacos', 'activitynet')}
@@ -22,10 +28,19 @@ DATA = {name: (f'mmn_{name}.py', '--task', 'data', '--workers', 4, '--step-ms', 
 
 def benchmark(args: Namespace) -> dict:
     """Training and inference of every variant, in turns."""
-    repeats = ('--repeats', args.repeats)
-    return dict(repeats=args.repeats, runs={
-        name: dict(command=' '.join(map(str, ('benchmark.py', *run, *repeats))),
-                   **of_tool('benchmark', *run, *repeats)) for name, run in RUNS.items()})
+    return _all_of(RUNS, args.repeats)
+
+
+def layouts(args: Namespace) -> dict:
+    """A training step with channels_last and with torch.compile."""
+    return _all_of(LAYOUTS, args.repeats)
+
+
+def _all_of(runs: dict, repeats: int) -> dict:
+    options = ('--repeats', repeats)
+    return dict(runs={
+        name: dict(command=' '.join(map(str, ('benchmark.py', *run, *options))),
+                   **of_tool('benchmark', *run, *options)) for name, run in runs.items()})
 
 
 def evaluation_cost(args: Namespace) -> dict:
@@ -54,6 +69,16 @@ def render_benchmark(result: dict) -> str:
     commands = '\n'.join(f'- {name}: `{run["command"]}`' for name, run in result['runs'].items())
     return commands + '\n\n' + table(['config', 'moment encoder', 'time', 'against dense fp32',
                   'bare convolution, against fp32', 'peak memory'], rows)
+
+
+def render_layouts(result: dict) -> str:
+    """A row per way of storing and compiling, a column per config."""
+    runs = result['runs']
+    names = [row['name'] for row in next(iter(runs.values()))['rows']]
+    ratios = {name: {row['name']: row['ratio'] for row in run['rows']}
+              for name, run in runs.items()}
+    return table(['moment encoder', *(f'{name}, against dense fp32' for name in runs)], [
+        [name, *(f'{ratios[run][name]:.2f}x' for run in runs)] for name in names])
 
 
 def memory(row: dict, rows: list[dict]) -> str:
