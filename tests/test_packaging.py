@@ -89,7 +89,7 @@ def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, t
 
 def test_extras_are_pinned(setup_arguments, tmp_path):
     extras = setup_arguments(site=tmp_path)['extras_require']
-    assert extras.keys() == {'mim', 'tensorboard', 'wandb', 'dev'}
+    assert extras.keys() == {'mim', 'onnx', 'tensorboard', 'wandb', 'web', 'dev'}
     assert all('==' in line for lines in extras.values() for line in lines)
 
 

@@ -30,6 +30,22 @@ def parse_args():
         help='write the predictions: FILE.json for tools/analysis_tools/eval_predictions.py, '
         'FILE.pkl for the data samples as in MMAction2',
     )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='draw timelines and moment maps of some videos into this folder',
+    )
+    parser.add_argument(
+        '--interval',
+        type=int,
+        default=10,
+        help='with --show-dir: draw one of how many videos (default: 10)',
+    )
+    parser.add_argument(
+        '--video-dir',
+        metavar='DIR',
+        help='with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails',
+    )
     add_amp(parser)
     return parser.parse_args(explicit_amp(sys.argv[1:]))
 
@@ -43,6 +59,15 @@ def merge_args(cfg, args):
         evaluators = cfg.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
         cfg.test_evaluator = [*evaluators, dump_metric(args.dump)]
+    if args.show_dir:
+        pictures = dict(
+            type='GroundingVisualizationHook',
+            interval=args.interval,
+            max_videos=None,
+            video_dir=args.video_dir,
+            out_dir=args.show_dir,
+        )
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
 
 
 def dump_metric(path):
