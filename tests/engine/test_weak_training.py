@@ -10,7 +10,7 @@ from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_corpus
 from helpers.tiny_weak import write_weak_config
 from matplotlib.image import imread
-from mmaction.registry import MODELS
+from mmaction.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.export.export_onnx import export_onnx
 from mmn_plugin.models.heads import ScoreCurveHead
 from mmn_plugin.visualization import palette
 
@@ -40,6 +41,12 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp('weak') / 'corpus')
 
 
+def fresh_run():
+    """Forget the run before: a tool expects a process of its own."""
+    for kept in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        kept._instance_dict.clear()
+
+
 def train(corpus, folder, change=None):
     """Train on the corpus, its training timestamps changed; returns the last checkpoint."""
     shutil.copytree(corpus, folder / 'corpus')
@@ -50,8 +57,7 @@ def train(corpus, folder, change=None):
             change(entry)
     path.write_text(json.dumps(videos))
     config = write_weak_config(folder / 'weak.py', folder / 'corpus')
-    for kept in (MMLogger, MessageHub, Visualizer, DefaultScope):
-        kept._instance_dict.clear()
+    fresh_run()
     code, output = run_tool('train.py', config, '--work-dir', folder / 'work')
     assert code == 0, output
     return folder / 'work' / 'epoch_2.pth'
@@ -128,8 +134,7 @@ def test_neither_the_batch_nor_the_losses_inputs_hold_a_timestamp(corpus, tmp_pa
 
 def test_a_checkpoint_is_tested_and_used_like_any_other(corpus, trained, tmp_path):
     folder = trained.parents[1]
-    for kept in (MMLogger, MessageHub, Visualizer, DefaultScope):
-        kept._instance_dict.clear()
+    fresh_run()
     dump = tmp_path / 'predictions.json'
     code, output = run_tool('test.py', folder / 'weak.py', trained, '--work-dir', tmp_path,
                             '--dump', dump)
@@ -162,6 +167,48 @@ def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
     for colour in palette.RUNS[:2]:
         wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
         assert (image == wanted).all(-1).sum() > 50
+
+
+def test_pictures_of_a_test_show_the_clips_scores_and_no_map(trained, tmp_path):
+    fresh_run()
+    code, output = run_tool('test.py', trained.parents[1] / 'weak.py', trained, '--work-dir',
+                            tmp_path, '--show-dir', tmp_path / 'pictures', '--interval', '4')
+    assert code == 0, output
+    assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == [
+        'test_0_timeline.png', 'test_4_timeline.png']
+
+
+def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
+    code, output = run_tool(
+        'ground.py', f'{corpus}/features.h5::test_0', 'the red box', '--checkpoint', trained,
+        '--duration', '20', '--device', 'cpu', '--out', tmp_path)
+    assert code == 0, output
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'test_0.json', 'test_0.vtt', 'test_0_timeline.png']
+
+
+def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
+    config = Config.fromfile(trained.parents[1] / 'weak.py')
+    inferencer = GroundingInferencer(config, trained, 'cpu')
+    dataset = DATASETS.build(config.test_dataloader.dataset)
+    packed = dataset[0]
+    sample = packed['data_samples']
+    expected = inferencer.model.test_step(
+        dict(inputs=[packed['inputs']], data_samples=[sample]))[0].pred_instances.curves
+    encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
+    torch.testing.assert_close(inferencer.ranker.curves(encoded, sample.sentences), expected)
+    again = inferencer.ranker.predict(encoded, sample.sentences, 5).pred_instances
+    torch.testing.assert_close(again.moments, sample.pred_instances.moments[:, :5])
+
+
+def test_a_folder_of_it_gives_the_same_answers_and_an_export_is_refused(corpus, trained, tmp_path):
+    inferencer = GroundingInferencer(trained.parents[1] / 'weak.py', trained, 'cpu')
+    inferencer.save_pretrained(tmp_path / 'folder')
+    again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
+    video = f'{corpus}/features.h5::test_0'
+    assert again(video, 'the red box', 20.) == inferencer(video, 'the red box', 20.)
+    with pytest.raises(ValueError, match='only MMN can be exported, not MSCL'):
+        export_onnx(inferencer, tmp_path / 'onnx')
 
 
 def test_a_video_that_is_not_there_is_named(draw):

@@ -182,6 +182,14 @@ class ScoreCurveHead(BaseModule):
         clips = moments['contrastive'][:, self._single_clips]
         return self._score_runs(self.curves(clips, sentences, sentence_video))
 
+    def video_curves(self, moments: dict[str, Tensor], sentences: dict[str, Tensor]) -> Tensor:
+        """Score of each clip of one video: (P, J) and (s, J) -> (s, N).
+
+        Raises:
+            ValueError: As `score_video`.
+        """
+        return self.curves(*self._one_video(moments, sentences))
+
     def score_video(self, moments: dict[str, Tensor],
                     sentences: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """As `score`, of one video: (P, J) and (s, J) -> twice (s, P).
@@ -189,13 +197,7 @@ class ScoreCurveHead(BaseModule):
         Raises:
             ValueError: If the moments are not those of one window of N clips.
         """
-        clips = moments['contrastive']
-        if len(clips) != self.grid.num_moments:
-            raise ValueError(f'{len(clips)} moments, but a score curve has {self.grid.num_clips} '
-                             f'clips and {self.grid.num_moments} moments: give the video as one '
-                             'window, however long it is')
-        first = torch.zeros(len(sentences['contrastive']), dtype=torch.int64, device=clips.device)
-        return self.score(dict(contrastive=clips[None]), sentences, first)
+        return self._score_runs(self.video_curves(moments, sentences))
 
     def to_moments(self, clips: Tensor) -> Tensor:
         """Clips in the places of the moments of a single clip: (B, N, J) -> (B, P, J)."""
@@ -211,6 +213,15 @@ class ScoreCurveHead(BaseModule):
     @property
     def _single_clips(self) -> Tensor:
         return (self.grid.starts == self.grid.ends).nonzero()[:, 0]
+
+    def _one_video(self, moments: dict[str, Tensor], sentences: dict[str, Tensor]) -> tuple:
+        clips = moments['contrastive']
+        if len(clips) != self.grid.num_moments:
+            raise ValueError(f'{len(clips)} moments, but a score curve has {self.grid.num_clips} '
+                             f'clips and {self.grid.num_moments} moments: give the video as one '
+                             'window, however long it is')
+        first = torch.zeros(len(sentences['contrastive']), dtype=torch.int64, device=clips.device)
+        return clips[None, self._single_clips], sentences, first
 
     def _score_runs(self, curves: Tensor) -> tuple[Tensor, Tensor]:
         contrast, is_run = score_runs(curves, self.run_thresholds, self.grid)
