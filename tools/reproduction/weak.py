@@ -2,6 +2,7 @@
 import json
 import statistics
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -12,9 +13,10 @@ WEAK = 'configs/mscl_shapes.py'
 CEILING = 'MMN, fully supervised'
 CHANCE = 'chance (random ranking)'
 FULL = '+ multi-scale hard negatives (full)'
-# Every row has the same epochs and steps, and its runs' thresholds are the best on the validation
-# split of the same ones (`THRESHOLDS`), one for all seeds. A stage is a loss and a refinement; the
-# control keeps all refinements, which widen what a clip sees, and has no contrast.
+# Every row has the same epochs and steps; which epoch's weights and which thresholds for its runs
+# are taken is chosen on the validation split among the same ones, once for all seeds. A stage is a
+# loss and a refinement; the control keeps all refinements, which widen what a clip sees, and has no
+# contrast.
 ROWS = {
     'video-level objective alone': (
         'model.head.windows=[]', 'default_hooks.stages.from_epochs=[]'),
@@ -26,38 +28,56 @@ ROWS = {
 }
 THRESHOLDS = (*((share,) for share in (.4, .5, .55, .6, .65, .7, .75, .8, .85, .9, .95)),
               (.5, .6, .7), (.6, .7, .8), (.7, .8, .9))
+KEEP = 'default_hooks.checkpoint.max_keep_ckpts=-1'  # to choose among all epochs
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU')
 
 
 def weak(args: Namespace) -> dict:
     """Self-contrast with ever more of its parts, and chance, on the test split.
 
-    The ceiling is taken from the experiment ``shapes``. The last checkpoint of a run counts, so
-    that nothing but the thresholds is chosen on the validation split. A stopped experiment goes on
-    after the last run that the same commit finished.
+    The ceiling is taken from the experiment ``shapes``. A stopped experiment goes on after the last
+    run that the same commit finished.
     """
-    runs, per_seed, chosen = {}, {}, {}
-    for number, (label, options) in enumerate(ROWS.items()):
-        runs[label] = [train(f'weak_{number}', seed, options, WEAK, keep=True)
-                       for seed in args.seeds]
+    chosen, per_seed = {}, {}
+    runs = {label: [train(f'weak_{number}', seed, (*options, KEEP), WEAK, keep=True)
+                    for seed in args.seeds] for number, (label, options) in enumerate(ROWS.items())}
     for label, options in ROWS.items():
-        found = [scores_of(options, ROOT / work) for work, _ in runs[label]]
-        tried = {str(list(thresholds)): [
-            figures(cfg, 'val', *val, thresholds)['R1@0.5'] for cfg, val, _ in found]
-            for thresholds in THRESHOLDS}
-        best = max(tried, key=lambda name: statistics.fmean(tried[name]))
-        chosen[label] = dict(run_thresholds=json.loads(best), validation=tried)
+        folders = [ROOT / work for work, _ in runs[label]]
+        epoch, thresholds, chosen[label] = choose(options, folders)
         per_seed[label] = [
             dict(seed=seed, train_seconds=seconds,
-                 **figures(cfg, 'test', *test, json.loads(best)))
-            for seed, (_, seconds), (cfg, _, test) in zip(
-                args.seeds, runs[label], found, strict=True)]
+                 **tested(options, folder / f'epoch_{epoch}.pth', thresholds))
+            for seed, folder, (_, seconds) in zip(args.seeds, folders, runs[label], strict=True)]
     per_seed[CEILING] = json.loads((ROOT / 'docs/results/shapes.json').read_text())['per_seed']
     return dict(chosen=chosen, per_seed=per_seed)
 
 
-def scores_of(options: tuple[str, ...], work: Path) -> tuple:
-    """Config, and (model, data samples with score curves) of the validation and the test split."""
+def choose(options: tuple[str, ...], folders: list[Path]) -> tuple[int, list[float], dict]:
+    """Epoch and thresholds best on validation, mean of the seeds; and all that was tried."""
+    import torch
+
+    from mmn_plugin.evaluation.functional.recall import ranked_iou, recall_of_iou
+
+    tried = {}
+    for epoch in range(1, len(list(folders[0].glob('epoch_*.pth'))) + 1):
+        figures = {str(list(thresholds)): [] for thresholds in THRESHOLDS}
+        for folder in folders:
+            _, head, samples = predicted(options, folder / f'epoch_{epoch}.pth', 'val')
+            truth = torch.cat([sample.gt_instances.moments for sample in samples])
+            for thresholds in THRESHOLDS:
+                best = torch.cat([sample.pred_instances.moments[:, :1]
+                                  for sample in ranked(head, samples, thresholds)])  # (S, 1, 2)
+                hits = recall_of_iou(ranked_iou(best, truth), [1], [0.5])
+                figures[str(list(thresholds))].append(100 * hits.item())
+        tried[epoch] = {name: statistics.fmean(values) for name, values in figures.items()}
+    epoch = max(tried, key=lambda number: max(tried[number].values()))
+    best = max(tried[epoch], key=tried[epoch].get)
+    return epoch, json.loads(best), dict(
+        epoch=epoch, run_thresholds=json.loads(best), validation=tried)
+
+
+def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
+    """Config, head, and the split's data samples with their score curves."""
     from mmengine.config import DictAction
     from mmengine.runner import Runner
 
@@ -68,26 +88,32 @@ def scores_of(options: tuple[str, ...], work: Path) -> tuple:
     with chdir(ROOT):  # paths of configs start there
         cfg = load_config(WEAK, {key: DictAction._parse_iterable(value)
                                  for key, value in values.items()})
-        last = max(work.glob('epoch_*.pth'), key=lambda path: path.stat().st_mtime)
-        model, splits = load_model(cfg, str(last), 'cpu'), []
-        for split in ('val', 'test'):
-            loader = dict(cfg[f'{split}_dataloader'], num_workers=0, persistent_workers=False)
-            splits.append((model, [sample for batch in Runner.build_dataloader(loader)
-                                   for sample in model.test_step(batch)]))
-    return cfg, *splits
+        loader = dict(cfg[f'{split}_dataloader'], num_workers=0, persistent_workers=False)
+        model = load_model(cfg, str(checkpoint), 'cpu')
+        samples = [sample for batch in Runner.build_dataloader(loader)
+                   for sample in model.test_step(batch)]
+    return cfg, model.head, samples
 
 
-def figures(cfg, split: str, model, samples: list, thresholds) -> dict[str, float]:
-    """The split's metrics with other thresholds for the runs of the samples' curves."""
+def ranked(head, samples: list, thresholds: Sequence[float]) -> list:
+    """The samples with the moments that other thresholds give of their curves."""
     import torch
-    from mmengine.evaluator import Evaluator
 
-    model.head.run_thresholds = tuple(thresholds)
+    head.run_thresholds = tuple(thresholds)
     curves = torch.cat([sample.pred_instances.curves for sample in samples])  # (S, N)
     video = torch.repeat_interleave(torch.tensor([len(s.sentences) for s in samples]))
+    return head.rank_curves(curves, video, samples)
+
+
+def tested(options: tuple[str, ...], checkpoint: Path,
+           thresholds: Sequence[float]) -> dict[str, float]:
+    """The test split's metrics."""
+    from mmengine.evaluator import Evaluator
+
+    cfg, head, samples = predicted(options, checkpoint, 'test')
     with chdir(ROOT):
-        evaluator = Evaluator(cfg[f'{split}_evaluator'])
-        evaluator.process(model.head.rank_curves(curves, video, samples))
+        evaluator = Evaluator(cfg.test_evaluator)
+        evaluator.process(ranked(head, samples, thresholds))
         metrics = evaluator.evaluate(len(samples))
     return {key.removeprefix('grounding/'): value for key, value in metrics.items()}
 
