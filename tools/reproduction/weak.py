@@ -28,7 +28,8 @@ ROWS = {
 }
 THRESHOLDS = (*((share,) for share in (.4, .5, .55, .6, .65, .7, .75, .8, .85, .9, .95)),
               (.5, .6, .7), (.6, .7, .8), (.7, .8, .9))
-KEEP = 'default_hooks.checkpoint.max_keep_ckpts=-1'  # to choose among all epochs
+# All epochs are kept to choose among them, which makes validation between them idle.
+KEEP = ('default_hooks.checkpoint.max_keep_ckpts=-1', 'train_cfg.val_interval=99')
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU')
 
 
@@ -39,7 +40,7 @@ def weak(args: Namespace) -> dict:
     run that the same commit finished.
     """
     chosen, per_seed = {}, {}
-    runs = {label: [train(f'weak_{number}', seed, (*options, KEEP), WEAK, keep=True)
+    runs = {label: [train(f'weak_{number}', seed, (*options, *KEEP), WEAK, keep=True)
                     for seed in args.seeds] for number, (label, options) in enumerate(ROWS.items())}
     for label, options in ROWS.items():
         folders = [ROOT / work for work, _ in runs[label]]
