@@ -26,25 +26,25 @@ RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    absence=inference.absence, inference_cost=inference.inference_cost,
-    long_video=long_videos.long_video,
-    agreement=experiments.agreement, benchmark=performance.benchmark,
+    absence=inference.absence, agreement=experiments.agreement, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost, faults=faults, layouts=performance.layouts,
-    negatives=experiments.negatives, negatives_cost=experiments.negatives_cost,
-    precision=speed.precision, quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, text_cache=speed.text_cache,
-    videos=videos.videos, weak=weak)
+    evaluation_cost=performance.evaluation_cost, faults=faults,
+    inference_cost=inference.inference_cost, layouts=performance.layouts,
+    long_video=long_videos.long_video, memory=performance.memory, negatives=experiments.negatives,
+    negatives_cost=experiments.negatives_cost, precision=speed.precision,
+    quickstart=experiments.quickstart, shapes=experiments.shapes,
+    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, videos=videos.videos,
+    weak=weak)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
     seeds=('absence', 'long_video', 'negatives', 'precision', 'shapes', 'shapes_words',
            'text_cache', 'videos', 'weak'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
 RENDERERS = dict(
-    absence=inference.render_absence, inference_cost=inference.render_inference_cost,
-    long_video=long_videos.render_long_video,
-    benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
-    evaluation_cost=performance.render_evaluation_cost, layouts=performance.render_layouts,
+    absence=inference.render_absence, benchmark=performance.render_benchmark,
+    data_cost=performance.render_data_cost, evaluation_cost=performance.render_evaluation_cost,
+    inference_cost=inference.render_inference_cost, layouts=performance.render_layouts,
+    long_video=long_videos.render_long_video, memory=performance.render_memory,
     precision=speed.render_precision, text_cache=speed.render_text_cache,
     videos=videos.render_videos, weak=render_weak, **OF_EXPERIMENTS)
 

@@ -56,6 +56,7 @@ def model_card(content: dict) -> str:
     model, extractor = config['model'], config.get('extractor')
     grid, long_video = model['grid'], config.get('long_video') or {}
     presence, window = meta.get('presence'), long_video.get('window')
+    longest = long_video.get('longest')
     size = model['backbone']['in_channels']
     limit = content['tokenizer'].get('max_length')
     return _TEMPLATE.format(
@@ -74,7 +75,7 @@ def model_card(content: dict) -> str:
             'either direction.' if presence else
             'Nothing tells whether a sentence occurs at all: no threshold was measured.'),
         long_video=(
-            f'Videos longer than {long_video.get("longest", 1.5 * window):g} s are looked at in '
-            f'windows of {window:g} s; a moment longer than a window is never found whole.'
+            f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '
+            f'in windows of {window:g} s; a moment longer than a window is never found whole.'
             if window else
             'A video of any length is one window: the longer it is, the coarser the grid.'))

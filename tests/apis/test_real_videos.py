@@ -1,6 +1,5 @@
 """Real videos all the way: decoded, described, grounded, written."""
 import json
-import shutil
 
 import av
 import h5py
@@ -85,20 +84,3 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
             frames = sum(1 for _ in clip.decode(video=0))
             rate = float(clip.streams.video[0].average_rate)
         assert frames / rate == pytest.approx(end - start, abs=0.15)
-
-
-def test_features_of_one_extractor_are_no_answer_for_the_other(grounder, shared, tmp_path):
-    """Their rows can have one size; the file tells what made them."""
-    if grounder.size != GRID_SIZE:
-        pytest.skip('the same for all extractors')
-    shutil.copy(grounder.features, tmp_path / 'f.h5')
-    with h5py.File(tmp_path / 'f.h5', 'a') as file:
-        file['basketball'].attrs['extractor'] = 'another network'
-    grounder.inferencer.model.extractor_fingerprints = [grounder.inferencer.extractor.fingerprint]
-    try:
-        answers = grounder.inferencer(f'{tmp_path}/f.h5::arm_wrestling', SENTENCES)
-        assert len(answers) == 2
-        with pytest.raises(ValueError, match='another network'):
-            grounder.inferencer(f'{tmp_path}/f.h5::basketball', SENTENCES)
-    finally:
-        grounder.inferencer.model.extractor_fingerprints = None

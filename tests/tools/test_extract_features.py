@@ -1,14 +1,13 @@
 import json
-import os
-import subprocess
-import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import run_tool
 from helpers.tiny_extractors import write_recognizer, write_vision_model
+from helpers.zygote import Zygote, _rank
 
 from mmn_plugin.datasets.shapes.video_writer import write_video
 
@@ -99,16 +98,21 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path):
         (folder / f'{name}.mp4').write_bytes(video.read_bytes())
     (folder / 'bad.mp4').write_bytes(b'x' * 99)
     config = write_extractor(tmp_path, write_recognizer(tmp_path / 'model'))
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools' / 'launch.py', '--nproc-per-node', '2', '--master-port',
-         '0', ROOT / 'tools' / TOOL, folder, '--config', config, '--out', tmp_path / 'f.h5',
-         '--launcher', 'pytorch', '--device', 'cpu', '--report', tmp_path / 'report.json'],
-        capture_output=True, text=True, timeout=240,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'))
-    assert done.stderr.count('features: 0 of 5') == 1, done.stderr[-3000:]
-    assert done.stderr.count('features: 5 of 5') == 1
-    assert '1 videos could not be read' in done.stderr
-    assert done.returncode == 1  # for that one
+    request = dict(tool=str(TOOL), ranks=2, output=str(tmp_path / 'said.txt'), environment={},
+                   arguments=list(map(str, (
+                       folder, '--config', config, '--out', tmp_path / 'f.h5', '--device', 'cpu',
+                       '--report', tmp_path / 'report.json'))))
+    port, context = Zygote.free_port(), get_context('fork')
+    ranks = [context.Process(target=_rank, args=(request, rank, port)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    said = (tmp_path / 'said.txt').read_text()
+    assert said.count('features: 0 of 5') == 1, said[-3000:]
+    assert said.count('features: 5 of 5') == 1
+    assert '1 videos could not be read' in said
+    assert [process.exitcode for process in ranks] == [1, 0]  # for that one
     assert list(json.loads((tmp_path / 'report.json').read_text())['failures']) == ['bad']
     with h5py.File(tmp_path / 'f.h5') as file:
         assert sorted(file) == list('abcd')

@@ -29,6 +29,7 @@ from mmn_plugin.datasets.features.progress_bar import ProgressBar
 from mmn_plugin.engine.runner import plain_errors, whole_number
 
 DEFAULT = 'extractors/shapes_grid.py'
+MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -62,11 +63,13 @@ def join_group(launcher: str) -> bool:
     """Enter the group of processes that share the videos; whether this is the first of them."""
     if launcher == 'none':
         return True
-    import torch
+    from torch import distributed
 
+    store, rank, processes = next(distributed.rendezvous('env://', timeout=MEET))
     # Only told when to begin and to end, which can be days apart; nothing is computed together.
-    torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(days=30))
-    return torch.distributed.get_rank() == 0
+    distributed.init_process_group('gloo', store=store, rank=rank, world_size=processes,
+                                   timeout=datetime.timedelta(days=30))
+    return rank == 0
 
 
 def leave_group(code: int) -> int:

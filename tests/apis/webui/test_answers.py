@@ -2,14 +2,13 @@
 import base64
 import json
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.long_video import LongVideo
 from mmn_plugin.apis.webui import PageError, UserSession
 from mmn_plugin.apis.webui.answer import Answer
 from mmn_plugin.apis.webui.answers_html import answers_html, error_html, player_html
@@ -73,14 +72,14 @@ def test_a_video_that_breaks_off_is_a_message_for_the_visitor(grounder, session,
         grounder.encode(UserSession(session.name, path, 24.))
 
 
-def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session):
-    spans = torch.tensor([[0., 6.], [18., 24.]])
-    session.encoded = SimpleNamespace(num_windows=2, spans=spans)
-    result = dict(sentence='x', moments=[[18., 24.]], scores=[0.5])
-    answer = grounder._answer(session, result, torch.tensor([0.2, 0.5]))
-    assert answer.curve[[0, 10, 50, 80, 95]].tolist() == pytest.approx([0.2, 0.2, 0, 0.5, 0.5])
+def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session, monkeypatch):
+    monkeypatch.setattr(grounder.inferencer.video_encoder, 'long_video', LongVideo(window=12.))
+    answer, = grounder.ask(session, ['a red box'])
+    assert session.encoded.num_windows == 5
+    assert answer.curve.shape == (96,)  # even steps, since windows have no clips in common
+    assert answer.curve.max() == pytest.approx(answer.scores[0])
     page = Elements(answers_html(session, [answer]))
-    assert len(page.named('button', 'mmn-moment')) == 1
+    assert len(page.named('button', 'mmn-moment')) == 4  # and the truth
     assert page.named('svg')
     assert not page.named('details')
 
