@@ -21,7 +21,7 @@ ROWS = {
     'video-level objective alone': (
         'model.head.windows=[]', 'default_hooks.stages.from_epochs=[]'),
     '+ single-scale contrast': (
-        'model.head.windows=[1]', 'default_hooks.stages.from_epochs=[4]',
+        'model.head.windows=[1]', 'default_hooks.stages.from_epochs=[3]',
         'model.head.loss_contrast.num_hard=None'),
     FULL: (),
     'control: refinements without contrast': ('model.head.contrast_weight=0',),

@@ -23,11 +23,11 @@ model = dict(
     head=dict(
         type='ScoreCurveHead',
         loss_matching=dict(
-            type='VideoMatchingLoss', temperature=0.1, top_share=0.15, pooling_temperature=0.1),
+            type='VideoMatchingLoss', temperature=0.1, top_share=0.25, pooling_temperature=0.1),
         loss_contrast=dict(
             type='SelfContrastLoss', temperature=0.1, threshold=0.85, background=0.6, num_hard=4),
         windows=(8, 4, 2, 1),  # clips; coarse to fine
         contrast_weight=0.5,
-        run_thresholds=(0.85,),
+        run_thresholds=(0.75,),
         nms_threshold=0.5,
         top_n=5))
