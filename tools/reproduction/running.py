@@ -24,22 +24,24 @@ def run(*command, capture: bool = False) -> str:
 
 
 def train(name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG,
-          keep: bool = False) -> tuple[Path, float]:
-    """Train a Shapes config in two processes; the run's folder, and seconds.
+          processes: int = 2, keep: bool = False) -> tuple[Path, float]:
+    """Train a Shapes config; the run's folder, and seconds.
 
     With ``keep`` a run that the same commit finished before is taken as it is, so that a long
     experiment that was stopped goes on where it was.
     """
     work = WORK / f'{name}_seed{seed}'
     commit = run('git', '-C', ROOT, 'rev-parse', 'HEAD', capture=True).strip()
-    made, record = dict(commit=commit, config=config, options=list(options)), \
-        ROOT / work / 'finished.json'
+    record = ROOT / work / 'finished.json'
+    made = dict(commit=commit, config=config, options=list(options), processes=processes)
     if keep and record.is_file():
         found = json.loads(record.read_text())
         if {key: found[key] for key in made} == made:
             return work, found['seconds']
     began = time.time()
-    run('bash', 'tools/dist_train.sh', config, 2, '--work-dir', work, '--seed', seed,
+    command = ('bash', 'tools/dist_train.sh', config, processes) if processes > 1 else (
+        sys.executable, 'tools/train.py', config)
+    run(*command, '--work-dir', work, '--seed', seed,
         *(('--cfg-options', *options) if options else ()), capture=True)
     seconds = time.time() - began
     record.write_text(json.dumps(dict(made, seconds=seconds)))

@@ -40,7 +40,7 @@ def weak(args: Namespace) -> dict:
     run that the same commit finished.
     """
     chosen, per_seed = {}, {}
-    runs = {label: [train(f'weak_{number}', seed, (*options, *KEEP), WEAK, keep=True)
+    runs = {label: [train(f'weak_{number}', seed, (*options, *KEEP), WEAK, 1, keep=True)
                     for seed in args.seeds] for number, (label, options) in enumerate(ROWS.items())}
     for label, options in ROWS.items():
         folders = [ROOT / work for work, _ in runs[label]]
