@@ -7,6 +7,9 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
 ]
 
+# A score curve is of the whole video, however long.
+long_video = dict(_delete_=True)
+
 # Which sentence belongs to which video, and never when. Validation and test need timestamps.
 train_dataloader = dict(dataset=dict(weak=True))
 

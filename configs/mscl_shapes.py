@@ -1,9 +1,12 @@
-# Weakly-supervised grounding on Shapes: training sees no timestamp. Made to train in a minute or two
-# on one CPU core, 32 videos a step.
+# Weakly-supervised grounding on Shapes: training sees no timestamp. Made to train in a minute or
+# two on one CPU core, 32 videos a step.
 _base_ = [
     '_base_/datasets/shapes.py', '_base_/models/mscl_distilbert.py',
     '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
 ]
+
+# A score curve is of the whole video, however long.
+long_video = dict(_delete_=True)
 
 # Which sentence belongs to which video, and never when. Validation and test need timestamps.
 train_dataloader = dict(batch_size=32, dataset=dict(weak=True))

@@ -9,6 +9,7 @@ from helpers.tiny_weak import tiny_weak_model
 from mmaction.registry import MODELS
 from mmengine.config import Config
 
+from mmn_plugin.apis.long_video import LongVideo
 from mmn_plugin.engine.hooks import ContrastStageHook
 from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample
@@ -157,6 +158,15 @@ def test_epochs_that_fall_are_refused(epochs):
 def test_settings_that_make_no_sense_are_named(head, message):
     with pytest.raises(ValueError, match=message):
         build(**head)
+
+
+@pytest.mark.parametrize('name', ['charades', 'activitynet', 'shapes'])
+def test_published_configs_are_weak_and_look_at_videos_whole(name):
+    config = Config.fromfile(f'mmn_plugin::mscl_{name}.py')
+    assert config.train_dataloader.dataset.weak is True
+    assert not any('weak' in config[f'{split}_dataloader'].dataset for split in ('val', 'test'))
+    assert LongVideo(**config.long_video).window_of(1e5) is None
+    assert len(config.default_hooks.stages.from_epochs) == len(config.model.head.windows)
 
 
 def test_features_that_do_not_fit_are_named(model):
