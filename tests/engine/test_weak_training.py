@@ -198,7 +198,7 @@ def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
     encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
     torch.testing.assert_close(inferencer.ranker.curves(encoded, sample.sentences), expected)
     again = inferencer.ranker.predict(encoded, sample.sentences, 5).pred_instances
-    torch.testing.assert_close(again.moments, sample.pred_instances.moments[:, :5])
+    torch.testing.assert_close(again.moments, sample.pred_instances.moments, equal_nan=True)
 
 
 def test_a_folder_of_it_gives_the_same_answers_and_an_export_is_refused(corpus, trained, tmp_path):
