@@ -27,13 +27,14 @@ def train(name: str, seed: int, options: tuple[str, ...] = (), config: str = CON
           processes: int = 2, keep: bool = False) -> tuple[Path, float]:
     """Train a Shapes config; the run's folder, and seconds.
 
-    With ``keep`` a run that the same commit finished before is taken as it is, so that a long
-    experiment that was stopped goes on where it was.
+    With ``keep`` a run that was finished before, with the same package and configs, is taken as it
+    is, so that a long experiment that was stopped goes on where it was.
     """
     work = WORK / f'{name}_seed{seed}'
-    commit = run('git', '-C', ROOT, 'rev-parse', 'HEAD', capture=True).strip()
+    code = run('git', '-C', ROOT, 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs',
+               capture=True).split()
     record = ROOT / work / 'finished.json'
-    made = dict(commit=commit, config=config, options=list(options), processes=processes)
+    made = dict(code=code, config=config, options=list(options), processes=processes)
     if keep and record.is_file():
         found = json.loads(record.read_text())
         if {key: found[key] for key in made} == made:

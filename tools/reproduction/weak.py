@@ -37,7 +37,7 @@ def weak(args: Namespace) -> dict:
     """Self-contrast with ever more of its parts, and chance, on the test split.
 
     The ceiling is taken from the experiment ``shapes``. A stopped experiment goes on after the last
-    run that the same commit finished.
+    run that the same code finished.
     """
     chosen, per_seed = {}, {}
     runs = {label: [train(f'weak_{number}', seed, (*options, *KEEP), WEAK, 1, keep=True)
@@ -80,12 +80,14 @@ def choose(options: tuple[str, ...], folders: list[Path]) -> tuple[int, list[flo
 def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
     """Config, head, and the split's data samples with their score curves."""
     from mmengine.config import DictAction
+    from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
     from mmn_plugin.apis.load_model import load_model
     from mmn_plugin.engine.runner import load_config
 
     values = dict(option.split('=', 1) for option in options)
+    init_default_scope('mmaction')
     with chdir(ROOT):  # paths of configs start there
         cfg = load_config(WEAK, {key: DictAction._parse_iterable(value)
                                  for key, value in values.items()})
