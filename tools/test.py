@@ -23,16 +23,25 @@ def parse_args():
         help='write the predictions: FILE.json for tools/analysis_tools/eval_predictions.py, '
         'FILE.pkl for the data samples as in MMAction2',
     )
+    parser.add_argument(
+        '--submission',
+        metavar='FILE.json',
+        help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
+        'tools/analysis_tools/eval_tubes.py too',
+    )
     return parser.parse_args()
 
 
 def merge_args(cfg, args):
     """Write the command line's options into the config."""
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
-    if args.dump:
+    writers = [dump_metric(args.dump)] if args.dump else []
+    if args.submission:
+        writers.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
+    if writers:
         evaluators = cfg.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-        cfg.test_evaluator = [*evaluators, dump_metric(args.dump)]
+        cfg.test_evaluator = [*evaluators, *writers]
 
 
 def dump_metric(path):
