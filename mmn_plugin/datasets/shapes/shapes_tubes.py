@@ -43,7 +43,7 @@ class ShapesTubes:
         if not complete:
             raise CorpusError(f'{self.corpus} holds no complete Shapes corpus; make it with '
                               f'tools/data/make_shapes.py {self.corpus}')
-        self.extractor = TubeFeatureExtractor()
+        self.extractor = TubeFeatureExtractor(size=self.manifest['size'])
         frames = round(self.manifest['duration'] * self.manifest['fps'])
         self.candidates = CandidateTubes(self.manifest['size'], frames)
 

@@ -28,25 +28,28 @@ class TubeFeatureExtractor:
     Args:
         stride (int): Boxes per row. Defaults to 4.
         margin (float): How much larger than the box a crop is. Defaults to 1.3.
+        size (int): Side of the square that a video's frames are scaled to, with their boxes, where
+            it is read from a file. Defaults to 96.
     """
 
     name = 'tube_crops'
     version = 1
     sizes = dict(appearance=len(HUE_ANGLES) + COARSE**2 + 2 * len(HARMONICS) + 1, flow=11)
 
-    def __init__(self, stride: int = 4, margin: float = 1.3):
+    def __init__(self, stride: int = 4, margin: float = 1.3, size: int = 96):
         if stride < 1 or margin <= 0:
             raise ValueError(f'stride={stride}, margin={margin}: give a stride of at least 1 and a '
                              'margin above 0')
         self.stride = stride
         self.margin = margin
-        self._hues, self._saturation = _chroma_tables()
+        self.size = size
+        self._hues, self._saturation = chroma_tables()
 
     @property
     def settings(self) -> dict:
         """What identifies this extractor: equal settings, equal features."""
         return dict(extractor=f'{self.name} v{self.version}', stride=self.stride,
-                    margin=self.margin)
+                    margin=self.margin, size=self.size)
 
     def __call__(self, frames: np.ndarray,
                  tubes: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
@@ -126,7 +129,7 @@ def _flow(mean, now, change, dx, dy) -> np.ndarray:
         2 * gain, 2 * loss], 1)
 
 
-def _chroma_tables() -> tuple[np.ndarray, np.ndarray]:
+def chroma_tables() -> tuple[np.ndarray, np.ndarray]:
     """Look-up tables over (U / 4, V / 4): shares of the hues (4096, 6) and saturation (4096,)."""
     levels = np.arange(64) * 4 + 2 - 128
     u, v = np.meshgrid(levels, levels, indexing='ij')

@@ -86,7 +86,7 @@ class TubeFile:
                 video_id, self.sentences(video_id),
                 _parts(group['ground_truth']) if 'ground_truth' in group else [],
                 _parts(group['tubes']),
-                {stream: _parts(self._stream(video_id, stream)) for stream in streams})
+                {stream: self._features(video_id, stream) for stream in streams})
         except (OSError, KeyError, RuntimeError) as error:
             raise TubeError(f'{self.path}: cannot read video {video_id!r} ({error}); the file is '
                             'damaged. Convert it again') from error
@@ -109,6 +109,10 @@ class TubeFile:
         if video_id not in file:
             raise TubeError(f'{self.path} has no video {video_id!r}')
         return file[video_id]
+
+    def _features(self, video_id: str, stream: str) -> list[np.ndarray]:
+        # a video without tubes need not have streams
+        return _parts(self._stream(video_id, stream)) if self.num_tubes(video_id) else []
 
     def _stream(self, video_id: str, stream: str) -> h5py.Dataset:
         features = self._group(video_id).get('features', {})
