@@ -38,7 +38,7 @@ def require_mmcv() -> None:
     """
     if importlib.util.find_spec('mmcv') is None:
         raise ImportError(
-            'mmn_plugin needs MMCV: pip install "mmcv-lite>=2.0.0,<2.2.0" (an existing full mmcv '
+            'mmn_plugin needs MMCV: pip install "mmcv-lite>=2.0.1,<2.2.0" (an existing full mmcv '
             'of these versions serves as well; never install one over the other)'
         )
 

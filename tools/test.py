@@ -10,7 +10,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.engine.runner import require_checkpoint, run_command, run_parser
+from mmn_plugin.engine.runner import (
+    add_amp,
+    apply_test_amp,
+    explicit_amp,
+    require_checkpoint,
+    run_command,
+    run_parser,
+)
 
 
 def parse_args():
@@ -29,12 +36,15 @@ def parse_args():
         help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
         'tools/analysis_tools/eval_tubes.py too',
     )
-    return parser.parse_args()
+    add_amp(parser)
+    return parser.parse_args(explicit_amp(sys.argv[1:]))
 
 
 def merge_args(cfg, args):
     """Write the command line's options into the config."""
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
+    if args.amp:
+        apply_test_amp(cfg, args.amp)
     writers = [dump_metric(args.dump)] if args.dump else []
     if args.submission:
         writers.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))

@@ -10,7 +10,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.engine.runner import apply_amp, require_checkpoint, run_command, run_parser
+from mmn_plugin.engine.runner import (
+    add_amp,
+    apply_amp,
+    explicit_amp,
+    require_checkpoint,
+    run_command,
+    run_parser,
+)
 
 
 def parse_args():
@@ -22,9 +29,7 @@ def parse_args():
         const='auto',
         help='resume from this checkpoint; without a path, from the latest in the work folder',
     )
-    parser.add_argument(
-        '--amp', action='store_true', help='mixed precision (float16; on a CPU bfloat16)'
-    )
+    add_amp(parser)
     parser.add_argument('--no-validate', action='store_true', help='do not validate while training')
     parser.add_argument(
         '--auto-scale-lr',
@@ -36,7 +41,7 @@ def parse_args():
         '--diff-rank-seed', action='store_true', help='give each process a seed of its own'
     )
     parser.add_argument('--deterministic', action='store_true', help='deterministic CUDNN')
-    return parser.parse_args()
+    return parser.parse_args(explicit_amp(sys.argv[1:]))
 
 
 def merge_args(cfg, args):
@@ -44,7 +49,7 @@ def merge_args(cfg, args):
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        apply_amp(cfg)
+        apply_amp(cfg, args.amp)
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -1,6 +1,7 @@
 """Videos with the sentences that describe their moments."""
 import copy
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class TemporalGroundingDataset(BaseDataset):
     Raises:
         FileNotFoundError: If the annotation file or a feature file does not exist; the message
             lists what is there.
-        ValueError: If ``feature_cache`` is set and the pipeline does not read and pool.
+        ValueError: If ``feature_cache`` is something else, or is set and the pipeline does not read
+            and pool.
         AnnotationError: If the annotations cannot be used.
         FeatureError: If a feature file is damaged, or videos are absent from it.
     """
@@ -68,6 +70,10 @@ class TemporalGroundingDataset(BaseDataset):
                  feature_cache: str | None = None,
                  **kwargs):
         self.feature_key = feature_key
+        if feature_cache is not None and not (
+                isinstance(feature_cache, (str, os.PathLike)) and str(feature_cache)):
+            raise ValueError("feature_cache is None, 'memory' or a folder, not "
+                             f'{feature_cache!r}: correct it in the dataset of {ann_file}')
         self.feature_cache = feature_cache
         self.feature_sizes: list[int] = []
         self.feature_versions: list[tuple[int, ...] | None] = []

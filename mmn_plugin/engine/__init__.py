@@ -1,3 +1,3 @@
 """Training loop parts."""
 from .hooks import *  # noqa: F403
-from .loops import ResumableTrainLoop  # noqa: F401  registers it
+from .loops import *  # noqa: F403  registers them

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,5 +103,7 @@ def test_half_imported_vindlu_is_undone(tmp_path):
 
 def test_missing_mmcv_is_said_plainly(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(ImportError, match='pip install "mmcv-lite'):
+    requirements = ROOT / 'requirements/runtime.txt'
+    needed = re.search(r'^mmcv-lite\S+', requirements.read_text(), re.MULTILINE)[0]
+    with pytest.raises(ImportError, match=re.escape(f'pip install "{needed}"')):
         compat.require_mmcv()

@@ -213,3 +213,14 @@ def test_names_of_any_kind_become_files(tmp_path):
         cache.put(name, mark, features)
         assert np.array_equal(cache.get(name, mark), features)
     assert all(path.parent == tmp_path for path in Path(tmp_path).rglob('*.npy'))
+
+
+@pytest.mark.parametrize('value', [5, True, ''])
+def test_what_is_no_place_is_refused_in_one_message(build, value):
+    with pytest.raises(ValueError, match=rf"None, 'memory' or a folder, not {value!r}: .*train"):
+        build(feature_cache=value)
+
+
+def test_a_folder_may_be_a_path(build, corpus):
+    inputs(build(feature_cache=corpus / 'cache'))
+    assert list((corpus / 'cache').iterdir())

@@ -5,12 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.random_candidates import random_candidates
+from mmengine.hooks import RuntimeInfoHook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from mmn_plugin.engine.hooks import CheckLossHook, CrossVideoNegativeHook
 
+aten = torch.ops.aten
 NAN, INF = float('nan'), float('inf')
 
 
@@ -141,6 +145,50 @@ def test_too_many_skips_stop_also_after_a_resume():
     resumed.step(1, NAN)
     with pytest.raises(FloatingPointError, match=r'the 2 iterations that max_skips allows .*v2, w'):
         resumed.step(2, NAN)
+
+
+class AwayTensor(torch.Tensor):
+    """Stands in for a tensor on a GPU, and counts how often its values are asked for."""
+
+    asked = 0
+
+    @staticmethod
+    def __new__(cls, values):
+        away = torch.Tensor._make_wrapper_subclass(
+            cls, values.shape, dtype=values.dtype, device='meta')
+        away.values_there = values
+        return away
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(cls, lambda away: away.values_there, (args, kwargs or {}))
+        to_host = func is aten._to_copy.default and kwargs['device'].type == 'cpu'
+        cls.asked += to_host or func is aten._local_scalar_dense.default
+        result = func(*args, **kwargs)
+        return result if to_host else tree_map_only(torch.Tensor, cls, result)
+
+
+@pytest.mark.parametrize('value', [1., NAN])
+def test_one_copy_of_the_losses_serves_the_check_and_the_log(value, monkeypatch):
+    monkeypatch.setattr(AwayTensor, 'asked', 0)
+    run = Run(action='skip')
+    run.message_hub = MessageHub(f'asked {value}')
+    batch = dict(data_samples=[SimpleNamespace(video_id='v')])
+    run.hook.before_train_iter(run, 0, batch)
+    losses = dict(loss_a=AwayTensor(torch.tensor(1.)), loss_b=AwayTensor(torch.tensor(value)))
+    _, outputs = run.model.parse_losses(losses)
+    run.hook.after_train_iter(run, 0, batch, outputs)
+    RuntimeInfoHook().after_train_iter(run, 0, batch, outputs)
+    assert AwayTensor.asked == 1
+    logged = {name: buffer.current() for name, buffer in run.message_hub.log_scalars.items()}
+    expected = {'train/loss': 2., 'train/loss_a': 1., 'train/loss_b': 1.} if value == 1. else {}
+    assert logged == expected
+
+
+def test_losses_that_no_check_saw_are_looked_at_after_the_step():
+    run = Run(checked=False)
+    with pytest.raises(FloatingPointError, match='videos v7, w'):
+        run.step(7, NAN)
 
 
 def test_an_unknown_action_is_refused():

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,30 +33,63 @@ def config(tmp_path_factory):
     return path
 
 
-def start(script, *arguments, **environment):
+def start(script, *arguments, new_session=False, **environment):
     paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
     return subprocess.Popen(
         ['bash', str(ROOT / 'tools' / script), *map(str, arguments)], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=new_session, env=dict(
             os.environ, PYTHON=sys.executable, PYTHONPATH=paths, OMP_NUM_THREADS='1',
             **environment))
 
 
+def output_of(job, mark, before=300, after=60):
+    """What a job of its own session prints.
+
+    It fails, and ends the job, where that is not over `after` seconds after a line with `mark`, or
+    where that line does not come in `before` seconds, which allow for a busy machine.
+    """
+    late = []
+
+    def end():
+        late.append(True)
+        os.killpg(job.pid, signal.SIGKILL)
+
+    lines, timer = [], threading.Timer(before, end)
+    timer.start()
+    try:
+        for line in job.stdout:
+            lines.append(line)
+            if mark in line:
+                timer.cancel()
+                timer = threading.Timer(after, end)
+                timer.start()
+        job.wait()
+    finally:
+        timer.cancel()
+    assert not late, f'the job had to be ended:\n{"".join(lines)[-3000:]}'
+    return ''.join(lines)
+
+
+@pytest.mark.parametrize(('before', 'after'), [(0.5, 60), (60, 0.5)])
+def test_a_job_that_does_not_end_is_ended(before, after):
+    """Its child would keep the pipe open."""
+    script = ('' if after == 60 else 'echo begun; ') + 'sleep 1000; echo over'
+    job = subprocess.Popen(['bash', '-c', script], text=True, stdout=subprocess.PIPE,
+                           start_new_session=True)
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match='the job had to be ended'):
+        output_of(job, 'begun', before, after)
+    assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize('fault', ['raise', 'kill'])
-def test_a_dying_rank_ends_the_job_with_its_error_first(config, tmp_path, fault):
-    job = start('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work',
+def test_a_dying_rank_ends_the_job_within_a_minute_with_its_error_first(config, tmp_path, fault):
+    job = start('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work', new_session=True,
                 MMN_FAULT=repr({fault: (1, 1)}))
-    died = None
-    lines = []
-    for line in job.stdout:
-        lines.append(line)
-        if died is None and ('[1][2/2]' in line or 'a fault of the test' in line):
-            died = time.monotonic()
-    assert job.wait(60) != 0
-    output = ''.join(lines)
+    output = output_of(job, 'the fault comes now')
+    assert 'the fault comes now' in output
+    assert job.returncode != 0
     if fault == 'raise':
-        assert died is not None
-        assert time.monotonic() - died < 60
         first = re.search(r'^.*Error.*$', output, re.MULTILINE)[0]
         assert 'a fault of the test' in first
     cause = output[output.index('Root Cause'):]

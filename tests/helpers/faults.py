@@ -49,8 +49,10 @@ class FaultHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if self._now(runner, 'kill'):
+            print('the fault comes now', flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         if self._now(runner, 'raise'):
+            print('the fault comes now', flush=True)
             raise RuntimeError('a fault of the test')
         if self._now(runner, 'term'):
             os.kill(os.getpid(), signal.SIGTERM)

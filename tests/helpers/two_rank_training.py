@@ -62,6 +62,10 @@ class AllRanksBatchNorm2d(nn.BatchNorm2d):
             [x.shape[1], x.shape[1], 1])
         mean = total / count
         variance = squares / count - mean.square()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         mean, variance, weight, bias = (
             value[:, None, None] for value in (mean, variance, self.weight, self.bias))
         return (x - mean) / (variance + self.eps).sqrt() * weight + bias
@@ -106,8 +110,9 @@ def train(settings: dict, rank: int | None) -> dict:
     """Train through all steps, as one of two ranks or, with None, as the only process.
 
     Returns:
-        dict: ``losses``, a dict of floats per step, and ``gradients``, of every parameter as the
-        optimiser saw it (averaged and clipped), and ``weights`` after the last step.
+        dict: ``losses``, a dict of floats per step, ``gradients``, of every parameter as the
+        optimiser saw it (averaged and clipped), and, after the last step, ``weights`` and
+        ``statistics``, BatchNorm's running mean and variance.
     """
     plain = build_model(settings)
     model = plain if rank is None else MMDistributedDataParallel(
@@ -142,7 +147,9 @@ def train(settings: dict, rank: int | None) -> dict:
             optim.optimizer.step()
             optim.zero_grad()
     return dict(losses=seen, gradients=gradients,
-                weights={name: value.detach() for name, value in plain.named_parameters()})
+                weights={name: value.detach() for name, value in plain.named_parameters()},
+                statistics={name: value for name, value in plain.named_buffers()
+                            if name.endswith(('running_mean', 'running_var'))})
 
 
 def work(rank: int, folder: str) -> None:

@@ -1,4 +1,8 @@
-"""Nothing in a training step makes the host wait for the device."""
+"""No loss, and no loss's gradient, makes the host wait for the device.
+
+A training step does wait elsewhere, docs/performance.md says where; that `CheckLossHook` waits once
+is tested with it.
+"""
 from contextlib import nullcontext
 
 import pytest

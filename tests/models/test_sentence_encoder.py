@@ -198,6 +198,22 @@ def test_its_size_is_bounded_and_a_full_one_still_answers():
     assert len(encoder.cache) == 2
 
 
+@pytest.mark.parametrize('first', ['train', 'test'])
+def test_sentences_seen_in_inference_mode_do_not_hinder_training(calls, first):
+    encoder, batch = frozen_encoder(), batch_of(4, 9, 5)
+    if first == 'train':
+        encoder(batch.take([0]))
+    with torch.inference_mode():
+        seen = encoder(batch.take([0, 1]))['iou']
+    trained = encoder(batch)['iou']
+    trained.sum().backward()
+    assert torch.equal(trained[:2], seen)
+    assert len(encoder.cache) == 3
+    calls.clear()
+    assert torch.equal(encoder(batch)['iou'], trained)
+    assert calls == []
+
+
 def test_precisions_are_kept_apart(calls):
     encoder, batch = frozen_encoder(), batch_of(4, 9, 5)
     exact = encoder(batch)['iou']

@@ -141,6 +141,29 @@ def test_no_tensor_has_the_size_of_the_grown_map(name, training):
     assert largest['sparse'] < grown
 
 
+@pytest.mark.parametrize('name', SIZES)
+def test_training_keeps_one_activation_per_layer(name):
+    dense, sparse, grid = encoders(name)
+    moments, _ = inputs(grid)
+    kept = {}
+    for encoder in (dense, sparse):
+        storages = {}
+
+        def keep(tensor, storages=storages):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            encoder(moments)
+        weights = {parameter.data_ptr() for parameter in encoder.parameters()}
+        kept[encoder.conv_mode] = sum(size for storage, size in storages.items()
+                                      if storage not in weights)
+    plan = sparse.plan(torch.float32)
+    cells = len(plan.cells[0]) + sum(map(len, plan.cells[1:]))
+    assert kept['sparse'] < 1.1 * 4 * CHANNELS * len(moments) * cells
+    assert kept['sparse'] < 0.3 * kept['dense']
+
+
 def test_it_computes_the_cells_that_moments_depend_on():
     shares = {}
     for name in SIZES:

@@ -86,6 +86,7 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, tool, capsys):
                       '--json', str(out)]) == 1
     message = capsys.readouterr().err
     assert message.count('\n') == 1
+    assert message.startswith('Error: ')
     assert 'pred.json is not a file of predictions' in message
     assert not out.exists()
     assert tool.main([str(DATA / 'predictions.json'), str(tmp_path / 'absent.json')]) == 1

@@ -1,6 +1,8 @@
 """The tool that measures the losses' memory and time."""
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,29 @@ def test_memory_stays_flat_while_negatives_grow(tool, more, tmp_path, capsys):
 def test_all_similarities_in_one_chunk_are_seen_to_take_memory(tool, tmp_path):
     growth, dense = measured(tool, tmp_path / 'cost.json', '--chunk-elements', str(2**30))
     assert growth > dense
+
+
+FREED_BY_THE_PARENT = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+for option in (-1, -3):  # blocks of any size come from the heap, and stay there when freed
+    libc.mallopt(option, 2**30)
+import torch
+blocks = [torch.ones(2**22) for _ in range(20)]
+last = torch.ones(10**5)
+del blocks
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import negatives_cost
+negatives_cost.main(sys.argv[3:])
+"""
+
+
+def test_memory_that_the_parent_process_had_freed_hides_nothing(tmp_path):
+    result = tmp_path / 'cost.json'
+    subprocess.run([sys.executable, '-c', FREED_BY_THE_PARENT, TOOL.parents[2], TOOL.parent, *SMALL,
+                    '--chunk-elements', str(2**30), '--json', result], check=True)
+    few, many = json.loads(result.read_text())
+    assert many['extra_mb'] - few['extra_mb'] > many['dense_mb'] - few['dense_mb']
 
 
 def test_memory_that_grows_fails(tool, capsys):

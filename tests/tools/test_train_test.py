@@ -48,6 +48,24 @@ def test_options_reach_the_run(run_tool, toy_config, tmp_path):
     assert 'val_dataloader = None' in written
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='fp16 works on this machine')
+def test_a_precision_that_the_device_lacks_is_named(toy_run, run_tool, toy_config):
+    message = 'fp16 needs a GPU; on the CPU mixed precision is bf16'
+    assert_one_message(run_tool('train.py', toy_config, '--amp', 'fp16'), message)
+    done = run_tool('test.py', toy_config, toy_run / 'epoch_1.pth', '--amp=fp16')
+    assert_one_message(done, message)
+
+
+@pytest.mark.parametrize('amp', [['--amp'], ['--amp', 'bf16']])
+def test_a_test_runs_in_mixed_precision(amp, toy_run, run_tool, toy_config, tmp_path):
+    done = run_tool('test.py', *amp, toy_config, toy_run / 'epoch_1.pth', '--work-dir', tmp_path)
+    assert done.returncode == 0, done.stderr
+    precision = 'fp16' if torch.cuda.is_available() and len(amp) == 1 else 'bf16'
+    written = (tmp_path / 'toy.py').read_text()
+    assert re.search(rf"test_cfg = dict\(amp='{precision}', .*type='AmpTestLoop'", written)
+    assert 'toy/items: 8' in done.log
+
+
 def test_learning_rate_scales_with_the_batch_size(run_tool, toy_config, tmp_path):
     options = ('--cfg-options', 'auto_scale_lr.base_batch_size=8')
     run_tool('train.py', toy_config, '--work-dir', tmp_path, '--auto-scale-lr', *options)

@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         metrics = score(args)
     except (OSError, ValueError) as error:
-        print(f'error: {args.predictions} against {args.annotations}: {error}', file=sys.stderr)
+        print(f'Error: {args.predictions} against {args.annotations}: {error}', file=sys.stderr)
         return 1
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,9 @@ def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     if args.device == 'cpu':  # or freed memory stays in the process, and hides in the peak
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**16)
+        libc.malloc_trim(0)  # what the parent process had freed would be used again unseen
     own = embeddings(args, args.batch, 0, gradient=True)
     rest = embeddings(args, videos, args.batch, gradient=args.gathered)
     loss = MutualMatchingLoss(**SETTINGS, chunk_elements=args.chunk_elements).to(args.device)

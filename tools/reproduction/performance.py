@@ -11,8 +11,6 @@ RUNS = {
     'TACoS, training': ('mmn_tacos.py', '--task', 'train', '--batch-size', 1, *VARIANTS),
     'ActivityNet Captions, training': (
         'mmn_activitynet.py', '--task', 'train', '--batch-size', 2, *VARIANTS),
-    'Charades-STA, training': (
-        'mmn_charades.py', '--task', 'train', '--batch-size', 4, *VARIANTS),
     'TACoS, inference': ('mmn_tacos.py', '--task', 'test', '--batch-size', 1, *VARIANTS),
     'ActivityNet Captions, inference': (
         'mmn_activitynet.py', '--task', 'test', '--batch-size', 1, *VARIANTS),

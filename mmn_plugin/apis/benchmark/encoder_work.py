@@ -49,10 +49,6 @@ class EncoderWork:
         """
         return videos * sum(getattr(self, cells)) * self.per_cell * (3 if training else 1)
 
-    def spared(self, cells: str) -> float:
-        """Share of the dense work that need not be done."""
-        return 1 - sum(getattr(self, cells)) / sum(self.dense)
-
 
 def _reached(cells: torch.Tensor, kernel_size: int, padding: int) -> torch.Tensor:
     """Cells of a convolution's output that have a marked cell under the kernel."""

@@ -23,6 +23,9 @@ class CheckLossHook(Hook):
     batch, where a damaged feature is usually found. Hooks that keep something of a forward pass
     can let go of it in the hook point ``iteration_skipped(runner)``.
 
+    The check is the one time in an iteration that the host waits for the losses: one copy fetches
+    all of them, and the log gets the copies.
+
     Args:
         action (str): ``'stop'`` or ``'skip'``. Defaults to ``'stop'``.
         max_skips (int): With ``'skip'``, stop at the next one after so many in the whole run (a
@@ -44,6 +47,7 @@ class CheckLossHook(Hook):
         self.skips = 0
         self.skipped = False
         self._place: tuple[int, dict] = (0, {})
+        self._checked: dict[str, Any] | None = None  # values to log that were found finite
         self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def rank_state(self) -> dict:
@@ -84,20 +88,25 @@ class CheckLossHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        """Look at everything that is logged, also where the losses took another way.
+        """Look at what is logged where the losses took another way.
 
         Raises:
             FloatingPointError: If a value is NaN or infinite.
         """
-        bad = _bad(outputs or {})
+        checked, self._checked = self._checked, None
+        if checked is not None and outputs is checked:
+            return
+        bad = _bad(_on_host(outputs or {}))
         if bad:
             self._place = (batch_idx, data_batch)
             raise FloatingPointError(self._describe(runner, bad))
 
     def _check(self, runner, log_vars: dict[str, Any]) -> dict[str, Any]:
-        """The values to log: those given, or none in an iteration that is skipped."""
+        """The values to log: those given, on the host; none in an iteration that is skipped."""
+        log_vars = _on_host(log_vars)
         bad = _bad(log_vars)
         if not any_rank(bool(bad)):
+            self._checked = log_vars
             return log_vars
         mine = self._describe(runner, bad) if bad else None
         others = all_gather_object(mine)
@@ -134,6 +143,16 @@ class CheckLossHook(Hook):
             'are sound lower the learning rate, and resume from the last checkpoint')
 
 
+def _on_host(values: dict[str, Any]) -> dict[str, Any]:
+    """The same, its tensors on the host; one copy fetches all that are of a kind, as losses are."""
+    tensors = {name: value.detach() for name, value in values.items() if torch.is_tensor(value)}
+    if len({(value.device, value.dtype, value.shape) for value in tensors.values()}) == 1:
+        copies = torch.stack(list(tensors.values())).cpu().unbind()
+    else:
+        copies = [value.cpu() for value in tensors.values()]
+    return values | dict(zip(tensors, copies, strict=True))
+
+
 def _bad(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value.detach()) for name, value in values.items()
+    return {name: float(value) for name, value in values.items()
             if torch.is_tensor(value) and not torch.isfinite(value).all()}

@@ -1,4 +1,6 @@
 """Loops."""
+from .amp_test_loop import AmpTestLoop
+from .amp_val_loop import AmpValLoop
 from .resumable_train_loop import ResumableTrainLoop
 
-__all__ = ['ResumableTrainLoop']
+__all__ = ['AmpTestLoop', 'AmpValLoop', 'ResumableTrainLoop']

@@ -1,10 +1,10 @@
-"""What the command-line tools share: CPU mixed precision, checkpoint checks, plain errors."""
+"""What the command-line tools share: mixed precision, checkpoint checks, plain errors."""
 
+from .amp import add_amp, apply_amp, apply_test_amp, explicit_amp
 from .argument_types import whole_number
 from .checkpoint_check_hook import CheckpointCheckHook
 from .checkpoint_content import require_checkpoint_content
 from .command_line import (
-    apply_amp,
     end_distributed,
     load_config,
     plain_errors,
@@ -17,8 +17,11 @@ from .run_command import run_command, run_parser
 __all__ = [
     'CPUAmpOptimWrapper',
     'CheckpointCheckHook',
+    'add_amp',
     'apply_amp',
+    'apply_test_amp',
     'end_distributed',
+    'explicit_amp',
     'load_config',
     'plain_errors',
     'require_checkpoint',

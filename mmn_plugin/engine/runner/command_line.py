@@ -12,7 +12,6 @@ from pathlib import Path
 import mmengine
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 
 import mmn_plugin
 from mmn_plugin.engine.agreement import let_others_end_first
@@ -118,27 +117,6 @@ def require_device(name: str) -> str:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f'the device {name!r} cannot be used here: {reason}') from None
     return name
-
-
-def apply_amp(config: Config) -> None:
-    """Switch the config's optimiser wrapper to mixed precision.
-
-    float16 with a loss scaler on accelerators; on the CPU bfloat16 without one.
-
-    Raises:
-        ValueError: the config has an optimiser wrapper of another type.
-    """
-    wrapper = config.optim_wrapper
-    known = ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper')
-    if wrapper.setdefault('type', 'OptimWrapper') not in known:
-        raise ValueError(f'--amp cannot replace optim_wrapper.type {wrapper.type!r} of the config')
-    if get_device() == 'cpu':
-        wrapper.type = 'CPUAmpOptimWrapper'
-        wrapper.pop('loss_scale', None)
-        wrapper.pop('dtype', None)
-    else:
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def end_distributed(runner) -> None:

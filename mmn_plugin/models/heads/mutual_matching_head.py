@@ -11,6 +11,8 @@ from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_t
 from mmn_plugin.ranking import moment_scores, nms, take_moments
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
 
+from .exact_product import exact_product
+
 
 @MODELS.register_module()
 class MutualMatchingHead(BaseModule):
@@ -200,7 +202,8 @@ class MutualMatchingHead(BaseModule):
         place = torch.from_numpy(place).to(sentences.device, non_blocking=True)
         padded = sentences.new_zeros(len(moments), max(counts), sentences.shape[-1])
         padded = padded.index_put((sentence_video, place), sentences)  # (B, s_max, J)
-        return (padded @ moments.transpose(1, 2))[sentence_video, place]  # (S, P)
+        products = exact_product(padded, moments.transpose(1, 2))  # (B, s_max, P)
+        return products[sentence_video, place]  # (S, P)
 
 
 def _at_least_float32(embeddings: Tensor) -> Tensor:

@@ -53,25 +53,35 @@ class _StreamingLogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         rows, blocks, result = ctx.saved_tensors
-        temperature, mask, fill, log_weight, chunk_elements = ctx.settings
-        need_rows, need_blocks = ctx.needs_input_grad[:2]
-        of_rows = torch.zeros_like(rows) if need_rows else None
-        of_blocks = torch.empty_like(blocks) if need_blocks else None
-        # A row without anything to sum has no gradient: exp(-inf - 0) = 0.
-        result = result.masked_fill(result == -math.inf, 0.)[:, None, None]
-        scale = (gradient / temperature)[:, None, None]
-        for first, last in _chunks(rows, blocks, chunk_elements):
-            chunk = blocks[first:last]
-            share = _logits(rows, chunk, first, temperature, mask, fill, log_weight)
-            share.sub_(result).exp_().mul_(scale)  # (N, m, L)
-            if mask is not None:
-                mask.fill_(share, first, 0.)
-            share = share.flatten(1)  # (N, m * L)
-            if need_rows:
-                of_rows.addmm_(share, chunk.flatten(0, 1))
-            if need_blocks:
-                torch.mm(share.T, rows, out=of_blocks[first:last].view(-1, rows.shape[1]))
-        return of_rows, of_blocks, None, None, None, None, None
+        # Whoever calls backward under autocast would get products in another precision than the
+        # sums they are added to.
+        with torch.autocast(rows.device.type, enabled=False):
+            gradients = _gradients(
+                rows, blocks, result, gradient, ctx.settings, ctx.needs_input_grad[:2])
+        return *gradients, None, None, None, None, None
+
+
+def _gradients(rows, blocks, result, gradient, settings, needed):
+    """(N, J) and (M, L, J) of rows and blocks, None for what needs none."""
+    temperature, mask, fill, log_weight, chunk_elements = settings
+    need_rows, need_blocks = needed
+    of_rows = torch.zeros_like(rows) if need_rows else None
+    of_blocks = torch.empty_like(blocks) if need_blocks else None
+    # A row without anything to sum has no gradient: exp(-inf - 0) = 0.
+    result = result.masked_fill(result == -math.inf, 0.)[:, None, None]
+    scale = (gradient / temperature)[:, None, None]
+    for first, last in _chunks(rows, blocks, chunk_elements):
+        chunk = blocks[first:last]
+        share = _logits(rows, chunk, first, temperature, mask, fill, log_weight)
+        share.sub_(result).exp_().mul_(scale)  # (N, m, L)
+        if mask is not None:
+            mask.fill_(share, first, 0.)
+        share = share.flatten(1)  # (N, m * L)
+        if need_rows:
+            of_rows.addmm_(share, chunk.flatten(0, 1))
+        if need_blocks:
+            torch.mm(share.T, rows, out=of_blocks[first:last].view(-1, rows.shape[1]))
+    return of_rows, of_blocks
 
 
 def _chunks(rows: Tensor, blocks: Tensor, chunk_elements: int):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmn_plugin.structures import MomentGrid
 
-from .sparse import EncoderPlan, sparse_conv, sparse_norm
+from .sparse import EncoderPlan, sparse_conv, sparse_norm, workspaces
 
 CONV_MODES = ('auto', 'dense', 'sparse')
 # Below, gathering costs more than it saves: measured on 2 CPU cores with kernels of 3 to 9.
@@ -101,14 +101,16 @@ class MomentEncoder(BaseModule):
             dtype = torch.get_autocast_dtype(device)
         plan = self.plan(dtype)
         with torch.autocast(device, enabled=False):
-            values = plan.enter(moments.to(dtype))  # (P + 1, B, H)
+            values, source = plan.enter(moments.to(dtype)), None  # (P + 1, B, H)
             for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
                 values = sparse_conv(values, conv.weight, plan.forward[layer],
-                                     plan.backward[layer])  # (A + 1, B, H)
+                                     plan.backward[layer], source)  # (A + 1, B, H)
                 cells = plan.cells[layer + 1]
-                values = sparse_norm(
+                values, source = sparse_norm(
                     values, conv.bias, norm, plan.of_cells(layer + 1, self._weight(layer)),
                     cells.size**2)
+            if torch.is_grad_enabled():  # what comes until backward needs the memory more
+                workspaces.clear()
             return plan.leave(values)  # (B, H, P)
 
     def _weight(self, layer: int) -> Tensor:

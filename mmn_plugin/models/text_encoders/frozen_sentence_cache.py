@@ -81,13 +81,16 @@ class FrozenSentenceCache:
         finally:
             encoder.bert.train(training)
 
+    @torch.inference_mode(False)  # a tensor made in inference mode cannot be written to outside
+    @torch.no_grad()
     def _store(self, keys: list[tuple], means: Tensor) -> None:
         count = min(len(keys), self.size - len(self._rows))
         if count <= 0:
             return
         begin, end = len(self._rows), len(self._rows) + count
         if self._means is None or end > len(self._means):
-            larger = means.new_empty(min(self.size, max(1024, 2 * end)), means.shape[1])
+            larger = torch.empty(min(self.size, max(1024, 2 * end)), means.shape[1],
+                                 dtype=means.dtype, device=means.device)
             if self._means is not None:
                 larger[:begin] = self._means[:begin]
             self._means = larger

@@ -21,8 +21,8 @@ def samples():
     result = []
     for i in range(VIDEOS):
         video = random_video(rng, f'v{i}', 3, 1 + i % 2)
-        answers = [tube[i:] + rng.uniform(-3 * i, 3 * i, (1, 5)).astype(np.float32) * [0, 1, 1, 1, 1]
-                   for tube in video.ground_truth]
+        shift = rng.uniform(-3 * i, 3 * i, 5) * [0, 1, 1, 1, 1]
+        answers = [tube[i:] + shift for tube in video.ground_truth]
         result.append(dict(
             video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
             sentence_index=list(range(len(video.sentences))),

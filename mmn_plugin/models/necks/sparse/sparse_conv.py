@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from .conv_chunk import ConvChunk
 from .conv_plan import ConvPlan
+from .norm_inputs import NormInputs
 from .workspace import Workspace
 from .workspace_pool import WorkspacePool
 
@@ -20,7 +21,8 @@ WINDOW_ELEMENTS = 2**20
 workspaces = WorkspacePool()
 
 
-def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: ConvPlan) -> Tensor:
+def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: ConvPlan,
+                source: NormInputs | None = None) -> Tensor:
     """``conv2d`` without bias on active cells alone, computed in the dtype of the values.
 
     Args:
@@ -28,18 +30,20 @@ def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: Con
         weight (Tensor): (H', H, K, K).
         forward (ConvPlan): Where outputs find their inputs.
         backward (ConvPlan): Where inputs find the gradients of their outputs.
+        source (NormInputs, optional): What ``values`` were computed from. Backward then computes
+            them again and they need not be kept. Defaults to None.
 
     Returns:
         Tensor: (A' + 1, B, H') of the output cells; the last row is zero.
     """
-    return _SparseConv.apply(values, weight, forward, backward)
+    return _SparseConv.apply(values, weight, forward, backward, *(source or ()))
 
 
 class _SparseConv(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, values, weight, forward, backward):
-        ctx.save_for_backward(values, weight)
+    def forward(ctx, values, weight, forward, backward, *source):
+        ctx.save_for_backward(weight, *(source or (values,)))
         ctx.plans = forward, backward
         with workspaces.borrow() as workspace:
             return _convolve(values, weight.transpose(0, 1), forward, workspace)
@@ -47,17 +51,20 @@ class _SparseConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        values, weight = ctx.saved_tensors
+        weight, *source = ctx.saved_tensors
         forward, backward = ctx.plans
         of_values = of_weight = None
-        autocast = torch.autocast(values.device.type, enabled=False)
+        autocast = torch.autocast(weight.device.type, enabled=False)
         with autocast, workspaces.borrow() as workspace:
-            gradient = gradient.to(values.dtype).contiguous()
+            gradient = gradient.to(source[0].dtype).contiguous()
             if ctx.needs_input_grad[0]:
                 of_values = _convolve(gradient, weight, backward, workspace)
             if ctx.needs_input_grad[1]:
+                values = NormInputs(*source).output() if len(source) > 1 else source[0]
                 of_weight = _weight_gradient(values, gradient, weight, forward, workspace)
-        return of_values, of_weight, None, None
+        if len(source) == 1:  # the first layer's, which comes last
+            workspaces.clear()
+        return of_values, of_weight, None, None, *[None] * (len(source) if len(source) > 1 else 0)
 
 
 def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace) -> Tensor:

@@ -4,9 +4,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .norm_inputs import NormInputs
+
 
 def sparse_norm(values: Tensor, bias: Tensor, norm: nn.modules.batchnorm._BatchNorm,
-                cell_weight: Tensor, map_cells: int) -> Tensor:
+                cell_weight: Tensor, map_cells: int) -> tuple[Tensor, NormInputs]:
     """``relu(norm(values + bias)) * cell_weight``, as if the whole map were there.
 
     Cells that are not active hold the bare bias. Shifting all cells changes no statistics but the
@@ -22,7 +24,8 @@ def sparse_norm(values: Tensor, bias: Tensor, norm: nn.modules.batchnorm._BatchN
         map_cells (int): Cells of the whole map (M).
 
     Returns:
-        Tensor: (A + 1, B, H) in the dtype of ``values``; the last row is zero.
+        tuple[Tensor, NormInputs]: (A + 1, B, H) in the dtype of ``values``, the last row zero, and
+        what it can be computed from again.
     """
     if norm.training or norm.running_mean is None:
         mean, variance = _batch_statistics(values.detach(), bias.detach(), norm, map_cells)
@@ -30,9 +33,9 @@ def sparse_norm(values: Tensor, bias: Tensor, norm: nn.modules.batchnorm._BatchN
     else:
         mean, variance = norm.running_mean - bias.detach(), norm.running_var
         fixed, cells = True, 0
-    return _SparseNorm.apply(values, bias, norm.weight, norm.bias, mean,
-                             (variance + norm.eps).rsqrt(), cell_weight, fixed, cells,
-                             _group(norm))
+    inputs = NormInputs(values, norm.weight, norm.bias, mean, (variance + norm.eps).rsqrt(),
+                        cell_weight)
+    return _SparseNorm.apply(bias, fixed, cells, _group(norm), *inputs), inputs
 
 
 def _group(norm: nn.Module):
@@ -71,22 +74,24 @@ def _batch_statistics(values: Tensor, bias: Tensor, norm: nn.Module, map_cells: 
 class _SparseNorm(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, values, bias, weight, shift, mean, scale, cell_weight, fixed, cells, group):
-        ctx.save_for_backward(values, weight, shift, mean, scale, cell_weight)
+    def forward(ctx, bias, fixed, cells, group, *inputs):
+        ctx.save_for_backward(*inputs)
         ctx.settings = fixed, cells, group
-        return _normalised(values, weight, shift, mean, scale).relu_().mul_(
-            cell_weight[:, None, None]).to(values.dtype)
+        return NormInputs(*inputs).output()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         with torch.autocast(gradient.device.type, enabled=False):
-            return *_gradients(gradient, *ctx.saved_tensors, *ctx.settings), *[None] * 6
+            of_values, of_bias, of_weight, of_shift = _gradients(
+                gradient, NormInputs(*ctx.saved_tensors), *ctx.settings)
+        return of_bias, None, None, None, of_values, of_weight, of_shift, None, None, None
 
 
-def _gradients(gradient, values, weight, shift, mean, scale, cell_weight, fixed, cells, group):
+def _gradients(gradient: Tensor, inputs: NormInputs, fixed: bool, cells: int, group):
     """Gradients with respect to values, the convolution's bias, and the norm's weight and bias."""
-    active = _normalised(values, weight, shift, mean, scale) > 0
+    values, weight, _, mean, scale, cell_weight = inputs
+    active = inputs.normalised() > 0
     gradient = (gradient * cell_weight[:, None, None]).mul_(active)
     del active
     standard = (values.to(gradient.dtype) - mean).mul_(scale)
@@ -106,10 +111,3 @@ def _gradients(gradient, values, weight, shift, mean, scale, cell_weight, fixed,
         gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
         gradient[-1] = 0  # the row of the inactive cells, whose values are constants
     return gradient.to(values.dtype), of_bias, of_weight, of_shift
-
-
-def _normalised(values: Tensor, weight: Tensor, shift: Tensor, mean: Tensor, scale: Tensor
-                ) -> Tensor:
-    """(A + 1, B, H) in the precision of the statistics."""
-    scale = scale * weight
-    return torch.addcmul(shift - mean * scale, values.to(scale.dtype), scale)
