@@ -27,7 +27,7 @@ model = dict(
 
 # How new videos are tracked and described; the features are those of make_shapes_tubes.py.
 tracker = dict(type='ShapesTracker')
-extractor = dict(type='TubeFeatureExtractor', stride=4, margin=1.3, size=96)
+extractor = dict(type='TubeFeatureExtractor', stride=4, margin=1., size=96)
 
 dataset = dict(data_root='data/shapes_tubes/', streams=['appearance', 'flow'])
 train_dataloader = dict(batch_size=8, dataset=dataset)

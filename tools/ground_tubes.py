@@ -62,7 +62,8 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     with plain_errors():
         inferencer = TubeGroundingInferencer(args.config, args.checkpoint, args.device)
-        tubes = read_tracks(args.tracks, Path(args.video).name) if args.tracks else None
+        tubes = (read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
+                 if args.tracks else None)
         answers = inferencer(args.video, args.sentences, tubes)
         for answer in answers:
             if answer['span'] is None:

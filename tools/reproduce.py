@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
 from reproduction import experiments, performance, speed
+from reproduction import tubes as of_tubes
 from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
@@ -25,20 +26,23 @@ RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    agreement=experiments.agreement, benchmark=performance.benchmark,
+    agreement=experiments.agreement, agreement_tubes=of_tubes.agreement_tubes,
+    benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache)
+    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache,
+    tubes=of_tubes.tubes)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache'),
+    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache', 'tubes'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
 RENDERERS = dict(
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
     evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
-    sparse=speed.render_sparse, text_cache=speed.render_text_cache, **OF_EXPERIMENTS)
+    sparse=speed.render_sparse, text_cache=speed.render_text_cache,
+    tubes=of_tubes.render_tubes, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

@@ -46,11 +46,14 @@ def merge_args(cfg, args):
     if args.amp:
         apply_test_amp(cfg, args.amp)
     writers = [dump_metric(args.dump)] if args.dump else []
+    evaluators = cfg.test_evaluator
+    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
     if args.submission:
         writers.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
+        for metric in evaluators:
+            if metric['type'] == 'TubeGroundingMetric':
+                metric['require_truth'] = False  # a challenge keeps it to itself
     if writers:
-        evaluators = cfg.test_evaluator
-        evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
         cfg.test_evaluator = [*evaluators, *writers]
 
 

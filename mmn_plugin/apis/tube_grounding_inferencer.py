@@ -13,7 +13,7 @@ from mmengine.registry import Registry
 from mmn_plugin.datasets import LoadTubes
 from mmn_plugin.datasets.features import VideoReader, VideoReadError
 from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
-from mmn_plugin.datasets.tubes import TubeVideo
+from mmn_plugin.datasets.tubes import TubeError, TubeVideo
 from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
 from mmn_plugin.engine.runner import load_config
 
@@ -57,14 +57,16 @@ class TubeGroundingInferencer:
             [step for step in dataset.pipeline if step['type'] != LoadTubes.__name__])
 
     def __call__(self, video: str | Path, sentences: str | Sequence[str],
-                 tubes: Sequence[np.ndarray] | None = None) -> list[dict]:
+                 tubes: Sequence[np.ndarray] | TubeVideo | None = None) -> list[dict]:
         """Ground sentences in a video file.
 
         Args:
             video (str | Path): The video; its frames are held in memory, scaled down.
             sentences (str | Sequence[str]): One or more.
-            tubes (Sequence[np.ndarray], optional): Candidates (n, 5) in pixels of the video, such
-                as from `read_tracks`. Defaults to None: those of the config's tracker.
+            tubes (Sequence[np.ndarray] | TubeVideo, optional): Candidates (n, 5) in pixels of the
+                video, or what `read_tracks` gives. Features that come with them are used, of the
+                others the config's extractor makes them. Defaults to None: those of the config's
+                tracker.
 
         Returns:
             list[dict]: Per sentence ``sentence``, ``tube`` (n, 5), ``span`` [start, end] in
@@ -76,24 +78,41 @@ class TubeGroundingInferencer:
             ValueError: If a sentence or a tube has no meaning, or the config lacks an extractor.
         """
         sentences = self._check_sentences(sentences)
-        frames, fps, shape = self._read(video)
-        scale = np.array([1, *(frames.shape[-1] / np.array([*shape, *shape]))], np.float32)
-        if tubes is None:
-            tubes = [tube / scale for tube in self._build(TRACKERS, 'tracker')(frames)]
-        tubes = [np.asarray(tube, np.float32) for tube in tubes]
-        found = TubeVideo(Path(video).stem, sentences, [], tubes)
-        found.check(str(video))
-        found.features = self._build(TUBE_EXTRACTORS, 'extractor')(
-            frames, [tube * scale for tube in tubes])
+        fps, shape = self._inspect(video)
+        given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
+        found = TubeVideo(Path(video).stem, sentences, [], given.tubes, given.features)
+        nothing = found.tubes is not None and not len(found.tubes)
+        if not nothing and not set(self.streams) <= found.features.keys():
+            self._describe(found, video, fps, shape)
         return self._answers(self.ground(found), fps)
+
+    def _describe(self, found: TubeVideo, video: str | Path, fps: float,
+                  shape: tuple[int, int]) -> None:
+        """Give a video features, and tubes where ``found.tubes`` is None."""
+        extractor = self._build(TUBE_EXTRACTORS, 'extractor')
+        frames = np.stack(list(VideoReader(video, fps, extractor.size)))  # (F, 3, size, size)
+        scale = np.array([1, *(frames.shape[-1] / np.array([*shape, *shape]))], np.float32)
+        if found.tubes is None:
+            found.tubes = [tube / scale for tube in self._build(TRACKERS, 'tracker')(frames)]
+        found.tubes, found.features = [np.asarray(tube, np.float32) for tube in found.tubes], {}
+        found.check(str(video))
+        found.features = extractor(frames, [tube * scale for tube in found.tubes])
 
     @torch.inference_mode()
     def ground(self, video: TubeVideo):
-        """Answer a video whose tubes have features; returns its `TubeDataSample`."""
+        """Answer a video whose tubes have features; returns its `TubeDataSample`.
+
+        Raises:
+            TubeError: If a stream is absent, or something has no meaning.
+        """
         video.check(f'video {video.video_id!r}')
+        missing = [stream for stream in self.streams if stream not in video.features]
+        if missing and video.tubes:
+            raise TubeError(f'video {video.video_id!r} has no features {missing[0]!r}, which the '
+                            f'model was trained with; it has {sorted(video.features)}')
         packed = self.transforms(dict(
             video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
-            features=[video.features[stream] for stream in self.streams]))
+            features=[video.features.get(stream, []) for stream in self.streams]))
         if not video.tubes:
             return self.model.head.rank(torch.zeros(0, 1), [packed['data_samples']])[0]
         batch = self.model.data_preprocessor(dict(
@@ -110,18 +129,17 @@ class TubeGroundingInferencer:
                 tube_index=int(predicted.tube_index[i]), score=float(predicted.scores[i])))
         return answers
 
-    def _read(self, video: str | Path) -> tuple[np.ndarray, float, tuple[int, int]]:
-        """Frames (F, 3, size, size), frames per second, and the video's width and height."""
-        extractor = self._build(TUBE_EXTRACTORS, 'extractor')
+    @staticmethod
+    def _inspect(video: str | Path) -> tuple[float, tuple[int, int]]:
+        """Frames per second, and the video's width and height."""
         try:
             with av.open(str(video)) as container:
                 if not container.streams.video:
                     raise VideoReadError(f'{video}: holds no video stream')
                 stream = container.streams.video[0]
-                fps, shape = float(stream.average_rate), (stream.width, stream.height)
+                return float(stream.average_rate), (stream.width, stream.height)
         except (av.FFmpegError, OSError, TypeError) as error:
             raise VideoReadError(f'{video}: cannot be read ({error})') from error
-        return np.stack(list(VideoReader(video, fps, extractor.size))), fps, shape
 
     def _build(self, registry: Registry, name: str):
         settings = self.config.get(name)

@@ -32,8 +32,8 @@ class TubeGroundingDataset(BaseDataset):
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        TubeError: If it is no tube file, a stream is absent, or streams differ in size between
-            videos.
+        TubeError: If it is no tube file, a stream is absent, streams differ in size between
+            videos, or a video to train with has no ground truth.
     """
 
     METAINFO = dict(dataset_type='tube_grounding')
@@ -77,6 +77,10 @@ class TubeGroundingDataset(BaseDataset):
                     without.append(video_id)
                     if not self.test_mode:
                         continue
+                if not self.test_mode and not file.has_truth(video_id):
+                    raise TubeError(
+                        f'{self.ann_file}: video {video_id!r} has no ground truth to train with; '
+                        'it is for tests (tools/test.py --submission)')
                 sentences = file.sentences(video_id)
                 videos.append(dict(video_id=video_id, sentences=sentences,
                                    sentence_index=list(range(len(sentences)))))

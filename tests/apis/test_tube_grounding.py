@@ -11,7 +11,7 @@ from helpers.run_tool import run_tool
 from helpers.tiny_grounder import save_checkpoint, write_scene
 
 from mmn_plugin.apis import TubeGroundingInferencer
-from mmn_plugin.datasets.tubes import TubeError, read_tracks
+from mmn_plugin.datasets.tubes import TubeError, TubeVideo, read_tracks, write_tube_file
 from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
 
 
@@ -85,6 +85,30 @@ def test_tubes_of_any_tracker_are_taken_and_a_video_without_tubes_has_no_answer(
     assert (len(answer['tube']), answer['span'], answer['tube_index']) == (0, None, -1)
     with pytest.raises(TubeError, match='tube 0'):
         inferencer(asked.video, 'a red box', [tube[::-1]])
+    with pytest.raises(TubeError, match=r"no features 'appearance'.*it has \['csn'\]"):
+        inferencer.ground(TubeVideo('a', ['a red box'], [], [tube], dict(csn=[tube])))
+
+
+def test_features_of_a_tube_file_are_used_and_need_no_extractor(asked, tmp_path):
+    inferencer = TubeGroundingInferencer(asked.config, asked.checkpoint, 'cpu')
+    tubes = [np.array([[t, 3, 4, 20, 22] for t in range(n)], np.float32) for n in (40, 60)]
+    rng = np.random.default_rng(0)
+    features = {stream: [rng.random((5, size), np.float32) for _ in tubes]
+                for stream, size in TubeFeatureExtractor.sizes.items()}
+    video = TubeVideo('scene', ['not asked for'], [], tubes, features)
+    write_tube_file(tmp_path / 'x.h5', [video])
+    found = read_tracks(tmp_path / 'x.h5', 'scene.mp4', inferencer.streams)
+    del inferencer.config['extractor'], inferencer.config['tracker']
+    [answer] = inferencer(asked.video, 'a red box', found)
+    video.sentences = ['a red box']
+    assert answer['score'] == float(inferencer.ground(video).pred_instances.scores[0])
+    assert read_tracks(tmp_path / 'x.h5', 'scene.mp4', ['flow', 'csn']).features == {}
+    [answer] = inferencer(asked.video, 'a red box', [])
+    assert answer['tube_index'] == -1
+    with pytest.raises(ValueError, match='the config has no `extractor`'):
+        inferencer(asked.video, 'a red box', tubes)
+    with pytest.raises(TubeError, match=r"no video 'other\.mp4'; it has scene"):
+        read_tracks(tmp_path / 'x.h5', 'other.mp4')
 
 
 def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):

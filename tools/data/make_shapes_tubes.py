@@ -9,6 +9,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
+from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
 from mmn_plugin.datasets.shapes.shapes_tubes import SPLITS, ShapesTubes
 from mmn_plugin.engine.runner import whole_number
 
@@ -23,6 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=SPLITS,
                         help='which splits (default: all)')
     parser.add_argument('--videos', type=int, help='at most so many of each split (default: all)')
+    parser.add_argument('--tracker', action='store_true',
+                        help='take the tubes that the built-in tracker finds in the videos for '
+                        'candidates, as when a video is asked about')
     parser.add_argument('--seed', type=int, default=0,
                         help='same seed, same candidates (default: 0)')
     parser.add_argument('--workers', type=whole_number, default=2,
@@ -35,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     out = args.out or f'{args.corpus.rstrip("/")}_tubes'
     try:
-        tubes = ShapesTubes(args.corpus, args.seed)
+        tubes = ShapesTubes(args.corpus, args.seed, ShapesTracker() if args.tracker else None)
         with ProgressBar('videos') as bar:
             counts = tubes.write(out, args.splits, args.workers, args.videos, bar)
     except (OSError, RuntimeError, ValueError) as error:

@@ -27,14 +27,17 @@ class ShapesTubes:
     Args:
         corpus (str | Path): Folder of a complete corpus.
         seed (int): Same seed, same candidates. Defaults to 0.
+        tracker (Callable, optional): Finds candidates in frames, such as `ShapesTracker`. Defaults
+            to None: `CandidateTubes`.
 
     Raises:
         CorpusError: If the folder holds no complete corpus.
     """
 
-    def __init__(self, corpus: str | Path, seed: int = 0):
+    def __init__(self, corpus: str | Path, seed: int = 0, tracker: Callable | None = None):
         self.corpus = Path(corpus)
         self.seed = seed
+        self.tracker = tracker
         try:
             self.manifest = json.loads((self.corpus / 'manifest.json').read_text())
             complete = self.manifest['complete']
@@ -89,12 +92,15 @@ class ShapesTubes:
             owners = group.attrs['event_objects'].tolist()
         for tube in objects:
             tube[:, 3:] -= 1
-        rng = np.random.default_rng([self.seed, self.manifest['seed'], int(video_id[-5:])])
-        # most objects' tubes have a box at every moment; an object that never shows has none
-        tubes = self.candidates.make(rng, [tube for tube in objects if len(tube)])
         frames = np.stack(list(VideoReader(
             self.corpus / 'videos' / f'{video_id}.mp4', self.manifest['fps'],
             self.manifest['size'])))
+        if self.tracker:
+            tubes = self.tracker(frames)
+        else:
+            rng = np.random.default_rng([self.seed, self.manifest['seed'], int(video_id[-5:])])
+            # most objects' tubes have a box at every moment; one that never shows has none
+            tubes = self.candidates.make(rng, [tube for tube in objects if len(tube)])
         truth = [self._span(objects[owner], moment)
                  for owner, moment in zip(owners, entry['timestamps'], strict=True)]
         return TubeVideo(video_id, entry['sentences'], truth, tubes,

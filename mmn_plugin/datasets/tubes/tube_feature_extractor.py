@@ -13,9 +13,10 @@ HARMONICS = (2, 3, 4, 6)  # of the outline's directions
 class TubeFeatureExtractor:
     """Two streams of statistics of the crops along a tube.
 
-    A row stands for ``stride`` boxes. Of every second one the crop, a little larger than the box,
-    is taken out of its frame and, at the same place, out of the frame before, so that motion shows
-    although the box follows it. Where something is coloured is the saturation of a pixel.
+    A row stands for ``stride`` boxes. Of every second one the crop is taken out of its frame and,
+    at the same place, out of the frames before and after, so that motion shows although the box
+    follows it and nothing beside the box is seen. Where something is coloured is the saturation of
+    a pixel.
 
     - ``appearance``: share of six hues; a coarse picture of the saturation; the outline's direction
       histogram as circular harmonics (3 is strong for triangles, 4 for squares).
@@ -23,11 +24,10 @@ class TubeFeatureExtractor:
       pixel), growing and shrinking, appearing and vanishing; with a constant, since rows are
       normalised later and standing still has to differ from moving.
 
-    Nothing but pixels inside the boxes (as far as they lie inside the picture) is looked at.
-
     Args:
         stride (int): Boxes per row. Defaults to 4.
-        margin (float): How much larger than the box a crop is. Defaults to 1.3.
+        margin (float): How much larger than the box a crop is. Defaults to 1: pixels inside the
+            box alone.
         size (int): Side of the square that a video's frames are scaled to, with their boxes, where
             it is read from a file. Defaults to 96.
     """
@@ -36,7 +36,7 @@ class TubeFeatureExtractor:
     version = 1
     sizes = dict(appearance=len(HUE_ANGLES) + COARSE**2 + 2 * len(HARMONICS) + 1, flow=11)
 
-    def __init__(self, stride: int = 4, margin: float = 1.3, size: int = 96):
+    def __init__(self, stride: int = 4, margin: float = 1., size: int = 96):
         if stride < 1 or margin <= 0:
             raise ValueError(f'stride={stride}, margin={margin}: give a stride of at least 1 and a '
                              'margin above 0')
@@ -74,10 +74,10 @@ class TubeFeatureExtractor:
                                           np.arange(0, len(tube), self.stride)]))
         place = self._crop_places(tube[taken], saturation.shape)
         time = tube[taken, 0].astype(np.int64).clip(0, len(saturation) - 1)
-        now = saturation[(time[:, None, None], *place)]  # (m, CROP, CROP)
-        change = now - saturation[((time - 1).clip(0)[:, None, None], *place)]
+        before, now, after = (
+            saturation[((time + step).clip(0, len(saturation) - 1)[:, None, None], *place)]
+            for step in (-1, 0, 1))  # (m, CROP, CROP)
         hues = self._hues[shade[(time[:, None, None], *place)]]  # (m, CROP, CROP, 6)
-        dy, dx = np.gradient(now, axis=(1, 2))
         row = taken // self.stride
         first = np.flatnonzero(np.diff(row, prepend=-1))
         counts = np.diff([*first, len(row)])[:, None]
@@ -85,8 +85,8 @@ class TubeFeatureExtractor:
         def mean(values: np.ndarray) -> np.ndarray:
             return np.add.reduceat(values, first, axis=0) / counts
 
-        return (_appearance(mean, now, hues, dx, dy).astype(np.float32),
-                _flow(mean, now, change, dx, dy).astype(np.float32))
+        return (_appearance(mean, now, hues).astype(np.float32),
+                _flow(mean, before, now, after).astype(np.float32))
 
     def _crop_places(self, tube: np.ndarray, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
         """Rows (m, CROP, 1) and columns (m, 1, CROP) of the pixels of each crop."""
@@ -98,7 +98,8 @@ class TubeFeatureExtractor:
         return points[:, :, None, 1], points[:, None, :, 0]
 
 
-def _appearance(mean, now, hues, dx, dy) -> np.ndarray:
+def _appearance(mean, now, hues) -> np.ndarray:
+    dy, dx = np.gradient(now, axis=(1, 2))
     amount = mean(np.einsum('myx,myxh->mh', now, hues)) / CROP**2  # (rows, 6)
     cell = CROP // COARSE
     picture = now.reshape(len(now), COARSE, cell, COARSE, cell).mean((2, 4)).reshape(len(now), -1)
@@ -112,7 +113,11 @@ def _appearance(mean, now, hues, dx, dy) -> np.ndarray:
                            total / CROP**2 * 4], 1)
 
 
-def _flow(mean, now, change, dx, dy) -> np.ndarray:
+def _flow(mean, before, now, after) -> np.ndarray:
+    # In a box that fits, the edges of the frame itself lie on its border; those of the frames
+    # around it lie inside.
+    dy, dx = np.gradient((before + after) / 2, axis=(1, 2))
+    change = (after - before) / 2
     slope = mean((dx * dx + dy * dy).sum((1, 2))[:, None]) + 1
     area = mean(now.sum((1, 2))[:, None]) + 10
     # Where the saturation grows to the right and with time, the edge moves to the left.

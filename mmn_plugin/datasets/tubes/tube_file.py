@@ -59,6 +59,14 @@ class TubeFile:
         """Number of candidate tubes of a video."""
         return len(self._group(video_id)['tubes'].attrs['lengths'])
 
+    def streams(self, video_id: str) -> set[str]:
+        """Names of the streams that a video has."""
+        return set(self._group(video_id).get('features', ()))
+
+    def has_truth(self, video_id: str) -> bool:
+        """Whether the true tubes of a video are known."""
+        return 'ground_truth' in self._group(video_id)
+
     def feature_sizes(self, video_id: str, streams: Sequence[str]) -> list[int]:
         """Size D of each stream, from the file's metadata.
 

@@ -4,6 +4,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from helpers.run_tool import run_tool
 
 from mmn_plugin.datasets.features import VideoReader
 from mmn_plugin.datasets.shapes import CorpusError, SceneSampler, ShapesCorpus
@@ -29,7 +30,9 @@ def corpus(tmp_path_factory):
 def written(corpus):
     """Train split of three videos."""
     out = corpus.parent / 'tubes'
-    assert ShapesTubes(corpus).write(out, ['train'], workers=0, limit=3) == {'train': 3}
+    code, output = run_tool('data/make_shapes_tubes.py', corpus, '--out', out, '--splits', 'train',
+                            '--videos', 3, '--workers', 0)
+    assert (code, 'holds 3 train videos' in output) == (0, True), output
     return TubeFile(out / 'train.h5')
 
 
@@ -52,6 +55,8 @@ def test_candidates_are_hard_and_chance_is_low():
     for _, objects, owners, spans in scenes(40):
         tubes = maker.make(rng, objects)
         assert len(tubes) >= 4
+        for item in objects:  # those that are not meant as well
+            assert max(tube_iou(tube, item)[1] for tube in tubes) > 0.3
         for owner, (first, last) in zip(owners, spans, strict=True):
             truth = objects[owner]
             truth = truth[(truth[:, 0] >= first) & (truth[:, 0] < last)]
@@ -119,9 +124,8 @@ def test_features_are_of_the_pixels_inside_the_boxes():
     tube = np.array([[t, 20, 20, 30, 30] for t in range(8)], np.float32)
     extract = TubeFeatureExtractor()
     inside = extract(frames, [tube])
-    changed = frames.copy()
-    changed[:, :, :14] = 30  # above the crop
-    changed[:, :, :, 40:] = 30
+    changed = np.full_like(frames, 30)
+    changed[:, :, 20:31, 20:31] = frames[:, :, 20:31, 20:31]
     for stream, parts in extract(changed, [tube]).items():
         np.testing.assert_array_equal(parts[0], inside[stream][0])
     changed[:, :, 22:28, 22:28] = 30
@@ -157,16 +161,23 @@ def test_a_box_outside_the_picture_and_a_single_box_have_features():
 
 
 def test_the_tracker_finds_the_objects_of_a_rendered_video(corpus):
+    annotations = json.loads((corpus / 'annotations/train.json').read_text())
+    video_id = sorted(annotations)[0]
     with h5py.File(corpus / 'tubes.h5') as file:
-        video_id = sorted(file)[0]
         truth = [file[video_id][name][()].astype(np.float32) for name in file[video_id]]
     frames = np.stack(list(VideoReader(corpus / 'videos' / f'{video_id}.mp4', 8, 64)))
-    found = ShapesTracker(min_area=15)(frames)
+    tracker = ShapesTracker(min_area=15)
+    found = tracker(frames)
     assert found
     best = [max(tube_iou(tube, true)[0] for tube in found) for true in truth]
     assert np.mean(best) > 0.5
+    written = ShapesTubes(corpus, tracker=tracker).video((video_id, annotations[video_id]))
+    for tube, same in zip(written.tubes, found, strict=True):
+        np.testing.assert_array_equal(tube, same)
 
 
 def test_a_folder_without_a_corpus_is_refused(tmp_path):
     with pytest.raises(CorpusError, match='make_shapes'):
         ShapesTubes(tmp_path)
+    code, output = run_tool('data/make_shapes_tubes.py', tmp_path)
+    assert (code, 'no complete Shapes corpus' in output) == (1, True)

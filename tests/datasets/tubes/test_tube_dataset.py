@@ -61,6 +61,15 @@ def test_videos_without_tubes_are_left_out_of_training_and_kept_in_a_test(corpus
     assert kept[2]['data_samples'].tubes == []
 
 
+def test_a_video_without_ground_truth_is_for_tests_alone(tmp_path, rng):
+    video = random_video(rng, 'secret')
+    video.ground_truth = []
+    write_tube_file(tmp_path / 'train.h5', [video])
+    with pytest.raises(TubeError, match=r"'secret' has no ground truth.*--submission"):
+        dataset(tmp_path)
+    assert 'gt_instances' not in dataset(tmp_path, test_mode=True)[0]['data_samples']
+
+
 def test_a_file_without_any_tube_is_refused(tmp_path, rng):
     write_tube_file(tmp_path / 'x.h5', [random_video(rng, 'a', 0)])
     with pytest.raises(TubeError, match='no video with a candidate tube'):

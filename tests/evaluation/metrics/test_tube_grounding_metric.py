@@ -51,6 +51,20 @@ def test_a_repeated_video_counts_once_and_no_answer_as_nothing():
     assert figures_of(samples)['tubes/m_vIoU'] < reference['tubes/m_vIoU']
 
 
+def test_without_ground_truth_there_are_no_figures_where_that_is_allowed():
+    samples = tube_worker.samples()
+    for sample in samples:
+        del sample['gt_instances']
+    with pytest.raises(ValueError, match="'v0' has no ground truth"):
+        figures_of(samples)
+    metric = TubeGroundingMetric(bounds=dict(num_clips=4, pooling_counts=[3]), require_truth=False)
+    metric.process(None, samples)
+    assert metric.evaluate(len(samples)) == {}
+    metric.process(None, [*samples[1:], tube_worker.samples()[0]])
+    with pytest.raises(ValueError, match=r"\d of \d videos have no ground truth, such as 'v1'"):
+        metric.evaluate(len(samples))
+
+
 def test_oracle_and_chance_are_those_of_all_cells():
     rng = np.random.default_rng(0)
     grid = MomentGrid(8, [7])

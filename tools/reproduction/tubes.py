@@ -1,0 +1,82 @@
+"""Spatio-temporal grounding: on Shapes, and against the published code's figures."""
+import json
+import resource
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from .experiments import agreement_of
+from .renderers import spread, table
+from .running import ROOT, WORK, run
+
+CONFIG = 'configs/mmn_shapes_tubes.py'
+PREFIX = 'tubes/'
+METRICS = ('m_vIoU', 'm_tIoU', 'vIoU@0.3', 'vIoU@0.5')
+TRACKED = WORK / 'shapes_tracked'
+ROWS = (('held-out videos', ''), ('best with these tubes (oracle)', 'oracle_'),
+        ('random tube and span (chance)', 'chance_'),
+        ('built-in tracker on the raw videos', 'tracked/'),
+        ('best with the tracker\'s tubes (oracle)', 'tracked/oracle_'))
+
+
+def tubes(args: Namespace) -> dict:
+    """MMN on Shapes' tubes; then the same checkpoints on tubes of the built-in tracker."""
+    make = (sys.executable, 'tools/data/make_shapes_tubes.py', 'data/shapes', '--out')
+    run(*make, 'data/shapes_tubes')
+    run(*make, TRACKED, '--splits', 'test', '--tracker')
+    per_seed = []
+    for seed in args.seeds:
+        work = WORK / f'tubes_seed{seed}'
+        found = dict(seed=seed, **train(work, seed))
+        best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        found |= test(best, work / 'test')
+        tracked = test(best, work / 'tracked', '--cfg-options',
+                       f'test_dataloader.dataset.data_root={ROOT / TRACKED}/')
+        per_seed.append(found | {f'tracked/{name}': value for name, value in tracked.items()})
+    return dict(per_seed=per_seed)
+
+
+def train(work: Path, seed: int) -> dict[str, float]:
+    """Train in two processes; seconds, and CPU seconds of all processes and threads together.
+
+    Half of the CPU seconds is what training takes on two cores that nobody else uses.
+    """
+    began, used = time.time(), cpu_seconds()
+    run('bash', 'tools/dist_train.sh', CONFIG, 2, '--work-dir', work, '--seed', seed, capture=True)
+    return dict(train_seconds=time.time() - began, train_cpu_seconds=cpu_seconds() - used)
+
+
+def cpu_seconds() -> float:
+    """CPU time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test(checkpoint: Path, work: Path, *options) -> dict[str, float]:
+    """Figures of a checkpoint on the test split."""
+    run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, 2, '--work-dir', work, *options,
+        capture=True)
+    newest = max(path for path in (ROOT / work).glob('*/*.json')
+                 if path.parent.name == path.stem)
+    return {key.removeprefix(PREFIX): value
+            for key, value in json.loads(newest.read_text()).items() if key.startswith(PREFIX)}
+
+
+def agreement_tubes(args: Namespace) -> dict:
+    """Differences from the published HC-STVG code's figures, quantity by quantity."""
+    return agreement_of(lambda name: name.startswith('hcstvg'))
+
+
+def render_tubes(result: dict) -> str:
+    """Figures beside what is possible and what comes by chance, and what training takes."""
+    seeds = result['per_seed']
+    rows = [[label, *(spread([seed[prefix + name] for seed in seeds])
+                      if prefix + name in seeds[0] else '' for name in METRICS)]
+            for label, prefix in ROWS]
+    wall, used = (spread([seed[name] for seed in seeds])
+                  for name in ('train_seconds', 'train_cpu_seconds'))
+    first = seeds[0]
+    return (table(['test split, %', *METRICS], rows)
+            + f'\n\n{first["num_videos"]:.0f} videos, {first["num_sentences"]:.0f} sentences. '
+            f'Training took {wall} s in 2 processes, {used} s of CPU time in all.')
