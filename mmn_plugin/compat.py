@@ -229,6 +229,18 @@ def distribute_on_cpu() -> None:
     MMDistributedDataParallel.__init__ = init_wrapper
 
 
+def write_test_results_once() -> None:
+    """Let one process write the results of a distributed test.
+
+    mmengine's ``LoggerHook`` writes ``TIMESTAMP.json`` from every process at the same time. Their
+    timings differ in length, so a shorter text over a longer one leaves a file that is no JSON.
+    """
+    from mmengine.dist import master_only
+    from mmengine.hooks import LoggerHook
+
+    LoggerHook.after_test_epoch = master_only(LoggerHook.after_test_epoch)
+
+
 def resolve_own_configs() -> None:
     """Let ``_base_ = 'mmn_plugin::NAME.py'`` and ``read_base()`` reach this package's configs.
 
@@ -282,6 +294,7 @@ CURES: tuple[Callable[[], None], ...] = (
     stand_in_for_vindlu,
     allow_checkpoint_classes,
     distribute_on_cpu,
+    write_test_results_once,
     resolve_own_configs,
 )
 

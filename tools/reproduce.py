@@ -29,20 +29,20 @@ EXPERIMENTS = dict(
     agreement=experiments.agreement, agreement_tubes=of_tubes.agreement_tubes,
     benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost, faults=faults, negatives=experiments.negatives,
+    evaluation_cost=performance.evaluation_cost, faults=faults, layouts=performance.layouts,
+    memory=performance.memory, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, sparse=speed.sparse, text_cache=speed.text_cache,
-    tubes=of_tubes.tubes)
+    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, tubes=of_tubes.tubes)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'sparse', 'text_cache', 'tubes'),
-    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults'))
+    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'text_cache', 'tubes'),
+    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
 RENDERERS = dict(
     benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
-    evaluation_cost=performance.render_evaluation_cost, precision=speed.render_precision,
-    sparse=speed.render_sparse, text_cache=speed.render_text_cache,
-    tubes=of_tubes.render_tubes, **OF_EXPERIMENTS)
+    evaluation_cost=performance.render_evaluation_cost, layouts=performance.render_layouts,
+    memory=performance.render_memory, precision=speed.render_precision,
+    text_cache=speed.render_text_cache, tubes=of_tubes.render_tubes, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

@@ -8,7 +8,7 @@ from mmaction.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmn_plugin.models.necks import MomentEncoder
+from mmn_plugin.models.necks import MomentEncoder, moment_encoder
 from mmn_plugin.structures import MomentGrid
 
 # num_clips, pooling_counts, kernel_size, num_layers of the three benchmarks' configs
@@ -79,9 +79,11 @@ def test_it_is_the_dense_encoder_forward_and_backward(name, dtype, forward, back
         torch.testing.assert_close(other, value, rtol=forward, atol=forward, msg=key)
 
 
+@pytest.mark.parametrize('fast', [True, False])
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('name', SIZES)
-def test_bfloat16_is_as_close_to_float32_as_the_dense_encoder(name, training):
+def test_bfloat16_is_as_close_to_float32_as_the_dense_encoder(name, training, fast, monkeypatch):
+    monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device: fast)
     dense, sparse, grid = encoders(name, channels=32, training=training)
     moments, weights = inputs(grid, channels=32)
     expected = passes(copy.deepcopy(dense), moments, weights)
@@ -92,6 +94,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_dense_encoder(name, training):
         return ((one.float() - other).norm() / other.norm()).item()
 
     assert of_sparse[0].dtype == torch.bfloat16
+    assert sparse.plan(torch.bfloat16, 'cpu').forward[0].transform.tile == (1 if fast else 3)
     assert distance(of_sparse[0], expected[0]) < 1.25 * distance(of_dense[0], expected[0])
     for key in ('moments', 'convs.0.weight'):
         theirs = distance(of_dense[1][key], expected[1][key])
@@ -158,7 +161,7 @@ def test_training_keeps_one_activation_per_layer(name):
         weights = {parameter.data_ptr() for parameter in encoder.parameters()}
         kept[encoder.conv_mode] = sum(size for storage, size in storages.items()
                                       if storage not in weights)
-    plan = sparse.plan(torch.float32)
+    plan = sparse.plan(torch.float32, 'cpu')
     cells = len(plan.cells[0]) + sum(map(len, plan.cells[1:]))
     assert kept['sparse'] < 1.1 * 4 * CHANNELS * len(moments) * cells
     assert kept['sparse'] < 0.3 * kept['dense']
@@ -168,7 +171,7 @@ def test_it_computes_the_cells_that_moments_depend_on():
     shares = {}
     for name in SIZES:
         _, sparse, _ = encoders(name, channels=1)
-        shares[name] = [round(100 * (1 - sparse.train(mode).plan(torch.float32).share()))
+        shares[name] = [round(100 * (1 - sparse.train(mode).plan(torch.float32, 'cpu').share()))
                         for mode in (True, False)]
     # counted cell by cell when this was planned
     assert shares == dict(tacos=[44, 54], charades_sta=[45, 51], activitynet=[35, 50])

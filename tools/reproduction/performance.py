@@ -15,6 +15,17 @@ RUNS = {
     'ActivityNet Captions, inference': (
         'mmn_activitynet.py', '--task', 'test', '--batch-size', 1, *VARIANTS),
 }
+# The dense moment encoder in another memory format, and compiled. (A channels_last step of the
+# larger maps takes many minutes on two cores.)
+LAYOUTS = {
+    name: (f'mmn_{config}.py', '--task', 'train', '--batch-size', videos, '--conv-mode', 'dense',
+           '--channels-last', '--compile', '--no-memory', '--no-profile')
+    for name, config, videos in (
+        ('Charades-STA', 'charades', 1), ('Shapes', 'shapes', 16))}
+# The sparse convolutions' workspace is as large for one video as for several.
+MEMORY = {videos: ('mmn_activitynet.py', '--task', 'train', '--batch-size', videos,
+                   '--conv-mode', 'dense,sparse', '--warmup', 0, '--repeats', 1, '--no-profile')
+          for videos in (1, 2, 4)}
 EVALUATION = ('mmn_activitynet.py', '--task', 'eval')
 DATA = {name: (f'mmn_{name}.py', '--task', 'data', '--workers', 4, '--step-ms', 500)
         for name in ('tacos', 'activitynet')}
@@ -22,10 +33,24 @@ DATA = {name: (f'mmn_{name}.py', '--task', 'data', '--workers', 4, '--step-ms', 
 
 def benchmark(args: Namespace) -> dict:
     """Training and inference of every variant, in turns."""
-    repeats = ('--repeats', args.repeats)
-    return dict(repeats=args.repeats, runs={
-        name: dict(command=' '.join(map(str, ('benchmark.py', *run, *repeats))),
-                   **of_tool('benchmark', *run, *repeats)) for name, run in RUNS.items()})
+    return _all_of(RUNS, args.repeats)
+
+
+def layouts(args: Namespace) -> dict:
+    """A training step with channels_last and with torch.compile."""
+    return _all_of(LAYOUTS, args.repeats)
+
+
+def memory(args: Namespace) -> dict:
+    """Peak memory of a training step in float32, by the number of videos."""
+    return dict(runs={videos: of_tool('benchmark', *run)['rows'] for videos, run in MEMORY.items()})
+
+
+def _all_of(runs: dict, repeats: int) -> dict:
+    options = ('--repeats', repeats)
+    return dict(runs={
+        name: dict(command=' '.join(map(str, ('benchmark.py', *run, *options))),
+                   **of_tool('benchmark', *run, *options)) for name, run in runs.items()})
 
 
 def evaluation_cost(args: Namespace) -> dict:
@@ -50,13 +75,30 @@ def render_benchmark(result: dict) -> str:
             rows.append([
                 f'{name}, {row["videos"]} video{"s" * (row["videos"] > 1)}', row['name'],
                 f'{row["seconds"]:.2f} s ± {100 * row["spread"]:.0f} %',
-                f'{row["ratio"]:.2f}x', f'{bare[row["dtype"]]:.2f}x', memory(row, run['rows'])])
+                f'{row["ratio"]:.2f}x', f'{bare[row["dtype"]]:.2f}x', _peak(row, run['rows'])])
     commands = '\n'.join(f'- {name}: `{run["command"]}`' for name, run in result['runs'].items())
     return commands + '\n\n' + table(['config', 'moment encoder', 'time', 'against dense fp32',
                   'bare convolution, against fp32', 'peak memory'], rows)
 
 
-def memory(row: dict, rows: list[dict]) -> str:
+def render_layouts(result: dict) -> str:
+    """A row per way of storing and compiling, a column per config."""
+    runs = result['runs']
+    names = [row['name'] for row in next(iter(runs.values()))['rows']]
+    ratios = {name: {row['name']: row['ratio'] for row in run['rows']}
+              for name, run in runs.items()}
+    return table(['moment encoder', *(f'{name}, against dense fp32' for name in runs)], [
+        [name, *(f'{ratios[run][name]:.2f}x' for run in runs)] for name in names])
+
+
+def render_memory(result: dict) -> str:
+    """A row per number of videos."""
+    return table(['ActivityNet Captions, training, float32', 'dense', 'sparse'], [
+        [f'{videos} video{"s" * (int(videos) > 1)}', *(_peak(row, rows) for row in rows)]
+        for videos, rows in result['runs'].items()])
+
+
+def _peak(row: dict, rows: list[dict]) -> str:
     """Megabytes, and in parts of the first variant's."""
     if not row.get('peak_mb'):
         return ''

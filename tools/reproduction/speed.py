@@ -21,13 +21,6 @@ def precision(args: Namespace) -> dict:
     return _variants('precision', PRECISIONS, args.seeds)
 
 
-def sparse(args: Namespace) -> dict:
-    """As `precision`, with the sparse moment encoder, which 64 channels do not choose."""
-    variants = {f'{label}, sparse': (*options, 'model.neck.conv_mode=sparse')
-                for label, options in PRECISIONS.items()}
-    return _variants('sparse', variants, args.seeds)
-
-
 def text_cache(args: Namespace) -> dict:
     """MMN on Shapes with a language model frozen for 5 of 15 epochs, without and with its cache."""
     variants = {label: (*FROZEN, *options) for label, options in CACHES.items()}
@@ -42,11 +35,6 @@ def _variants(name: str, variants: dict[str, tuple[str, ...]], seeds: list[int])
 
 def render_precision(result: dict) -> str:
     """Figures by precision."""
-    return _rendered('computed in', result)
-
-
-def render_sparse(result: dict) -> str:
-    """Figures by precision, computed sparsely."""
     return _rendered('computed in', result)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmn_plugin.structures import MomentGrid
 
-from .sparse import EncoderPlan, sparse_conv, sparse_norm, workspaces
+from .sparse import EncoderPlan, fast_products, sparse_conv, sparse_norm, workspaces
 
 CONV_MODES = ('auto', 'dense', 'sparse')
 # Below, gathering costs more than it saves: measured on 2 CPU cores with kernels of 3 to 9.
@@ -99,7 +99,7 @@ class MomentEncoder(BaseModule):
         dtype = moments.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        plan = self.plan(dtype)
+        plan = self.plan(dtype, device)
         with torch.autocast(device, enabled=False):
             values, source = plan.enter(moments.to(dtype)), None  # (P + 1, B, H)
             for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
@@ -117,11 +117,12 @@ class MomentEncoder(BaseModule):
         """(n, n) factor of each of a layer's output cells, 0 for those that are not valid."""
         return getattr(self, f'cell_weight_{layer}')[0, 0]
 
-    def plan(self, dtype: torch.dtype) -> EncoderPlan:
-        """Which cells are computed, and how, with values of a precision."""
+    def plan(self, dtype: torch.dtype, device: str) -> EncoderPlan:
+        """Which cells are computed, and how, with values of a precision on a type of device."""
         all_valid = any(norm.training or norm.running_mean is None for norm in self.bn)
-        # interpolation costs digits that only the longer formats have
-        tile = 3 if dtype in (torch.float32, torch.float64) else 1
+        full = torch.float32, torch.float64  # only these have digits to spare for interpolation
+        weight = self.convs[0].weight.dtype  # tiles are computed in it
+        tile = 3 if weight in full and (dtype in full or not fast_products(dtype, device)) else 1
         if (all_valid, tile) not in self._plans:
             self._plans[all_valid, tile] = EncoderPlan(
                 self.cells.cpu().numpy(), [(self._weight(layer) > 0).cpu().numpy() for layer in

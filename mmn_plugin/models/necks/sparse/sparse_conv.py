@@ -23,7 +23,10 @@ workspaces = WorkspacePool()
 
 def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: ConvPlan,
                 source: NormInputs | None = None) -> Tensor:
-    """``conv2d`` without bias on active cells alone, computed in the dtype of the values.
+    """``conv2d`` without bias on active cells alone.
+
+    Tiles of one cell are computed in the dtype of the values; larger ones, whose interpolation
+    costs digits that only the longer formats have, in that of the weight.
 
     Args:
         values (Tensor): (A + 1, B, H) of the active input cells; the last row is zero.
@@ -46,7 +49,9 @@ class _SparseConv(torch.autograd.Function):
         ctx.save_for_backward(weight, *(source or (values,)))
         ctx.plans = forward, backward
         with workspaces.borrow() as workspace:
-            return _convolve(values, weight.transpose(0, 1), forward, workspace)
+            result = _convolve(values.to(_precision(values, weight, forward)),
+                               weight.transpose(0, 1), forward, workspace)
+        return result.to(values.dtype)
 
     @staticmethod
     @once_differentiable
@@ -56,15 +61,21 @@ class _SparseConv(torch.autograd.Function):
         of_values = of_weight = None
         autocast = torch.autocast(weight.device.type, enabled=False)
         with autocast, workspaces.borrow() as workspace:
-            gradient = gradient.to(source[0].dtype).contiguous()
+            precision = _precision(source[0], weight, forward)
+            gradient = gradient.to(precision).contiguous()
             if ctx.needs_input_grad[0]:
-                of_values = _convolve(gradient, weight, backward, workspace)
+                of_values = _convolve(gradient, weight, backward, workspace).to(source[0].dtype)
             if ctx.needs_input_grad[1]:
                 values = NormInputs(*source).output() if len(source) > 1 else source[0]
-                of_weight = _weight_gradient(values, gradient, weight, forward, workspace)
+                of_weight = _weight_gradient(values.to(precision), gradient, weight, forward,
+                                             workspace)
         if len(source) == 1:  # the first layer's, which comes last
             workspaces.clear()
         return of_values, of_weight, None, None, *[None] * (len(source) if len(source) > 1 else 0)
+
+
+def _precision(values: Tensor, weight: Tensor, plan: ConvPlan) -> torch.dtype:
+    return values.dtype if plan.transform.tile == 1 else weight.dtype
 
 
 def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace) -> Tensor:
