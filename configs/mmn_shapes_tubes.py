@@ -37,14 +37,14 @@ del dataset
 # beside the figures: the best possible with these candidates, and a random tube and span
 test_evaluator = dict(bounds=grid)
 
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=6)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=1.))))
-param_scheduler = [dict(type='MultiStepLR', milestones=[5, 7], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', milestones=[4], gamma=0.1)]
 default_hooks = dict(
     checkpoint=dict(save_best='tubes/m_vIoU'),
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=8))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=6))
 
 model_wrapper_cfg = dict(find_unused_parameters=False)  # nothing is ever frozen here
 auto_scale_lr = dict(base_batch_size=16, enable=False)

@@ -23,8 +23,10 @@ ROWS = (('held-out videos', ''), ('best with these tubes (oracle)', 'oracle_'),
 def tubes(args: Namespace) -> dict:
     """MMN on Shapes' tubes; then the same checkpoints on tubes of the built-in tracker."""
     make = (sys.executable, 'tools/data/make_shapes_tubes.py', 'data/shapes', '--out')
-    run(*make, 'data/shapes_tubes')
-    run(*make, TRACKED, '--splits', 'test', '--tracker')
+    if not (ROOT / 'data/shapes_tubes/test.h5').is_file():
+        run(*make, 'data/shapes_tubes')
+    if not (ROOT / TRACKED / 'test.h5').is_file():
+        run(*make, TRACKED, '--splits', 'test', '--tracker')
     per_seed = []
     for seed in args.seeds:
         work = WORK / f'tubes_seed{seed}'
