@@ -21,22 +21,38 @@ ROWS = (('held-out videos', ''), ('best with these tubes (oracle)', 'oracle_'),
 
 
 def tubes(args: Namespace) -> dict:
-    """MMN on Shapes' tubes; then the same checkpoints on tubes of the built-in tracker."""
-    make = (sys.executable, 'tools/data/make_shapes_tubes.py', 'data/shapes', '--out')
-    if not (ROOT / 'data/shapes_tubes/test.h5').is_file():
-        run(*make, 'data/shapes_tubes')
-    if not (ROOT / TRACKED / 'test.h5').is_file():
-        run(*make, TRACKED, '--splits', 'test', '--tracker')
-    per_seed = []
-    for seed in args.seeds:
-        work = WORK / f'tubes_seed{seed}'
-        found = dict(seed=seed, **train(work, seed))
-        best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        found |= test(best, work / 'test')
-        tracked = test(best, work / 'tracked', '--cfg-options',
-                       f'test_dataloader.dataset.data_root={ROOT / TRACKED}/')
-        per_seed.append(found | {f'tracked/{name}': value for name, value in tracked.items()})
-    return dict(per_seed=per_seed)
+    """MMN on Shapes' tubes; then the same checkpoints on tubes of the built-in tracker.
+
+    Tubes are made where there are none. A stopped experiment goes on after the last seed that the
+    same commit finished.
+    """
+    make_tubes('data/shapes_tubes')
+    return dict(per_seed=[of_seed(seed) for seed in args.seeds])
+
+
+def make_tubes(folder: str | Path, *options) -> None:
+    """Write tube files, unless they are there."""
+    if not (ROOT / folder / 'test.h5').is_file():
+        run(sys.executable, 'tools/data/make_shapes_tubes.py', 'data/shapes', '--out', folder,
+            *options)
+
+
+def of_seed(seed: int) -> dict[str, float]:
+    """Figures of a training and its tests."""
+    work = WORK / f'tubes_seed{seed}'
+    commit = run('git', '-C', ROOT, 'rev-parse', 'HEAD', capture=True).strip()
+    record = ROOT / work / f'{commit}.json'
+    if record.is_file():
+        return json.loads(record.read_text())
+    found = dict(seed=seed, **train(work, seed))
+    best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    found |= test(best, work / 'test')
+    make_tubes(TRACKED, '--splits', 'test', '--tracker')
+    tracked = test(best, work / 'tracked', '--cfg-options',
+                   f'test_dataloader.dataset.data_root={ROOT / TRACKED}/')
+    found |= {f'tracked/{name}': value for name, value in tracked.items()}
+    record.write_text(json.dumps(found))
+    return found
 
 
 def train(work: Path, seed: int) -> dict[str, float]:
