@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from mmaction.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
@@ -53,8 +54,9 @@ class TubeGroundingInferencer:
         self.model = load_model(self.config, checkpoint, self.device)
         dataset = self.config.test_dataloader.dataset
         self.streams = list(dataset.streams)
-        self.transforms = Compose(
-            [step for step in dataset.pipeline if step['type'] != LoadTubes.__name__])
+        # built here: `Compose` looks them up in the default scope, which a script need not have set
+        self.transforms = Compose([TRANSFORMS.build(step) for step in dataset.pipeline
+                                   if step['type'] != LoadTubes.__name__])
 
     def __call__(self, video: str | Path, sentences: str | Sequence[str],
                  tubes: Sequence[np.ndarray] | TubeVideo | None = None) -> list[dict]:

@@ -9,6 +9,7 @@ import numpy as np
 from .palette import PREDICTION, TRUTH
 
 CAPTION = 28  # pixels a line of the caption takes
+GAP = 4  # pixels between frames
 SIDE = 256  # pixels that the shorter side of a frame has at least
 
 
@@ -32,7 +33,8 @@ def draw_tube_frames(video: str | Path, sentence: str, tube: np.ndarray,
     span = tube if len(tube) or truth is None else truth
     first, last = (span[0, 0], span[-1, 0]) if len(span) else (0, 0)
     wanted = {int(frame) for frame in np.rint(np.linspace(first, last, count))}
-    shown = [picture for time, picture in _drawn(video, tube, truth) if time in wanted]
+    shown = [np.pad(picture, ((0, 0), (0, GAP), (0, 0)), constant_values=255)
+             for time, picture in _drawn(video, tube, truth) if time in wanted]
     row = np.concatenate(shown, 1) if shown else np.full((SIDE, SIDE, 3), 255, np.uint8)
     return np.concatenate([row, _caption(sentence, row.shape[1])])
 

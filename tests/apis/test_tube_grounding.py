@@ -98,7 +98,8 @@ def test_features_of_a_tube_file_are_used_and_need_no_extractor(asked, tmp_path)
     video = TubeVideo('scene', ['not asked for'], [], tubes, features)
     write_tube_file(tmp_path / 'x.h5', [video])
     found = read_tracks(tmp_path / 'x.h5', 'scene.mp4', inferencer.streams)
-    del inferencer.config['extractor'], inferencer.config['tracker']
+    inferencer.config.pop('extractor')
+    inferencer.config.pop('tracker')
     [answer] = inferencer(asked.video, 'a red box', found)
     video.sentences = ['a red box']
     assert answer['score'] == float(inferencer.ground(video).pred_instances.scores[0])

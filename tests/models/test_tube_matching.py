@@ -123,7 +123,7 @@ def test_the_published_fault_is_absent(shared):
     published = reference['train/all_published(vid,sent,iou)'][1]
     assert faulty == pytest.approx(published, rel=1e-6)
     assert ours == pytest.approx(sound, rel=1e-6)
-    assert abs(sound - published) > 1e-3
+    assert abs(sound - published) > 1e-4  # ten times what the two agreements above allow
 
 
 def test_the_iou_loss_is_a_mean_over_all_cells_of_the_batch(head):
