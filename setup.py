@@ -64,10 +64,12 @@ setup(
     keywords='temporal grounding, video moment retrieval, MMAction2, OpenMMLab',
     python_requires='>=3.11',
     packages=find_packages(include=['mmn_plugin', 'mmn_plugin.*']),
+    package_data={'mmn_plugin.apis.webui': ['static/*']},
     cmdclass={'build_py': BuildWithConfigsAndTools},
     install_requires=runtime_requirements(),
     extras_require={
-        name: read_requirements(name) for name in ('mim', 'tensorboard', 'wandb', 'dev')
+        name: read_requirements(name)
+        for name in ('mim', 'onnx', 'tensorboard', 'wandb', 'web', 'dev')
     },
     zip_safe=False,
 )

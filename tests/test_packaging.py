@@ -69,6 +69,16 @@ def test_every_package_is_installed(setup_arguments, tmp_path):
     assert {'.'.join(p.parent.relative_to(ROOT).parts) for p in sources} == found
 
 
+def test_files_that_are_no_code_are_installed_too(setup_arguments, tmp_path):
+    data = setup_arguments(site=tmp_path)['package_data']
+    carried = {path for package, patterns in data.items() for pattern in patterns
+               for path in ROOT.joinpath(*package.split('.')).glob(pattern)}
+    there = {path for path in (ROOT / 'mmn_plugin').rglob('*') if path.is_file()
+             and not {'.mim', '__pycache__'} & set(path.parts) and path.suffix != '.py'}
+    assert there == carried
+    assert {path.name for path in there} == {'page.css', 'page.js'}
+
+
 def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, tmp_path):
     command = setup_arguments(site=tmp_path)['cmdclass']['build_py'](setuptools.Distribution())
     command.ensure_finalized()
@@ -89,7 +99,7 @@ def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, t
 
 def test_extras_are_pinned(setup_arguments, tmp_path):
     extras = setup_arguments(site=tmp_path)['extras_require']
-    assert extras.keys() == {'mim', 'tensorboard', 'wandb', 'dev'}
+    assert extras.keys() == {'mim', 'onnx', 'tensorboard', 'wandb', 'web', 'dev'}
     assert all('==' in line for lines in extras.values() for line in lines)
 
 

@@ -1,10 +1,13 @@
 """Find the moments of a video that sentences describe.
 
-    python tools/ground.py VIDEO "a red circle grows" --config CONFIG --checkpoint CKPT --out DIR
+    python tools/ground.py VIDEO "a red circle grows" "it blinks" --checkpoint CKPT --out DIR
 
-Prints a table. With --out also writes pictures (DIR/VIDEO_timeline.png, DIR/VIDEO_map.png of the
-first sentence) and DIR/VIDEO.json (docs/predictions.md). With --annotations the ground truth is
-shown too, and without sentences the video's own are taken.
+Prints a table. With --out also writes DIR/VIDEO.json (docs/predictions.md), DIR/VIDEO.vtt (the best
+moment of each sentence, as chapters that a player opens), pictures (DIR/VIDEO_timeline.png, and
+DIR/VIDEO_map.png of the first sentence), and with --clips the moments as videos (DIR/VIDEO_1_1.mp4:
+sentence, rank). A sentence that does not occur has no moments where the checkpoint knows a
+threshold, or --threshold gives one. With --annotations the ground truth is shown too, and without
+sentences the video's own are taken.
 """
 import argparse
 import sys
@@ -23,6 +26,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.cut_clip import cut_clip
+from mmn_plugin.apis.video_curves import video_curves
+from mmn_plugin.apis.webvtt import webvtt
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.evaluation import GroundingResult, write_predictions
 from mmn_plugin.structures.annotations import read_annotations
@@ -34,14 +40,22 @@ def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('video', help='video file')
+    parser.add_argument('video', help='video file, or features FILE.h5::ENTRY')
     parser.add_argument('sentences', nargs='*', help='what to look for')
-    parser.add_argument('--config', required=True,
-                        help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument('--checkpoint', required=True, help='checkpoint trained with it (.pth)')
+    parser.add_argument('--config', help='a config, or a name of model-index.yml (default: the '
+                                         "checkpoint's own)")
+    parser.add_argument('--checkpoint', required=True,
+                        help='trained model: a checkpoint (.pth) or a folder of save_pretrained')
     parser.add_argument('--annotations', metavar='ANN.json',
                         help='annotation file with the ground truth of the video')
-    parser.add_argument('--out', help='folder for the pictures and the JSON file')
+    parser.add_argument('--out', help='folder for the files')
+    parser.add_argument('--clips', type=int, default=0, metavar='N',
+                        help='write the N best moments of each sentence as videos (default: none)')
+    parser.add_argument('--threshold', type=float,
+                        help="presence below which a sentence does not occur (default: the model's "
+                             'own; -1 turns it off)')
+    parser.add_argument('--duration', type=float,
+                        help='seconds of the video; of use with features alone')
     parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
     parser.add_argument('--max-sentences', type=int, default=3,
                         help="at most so many of the video's own sentences (default: 3)")
@@ -54,8 +68,13 @@ def parse_args(argv=None):
 
 def find_annotation(path, video):
     """The annotation of a video, by its file's name with or without suffix, or None."""
-    names = (Path(video).name, Path(video).stem)
+    names = (Path(video).name, video_name(video))
     return next((entry for entry in read_annotations(path) if entry.video_id in names), None)
+
+
+def video_name(video):
+    """Name of a video file without suffix, or of an entry of features."""
+    return video.partition('::')[2].replace('/', '_') or Path(video).stem
 
 
 def choose_sentences(args):
@@ -73,16 +92,21 @@ def choose_sentences(args):
     if not args.annotations:
         raise ValueError('give a sentence, or --annotations with the sentences of the video')
     if not own:
-        raise ValueError(f'{args.annotations} has no video {Path(args.video).stem!r}: give '
+        raise ValueError(f'{args.annotations} has no video {video_name(args.video)!r}: give '
                          'sentences, or the file that has it')
     return own[:max(args.max_sentences, 1)]
 
 
-def ground(inferencer, encoded, chosen):
+def ground(inferencer, encoded, chosen, top_n):
     """Data sample with the predictions and, where known, the ground truth."""
-    sample = inferencer.predict(encoded, [sentence for sentence, _, _ in chosen])
+    sample = inferencer.predict(encoded, [sentence for sentence, _, _ in chosen], top_n)
     truth = [[torch.nan] * 2 if moment is None else moment for _, _, moment in chosen]
     sample.gt_instances = InstanceData(moments=torch.tensor(truth, dtype=torch.float32))
+    if inferencer.presence_threshold is not None:
+        found = sample.pred_instances
+        absent = found.presence < inferencer.presence_threshold  # (s,)
+        found.moments = found.moments.masked_fill(absent[:, None, None], torch.nan)
+        found.scores = found.scores.masked_fill(absent[:, None], torch.nan)
     return sample
 
 
@@ -95,10 +119,13 @@ def print_table(sample, top_n):
     table.add_column('sentence')
     for name in ('rank', 'start - end (s)', 'score', *(['IoU'] if with_truth else [])):
         table.add_column(name, justify='right', no_wrap=True)
-    for row in rows:
+    for row, presence in zip(rows, sample.pred_instances.presence.tolist(), strict=True):
         overlaps = row.iou()
         if row.truth is not None:
             table.add_row(escape(row.sentence), 'truth', '{:.2f} - {:.2f}'.format(*row.truth))
+        if not len(row.moments):
+            table.add_row(escape(row.sentence) if row.truth is None else '', '',
+                          'no such moment', f'({presence:.3f})')
         for i, ((start, end), score) in enumerate(zip(row.moments, row.scores, strict=True)):
             first = i == 0 and row.truth is None
             cells = [escape(row.sentence) if first else '', str(i + 1), f'{start:.2f} - {end:.2f}',
@@ -109,26 +136,46 @@ def print_table(sample, top_n):
 
 
 def write_outputs(args, inferencer, encoded, sample, chosen):
-    """Write pictures and JSON; returns the paths."""
-    out, name = Path(args.out), Path(args.video).stem
-    paths = [out / f'{name}_timeline.png', out / f'{name}_map.png', out / f'{name}.json']
-    visualizer = GroundingVisualizer()
-    visualizer.add_datasample(name, args.video, sample, top_n=args.top_n, out_path=paths[0])
-    scores = inferencer.score_moments(encoded, chosen[0][0])[0]  # (P,)
-    visualizer.save_image(
-        visualizer.draw_moment_map(
-            inferencer.model.grid, scores, sample.gt_instances.moments[0],
-            sample.pred_instances.moments[0], duration=sample.duration,
-            title=f'“{chosen[0][0]}”'), paths[1])
+    """Write all files; returns their paths."""
+    out, name = Path(args.out), video_name(args.video)
+    paths = [*write_pictures(args, inferencer, encoded, sample), out / f'{name}.json',
+             out / f'{name}.vtt']
     # sentences that are not annotated are numbered after those that may be
     indices = [index for _, index, _ in chosen]
     free = max((index for index in indices if index is not None), default=-1) + 1
     for i, index in enumerate(indices):
         if index is None or index in indices[:i]:
             indices[i], free = free, free + 1
-    write_predictions(paths[2], [GroundingResult(
+    write_predictions(paths[-2], [GroundingResult(
         sample.video_id, sample.duration, indices, sample.sentences, sample.gt_instances.moments,
         sample.pred_instances.moments, sample.pred_instances.scores)])
+    rows = TimelineRow.from_sample(sample, max(args.clips, 1))
+    paths[-1].write_text(webvtt((*row.moments[0].tolist(), row.sentence)
+                                for row in rows if len(row.moments)), encoding='utf-8')
+    if '::' not in args.video:
+        for i, row in enumerate(rows, 1):
+            for rank, (start, end) in enumerate(row.moments[:args.clips].tolist(), 1):
+                paths.append(out / f'{name}_{i}_{rank}.mp4')
+                cut_clip(args.video, start, end, paths[-1])
+    return paths
+
+
+def write_pictures(args, inferencer, encoded, sample):
+    """Timeline and, of a video that was looked at whole, moment map; returns their paths."""
+    out, name = Path(args.out), video_name(args.video)
+    paths, visualizer = [out / f'{name}_timeline.png'], GroundingVisualizer()
+    frames = None if '::' in args.video else args.video
+    grid = inferencer.model.grid
+    scores = inferencer.score_moments(encoded, sample.sentences)  # (s, U)
+    visualizer.add_datasample(name, frames, sample, top_n=args.top_n, out_path=paths[0],
+                              curves=video_curves(grid, encoded, scores))
+    if encoded.num_windows == 1:
+        paths.append(out / f'{name}_map.png')
+        visualizer.save_image(
+            visualizer.draw_moment_map(
+                grid, scores[0], sample.gt_instances.moments[0],
+                sample.pred_instances.moments[0], duration=sample.duration,
+                title=f'“{sample.sentences[0]}”'), paths[1])
     return paths
 
 
@@ -145,19 +192,33 @@ def require_folder(path):
                          f'{error.strerror}') from None
 
 
+def answer(args, chosen):
+    """Encoded video, data sample, and the inferencer that made them."""
+    config = args.config
+    if args.cfg_options:
+        if config is None:
+            raise ValueError('--cfg-options needs --config')
+        config = load_config(config, args.cfg_options)
+    inferencer = GroundingInferencer(
+        config, args.checkpoint, args.device, presence_threshold=args.threshold)
+    encoded = inferencer.encode(args.video, args.duration, video_name(args.video))
+    if encoded.num_windows > 1:
+        print(f'looked at in {encoded.num_windows} overlapping windows')
+    return encoded, ground(inferencer, encoded, chosen, args.top_n), inferencer
+
+
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
     with plain_errors():
         if args.top_n < 1:
             raise ValueError(f'--top-n {args.top_n}: it must be at least 1')
+        if args.clips < 0 or (args.clips and not args.out):
+            raise ValueError(f'--clips {args.clips}: give a number of clips, and --out for them')
         chosen = choose_sentences(args)
         if args.out:
             require_folder(args.out)
-        inferencer = GroundingInferencer(
-            load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.top_n)
-        encoded = inferencer.encode(args.video)
-        sample = ground(inferencer, encoded, chosen)
+        encoded, sample, inferencer = answer(args, chosen)
         print_table(sample, args.top_n)
         if args.out:
             for path in write_outputs(args, inferencer, encoded, sample, chosen):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments, performance, speed
+from reproduction import experiments, inference, long_videos, performance, speed, videos
 from reproduction import tubes as of_tubes
 from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
@@ -26,23 +26,28 @@ RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    agreement=experiments.agreement, agreement_tubes=of_tubes.agreement_tubes,
-    benchmark=performance.benchmark,
+    absence=inference.absence, agreement=experiments.agreement,
+    agreement_tubes=of_tubes.agreement_tubes, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost, faults=faults, layouts=performance.layouts,
-    memory=performance.memory, negatives=experiments.negatives,
+    evaluation_cost=performance.evaluation_cost, faults=faults,
+    inference_cost=inference.inference_cost, layouts=performance.layouts,
+    long_video=long_videos.long_video, memory=performance.memory, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, tubes=of_tubes.tubes)
+    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, tubes=of_tubes.tubes,
+    videos=videos.videos)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('negatives', 'precision', 'shapes', 'shapes_words', 'text_cache', 'tubes'),
+    seeds=('absence', 'long_video', 'negatives', 'precision', 'shapes', 'shapes_words',
+           'text_cache', 'tubes', 'videos'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
 RENDERERS = dict(
-    benchmark=performance.render_benchmark, data_cost=performance.render_data_cost,
-    evaluation_cost=performance.render_evaluation_cost, layouts=performance.render_layouts,
-    memory=performance.render_memory, precision=speed.render_precision,
-    text_cache=speed.render_text_cache, tubes=of_tubes.render_tubes, **OF_EXPERIMENTS)
+    absence=inference.render_absence, benchmark=performance.render_benchmark,
+    data_cost=performance.render_data_cost, evaluation_cost=performance.render_evaluation_cost,
+    inference_cost=inference.render_inference_cost, layouts=performance.render_layouts,
+    long_video=long_videos.render_long_video, memory=performance.render_memory,
+    precision=speed.render_precision, text_cache=speed.render_text_cache,
+    tubes=of_tubes.render_tubes, videos=videos.render_videos, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

@@ -12,6 +12,7 @@ if [ "${1:-}" = --lowest ]; then
     setup_venv "$root/requirements/lowest.txt" "$scratch/environment"
 else
     setup_venv
+    setup_extras
 fi
 cd "$root"
 export PATH="$(dirname "$PYTHON"):$PATH"

@@ -58,3 +58,23 @@ setup_venv() {
             --no-build-isolation -e "$root" \
         && echo "$wanted" > "$stamp"
 }
+
+# setup_extras: what the tests of the page (Gradio, playwright) and of the export (ONNX) need on top,
+# into the same environment. They are skipped where it cannot be had, so that nothing fails here.
+setup_extras() {
+    local root folder name wanted
+    [ -z "${MMN_PYTHON:-}" ] || return 0
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    folder=$(dirname "$(dirname "$PYTHON")")
+    for name in web browser onnx; do
+        wanted=$(cat "$root/requirements/$name.txt" "$root/requirements/pinned.txt" | cksum)
+        [ "$(cat "$folder/.mmn_plugin_$name" 2> /dev/null)" != "$wanted" ] || continue
+        echo "installing requirements/$name.txt ..."
+        if "$PYTHON" -m pip install -q --disable-pip-version-check \
+            -c "$root/requirements/pinned.txt" -r "$root/requirements/$name.txt"; then
+            echo "$wanted" > "$folder/.mmn_plugin_$name"
+        else
+            echo "requirements/$name.txt cannot be installed: the tests that need it are skipped" >&2
+        fi
+    done
+}

@@ -36,6 +36,22 @@ def parse_args():
         help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
         'tools/analysis_tools/eval_tubes.py too',
     )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='draw timelines and moment maps of some videos into this folder',
+    )
+    parser.add_argument(
+        '--interval',
+        type=int,
+        default=10,
+        help='with --show-dir: draw one of how many videos (default: 10)',
+    )
+    parser.add_argument(
+        '--video-dir',
+        metavar='DIR',
+        help='with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails',
+    )
     add_amp(parser)
     return parser.parse_args(explicit_amp(sys.argv[1:]))
 
@@ -45,9 +61,23 @@ def merge_args(cfg, args):
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
     if args.amp:
         apply_test_amp(cfg, args.amp)
-    writers = [dump_metric(args.dump)] if args.dump else []
+    add_writers(cfg, args)
+    if args.show_dir:
+        pictures = dict(
+            type='GroundingVisualizationHook',
+            interval=args.interval,
+            max_videos=None,
+            video_dir=args.video_dir,
+            out_dir=args.show_dir,
+        )
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
+
+
+def add_writers(cfg, args):
+    """Let the test write the files that the command line asks for."""
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    writers = [dump_metric(args.dump)] if args.dump else []
     if args.submission:
         writers.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
         for metric in evaluators:

@@ -17,6 +17,7 @@ default_hooks = dict(
     check_loss=dict(type='CheckLossHook'),  # action='skip' leaves a bad batch out
     tokenizer=dict(type='TokenizerHook'),
     architecture=dict(type='ArchitectureHook'),
+    extractor=dict(type='ExtractorHook'),  # which features the checkpoint belongs to
     broadcast_buffers=dict(type='BroadcastBuffersHook'))
 
 env_cfg = dict(

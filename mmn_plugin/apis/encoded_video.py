@@ -11,11 +11,19 @@ class EncodedVideo:
     Attributes:
         video_id (str): Name for messages and pictures.
         duration (float): Seconds.
-        inputs (Tensor): (R, D) pooled features.
-        moments (dict[str, Tensor]): Embeddings of all moments, (1, P, J) per joint space.
+        moments (dict[str, Tensor]): Unit embeddings of all its moments, (U, J) per joint space; of
+            a moment that several windows saw, their mean.
+        spans (Tensor): (U, 2) their seconds. U is the grid's P unless the video was looked at in
+            several windows.
+        trust (Tensor): (U,) factor on their scores, see `WindowPlan`.
+        num_windows (int): 1, or the overlapping windows that a long video was looked at in.
+        score_power (float): Weight of the contrastive score in ranking.
     """
 
     video_id: str
     duration: float
-    inputs: Tensor
     moments: dict[str, Tensor]
+    spans: Tensor
+    trust: Tensor
+    num_windows: int
+    score_power: float

@@ -1,101 +1,241 @@
 """From a video and sentences to moments."""
-from collections.abc import Sequence
+import re
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmaction.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
-from mmengine.structures import InstanceData
+from mmengine.infer import BaseInferencer
 from torch import Tensor
 
 from mmn_plugin.datasets import LoadClipFeatures
-from mmn_plugin.engine.runner import load_config
-from mmn_plugin.ranking import moment_scores
+from mmn_plugin.engine.runner import require_device
 from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo
-from .extractors import EXTRACTORS
-from .load_model import load_model
-from .video_duration import video_duration
+from .extractors import matching_extractor
+from .load_model import build_model, read_checkpoint, require_model
+from .long_video import LongVideo
+from .model_names import named_models, resolve_model
+from .moment_ranker import MomentRanker
+from .pretrained_folder import is_folder, plain_meta, write_folder
+from .result_dicts import result_dicts
+from .timelines import draw_timelines
+from .video_curves import video_curves
+from .video_encoder import VideoEncoder
+from .video_features import VideoFeatures
 
 
-class GroundingInferencer:
+class GroundingInferencer(BaseInferencer):
     """Finds the moments that sentences describe.
 
-    A video is encoded once; every sentence after that costs its own encoding and a product.
+    A video is encoded once; every sentence after that costs its own encoding and a product. The
+    steps are those of MMEngine's inferencers. Several threads may use one inferencer.
 
     Args:
-        config (str | Path | Config): Path of a config, the name of one of this package, or a
-            config. Its test pipeline pools the features; its ``extractor`` describes how features
-            are made from a video file.
-        checkpoint (str | Path): Checkpoint trained with it.
+        config (str | Path | Config, optional): Name of a model of this package (``mmn_shapes``),
+            path or name of a config, or a config. Its test pipeline pools the features; its
+            ``extractor`` describes how features are made from a video file, its ``long_video``
+            how long videos are cut into windows. Defaults to None: the checkpoint's own.
+        checkpoint (str | Path, optional): File trained with it, or a folder of
+            `save_pretrained`. Defaults to None: the published weights of a named model.
         device (str, optional): Defaults to None: the accelerator if there is one.
         top_n (int, optional): Moments per sentence. Defaults to None: as in the config.
         sentence_batch (int): Sentences that go through the model together; memory grows with it,
             not with the number of sentences. Defaults to 256.
+        window_batch (int): Windows of videos that go through the model together. Defaults to 8.
+        presence_threshold (float, optional): Sentences of less presence do not occur in a video.
+            Defaults to None: the checkpoint's, if it carries one.
+        long_video (dict, optional): Instead of the config's, see `LongVideo`; ``{}`` looks at
+            every video whole. Defaults to None.
 
     Raises:
         FileNotFoundError: If config, checkpoint or vocabulary do not exist.
-        ValueError: If checkpoint and config do not belong together, or ``sentence_batch`` < 1.
+        ValueError: If checkpoint and config do not belong together, no checkpoint is given or
+            known, or a number is out of its range.
 
     Examples:
-        >>> inferencer = GroundingInferencer('mmn_shapes.py', 'epoch_30.pth')
+        >>> inferencer = GroundingInferencer('mmn_shapes', 'epoch_30.pth')
         >>> inferencer('video.mp4', ['a red circle grows'])
         [{'sentence': 'a red circle grows', 'moments': [[4.5, 9.0], ...], 'scores': [0.93, ...]}]
         >>> encoded = inferencer.encode('video.mp4')
         >>> inferencer.ground(encoded, ['a blue square moves left'])
     """
 
-    def __init__(self, config: str | Path | Config, checkpoint: str | Path,
-                 device: str | None = None, top_n: int | None = None,
-                 sentence_batch: int = 256) -> None:
-        if sentence_batch < 1:
-            raise ValueError(f'sentence_batch={sentence_batch}; it must be at least 1')
-        self.sentence_batch = sentence_batch
-        self.config = config if isinstance(config, Config) else load_config(str(config))
-        self.device = device or get_device()
-        self.model = load_model(self.config, checkpoint, self.device)
-        if top_n is not None:
-            self.model.head.top_n = top_n
-        self.transforms = self._build_transforms()
-        self._extractor = None
+    preprocess_kwargs = {'sentences', 'duration', 'fps', 'video_id'}
+    forward_kwargs = {'top_n', 'curves'}
+    visualize_kwargs = {'show', 'out_dir'}
+    postprocess_kwargs = {'drop_absent'}
 
-    def __call__(self, video, sentences: str | Sequence[str],
-                 duration: float | None = None) -> list[dict]:
-        """Ground sentences in a video: `encode`, then `ground`."""
-        self._check_sentences(sentences)  # before the video costs time
-        return self.ground(self.encode(video, duration), sentences)
+    def __init__(self, config: str | Path | Config | None = None,
+                 checkpoint: str | Path | None = None, device: str | None = None,
+                 top_n: int | None = None, sentence_batch: int = 256, window_batch: int = 8,
+                 presence_threshold: float | None = None, long_video: dict | None = None) -> None:
+        for name, value in (('sentence_batch', sentence_batch), ('window_batch', window_batch),
+                            ('top_n', top_n)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name}={value}; it must be at least 1')
+        config, path = resolve_model(config, checkpoint)
+        if config is not None:
+            require_model(config)
+        self.device = require_device(device or get_device())
+        self._own_config = config is None or is_folder(path)
+        config, self._loaded = read_checkpoint(path, config)
+        super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
+        self.meta = plain_meta(self._loaded.pop('meta', {}))
+        del self._loaded
+        self.config = self.cfg
+        self.top_n = top_n or self.model.head.top_n
+        self.ranker = MomentRanker(self.model, sentence_batch)
+        if presence_threshold is None:
+            presence_threshold = self.meta.get('presence', {}).get('threshold')
+        self.presence_threshold = presence_threshold
+        if long_video is not None:
+            self.config.long_video = long_video
+        settings = LongVideo(**self.config.get('long_video') or {})
+        self.video_encoder = VideoEncoder(
+            self.model, self.pipeline, self.device, settings, window_batch)
+        self._extractor, self._lock = None, threading.Lock()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options) -> 'GroundingInferencer':
+        """The inferencer that `save_pretrained` wrote; answers are the same to the bit.
+
+        Args:
+            folder (str | Path): The folder.
+            **options: As of the class, but for config and checkpoint.
+
+        Raises:
+            FileNotFoundError: If it is no such folder.
+        """
+        if not is_folder(folder):
+            raise FileNotFoundError(f'{folder} is no folder of save_pretrained: it has no '
+                                    'config.json')
+        return cls(None, folder, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config, weights (safetensors), tokenizer and a model card to complete.
+
+        Raises:
+            ValueError: If the folder cannot be made, or the config is more than plain data.
+        """
+        meta = dict(self.meta)
+        if self.presence_threshold is not None:
+            meta['presence'] = dict(meta.get('presence', {}), threshold=self.presence_threshold)
+        write_folder(folder, self.config, self.model, meta)
+
+    @staticmethod
+    def list_models(scope: str | None = None, patterns: str = r'.*') -> list[str]:
+        """Names that ``config`` takes, of those that match a regular expression."""
+        return [name for name in named_models() if re.match(patterns, name)]
 
     @property
     def extractor(self):
         """The config's feature extractor, built at the first use.
 
         Raises:
-            ValueError: If the config has none.
+            ValueError: If the config has none, or another one than made the training's features.
         """
-        if self._extractor is None:
-            settings = self.config.get('extractor')
-            if settings is None:
-                raise ValueError(
-                    'the config has no `extractor`, so that a video file cannot be used: give '
-                    'features, (T, D) with duration=<seconds>, or add the extractor that made the '
-                    "training's features, such as extractor = dict(type='GridFeatureExtractor')")
-            self._extractor = EXTRACTORS.build(settings)
-        return self._extractor
+        with self._lock:
+            if self._extractor is None:
+                settings = self.config.get('extractor')
+                if settings is None:
+                    raise ValueError(
+                        'the config has no `extractor`, so that a video file cannot be used: give '
+                        'features, (T, D) with duration=<seconds>, or add the extractor that made '
+                        "the training's features, such as "
+                        "extractor = dict(type='GridFeatureExtractor')")
+                self._extractor = matching_extractor(settings, self.model, self.device)
+            return self._extractor
+
+    def __call__(self, video, sentences, duration=None, return_datasamples: bool = False,
+                 batch_size: int = 4, **kwargs) -> list:
+        """Ground sentences in a video, or in each of several.
+
+        Args:
+            video: What `encode` takes; or a list or tuple of such.
+            sentences (str | Sequence[str] | Sequence[Sequence[str]]): What to look for; with
+                several videos the same in all, or a list of sentences for each.
+            duration (float | Sequence[float], optional): As of `encode`, for each video.
+            return_datasamples (bool): Give data samples instead of dicts. Defaults to False.
+            batch_size (int): Videos in memory at once. Defaults to 4.
+            **kwargs: ``fps`` and ``video_id`` (as of `encode`), ``top_n``, ``drop_absent`` (as of
+                `ground`), ``out_dir`` (folder for a picture of each video), ``show``.
+
+        Returns:
+            list[dict] | list[list[dict]]: As of `ground`; for several videos a list of such.
+
+        Raises:
+            ValueError: As of `encode` and `ground`, before any video costs time where that is
+                possible; or if the lists are of different lengths.
+        """
+        several = isinstance(video, list | tuple)
+        drawn = bool(kwargs.get('show')) or kwargs.get('out_dir') is not None
+        results = super().__call__(
+            list(video) if several else [video], return_datasamples, batch_size, curves=drawn,
+            sentences=self.ranker.check_lists(sentences, len(video) if several else None),
+            duration=duration, **kwargs)
+        return results if several else results[0]
+
+    def preprocess(self, inputs: list, batch_size: int, sentences: list[list[str]],
+                   duration=None, fps: float | None = None,
+                   video_id=None) -> Iterator[list[tuple[VideoFeatures, list[str]]]]:
+        """Features of the videos with their sentences, a batch of videos at a time."""
+        durations, names = (value if isinstance(value, list | tuple) else [value] * len(inputs)
+                            for value in (duration, video_id))
+        if not len(durations) == len(names) == len(inputs):
+            raise ValueError(f'{len(inputs)} videos, but {len(durations)} durations and '
+                             f'{len(names)} names')
+
+        def read(video, texts, seconds, name):
+            return VideoFeatures.of(video, lambda: self.extractor, seconds, name, fps), texts
+
+        yield from self._get_chunk_data(
+            map(read, inputs, sentences, durations, names), batch_size)
 
     @torch.inference_mode()
-    def encode(self, video, duration: float | None = None,
-               video_id: str | None = None) -> EncodedVideo:
+    def forward(self, inputs: list[tuple[VideoFeatures, list[str]]],
+                top_n: int | None = None, curves: bool = False) -> list[GroundingDataSample]:
+        """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
+        samples = []
+        encoded = self.video_encoder([features for features, _ in inputs])
+        for video, (_, texts) in zip(encoded, inputs, strict=True):
+            samples.append(self.ranker.predict(video, texts, top_n or self.top_n))
+            if curves:
+                samples[-1].pred_instances.curves = video_curves(
+                    self.model.grid, video, self.ranker.score(video, texts))
+        return samples
+
+    def visualize(self, inputs: list, preds: list[GroundingDataSample], show: bool = False,
+                  out_dir: str | Path | None = None) -> list | None:
+        """Timelines, shown or written as ``<out_dir>/<video>_timeline.png``, where asked for."""
+        if not show and out_dir is None:
+            return None
+        return draw_timelines(inputs, preds, show, out_dir)
+
+    def postprocess(self, preds: list[GroundingDataSample], visualization=None,
+                    return_datasamples: bool = False, drop_absent: bool = False) -> list:
+        """Samples as they are, or as lists of dicts."""
+        if return_datasamples:
+            return preds
+        return [result_dicts(sample, self.presence_threshold, drop_absent) for sample in preds]
+
+    def encode(self, video, duration: float | None = None, video_id: str | None = None,
+               fps: float | None = None) -> EncodedVideo:
         """Do everything that does not depend on a sentence.
 
         Args:
-            video (str | Path | np.ndarray | Tensor): A video file, or its features (T, D).
-            duration (float, optional): Seconds; needed with features. Defaults to None: the
-                file's.
+            video (str | Path | IO[bytes] | np.ndarray | Tensor | h5py.Dataset): A video file, an
+                open file, frames (T, H, W, 3) uint8 RGB with ``fps``, or features: (T, D), an
+                entry of an HDF5 file, or ``'FILE.h5::ENTRY'``.
+            duration (float, optional): Seconds; needed with features that do not tell it. Defaults
+                to None: the file's.
             video_id (str, optional): Name for messages. Defaults to None: the file's.
+            fps (float, optional): Frames per second of an array of frames.
 
         Returns:
             EncodedVideo: For `ground`.
@@ -104,114 +244,53 @@ class GroundingInferencer:
             VideoReadError: If the file cannot be read.
             ValueError: If the features' shape or size is wrong, or their duration is missing.
         """
-        if isinstance(video, str | Path):
-            video_id = video_id or Path(video).stem
-            duration = duration or video_duration(video)
-            video = self.extractor(video)
-        video_id = video_id or 'array'
-        features = self._check_features(video, video_id, duration)
-        packed = self.transforms(dict(
-            features=features, video_id=video_id, duration=float(duration), sentences=[]))
-        inputs = packed['inputs'].to(self.device)  # (R, D)
-        moments = self.model.encode_moments(inputs[None], [packed['data_samples']])  # (1, P, J)
-        return EncodedVideo(video_id, float(duration), inputs, moments)
+        features = VideoFeatures.of(video, lambda: self.extractor, duration, video_id, fps)
+        return self.video_encoder([features])[0]
 
-    def ground(self, encoded: EncodedVideo, sentences: str | Sequence[str]) -> list[dict]:
+    def ground(self, encoded: EncodedVideo, sentences: str | Sequence[str],
+               top_n: int | None = None, drop_absent: bool = False) -> list[dict]:
         """Rank the moments of an encoded video for each sentence.
 
         Args:
             encoded (EncodedVideo): From `encode`.
             sentences (str | Sequence[str]): One or more.
+            top_n (int, optional): Moments per sentence. Defaults to None: as of the class.
+            drop_absent (bool): No moments for sentences that do not occur, where a
+                ``presence_threshold`` is known. Defaults to False.
 
         Returns:
             list[dict]: Per sentence ``sentence``, ``moments`` ([start, end] in seconds, best first)
-            and ``scores``.
+            and ``scores``; where a ``presence_threshold`` is known also ``presence`` and
+            ``present``, whether the sentence occurs at all.
 
         Raises:
             ValueError: If a sentence is empty or holds no word that the model knows.
         """
-        sentences = self._check_sentences(sentences)
-        found = self._predict(encoded, sentences).pred_instances
-        results = []
-        for i, sentence in enumerate(sentences):
-            there = ~found.scores[i].isnan()  # (n,)
-            results.append(dict(sentence=sentence, moments=found.moments[i][there].tolist(),
-                                scores=found.scores[i][there].tolist()))
-        return results
+        return result_dicts(
+            self.predict(encoded, sentences, top_n), self.presence_threshold, drop_absent)
 
-    def predict(self, encoded: EncodedVideo,
-                sentences: str | Sequence[str]) -> GroundingDataSample:
+    def predict(self, encoded: EncodedVideo, sentences: str | Sequence[str],
+                top_n: int | None = None) -> GroundingDataSample:
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take."""
-        return self._predict(encoded, self._check_sentences(sentences))
+        return self.ranker.predict(encoded, self.ranker.check(sentences), top_n or self.top_n)
 
-    @torch.inference_mode()
     def score_moments(self, encoded: EncodedVideo, sentences: str | Sequence[str]) -> Tensor:
-        """Score of every moment of the grid, before NMS: (s, P), on the CPU, for moment maps."""
-        batches = self._batches(encoded, self._check_sentences(sentences))
-        return torch.cat([self._score(encoded, sample).cpu() for sample in batches])
+        """Score of every moment, before NMS: (s, U) on the CPU; of what, ``encoded.spans`` tells.
 
-    @torch.inference_mode()
-    def _predict(self, encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
-        found = []
-        for sample in self._batches(encoded, sentences):
-            scores = self._score(encoded, sample)
-            video = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-            self.model.head.rank(scores, video, [sample])
-            found.append(sample.pred_instances.to('cpu'))  # all that is kept of a batch
-        result = self._sample(encoded, sentences)
-        result.pred_instances = InstanceData.cat(found)
-        return result
+        In a video that was looked at whole these are the moments of the model's grid.
+        """
+        return self.ranker.score(encoded, self.ranker.check(sentences))
 
-    def _batches(self, encoded: EncodedVideo, sentences: list[str]):
-        for first in range(0, len(sentences), self.sentence_batch):
-            yield self._sample(encoded, sentences[first:first + self.sentence_batch])
+    def _init_model(self, cfg: Config, weights: str, device: str = 'cpu'):
+        return build_model(cfg, self._loaded, weights, device, self._own_config)
 
-    @staticmethod
-    def _sample(encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
-        return GroundingDataSample(metainfo=dict(
-            video_id=encoded.video_id, duration=encoded.duration, sentences=sentences,
-            sentence_index=list(range(len(sentences)))))
-
-    def _score(self, encoded: EncodedVideo, sample: GroundingDataSample) -> Tensor:
-        """(s, P), on the model's device."""
-        batch = self.model.data_preprocessor(dict(inputs=[encoded.inputs], data_samples=[sample]))
-        embeddings = self.model.text_encoder(batch['sentences'])  # (s, J)
-        head = self.model.head
-        contrastive, iou = head.score(encoded.moments, embeddings, batch['sentences'].video,
-                                      [len(sample.sentences)])  # (s, P)
-        return moment_scores(contrastive, iou, head.score_power)
-
-    def _check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
-        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-        if not sentences:
-            raise ValueError('no sentence was given; give at least one')
-        for sentence in sentences:
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise ValueError(f'the sentence {sentence!r} is empty; say what to look for')
-        inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
-        for sentence, (_, problem) in zip(sentences, inspected, strict=True):
-            if problem:
-                raise ValueError(f'the sentence {sentence!r} {problem}; the model cannot know what '
-                                 'it means. Use words that it was trained with')
-        return sentences
-
-    @staticmethod
-    def _check_features(features, video_id: str, duration: float | None) -> np.ndarray:
-        if torch.is_tensor(features):
-            features = features.detach().cpu().numpy()
-        features = np.asarray(features, dtype=np.float32)
-        if features.ndim != 2 or 0 in features.shape:
-            raise ValueError(f'the features of video {video_id} have the shape {features.shape}; '
-                             'expected (T, D), a row per step of time')
-        if not np.isfinite(features).all():
-            raise ValueError(f'the features of video {video_id} hold NaN or infinity')
-        if duration is None or not duration > 0:
-            raise ValueError(f'features alone do not tell how long video {video_id} is: give '
-                             f'duration=<seconds above 0>, not {duration}')
-        return features
-
-    def _build_transforms(self) -> Compose:
+    def _init_pipeline(self, cfg: Config) -> Compose:
         """The test pipeline, but for the step that reads features from files."""
-        steps = self.config.test_dataloader.dataset.pipeline
-        built = [TRANSFORMS.build(step) for step in steps]
+        built = [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
         return Compose([step for step in built if not isinstance(step, LoadClipFeatures)])
+
+    def _init_collate(self, cfg: Config) -> None:
+        """Windows are batched by `VideoEncoder`, whatever a test's loader does."""
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        """Pictures are drawn where they are asked for; the config's back ends are a run's."""

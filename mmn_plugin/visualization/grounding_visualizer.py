@@ -29,8 +29,10 @@ class GroundingVisualizer(Visualizer):
 
     def draw_timeline(self, sample: GroundingDataSample, frames: Sequence | None = None,
                       top_n: int = 3, draw_gt: bool = True, draw_pred: bool = True,
-                      max_sentences: int = 8) -> np.ndarray:
+                      max_sentences: int = 8, curves=None) -> np.ndarray:
         """Draw ground truth and ranked predictions of each sentence as bars over time.
+
+        With ``curves`` the score over time is drawn below the bars.
 
         Args:
             sample (GroundingDataSample): The video, its sentences and their moments.
@@ -40,14 +42,19 @@ class GroundingVisualizer(Visualizer):
             draw_gt (bool): Whether to draw the ground truth, where known. Defaults to True.
             draw_pred (bool): Whether to draw the predictions, where there are. Defaults to True.
             max_sentences (int): Further ones are counted below the picture. Defaults to 8.
+            curves (Tensor | np.ndarray | None): (s, K), a score per sentence and K-th of the
+                video, see `score_curve`. Defaults to None: no curves.
 
         Returns:
             np.ndarray: (H, 960, 3) uint8, RGB.
+
+        Raises:
+            ValueError: If there is not one curve per sentence.
         """
         from .timeline import Timeline
         from .timeline_row import TimelineRow
 
-        rows = TimelineRow.from_sample(sample, top_n, draw_gt, draw_pred)
+        rows = TimelineRow.from_sample(sample, top_n, draw_gt, draw_pred, curves)
         left_out = len(rows) - max_sentences
         note = f'{left_out} more sentences are not shown' if left_out > 0 else ''
         return Timeline(
@@ -83,7 +90,7 @@ class GroundingVisualizer(Visualizer):
     def add_datasample(self, name: str, video: str | Path | Sequence | None = None,
                        data_sample: GroundingDataSample | None = None, draw_gt: bool = True,
                        draw_pred: bool = True, top_n: int = 3, out_path: str | None = None,
-                       step: int = 0) -> None:
+                       step: int = 0, curves=None) -> None:
         """Draw a sample's timeline and give it to all back ends.
 
         Args:
@@ -97,16 +104,18 @@ class GroundingVisualizer(Visualizer):
             out_path (str | None): Write this file instead; the back ends get nothing. Defaults to
                 None.
             step (int): Step of training. Defaults to 0.
+            curves (Tensor | np.ndarray | None): As of `draw_timeline`. Defaults to None.
 
         Raises:
-            ValueError: If there is no ``data_sample``.
+            ValueError: If there is no ``data_sample``, or not one curve per sentence.
             VideoReadError: If the video cannot be read.
         """
         if data_sample is None:
             raise ValueError(f'add_datasample({name!r}) needs a data_sample: without sentences '
                              'there is nothing to draw')
         frames = sample_frames(video) if isinstance(video, str | Path) else video
-        image = self.draw_timeline(data_sample, frames, top_n, draw_gt, draw_pred)
+        image = self.draw_timeline(data_sample, frames, top_n, draw_gt, draw_pred,
+                                   curves=curves)
         self.set_image(image)  # what get_image and show give
         if out_path is None:
             self.add_image(name, image, step)

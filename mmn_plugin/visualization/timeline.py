@@ -13,13 +13,17 @@ WIDTH, MARGIN = 960, 20
 LABELS = 62  # left of the bars: which moment it is
 COLUMN = 52  # right of the bars: a column of figures
 LINE, LANE, BAR = 19, 19, 13  # heights of a line of the sentence, a lane, the bar in it
+CURVE = 36  # height of the lane of a score curve
 THUMBNAILS, GAP, AXIS, HEAD = 72, 16, 46, 26
-SENTENCE_SIZE, SMALL = 10.5, 8.5  # points
+SENTENCE_SIZE, SMALL, TINY = 10.5, 8.5, 7  # points
 TICKS = 12  # at most about so many on the time axis
 
 
 class Timeline:
-    """Draws, for each sentence, the truth and the ranked predictions as bars.
+    """Draws, for each sentence, the truth and the ranked predictions as bars, and its score curve.
+
+    All curves of a picture have one scale, from 0 to the largest score in it, so that a sentence
+    which fits nowhere looks flat beside one that fits.
 
     Args:
         rows (Sequence[TimelineRow]): The sentences.
@@ -34,6 +38,8 @@ class Timeline:
                  frames: Sequence[np.ndarray] | None = None, note: str = '') -> None:
         self.rows, self.duration, self.title, self.note = rows, duration, title, note
         self.frames = frames if frames is not None and len(frames) else None
+        self.top_score = max(
+            (float(row.curve.max()) for row in rows if row.curve is not None), default=0.)
         self.columns = ['score'] if any(len(row.moments) for row in rows) else []
         if self.columns and any(row.truth is not None for row in rows):
             self.columns.append('IoU')
@@ -63,8 +69,14 @@ class Timeline:
 
     def _height(self, index: int) -> int:
         row = self.rows[index]
+        return LINE * len(self.titles[index]) + 4 + self._lanes_height(row) + GAP
+
+    def _lanes_height(self, row: TimelineRow) -> int:
         lanes = len(row.moments) + (row.truth is not None)
-        return LINE * len(self.titles[index]) + 4 + LANE * max(lanes, 1) + GAP
+        return LANE * max(lanes, 1) + (CURVE if self._has_curve(row) else 0)
+
+    def _has_curve(self, row: TimelineRow) -> bool:
+        return row.curve is not None and self.top_score > 0
 
     def _draw_heading(self) -> None:
         canvas, y = self.canvas, MARGIN + 4
@@ -106,14 +118,17 @@ class Timeline:
         for lane in range(max(lanes, 1)):
             canvas.rectangle(self.left, top + LANE * lane + (LANE - BAR) / 2,
                              self.right - self.left, BAR, color=palette.TRACK, zorder=0)
+        bottom = top + self._lanes_height(row)
         if not lanes:
             canvas.text(self.left + 6, top + LANE / 2, 'no moment', SMALL, color=palette.QUIET)
-            return
-        self._draw_grid(top, top + LANE * lanes)
+        if lanes or self._has_curve(row):
+            self._draw_grid(top, bottom)
         if row.truth is not None:
-            self._draw_truth(row, top, top + LANE * lanes)
+            self._draw_truth(row, top, bottom)
             top += LANE
         self._draw_predictions(row, top)
+        if self._has_curve(row):
+            self._draw_curve(row.curve, bottom - CURVE, bottom)
 
     def _draw_grid(self, top: float, bottom: float) -> None:
         for tick in time_ticks(self.duration, TICKS):
@@ -138,6 +153,21 @@ class Timeline:
                 self.canvas.text(self._column(i), top + LANE / 2, figure, SMALL, ha='right',
                                  color=palette.TEXT)
             top += LANE
+
+    def _draw_curve(self, curve: np.ndarray, top: float, bottom: float) -> None:
+        """The score over time, in steps of a clip, and its scale at the right."""
+        canvas, base, high = self.canvas, bottom - 3, top + 6
+        edges = np.linspace(self.left, self.right, len(curve) + 1).repeat(2)[1:-1]
+        heights = base - (base - high) * (np.maximum(curve, 0) / self.top_score).repeat(2)
+        canvas.axes.fill_between(edges, heights, base, color=palette.PREDICTION, alpha=0.18,
+                                 linewidth=0, zorder=0.8)
+        canvas.axes.plot(edges, heights, color=palette.PREDICTION, linewidth=1.2, zorder=0.9)
+        canvas.axes.plot([self.left, self.right], [base] * 2, color=palette.GRID, linewidth=0.8,
+                         zorder=0.6)
+        canvas.text(self.left - 8, (high + base) / 2, 'score', SMALL, ha='right',
+                    color=palette.QUIET)
+        for y, value in ((high, f'{self.top_score:.2f}'), (base - 3, '0')):
+            canvas.text(self.right + 6, y, value, TINY, color=palette.QUIET)
 
     def _draw_lane(self, label: str, moment, top: float, colour: str, inside: str) -> None:
         """One bar with its label, and its times beside it or, where it is long, in it."""

@@ -43,9 +43,18 @@ def _sample(container, count: int, height: int) -> np.ndarray:
     frames, size = [], None
     for i in range(count):
         frame = _frame_at(container, stream, first + (i + 0.5) / count * length)
-        size = size or (max(2, round(frame.width / frame.height * height)), height)
-        frames.append(frame.reformat(*size, format='rgb24').to_ndarray())
+        quarters = round(getattr(frame, 'rotation', 0) / 90) % 4  # a phone held upright
+        size = size or _size(frame, height, turned=quarters % 2)
+        picture = frame.reformat(*size, format='rgb24').to_ndarray()
+        frames.append(np.rot90(picture, quarters))
     return np.stack(frames)
+
+
+def _size(frame, height: int, turned: bool) -> tuple[int, int]:
+    """Width and height to scale a frame to, so that it has a height once it is upright."""
+    if turned:
+        return height, max(2, round(frame.height / frame.width * height))
+    return max(2, round(frame.width / frame.height * height)), height
 
 
 def _frame_at(container, stream, seconds: float):

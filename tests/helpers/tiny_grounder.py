@@ -15,12 +15,16 @@ from mmn_plugin.datasets.shapes.video_writer import write_video
 GRID_SIZE = GridFeatureExtractor().num_features
 
 
-def write_grounder(folder: Path, in_channels: int | None = None) -> SimpleNamespace:
+GRID = dict(type='GridFeatureExtractor', fps=8., stride=6)
+
+
+def write_grounder(folder: Path, in_channels: int | None = None,
+                   extractor: dict = GRID) -> SimpleNamespace:
     """Config and checkpoint, with ``in_channels`` for the grid extractor unless given."""
     corpus = write_corpus(folder / 'corpus')
     size = GRID_SIZE if in_channels is None else in_channels
     extra = (f"model['backbone']['in_channels'] = {size}\n"
-             "extractor = dict(type='GridFeatureExtractor', fps=8., stride=6)\n")
+             f'extractor = {extractor!r}\n')
     config = write_config(folder / 'tiny.py', corpus, extra=extra)
     return SimpleNamespace(folder=folder, corpus=corpus, config=config,
                            checkpoint=save_checkpoint(config, folder / 'tiny.pth'))

@@ -1,9 +1,13 @@
+import json
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from helpers.run_tool import run_tool
+from helpers.tiny_extractors import write_recognizer, write_vision_model
+from helpers.zygote import Zygote, _rank
 
 from mmn_plugin.datasets.shapes.video_writer import write_video
 
@@ -48,3 +52,68 @@ def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
     code, output = run_tool(TOOL, tmp_path, '--out', tmp_path / 'f.h5', '--workers', '-1')
     assert code == 2
     assert "argument --workers: '-1' is not a whole number" in output
+
+
+def write_extractor(folder, settings):
+    settings = {key: value for key, value in settings.items() if key != 'device'}
+    (folder / 'mine.py').write_text(f'extractor = {settings!r}\n')
+    return folder / 'mine.py'
+
+
+def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
+    config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
+    code, output = run_tool(TOOL, video, '--config', config, '--out', tmp_path / 'f.h5', '--fps',
+                            2, '--cfg-options', 'extractor.batch_size=2', '--device', 'cpu')
+    assert code == 0, output
+    with h5py.File(tmp_path / 'f.h5') as file:
+        assert file['good'].shape == (3, 16)  # 3 s
+        attributes = dict(file['good'].attrs)
+    assert (attributes['fps'], attributes['stride']) == (2, 2)
+    assert json.loads(attributes['extractor'])['weights'].startswith('sha256:')
+    assert json.loads(attributes['config'])['batch_size'] == 2
+    code, output = run_tool(TOOL, video, '--config', config, '--out', tmp_path / 'f.h5',
+                            '--device', 'cpu', '--cfg-options', 'extractor.output=pooler_output',
+                            'extractor.fps=1')
+    assert code == 1
+    assert 'delete it or name another file' in output
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('--config', 'none.py'), 'none.py'),
+    (('--config', 'clip_vit_b32', '--device', 'cuda:77'), 'the device'),
+    (('--cfg-options', 'extractor.layer=fc6'), "unexpected keyword argument 'layer'"),
+    (('--cfg-options', 'extractor.type=None'), 'no `extractor`'),
+    (('--cfg-options', 'extractor.type=Guess'), 'there is no extractor')])
+def test_a_wrong_extractor_is_one_clear_message(video, tmp_path, arguments, message):
+    code, output = run_tool(TOOL, video, '--out', tmp_path / 'f.h5', *arguments)
+    assert code == 1
+    assert message in output
+    assert 'Traceback' not in output
+
+
+def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path):
+    folder = tmp_path / 'videos'
+    folder.mkdir()
+    for name in 'abcd':
+        (folder / f'{name}.mp4').write_bytes(video.read_bytes())
+    (folder / 'bad.mp4').write_bytes(b'x' * 99)
+    config = write_extractor(tmp_path, write_recognizer(tmp_path / 'model'))
+    request = dict(tool=str(TOOL), ranks=2, output=str(tmp_path / 'said.txt'), environment={},
+                   arguments=list(map(str, (
+                       folder, '--config', config, '--out', tmp_path / 'f.h5', '--device', 'cpu',
+                       '--report', tmp_path / 'report.json'))))
+    port, context = Zygote.free_port(), get_context('fork')
+    ranks = [context.Process(target=_rank, args=(request, rank, port)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    said = (tmp_path / 'said.txt').read_text()
+    assert said.count('features: 0 of 5') == 1, said[-3000:]
+    assert said.count('features: 5 of 5') == 1
+    assert '1 videos could not be read' in said
+    assert [process.exitcode for process in ranks] == [1, 0]  # for that one
+    assert list(json.loads((tmp_path / 'report.json').read_text())['failures']) == ['bad']
+    with h5py.File(tmp_path / 'f.h5') as file:
+        assert sorted(file) == list('abcd')
+        assert file['a'].shape == (6, 32)

@@ -2,11 +2,15 @@
 import json
 import re
 
+import h5py
 import pytest
 import torch
 from helpers.run_tool import run_tool
 from helpers.tiny_grounder import write_grounder, write_scene
 
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.video_duration import video_duration
+from mmn_plugin.datasets.features import GridFeatureExtractor
 from mmn_plugin.evaluation import read_predictions
 
 
@@ -39,7 +43,10 @@ def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
     assert 'IoU' in output
     assert 'reversed' not in output
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        'scene.json', 'scene_map.png', 'scene_timeline.png']
+        'scene.json', 'scene.vtt', 'scene_map.png', 'scene_timeline.png']
+    chapters = (tmp_path / 'scene.vtt').read_text()
+    assert chapters.startswith('WEBVTT\n\n1\n00:00:')
+    assert 'a person opens the door' in chapters
     found = read_predictions(tmp_path / 'scene.json')['scene']
     assert found['duration'] == 24.
     assert sorted(found['sentences']) == [0, 2]  # places in the annotation file
@@ -72,7 +79,46 @@ def test_max_sentences_limits_the_videos_own(grounder):
     assert 'red box' not in output
 
 
+def test_moments_are_cut_out_as_clips(grounder, tmp_path):
+    code, output = ground(grounder, 'a red box', 'the door', '--out', tmp_path, '--clips', '2')
+    assert code == 0, output
+    found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
+    for sentence in (1, 2):
+        for rank in (1, 2):
+            start, end = found[sentence - 1]['moments'][rank - 1]
+            seconds = video_duration(tmp_path / f'scene_{sentence}_{rank}.mp4')
+            assert seconds == pytest.approx(end - start, abs=0.13)
+
+
+def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
+    code, output = ground(grounder, 'a red box', '--threshold', '2', '--out', tmp_path)
+    assert code == 0, output
+    assert 'no such moment' in output
+    assert read_predictions(tmp_path / 'scene.json')['scene']['sentences'][0]['moments'] == []
+    assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'
+
+
+def test_without_config_the_checkpoint_or_folder_brings_it(grounder, tmp_path):
+    GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu').save_pretrained(tmp_path)
+    expected = ground(grounder, 'a red box')[1]
+    code, output = run_tool('ground.py', grounder.video, 'a red box', '--checkpoint', tmp_path,
+                            '--device', 'cpu')
+    assert code == 0, output
+    assert output == expected
+
+
+def test_features_are_grounded_without_video(grounder, tmp_path):
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file['scene'] = GridFeatureExtractor()(grounder.video)
+    code, output = ground(grounder, 'a red box', '--duration', '24', '--out', tmp_path / 'out',
+                          video=f'{tmp_path / "f.h5"}::scene')
+    assert code == 0, output
+    assert output.splitlines()[:9] == ground(grounder, 'a red box')[1].splitlines()[:9]
+    assert (tmp_path / 'out' / 'scene.json').is_file()
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
+    (['a box', '--clips', '1'], 'and --out'), (['a box', '--clips', '-1'], '--clips -1'),
     ([], 'give a sentence, or --annotations'), (['zzz'], "'zzz' holds no word"),
     ([''], "'' is empty"), (['a box', '--top-n', '0'], '--top-n 0'),
     (['a box', '--annotations', 'none.json'], 'none.json does not exist'),

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.run_tool import ROOT
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.structures import temporal_iou
 
 VIDEOS, EPOCHS = 250, 12
 MARGIN = 20  # points of R@1, IoU=0.5 above chance; 45.8 against 9.0 when this was written
@@ -94,6 +98,20 @@ def test_the_table_and_the_picture_are_there(outputs):
     answers = json.loads(next(grounding.glob('*.json')).read_text())
     video, = answers['videos'].values()
     assert len(video['sentences']) == 3
+
+
+def test_asked_about_video_files_the_model_is_as_good_as_on_its_test_split(outputs):
+    out = outputs[-1]
+    work, corpus = out / 'work_dirs/mmn_shapes', out / 'data/shapes'
+    metrics = json.loads((work / 'results.json').read_text())
+    inferencer = GroundingInferencer(checkpoint=max(work.glob('best_*.pth')), device='cpu')
+    right = []
+    for video, entry in json.loads((corpus / 'annotations/test.json').read_text()).items():
+        answers = inferencer(corpus / f'videos/{video}.mp4', entry['sentences'])
+        found = torch.tensor([answer['moments'][0] for answer in answers])
+        right += (temporal_iou(found, torch.tensor(entry['timestamps'])) >= 0.5).tolist()
+    assert len(right) == metrics['grounding/num_sentences']
+    assert 100 * sum(right) / len(right) == pytest.approx(metrics['grounding/R1@0.5'], abs=1)
 
 
 def test_a_further_run_does_nothing_twice(outputs):

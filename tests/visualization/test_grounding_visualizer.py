@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.bad_videos import encode
 from mmaction.registry import VISUALIZERS
 from mmengine.structures import InstanceData
 
@@ -66,6 +67,19 @@ def test_a_real_video_keeps_the_ratio_of_its_sides(shared):
     assert frames.shape[:2] == (3, 60)
     assert frames.shape[2] > 60
     assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.1  # three different ones
+
+
+@pytest.mark.parametrize(('rotation', 'shape', 'corner'), [
+    (0, (3, 20, 30, 3), (slice(2, 8), slice(2, 12))),
+    (-90, (3, 20, 13, 3), (slice(2, 8), slice(-5, -1))),
+    (180, (3, 20, 30, 3), (slice(-8, -2), slice(-12, -2)))])
+def test_thumbnails_of_a_rotated_video_are_upright(tmp_path, rotation, shape, corner):
+    encode(tmp_path / 'phone.mp4', rotation=rotation)  # red in its upper left quarter
+    frames = sample_frames(tmp_path / 'phone.mp4', count=3, height=20)
+    assert frames.shape == shape
+    red = frames[(0, *corner)].mean((0, 1))
+    assert red[0] > 180
+    assert red[1:].max() < 100
 
 
 def test_an_unreadable_video_is_named(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-from mmn_plugin.visualization import GroundingVisualizer, palette
+from mmn_plugin.visualization import GroundingVisualizer, palette, score_curve, span_curve
 from mmn_plugin.visualization.moment_map_picture import LEFT, MAP, MomentMapPicture
 from mmn_plugin.visualization.text_layout import text_width, wrap
 from mmn_plugin.visualization.time_text import format_time, time_ticks
@@ -108,7 +108,8 @@ def test_sentences_beyond_the_limit_are_counted(visualizer):
 def test_no_text_overlaps_another_or_leaves_the_timeline(duration):
     moments = np.array([[0, 1], [0, duration], [duration - 1, duration], [0.4 * duration] * 2,
                         [0.1 * duration, 0.9 * duration]])
-    rows = [TimelineRow(sentence, np.array([0.2, 0.7]) * duration, moments, np.full(5, 0.5))
+    rows = [TimelineRow(sentence, np.array([0.2, 0.7]) * duration, moments, np.full(5, 0.5),
+                        np.linspace(0, 1, 16))
             for sentence in (LONG, 'x', 'pneumono' * 40)]
     timeline = Timeline(rows, duration, 'a_long_name_' * 20, np.zeros((9, 90, 160, 3), np.uint8))
     timeline.draw()
@@ -202,3 +203,47 @@ def test_pyplot_stays_out_of_it():
         'visualizer.draw_moment_map(MomentGrid(2, [1]), torch.zeros(3), duration=1.)\n'
         "assert 'matplotlib.pyplot' not in sys.modules\n")
     subprocess.run([sys.executable, '-c', program], check=True, timeout=120)
+
+
+def test_the_curve_is_the_best_score_around_each_clip():
+    grid = MomentGrid(6, [5])
+    values = torch.rand(2, grid.num_moments)
+    expected = [[max(float(v) for v, i, j in zip(row, grid.starts, grid.ends, strict=True)
+                     if i <= clip <= j) for clip in range(6)] for row in values]
+    assert np.allclose(score_curve(grid, values), expected)
+    assert np.allclose(score_curve(grid, values[0].numpy()), expected[0])
+    with pytest.raises(ValueError, match='21 moments'):
+        score_curve(grid, torch.zeros(36))
+
+
+def test_the_curve_of_spans_is_that_of_the_grid_they_come_from():
+    grid = MomentGrid(8, [3, 2])
+    values = torch.rand(grid.num_moments)
+    curve = span_curve(grid.spans(24.), values, 24., steps=8)
+    assert torch.equal(curve, score_curve(grid, values))
+
+
+def test_a_curve_is_high_where_its_score_is(visualizer):
+    plain = visualizer.draw_timeline(sample_of([[0., 24.]]))
+    left, right = span(plain, palette.TRUTH)
+    image = visualizer.draw_timeline(sample_of([[0., 24.]]), curves=torch.tensor([[1., 0, 0, 0]]))
+    assert len(image) > len(plain)
+    blue = image[..., 2].astype(int) - image[..., 0] > 100  # the line, softened at its edges
+    rows, columns = np.nonzero(blue)
+    high = columns[rows < rows.min() + 2]
+    assert high.min() == pytest.approx(left, abs=4)
+    assert high.max() == pytest.approx(left + (right - left) / 4, abs=4)
+
+
+def test_curves_of_a_picture_share_one_scale(visualizer):
+    timeline = Timeline([TimelineRow('x', curve=np.full(4, 0.2)),
+                         TimelineRow('y', curve=np.full(4, 0.8))], 24., 'garden')
+    timeline.draw()
+    texts = [text.get_text() for text in timeline.canvas.axes.texts]
+    assert texts.count('0.80') == 2
+    assert '0.20' not in texts
+
+
+def test_there_is_one_curve_per_sentence(visualizer):
+    with pytest.raises(ValueError, match='garden need as many score curves, not 2'):
+        visualizer.draw_timeline(sample_of([[0., 24.]]), curves=torch.ones(2, 4))

@@ -1,51 +1,147 @@
-"""Clip features: ``python tools/data/extract_features.py VIDEOS_OR_FOLDER... --out FILE.h5``."""
+"""Clip features of videos: ``extract_features.py VIDEOS... --config EXTRACTOR --out FILE.h5``.
+
+    extract_features.py videos/ --out grid.h5                                 # needs no weights
+    extract_features.py videos/ --config c3d_fc6_sports1m --out c3d.h5
+    torchrun --nproc-per-node 4 tools/data/extract_features.py videos/ --config i3d_r50_k400 \\
+        --out i3d.h5 --launcher pytorch                                       # 4 GPUs share them
+
+Writes an HDF5 file with one (T, D) array per video, named after its file without suffix. Running it
+again goes on where it stopped. Exit code 1 if a video could not be read.
+"""
 import argparse
+import atexit
+import datetime
+import os
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.features import FeatureFileError, GridFeatureExtractor, extract_videos
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+from mmengine.config import DictAction
+
+from mmn_plugin.apis.extractors import build_extractor, extractor_config
+from mmn_plugin.datasets.features import extract_videos
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.engine.runner import whole_number
+from mmn_plugin.engine.runner import plain_errors, whole_number
+
+DEFAULT = 'extractors/shapes_grid.py'
+MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description='Write one (T, D) array of clip features per video into an HDF5 file. Running '
-        'it again goes on where it stopped. Exit code 1 if a video could not be read.')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('videos', nargs='+', help='video files, or folders of them')
     parser.add_argument('--out', required=True, help='HDF5 file to write')
-    parser.add_argument('--fps', type=float, default=8.0,
-                        help='frames per second that are looked at (default: 8)')
-    parser.add_argument('--stride', type=int, default=6, help='frames per clip (default: 6)')
-    parser.add_argument('--workers', type=whole_number, default=2,
-                        help='processes; 0: none but this one (default: 2)')
+    parser.add_argument('--config', default=DEFAULT,
+                        help='a config with an `extractor`: a path, or one of mmn_plugin, such as '
+                        f'extractors/i3d_r50_k400.py or mmn_shapes.py (default: {DEFAULT})')
+    parser.add_argument('--checkpoint', help="weights in place of the config's: a file, or for "
+                        'models of Hugging Face a folder')
+    parser.add_argument('--fps', type=float,
+                        help="frames per second that are looked at (default: the config's)")
+    parser.add_argument('--stride', type=int, help="frames per row (default: the config's)")
+    parser.add_argument('--device', help='such as cpu or cuda:1 (default: the best there is)')
+    parser.add_argument('--workers', type=whole_number,
+                        help='processes; 0: none but this one (default: 2 for the grid extractor, '
+                        'else 0)')
+    parser.add_argument('--report', metavar='FILE.json',
+                        help='write what was wrong or unusual, video by video')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='settings that replace those of the config: extractor.layer=...')
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none',
+                        help='pytorch: the processes that torchrun starts share the videos')
     return parser.parse_args(argv)
+
+
+def join_group(launcher: str) -> bool:
+    """Enter the group of processes that share the videos; whether this is the first of them."""
+    if launcher == 'none':
+        return True
+    from torch import distributed
+
+    store, rank, processes = next(distributed.rendezvous('env://', timeout=MEET))
+    # Only told when to begin and to end, which can be days apart; nothing is computed together.
+    distributed.init_process_group('gloo', store=store, rank=rank, world_size=processes,
+                                   timeout=datetime.timedelta(days=30))
+    return rank == 0
+
+
+def leave_group(code: int) -> int:
+    """End a process of a group: gloo's threads can outlive the interpreter and make it fail."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return code
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def own_device(launcher: str) -> str | None:
+    """The accelerator of this process, where each has one."""
+    import torch
+
+    if launcher == 'none' or not torch.cuda.is_available():
+        return None
+    return f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}'
+
+
+@contextmanager
+def plain_file_errors():
+    """End with the message alone where a file, a disk or the network fails."""
+    try:
+        yield
+    except OSError as error:
+        if os.environ.get('MMN_TRACEBACK'):
+            raise
+        sys.exit(f'Error: {error}')
+
+
+def number_of_workers(extractor, workers: int | None) -> int:
+    """Processes beside this one.
+
+    Raises:
+        ValueError: If a GPU would have to be shared with them.
+    """
+    if workers is None:
+        return extractor.workers
+    if workers and str(getattr(extractor, 'device', 'cpu')) != 'cpu':
+        raise ValueError(f'--workers {workers}: processes cannot share the network on '
+                         f'{extractor.device}; start one per GPU with torchrun and '
+                         '--launcher pytorch, or give --device cpu')
+    return workers
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_args(argv)
-    try:
-        extractor = GridFeatureExtractor(args.fps, args.stride)
+    with plain_errors(), plain_file_errors():
+        settings = extractor_config(args.config, args.cfg_options, checkpoint=args.checkpoint,
+                                    fps=args.fps, stride=args.stride)
+        extractor = build_extractor(settings, args.device or own_device(args.launcher))
+        workers = number_of_workers(extractor, args.workers)
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        first = join_group(args.launcher)
         with ProgressBar('features') as bar:
-            failures = extract_videos(extractor, args.videos, args.out, args.workers, bar)
-    except (FeatureFileError, ValueError, OSError, RuntimeError) as error:
-        print(f'extract_features: {error}', file=sys.stderr)
-        return 1
-    if failures:
-        print(f'{len(failures)} videos could not be read and are not in {args.out}:',
-              *failures.values(), sep='\n  ', file=sys.stderr)
-        return 1
-    print(f'{args.out} is complete: {extractor.num_features} numbers per clip of '
-          f'{args.stride / args.fps:g} s.')
-    return 0
+            report = extract_videos(extractor, args.videos, args.out, workers, bar, settings)
+        if not first:
+            return leave_group(0)
+        if args.report:
+            report.write(args.report)
+    for line in report.lines():
+        print(line, file=sys.stderr)
+    if not report.failures:
+        print(f'{args.out} is complete: {extractor.num_features} numbers per clip of '
+              f'{extractor.stride / extractor.fps:g} s.')
+    return leave_group(1 if report.failures else 0)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,9 @@
 # ActivityNet Captions: C3D features reduced to 500 by PCA.
 _base_ = 'temporal_grounding.py'
 
+# Videos longer than any of training are looked at in windows of the mean length of those.
+long_video = dict(window=117., longest=756.)
+
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 256
 dataset = dict(

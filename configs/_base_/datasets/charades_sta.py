@@ -2,6 +2,9 @@
 # serves as one.
 _base_ = 'temporal_grounding.py'
 
+# Videos longer than any of training are looked at in windows of the mean length of those.
+long_video = dict(window=31., longest=195.)
+
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 32
 dataset = dict(

@@ -1,6 +1,9 @@
 # Shapes: the corpus that tools/data/make_shapes.py renders; features of the grid extractor.
 _base_ = 'temporal_grounding.py'
 
+# Longer videos are looked at in windows as long as the videos of training.
+long_video = dict(window=24., score_power=4.)
+
 # What made the features, with the settings of tools/data/extract_features.py; for new videos.
 extractor = dict(type='GridFeatureExtractor', fps=8., stride=6)
 

@@ -1,6 +1,9 @@
 # TACoS: C3D fc6 features, one row per clip; annotations in frames.
 _base_ = 'temporal_grounding.py'
 
+# Videos longer than any of training are looked at in windows of the mean length of those.
+long_video = dict(window=224., longest=1403.)
+
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 256
 dataset = dict(

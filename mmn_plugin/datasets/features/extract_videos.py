@@ -1,8 +1,11 @@
 """Features of many videos into one file."""
+import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from .extraction_report import ExtractionReport
 from .feature_file import FeatureFile
 from .feature_file_error import FeatureFileError
 from .parallel import run_parallel
@@ -40,49 +43,109 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def extract_videos(extractor, videos: Sequence[str | Path], out: str | Path, workers: int = 2,
-                   progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+                   progress: Callable[[int, int], None] | None = None,
+                   config: dict | None = None) -> ExtractionReport:
     """Write the features of videos into an HDF5 file, or go on where an earlier run stopped.
 
+    Where ``torch.distributed`` is initialised all its processes share the videos, the longest files
+    first; they must see the same folder. The first process merges and reports.
+
     Args:
-        extractor (Callable): Video file -> (T, D) array; has ``settings`` (see
-            :class:`FeatureFile`).
+        extractor (FeatureExtractor): What describes a video.
         videos (Sequence[str | Path]): Files and folders.
         out (str | Path): The HDF5 file.
-        workers (int): Processes. Default: 2.
-        progress (Callable | None): Called with (videos done, videos in all).
+        workers (int): Processes, besides this one; 0: none. Default: 2.
+        progress (Callable | None): Called with (videos done, videos in all), in the first process.
+        config (dict | None): Kept in the file: what the extractor can be built from.
 
     Returns:
-        dict[str, str]: Video id -> message, for the videos that could not be read.
+        ExtractionReport: What could not be read, and what was unusual; empty in other processes.
 
     Raises:
         FeatureFileError: If two videos have one id, or the file stems from other settings.
     """
     found = find_videos(videos)
-    file = FeatureFile(out, extractor.settings)
+    file = FeatureFile(out, extractor.settings, config)
     finished = file.finished() & set(found)
-    todo = [(name, path) for name, path in found.items() if name not in finished]
-    failures = {}
-    if progress:
-        progress(len(finished), len(found))
-    if todo:
+    todo = sorted((job for job in found.items() if job[0] not in finished), key=_size)
+    group = _Group()
+    group.wait()  # until all have looked: from here on files appear
+    if todo and group.first:
         file.open_parts()
+    bar = _Progress(progress if group.first else None, file, len(todo), len(found))
+    group.wait()
     try:
-        results = run_parallel(partial(_extract, extractor, file), todo, min(workers, len(todo)))
-        for done, ((name, _), message) in enumerate(results, len(finished) + 1):
-            if message:
-                failures[name] = message
-            if progress:
-                progress(done, len(found))
-    finally:
-        # Also after an interruption: what is finished is of use at once.
-        file.merge()
-    return dict(sorted(failures.items()))
+        work = partial(_extract, extractor, file)
+        for _ in run_parallel(work, todo, min(workers, len(todo))):
+            bar.show()
+        bar.until_all_are_done()
+        group.wait()
+    except BaseException:
+        if not group.several:  # what is finished is of use at once; others may still be writing
+            file.merge()
+        raise
+    if not group.first:
+        return ExtractionReport()
+    report = ExtractionReport(file.failures(), file.notes())
+    file.merge()
+    return report
 
 
-def _extract(extractor, file: FeatureFile, job: tuple[str, Path]) -> str | None:
+def _size(job: tuple[str, Path]) -> tuple[int, str]:
     name, path = job
+    return (-path.stat().st_size if path.is_file() else 0), name
+
+
+def _extract(extractor, file: FeatureFile, job: tuple[str, Path]) -> None:
+    name, path = job
+    if not file.claim(name):
+        return
     try:
-        file.add(name, extractor(path))
+        reader = extractor.reader(path)
+        file.add(name, extractor.blocks(reader))
+        file.note(name, reader.notes)
     except VideoReadError as error:
-        return str(error)
-    return None
+        file.fail(name, str(error))
+
+
+class _Group:
+    """The processes that share the work."""
+
+    def __init__(self) -> None:
+        self.several = self.first = False
+        torch = sys.modules.get('torch')  # without it nothing can be distributed
+        if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.several = torch.distributed.get_world_size() > 1
+            self.first = torch.distributed.get_rank() == 0
+        self.first = self.first or not self.several
+
+    def wait(self) -> None:
+        if self.several:
+            sys.modules['torch'].distributed.barrier()
+
+
+class _Progress:
+    """Says how many videos are done, of all processes together."""
+
+    def __init__(self, progress, file: FeatureFile, todo: int, total: int) -> None:
+        self.progress, self.file, self.todo, self.total = progress, file, todo, total
+        # what an earlier, killed run finished may lie there too
+        self._before = file.count() if progress and todo else 0
+        self._shown = 0.
+        self.show(force=True)
+
+    def show(self, force: bool = False) -> None:
+        """Count, but not more than a few times per second."""
+        if self.progress and (force or time.monotonic() - self._shown > 0.2):
+            self.progress(self.total - self.todo + self._done(), self.total)
+            self._shown = time.monotonic()
+
+    def until_all_are_done(self) -> None:
+        """Wait for the other processes; the one that starts them ends this one if they die."""
+        while self.progress and self._done() < self.todo:
+            self.show()
+            time.sleep(0.1)
+        self.show(force=True)
+
+    def _done(self) -> int:
+        return self.file.count() - self._before if self.todo else 0

@@ -2,35 +2,45 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from .feature_file_error import FeatureFileError
+from .feature_part import FeaturePart
+
+ROWS = 1024  # copied at once
 
 
 class FeatureFile:
     """Collects features video by video and survives being killed at any moment.
 
-    Finished videos first lie one by one in ``<name>.parts/``. :meth:`merge` writes them, with what
-    the file already holds, into a new file and moves it to its place in one step. So the file is
-    either absent or whole, and after a kill nothing that was finished is done again.
+    Finished videos first lie one by one in ``<name>.parts/``, where several processes may put them.
+    :meth:`merge` writes them, with what the file already holds, into a new file and moves it to its
+    place in one step. So the file is either absent or whole, and after a kill nothing that was
+    finished is done again. A video's features are never in memory at once.
 
     The file has one dataset (T, D) float32 per video; it and each dataset carry the attributes
-    ``extractor``, ``stride`` (frames) and ``fps`` (frames per second looked at).
+    ``extractor``, ``stride`` (frames) and ``fps`` (frames per second looked at), and ``config``, as
+    JSON, if there is one.
 
     Args:
         path (str | Path): The .h5 file.
-        settings (dict): The attributes.
+        settings (dict): The attributes that must not differ.
+        config (dict, optional): What the extractor can be built from. Defaults to None.
 
     Raises:
         FeatureFileError: If the file or its parts stem from other settings or cannot be read.
     """
 
-    def __init__(self, path: str | Path, settings: dict) -> None:
+    def __init__(self, path: str | Path, settings: dict, config: dict | None = None) -> None:
         self.path = Path(path)
         self.settings = settings
+        self.attributes = dict(settings)
+        if config is not None:
+            self.attributes['config'] = json.dumps(config, default=str)
         self.parts = self.path.with_name(self.path.name + '.parts')
         self._in_file = self._check_file()
         self._check_parts()
@@ -63,24 +73,59 @@ class FeatureFile:
         return self._in_file | {path.stem for path in self.parts.glob('*.npy')}
 
     def open_parts(self) -> None:
-        """Make the folder that :meth:`add` writes to."""
+        """Make the folder that :meth:`add` writes to, and forget what an earlier run began."""
         self.parts.mkdir(parents=True, exist_ok=True)
-        note = self.parts / 'settings.json'
-        unfinished = note.with_suffix('.part')
-        unfinished.write_text(json.dumps(self.settings))
-        os.replace(unfinished, note)
+        for pattern in ('*.claim', '*.failed', '*.part'):
+            for path in self.parts.glob(pattern):
+                path.unlink()
+        _write(self.parts / 'settings.json', self.settings)
 
-    def add(self, video_id: str, features: np.ndarray) -> None:
+    def claim(self, video_id: str) -> bool:
+        """Whether the calling process is the first of all to ask for this video."""
+        try:
+            (self.parts / f'{video_id}.claim').touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def add(self, video_id: str, features: np.ndarray | Iterable[np.ndarray]) -> None:
         """Keep a video's features; may be called from several processes.
 
         Args:
             video_id (str): Name of the dataset.
-            features (np.ndarray): (T, D) float32.
+            features (np.ndarray | Iterable[np.ndarray]): (T, D) float32, or parts (n, D) of it in
+                their order, which are written one by one.
         """
+        blocks = [features] if isinstance(features, np.ndarray) else features
         unfinished = self.parts / f'{video_id}.part'
-        with open(unfinished, 'wb') as file:
-            np.save(file, features)
+        FeaturePart(unfinished).write(blocks)
         os.replace(unfinished, self.parts / f'{video_id}.npy')
+
+    def fail(self, video_id: str, message: str) -> None:
+        """Keep why a video has no features."""
+        (self.parts / f'{video_id}.part').unlink(missing_ok=True)
+        _write(self.parts / f'{video_id}.failed', dict(message=message))
+
+    def note(self, video_id: str, notes: dict[str, str]) -> None:
+        """Keep what was unusual about a video that has features."""
+        if notes:
+            _write(self.parts / f'{video_id}.notes', notes)
+
+    def failures(self) -> dict[str, str]:
+        """Video id -> message, of this run and all its processes."""
+        return {name: found['message'] for name, found in self._read('*.failed')}
+
+    def notes(self) -> dict[str, dict[str, str]]:
+        """Video id -> notes, of the videos that the next :meth:`merge` will move."""
+        return dict(self._read('*.notes'))
+
+    def count(self) -> int:
+        """How many videos have come to an end in the parts' folder."""
+        return sum(name.endswith(('.npy', '.failed')) for name in os.listdir(self.parts))
+
+    def _read(self, pattern: str) -> Iterator[tuple[str, dict]]:
+        for path in sorted(self.parts.glob(pattern)):
+            yield path.stem, json.loads(path.read_text())
 
     def merge(self) -> None:
         """Move what :meth:`add` kept into the file and remove the parts."""
@@ -90,14 +135,28 @@ class FeatureFile:
         if self.path.exists():
             shutil.copyfile(self.path, unfinished)
         with h5py.File(unfinished, 'a' if self.path.exists() else 'w') as file:
-            file.attrs.update(self.settings)
-            for part in sorted(self.parts.glob('*.npy')):
-                if part.stem not in file:
-                    dataset = file.create_dataset(part.stem, data=np.load(part))
-                    dataset.attrs.update(self.settings)
+            file.attrs.update(self.attributes)
+            for path in sorted(self.parts.glob('*.npy')):
+                if path.stem not in file:
+                    self._copy(FeaturePart(path), file)
         os.replace(unfinished, self.path)
         self._in_file = self.finished()
         shutil.rmtree(self.parts)
+
+    def _copy(self, part: FeaturePart, file: h5py.File) -> None:
+        dataset, row = None, 0
+        for shape, rows in part.read(ROWS):
+            if dataset is None:
+                dataset = file.create_dataset(part.path.stem, shape, np.float32)
+                dataset.attrs.update(self.attributes)
+            dataset[row:row + len(rows)] = rows
+            row += len(rows)
+
+
+def _write(path: Path, content: dict) -> None:
+    unfinished = path.with_name(path.name + '.part')
+    unfinished.write_text(json.dumps(content))
+    os.replace(unfinished, path)
 
 
 def _plain(value):

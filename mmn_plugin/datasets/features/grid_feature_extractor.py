@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .feature_extractor import FeatureExtractor
 from .video_reader import VideoReader
 
 # Angle in the (U, V) plane of red, yellow, green, cyan, blue, magenta (ITU-R BT.601).
@@ -17,7 +18,7 @@ ACTIVITY = 0.012  # mean change of saturation, summed over 3 x 3 cells, that cou
 BLOCK = 16  # steps computed at once; bounds the memory
 
 
-class GridFeatureExtractor:
+class GridFeatureExtractor(FeatureExtractor):
     """Colour and motion statistics of short steps of a video.
 
     Every frame is scaled to a small square. Saturation s(x, y, t) in [0, 1] says where something
@@ -58,29 +59,26 @@ class GridFeatureExtractor:
         return PER_HUE * (len(HUE_ANGLES) + 1) + 3 * COARSE * COARSE
 
     @property
-    def settings(self) -> dict:
-        """What identifies this extractor: equal settings, equal features."""
-        return dict(extractor=f'{self.name} v{self.version} size={self.size}',
-                    stride=self.stride, fps=self.fps)
+    def identity(self) -> str:
+        """Name, version and frame size."""
+        return f'{self.name} v{self.version} size={self.size}'
 
-    def __call__(self, video: str | Path | Iterable[np.ndarray]) -> np.ndarray:
-        """Describe a video.
+    def reader(self, video: str | Path) -> VideoReader:
+        """Frames of a file, as small squares."""
+        return VideoReader(video, self.fps, self.size)
+
+    def blocks(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Describe a stream of frames.
 
         Args:
-            video (str | Path | Iterable[np.ndarray]): A file, or frames as :class:`VideoReader`
-                yields them. They are never all in memory at once.
+            frames (Iterable[np.ndarray]): (3, size, size) uint8, as :class:`VideoReader` yields.
 
-        Returns:
-            np.ndarray: (T, D) float32, one row per ``stride`` frames; the last row may stand for
-            fewer.
-
-        Raises:
-            VideoReadError: If the file cannot be decoded.
+        Yields:
+            np.ndarray: (n, D) float32, one row per ``stride`` frames; the very last row may stand
+            for fewer.
         """
-        if isinstance(video, str | Path):
-            video = VideoReader(video, self.fps, self.size)
-        return np.concatenate([self._describe(frames, steps)
-                               for frames, steps in self._blocks(iter(video))])
+        for held, steps in self._blocks(iter(frames)):
+            yield self._describe(held, steps)
 
     def _blocks(self, frames: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
         """Cut the stream into overlapping blocks of frames.

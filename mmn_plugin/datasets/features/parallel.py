@@ -1,6 +1,7 @@
 """Work spread over processes."""
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,8 +30,9 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
     # Forked workers start at once; spawned ones would each import PyTorch again.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
     context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        pending = {pool.submit(work, job): job for job in jobs}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin,
+                             initargs=(work,)) as pool:
+        pending = {pool.submit(_do, job): job for job in jobs}
         try:
             for future in as_completed(pending):
                 yield pending.pop(future), future.result()
@@ -40,6 +42,22 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+_work: Callable[[Any], Any] | None = None
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    """Keep the work, which may hold a model, rather than send it along with every job."""
+    global _work
+    _work = work
+    if torch := sys.modules.get('torch'):
+        torch.set_num_threads(1)  # the pool is as wide as is wanted; and its threads do not fork
+    _end_with_parent()
+
+
+def _do(job):
+    return _work(job)
 
 
 def _end_with_parent() -> None:

@@ -16,10 +16,19 @@ class ArchitectureHook(Hook):
     """
 
     KEY = 'architecture'
+    LANGUAGE_MODEL = 'language_model'
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Put the model's ``architecture`` into the checkpoint's ``meta``."""
-        checkpoint['meta'][self.KEY] = bare_model(runner).architecture
+        """Put the model's ``architecture`` into the checkpoint's ``meta``.
+
+        And the configuration of its language model, so that a checkpoint can be used where the
+        folder or the hub that the language model came from is not.
+        """
+        model = bare_model(runner)
+        checkpoint['meta'][self.KEY] = model.architecture
+        language_model = getattr(getattr(model, 'text_encoder', None), 'language_model', None)
+        if language_model is not None:
+            checkpoint['meta'][self.LANGUAGE_MODEL] = language_model
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare; checkpoints without the entry (converted ones) pass.

@@ -1,11 +1,10 @@
 """Find data that does not fit the model before a day is lost."""
-from collections.abc import Iterator
-
 import torch
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
 
 from ..bare_model import bare_model
+from ..single_datasets import single_datasets
 
 
 @HOOKS.register_module()
@@ -37,7 +36,7 @@ class CheckFeaturesHook(Hook):
 
     def _check(self, runner, loop) -> None:
         model = bare_model(runner)
-        for dataset in _single_datasets(loop.dataloader.dataset):
+        for dataset in single_datasets(loop.dataloader.dataset):
             self.check_features(dataset, model)
             self.check_sentences(dataset, model)
 
@@ -85,13 +84,3 @@ class CheckFeaturesHook(Hook):
                         f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
                         f'({sentence!r}): {problem}. Correct or remove it; '
                         'tools/data/check_dataset.py lists all such sentences')
-
-
-def _single_datasets(dataset) -> Iterator:
-    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner[0] is None:
-        yield dataset
-        return
-    for part in inner:
-        yield from _single_datasets(part)

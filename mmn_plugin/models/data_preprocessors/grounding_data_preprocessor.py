@@ -60,7 +60,7 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         samples = data['data_samples']  # stay on the host, where targets are looked for
         return dict(
             inputs=self._stack(self.cast_data(data['inputs']), samples),
-            sentences=self._batch_sentences(samples),
+            sentences=self.batch_sentences(samples),
             data_samples=samples)
 
     def _stack(self, features, samples) -> torch.Tensor:
@@ -74,7 +74,12 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
                              'one length (PoolClipFeatures) and check the feature files')
         return torch.stack(list(features))  # (B, R, D)
 
-    def _batch_sentences(self, samples) -> SentenceBatch:
+    def batch_sentences(self, samples) -> SentenceBatch:
+        """All sentences of the samples, tokenised, on the model's device.
+
+        Args:
+            samples (list[GroundingDataSample]): B videos.
+        """
         sentences = [sentence for sample in samples for sentence in sample.sentences]
         counts = torch.tensor([len(sample.sentences) for sample in samples])
         token_ids = self.tokenizer.encode(sentences)

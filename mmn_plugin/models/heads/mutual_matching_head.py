@@ -72,9 +72,7 @@ class MutualMatchingHead(BaseModule):
             How they count over several ranks is the business of ``self.negatives``.
         """
         with torch.autocast(sentence_video.device.type, enabled=False):
-            moments, sentences = (
-                self._normalise({space: _at_least_float32(value) for space, value in part.items()})
-                for part in (moments, sentences))
+            moments, sentences = map(self.normalise, (moments, sentences))
             truth = torch.cat([s.gt_instances.moments for s in data_samples]).cpu()  # (S, 2)
             ground_truth = truth.to(sentence_video.device, non_blocking=True)
             counts = [len(sample.sentences) for sample in data_samples]
@@ -167,17 +165,34 @@ class MutualMatchingHead(BaseModule):
         different scores, and NMS would rank by chance.
         """
         with torch.autocast(sentence_video.device.type, enabled=False):
-            moments, sentences = (
-                self._normalise({space: _at_least_float32(value) for space, value in part.items()})
-                for part in (moments, sentences))
+            moments, sentences = map(self.normalise, (moments, sentences))
             contrastive, iou = (
                 self.own_video_cosines(moments[space], sentences[space], sentence_video, counts)
                 for space in ('contrastive', 'iou'))
             return contrastive, (self.iou_scale * iou).sigmoid()
 
+    def score_video(self, moments: dict[str, Tensor],
+                    sentences: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """As `score`, of one video whose moments were made unit vectors once for all sentences.
+
+        Args:
+            moments (dict[str, Tensor]): (U, J) per space, from `normalise`.
+            sentences (dict[str, Tensor]): (s, J) per space, as the text encoder gives them.
+
+        Returns:
+            tuple[Tensor, Tensor]: Contrastive and IoU score, both (s, U).
+        """
+        with torch.autocast(moments['iou'].device.type, enabled=False):
+            sentences = self.normalise(sentences)
+            contrastive, iou = (
+                sentences[space] @ moments[space].T for space in ('contrastive', 'iou'))
+            return contrastive, (self.iou_scale * iou).sigmoid()
+
     @staticmethod
-    def _normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {space: F.normalize(value, dim=-1) for space, value in embeddings.items()}
+    def normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Unit vectors, float32 or longer, of the embeddings in each space."""
+        return {space: F.normalize(_at_least_float32(value), dim=-1)
+                for space, value in embeddings.items()}
 
     @staticmethod
     def own_video_cosines(moments: Tensor, sentences: Tensor, sentence_video: Tensor,

@@ -1,8 +1,10 @@
 """Mutual Matching Network."""
+import torch
 from mmaction.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
 
@@ -80,6 +82,23 @@ class MMN(BaseModel):
         if mode == 'tensor':
             return moments, embeddings
         raise RuntimeError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    @torch.no_grad()
+    def score_moments(self, inputs: Tensor, data_sample: GroundingDataSample) -> Tensor:
+        """Score of every moment of one video before NMS, for pictures.
+
+        Args:
+            inputs (Tensor): (R, D) pooled features.
+            data_sample (GroundingDataSample): The video with s sentences.
+
+        Returns:
+            Tensor: (s, P), on the model's device.
+        """
+        batch = self.data_preprocessor(dict(inputs=[inputs], data_samples=[data_sample]))
+        moments, embeddings = self(**batch, mode='tensor')
+        contrastive, iou = self.head.score(moments, embeddings, batch['sentences'].video,
+                                           [len(data_sample.sentences)])  # (s, P)
+        return moment_scores(contrastive, iou, self.head.score_power)
 
     def encode_moments(self, inputs: Tensor, data_samples=None) -> dict[str, Tensor]:
         """Embed all moments of the videos: (B, R, D) -> ``iou`` and ``contrastive`` (B, P, J)."""

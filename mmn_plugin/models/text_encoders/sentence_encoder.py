@@ -75,6 +75,16 @@ class SentenceEncoder(BaseModule):
         return model
 
     @property
+    def language_model(self) -> dict:
+        """Configuration of the language model as plain data: with it as ``config`` the same model
+        is built where neither network nor folder is.
+        """
+        kept = self.bert.config.to_diff_dict()
+        for key in ('architectures', 'dtype', 'transformers_version', '_name_or_path'):
+            kept.pop(key, None)
+        return dict(kept, model_type=self.bert.config.model_type)
+
+    @property
     def max_tokens(self) -> int | None:
         """Longest token sequence the language model takes, None where it has no limit."""
         return token_limit(self.bert.config)

@@ -1,6 +1,7 @@
 """Sentences to the token ids of a BERT-like language model."""
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class SentenceTokenizer:
     """Sub-word tokenizer: a vocabulary, or whatever a pretrained language model came with.
 
     A new list of sentences is tokenised in one call of the Rust tokenizer; a sentence seen before
-    is looked up.
+    is looked up. Several threads may use one tokenizer.
 
     Args:
         name_or_path (str, optional): Name of a model on the Hugging Face hub, or a local folder
@@ -69,6 +70,7 @@ class SentenceTokenizer:
         self._cache: dict[str, tuple[int, ...]] = {}  # ids of the sentences seen so far
         self._unusable: dict[str, str] = {}  # those among them that encode refuses, and why
         self._warned = False
+        self._lock = threading.Lock()  # a thread must not clear what another one looks up
         self.max_length = max_length
         ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
         absent = [special[name] for name, token_id in ids.items() if token_id is None]
@@ -137,21 +139,24 @@ class SentenceTokenizer:
             ValueError: If a sentence is blank, or holds no word of the vocabulary; the message
                 quotes it.
         """
-        self._remember(sentences)
-        for sentence in sentences if self._unusable else ():
-            if sentence in self._unusable:
-                raise ValueError(
-                    f'the sentence {sentence!r} {self._unusable[sentence]}. Correct it or remove '
-                    'it from the annotations; tools/data/check_dataset.py lists all such')
-        return [self._truncate(self._cache[sentence]) for sentence in sentences]
+        with self._lock:
+            self._remember(sentences)
+            for sentence in sentences if self._unusable else ():
+                if sentence in self._unusable:
+                    raise ValueError(
+                        f'the sentence {sentence!r} {self._unusable[sentence]}. Correct it or '
+                        'remove it from the annotations; tools/data/check_dataset.py lists all '
+                        'such')
+            return [self._truncate(self._cache[sentence]) for sentence in sentences]
 
     def inspect(self, sentences: list[str]) -> list[tuple[int, str | None]]:
         """Number of tokens (before truncation) of each sentence, and what makes it unusable.
 
         For checking a dataset: nothing is raised.
         """
-        self._remember(sentences)
-        return [(len(self._cache[s]), self._unusable.get(s)) for s in sentences]
+        with self._lock:
+            self._remember(sentences)
+            return [(len(self._cache[s]), self._unusable.get(s)) for s in sentences]
 
     def pad(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Stack token ids of different lengths.
@@ -216,7 +221,12 @@ class SentenceTokenizer:
         return [*ids[:self.max_length - 1], self.sep_id]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_cache': {}, '_unusable': {}}
+        state = {**self.__dict__, '_cache': {}, '_unusable': {}}
+        del state['_lock']  # which no process can send to another
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(vocab_size={self.vocab_size}, max_length={self.max_length})'

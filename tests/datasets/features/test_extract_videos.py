@@ -1,10 +1,16 @@
+import json
 import os
+import signal
+import time
+import tracemalloc
+from multiprocessing import get_context
 
 import h5py
 import numpy as np
 import pytest
 
 from mmn_plugin.datasets.features import (
+    ExtractionReport,
     FeatureFile,
     FeatureFileError,
     GridFeatureExtractor,
@@ -34,21 +40,23 @@ class Counting(GridFeatureExtractor):
         super().__init__(size=16)
         self.seen = []
 
-    def __call__(self, video):
+    def reader(self, video):
         self.seen.append(video.stem)
-        return super().__call__(video)
+        return super().reader(video)
 
 
 def test_the_file_holds_one_dataset_per_video_with_attributes(videos, tmp_path):
     out = tmp_path / 'f.h5'
-    assert extract_videos(GridFeatureExtractor(), [videos], out) == {}
+    config = dict(type='GridFeatureExtractor')
+    assert extract_videos(GridFeatureExtractor(), [videos], out,
+                          config=config) == ExtractionReport()
     with h5py.File(out) as file:
         assert sorted(file) == ['v0', 'v1', 'v2']
         assert file['v1'].shape == (2, GridFeatureExtractor().num_features)
         assert file['v1'].dtype == np.float32
         for holder in (file, file['v1']):
-            assert {key: holder.attrs[key] for key in holder.attrs} == \
-                GridFeatureExtractor().settings
+            assert {key: holder.attrs[key] for key in holder.attrs} == dict(
+                GridFeatureExtractor().settings, config=json.dumps(config))
         np.testing.assert_array_equal(file['v1'], GridFeatureExtractor()(videos / 'v1.mp4'))
     assert {path.name for path in tmp_path.iterdir()} == {'videos', 'f.h5'}
 
@@ -64,10 +72,10 @@ def test_a_second_run_only_adds_new_videos(videos, tmp_path):
 
 def test_after_an_interruption_the_file_is_usable_and_work_goes_on(videos, tmp_path):
     class Stopping(Counting):
-        def __call__(self, video):
+        def reader(self, video):
             if video.stem == 'v2':
                 raise KeyboardInterrupt
-            return super().__call__(video)
+            return super().reader(video)
 
     with pytest.raises(KeyboardInterrupt):
         extract_videos(Stopping(), [videos], tmp_path / 'f.h5', workers=0)
@@ -94,7 +102,7 @@ def test_after_a_kill_finished_videos_are_not_lost(videos, tmp_path):
 def test_unreadable_videos_are_named_and_the_rest_goes_on(videos, tmp_path):
     (videos / 'v1.mp4').write_bytes(b'no video at all')
     failures = extract_videos(GridFeatureExtractor(), [videos, tmp_path / 'gone.mp4'],
-                              tmp_path / 'f.h5')
+                              tmp_path / 'f.h5').failures
     assert list(failures) == ['gone', 'v1']
     assert 'no such file' in failures['gone']
     assert str(videos / 'v1.mp4') in failures['v1']
@@ -153,3 +161,112 @@ def test_a_killed_worker_is_said():
 def test_an_error_in_a_worker_arrives():
     with pytest.raises(ValueError, match='invalid literal'):
         list(run_parallel(int, ['x'] * 5, workers=2))
+
+
+def test_a_kill_at_any_moment_costs_no_finished_video(videos, tmp_path):
+    class Slow(Counting):
+        def reader(self, video):
+            if video.stem == 'v2':
+                time.sleep(60)
+            return super().reader(video)
+
+    process = get_context('fork').Process(
+        target=extract_videos, args=(Slow(), [videos], tmp_path / 'f.h5', 0))
+    process.start()
+    parts, deadline = tmp_path / 'f.h5.parts', time.monotonic() + 60
+    while len(list(parts.glob('*.npy'))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (tmp_path / 'f.h5').exists()
+    extractor, seen = Counting(), []
+    report = extract_videos(extractor, [videos], tmp_path / 'f.h5', workers=0,
+                            progress=lambda done, total: seen.append((done, total)))
+    assert report == ExtractionReport()
+    assert extractor.seen == ['v2']
+    assert seen[0] == (2, 3)
+    assert seen[-1] == (3, 3)
+    with h5py.File(tmp_path / 'f.h5') as file:
+        assert sorted(file) == ['v0', 'v1', 'v2']
+
+
+def test_features_of_any_length_are_never_in_memory_at_once(tmp_path):
+    """100 MB of features through both steps to the file, in less than a tenth of that."""
+    rows, size = 64, 2048
+
+    def blocks():
+        for i in range(200):
+            yield np.full((rows, size), i, np.float32)
+
+    file = FeatureFile(tmp_path / 'f.h5', SETTINGS)
+    file.open_parts()
+    tracemalloc.start()
+    try:
+        file.add('v', blocks())
+        file.merge()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    with h5py.File(tmp_path / 'f.h5') as stored:
+        assert stored['v'].shape == (200 * rows, size)
+        assert [stored['v'][i * rows, 0] for i in (0, 99, 199)] == [0, 99, 199]
+
+
+@pytest.mark.parametrize(('blocks', 'message'), [
+    ([], 'gave no features'), ([np.full((1, 2), np.nan)], 'NaN or infinity')])
+def test_features_that_are_no_numbers_are_refused(tmp_path, blocks, message):
+    file = FeatureFile(tmp_path / 'f.h5', SETTINGS)
+    file.open_parts()
+    with pytest.raises(VideoReadError, match=f'v: .*{message}'):
+        file.add('v', blocks)
+
+
+def test_a_video_is_claimed_once(tmp_path):
+    file = FeatureFile(tmp_path / 'f.h5', SETTINGS)
+    file.open_parts()
+    assert file.claim('v')
+    assert not FeatureFile(tmp_path / 'f.h5', SETTINGS).claim('v')
+    file.open_parts()  # the next run
+    assert file.claim('v')
+
+
+def _share(rank, videos, out, progress):
+    import torch
+
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2)
+    report = extract_videos(GridFeatureExtractor(size=16), videos, out, 0,
+                            progress.append if rank == 0 else None)
+    progress.append((rank, report))
+
+
+def test_processes_share_the_videos_and_the_first_one_reports(videos, tmp_path):
+    (videos / 'bad.mp4').write_bytes(b'x')
+    context = get_context('fork')
+    with context.Manager() as manager:
+        said = manager.list()
+        group = [context.Process(target=_share, args=(
+            rank, [videos], tmp_path / 'f.h5', _Said(said))) for rank in range(2)]
+        for process in group:
+            process.start()
+        for process in group:
+            process.join(60)
+        reports = dict(entry for entry in said if isinstance(entry[1], ExtractionReport))
+        bars = [entry for entry in said if not isinstance(entry[1], ExtractionReport)]
+    assert reports[1] == ExtractionReport()
+    assert list(reports[0].failures) == ['bad']
+    assert bars[0] == (0, 4)
+    assert bars[-1] == (4, 4)
+    with h5py.File(tmp_path / 'f.h5') as file:
+        assert sorted(file) == ['v0', 'v1', 'v2']
+
+
+class _Said:
+    """A list that takes the two arguments of a progress callback as one entry."""
+
+    def __init__(self, entries):
+        self.entries = entries
+
+    def append(self, *entry):
+        self.entries.append(entry if len(entry) == 2 else entry[0])

@@ -17,8 +17,15 @@ def define_metric(name, **kwargs):
     _record('define_metric', name=name, kwargs=kwargs)
 
 
+class Image:
+    def __init__(self, image):
+        self.shape = list(image.shape)
+
+
 def log(data, commit=None):
-    _record('log', data={key: float(value) for key, value in data.items()}, commit=commit)
+    data = {key: value.shape if isinstance(value, Image) else float(value)
+            for key, value in data.items()}
+    _record('log', data=data, commit=commit)
 
 
 def join():

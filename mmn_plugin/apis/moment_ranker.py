@@ -1,0 +1,115 @@
+"""The moments of an encoded video, ranked for sentences."""
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmn_plugin.ranking import moment_scores, nms, take_moments
+from mmn_plugin.structures import GroundingDataSample
+
+from .encoded_video import EncodedVideo
+
+# Scores held at once, in float32: long videos have many moments, some callers many sentences.
+_CELLS = 1 << 24
+
+
+class MomentRanker:
+    """Ranks moments; keeps no state, so that threads may share it.
+
+    Args:
+        model (nn.Module): An ``MMN``, in evaluation mode.
+        sentence_batch (int): Sentences that go through the model together, at most.
+    """
+
+    def __init__(self, model: nn.Module, sentence_batch: int):
+        self.model = model
+        self.sentence_batch = sentence_batch
+
+    @torch.inference_mode()
+    def predict(self, encoded: EncodedVideo, sentences: list[str],
+                top_n: int) -> GroundingDataSample:
+        """Data sample whose ``pred_instances`` hold ``moments`` (s, n, 2), ``scores`` (s, n) and
+        ``presence`` (s,), on the CPU.
+
+        Presence is a sentence's largest cosine with any moment in the contrastive space, which is
+        trained over videos: of all that the model says, that tells best whether it occurs.
+        """
+        found = []
+        for sample in self._batches(encoded, sentences):
+            scores, presence = self._score(encoded, sample)
+            picks = nms(encoded.spans, scores, self.model.head.nms_threshold, top_n)  # (s, n)
+            moments, best = take_moments(encoded.spans, scores, picks)
+            found.append(InstanceData(
+                moments=moments, scores=best, presence=presence).to('cpu'))
+        result = self._sample(encoded, sentences)
+        result.pred_instances = InstanceData.cat(found)
+        return result
+
+    @torch.inference_mode()
+    def score(self, encoded: EncodedVideo, sentences: list[str]) -> Tensor:
+        """Score of every moment, before NMS: (s, U), on the CPU."""
+        return torch.cat([self._score(encoded, sample)[0].cpu()
+                          for sample in self._batches(encoded, sentences)])
+
+    def check(self, sentences: str | Sequence[str]) -> list[str]:
+        """Sentences as a list.
+
+        Raises:
+            ValueError: If there is none, or one is empty or holds no word that the model knows.
+        """
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        if not sentences:
+            raise ValueError('no sentence was given; give at least one')
+        for sentence in sentences:
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise ValueError(f'the sentence {sentence!r} is empty; say what to look for')
+        inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
+        for sentence, (_, problem) in zip(sentences, inspected, strict=True):
+            if problem:
+                raise ValueError(f'the sentence {sentence!r} {problem}; the model cannot know what '
+                                 'it means. Use words that it was trained with')
+        return sentences
+
+    def check_lists(self, sentences, num_videos: int | None) -> list[list[str]]:
+        """Sentences of each video, checked.
+
+        Args:
+            sentences (str | Sequence[str] | Sequence[Sequence[str]]): The same for all videos, or
+                a list or tuple of sentences for each.
+            num_videos (int | None): None: one.
+
+        Raises:
+            ValueError: As of `check`, or if there is not one list per video.
+        """
+        if num_videos is None:
+            return [self.check(sentences)]
+        nested = not isinstance(sentences, str) and any(
+            isinstance(entry, list | tuple) for entry in sentences)
+        if not nested:
+            return [self.check(sentences)] * num_videos
+        if len(sentences) != num_videos:
+            raise ValueError(f'{num_videos} videos, but {len(sentences)} lists of sentences')
+        return [self.check(entry) for entry in sentences]
+
+    def _batches(self, encoded: EncodedVideo,
+                 sentences: list[str]) -> Iterator[GroundingDataSample]:
+        size = max(min(self.sentence_batch, _CELLS // len(encoded.spans)), 1)
+        for first in range(0, len(sentences), size):
+            yield self._sample(encoded, sentences[first:first + size])
+
+    @staticmethod
+    def _sample(encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
+        return GroundingDataSample(metainfo=dict(
+            video_id=encoded.video_id, duration=encoded.duration, sentences=sentences,
+            sentence_index=list(range(len(sentences)))))
+
+    def _score(self, encoded: EncodedVideo, sample: GroundingDataSample) -> tuple[Tensor, Tensor]:
+        """Scores (s, U) and presence (s,), on the model's device."""
+        batch = self.model.data_preprocessor.batch_sentences([sample])
+        embeddings = self.model.text_encoder(batch)  # (s, J) per space
+        contrastive, iou = self.model.head.score_video(encoded.moments, embeddings)  # (s, U)
+        scores = moment_scores(contrastive, iou, encoded.score_power)
+        if encoded.num_windows > 1:
+            scores *= encoded.trust
+        return scores, contrastive.max(dim=1).values

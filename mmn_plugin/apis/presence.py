@@ -1,0 +1,101 @@
+"""From which presence on a sentence counts as occurring."""
+import random
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmn_plugin.models.negatives import normalised_text
+
+
+def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
+    """Probability that a present sentence has more presence than an absent one, ties half.
+
+    Raises:
+        ValueError: If there is none of either.
+    """
+    if not len(present) or not len(absent):
+        raise ValueError(f'{len(present)} present and {len(absent)} absent sentences: at least one '
+                         'of each is needed')
+    values = np.concatenate([present, absent])
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]  # 1, 2, ...; the mean of equal ones
+    low = len(present) * (len(present) + 1) / 2
+    return float((ranks[:len(present)].sum() - low) / (len(present) * len(absent)))
+
+
+def measure_presence(inferencer, dataset,
+                     absent: Mapping[str, Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Presence of annotated sentences in their videos, and of absent ones.
+
+    Args:
+        inferencer (GroundingInferencer): The model.
+        dataset: Gives packed samples, as a test does.
+        absent (Mapping[str, Sequence[str]]): Sentences that do not occur, by video id.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: Of all present and of all absent sentences.
+    """
+    found = [], []
+    for packed in dataset:
+        sample = packed['data_samples']
+        encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
+        for values, sentences in zip(found, (sample.sentences, absent[sample.video_id]),
+                                     strict=True):
+            if sentences:
+                values.append(inferencer.predict(encoded, sentences).pred_instances.presence)
+    return tuple(np.concatenate(values) if values else np.zeros(0) for values in found)
+
+
+def foreign_sentences(dataset, per_video: int = 16, seed: int = 0) -> dict[str, list[str]]:
+    """Sentences of other videos, which most probably do not occur, by video id.
+
+    One with the words of an own sentence is left out. Some may occur all the same, which nobody
+    annotated: then the threshold comes out somewhat too high.
+
+    Args:
+        dataset: Gives packed samples.
+        per_video (int): At most so many for each. Defaults to 16.
+        seed (int): Chooses them. Defaults to 0.
+    """
+    rng = random.Random(seed)
+    own = {sample.video_id: list(sample.sentences)
+           for sample in (packed['data_samples'] for packed in dataset)}
+    everything = sorted({sentence for sentences in own.values() for sentence in sentences})
+    chosen = {}
+    for video_id, sentences in own.items():
+        known = set(map(normalised_text, sentences))
+        others = rng.sample(everything, min(len(everything), per_video + len(sentences)))
+        chosen[video_id] = [sentence for sentence in others
+                            if normalised_text(sentence) not in known][:per_video]
+    return chosen
+
+
+def calibrate_presence(inferencer, dataset, keep: float = 0.95,
+                       absent: Mapping[str, Sequence[str]] | None = None) -> dict:
+    """Threshold that keeps a share of the sentences that do occur.
+
+    Args:
+        inferencer (GroundingInferencer): The model; its ``presence_threshold`` is set.
+        dataset: Of validation: neither training, where scores are too good, nor test.
+        keep (float): Share of present sentences that stay. Defaults to 0.95.
+        absent (Mapping[str, Sequence[str]], optional): Sentences that do not occur, by video id.
+            Defaults to None: `foreign_sentences`.
+
+    Returns:
+        dict: ``threshold``; and how it was found: ``keep``, ``present`` and ``absent`` (numbers of
+        sentences), ``auroc``, ``absent_kept`` (share of absent ones that pass all the same).
+
+    Raises:
+        ValueError: If ``keep`` is no share, or there are too few sentences.
+    """
+    if not 0 < keep < 1:
+        raise ValueError(f'keep={keep}: give a share between 0 and 1')
+    absent = foreign_sentences(dataset) if absent is None else absent
+    present, others = measure_presence(inferencer, dataset, absent)
+    result = dict(
+        auroc=auroc(present, others), keep=keep, present=len(present), absent=len(others))
+    result['threshold'] = float(np.quantile(present, 1 - keep, method='lower'))
+    result['absent_kept'] = float((others >= result['threshold']).mean())
+    inferencer.presence_threshold = result['threshold']
+    inferencer.meta['presence'] = result
+    return result

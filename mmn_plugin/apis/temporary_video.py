@@ -1,0 +1,68 @@
+"""Videos that are no files yet."""
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+
+@contextmanager
+def file_of_stream(stream) -> Iterator[Path]:
+    """Copy of an open file for as long as the context lasts; memory does not grow with it.
+
+    Args:
+        stream: Open in binary mode; read from its beginning where it can be rewound.
+
+    Raises:
+        ValueError: If it is open as text, or empty.
+    """
+    name = getattr(stream, 'name', None)
+    suffix = Path(name).suffix if isinstance(name, str) else ''
+    with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
+        path = Path(folder) / f'video{suffix}'
+        if getattr(stream, 'seekable', lambda: False)():
+            stream.seek(0)
+        with path.open('wb') as copy:
+            try:
+                shutil.copyfileobj(stream, copy, 1 << 20)
+            except TypeError:
+                raise ValueError(f'the open file {name or ""} gives text: open videos in binary '
+                                 "mode, open(path, 'rb')") from None
+        if not path.stat().st_size:
+            raise ValueError(f'the open file {name or ""} is empty')
+        yield path
+
+
+@contextmanager
+def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
+    """A lossless video of frames for as long as the context lasts.
+
+    Args:
+        frames (np.ndarray): (T, H, W, 3) uint8, RGB.
+        fps (float): Frames per second.
+
+    Raises:
+        ValueError: If the frames are no such array, or the rate is missing.
+    """
+    import av
+
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f'frames of shape {frames.shape} and type {frames.dtype}: expected '
+                         '(T, H, W, 3) uint8, RGB')
+    if fps is None or not fps > 0:
+        raise ValueError(f'an array of frames does not tell its rate: give fps=<frames per second '
+                         f'above 0>, not {fps}')
+    with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
+        path = Path(folder) / 'video.avi'
+        with av.open(str(path), 'w') as container:
+            stream = container.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1001))
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = 'bgr0'
+            for picture in frames:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24')
+                container.mux(stream.encode(frame.reformat(format='bgr0')))
+            container.mux(stream.encode())
+        yield path

@@ -1,0 +1,141 @@
+"""Pictures of some videos of each validation and test."""
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmaction.registry import HOOKS
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.visualization import Visualizer
+from torch import Tensor
+
+from mmn_plugin.datasets.features import VideoReadError
+from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.visualization import GroundingVisualizer, sample_frames, score_curve
+
+from ..bare_model import bare_model
+
+VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
+
+
+@HOOKS.register_module()
+class GroundingVisualizationHook(Hook):
+    """Draw timelines and moment maps while validating (during training, then) and testing.
+
+    Every ``interval``-th video of the dataset is drawn, counted over all ranks, so that each
+    validation shows the same ones. In a distributed run the back ends get those that fall to the
+    first rank; files (``out_dir``) are written by all ranks. Nothing of the run is changed: the
+    scores of all moments, which curve and maps show, are computed a second time for these videos.
+
+    Args:
+        interval (int): One of how many videos. Defaults to 50.
+        max_videos (int, optional): At most so many of each validation or test and rank. Defaults
+            to 4; None sets no limit.
+        top_n (int): Predicted moments per sentence. Defaults to 3.
+        max_sentences (int): Sentences on a timeline; further ones are counted. Defaults to 6.
+        max_maps (int): Moment maps of a video, of its first sentences. Defaults to 1.
+        video_dir (str, optional): Folder with the videos (``VIDEO_ID.mp4`` and so on), for
+            thumbnails. Defaults to None: no thumbnails.
+        out_dir (str, optional): Write files here instead of giving pictures to the visualizer's
+            back ends. Defaults to None.
+
+    Raises:
+        ValueError: If a number is too small, or ``out_dir`` is a file.
+        NotADirectoryError: If ``video_dir`` is no folder.
+    """
+
+    priority = 'LOW'  # after whatever looks at the outputs themselves
+
+    def __init__(self, interval: int = 50, max_videos: int | None = 4, top_n: int = 3,
+                 max_sentences: int = 6, max_maps: int = 1, video_dir: str | None = None,
+                 out_dir: str | None = None) -> None:
+        for name, value, least in (('interval', interval, 1), ('top_n', top_n, 1),
+                                   ('max_sentences', max_sentences, 1), ('max_maps', max_maps, 0)):
+            if value < least:
+                raise ValueError(f'GroundingVisualizationHook.{name}={value}; it must be at least '
+                                 f'{least}')
+        if video_dir is not None and not Path(video_dir).is_dir():
+            raise NotADirectoryError(f'the folder {video_dir} with videos does not exist; leave it '
+                                     'out to draw without thumbnails')
+        if out_dir is not None and Path(out_dir).exists() and not Path(out_dir).is_dir():
+            raise ValueError(f'{out_dir} is a file; pictures need a folder')
+        self.interval, self.max_videos = interval, max_videos
+        self.top_n, self.max_sentences, self.max_maps = top_n, max_sentences, max_maps
+        self.video_dir, self.out_dir = video_dir, out_dir
+        self._seen = self._drawn = 0
+
+    def before_val_epoch(self, runner) -> None:
+        """Start to count anew."""
+        self._seen = self._drawn = 0
+
+    def before_test_epoch(self, runner) -> None:
+        """Start to count anew."""
+        self._seen = self._drawn = 0
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                       outputs: Sequence[GroundingDataSample] | None = None) -> None:
+        """Draw what is due of a batch of validation."""
+        step = runner.epoch if runner.log_processor.by_epoch else runner.iter
+        self._draw_batch(runner, data_batch, outputs, 'val', step)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                        outputs: Sequence[GroundingDataSample] | None = None) -> None:
+        """Draw what is due of a batch of a test."""
+        self._draw_batch(runner, data_batch, outputs, 'test', 0)
+
+    def _draw_batch(self, runner, data_batch, outputs, mode: str, step: int) -> None:
+        for place, sample in enumerate(outputs or ()):
+            index = self._seen * get_world_size() + get_rank()  # as the samplers deal them out
+            self._seen += 1
+            full = self.max_videos is not None and self._drawn >= self.max_videos
+            if index % self.interval or full or not sample.sentences:
+                continue
+            if self.out_dir is None and get_rank():
+                continue  # its back ends would throw the picture away
+            self._drawn += 1
+            self._draw(runner, data_batch['inputs'][place], sample, mode, step)
+
+    def _draw(self, runner, inputs: Tensor, sample: GroundingDataSample, mode: str,
+              step: int) -> None:
+        visualizer = runner.visualizer
+        if not isinstance(visualizer, GroundingVisualizer):
+            visualizer = GroundingVisualizer()  # draws; whose back ends get it, `_keep` knows
+        model = bare_model(runner)
+        scores = curves = None
+        if hasattr(model, 'score_moments'):
+            scores = model.score_moments(inputs, sample)  # (s, P)
+            curves = score_curve(model.grid, scores)
+        image = visualizer.draw_timeline(
+            sample, self._frames(runner, sample.video_id), self.top_n,
+            max_sentences=self.max_sentences, curves=curves)
+        self._keep(runner, image, sample.video_id, 'timeline', mode, step)
+        for i, sentence in enumerate(sample.sentences[:self.max_maps if curves is not None else 0]):
+            truth = sample.gt_instances.moments[i].cpu() if 'gt_instances' in sample else None
+            image = visualizer.draw_moment_map(
+                model.grid, scores[i], truth, sample.pred_instances.moments[i][:self.top_n].cpu(),
+                duration=sample.duration, title=f'“{sentence}”')
+            self._keep(runner, image, sample.video_id, f'map{i + 1}', mode, step)
+
+    def _keep(self, runner, image, video_id: str, kind: str, mode: str, step: int) -> None:
+        name = f'{re.sub(r"[^0-9A-Za-z._-]", "_", video_id)}_{kind}'
+        if self.out_dir is not None:
+            GroundingVisualizer.save_image(image, Path(self.out_dir) / f'{name}.png')
+        else:
+            # Visualizer's own method: the config may have another visualizer
+            Visualizer.add_image(runner.visualizer, f'{mode}_{name}', image, step)
+
+    def _frames(self, runner, video_id: str):
+        """Frames for thumbnails, or None where there is no such video or it cannot be read."""
+        if self.video_dir is None:
+            return None
+        names = [video_id, *(video_id + suffix for suffix in VIDEO_SUFFIXES)]
+        path = next((p for n in names if (p := Path(self.video_dir) / n).is_file()), None)
+        if path is None:
+            runner.logger.warning(f'no video {video_id} in {self.video_dir}: drawn without '
+                                  'thumbnails')
+            return None
+        try:
+            return sample_frames(path)
+        except VideoReadError as error:
+            runner.logger.warning(f'drawn without thumbnails: {error}')
+            return None

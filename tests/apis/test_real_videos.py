@@ -1,0 +1,86 @@
+"""Real videos all the way: decoded, described, grounded, written."""
+import json
+
+import av
+import h5py
+import pytest
+from helpers.run_tool import run_tool
+from helpers.tiny_extractors import save_weights
+from helpers.tiny_grounder import GRID, GRID_SIZE, write_grounder
+from matplotlib.image import imread
+from mmengine.config import Config
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig
+
+VIDEOS = dict(arm_wrestling=10., basketball=10.)  # seconds
+SENTENCES = ['a person opens the door', 'a red box']
+# 2 fps: few clips, since C3D takes half a second for each
+C3D = dict(Config.fromfile('mmn_plugin::extractors/c3d_fc6_sports1m.py').extractor,
+           fps=2., stride=8, device='cpu')
+
+
+@pytest.fixture(scope='module', params=['grid', 'c3d'])
+def grounder(request, tmp_path_factory, shared):
+    """A model with random weights, and the features of both videos by the tool."""
+    folder = tmp_path_factory.mktemp(request.param)
+    extractor, size = GRID, GRID_SIZE
+    if request.param == 'c3d':
+        save_weights(RecognizerConfig(C3D['config']).model, folder / 'c3d.pth', 'backbone.')
+        extractor, size = dict(C3D, checkpoint=str(folder / 'c3d.pth')), 4096
+    grounder = write_grounder(folder, size, extractor)
+    grounder.features, grounder.size = folder / 'features.h5', size
+    grounder.seconds_per_row = extractor['stride'] / extractor['fps']
+    code, output = run_tool('data/extract_features.py', shared / 'media', '--config',
+                            grounder.config, '--out', grounder.features, '--workers', 0)
+    assert code == 0, output
+    grounder.inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu')
+    return grounder
+
+
+@pytest.mark.parametrize('name', VIDEOS)
+def test_rows_divide_the_video_evenly(grounder, name):
+    with h5py.File(grounder.features) as file:
+        assert set(file) == set(VIDEOS)
+        rows, size = file[name].shape
+        assert size == grounder.size
+        assert rows * grounder.seconds_per_row == pytest.approx(
+            VIDEOS[name], abs=grounder.seconds_per_row)
+        assert file[name][()].std(axis=0).max() > 0  # not the same all the time
+
+
+@pytest.mark.parametrize('name', VIDEOS)
+def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
+        grounder, shared, tmp_path, monkeypatch, name):
+    if grounder.size != GRID_SIZE:  # C3D takes seconds to be built
+        monkeypatch.setattr('mmn_plugin.apis.GroundingInferencer',
+                            lambda *_, **__: grounder.inferencer)
+    features = f'{grounder.features}::{name}'
+    code, output = run_tool(
+        'ground.py', shared / 'media' / f'{name}.mp4', *SENTENCES, '--config', grounder.config,
+        '--checkpoint', grounder.checkpoint, '--device', 'cpu', '--out', tmp_path, '--clips', '1',
+        '--top-n', '3')
+    assert code == 0, output
+    assert all(sentence in output for sentence in SENTENCES)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {f'{name}{end}' for end in (
+        '.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')}
+
+    found = json.loads((tmp_path / f'{name}.json').read_text())['videos'][name]
+    assert found['duration'] == pytest.approx(VIDEOS[name], abs=0.1)
+    expected = grounder.inferencer(features, SENTENCES, found['duration'])
+    for got, answer in zip(found['sentences'], expected, strict=True):
+        assert got['sentence'] == answer['sentence']
+        for moment, other in zip(got['moments'], answer['moments'][:3], strict=True):
+            assert moment == pytest.approx(other, abs=1e-3)  # the video is its features
+            assert 0 <= moment[0] < moment[1] <= found['duration'] + 1e-3
+
+    assert (tmp_path / f'{name}.vtt').read_text().count(' --> ') == 2
+    for kind in ('timeline', 'map'):
+        assert imread(tmp_path / f'{name}_{kind}.png')[..., :3].std() > 0.05  # not blank
+    for i, sentence in enumerate(found['sentences'], 1):
+        start, end = sentence['moments'][0]
+        with av.open(str(tmp_path / f'{name}_{i}_1.mp4')) as clip:
+            frames = sum(1 for _ in clip.decode(video=0))
+            rate = float(clip.streams.video[0].average_rate)
+        assert frames / rate == pytest.approx(end - start, abs=0.15)

@@ -1,0 +1,206 @@
+"""What can stand for a video, alone and in batches."""
+import io
+
+import av
+import h5py
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_grounder import GRID_SIZE, write_grounder, write_scene
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.temporary_video import file_of_frames
+from mmn_plugin.apis.video_curves import video_curves
+from mmn_plugin.datasets.features import GridFeatureExtractor, VideoReadError
+from mmn_plugin.structures import temporal_iou
+
+SENTENCES = ['a person opens the door', 'red box']
+
+
+@pytest.fixture(scope='module')
+def grounder(tmp_path_factory):
+    grounder = write_grounder(tmp_path_factory.mktemp('inputs'))
+    grounder.video = write_scene(grounder.folder)
+    return grounder
+
+
+@pytest.fixture(scope='module')
+def inferencer(grounder):
+    return GroundingInferencer(grounder.config, grounder.checkpoint, device='cpu')
+
+
+@pytest.fixture(scope='module')
+def expected(grounder, inferencer):
+    return inferencer(grounder.video, SENTENCES)
+
+
+@pytest.fixture(scope='module')
+def features(grounder):
+    return GridFeatureExtractor()(grounder.video)
+
+
+def test_an_open_file_is_the_file(grounder, inferencer, expected):
+    with grounder.video.open('rb') as file:
+        file.seek(100)  # wherever it stands
+        assert inferencer(file, SENTENCES) == expected
+    assert inferencer(io.BytesIO(grounder.video.read_bytes()), SENTENCES) == expected
+
+
+@pytest.mark.parametrize(('stream', 'message'), [
+    (io.StringIO('text'), 'binary mode'), (io.BytesIO(), 'is empty')])
+def test_an_open_file_of_no_use_is_refused(inferencer, stream, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer(stream, SENTENCES)
+
+
+def test_an_open_file_that_is_no_video_is_an_error_of_reading(inferencer):
+    with pytest.raises(VideoReadError, match='cannot be read'):
+        inferencer(io.BytesIO(b'no video' * 100), SENTENCES)
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)])
+
+
+def test_an_array_of_frames_is_the_video_it_was_decoded_from(grounder, inferencer, features):
+    frames = frames_of(grounder.video)
+    encoded = inferencer.encode(frames, fps=8.)
+    assert encoded.duration == 24.
+    with file_of_frames(frames, 8.) as path:
+        assert np.array_equal(frames_of(path), frames)  # nothing is lost
+        again = GridFeatureExtractor()(path)
+    assert again.shape == features.shape
+    assert np.abs(again - features).mean() < 0.01  # YUV to RGB and back is rounded
+
+
+@pytest.mark.parametrize(('shape', 'dtype', 'fps', 'message'), [
+    ((4, 8, 8, 3), np.uint8, None, 'fps='), ((4, 8, 8, 3), np.uint8, 0, 'fps='),
+    ((4, 8, 8, 3), np.float32, 8, 'uint8, RGB'), ((4, 3, 8, 8), np.uint8, 8, 'uint8, RGB'),
+    ((0, 8, 8, 3), np.uint8, 8, 'uint8, RGB'), ((8, 8, 3), np.uint8, 8, 'frames are')])
+def test_frames_of_no_use_are_refused(inferencer, shape, dtype, fps, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer.encode(np.zeros(shape, dtype), fps=fps)
+
+
+def test_an_entry_of_an_hdf5_file_brings_its_duration_where_it_tells(
+        inferencer, features, expected, tmp_path):
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file['scene'] = features
+        file['scene'].attrs.update(stride=6, fps=8.)
+        file['nested/c3d'] = features
+        assert inferencer(file['scene'], SENTENCES) == expected
+        with pytest.raises(ValueError, match='nested/c3d is: give duration'):
+            inferencer(file['nested/c3d'], SENTENCES)
+    path = tmp_path / 'f.h5'
+    assert inferencer(f'{path}::scene', SENTENCES) == expected
+    assert inferencer(f'{path}::nested/c3d', SENTENCES, 24.) == expected
+    with pytest.raises(ValueError, match=r"'absent' is not in the features"):
+        inferencer(f'{path}::absent', SENTENCES)
+    with pytest.raises(FileNotFoundError, match=r'none\.h5 do not exist'):
+        inferencer(f'{tmp_path}/none.h5::scene', SENTENCES)
+
+
+def test_features_of_another_extractor_than_the_trainings_are_refused(
+        grounder, features, tmp_path):
+    made = GridFeatureExtractor().fingerprint
+    loaded = torch.load(grounder.checkpoint)
+    loaded['meta']['extractor'] = [made]
+    torch.save(loaded, tmp_path / 'known.pth')
+    inferencer = GroundingInferencer(grounder.config, tmp_path / 'known.pth', 'cpu')
+    path = tmp_path / 'f.h5'
+    with h5py.File(path, 'w') as file:
+        for name, stride in (('same', 6), ('other', 12)):
+            file[name] = features
+            file[name].attrs.update(extractor=made['extractor'], stride=stride, fps=8.)
+        with pytest.raises(ValueError, match=r'known\.pth and .* other .*: stride 6, here 12'):
+            inferencer(file['other'], SENTENCES)
+    expected = inferencer(features, SENTENCES, 24.)  # an array does not tell what made it
+    assert inferencer(f'{path}::same', SENTENCES) == expected
+    with pytest.raises(ValueError, match='do not belong together'):
+        inferencer(f'{path}::other', SENTENCES)
+    inferencer.save_pretrained(tmp_path / 'folder')
+    again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
+    with pytest.raises(ValueError, match=r'folder and .* do not belong together'):
+        again(f'{path}::other', SENTENCES)
+
+
+def test_videos_and_sentences_come_in_batches(grounder, inferencer, features, expected):
+    videos = [grounder.video, features, np.ones((9, GRID_SIZE)), features[:20]]
+    durations = [None, 24., 7., 15.]
+    together = inferencer(videos, SENTENCES, durations, batch_size=3)
+    assert together[:2] == [expected, expected]
+    for answers, video, duration in zip(together, videos, durations, strict=True):
+        alone = inferencer(video, SENTENCES, duration)
+        for one, other in zip(answers, alone, strict=True):
+            assert one['moments'] == other['moments']
+            assert one['scores'] == pytest.approx(other['scores'])
+    own = inferencer(videos[:2], [['red box'], SENTENCES], durations[:2])
+    assert [len(answers) for answers in own] == [1, 2]
+    assert own[0][0]['moments'] == expected[1]['moments']
+    assert inferencer((features,), 'red box', 24.)[0][0]['sentence'] == 'red box'
+
+
+@pytest.mark.parametrize(('sentences', 'durations', 'message'), [
+    ([['a box'], ['a box'], ['a box']], None, '2 videos, but 3 lists'),
+    ('a box', [1., 2., 3.], '2 videos, but 3 durations'), ([['a box'], []], None, 'no sentence')])
+def test_lists_that_do_not_fit_together_are_refused(inferencer, sentences, durations, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer(['a.mp4', 'b.mp4'], sentences, durations)
+
+
+def test_steps_of_the_base_class_give_samples_and_pictures(grounder, inferencer, tmp_path):
+    sample, = inferencer([grounder.video], SENTENCES, return_datasamples=True, out_dir=tmp_path,
+                         top_n=2, video_id=['kitchen'])
+    assert sample.pred_instances.moments.shape == (2, 2, 2)
+    assert sample.sentences == SENTENCES
+    assert (tmp_path / 'kitchen_timeline.png').stat().st_size > 1000
+    curves = sample.pred_instances.curves  # drawn under the bars
+    assert curves.shape == (2, inferencer.model.grid.num_clips)
+    assert torch.equal(curves.max(1).values, sample.pred_instances.scores[:, 0])
+    sample = inferencer(grounder.video, SENTENCES, return_datasamples=True)
+    assert 'curves' not in sample.pred_instances  # nothing is drawn
+    with pytest.raises(ValueError, match='unknown argument'):
+        inferencer(grounder.video, SENTENCES, colour='red')
+
+
+@pytest.fixture(scope='module')
+def long_inferencer(grounder):
+    return GroundingInferencer(
+        grounder.config, grounder.checkpoint, 'cpu', long_video=dict(window=24., score_power=4.))
+
+
+def test_a_long_video_is_looked_at_in_windows_on_one_time_axis(long_inferencer, features):
+    gaps = np.random.default_rng(0).random((32, GRID_SIZE), dtype=np.float32)
+    joined = np.concatenate([gaps, features, gaps])
+    encoded = long_inferencer.encode(joined, duration=72.)
+    assert encoded.num_windows == 9
+    assert encoded.score_power == 4.
+    assert len(encoded.spans) > long_inferencer.model.grid.num_moments
+    assert long_inferencer.encode(features, duration=24.).num_windows == 1
+    answers = long_inferencer.ground(encoded, SENTENCES)
+    for answer in answers:
+        assert answer['scores'] == sorted(answer['scores'], reverse=True)
+        assert all(0 <= start < end <= 72 for start, end in answer['moments'])
+    scores = long_inferencer.score_moments(encoded, SENTENCES)
+    assert scores.shape == (2, len(encoded.spans))
+    assert answers[0]['scores'][0] == pytest.approx(float(scores[0].max()))
+    curves = video_curves(long_inferencer.model.grid, encoded, scores)
+    assert torch.allclose(curves.max(1).values, scores.max(1).values)
+
+
+def test_no_two_moments_of_a_long_video_are_one(long_inferencer, features):
+    encoded = long_inferencer.encode(np.concatenate([features] * 5), duration=120.)
+    found = long_inferencer.predict(encoded, SENTENCES, top_n=20).pred_instances.moments
+    overlap = temporal_iou(found[:, :, None], found[:, None])
+    overlap[:, range(20), range(20)] = 0
+    assert overlap[~overlap.isnan()].max() <= long_inferencer.model.head.nms_threshold
+
+
+def test_windows_of_a_video_file_are_those_of_its_features(grounder, features):
+    inferencer = GroundingInferencer(
+        grounder.config, grounder.checkpoint, 'cpu', window_batch=2,
+        long_video=dict(window=6., overlap=0.5, longest=10.))
+    encoded = inferencer.encode(grounder.video)
+    assert encoded.num_windows == 7
+    assert inferencer.ground(encoded, SENTENCES) == inferencer(features, SENTENCES, 24.)

@@ -1,0 +1,128 @@
+"""What the page says, without a browser."""
+import base64
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from helpers.tiny_grounder import write_grounder, write_scene
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.long_video import LongVideo
+from mmn_plugin.apis.webui import PageError, UserSession
+from mmn_plugin.apis.webui.answer import Answer
+from mmn_plugin.apis.webui.answers_html import answers_html, error_html, player_html
+from mmn_plugin.apis.webui.video_grounder import VideoGrounder
+
+EVIL = '<script>alert(1)</script>" onclick="x'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('answers')
+
+
+@pytest.fixture(scope='module')
+def grounder(folder):
+    tiny = write_grounder(folder)
+    return VideoGrounder(GroundingInferencer(tiny.config, tiny.checkpoint, 'cpu', top_n=3))
+
+
+@pytest.fixture
+def session(folder):
+    return UserSession('my scene.mp4', write_scene(folder), 24., truth={'a red box': (2., 8.)})
+
+
+class Elements(HTMLParser):
+    """All elements of a piece of HTML, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text = [], ''
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def named(self, tag, style=''):
+        return [a for t, a in self.elements if t == tag and style in (a.get('class') or '')]
+
+
+def test_answers_are_those_of_the_inferencer(grounder, session):
+    answers = grounder.ask(session, ['a red box', 'the door'])
+    expected = grounder.inferencer(str(session.path), ['a red box', 'the door'])
+    assert [answer.moments for answer in answers] == [one['moments'] for one in expected]
+    assert [answer.truth for answer in answers] == [(2., 8.), None]
+    assert answers[0].curve.max() == pytest.approx(answers[0].scores[0])
+    assert answers[0].map_png().startswith(b'\x89PNG')
+
+
+def test_unknown_words_are_a_message_for_the_visitor(grounder, session):
+    with pytest.raises(PageError, match="The sentence 'zzz' holds no word"):
+        grounder.ask(session, ['zzz'])
+
+
+def test_a_video_that_breaks_off_is_a_message_for_the_visitor(grounder, session, tmp_path):
+    path = tmp_path / 'broken.mp4'
+    path.write_bytes(b'no video')
+    with pytest.raises(PageError, match=r'“my scene\.mp4” cannot be decoded'):
+        grounder.encode(UserSession(session.name, path, 24.))
+
+
+def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session, monkeypatch):
+    monkeypatch.setattr(grounder.inferencer.video_encoder, 'long_video', LongVideo(window=12.))
+    answer, = grounder.ask(session, ['a red box'])
+    assert session.encoded.num_windows == 5
+    assert answer.curve.shape == (96,)  # even steps, since windows have no clips in common
+    assert answer.curve.max() == pytest.approx(answer.scores[0])
+    page = Elements(answers_html(session, [answer]))
+    assert len(page.named('button', 'mmn-moment')) == 4  # and the truth
+    assert page.named('svg')
+    assert not page.named('details')
+
+
+def test_bars_lie_where_the_moments_are(session):
+    answer = Answer('a box', [[6., 12.], [0., 24.]], [0.9, 0.1], curve=np.array([0.9, 0.1]))
+    page = Elements(answers_html(session, [answer]))
+    buttons = page.named('button', 'mmn-moment')
+    assert [(float(b['data-start']), float(b['data-end'])) for b in buttons] == [
+        (6., 12.), (0., 24.)]
+    assert 'Moment 1: 6.0' in buttons[0]['aria-label']
+    bars = [bar['style'] for bar in page.named('span', 'mmn-bar')]
+    assert bars[0].startswith('left:25.000%;width:25.000%')
+    assert bars[1].startswith('left:0.000%;width:100.000%')
+
+
+def test_the_download_is_a_file_of_predictions(session, tmp_path):
+    from mmn_plugin.evaluation import read_predictions
+
+    answers = [Answer('a box', [[6., 12.]], [0.9]), Answer('the door', [[1., 2.]], [0.2])]
+    link, = Elements(answers_html(session, answers)).named('a')
+    assert link['download'] == 'my scene_moments.json'
+    text = base64.b64decode(link['href'].partition('base64,')[2])
+    (tmp_path / 'x.json').write_bytes(text)
+    found = read_predictions(tmp_path / 'x.json')['my scene']
+    assert found['sentences'][0]['moments'] == [[6., 12.]]
+    assert json.loads(text)['videos']['my scene']['sentences'][1]['sentence'] == 'the door'
+
+
+def test_a_sentence_that_does_not_happen_says_so(session):
+    absent = Answer('a box', [[6., 12.]], [0.1], present=False)
+    empty = Answer('a box', [], [])
+    for answer, count in ((absent, 1), (empty, 0)):
+        page = Elements(answers_html(session, [answer]))
+        assert 'does not seem to happen' in page.text
+        assert len(page.named('button', 'mmn-moment')) == count
+
+
+def test_what_a_visitor_types_is_text_and_nothing_else(session):
+    evil = UserSession(EVIL + '.mp4', session.path, 24.)
+    answer = Answer(EVIL, [[6., 12.]], [0.9], moment_map=np.zeros((4, 4, 3), np.uint8))
+    for html in (answers_html(evil, [answer]), player_html(evil), error_html(EVIL)):
+        page = Elements(html)
+        assert not page.named('script')
+        assert not any('onclick' in attributes for _, attributes in page.elements)
+        assert 'alert(1)' in page.text or page.named('video')

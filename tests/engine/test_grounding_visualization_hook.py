@@ -1,0 +1,163 @@
+"""Pictures of some videos, during training and in a test."""
+import json
+import re
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from helpers.run_tool import ROOT, run_tool
+from helpers.tiny_corpus import write_config, write_corpus
+from helpers.tiny_grounder import save_checkpoint
+from matplotlib.image import imread
+from mmaction.registry import DATASETS, MODELS, VISUALIZERS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+
+from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.engine.hooks import GroundingVisualizationHook
+
+README = (ROOT / 'README.md').read_text()
+BACKENDS = """
+visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend'),
+                                dict(type='WandbVisBackend')])
+"""
+
+
+def readme_hook() -> str:
+    blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+    block, = (block for block in blocks if 'GroundingVisualizationHook' in block)
+    return block
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    """A config with its corpus and a checkpoint, and a video of one of five test videos."""
+    folder = tmp_path_factory.mktemp('tiny')
+    corpus = write_corpus(folder / 'corpus', train=4, test=5)
+    config = write_config(folder / f'{folder.name}.py', corpus)
+    (folder / 'videos').mkdir()
+    frames = np.full((40, 48, 32), 128, np.uint8)
+    write_video(folder / 'videos' / 'test_0.mp4', frames, fps=8)
+    (folder / 'videos' / 'test_2.mp4').write_bytes(b'no video')
+    return SimpleNamespace(folder=folder, corpus=corpus, config=config, videos=folder / 'videos',
+                           checkpoint=save_checkpoint(config, folder / 'tiny.pth'))
+
+
+@pytest.fixture(scope='module')
+def batches(tiny):
+    """Batches of two videos with what the model predicts for them."""
+    dataset = DATASETS.build(Config.fromfile(tiny.config).test_dataloader.dataset)
+    model = MODELS.build(Config.fromfile(tiny.config).model).eval()
+    packed = [dataset[i] for i in range(5)]
+    batches = [pseudo_collate(packed[i:i + 2]) for i in (0, 2, 4)]
+    return model, [(batch, model.test_step(batch)) for batch in batches]
+
+
+@pytest.fixture
+def draw(batches, tmp_path):
+    """Feed one validation to a hook; returns the names of the pictures."""
+    visualizer = VISUALIZERS.build(dict(
+        type='GroundingVisualizer', name=str(tmp_path), save_dir=str(tmp_path),
+        vis_backends=[dict(type='LocalVisBackend')]))
+
+    def run(hook, model=batches[0]):
+        runner = SimpleNamespace(model=model, visualizer=visualizer, epoch=1, iter=9,
+                                 logger=mock.Mock(), log_processor=SimpleNamespace(by_epoch=True))
+        hook.before_val_epoch(runner)
+        for i, (batch, outputs) in enumerate(batches[1]):
+            hook.after_val_iter(runner, i, batch, outputs)
+        return sorted(path.name for path in tmp_path.rglob('*.png'))
+
+    return run
+
+
+def test_pictures_of_a_training_reach_all_back_ends(tiny, tmp_path, monkeypatch):
+    accumulator = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator')
+    monkeypatch.syspath_prepend(str(ROOT / 'tests/helpers/fake_wandb'))
+    monkeypatch.delitem(sys.modules, 'wandb', raising=False)
+    monkeypatch.setenv('WANDB_RECORD', str(tmp_path / 'record.jsonl'))
+    hook = readme_hook().replace('data/shapes/videos', str(tiny.videos))
+    config = write_config(tmp_path / f'{tmp_path.name}.py', tiny.corpus, extra=hook + BACKENDS)
+    code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
+    sys.modules.pop('wandb', None)
+    assert code == 0, output[-3000:]
+    name = 'val_test_0_timeline'
+    local = sorted(p.name for p in (tmp_path / 'work').rglob('*.png') if name in p.name)
+    assert local == [f'{name}_1.png', f'{name}_2.png']  # one per epoch
+    folder = next((tmp_path / 'work').glob('*/vis_data'))
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Images(name)] == [1, 2]
+    calls = [json.loads(line) for line in (tmp_path / 'record.jsonl').read_text().splitlines()]
+    assert sum(name in call.get('data', {}) for call in calls) == 2
+
+
+def test_the_test_tool_writes_pictures(tiny, tmp_path):
+    code, output = run_tool(
+        'test.py', tiny.config, tiny.checkpoint, '--work-dir', tmp_path / 'work', '--show-dir',
+        tmp_path / 'pictures', '--interval', '2', '--video-dir', tiny.videos)
+    assert code == 0, output[-3000:]
+    names = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    assert names == [f'test_{i}_{kind}.png' for i in (0, 2, 4) for kind in ('map1', 'timeline')]
+    assert 'no video test_4 in' in output
+    assert re.search(r'test_2\.mp4.*cannot be decoded', output)
+    assert not list((tmp_path / 'work').rglob('*.png'))
+
+
+def test_a_wrong_folder_is_one_message(tiny, tmp_path):
+    (tmp_path / 'file').write_text('')
+    for option, value, message in (
+            ('--video-dir', 'no_such', 'no_such with videos does not exist'),
+            ('--interval', '0', 'interval=0; it must be at least 1'),
+            ('--show-dir', tmp_path / 'file', 'file is a file; pictures need a folder')):
+        code, output = run_tool('test.py', tiny.config, tiny.checkpoint, '--work-dir',
+                                tmp_path / 'work', '--show-dir', tmp_path, option, value)
+        assert code == 1
+        assert message in output
+        assert 'Traceback' not in output
+
+
+def test_every_nth_video_is_drawn_and_no_more_than_told(draw):
+    assert draw(GroundingVisualizationHook(interval=2, max_videos=2, max_maps=0)) == [
+        'val_test_0_timeline_1.png', 'val_test_2_timeline_1.png']
+
+
+def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
+    module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
+    with (mock.patch(f'{module}.get_world_size', return_value=2),
+          mock.patch(f'{module}.get_rank', return_value=1)):
+        # of the whole dataset's 0, 1, 2 ... this rank has 1, 3, 5, 7, 9; 3 and 9 are due
+        assert draw(GroundingVisualizationHook(interval=3)) == []  # the first rank's back ends
+        assert draw(GroundingVisualizationHook(
+            interval=3, max_maps=0, out_dir=str(tmp_path))) == [
+                'test_1_timeline.png', 'test_4_timeline.png']
+
+
+def test_the_curve_peaks_at_the_score_of_rank_one(batches):
+    model, ((batch, outputs), *_) = batches
+    scores = model.score_moments(batch['inputs'][1], outputs[1])
+    assert scores.shape == (len(outputs[1].sentences), model.grid.num_moments)
+    assert torch.allclose(scores.max(1).values, outputs[1].pred_instances.scores[:, 0])
+
+
+def test_thumbnails_make_the_picture_taller(draw, tiny, tmp_path):
+    def height(**settings):
+        draw(GroundingVisualizationHook(max_videos=1, max_maps=0, **settings))
+        return len(imread(next(tmp_path.rglob('*_timeline_1.png'))))
+
+    assert height(video_dir=str(tiny.videos)) > height()
+
+
+def test_a_model_without_scores_of_moments_has_bars_alone(draw):
+    assert draw(GroundingVisualizationHook(max_videos=1), model=SimpleNamespace()) == [
+        'val_test_0_timeline_1.png']
+
+
+@pytest.mark.parametrize('setting', [
+    dict(interval=0), dict(top_n=0), dict(max_sentences=0), dict(max_maps=-1)])
+def test_numbers_that_draw_nothing_are_refused(setting):
+    with pytest.raises(ValueError, match=f'GroundingVisualizationHook.{next(iter(setting))}='):
+        GroundingVisualizationHook(**setting)

@@ -1,0 +1,134 @@
+"""tools/webui.py: from the command line to a page that is served."""
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from importlib.util import find_spec
+from unittest import mock
+
+import pytest
+import torch
+from helpers.run_tool import ROOT, run_tool
+from helpers.tiny_corpus import write_config
+from helpers.tiny_grounder import write_grounder
+from mmengine.config import Config
+
+from mmn_plugin.apis.webui.example_video import ExampleVideo
+
+needs_gradio = pytest.mark.skipif(
+    find_spec('gradio') is None, reason='Gradio is not installed (requirements/web.txt)')
+
+
+@pytest.fixture(scope='module')
+def grounder(tmp_path_factory):
+    """A checkpoint that carries its config, as training leaves it."""
+    grounder = write_grounder(tmp_path_factory.mktemp('webui'))
+    loaded = torch.load(grounder.checkpoint, weights_only=True)
+    loaded['meta']['cfg'] = Config.fromfile(grounder.config).pretty_text
+    torch.save(loaded, grounder.checkpoint)
+    return grounder
+
+
+@pytest.fixture
+def webui(grounder, tmp_path, monkeypatch):
+    """Run the tool until it would serve; `ask` may look at the page then."""
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setenv('GRADIO_TEMP_DIR', '')
+    monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', '')
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments, ask=lambda blocks: None):
+        with mock.patch('gradio.Blocks.block_thread', ask):
+            return run_tool('webui.py', *arguments, '--device', 'cpu')
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+    assert not [path for path in tmp_path.rglob('*') if path.is_file()]
+
+
+@needs_gradio
+def test_the_page_is_served_to_this_machine_alone(grounder, webui):
+    seen = {}
+
+    def ask(blocks):
+        seen.update(host=blocks.server_name, share=blocks.share, status=urllib.request.urlopen(
+            blocks.local_url).status)
+
+    code, output = webui(grounder.checkpoint, ask=ask)
+    assert code == 0, output
+    assert seen == dict(host='127.0.0.1', share=False, status=200)
+    assert 'http://127.0.0.1:' in output
+    assert 'no examples: ' in output  # the tiny model's words are others
+
+
+@needs_gradio
+def test_examples_are_offered_where_the_model_knows_their_words(grounder, webui):
+    examples = [ExampleVideo(one.name, one.path, {'a red box': (1., 2.)})
+                for one in ExampleVideo.render(grounder.folder / 'examples', 2)]
+    seen = []
+    with mock.patch.object(ExampleVideo, 'render', return_value=examples):
+        code, output = webui(
+            grounder.checkpoint, '--config', grounder.config,
+            ask=lambda blocks: seen.append([b.choices for b in blocks.blocks.values()
+                                            if b.get_block_name() == 'radio']))
+    assert code == 0, output
+    assert seen == [[[('Shapes 1', 'Shapes 1'), ('Shapes 2', 'Shapes 2')]]]
+
+
+def test_example_videos_are_the_same_each_time_and_small(tmp_path):
+    first, again = (ExampleVideo.render(tmp_path / name, 2) for name in 'ab')
+    assert [one.truth for one in first] == [one.truth for one in again]
+    assert [one.name for one in first] == ['Shapes 1', 'Shapes 2']
+    for one in first:
+        assert one.path.stat().st_size < 400_000
+        assert all(0 <= start < end <= 24 for start, end in one.truth.values())
+
+
+@needs_gradio
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['none.pth'], 'no checkpoint none.pth'), (['CKPT', '--top-n', '0'], '--top-n 0'),
+    (['CKPT', '--max-mb', '0'], 'the limit megabytes=0.0 must be above 0'),
+    (['BARE'], 'bare.pth carries no config: give the one'),
+    (['CKPT', '--config', 'FEATURES'], 'the config has no `extractor`')])
+def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
+    bare, features = grounder.folder / 'bare.pth', grounder.folder / 'features.py'
+    torch.save(torch.load(grounder.checkpoint, weights_only=True)['state_dict'], bare)
+    size = Config.fromfile(grounder.config).model.backbone.in_channels
+    write_config(features, grounder.corpus, extra=f"model['backbone']['in_channels'] = {size}\n")
+    names = dict(CKPT=grounder.checkpoint, BARE=bare, FEATURES=features)
+    code, output = webui(*(names.get(argument, argument) for argument in arguments))
+    assert code == 1
+    assert message in output
+    assert 'Traceback' not in output
+
+
+def test_without_gradio_the_message_says_how_to_get_it(grounder):
+    with mock.patch('importlib.util.find_spec',
+                    lambda name: None if name == 'gradio' else find_spec(name)):
+        code, output = run_tool('webui.py', grounder.checkpoint)
+    assert code == 1
+    assert 'pip install "mmn_plugin[web]"' in output
+    assert 'Traceback' not in output
+
+
+@needs_gradio
+@pytest.mark.skipif(os.name != 'posix', reason='needs POSIX signals')
+def test_a_page_that_is_stopped_leaves_nothing(grounder, tmp_path):
+    environment = dict(os.environ, TMPDIR=str(tmp_path), PYTHONPATH=str(ROOT), HF_HUB_OFFLINE='1')
+    process = subprocess.Popen(
+        [sys.executable, ROOT / 'tools/webui.py', grounder.checkpoint, '--device', 'cpu'],
+        env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in process.stdout if line.startswith('http'))
+        assert '127.0.0.1' in line
+        assert list(tmp_path.glob('mmn_webui_*'))
+    finally:
+        process.terminate()
+    process.wait(timeout=60)
+    end = time.monotonic() + 5
+    while list(tmp_path.glob('mmn_webui_*')) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not list(tmp_path.glob('mmn_webui_*'))

@@ -1,0 +1,75 @@
+"""Measure from which presence on a sentence counts as occurring in a video.
+
+    python tools/analysis_tools/calibrate_presence.py CHECKPOINT --out FOLDER
+
+Takes the sentences of the config's validation set as present in their videos, and some of other
+videos' as absent; the threshold keeps a share of the present ones. FOLDER is then a model with its
+threshold (from_pretrained, and --checkpoint of the tools); FILE.pth instead of it is the same
+checkpoint with the threshold.
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+import torch
+from mmaction.registry import DATASETS
+from mmengine.config import DictAction
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.presence import calibrate_presence
+from mmn_plugin.engine.runner import load_config, plain_errors
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='checkpoint (.pth)')
+    parser.add_argument('--config', help="a config (default: the checkpoint's own)")
+    parser.add_argument('--out', required=True, help='folder or .pth file to write')
+    parser.add_argument('--keep', type=float, default=0.95,
+                        help='share of the present sentences that stay (default: 0.95)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings of the config, key=value')
+    return parser.parse_args(argv)
+
+
+def write(inferencer, checkpoint, out):
+    """A folder of `save_pretrained`, or the checkpoint with the threshold in its ``meta``."""
+    if Path(out).suffix != '.pth':
+        inferencer.save_pretrained(out)
+        return
+    content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    content.setdefault('meta', {})['presence'] = inferencer.meta['presence']
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, out)
+
+
+def main(argv=None):
+    """Run the command."""
+    args = parse_args(argv)
+    with plain_errors():
+        if Path(args.out).suffix == '.pth' and not Path(args.checkpoint).is_file():
+            raise ValueError(f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: '
+                             'name a folder')
+        config = None if args.config is None else load_config(args.config, args.cfg_options)
+        inferencer = GroundingInferencer(config, args.checkpoint, args.device)
+        if 'val_dataloader' not in inferencer.config:
+            raise ValueError('the config has no validation set (val_dataloader): give --config')
+        dataset = DATASETS.build(inferencer.config.val_dataloader.dataset)
+        found = calibrate_presence(inferencer, dataset, args.keep)
+        write(inferencer, args.checkpoint, args.out)
+        print(f'threshold {found["threshold"]:.4f} on {found["present"]} present and '
+              f'{found["absent"]} absent sentences (AUROC {found["auroc"]:.3f}): keeps '
+              f'{100 * found["keep"]:.0f} % of the present, {100 * found["absent_kept"]:.1f} % of '
+              f'the absent\n{args.out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,54 @@
+"""Export a model to ONNX, videos and sentences apart, and compare it with PyTorch.
+
+    python tools/deployment/export_onnx.py CHECKPOINT --out DIR
+
+Writes DIR/video.onnx (pooled features to moments), DIR/text.onnx (token ids to sentences),
+DIR/tokenizer.json and DIR/model.json (how a score is made of the two, and which moments there are),
+then runs both in onnxruntime. Needs pip install "mmn_plugin[onnx]".
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.export import check_onnx, export_onnx
+from mmn_plugin.engine.runner import plain_errors
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
+    parser.add_argument('--config', help="a config (default: the checkpoint's own)")
+    parser.add_argument('--out', required=True, help='folder for the files')
+    parser.add_argument('--tolerance', type=float, default=1e-4,
+                        help='largest difference from PyTorch allowed (default: 1e-4)')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Run the command."""
+    args = parse_args(argv)
+    with plain_errors():
+        inferencer = GroundingInferencer(args.config, args.checkpoint, 'cpu')
+        paths = export_onnx(inferencer, args.out)
+        found = check_onnx(inferencer, args.out)
+        for name, difference in found.items():
+            print(f'{name}: differs from PyTorch by {difference:.1e} at most')
+        worst = max(found.values())
+        if not worst <= args.tolerance:
+            raise ValueError(f'onnxruntime differs from PyTorch by {worst:.1e}, more than '
+                             f'--tolerance {args.tolerance:g}: do not use {args.out}')
+        for path in paths:
+            print(path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,111 @@
+"""Serve a page on which anybody can ask a model about videos.
+
+    python tools/webui.py CHECKPOINT [--config CONFIG] [--host 0.0.0.0] [--port 7860]
+
+Only this machine can reach the page unless --host says otherwise; there is no login, and no
+encryption, so put a server that has both before it where others can reach it. What a visitor
+uploads lies in a folder of its own, which is deleted when the visitor leaves, after a while
+without questions, and at the end. Needs Gradio: ``pip install "mmn_plugin[web]"``.
+"""
+import argparse
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+from mmengine.config import DictAction
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.webui import Limits, SessionStore
+from mmn_plugin.apis.webui.example_video import ExampleVideo
+from mmn_plugin.apis.webui.grounding_page import GroundingPage
+from mmn_plugin.apis.webui.video_grounder import VideoGrounder
+from mmn_plugin.engine.runner import load_config, plain_errors
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    limits = Limits()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='trained model: a checkpoint (.pth) or a folder of '
+                        'save_pretrained')
+    parser.add_argument('--config', help='a config, or a name of model-index.yml (default: the '
+                        "checkpoint's own)")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings of the config, key=value')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
+    parser.add_argument('--host', default='127.0.0.1',
+                        help='address to listen at (default: 127.0.0.1, this machine alone)')
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
+    parser.add_argument('--max-mb', type=float, default=limits.megabytes,
+                        help=f'largest upload (default: {limits.megabytes:g})')
+    parser.add_argument('--max-minutes', type=float, default=limits.seconds / 60,
+                        help=f'longest video (default: {limits.seconds / 60:g})')
+    parser.add_argument('--keep-minutes', type=float, default=limits.idle_seconds / 60,
+                        help='delete a video after so long without a question '
+                        f'(default: {limits.idle_seconds / 60:g})')
+    parser.add_argument('--no-examples', action='store_true', help='offer no videos of Shapes')
+    return parser.parse_args(argv)
+
+
+def build_inferencer(args):
+    """The model, by its config or by the one that the checkpoint carries.
+
+    Raises:
+        ValueError: there is no config, or it does not say how features are made from a video.
+    """
+    if args.top_n < 1:
+        raise ValueError(f'--top-n {args.top_n}: it must be at least 1')
+    config = args.config
+    if args.cfg_options:
+        if config is None:
+            raise ValueError('--cfg-options needs --config')
+        config = load_config(config, args.cfg_options)
+    inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
+    _ = inferencer.extractor  # says what is missing now, not at the first visitor
+    return inferencer
+
+
+def build_examples(grounder, folder):
+    """Videos of Shapes, or none where the model does not know their words."""
+    examples = ExampleVideo.render(folder)
+    sentences = [sentence for example in examples for sentence in example.truth]
+    try:
+        encoded = grounder.inferencer.encode(str(examples[0].path))
+        grounder.inferencer.ground(encoded, sentences)
+    except ValueError as error:
+        print(f'no examples: {error}')
+        return []
+    return examples
+
+
+def main(argv=None):
+    """Run the command."""
+    args = parse_args(argv)
+    with plain_errors():
+        if find_spec('gradio') is None:
+            raise ModuleNotFoundError('the page needs Gradio: pip install "mmn_plugin[web]", or '
+                                      'pip install -r requirements/web.txt')
+        limits = Limits(args.max_mb, 60 * args.max_minutes, idle_seconds=60 * args.keep_minutes)
+        grounder = VideoGrounder(build_inferencer(args))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
+        with SessionStore(limits) as store:
+            examples = [] if args.no_examples else build_examples(
+                grounder, store.folder / 'examples')
+            page = GroundingPage(grounder, store, examples)
+            url = page.launch(args.host, args.port, block=False)
+            print(f'{url}  (Ctrl+C ends it)', flush=True)
+            try:
+                page.blocks.block_thread()
+            finally:
+                page.blocks.close(verbose=False)
+
+
+if __name__ == '__main__':
+    main()
