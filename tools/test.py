@@ -61,6 +61,7 @@ def merge_args(cfg, args):
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
     if args.amp:
         apply_test_amp(cfg, args.amp)
+    refuse_moments_of_tubes(cfg, args)
     add_writers(cfg, args)
     if args.show_dir:
         pictures = dict(
@@ -71,6 +72,15 @@ def merge_args(cfg, args):
             out_dir=args.show_dir,
         )
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
+
+
+def refuse_moments_of_tubes(cfg, args):
+    """Refuse files and pictures of moments where the answers are tubes."""
+    tubes = cfg.test_dataloader.dataset.type == 'TubeGroundingDataset'
+    if tubes and (args.show_dir or (args.dump or '').endswith('.json')):
+        raise ValueError(
+            '--dump FILE.json and --show-dir are for moments; of tubes --submission FILE.json '
+            'writes the answers, and tools/ground_tubes.py --out DIR pictures and videos')
 
 
 def add_writers(cfg, args):

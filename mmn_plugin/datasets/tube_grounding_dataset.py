@@ -59,6 +59,11 @@ class TubeGroundingDataset(BaseDataset):
         return [self.ann_file]
 
     @property
+    def feature_keys(self) -> list[None]:
+        """Names of single features in each file: none."""
+        return [None]
+
+    @property
     def feature_size(self) -> int:
         """D of a sample, all streams together."""
         if not self._fully_initialized:
