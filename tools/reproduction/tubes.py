@@ -92,10 +92,11 @@ def render_tubes(result: dict) -> str:
     rows = [[label, *(spread([seed[prefix + name] for seed in seeds])
                       if prefix + name in seeds[0] else '' for name in METRICS)]
             for label, prefix in ROWS]
-    used = spread([seed['train_cpu_seconds'] for seed in seeds])
-    fastest = min(seed['train_seconds'] for seed in seeds)
+    wall, used = (spread([seed[name] for seed in seeds])
+                  for name in ('train_seconds', 'train_cpu_seconds'))
     first = seeds[0]
     return (table(['test split, %', *METRICS], rows)
             + f'\n\n{first["num_videos"]:.0f} videos, {first["num_sentences"]:.0f} sentences. '
-            f'Training in 2 processes took {used} s of CPU time in all; by the clock at best '
-            f'{fastest:.0f} s, where other programs ran on the same cores.')
+            f'Training in 2 processes took {used} s of CPU time in all, startup and validation '
+            f'included: by the clock between half of that and that, on cores that nobody else '
+            f'uses ({wall} s on these, which other programs used too).')
