@@ -55,6 +55,16 @@ def test_shapes_is_learnt_and_not_easy():
         assert all(seed['R1@0.5'] < (45 if kept == 'blank' else 60) for seed in seeds)
 
 
+def test_tubes_of_shapes_are_learnt_and_not_easy():
+    result = json.loads((ROOT / 'docs/results/tubes.json').read_text())
+    for seed in result['per_seed']:
+        assert seed['m_vIoU'] >= 50
+        assert seed['vIoU@0.5'] >= 50
+        assert seed['oracle_m_vIoU'] <= 90
+        assert seed['chance_m_vIoU'] <= 20
+        assert seed['train_cpu_seconds'] / 2 <= 360  # two cores
+
+
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):
     for path in RESULTS:
         (tmp_path / path.name).write_text(path.read_text())

@@ -1,9 +1,9 @@
 """Models: from a sample to losses or scored moments."""
 from .backbones import ClipEncoder
-from .data_preprocessors import GroundingDataPreprocessor
-from .heads import MutualMatchingHead
+from .data_preprocessors import GroundingDataPreprocessor, TubeDataPreprocessor
+from .heads import MutualMatchingHead, TubeMatchingHead
 from .localizers import MMN
-from .losses import IoURegressionLoss, MutualMatchingLoss
+from .losses import IoURegressionLoss, MutualMatchingLoss, TubeMatchingLoss
 from .necks import MomentMapConv, MomentMapNeck, MomentMapPool
 from .text_encoders import SentenceEncoder
 from .tokenizer import SentenceTokenizer
@@ -11,5 +11,6 @@ from .tokenizer import SentenceTokenizer
 __all__ = [
     'MMN', 'ClipEncoder', 'GroundingDataPreprocessor', 'IoURegressionLoss', 'MomentMapConv',
     'MomentMapNeck', 'MomentMapPool', 'MutualMatchingHead', 'MutualMatchingLoss',
-    'SentenceEncoder', 'SentenceTokenizer',
+    'SentenceEncoder', 'SentenceTokenizer', 'TubeDataPreprocessor', 'TubeMatchingHead',
+    'TubeMatchingLoss',
 ]
