@@ -12,8 +12,6 @@ from mmn_plugin.apis.extractors.pool_features import pool_features
 from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig
 from mmn_plugin.datasets.features import sliding_windows
 
-C3D = 'mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py'
-
 
 @pytest.fixture(scope='module')
 def settings(tmp_path_factory):
@@ -143,13 +141,11 @@ def test_a_layer_that_does_not_run_once_is_refused(settings, frames):
         extractor(frames)
 
 
-def test_c3d_of_the_zoo_gives_fc6_and_fc7(tmp_path, shared):
+def test_c3d_of_the_zoo_gives_fc6_and_fc7(c3d_weights, shared):
     """Real size, random weights, a real video: what the shipped configs ask for."""
-    model = RecognizerConfig(C3D).model
-    save_weights(model, tmp_path / 'c3d.pth', 'backbone.')
     fc6, fc7 = (EXTRACTORS.build(dict(
         Config.fromfile(f'mmn_plugin::extractors/c3d_{layer}_sports1m.py').extractor,
-        checkpoint=str(tmp_path / 'c3d.pth'), device='cpu')) for layer in ('fc6', 'fc7'))
+        checkpoint=c3d_weights, device='cpu')) for layer in ('fc6', 'fc7'))
     assert (fc6.clip_len, fc6.frame_interval) == (16, 1)
     assert fc6.steps == [dict(type='Resize', scale=(-1, 128)),
                          dict(type='CenterCrop', crop_size=112)]
