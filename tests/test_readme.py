@@ -56,6 +56,16 @@ def test_shapes_is_learnt_and_not_easy():
         assert all(seed['R1@0.5'] < (45 if kept == 'blank' else 60) for seed in seeds)
 
 
+def test_tubes_of_shapes_are_learnt_and_not_easy():
+    result = json.loads((ROOT / 'docs/results/tubes.json').read_text())
+    for seed in result['per_seed']:
+        assert seed['m_vIoU'] >= 50
+        assert seed['vIoU@0.5'] >= 50
+        assert seed['oracle_m_vIoU'] <= 90
+        assert seed['chance_m_vIoU'] <= 20
+        assert seed['train_cpu_seconds'] / 2 <= 360  # two cores
+
+
 def test_weak_supervision_learns_and_each_part_was_chosen_alike():
     path = ROOT / 'docs' / 'results' / 'weak.json'
     if not path.is_file():

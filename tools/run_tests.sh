@@ -2,6 +2,8 @@
 # Run all tests in .venv, which is made if needed (the same that quickstart.sh uses).
 #   bash tools/run_tests.sh [--lowest] [options of pytest]
 # --lowest: in a fresh scratch environment with the versions of requirements/lowest.txt instead.
+# Files of tests are shared out to as many workers as there are cores, four at most; a single file
+# needs none. "-n 8" takes so many; "-n 0", none, so that "-s" shows what tests print.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tools/setup_venv.sh"
@@ -16,6 +18,13 @@ else
 fi
 cd "$root"
 export PATH="$(dirname "$PYTHON"):$PATH"
-# two processes of one thread each would fight for the cores of a small machine otherwise
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} TOKENIZERS_PARALLELISM=false
-"$PYTHON" -m pytest -q "$@"
+# workers, and processes that tests start, would fight for the cores of a small machine otherwise
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
+# where this is set, every one of the processes would compile the package anew
+unset PYTHONDONTWRITEBYTECODE
+workers=()
+if "$PYTHON" -c 'import xdist' 2> /dev/null; then  # $MMN_PYTHON may lack it
+    # a file stays with one worker: its tests share processes; tests/conftest.py says which are first
+    workers=(-n auto --dist loadfile --no-loadscope-reorder)
+fi
+"$PYTHON" -m pytest -q "${workers[@]}" "$@"

@@ -1,8 +1,8 @@
 """Two processes train as one: across the unfreezing epoch, resumed on each side of it."""
 import pytest
 import torch
-from helpers.launch import final_metrics, launch, logged_scalars
 from helpers.tiny_corpus import write_config, write_corpus
+from helpers.work_folder import final_metrics, logged_scalars
 
 EXTRA = """
 custom_imports = dict(imports=['mmn_plugin', 'helpers.rank_dump'])
@@ -17,14 +17,18 @@ STEPS_PER_EPOCH = 2  # 8 videos, 2 ranks of 2
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(tmp_path_factory, zygote):
     """Epoch 1 frozen; resumed for 2 (frozen) and 3 (trained); resumed for 4; then tested."""
     folder = tmp_path_factory.mktemp('distributed')
     config = write_config(folder / 'tiny.py', write_corpus(folder / 'corpus'), extra=EXTRA)
+    output = folder / 'output.txt'
     for epochs in (1, 3, 4):
-        launch('dist_train.sh', config, 2, '--work-dir', folder, '--resume',
-               '--cfg-options', f'train_cfg.max_epochs={epochs}')
-    launch('dist_test.sh', config, folder / 'epoch_4.pth', 2, '--work-dir', folder / 'test')
+        codes, text = zygote.run(config, '--work-dir', folder, '--resume', '--cfg-options',
+                                 f'train_cfg.max_epochs={epochs}', output=output)
+        assert codes == [0, 0], text[-6000:]
+    codes, text = zygote.run(config, folder / 'epoch_4.pth', '--work-dir', folder / 'test',
+                             tool='test.py', output=output)
+    assert codes == [0, 0], text[-6000:]
     return folder
 
 

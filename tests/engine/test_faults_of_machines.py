@@ -134,31 +134,31 @@ def remount(disk, *options):
     subprocess.run(['mount', '-o', ','.join(('remount', *options)), str(disk)], check=True)
 
 
-def test_a_full_and_a_read_only_disk_leave_the_earlier_checkpoints(config, small_disk, tmp_path):
-    with Zygote() as zygote:
-        def run(*arguments, epochs=30):
-            path = tmp_path / f'{time.monotonic()}.txt'
-            return zygote.run(
-                config, '--work-dir', small_disk, *arguments, '--cfg-options',
-                f'train_cfg.max_epochs={epochs}', 'log_level="ERROR"', ranks=1, output=path)
+def test_a_full_and_a_read_only_disk_leave_the_earlier_checkpoints(
+        config, small_disk, tmp_path, zygote):
+    def run(*arguments, epochs=30):
+        path = tmp_path / f'{time.monotonic()}.txt'
+        return zygote.run(
+            config, '--work-dir', small_disk, *arguments, '--cfg-options',
+            f'train_cfg.max_epochs={epochs}', 'log_level="ERROR"', ranks=1, output=path)
 
-        codes, output = run()
-        assert codes == [1]
-        errors = re.findall(r'^Error: .*$', output, re.MULTILINE)
-        assert len(errors) == 1, output[-3000:]
-        assert 'No space left on device' in errors[0]
-        files = sorted(small_disk.glob('epoch_*.pth'))
-        assert files
-        assert [damage(path) for path in files] == [None] * len(files)
-        assert not list(small_disk.glob('*.part'))
+    codes, output = run()
+    assert codes == [1]
+    errors = re.findall(r'^Error: .*$', output, re.MULTILINE)
+    assert len(errors) == 1, output[-3000:]
+    assert 'No space left on device' in errors[0]
+    files = sorted(small_disk.glob('epoch_*.pth'))
+    assert files
+    assert [damage(path) for path in files] == [None] * len(files)
+    assert not list(small_disk.glob('*.part'))
 
-        remount(small_disk, 'ro')
-        codes, output = run('--resume')
-        assert codes == [1]
-        assert re.search(r'^Error: Read-only file system: .*disk', output, re.MULTILINE), output
+    remount(small_disk, 'ro')
+    codes, output = run('--resume')
+    assert codes == [1]
+    assert re.search(r'^Error: Read-only file system: .*disk', output, re.MULTILINE), output
 
-        remount(small_disk, 'rw', 'size=20m')
-        done = len(files)
-        codes, output = run('--resume', epochs=done + 1)
-        assert codes == [0], output[-3000:]
-        assert (small_disk / f'epoch_{done + 1}.pth').is_file()
+    remount(small_disk, 'rw', 'size=20m')
+    done = len(files)
+    codes, output = run('--resume', epochs=done + 1)
+    assert codes == [0], output[-3000:]
+    assert (small_disk / f'epoch_{done + 1}.pth').is_file()

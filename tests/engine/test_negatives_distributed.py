@@ -3,18 +3,21 @@ import re
 
 import pytest
 import torch
-from helpers.launch import launch, logged_scalars
+from helpers.run_tool import ROOT
 from helpers.tiny_corpus import write_config, write_corpus
-from helpers.two_rank_training import CASES, case, train, work
+from helpers.two_rank_training import CASES, case, train
+from helpers.work_folder import logged_scalars
 
 EXACT = [name for name in CASES if name != 'local']
 
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory, zygote):
     """What each of two processes saw in every case."""
     folder = tmp_path_factory.mktemp('ranks')
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    codes, output = zygote.run(folder, tool=ROOT / 'tests/helpers/two_rank_training.py',
+                               launcher=False, output=folder / 'output.txt')
+    assert codes == [0, 0], output[-6000:]
     return [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
 
 
@@ -88,10 +91,12 @@ default_hooks = dict(negatives=dict(scope='global', queue_size=3, exclude_same_t
 """
 
 
-def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tmp_path):
+def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tmp_path, zygote):
     corpus = write_corpus(tmp_path / 'corpus', train=7)
     config = write_config(tmp_path / 'tiny.py', corpus, extra=RUN)
-    launch('dist_train.sh', config, 2, '--work-dir', tmp_path, '--amp')
+    codes, output = zygote.run(config, '--work-dir', tmp_path, '--amp',
+                               output=tmp_path / 'output.txt')
+    assert codes == [0, 0], output[-6000:]
     for epoch in (1, 2):
         first, second = (torch.load(tmp_path / f'rank{rank}_epoch{epoch}.pth', weights_only=True)
                          for rank in (0, 1))

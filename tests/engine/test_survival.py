@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, write_config, write_corpus
-from helpers.zygote import Zygote
 
 # Ten videos, two ranks of two: three iterations an epoch, the last one short. Dropout is on, the
 # pipeline draws random numbers in two persistent workers, validation draws some every epoch, and
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.skipif(not hasattr(__import__('os'), 'fork'), reason='n
 
 
 @pytest.fixture(scope='module')
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, zygote):
     """A folder with corpus and config, and what starts runs in it."""
     folder = tmp_path_factory.mktemp('survival')
     corpus = write_corpus(folder / 'corpus', train=10)
@@ -46,8 +45,7 @@ def lab(tmp_path_factory):
     config = folder / 'survival.py'
     config.write_text(f"_base_ = '{base.name}'\n{SURVIVAL}")
     assert FEATURE_SIZE > 1  # else normalising the rows would undo the noise
-    with Zygote() as zygote:
-        yield SimpleNamespace(folder=folder, config=config, run=run_in(zygote, folder, config))
+    return SimpleNamespace(folder=folder, config=config, run=run_in(zygote, folder, config))
 
 
 def run_in(zygote, folder, config):

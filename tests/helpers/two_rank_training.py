@@ -1,5 +1,7 @@
 """Training steps of a tiny model, the same in one process and, shared out, in two."""
 import copy
+import os
+import sys
 
 import torch
 from mmaction.registry import MODELS
@@ -164,9 +166,12 @@ def train(settings: dict, rank: int | None) -> dict:
 
 def work(rank: int, folder: str) -> None:
     """One of two processes: all cases, each saved for the test to read."""
-    import mmn_plugin  # noqa: F401
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     torch.save({name: train(case(name), rank) for name in CASES}, f'{folder}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    work(int(os.environ['RANK']), sys.argv[1])

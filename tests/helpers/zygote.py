@@ -1,7 +1,8 @@
 """Runs of a tool in real processes that need not import everything anew.
 
 One process imports the package and waits; every run is forked from it, one process per rank, with
-the environment that ``torchrun`` would give. A rank that ends badly ends the others, as there.
+the environment that ``torchrun`` would give. A rank that ends badly ends the others, as there, and
+so does a run of more than `PATIENCE` seconds. Tests share one through the fixture ``zygote``.
 """
 import json
 import os
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600
 
 
 class Zygote:
@@ -36,11 +38,16 @@ class Zygote:
         self.process.stdin.close()
         self.process.wait(20)
 
-    def start(self, *arguments, ranks: int = 2, tool: str = 'train.py', output: Path,
-              **environment) -> list[int]:
-        """Fork the ranks of ``tools/<tool> <arguments>``; returns their process ids."""
-        request = dict(arguments=list(map(str, arguments)), ranks=ranks, tool=tool,
-                       output=str(output), environment=environment)
+    def start(self, *arguments, ranks: int = 2, tool: str | Path = 'train.py', output: Path,
+              launcher: bool = True, cwd: Path | str = '.', **environment) -> list[int]:
+        """Fork the ranks of ``tools/<tool> <arguments>``; returns their process ids.
+
+        A `tool` may be the path of any script, and is not told of its `launcher` where that is
+        false.
+        """
+        request = dict(arguments=list(map(str, arguments)), ranks=ranks, tool=str(tool),
+                       output=str(output), launcher=launcher, cwd=str(cwd),
+                       environment=environment)
         self.process.stdin.write(json.dumps(request) + '\n')
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
@@ -62,15 +69,16 @@ def _rank(request: dict, rank: int, port: int) -> None:
     handle = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    os.chdir(request.get('cwd', '.'))
     os.environ.update(request['environment'])
-    launcher = ['--launcher', 'none']
     if request['ranks'] > 1:
-        launcher = ['--launcher', 'pytorch']
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(request['ranks']),
             MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     script = ROOT / 'tools' / request['tool']
-    sys.argv = [str(script), *request['arguments'], *launcher]
+    sys.argv = [str(script), *request['arguments']]
+    if request.get('launcher', True):
+        sys.argv += ['--launcher', 'pytorch' if request['ranks'] > 1 else 'none']
     runpy.run_path(str(script), run_name='__main__')
 
 
@@ -108,13 +116,13 @@ def _serve() -> None:
         port = Zygote.free_port()
         children = [_fork(request, rank, port) for rank in range(request['ranks'])]
         print(json.dumps(children), flush=True)
-        codes, deadline = {}, None
+        codes, deadline, limit = {}, None, time.monotonic() + PATIENCE
         while len(codes) < len(children):
             for child in set(children) - codes.keys():
                 pid, status = os.waitpid(child, os.WNOHANG)
                 if pid:
                     codes[child] = os.waitstatus_to_exitcode(status)
-            if deadline is None and any(codes.values()):
+            if deadline is None and (any(codes.values()) or time.monotonic() > limit):
                 deadline = time.monotonic() + 30
                 for child in set(children) - codes.keys():
                     os.kill(child, signal.SIGTERM)

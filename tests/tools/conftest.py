@@ -8,9 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).parent / 'toy'
@@ -43,6 +40,11 @@ def run_tool(tmp_path, monkeypatch, capsys):
 
     Returns its exit code, what it wrote to stderr, and ``log``, the text of the run's log file.
     """
+    # here, since tests/conftest.py imports the package first of all, but later than this file
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(TOY))
     monkeypatch.setenv('LOCAL_RANK', '0')

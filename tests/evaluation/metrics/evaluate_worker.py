@@ -1,13 +1,16 @@
-"""One process of a distributed evaluation: ANNOTATIONS ORDER WORLD_SIZE RANK."""
+"""One process of a distributed evaluation: ANNOTATIONS ORDER, rank and world size as torchrun's."""
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch.distributed
-from made_up_results import sample_of
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from made_up_results import sample_of
 
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric
 from mmn_plugin.structures.annotations import read_annotations
@@ -22,8 +25,8 @@ def order_of(name, num_items, rank, world_size):
     return [*range(padding), *range(num_items)][rank::world_size]
 
 
-def main(annotations, order, world_size, rank):
-    rank, world_size = int(rank), int(world_size)
+def main(annotations, order):
+    rank, world_size = (int(os.environ.get(*value)) for value in (('RANK', 0), ('WORLD_SIZE', 1)))
     if world_size > 1:
         torch.distributed.init_process_group(
             'gloo', init_method=f'file://{Path("store").resolve()}', rank=rank,

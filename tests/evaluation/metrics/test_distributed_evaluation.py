@@ -1,8 +1,5 @@
 """Every sentence counts once, whatever the number of processes."""
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,18 +8,12 @@ SENTENCES = 4001
 WORKER = Path(__file__).with_name('evaluate_worker.py')
 
 
-def evaluate(folder, annotations, world_size, order):
+def evaluate(zygote, folder, annotations, world_size, order):
     """Run the worker in ``world_size`` processes; figures and predictions of the first."""
     folder.mkdir()
-    path = os.pathsep.join([str(WORKER.parents[1]), str(WORKER.parents[3])])
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
-    command = [sys.executable, str(WORKER), str(annotations), order, str(world_size)]
-    workers = [subprocess.Popen([*command, str(rank)], cwd=folder, env=environment,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-               for rank in range(world_size)]
-    for worker in workers:
-        output, _ = worker.communicate(timeout=180)
-        assert worker.returncode == 0, output
+    codes, output = zygote.run(annotations, order, ranks=world_size, tool=WORKER, launcher=False,
+                               cwd=folder, output=folder / 'output.txt')
+    assert codes == [0] * world_size, output[-6000:]
     figures = [json.loads((folder / f'figures_{rank}.json').read_text())
                for rank in range(world_size)]
     assert all(other == figures[0] for other in figures)
@@ -30,8 +21,8 @@ def evaluate(folder, annotations, world_size, order):
 
 
 @pytest.fixture(scope='module')
-def single(shared, tmp_path_factory):
-    return evaluate(tmp_path_factory.mktemp('single') / 'run',
+def single(shared, zygote, tmp_path_factory):
+    return evaluate(zygote, tmp_path_factory.mktemp('single') / 'run',
                     shared / 'data/annotations/tacos/test.json', 1, 'default')
 
 
@@ -46,7 +37,7 @@ def test_one_process_finds_every_sentence(single):
 
 @pytest.mark.parametrize(('world_size', 'order'),
                          [(2, 'default'), (3, 'default'), (3, 'repeated_first')])
-def test_more_processes_find_the_same(shared, tmp_path, single, world_size, order):
-    found = evaluate(tmp_path / 'run', shared / 'data/annotations/tacos/test.json', world_size,
-                     order)
+def test_more_processes_find_the_same(shared, zygote, tmp_path, single, world_size, order):
+    found = evaluate(zygote, tmp_path / 'run', shared / 'data/annotations/tacos/test.json',
+                     world_size, order)
     assert found == single
