@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mmn_plugin.datasets import write_random_features
 
@@ -78,8 +79,10 @@ def tiny(tmp_path):
 
 
 @pytest.fixture
-def check(tiny, capsys):
+def check(tiny, capsys, monkeypatch):
     tool = load_tool()
+    # however long the test's folder is, no name is broken at the end of a line
+    monkeypatch.setattr(tool, 'Console', lambda **options: Console(**options | dict(width=400)))
 
     def run(*options):
         code = tool.main([str(tiny.folder / 'config.py'), *options])
