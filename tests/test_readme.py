@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shutil
+import statistics
 import subprocess
 import sys
 from functools import cache
@@ -53,6 +54,31 @@ def test_shapes_is_learnt_and_not_easy():
         assert seed['chance/R1@0.5'] <= 15
     for kept, seeds in measured['shapes_words'].items():
         assert all(seed['R1@0.5'] < (45 if kept == 'blank' else 60) for seed in seeds)
+
+
+def test_tubes_of_shapes_are_learnt_and_not_easy():
+    result = json.loads((ROOT / 'docs/results/tubes.json').read_text())
+    for seed in result['per_seed']:
+        assert seed['m_vIoU'] >= 50
+        assert seed['vIoU@0.5'] >= 50
+        assert seed['oracle_m_vIoU'] <= 90
+        assert seed['chance_m_vIoU'] <= 20
+        assert seed['train_cpu_seconds'] / 2 <= 360  # two cores
+
+
+def test_weak_supervision_learns_and_each_part_was_chosen_alike():
+    path = ROOT / 'docs' / 'results' / 'weak.json'
+    if not path.is_file():
+        pytest.skip('weak supervision is not measured yet')
+    result = json.loads(path.read_text())
+    alone, _, full, *_ = [statistics.fmean(seed['R1@0.5'] for seed in seeds)
+                          for seeds in result['per_seed'].values()]
+    *_, ceiling = [seed['R1@0.5'] for seed in result['per_seed']['MMN, fully supervised']]
+    assert full >= alone + 5
+    assert full >= 0.6 * ceiling
+    tried = [{(epoch, *figures) for epoch, figures in chosen['validation'].items()}
+             for chosen in result['chosen'].values()]
+    assert all(settings == tried[0] for settings in tried)
 
 
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):

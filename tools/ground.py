@@ -27,7 +27,6 @@ from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.cut_clip import cut_clip
-from mmn_plugin.apis.video_curves import video_curves
 from mmn_plugin.apis.webvtt import webvtt
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.evaluation import GroundingResult, write_predictions
@@ -165,15 +164,14 @@ def write_pictures(args, inferencer, encoded, sample):
     out, name = Path(args.out), video_name(args.video)
     paths, visualizer = [out / f'{name}_timeline.png'], GroundingVisualizer()
     frames = None if '::' in args.video else args.video
-    grid = inferencer.model.grid
-    scores = inferencer.score_moments(encoded, sample.sentences)  # (s, U)
     visualizer.add_datasample(name, frames, sample, top_n=args.top_n, out_path=paths[0],
-                              curves=video_curves(grid, encoded, scores))
-    if encoded.num_windows == 1:
+                              curves=inferencer.ranker.curves(encoded, sample.sentences))
+    if encoded.num_windows == 1 and inferencer.has_moment_map:
         paths.append(out / f'{name}_map.png')
+        scores = inferencer.score_moments(encoded, sample.sentences[0])[0]  # (P,)
         visualizer.save_image(
             visualizer.draw_moment_map(
-                grid, scores[0], sample.gt_instances.moments[0],
+                inferencer.model.grid, scores, sample.gt_instances.moments[0],
                 sample.pred_instances.moments[0], duration=sample.duration,
                 title=f'“{sample.sentences[0]}”'), paths[1])
     return paths

@@ -16,27 +16,31 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
 from reproduction import experiments, inference, long_videos, performance, speed, videos
+from reproduction import tubes as of_tubes
 from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
 from reproduction.running import ROOT, run
+from reproduction.weak import render_weak, weak
 
 RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    absence=inference.absence, agreement=experiments.agreement, benchmark=performance.benchmark,
+    absence=inference.absence, agreement=experiments.agreement,
+    agreement_tubes=of_tubes.agreement_tubes, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults,
     inference_cost=inference.inference_cost, layouts=performance.layouts,
     long_video=long_videos.long_video, memory=performance.memory, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, videos=videos.videos)
+    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, tubes=of_tubes.tubes,
+    videos=videos.videos, weak=weak)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
     seeds=('absence', 'long_video', 'negatives', 'precision', 'shapes', 'shapes_words',
-           'text_cache', 'videos'),
+           'text_cache', 'tubes', 'videos', 'weak'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
 RENDERERS = dict(
     absence=inference.render_absence, benchmark=performance.render_benchmark,
@@ -44,7 +48,7 @@ RENDERERS = dict(
     inference_cost=inference.render_inference_cost, layouts=performance.render_layouts,
     long_video=long_videos.render_long_video, memory=performance.render_memory,
     precision=speed.render_precision, text_cache=speed.render_text_cache,
-    videos=videos.render_videos, **OF_EXPERIMENTS)
+    tubes=of_tubes.render_tubes, videos=videos.render_videos, weak=render_weak, **OF_EXPERIMENTS)
 
 
 def machine() -> dict:

@@ -31,6 +31,12 @@ def parse_args():
         'FILE.pkl for the data samples as in MMAction2',
     )
     parser.add_argument(
+        '--submission',
+        metavar='FILE.json',
+        help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
+        'tools/analysis_tools/eval_tubes.py too',
+    )
+    parser.add_argument(
         '--show-dir',
         metavar='DIR',
         help='draw timelines and moment maps of some videos into this folder',
@@ -55,10 +61,8 @@ def merge_args(cfg, args):
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
     if args.amp:
         apply_test_amp(cfg, args.amp)
-    if args.dump:
-        evaluators = cfg.test_evaluator
-        evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-        cfg.test_evaluator = [*evaluators, dump_metric(args.dump)]
+    refuse_moments_of_tubes(cfg, args)
+    add_writers(cfg, args)
     if args.show_dir:
         pictures = dict(
             type='GroundingVisualizationHook',
@@ -68,6 +72,29 @@ def merge_args(cfg, args):
             out_dir=args.show_dir,
         )
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
+
+
+def refuse_moments_of_tubes(cfg, args):
+    """Refuse files and pictures of moments where the answers are tubes."""
+    tubes = cfg.test_dataloader.dataset.type == 'TubeGroundingDataset'
+    if tubes and (args.show_dir or (args.dump or '').endswith('.json')):
+        raise ValueError(
+            '--dump FILE.json and --show-dir are for moments; of tubes --submission FILE.json '
+            'writes the answers, and tools/ground_tubes.py --out DIR pictures and videos')
+
+
+def add_writers(cfg, args):
+    """Let the test write the files that the command line asks for."""
+    evaluators = cfg.test_evaluator
+    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    writers = [dump_metric(args.dump)] if args.dump else []
+    if args.submission:
+        writers.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
+        for metric in evaluators:
+            if metric['type'] == 'TubeGroundingMetric':
+                metric['require_truth'] = False  # a challenge keeps it to itself
+    if writers:
+        cfg.test_evaluator = [*evaluators, *writers]
 
 
 def dump_metric(path):

@@ -1,11 +1,12 @@
 """What a user calls from Python."""
 
-__all__ = ['EXTRACTORS', 'EncodedVideo', 'GroundingInferencer']
+__all__ = ['EXTRACTORS', 'EncodedVideo', 'GroundingInferencer', 'TubeGroundingInferencer']
 
 _MODULES = dict(
     EXTRACTORS='extractors',
     EncodedVideo='encoded_video',
-    GroundingInferencer='grounding_inferencer')
+    GroundingInferencer='grounding_inferencer',
+    TubeGroundingInferencer='tube_grounding_inferencer')
 
 
 def __getattr__(name: str):

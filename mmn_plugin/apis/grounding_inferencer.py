@@ -25,7 +25,6 @@ from .moment_ranker import MomentRanker
 from .pretrained_folder import is_folder, plain_meta, write_folder
 from .result_dicts import result_dicts
 from .timelines import draw_timelines
-from .video_curves import video_curves
 from .video_encoder import VideoEncoder
 from .video_features import VideoFeatures
 
@@ -206,8 +205,7 @@ class GroundingInferencer(BaseInferencer):
         for video, (_, texts) in zip(encoded, inputs, strict=True):
             samples.append(self.ranker.predict(video, texts, top_n or self.top_n))
             if curves:
-                samples[-1].pred_instances.curves = video_curves(
-                    self.model.grid, video, self.ranker.score(video, texts))
+                samples[-1].pred_instances.curves = self.ranker.curves(video, texts)
         return samples
 
     def visualize(self, inputs: list, preds: list[GroundingDataSample], show: bool = False,
@@ -280,6 +278,11 @@ class GroundingInferencer(BaseInferencer):
         In a video that was looked at whole these are the moments of the model's grid.
         """
         return self.ranker.score(encoded, self.ranker.check(sentences))
+
+    @property
+    def has_moment_map(self) -> bool:
+        """Whether the model scores moments, so that a map shows more than a curve over time."""
+        return not hasattr(self.model.head, 'video_curves')
 
     def _init_model(self, cfg: Config, weights: str, device: str = 'cpu'):
         return build_model(cfg, self._loaded, weights, device, self._own_config)

@@ -54,7 +54,8 @@ def model_card(content: dict) -> str:
     """
     config, meta = content['config'], content['meta']
     model, extractor = config['model'], config.get('extractor')
-    grid, long_video = model['grid'], config.get('long_video') or {}
+    long_video = config.get('long_video') or {}
+    num_clips, moments = _moments(model)
     presence, window = meta.get('presence'), long_video.get('window')
     longest = long_video.get('longest')
     size = model['backbone']['in_channels']
@@ -64,10 +65,10 @@ def model_card(content: dict) -> str:
         features=f'{size} numbers per step; ' + (
             f'made from a video file by `{extractor["type"]}`' if extractor else
             'no extractor is known, so that only ready features can be used'),
-        moments=f'{grid["num_clips"]} clips, pooling counts {list(grid["pooling_counts"])}',
+        moments=moments,
         tokens='no limit' if limit is None else f'{limit} tokens; a longer one is cut',
         vocabulary='`tokenizer.json`, with which it was trained',
-        num_clips=grid['num_clips'],
+        num_clips=num_clips,
         window=f' ({window:g} s of a long video)' if window else '',
         presence=(
             f'A sentence whose presence is below {presence["threshold"]:.3f} probably does not '
@@ -79,3 +80,12 @@ def model_card(content: dict) -> str:
             f'in windows of {window:g} s; a moment longer than a window is never found whole.'
             if window else
             'A video of any length is one window: the longer it is, the coarser the grid.'))
+
+
+def _moments(model: dict) -> tuple[int, str]:
+    """Number of clips, and which runs of them are moments."""
+    if 'grid' not in model:  # scores clips
+        return model['num_clips'], f'{model["num_clips"]} clips, runs of those with high scores'
+    grid = model['grid']
+    counts = list(grid['pooling_counts'])
+    return grid['num_clips'], f'{grid["num_clips"]} clips, pooling counts {counts}'

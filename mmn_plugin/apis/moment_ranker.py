@@ -9,6 +9,7 @@ from mmn_plugin.ranking import moment_scores, nms, take_moments
 from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo
+from .video_curves import video_curves
 
 # Scores held at once, in float32: long videos have many moments, some callers many sentences.
 _CELLS = 1 << 24
@@ -50,6 +51,18 @@ class MomentRanker:
     def score(self, encoded: EncodedVideo, sentences: list[str]) -> Tensor:
         """Score of every moment, before NMS: (s, U), on the CPU."""
         return torch.cat([self._score(encoded, sample)[0].cpu()
+                          for sample in self._batches(encoded, sentences)])
+
+    @torch.inference_mode()
+    def curves(self, encoded: EncodedVideo, sentences: list[str]) -> Tensor:
+        """Scores over time: (s, K), on the CPU; see `video_curves`.
+
+        A model that scores clips gives those scores, K being its number of clips.
+        """
+        head = self.model.head
+        if not hasattr(head, 'video_curves'):
+            return video_curves(self.model.grid, encoded, self.score(encoded, sentences))
+        return torch.cat([head.video_curves(encoded.moments, self._embed(sample)).cpu()
                           for sample in self._batches(encoded, sentences)])
 
     def check(self, sentences: str | Sequence[str]) -> list[str]:
@@ -106,10 +119,13 @@ class MomentRanker:
 
     def _score(self, encoded: EncodedVideo, sample: GroundingDataSample) -> tuple[Tensor, Tensor]:
         """Scores (s, U) and presence (s,), on the model's device."""
-        batch = self.model.data_preprocessor.batch_sentences([sample])
-        embeddings = self.model.text_encoder(batch)  # (s, J) per space
-        contrastive, iou = self.model.head.score_video(encoded.moments, embeddings)  # (s, U)
+        contrastive, iou = self.model.head.score_video(
+            encoded.moments, self._embed(sample))  # (s, U)
         scores = moment_scores(contrastive, iou, encoded.score_power)
         if encoded.num_windows > 1:
             scores *= encoded.trust
         return scores, contrastive.max(dim=1).values
+
+    def _embed(self, sample: GroundingDataSample) -> dict[str, Tensor]:
+        batch = self.model.data_preprocessor.batch_sentences([sample])
+        return self.model.text_encoder(batch)  # (s, J) per space

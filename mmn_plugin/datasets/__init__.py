@@ -11,13 +11,22 @@ from .memory_feature_cache import MemoryFeatureCache
 from .open_feature_store import open_feature_store
 from .stack_videos import stack_videos
 from .temporal_grounding_dataset import TemporalGroundingDataset
-from .transforms import LoadClipFeatures, PackGroundingInputs, PoolClipFeatures
+from .transforms import (
+    LoadClipFeatures,
+    LoadTubes,
+    PackGroundingInputs,
+    PackTubeInputs,
+    PoolClipFeatures,
+    PoolTubeFeatures,
+)
+from .tube_grounding_dataset import TubeGroundingDataset
 from .write_random_features import write_random_features
 
 __all__ = [
     'FeatureCache', 'FeatureError', 'FeatureStore', 'FolderFeatureCache', 'FolderFeatureStore',
-    'HDF5FeatureStore', 'LoadClipFeatures', 'MemoryFeatureCache', 'PackGroundingInputs',
-    'PoolClipFeatures', 'TemporalGroundingDataset', 'open_feature_store', 'stack_videos',
+    'HDF5FeatureStore', 'LoadClipFeatures', 'LoadTubes', 'MemoryFeatureCache',
+    'PackGroundingInputs', 'PackTubeInputs', 'PoolClipFeatures', 'PoolTubeFeatures',
+    'TemporalGroundingDataset', 'TubeGroundingDataset', 'open_feature_store', 'stack_videos',
     'write_random_features'
 ]
 

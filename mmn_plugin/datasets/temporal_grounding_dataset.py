@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
 
-from ..structures.annotations import read_annotations
+from ..structures.annotations import read_annotations, read_sentences
 from .cache_features import cache_features
 from .feature_error import FeatureError
 from .feature_store import describe_folder
@@ -46,6 +46,9 @@ class TemporalGroundingDataset(BaseDataset):
             same. Defaults to None.
         test_mode (bool): As in MMEngine: a sample that the pipeline refuses is an error rather than
             replaced. Defaults to False.
+        weak (bool): Weakly supervised training: learn when from which sentence belongs to which
+            video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence;
+            neither the entries nor the samples hold ``moments`` or ground truth. Defaults to False.
         **kwargs: ``metainfo``, ``indices``, ``serialize_data``, ``lazy_init`` and so on, see
             `mmengine.dataset.BaseDataset`.
 
@@ -68,8 +71,10 @@ class TemporalGroundingDataset(BaseDataset):
                  pipeline: Sequence = (),
                  test_mode: bool = False,
                  feature_cache: str | None = None,
+                 weak: bool = False,
                  **kwargs):
         self.feature_key = feature_key
+        self.weak = weak
         if feature_cache is not None and not (
                 isinstance(feature_cache, (str, os.PathLike)) and str(feature_cache)):
             raise ValueError("feature_cache is None, 'memory' or a folder, not "
@@ -126,10 +131,15 @@ class TemporalGroundingDataset(BaseDataset):
                 f'annotation file {self.ann_file} does not exist; correct data_root or ann_file in '
                 'the config, or get it as tools/data/ describes. '
                 f'{describe_folder(self.ann_file)}')
-        data_list = [copy.copy(vars(video)) for video in read_annotations(self.ann_file)]
+        videos = (read_sentences if self.weak else read_annotations)(self.ann_file)
+        data_list = [copy.copy(vars(video)) for video in videos]
         if not data_list:
-            raise ValueError(f'{self.ann_file} has no usable sentence: every one has start >= end. '
+            why = 'there is none' if self.weak else 'every one has start >= end'
+            raise ValueError(f'{self.ann_file} has no usable sentence: {why}. '
                              'Run tools/data/check_dataset.py on the config')
+        if self.weak:
+            for entry in data_list:
+                del entry['moments']
         if self.feature_files:
             self._check_features([entry['video_id'] for entry in data_list])
         sentences = sum(len(entry['sentences']) for entry in data_list)

@@ -34,8 +34,10 @@ OPTIONAL_GROUP = 'map'  # the `pool` map has no weights
 OPTIONAL_NAME = 'num_batches_tracked'  # of BatchNorm; PyTorch fills it in
 # 1x1 convolutions of the published code that are linear layers here.
 POINTWISE = re.compile(r'(neck\.fc_\w+|proposal_conv\.conv1x1_\w+)\.weight$')
-# Constants that old releases of transformers saved among the weights.
-CONSTANTS = ('text_encoder.bert.embeddings.position_ids',)
+# What checkpoints hold and nothing uses: constants that old releases of transformers saved among
+# the weights, and two layers of the HC-STVG variant.
+UNUSED = ('text_encoder.bert.embeddings.position_ids',
+          *(f'featpool.{layer}.{kind}' for layer in ('fc1', 'fc2') for kind in AFFINE))
 WRAPPER = 'module.'
 PUBLISHED, OURS = 0, 1  # columns of MODULES
 NAMED = 20  # names of one kind in a message
@@ -88,7 +90,7 @@ def published_name(name: str) -> str:
 def _rename(state: dict, source: int, target: int) -> dict:
     renamed = {}
     for name, value in state.items():
-        if name not in CONSTANTS:
+        if name not in UNUSED:
             module, _ = _split(name, source)
             renamed[module[target] + name.removeprefix(module[source])] = value
     return renamed
@@ -109,7 +111,7 @@ def _split(name: str, column: int) -> tuple[tuple, int | None] | None:
 
 
 def _require_all(state: dict, column: int, expected: str) -> None:
-    split = {name: _split(name, column) for name in state if name not in CONSTANTS}
+    split = {name: _split(name, column) for name in state if name not in UNUSED}
     unknown = [name for name, found in split.items() if found is None]
     layers: dict[str, int] = {}
     for module, layer in filter(None, split.values()):

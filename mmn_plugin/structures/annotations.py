@@ -31,6 +31,51 @@ def read_annotations(path: str | Path) -> list[VideoAnnotation]:
     return [video for video in videos if video.sentences]
 
 
+def read_sentences(path: str | Path) -> list[VideoAnnotation]:
+    """Read which sentence belongs to which video, and never when.
+
+    The format is that of `read_annotations`, but ``timestamps`` are not looked at: they may be
+    absent, wrong, or others. So no sentence is dropped for them.
+
+    Args:
+        path (str | Path): JSON file.
+
+    Returns:
+        list[VideoAnnotation]: In the order of the file; ``moments`` is None. A video without a
+        sentence is dropped.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        AnnotationError: If it is not in the format.
+    """
+    videos = (parse_sentences(path, video_id, entry)
+              for video_id, entry in load_annotation_file(path).items())
+    return [video for video in videos if video.sentences]
+
+
+def parse_sentences(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation:
+    """Apply the rules of `read_sentences` to one video; it may have no sentence.
+
+    Args:
+        path (str | Path): The file the entry is from, for error messages.
+        video_id (str): Key of the video.
+        entry (dict): Its value in the file.
+
+    Raises:
+        AnnotationError: As `read_sentences`.
+    """
+    where = f'{path}: video {video_id!r}'
+    _check_entry(where, entry)
+    duration, _ = _duration_and_unit(where, entry)
+    sentences = entry.get('sentences')
+    if not isinstance(sentences, list):
+        raise AnnotationError(f'{where} needs the list "sentences"')
+    for index, sentence in enumerate(sentences):
+        _check_sentence(f'{where}, sentence {index} ({sentence!r})', sentence)
+    return VideoAnnotation(
+        video_id, duration, None, list(sentences), list(range(len(sentences))))
+
+
 def load_annotation_file(path: str | Path) -> dict:
     """Load an annotation file as it stands, after checking only that it maps ids to entries.
 
@@ -71,9 +116,7 @@ def parse_video(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation
         AnnotationError: As `read_annotations`.
     """
     where = f'{path}: video {video_id!r}'
-    if not isinstance(entry, dict):
-        raise AnnotationError(f'{where} is {entry!r}, not an object with "timestamps", "sentences" '
-                              'and "duration" (or "fps" and "num_frames")')
+    _check_entry(where, entry)
     duration, unit = _duration_and_unit(where, entry)
     timestamps, sentences = entry.get('timestamps'), entry.get('sentences')
     if not isinstance(timestamps, list) or not isinstance(sentences, list):
@@ -84,14 +127,24 @@ def parse_video(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation
     video = VideoAnnotation(video_id, duration, [], [], [])
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
         here = f'{where}, sentence {index} ({sentence!r})'
-        if not isinstance(sentence, str):
-            raise AnnotationError(f'{here} is not a string')
+        _check_sentence(here, sentence)
         moment = _moment(here, timestamp, duration, unit)
         if moment is not None:
             video.moments.append(moment)
             video.sentences.append(sentence)
             video.sentence_index.append(index)
     return video
+
+
+def _check_entry(where: str, entry: dict) -> None:
+    if not isinstance(entry, dict):
+        raise AnnotationError(f'{where} is {entry!r}, not an object with "timestamps", "sentences" '
+                              'and "duration" (or "fps" and "num_frames")')
+
+
+def _check_sentence(here: str, sentence: str) -> None:
+    if not isinstance(sentence, str):
+        raise AnnotationError(f'{here} is not a string')
 
 
 def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:

@@ -86,6 +86,24 @@ class GroundingVisualizer(Visualizer):
         return MomentMapPicture(
             grid, values, duration, ground_truth, peaks, title, label).draw()
 
+    def draw_score_curves(self, sample: GroundingDataSample, curves=None) -> np.ndarray:
+        """Draw scores over time without a map, a panel for each sentence.
+
+        Args:
+            sample (GroundingDataSample): The video, its sentences and, where known, ground truth.
+            curves (Mapping[str, Tensor] | None): Name -> (s, N) scores of N clips of equal length.
+                Defaults to None: ``pred_instances.curves``.
+
+        Returns:
+            np.ndarray: (H, 720, 3) uint8, RGB.
+
+        Raises:
+            ValueError: If there is no curve, or not one per sentence.
+        """
+        from .score_curves_picture import ScoreCurvesPicture
+
+        return ScoreCurvesPicture(sample, curves).draw()
+
     @master_only
     def add_datasample(self, name: str, video: str | Path | Sequence | None = None,
                        data_sample: GroundingDataSample | None = None, draw_gt: bool = True,

@@ -133,7 +133,10 @@ def test_another_folder_and_a_bad_place_are_refused(inferencer, tmp_path):
 
 def test_names_come_from_the_model_index(grounder):
     assert {'mmn_tacos', 'mmn_shapes'} <= set(GroundingInferencer.list_models())
-    assert GroundingInferencer.list_models(patterns='.*shapes') == ['mmn_shapes']
+    shapes = GroundingInferencer.list_models(patterns='.*_shapes')
+    assert {'mmn_shapes', 'mscl_shapes'} <= set(shapes)
+    assert 'mmn_tacos' not in shapes
+    assert GroundingInferencer.list_models(patterns='mmn_tac') == ['mmn_tacos']
     with pytest.raises(ValueError, match="no weights of 'mmn_tacos' are published"):
         GroundingInferencer('mmn_tacos')
     with pytest.raises(FileNotFoundError, match=r"no model 'mmn_tokos'.*mmn_tacos"):

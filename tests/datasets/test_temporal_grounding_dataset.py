@@ -37,6 +37,15 @@ def test_a_sample_is_a_video_with_its_usable_sentences(corpus, pipeline):
     assert sample.gt_instances.moments.dtype == torch.float32
 
 
+def test_a_weak_sample_has_every_sentence_and_no_ground_truth(corpus, pipeline):
+    dataset = build(corpus, pipeline=pipeline, weak=True)
+    sample = dataset[0]['data_samples']
+    assert sample.sentences == ['He took out pot', 'reversed', 'He washed plate']
+    assert sample.sentence_index == [0, 1, 2]
+    assert 'gt_instances' not in sample
+    assert 'moments' not in dataset.get_data_info(0)
+
+
 def test_moments_in_seconds_are_clamped(corpus, pipeline):
     sample = build(corpus, pipeline=pipeline)[1]['data_samples']
     assert sample.sentences == ['a dog runs.', ' A dog sleeps.']  # exactly as annotated

@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
+from helpers.tiny_weak import tiny_weak_model
 from mmn_plugin.models.negatives import NegativeSource
 from mmn_plugin.models.negatives.gather import gather_rows
 from mmn_plugin.structures import GroundingDataSample
@@ -23,7 +24,7 @@ SENTENCES = ('A person opens the door.', 'the red box', 'then the blue box close
 # occurs twice is the same video.
 CASE = dict(steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 2)]]], source=dict(scope='global'),
             loss={}, max_norm=None, dtype=torch.float64, accumulate=1, train_bn=False,
-            conv_mode='dense')
+            conv_mode='dense', weak=False)
 CASES = {
     '1 sentence per rank': dict(steps=[[[('a', 1)], [('c', 1)]]]),
     '3 sentences per rank': {},
@@ -50,6 +51,9 @@ CASES = {
         [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]),
     'trained BatchNorm over all ranks': dict(train_bn=True, max_norm=0.05),
     'trained BatchNorm over all ranks, sparse': dict(train_bn=True, conv_mode='sparse'),
+    'weak supervision': dict(
+        weak=True, source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        steps=[[[('a', 4), ('b', 3)], [('c', 1)]], [[('e', 4)], [('a', 4), ('f', 5)]]]),
     'local': dict(source=dict(scope='local')),
 }
 
@@ -80,11 +84,13 @@ def case(name: str) -> dict:
 
 def build_model(settings: dict) -> nn.Module:
     """The same weights for every process; BatchNorm is frozen on made-up statistics."""
-    config = Config.fromfile('mmn_plugin::mmn_charades.py')
-    config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.)))
+    weak = settings['weak']
+    config = Config.fromfile(f'mmn_plugin::{"mscl" if weak else "mmn"}_charades.py')
+    config.merge_from_dict(dict(model=(tiny_weak_model if weak else tiny_model)('unused', 0.)))
     config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
     config.model.head.loss_matching.update(settings['loss'])
-    config.model.neck.conv_mode = settings['conv_mode']
+    if not weak:
+        config.model.neck.conv_mode = settings['conv_mode']
     torch.manual_seed(0)
     model = MODELS.build(config.model).to(settings['dtype']).train()
     for module in model.modules():
@@ -96,7 +102,8 @@ def build_model(settings: dict) -> nn.Module:
     return model
 
 
-def sample(name: str, count: int) -> tuple[torch.Tensor, GroundingDataSample]:
+def sample(name: str, count: int,
+           weak: bool = False) -> tuple[torch.Tensor, GroundingDataSample]:
     """A video's features and sentences, which its name and their number decide."""
     generator = torch.Generator().manual_seed(ord(name))
     duration = 20. + ord(name) % 7
@@ -104,7 +111,9 @@ def sample(name: str, count: int) -> tuple[torch.Tensor, GroundingDataSample]:
         video_id=name, duration=duration, sentence_index=list(range(count)),
         sentences=[SENTENCES[(ord(name) + i) % len(SENTENCES)] for i in range(count)]))
     starts = torch.rand(count, generator=generator) * duration / 2
-    result.gt_instances = InstanceData(moments=torch.stack([starts, starts + duration / 4], 1))
+    if not weak:
+        result.gt_instances = InstanceData(
+            moments=torch.stack([starts, starts + duration / 4], 1))
     return torch.randn(NUM_SEGMENTS, FEATURE_SIZE, generator=generator), result
 
 
@@ -134,7 +143,8 @@ def train(settings: dict, rank: int | None) -> dict:
     seen, gradients = [], []
     for ranks in settings['steps']:
         videos = ranks[rank] if rank is not None else [video for part in ranks for video in part]
-        inputs, samples = zip(*(sample(*video) for video in videos), strict=True)
+        inputs, samples = zip(
+            *(sample(*video, settings['weak']) for video in videos), strict=True)
         inputs = [value.to(settings['dtype']) for value in inputs]
         data = plain.data_preprocessor(dict(inputs=inputs, data_samples=list(samples)))
         with optim.optim_context(model):

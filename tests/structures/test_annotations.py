@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmn_plugin.structures.annotation_error import AnnotationError
-from mmn_plugin.structures.annotations import parse_video, read_annotations
+from mmn_plugin.structures.annotations import parse_video, read_annotations, read_sentences
 
 SIZES = {
     'tacos/train': (75, 9790), 'tacos/val': (27, 4436), 'tacos/test': (25, 4001),
@@ -30,6 +30,12 @@ def test_real_annotations_have_the_published_sizes(shared, name):
     videos = read_annotations(shared / 'data' / 'annotations' / f'{name}.json')
     assert (len(videos), sum(len(v.sentences) for v in videos)) == SIZES[name]
     assert all(0 <= s < e <= v.duration for v in videos for s, e in v.moments)
+
+
+def test_real_sentences_are_all_read_where_times_are_not(shared):
+    path = shared / 'data' / 'annotations' / 'activitynet' / 'train.json'
+    kept = sum(len(v.sentences) for v in read_sentences(path))
+    assert kept == SIZES['activitynet/train'][1] + 4  # those whose end is before their start
 
 
 @pytest.mark.parametrize('name', ['tacos_pool', 'charades_pool', 'activitynet_pool'])
@@ -95,3 +101,21 @@ def test_bad_annotations_are_refused_by_name(tmp_path, content, message):
     assert str(path) in str(caught.value)
     if isinstance(content, dict) and content:
         assert "'a'" in str(caught.value)
+
+
+@pytest.mark.parametrize('timestamps', [None, [[5, 1], [3, 3]], [[30, 40]], 'unknown'])
+def test_sentences_alone_are_read_whatever_the_timestamps(tmp_path, timestamps):
+    content = {'a': video(timestamps=timestamps), 'b': video(sentences=[])}
+    [only] = read_sentences(write(tmp_path, content))
+    assert (only.video_id, only.duration, only.moments) == ('a', 20., None)
+    assert (only.sentences, only.sentence_index) == (['one', 'two'], [0, 1])
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ({'a': [1]}, 'not an object'),
+    ({'a': video(duration=None)}, 'needs either "duration"'),
+    ({'a': video(sentences=None)}, 'needs the list "sentences"'),
+    ({'a': video(sentences=['one', 2])}, r'sentence 1 \(2\) is not a string')])
+def test_a_file_without_usable_sentences_is_refused(tmp_path, content, message):
+    with pytest.raises(AnnotationError, match=message):
+        read_sentences(write(tmp_path, content))

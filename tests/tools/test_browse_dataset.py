@@ -4,6 +4,7 @@ import json
 import pytest
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_config, write_corpus
+from helpers.tiny_weak import write_weak_config
 
 
 @pytest.fixture(scope='module')
@@ -34,6 +35,16 @@ def test_a_video_with_many_sentences_is_drawn_in_part(config, tmp_path):
     code, output = browse(config, '--number', '99', '--max-sentences', '1', '--out', tmp_path)
     assert code == 0, output
     assert len(list(tmp_path.iterdir())) == 8  # all videos of train, one sentence each
+
+
+@pytest.mark.parametrize(('split', 'word', 'drawn'), [
+    ('train', 'unknown', False), ('test', ' - ', True)])
+def test_weak_samples_are_listed_without_a_truth(config, tmp_path, split, word, drawn):
+    weak = write_weak_config(tmp_path / 'weak.py', config.parent / 'corpus')
+    code, output = browse(weak, '--split', split, '--number', '1', '--out', tmp_path / 'out')
+    assert code == 0, output
+    assert word in output
+    assert (tmp_path / 'out').exists() == drawn
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -170,7 +170,46 @@ def test_other_files_end_in_one_message(shared, tmp_path):
         assert message in ' '.join(output.split())
 
 
-def test_the_spatio_temporal_files_are_named_as_not_covered(shared):
+def failed_rows(output):
+    return {line.split('│')[1].split()[0] for line in output.splitlines() if 'FAILED' in line
+            and '│' in line}
+
+
+def test_every_quantity_of_the_spatio_temporal_variant_agrees(shared):
     code, output = verify(shared / 'golden' / 'hcstvg_pool.npz')
+    assert code == 0, output
+    assert output.count(' ok ') == 15
+    assert 'skipped' not in output
+
+
+def test_a_wrong_figure_of_the_spatio_temporal_variant_fails_its_row(shared, tmp_path):
+    def change(arrays):
+        arrays['pooled_feats'][0, 0, 0] += 1e-3
+        arrays['stiou'][3, 5] += 1e-4
+        arrays['train/single/2(vid,sent,iou)'][1] += 1e-3
+        arrays['train/all_published(vid,sent,iou)'][:] += (1e-3, 9, 0)  # 9: has the fault
+        arrays['train_buffers_single_1/proposal_conv.bn.0.running_var'] *= 1.001
+        result = json.loads(str(arrays['evalset/result_json']))
+        result['m_tIoU'] += 1e-4
+        arrays['evalset/result_json'] = np.array(json.dumps(result))
+        del arrays['eval/contrastive/0']
+        for key in [key for key in arrays if key.startswith('grad_single_1/')]:
+            del arrays[key]
+
+    path = tampered(shared / 'golden' / 'hcstvg_pool.npz', tmp_path / 'x.npz', change)
+    code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
     assert code == 1
-    assert 'HC-STVG' in output
+    assert failed_rows(output) >= {
+        'pooled_feats', 'stiou', 'train/single/loss_sent', 'train/all/loss_vid',
+        'train_buffers_single_1', 'eval/contrastive', 'evalset'}
+    assert 'train/all/loss_sent' not in output
+
+
+def test_an_absent_array_of_the_spatio_temporal_variant_is_named(shared, tmp_path):
+    def change(arrays):
+        del arrays['tube/2/1']
+
+    path = tampered(shared / 'golden' / 'hcstvg_pool.npz', tmp_path / 'x.npz', change)
+    code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
+    assert code == 1
+    assert 'has no array tube/2/1' in output

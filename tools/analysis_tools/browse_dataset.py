@@ -3,7 +3,8 @@
     python tools/analysis_tools/browse_dataset.py mmn_shapes.py --split train --out browse
 
 Each picture is the IoU of every moment of the grid with one sentence's ground truth: what the IoU
-loss is taught, and how near the grid can come at all.
+loss is taught, and how near the grid can come at all. Samples of a dataset with weak=True have no
+ground truth, so they are listed and not drawn.
 """
 import argparse
 import sys
@@ -54,17 +55,27 @@ def build_dataset(config, split):
     return DATASETS.build(loader.dataset)
 
 
+def grid_of(model):
+    """The moments that a model of this config tells apart."""
+    if 'grid' in model:
+        return MomentGrid(**model.grid)
+    return MomentGrid(model.num_clips, [model.num_clips - 1])  # any run of clips, see MSCL
+
+
 def browse_sample(packed, grid, args, visualizer, table):
     """List and draw the sentences of one sample."""
     sample = packed['data_samples']
-    overlaps = grid.iou(sample.gt_instances.moments, sample.duration)  # (s, P)
+    truth = 'gt_instances' in sample
+    if truth:
+        overlaps = grid.iou(sample.gt_instances.moments, sample.duration)  # (s, P)
     for i, sentence in enumerate(sample.sentences):
-        moment = sample.gt_instances.moments[i]
+        moment = sample.gt_instances.moments[i] if truth else None
         table.add_row(
             escape(sample.video_id) if i == 0 else '', f'{sample.duration:.1f}' if i == 0 else '',
             'x'.join(map(str, packed['inputs'].shape)) if i == 0 else '', escape(sentence),
-            '{:.2f} - {:.2f}'.format(*moment.tolist()), f'{overlaps[i].max():.2f}')
-        if i < args.max_sentences:
+            *(('{:.2f} - {:.2f}'.format(*moment.tolist()), f'{overlaps[i].max():.2f}')
+              if truth else ('unknown', '')))
+        if truth and i < args.max_sentences:
             image = visualizer.draw_moment_map(
                 grid, overlaps[i], moment, duration=sample.duration, title=f'“{sentence}”',
                 label='IoU with the ground truth')
@@ -82,7 +93,7 @@ def main(argv=None):
             raise ValueError(f'--number {args.number}: it must be at least 1')
         config = load_config(args.config, args.cfg_options)
         dataset = build_dataset(config, args.split)
-        grid, visualizer = MomentGrid(**config.model.grid), GroundingVisualizer()
+        grid, visualizer = grid_of(config.model), GroundingVisualizer()
         number = min(args.number, len(dataset))
         table = Table(title=f'{number} of the {len(dataset)} videos of {args.split}',
                       title_justify='left', caption=f'pictures in {escape(args.out)}/')

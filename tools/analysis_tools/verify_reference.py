@@ -23,7 +23,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.apis.reference import GoldenFile, Report, Row, check_evaluation, check_model
+from mmn_plugin.apis.reference import (
+    GoldenFile,
+    Report,
+    Row,
+    check_evaluation,
+    check_model,
+    check_tubes,
+)
 
 VOCABULARY = 'vocab_small.txt'
 
@@ -58,7 +65,8 @@ def check(path: Path, vocabulary: Path | None, conv_mode: str) -> Report:
     if not vocabulary.is_file():
         raise FileNotFoundError(f'{vocabulary} does not exist; give the vocabulary that {path} was '
                                 'made with: --vocab FILE')
-    return check_model(golden, vocabulary, conv_mode)
+    check_file = check_tubes if golden.is_tubes else check_model
+    return check_file(golden, vocabulary, conv_mode)
 
 
 def show(path: Path, report: Report, console: Console) -> None:

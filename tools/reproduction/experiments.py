@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 from argparse import Namespace
+from collections.abc import Callable
 from itertools import pairwise
 
 from .running import ROOT, WORK, of_tool, run, shared_folder, train_and_test
@@ -80,7 +81,12 @@ def dataset_cost(args: Namespace) -> dict:
 
 def agreement(args: Namespace) -> dict:
     """Differences from the published code's figures, quantity by quantity."""
+    return agreement_of(lambda name: not name.startswith('hcstvg'))
+
+
+def agreement_of(chosen: Callable[[str], bool]) -> dict:
+    """The same of the files whose names are chosen."""
     golden = shared_folder() / 'golden'
-    files = [path for path in sorted(golden.glob('*.npz')) if not path.name.startswith('hcstvg')]
+    files = [path for path in sorted(golden.glob('*.npz')) if chosen(path.name)]
     return dict(modes={mode: of_tool('verify_reference', *files, '--conv-mode', mode)
                        for mode in ('dense', 'sparse')})

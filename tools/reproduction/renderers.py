@@ -119,7 +119,8 @@ def render_faults(result: dict) -> str:
     return table(['what was done', 'times', 'what was lost'], rows)
 
 
-RENDERERS = dict(agreement=render_agreement, dataset_cost=render_dataset_cost,
+RENDERERS = dict(agreement=render_agreement, agreement_tubes=render_agreement,
+                 dataset_cost=render_dataset_cost,
                  faults=render_faults, negatives=render_negatives,
                  negatives_cost=render_negatives_cost, quickstart=render_quickstart,
                  shapes=render_shapes, shapes_words=render_shapes_words)

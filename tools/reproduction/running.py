@@ -23,15 +23,38 @@ def run(*command, capture: bool = False) -> str:
     return result.stdout or ''
 
 
-def train_and_test(name: str, seed: int, options: tuple[str, ...] = ()) -> dict[str, float]:
-    """Train the Shapes config in two processes; metrics of its best checkpoint, and seconds."""
+def train(name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG,
+          processes: int = 2, keep: bool = False) -> tuple[Path, float]:
+    """Train a Shapes config; the run's folder, and seconds.
+
+    With ``keep`` a run that was finished before, with the same package and configs, is taken as it
+    is, so that a long experiment that was stopped goes on where it was.
+    """
     work = WORK / f'{name}_seed{seed}'
+    code = run('git', '-C', ROOT, 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs',
+               capture=True).split()
+    record = ROOT / work / 'finished.json'
+    made = dict(code=code, config=config, options=list(options), processes=processes)
+    if keep and record.is_file():
+        found = json.loads(record.read_text())
+        if {key: found[key] for key in made} == made:
+            return work, found['seconds']
     began = time.time()
-    run('bash', 'tools/dist_train.sh', CONFIG, 2, '--work-dir', work, '--seed', seed,
+    command = ('bash', 'tools/dist_train.sh', config, processes) if processes > 1 else (
+        sys.executable, 'tools/train.py', config)
+    run(*command, '--work-dir', work, '--seed', seed,
         *(('--cfg-options', *options) if options else ()), capture=True)
     seconds = time.time() - began
+    record.write_text(json.dumps(dict(made, seconds=seconds)))
+    return work, seconds
+
+
+def train_and_test(name: str, seed: int, options: tuple[str, ...] = (),
+                   config: str = CONFIG) -> dict[str, float]:
+    """Train a Shapes config in two processes; metrics of its best checkpoint, and seconds."""
+    work, seconds = train(name, seed, options, config)
     best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    run('bash', 'tools/dist_test.sh', CONFIG, best, 2, '--work-dir', work / 'test',
+    run('bash', 'tools/dist_test.sh', config, best, 2, '--work-dir', work / 'test',
         *(('--cfg-options', *options) if options else ()), capture=True)
     newest = max(path for path in (ROOT / work / 'test').glob('*/*.json')
                  if path.parent.name == path.stem)

@@ -31,8 +31,12 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
         list[Path]: The files.
 
     Raises:
-        ValueError: If the packages for it are not installed, or the folder cannot be made.
+        ValueError: If the packages for it are not installed, the folder cannot be made, or the
+            model scores clips rather than moments.
     """
+    if not inferencer.has_moment_map:
+        raise ValueError(f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
+                         'graphs hold embeddings of moments')
     _require('onnx', 'onnxscript')
     folder = Path(folder)
     try:

@@ -5,5 +5,7 @@ from .golden_file_error import GoldenFileError
 from .model_check import check_model
 from .report import Report
 from .row import Row
+from .tube_check import check_tubes
 
-__all__ = ['GoldenFile', 'GoldenFileError', 'Report', 'Row', 'check_evaluation', 'check_model']
+__all__ = ['GoldenFile', 'GoldenFileError', 'Report', 'Row', 'check_evaluation', 'check_model',
+           'check_tubes']

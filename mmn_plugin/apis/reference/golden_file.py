@@ -38,9 +38,6 @@ class GoldenFile:
                 f'{path} is not an .npz file of plain arrays, or it is damaged: {error}') from error
         if not isinstance(self.arrays, np.lib.npyio.NpzFile):
             raise GoldenFileError(f'{path} is not an .npz file but a single array')
-        if 'num_tubes' in self.arrays:
-            raise GoldenFileError(f'{path} is of the spatio-temporal variant (HC-STVG), which this '
-                                  'version does not verify')
         if 'mask2d' not in self.arrays or not (self.is_model or 'score_power' in self.arrays):
             raise GoldenFileError(f'{path} does not have the layout of a golden file (no mask2d, '
                                   'or neither config_json nor score_power)')
@@ -51,6 +48,11 @@ class GoldenFile:
         return 'config_json' in self.arrays
 
     @property
+    def is_tubes(self) -> bool:
+        """Whether the file is of the spatio-temporal variant (HC-STVG)."""
+        return 'num_tubes' in self.arrays
+
+    @property
     def config(self) -> GoldenSettings:
         """Settings the figures were made with."""
         return self.json('config_json', object_hook=partial(GoldenSettings, path=self.path))
@@ -58,6 +60,8 @@ class GoldenFile:
     @property
     def num_videos(self) -> int:
         """Number of videos (B)."""
+        if self.is_tubes:
+            return len(self['num_tubes'])
         return len(self['video_order' if self.is_model else 'videos'])
 
     def __getitem__(self, key: str) -> np.ndarray:

@@ -50,7 +50,14 @@ def check_model(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense') 
 
 def build_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
     """The model of a golden file's settings."""
-    return MODELS.build(dict(
+    return MODELS.build(model_settings(
+        config, _head(config), 'GroundingDataPreprocessor', vocabulary, conv_mode))
+
+
+def model_settings(config: dict, head: dict, preprocessor: str, vocabulary: Path,
+                   conv_mode: str) -> dict:
+    """What to build of a golden file's settings, with a head and a data preprocessor."""
+    return dict(
         type='MMN',
         grid=dict(num_clips=config['num_clips'], pooling_counts=config['pooling_counts']),
         backbone=dict(
@@ -64,10 +71,9 @@ def build_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
             type='SentenceEncoder',
             embed_channels=config['joint'],
             config=dict(model_type='distilbert', **config['bert'])),
-        head=_head(config),
+        head=head,
         data_preprocessor=dict(
-            type='GroundingDataPreprocessor',
-            tokenizer=dict(type='SentenceTokenizer', vocab=str(vocabulary)))))
+            type=preprocessor, tokenizer=dict(type='SentenceTokenizer', vocab=str(vocabulary))))
 
 
 def _neck(config: dict) -> dict:

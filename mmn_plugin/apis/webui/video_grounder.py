@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 
 from mmn_plugin.apis.grounding_inferencer import GroundingInferencer
-from mmn_plugin.apis.video_curves import video_curves
 from mmn_plugin.datasets.features import VideoReadError
 from mmn_plugin.visualization import GroundingVisualizer
 
@@ -55,19 +54,22 @@ class VideoGrounder:
                 raise PageError('The video was deleted; choose it again.')
             try:
                 results = self.inferencer.ground(encoded, sentences)
+                curves = self.inferencer.ranker.curves(encoded, sentences)  # (s, K)
                 scores = self.inferencer.score_moments(encoded, sentences)  # (s, P)
             except ValueError as error:
                 message = str(error)
                 raise PageError(message[:1].upper() + message[1:] + '.') from error
-            return [self._answer(session, result, row)
-                    for result, row in zip(results, scores, strict=True)]
+            return [self._answer(session, *parts)
+                    for parts in zip(results, curves, scores, strict=True)]
 
-    def _answer(self, session: UserSession, result: dict, scores: torch.Tensor) -> Answer:
+    def _answer(self, session: UserSession, result: dict, curve: torch.Tensor,
+                scores: torch.Tensor) -> Answer:
         grid, encoded = self.inferencer.model.grid, session.encoded
         answer = Answer(result['sentence'], result['moments'], result['scores'],
                         result.get('present', True), session.truth.get(result['sentence']),
-                        video_curves(grid, encoded, scores[None])[0].numpy())
-        if encoded.num_windows == 1:  # windows have no map in common
+                        curve.numpy())
+        # windows have no map in common
+        if encoded.num_windows == 1 and self.inferencer.has_moment_map:
             answer.moment_map = self._visualizer.draw_moment_map(
                 grid, scores, answer.truth, answer.moments, duration=session.duration,
                 title=f'“{answer.sentence}”')

@@ -3,18 +3,21 @@ from pathlib import Path
 from typing import Any
 
 from ...structures.annotation_error import AnnotationError
-from ...structures.annotations import load_annotation_file, parse_video
+from ...structures.annotations import load_annotation_file, parse_sentences, parse_video
 from ...structures.video_annotation import VideoAnnotation
 from .check_report import CheckReport
 
 
-def check_annotations(path: str | Path, split: str, report: CheckReport) -> list[VideoAnnotation]:
+def check_annotations(path: str | Path, split: str, report: CheckReport,
+                      weak: bool = False) -> list[VideoAnnotation]:
     """Check every video of an annotation file.
 
     Args:
         path (str | Path): Annotation file in the published format.
         split (str): Its name in the report.
         report (CheckReport): Takes what is found.
+        weak (bool): Of a weakly-supervised dataset: timestamps are not looked at. Defaults to
+            False.
 
     Returns:
         list[VideoAnnotation]: The usable videos, as the dataset would hold them.
@@ -26,9 +29,9 @@ def check_annotations(path: str | Path, split: str, report: CheckReport) -> list
         return []
     videos = []
     for video_id, entry in content.items():
-        blamed = _check_entry(path, video_id, entry, split, report)
+        blamed = not weak and _check_entry(path, video_id, entry, split, report)
         try:
-            video = parse_video(path, video_id, entry)
+            video = (parse_sentences if weak else parse_video)(path, video_id, entry)
         except AnnotationError as error:
             if not blamed:  # else it is already counted under its kind
                 report.add('error', split, 'malformed entry', str(error))

@@ -49,7 +49,7 @@ def check_config(cfg: Config,
     for split in wanted:
         video_ids[split] = set()
         for dataset in _datasets(cfg[f'{split}_dataloader']['dataset'], split, report):
-            videos = check_annotations(dataset.ann_file, split, report)
+            videos = check_annotations(dataset.ann_file, split, report, dataset.weak)
             video_ids[split].update(video.video_id for video in videos)
             if tokenizer is not None:
                 check_sentences(videos, split, report, tokenizer, max_tokens)

@@ -4,6 +4,7 @@ from .broadcast_buffers_hook import BroadcastBuffersHook
 from .check_features_hook import CheckFeaturesHook
 from .check_loss_hook import CheckLossHook
 from .check_settings_hook import CheckSettingsHook
+from .contrast_stage_hook import ContrastStageHook
 from .cross_video_negative_hook import CrossVideoNegativeHook
 from .extractor_hook import ExtractorHook
 from .freeze_language_model_hook import FreezeLanguageModelHook
@@ -15,7 +16,7 @@ from .tokenizer_hook import TokenizerHook
 
 __all__ = [
     'ArchitectureHook', 'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook',
-    'CheckSettingsHook', 'CrossVideoNegativeHook', 'ExtractorHook', 'FreezeLanguageModelHook',
-    'GroundingVisualizationHook', 'PreemptionHook', 'RunStateHook', 'SafeCheckpointHook',
-    'TokenizerHook',
+    'CheckSettingsHook', 'ContrastStageHook', 'CrossVideoNegativeHook', 'ExtractorHook',
+    'FreezeLanguageModelHook', 'GroundingVisualizationHook', 'PreemptionHook', 'RunStateHook',
+    'SafeCheckpointHook', 'TokenizerHook',
 ]

@@ -49,7 +49,9 @@ class CheckFeaturesHook(Hook):
             ValueError: If the features' size or number does not fit the model.
         """
         sample = dataset[0]
-        features = sample['inputs'][None].to(next(model.parameters()).device)  # (1, R, D)
+        features = sample['inputs'].to(next(model.parameters()).device)
+        if features.ndim == 2:
+            features = features[None]  # (1, R, D); of a video of tubes it is (T, R, D) already
         try:
             model.encode_clips(features, [sample['data_samples']])
         except ValueError as error:

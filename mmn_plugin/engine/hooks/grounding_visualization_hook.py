@@ -101,7 +101,8 @@ class GroundingVisualizationHook(Hook):
         if not isinstance(visualizer, GroundingVisualizer):
             visualizer = GroundingVisualizer()  # draws; whose back ends get it, `_keep` knows
         model = bare_model(runner)
-        scores = curves = None
+        scores = None
+        curves = sample.pred_instances.get('curves')  # of a model that scores clips
         if hasattr(model, 'score_moments'):
             scores = model.score_moments(inputs, sample)  # (s, P)
             curves = score_curve(model.grid, scores)
@@ -109,7 +110,7 @@ class GroundingVisualizationHook(Hook):
             sample, self._frames(runner, sample.video_id), self.top_n,
             max_sentences=self.max_sentences, curves=curves)
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
-        for i, sentence in enumerate(sample.sentences[:self.max_maps if curves is not None else 0]):
+        for i, sentence in enumerate(sample.sentences[:self.max_maps if scores is not None else 0]):
             truth = sample.gt_instances.moments[i].cpu() if 'gt_instances' in sample else None
             image = visualizer.draw_moment_map(
                 model.grid, scores[i], truth, sample.pred_instances.moments[i][:self.top_n].cpu(),

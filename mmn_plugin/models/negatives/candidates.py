@@ -12,7 +12,7 @@ class Candidates:
     Attributes:
         moments (Tensor): (V, P, J), L2-normalised.
         sentences (Tensor): (S, J), L2-normalised.
-        ground_truth (Tensor): (S, 2), seconds.
+        ground_truth (Tensor | None): (S, 2), seconds; None where nothing is known of when.
         sentence_video (np.ndarray): (S,) int64, place in ``video_ids`` of a sentence's video.
         video_ids (list[str]): V ids; a video that occurs twice is the same video.
         texts (list[str] | None): S normalised texts; None where they play no role.
@@ -22,7 +22,7 @@ class Candidates:
 
     moments: Tensor
     sentences: Tensor
-    ground_truth: Tensor
+    ground_truth: Tensor | None
     sentence_video: np.ndarray
     video_ids: list[str]
     texts: list[str] | None = None

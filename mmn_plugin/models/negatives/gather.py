@@ -49,6 +49,10 @@ def gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
     return _GatherRows.apply(rows.contiguous(), sizes)
 
 
+def _gather_known(rows: Tensor | None, sizes: list[int]) -> Tensor | None:
+    return None if rows is None else gather_rows(rows, sizes)
+
+
 def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
     """Every rank's candidates; ranks may have different numbers of videos and of sentences.
 
@@ -63,12 +67,12 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
     gathered = Candidates(
         moments=gather_rows(own.moments, videos),
         sentences=gather_rows(own.sentences, sentences),
-        ground_truth=gather_rows(own.ground_truth, sentences),
+        ground_truth=_gather_known(own.ground_truth, sentences),
         sentence_video=np.concatenate([
             sentence_video + first for (_, sentence_video, _), first in
             zip(parts, first_video, strict=False)]),
         video_ids=[name for video_ids, _, _ in parts for name in video_ids],
         texts=None if own.texts is None else [text for _, _, texts in parts for text in texts],
-        iou=None if own.iou is None else gather_rows(own.iou, sentences))
+        iou=_gather_known(own.iou, sentences))
     rank = get_rank()
     return gathered, first_video[rank], sum(sentences[:rank])

@@ -42,8 +42,9 @@ class MemoryBank:
     def _move(self, device: torch.device) -> None:
         rest, self._moments = self._rest, self._moments.to(device)
         self._rest = Candidates(
-            rest.moments, rest.sentences.to(device), rest.ground_truth.to(device),
-            rest.sentence_video, [], rest.texts, None if rest.iou is None else rest.iou.to(device))
+            rest.moments, rest.sentences.to(device),
+            _each(lambda rows: rows.to(device), rest.ground_truth),
+            rest.sentence_video, [], rest.texts, _each(lambda rows: rows.to(device), rest.iou))
 
     def push(self, new: Candidates) -> None:
         """Add videos with their sentences; the oldest ones make room.
@@ -72,9 +73,9 @@ class MemoryBank:
             # The videos that leave are the oldest, so their sentences are the first.
             gone = int(np.isin(old.sentence_video, slots).sum())
             sentences = torch.cat([old.sentences[gone:], sentences])
-            truth = torch.cat([old.ground_truth[gone:], truth])
+            truth = _each(lambda *rows: torch.cat(rows), _from(old.ground_truth, gone), truth)
             slot = np.concatenate([old.sentence_video[gone:], slot])
-            iou = None if iou is None else torch.cat([old.iou[gone:], iou])
+            iou = _each(lambda *rows: torch.cat(rows), _from(old.iou, gone), iou)
             texts = None if texts is None else [*old.texts[gone:], *texts]
         self._rest = Candidates(new.moments.new_empty(0), sentences, truth, slot, [], texts, iou)
 
@@ -86,9 +87,10 @@ class MemoryBank:
         return dict(
             size=self.size, next=self._next, video_ids=list(self._video_ids),
             moments=self._moments[:len(self)].cpu().clone(),
-            sentences=rest.sentences.cpu().clone(), ground_truth=rest.ground_truth.cpu().clone(),
+            sentences=rest.sentences.cpu().clone(),
+            ground_truth=_each(lambda rows: rows.cpu().clone(), rest.ground_truth),
             sentence_video=torch.from_numpy(rest.sentence_video.copy()), texts=rest.texts,
-            iou=None if rest.iou is None else rest.iou.cpu().clone())
+            iou=_each(lambda rows: rows.cpu().clone(), rest.iou))
 
     def load_state_dict(self, state: dict) -> None:
         """Take over a stored state; a bank of another size keeps the newest videos of it.
@@ -115,6 +117,16 @@ class MemoryBank:
         self._rest.moments = stored.moments.new_empty(0)
 
 
+def _each(change, *known):
+    """``change`` of what is known, or None: nothing is said of when, or of how much overlaps."""
+    return None if any(part is None for part in known) else change(*known)
+
+
+def _from(rows, first: int):
+    """Rows from one on, if there are any."""
+    return None if rows is None else rows[first:]
+
+
 def _finite(embeddings: Tensor) -> Tensor:
     return embeddings.nan_to_num(0., 0., 0.)
 
@@ -132,7 +144,6 @@ def _newest(new: Candidates, count: int) -> Candidates:
     first = len(new.video_ids) - count
     begin = int((new.sentence_video < first).sum())
     return Candidates(
-        new.moments[first:], new.sentences[begin:], new.ground_truth[begin:],
+        new.moments[first:], new.sentences[begin:], _from(new.ground_truth, begin),
         new.sentence_video[begin:] - first, new.video_ids[first:],
-        None if new.texts is None else new.texts[begin:],
-        None if new.iou is None else new.iou[begin:])
+        _from(new.texts, begin), _from(new.iou, begin))

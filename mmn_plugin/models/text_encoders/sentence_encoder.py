@@ -1,4 +1,5 @@
 """Sentences to embeddings in both joint spaces."""
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -25,7 +26,7 @@ class SentenceEncoder(BaseModule):
     "Language encoder").
 
     Args:
-        embed_channels (int): Size of both joint spaces (J).
+        embed_channels (int): Size of the joint spaces (J).
         name_or_path (str, optional): Hugging Face name or local folder to take configuration and
             weights from.
         config (dict, optional): Configuration of a model to train from scratch, with
@@ -35,6 +36,7 @@ class SentenceEncoder(BaseModule):
             code has on: training changes a little. See `FrozenSentenceCache`. Defaults to False.
         cache_size (int): Most sentences kept, C floats each (DistilBERT: 3 KB, so 0.3 GB on the
             model's device). Defaults to 100,000; ActivityNet Captions' training set has 37,417.
+        spaces (Sequence[str]): Names of the joint spaces. Defaults to the two of MMN.
         init_cfg (dict, optional): Initialisation. Defaults to None.
 
     Raises:
@@ -44,14 +46,16 @@ class SentenceEncoder(BaseModule):
 
     def __init__(self, embed_channels: int, name_or_path: str | None = None,
                  config: dict | None = None, cache_frozen: bool = False,
-                 cache_size: int = 100_000, init_cfg: dict | None = None):
+                 cache_size: int = 100_000, spaces: Sequence[str] = ('iou', 'contrastive'),
+                 init_cfg: dict | None = None):
         super().__init__(init_cfg)
         self.cache = FrozenSentenceCache(cache_size) if cache_frozen else None
         self.bert = self._build_language_model(name_or_path, config)
         hidden = self.bert.config.hidden_size
         self.layernorm = nn.LayerNorm(hidden, eps=1e-5)
-        self.fc_iou = nn.Linear(hidden, embed_channels)
-        self.fc_contrastive = nn.Linear(hidden, embed_channels)
+        self.spaces = tuple(spaces)
+        for space in self.spaces:
+            setattr(self, f'fc_{space}', nn.Linear(hidden, embed_channels))
 
     @staticmethod
     def _build_language_model(name_or_path, config) -> nn.Module:
@@ -96,7 +100,7 @@ class SentenceEncoder(BaseModule):
             sentences (SentenceBatch): S sentences of at most L tokens.
 
         Returns:
-            dict[str, Tensor]: ``iou`` and ``contrastive``, each (S, J), not normalised.
+            dict[str, Tensor]: One entry per space, each (S, J), not normalised.
 
         Raises:
             ValueError: If a token id lies outside the language model's vocabulary.
@@ -112,7 +116,7 @@ class SentenceEncoder(BaseModule):
                 means = self.token_means(sentences)
         with torch.autocast(means.device.type, enabled=False):
             pooled = self.layernorm(means)  # (S, C)
-        return dict(iou=self.fc_iou(pooled), contrastive=self.fc_contrastive(pooled))
+        return {space: getattr(self, f'fc_{space}')(pooled) for space in self.spaces}
 
     def token_means(self, sentences: SentenceBatch) -> Tensor:
         """Mean of the last hidden states over each sentence's tokens, (S, C).

@@ -1,0 +1,162 @@
+"""From a video, its tubes and sentences to spans of tubes."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from mmaction.registry import TRANSFORMS
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.registry import Registry
+
+from mmn_plugin.datasets import LoadTubes
+from mmn_plugin.datasets.features import VideoReader, VideoReadError
+from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
+from mmn_plugin.datasets.tubes import TubeError, TubeVideo
+from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
+from mmn_plugin.engine.runner import load_config
+
+from .load_model import load_model
+
+# A callable from frames (F, 3, H, W) YUV to tubes.
+TRACKERS = Registry('tracker', scope='mmaction')
+TRACKERS.register_module(module=ShapesTracker)
+# A callable from frames and tubes to {stream: [(rows, D) per tube]}, with ``size``.
+TUBE_EXTRACTORS = Registry('tube feature extractor', scope='mmaction')
+TUBE_EXTRACTORS.register_module(module=TubeFeatureExtractor)
+
+
+class TubeGroundingInferencer:
+    """Finds which tube a sentence describes, and when.
+
+    Args:
+        config (str | Path | Config): As of `GroundingInferencer`. Its ``extractor`` describes
+            tubes of a video file; its ``tracker`` finds them where none are given.
+        checkpoint (str | Path): Checkpoint trained with it.
+        device (str, optional): Defaults to None: the accelerator if there is one.
+
+    Raises:
+        FileNotFoundError: If config, checkpoint or vocabulary do not exist.
+        ValueError: If checkpoint and config do not belong together.
+
+    Examples:
+        >>> inferencer = TubeGroundingInferencer('mmn_shapes_tubes.py', 'epoch_10.pth')
+        >>> inferencer('video.mp4', ['a red circle grows'])
+        [{'sentence': 'a red circle grows', 'tube': array of (n, 5), 'score': 0.9, ...}]
+    """
+
+    def __init__(self, config: str | Path | Config, checkpoint: str | Path,
+                 device: str | None = None):
+        self.config = config if isinstance(config, Config) else load_config(str(config))
+        self.device = device or get_device()
+        self.model = load_model(self.config, checkpoint, self.device)
+        dataset = self.config.test_dataloader.dataset
+        self.streams = list(dataset.streams)
+        # built here: `Compose` looks them up in the default scope, which a script need not have set
+        self.transforms = Compose([TRANSFORMS.build(step) for step in dataset.pipeline
+                                   if step['type'] != LoadTubes.__name__])
+
+    def __call__(self, video: str | Path, sentences: str | Sequence[str],
+                 tubes: Sequence[np.ndarray] | TubeVideo | None = None) -> list[dict]:
+        """Ground sentences in a video file.
+
+        Args:
+            video (str | Path): The video; its frames are held in memory, scaled down.
+            sentences (str | Sequence[str]): One or more.
+            tubes (Sequence[np.ndarray] | TubeVideo, optional): Candidates (n, 5) in pixels of the
+                video, or what `read_tracks` gives. Features that come with them are used, of the
+                others the config's extractor makes them. Defaults to None: those of the config's
+                tracker.
+
+        Returns:
+            list[dict]: Per sentence ``sentence``, ``tube`` (n, 5), ``span`` [start, end] in
+            seconds, ``tube_index`` and ``score``; an empty tube, no span and index -1 where there
+            is no candidate.
+
+        Raises:
+            VideoReadError: If the video cannot be read.
+            ValueError: If a sentence or a tube has no meaning, or the config lacks an extractor.
+        """
+        sentences = self._check_sentences(sentences)
+        fps, shape = self._inspect(video)
+        given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
+        found = TubeVideo(Path(video).stem, sentences, [], given.tubes, given.features)
+        nothing = found.tubes is not None and not len(found.tubes)
+        if not nothing and not set(self.streams) <= found.features.keys():
+            self._describe(found, video, fps, shape)
+        return self._answers(self.ground(found), fps)
+
+    def _describe(self, found: TubeVideo, video: str | Path, fps: float,
+                  shape: tuple[int, int]) -> None:
+        """Give a video features, and tubes where ``found.tubes`` is None."""
+        extractor = self._build(TUBE_EXTRACTORS, 'extractor')
+        frames = np.stack(list(VideoReader(video, fps, extractor.size)))  # (F, 3, size, size)
+        scale = np.array([1, *(frames.shape[-1] / np.array([*shape, *shape]))], np.float32)
+        if found.tubes is None:
+            found.tubes = [tube / scale for tube in self._build(TRACKERS, 'tracker')(frames)]
+        found.tubes, found.features = [np.asarray(tube, np.float32) for tube in found.tubes], {}
+        found.check(str(video))
+        found.features = extractor(frames, [tube * scale for tube in found.tubes])
+
+    @torch.inference_mode()
+    def ground(self, video: TubeVideo):
+        """Answer a video whose tubes have features; returns its `TubeDataSample`.
+
+        Raises:
+            TubeError: If a stream is absent, or something has no meaning.
+        """
+        video.check(f'video {video.video_id!r}')
+        missing = [stream for stream in self.streams if stream not in video.features]
+        if missing and video.tubes:
+            raise TubeError(f'video {video.video_id!r} has no features {missing[0]!r}, which the '
+                            f'model was trained with; it has {sorted(video.features)}')
+        packed = self.transforms(dict(
+            video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
+            features=[video.features.get(stream, []) for stream in self.streams]))
+        if not video.tubes:
+            return self.model.head.rank(torch.zeros(0, 1), [packed['data_samples']])[0]
+        batch = self.model.data_preprocessor(dict(
+            inputs=[packed['inputs']], data_samples=[packed['data_samples']]))
+        return self.model(**batch, mode='predict')[0]
+
+    def _answers(self, sample, fps: float) -> list[dict]:
+        predicted, answers = sample.pred_instances, []
+        for i, sentence in enumerate(sample.sentences):
+            tube = predicted.tubes[i]
+            span = [float(tube[0, 0]) / fps, float(tube[-1, 0] + 1) / fps] if len(tube) else None
+            answers.append(dict(
+                sentence=sentence, tube=tube, span=span,
+                tube_index=int(predicted.tube_index[i]), score=float(predicted.scores[i])))
+        return answers
+
+    @staticmethod
+    def _inspect(video: str | Path) -> tuple[float, tuple[int, int]]:
+        """Frames per second, and the video's width and height."""
+        try:
+            with av.open(str(video)) as container:
+                if not container.streams.video:
+                    raise VideoReadError(f'{video}: holds no video stream')
+                stream = container.streams.video[0]
+                return float(stream.average_rate), (stream.width, stream.height)
+        except (av.FFmpegError, OSError, TypeError) as error:
+            raise VideoReadError(f'{video}: cannot be read ({error})') from error
+
+    def _build(self, registry: Registry, name: str):
+        settings = self.config.get(name)
+        if settings is None:
+            raise ValueError(f'the config has no `{name}`: give one, such as in '
+                             'mmn_shapes_tubes.py, or tubes with features (see `ground`)')
+        return registry.build(settings)
+
+    def _check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
+            raise ValueError(f'sentences={sentences!r}: give at least one, none of them empty')
+        inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
+        for sentence, (_, problem) in zip(sentences, inspected, strict=True):
+            if problem:
+                raise ValueError(f'the sentence {sentence!r} {problem}; use words that the model '
+                                 'was trained with')
+        return sentences

@@ -1,0 +1,73 @@
+"""What a detector with a tracker found, from a file."""
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .tube_error import TubeError
+from .tube_file import TubeFile
+from .tube_video import TubeVideo, check_tube
+
+
+def read_tracks(path: str | Path, video_id: str, streams: Sequence[str] = ()) -> TubeVideo:
+    """Candidate tubes of a video, from any detector and tracker.
+
+    Two formats are read. JSON: ``{"<video>": [track, ...]}``, a track being a list of
+    [frame, x1, y1, x2, y2] in any order; frame counts the video's frames from 0, boxes are in
+    pixels of the video, both edges included. Numbers after the fifth (a detector's score) are left
+    alone. HDF5: a tube file, see `write_tube_file`, which may hold features of the tubes as well.
+
+    Args:
+        path (str | Path): ``.json`` file, or a tube file.
+        video_id (str): Name of the video's file, with its suffix; the track file may leave
+            the suffix out.
+        streams (Sequence[str]): Names of the streams to read where a tube file has them all;
+            else the result has no features. Defaults to none.
+
+    Returns:
+        TubeVideo: Its tubes, frames rising, without a sentence.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        TubeError: If it is in neither format, or lacks the video.
+    """
+    path = Path(path)
+    if path.suffix != '.json':
+        return _read_tube_file(TubeFile(path), video_id, streams)
+    if not path.is_file():
+        raise FileNotFoundError(f'track file {path} does not exist')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise TubeError(f'{path} is not a JSON file: {error}') from error
+    if not isinstance(content, dict):
+        raise TubeError(f'{path} is not a JSON object {{video: [track, ...]}}')
+    name = _name_in(content, video_id, path)
+    return TubeVideo(name, [], [], [_track(rows, f'{path}: video {name!r}, track {i}')
+                                    for i, rows in enumerate(content[name])])
+
+
+def _read_tube_file(file: TubeFile, video_id: str, streams: Sequence[str]) -> TubeVideo:
+    name = _name_in(file.video_ids(), video_id, file.path)
+    known = file.streams(name)
+    video = file.read(name, [s for s in streams if set(streams) <= known])
+    file.close()
+    return TubeVideo(name, [], [], video.tubes, video.features)
+
+
+def _name_in(names: Collection[str], video_id: str, path: Path) -> str:
+    for name in (video_id, Path(video_id).stem):
+        if name in names:
+            return name
+    raise TubeError(f'{path} has no video {video_id!r}; it has '
+                    f'{", ".join(sorted(names)[:3]) or "none"}')
+
+
+def _track(rows, where: str) -> np.ndarray:
+    try:
+        track = np.array(sorted([float(value) for value in row[:5]] for row in rows), np.float32)
+    except (TypeError, ValueError) as error:
+        raise TubeError(f'{where} is not a list of [frame, x1, y1, x2, y2]: {error}') from error
+    check_tube(track, where)
+    return track

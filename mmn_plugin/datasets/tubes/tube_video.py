@@ -1,0 +1,101 @@
+"""Tubes, sentences and features of one video."""
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .tube_error import TubeError
+
+
+@dataclass
+class TubeVideo:
+    """One video of a tube file.
+
+    A tube is (n, 5) float32: frame, x1, y1, x2, y2, in pixels; one row per frame that has a box,
+    frames rising. Frames may be missing: such a frame has no box, and counts as none. Boxes may
+    reach beyond the picture; they are taken as they are.
+
+    Attributes:
+        video_id (str): Name of the video.
+        sentences (list[str]): s sentences, one in HC-STVG.
+        ground_truth (list[np.ndarray]): Each sentence's true tube; empty where it is not known.
+        tubes (list[np.ndarray]): T candidate tubes.
+        features (dict[str, list[np.ndarray]]): Stream -> one (rows, D) float32 per tube. Streams
+            may have different numbers of rows: each covers the whole tube.
+    """
+
+    video_id: str
+    sentences: list[str]
+    ground_truth: list[np.ndarray] = field(default_factory=list)
+    tubes: list[np.ndarray] = field(default_factory=list)
+    features: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def check(self, where: str) -> None:
+        """Refuse what has no meaning.
+
+        Args:
+            where (str): File and video, for messages.
+
+        Raises:
+            TubeError: Naming the tube, and what is wrong with it.
+        """
+        if '/' in self.video_id or not self.video_id:
+            raise TubeError(f'{where}: its id must be a name without "/", which HDF5 takes for a '
+                            'folder')
+        if not self.sentences:
+            raise TubeError(f'{where} has no sentence; give it one or leave it out')
+        for index, sentence in enumerate(self.sentences):
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise TubeError(f'{where}, sentence {index} is empty; write one or leave the video '
+                                'out')
+        if self.ground_truth and len(self.ground_truth) != len(self.sentences):
+            raise TubeError(f'{where} has {len(self.sentences)} sentences but '
+                            f'{len(self.ground_truth)} true tubes; they belong together one to one')
+        for index, tube in enumerate(self.ground_truth):
+            check_tube(tube, f'{where}, true tube of sentence {index}')
+        for index, tube in enumerate(self.tubes):
+            check_tube(tube, f'{where}, tube {index}')
+        for stream, parts in self.features.items():
+            self._check_stream(stream, parts, where)
+
+    def _check_stream(self, stream: str, parts: list[np.ndarray], where: str) -> None:
+        if len(parts) != len(self.tubes):
+            raise TubeError(f'{where}, stream {stream!r} has features of {len(parts)} tubes, but '
+                            f'there are {len(self.tubes)}; extract them from the same tubes')
+        for index, part in enumerate(parts):
+            here = f'{where}, tube {index}, stream {stream!r}'
+            if np.ndim(part) != 2 or 0 in np.shape(part):
+                raise TubeError(f'{here}: features of shape {np.shape(part)}; expected (rows, '
+                                'size), with at least one row')
+            if np.shape(part)[1] != np.shape(parts[0])[1]:
+                raise TubeError(f'{here}: features of size {np.shape(part)[1]}, those of tube 0 '
+                                f'have {np.shape(parts[0])[1]}; extract them with one network')
+            if not np.isfinite(part).all():
+                raise TubeError(f'{here}: features hold NaN or infinity; extract them again')
+
+
+def check_tube(tube: np.ndarray, where: str) -> None:
+    """Refuse an array that is no tube.
+
+    Args:
+        tube (np.ndarray): (n, 5) expected.
+        where (str): File, video and tube, for the message.
+
+    Raises:
+        TubeError: If the shape is another, there is no box, a number is not finite, a box has a
+            negative side, or frames do not rise.
+    """
+    shape = np.shape(tube)
+    if len(shape) != 2 or shape[1] != 5:
+        raise TubeError(f'{where} has shape {shape}; expected (boxes, 5): frame, x1, y1, x2, y2')
+    if not shape[0]:
+        raise TubeError(f'{where} has no box; a tube needs at least one')
+    if not np.isfinite(tube).all():
+        raise TubeError(f'{where} holds NaN or infinity')
+    bad = np.flatnonzero((tube[:, 3:] < tube[:, 1:3]).any(1))
+    if len(bad):
+        raise TubeError(f'{where}: box {bad[0]} is {tube[bad[0], 1:].tolist()}, which ends before '
+                        'it begins; expected x1, y1, x2, y2 (not width and height)')
+    frames = tube[:, 0]
+    if (frames != np.round(frames)).any() or (np.diff(frames) <= 0).any():
+        raise TubeError(f'{where}: its frames are not whole numbers that rise; sort the boxes and '
+                        'keep one per frame')

@@ -1,0 +1,117 @@
+"""One stage of coarse-to-fine self-contrast: foreground against the background that is like it."""
+import math
+
+import torch
+import torch.nn.functional as F
+from mmaction.registry import MODELS
+from torch import Tensor, nn
+
+from mmn_plugin.ranking import relative_threshold
+
+
+@MODELS.register_module()
+class SelfContrastLoss(nn.Module):
+    """InfoNCE within a video between what a sentence seems to describe and what it does not.
+
+    Clips are averaged over windows. Those that the stage before scores above one adaptive threshold
+    are foreground, those below another are background, and what lies between is neither; the
+    decision has no gradient. The prototype is the mean of the foreground, detached. Hard negatives
+    are the ``num_hard`` background windows nearest to the prototype and those at the background's
+    boundary. Every foreground window is pulled to
+    the prototype and to the sentence, and both are pushed away from the hard negatives.
+
+    A sentence without a hard negative (a video shorter than two windows, or one whose windows all
+    score alike) adds 0.
+
+    Args:
+        temperature (float): Divisor of the cosines.
+        threshold (float): In (0, 1): how far between a video's lowest and highest score the
+            foreground begins.
+        background (float | None): Likewise where the background ends, at most ``threshold``. None
+            is ``threshold``.
+        num_hard (int | None): Hard negatives per sentence, beside those at the boundary (M). None
+            takes the whole background.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    def __init__(self, temperature: float, threshold: float, num_hard: int | None,
+                 background: float | None = None):
+        super().__init__()
+        if temperature <= 0 or not 0 < threshold < 1 or (num_hard is not None and num_hard < 0):
+            raise ValueError(f'loss_contrast: temperature={temperature}, threshold={threshold}, '
+                             f'num_hard={num_hard}; give a temperature above 0, a threshold '
+                             'between 0 and 1, and a number of windows or None')
+        background = threshold if background is None else background
+        if not 0 < background <= threshold:
+            raise ValueError(f'loss_contrast.background={background}; it must be above 0 and at '
+                             f'most threshold={threshold}')
+        self.temperature = temperature
+        self.background = background
+        self.threshold = threshold
+        self.num_hard = num_hard
+
+    def forward(self, scoring: Tensor, clips: Tensor, sentences: Tensor, sentence_video: Tensor,
+                window: int) -> Tensor:
+        """Mean over all S sentences.
+
+        Args:
+            scoring (Tensor): (B, N, J) clips as the stage before refined them; they say what is
+                foreground.
+            clips (Tensor): (B, N, J) clips as this stage refines them; they learn.
+            sentences (Tensor): (S, J), L2-normalised.
+            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
+            window (int): Clips per window.
+
+        Returns:
+            Tensor: Scalar.
+        """
+        with torch.no_grad():
+            scores = _cosines(sentences, self.windows(scoring, window)[sentence_video])
+            foreground = scores >= relative_threshold(scores, self.threshold)  # (S, W)
+            background = scores < relative_threshold(scores, self.background)
+        windows = self.windows(clips, window)[sentence_video]  # (S, W, J)
+        with torch.no_grad():
+            prototype = F.normalize((windows * foreground[..., None]).sum(1), dim=-1)  # (S, J)
+            hard = self.hard_negatives(_cosines(prototype, windows), background)  # (S, W)
+        of_sentence = _cosines(sentences, windows)  # (S, W)
+        between = windows @ windows.transpose(1, 2)  # (S, W, W)
+        loss = self._info_nce(of_sentence, of_sentence[:, None], hard[:, None])
+        loss = loss + self._info_nce(_cosines(prototype, windows), between, hard[:, None])
+        share = foreground / foreground.sum(1, keepdim=True)
+        return (loss * share).sum(1).mean()
+
+    @staticmethod
+    def windows(clips: Tensor, window: int) -> Tensor:
+        """Means over windows, L2-normalised: (B, N, J) -> (B, ceil(N / window), J)."""
+        if window > 1:
+            clips = F.avg_pool1d(clips.transpose(1, 2), window, ceil_mode=True).transpose(1, 2)
+        return F.normalize(clips, dim=-1)
+
+    def hard_negatives(self, nearness: Tensor, background: Tensor) -> Tensor:
+        """Which windows are hard negatives, (S, W) bool.
+
+        Args:
+            nearness (Tensor): (S, W), cosine of each window with the foreground's prototype.
+            background (Tensor): (S, W) bool.
+        """
+        if self.num_hard is None:
+            return background
+        count = min(self.num_hard, nearness.shape[1])
+        nearest = nearness.masked_fill(~background, -math.inf).topk(count, dim=1).indices
+        hard = torch.zeros_like(background).scatter_(1, nearest, True)
+        hard[:, 1:] |= ~background[:, :-1]
+        hard[:, :-1] |= ~background[:, 1:]
+        return hard & background
+
+    def _info_nce(self, positive: Tensor, negative: Tensor, mask: Tensor) -> Tensor:
+        """Per window: (S, W), and cosines (S, 1 or W, W) of which ``mask`` is negative."""
+        positive = positive / self.temperature
+        negative = (negative / self.temperature).masked_fill(~mask, -math.inf)
+        return torch.logaddexp(positive, negative.logsumexp(-1)) - positive
+
+
+def _cosines(queries: Tensor, windows: Tensor) -> Tensor:
+    """(S, J) with (S, W, J) -> (S, W)."""
+    return (windows @ queries[..., None])[..., 0]

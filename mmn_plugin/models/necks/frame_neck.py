@@ -1,0 +1,65 @@
+"""Clips to embeddings in the joint space, refined stage by stage."""
+import torch.nn.functional as F
+from mmaction.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class FrameNeck(BaseModule):
+    """Temporal encoder of the clips (the paper's frames), and one refinement per stage.
+
+    Residual convolutions over time give each clip its surroundings; few and narrow ones, so that a
+    clip's embedding says what happens there, and not elsewhere in the video. A stage adds one more
+    convolution, in the joint space, which begins as zero: a stage that has not begun changes
+    nothing. No sentence takes part, so a video is embedded once for all of them.
+
+    Args:
+        channels (int): Size of the clip embeddings (H).
+        embed_channels (int): Size of the joint space (J).
+        num_stages (int): Refinements (K); the localizer gives the head's number of stages.
+        kernel_size (int): Clips that a convolution sees, odd. Defaults to 3.
+        num_layers (int): Convolutions of the temporal encoder. Defaults to 1.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+
+    Raises:
+        ValueError: If the kernel is even: a clip would not be its own kernel's middle.
+    """
+
+    def __init__(self, channels: int, embed_channels: int, num_stages: int, kernel_size: int = 3,
+                 num_layers: int = 1, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        if kernel_size % 2 == 0:
+            raise ValueError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
+        padding = kernel_size // 2
+        self.temporal = nn.ModuleList(
+            nn.Conv1d(channels, channels, kernel_size, padding=padding) for _ in range(num_layers))
+        self.fc = nn.Conv1d(channels, embed_channels, 1)
+        self.stages = nn.ModuleList(
+            nn.Conv1d(embed_channels, embed_channels, kernel_size, padding=padding)
+            for _ in range(num_stages))
+        for stage in self.stages:
+            nn.init.zeros_(stage.weight)
+            nn.init.zeros_(stage.bias)
+
+    def forward(self, clips: Tensor) -> list[Tensor]:
+        """Embed.
+
+        Args:
+            clips (Tensor): (B, H, N).
+
+        Returns:
+            list[Tensor]: K + 1 times (B, N, J), L2-normalised: before any refinement, and after
+            each stage.
+        """
+        for layer in self.temporal:
+            clips = clips + layer(clips).relu()  # (B, H, N)
+        embeddings = [_normalise(self.fc(clips))]  # (B, J, N)
+        for stage in self.stages:
+            embeddings.append(_normalise(embeddings[-1] + stage(embeddings[-1])))
+        return [embedding.transpose(1, 2) for embedding in embeddings]  # (B, N, J)
+
+
+def _normalise(embeddings: Tensor) -> Tensor:
+    """Over the joint space, in float32 under mixed precision too."""
+    return F.normalize(embeddings.float() if embeddings.dtype.itemsize < 4 else embeddings, dim=1)

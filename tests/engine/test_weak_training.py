@@ -1,0 +1,217 @@
+"""Training that never learns when: no timestamp reaches it, and none changes a bit of it."""
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from helpers.run_tool import run_tool
+from helpers.tiny_corpus import write_corpus
+from helpers.tiny_weak import write_weak_config
+from matplotlib.image import imread
+from mmaction.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.export.export_onnx import export_onnx
+from mmn_plugin.models.heads import ScoreCurveHead
+from mmn_plugin.visualization import palette
+
+
+def deleted(entry):
+    del entry['timestamps']
+
+
+def shuffled(entry):
+    entry['timestamps'] = entry['timestamps'][::-1]
+    entry['timestamps'][0] = [9., 1.]  # such a sentence would be dropped, were times looked at
+
+
+def absurd(entry):
+    entry['timestamps'] = 'unknown'
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp('weak') / 'corpus')
+
+
+def fresh_run():
+    """Forget the run before: a tool expects a process of its own."""
+    for kept in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        kept._instance_dict.clear()
+
+
+def train(corpus, folder, change=None):
+    """Train on the corpus, its training timestamps changed; returns the last checkpoint."""
+    shutil.copytree(corpus, folder / 'corpus')
+    path = folder / 'corpus' / 'train.json'
+    videos = json.loads(path.read_text())
+    for entry in videos.values():
+        if change is not None:
+            change(entry)
+    path.write_text(json.dumps(videos))
+    config = write_weak_config(folder / 'weak.py', folder / 'corpus')
+    fresh_run()
+    code, output = run_tool('train.py', config, '--work-dir', folder / 'work')
+    assert code == 0, output
+    return folder / 'work' / 'epoch_2.pth'
+
+
+@pytest.fixture(scope='module')
+def trained(corpus, tmp_path_factory):
+    return train(corpus, tmp_path_factory.mktemp('plain'))
+
+
+@pytest.mark.parametrize('change', [deleted, shuffled, absurd])
+def test_timestamps_of_the_training_file_change_no_bit_of_the_weights(
+        corpus, trained, tmp_path, change):
+    first, second = (torch.load(path, weights_only=True)['state_dict'] for path in
+                     (trained, train(corpus, tmp_path, change)))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_moves_every_parameter(corpus, trained):
+    config = Config.fromfile(trained.parents[1] / 'weak.py')
+    torch.manual_seed(0)
+    before = MODELS.build(config.model).state_dict()
+    after = torch.load(trained, weights_only=True)['state_dict']
+    assert before.keys() == after.keys()
+    assert not [name for name in before if name.startswith('neck.stages')
+                and torch.equal(before[name], after[name])]
+
+
+def walk(thing, seen):
+    """Everything that can be reached from an object, by attributes and items."""
+    if id(thing) in seen:
+        return
+    seen[id(thing)] = thing
+    if isinstance(thing, dict):
+        parts = [*thing.keys(), *thing.values()]
+    elif isinstance(thing, list | tuple | set):
+        parts = list(thing)
+    else:
+        parts = list(getattr(thing, '__dict__', {}).values())
+    for part in parts:
+        walk(part, seen)
+
+
+def test_neither_the_batch_nor_the_losses_inputs_hold_a_timestamp(corpus, tmp_path, monkeypatch):
+    config = Config.fromfile(write_weak_config(tmp_path / 'weak.py', corpus))
+    loader = Runner.build_dataloader(config.train_dataloader, seed=0)
+    times = {time for video in json.loads((corpus / 'train.json').read_text()).values()
+             for pair in video['timestamps'] for time in np.float32(pair).tolist()}
+    model, inputs = MODELS.build(config.model), []
+    for module in (model.head.loss_matching, model.head.loss_contrast):
+        module.register_forward_pre_hook(
+            lambda _, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True)
+    head_loss = ScoreCurveHead.loss
+    monkeypatch.setattr(ScoreCurveHead, 'loss', lambda self, *args: (
+        inputs.append(args), head_loss(self, *args))[1])
+    checked = 0
+    for batch in loader:
+        prepared = model.data_preprocessor(batch, training=True)
+        model(**prepared, mode='loss')
+        seen = {}
+        walk([batch, prepared, inputs], seen)
+        for thing in seen.values():
+            assert not isinstance(thing, str) or thing not in ('moments', 'timestamps')
+            if torch.is_tensor(thing) and thing.is_floating_point():
+                assert times.isdisjoint(thing.detach().float().flatten().tolist())
+                checked += 1
+            assert not isinstance(thing, float) or thing not in times
+        for sample in batch['data_samples']:
+            assert 'gt_instances' not in sample
+    assert checked > 10
+    assert len(inputs) > len(loader)
+
+
+def test_a_checkpoint_is_tested_and_used_like_any_other(corpus, trained, tmp_path):
+    folder = trained.parents[1]
+    fresh_run()
+    dump = tmp_path / 'predictions.json'
+    code, output = run_tool('test.py', folder / 'weak.py', trained, '--work-dir', tmp_path,
+                            '--dump', dump)
+    assert code == 0, output
+    written = json.loads(dump.read_text())['videos']
+    inferencer = GroundingInferencer(folder / 'weak.py', trained, 'cpu')
+    video = json.loads((corpus / 'test.json').read_text())['test_0']
+    with h5py.File(corpus / 'features.h5') as file:
+        answers = inferencer(file['test_0'][:], video['sentences'], video['duration'])
+    for answer, expected in zip(answers, written['test_0']['sentences'], strict=True):
+        assert answer['moments'] == pytest.approx(np.array(expected['moments']))
+        assert answer['scores'] == pytest.approx(expected['scores'])
+
+
+@pytest.fixture
+def draw(trained, tmp_path):
+    """Runs the tool that draws score curves; exit code, output and the picture's path."""
+    def run(*arguments):
+        config, out = trained.parents[1] / 'weak.py', tmp_path / 'curves.png'
+        code, output = run_tool('analysis_tools/draw_score_curves.py', config, trained,
+                                '--out', out, *arguments)
+        return code, output, out
+    return run
+
+
+def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
+    code, output, out = draw('--video', 'test_1')
+    assert code == 0, output
+    image = (imread(out)[..., :3] * 255).round().astype(int)
+    for colour in palette.RUNS[:2]:
+        wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+        assert (image == wanted).all(-1).sum() > 50
+
+
+def test_pictures_of_a_test_show_the_clips_scores_and_no_map(trained, tmp_path):
+    fresh_run()
+    code, output = run_tool('test.py', trained.parents[1] / 'weak.py', trained, '--work-dir',
+                            tmp_path, '--show-dir', tmp_path / 'pictures', '--interval', '4')
+    assert code == 0, output
+    assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == [
+        'test_0_timeline.png', 'test_4_timeline.png']
+
+
+def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
+    code, output = run_tool(
+        'ground.py', f'{corpus}/features.h5::test_0', 'the red box', '--checkpoint', trained,
+        '--duration', '20', '--device', 'cpu', '--out', tmp_path)
+    assert code == 0, output
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'test_0.json', 'test_0.vtt', 'test_0_timeline.png']
+
+
+def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
+    config = Config.fromfile(trained.parents[1] / 'weak.py')
+    inferencer = GroundingInferencer(config, trained, 'cpu')
+    dataset = DATASETS.build(config.test_dataloader.dataset)
+    packed = dataset[0]
+    sample = packed['data_samples']
+    expected = inferencer.model.test_step(
+        dict(inputs=[packed['inputs']], data_samples=[sample]))[0].pred_instances.curves
+    encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
+    torch.testing.assert_close(inferencer.ranker.curves(encoded, sample.sentences), expected)
+    again = inferencer.ranker.predict(encoded, sample.sentences, 5).pred_instances
+    torch.testing.assert_close(again.moments, sample.pred_instances.moments, equal_nan=True)
+
+
+def test_a_folder_of_it_gives_the_same_answers_and_an_export_is_refused(corpus, trained, tmp_path):
+    inferencer = GroundingInferencer(trained.parents[1] / 'weak.py', trained, 'cpu')
+    inferencer.save_pretrained(tmp_path / 'folder')
+    again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
+    video = f'{corpus}/features.h5::test_0'
+    assert again(video, 'the red box', 20.) == inferencer(video, 'the red box', 20.)
+    with pytest.raises(ValueError, match='only MMN can be exported, not MSCL'):
+        export_onnx(inferencer, tmp_path / 'onnx')
+
+
+def test_a_video_that_is_not_there_is_named(draw):
+    code, output, _ = draw('--video', 'none')
+    assert code == 1
+    assert "has no video 'none'" in output

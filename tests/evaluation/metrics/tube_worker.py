@@ -1,0 +1,52 @@
+"""One process of a distributed evaluation of tubes: WORLD_SIZE RANK."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch.distributed
+from helpers.made_up_tubes import random_video
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import Evaluator
+from torch.utils.data import DataLoader
+
+from mmn_plugin.evaluation import DumpTubeSubmission, TubeGroundingMetric
+
+VIDEOS = 7
+
+
+def samples():
+    """Videos with an answer that is a disturbed truth."""
+    rng = np.random.default_rng(3)
+    result = []
+    for i in range(VIDEOS):
+        video = random_video(rng, f'v{i}', 3, 1 + i % 2)
+        shift = rng.uniform(-3 * i, 3 * i, 5) * [0, 1, 1, 1, 1]
+        answers = [tube[i:] + shift for tube in video.ground_truth]
+        result.append(dict(
+            video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
+            sentence_index=list(range(len(video.sentences))),
+            gt_instances=dict(tubes=video.ground_truth),
+            pred_instances=dict(tubes=[tube.astype(np.float32) for tube in answers])))
+    return result
+
+
+def main(world_size, rank):
+    world_size, rank = int(world_size), int(rank)
+    if world_size > 1:
+        torch.distributed.init_process_group(
+            'gloo', init_method=f'file://{Path("store").resolve()}', rank=rank,
+            world_size=world_size)
+    evaluator = Evaluator([
+        TubeGroundingMetric(bounds=dict(num_clips=16, pooling_counts=[15])),
+        DumpTubeSubmission('answers.json')])
+    sampler = list(DefaultSampler(range(VIDEOS), shuffle=False))
+    for batch in DataLoader(samples(), sampler=sampler, batch_size=2, collate_fn=list):
+        evaluator.process(batch)
+    Path(f'figures_{rank}.json').write_text(json.dumps(evaluator.evaluate(VIDEOS)))
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,187 @@
+"""The losses of weakly-supervised grounding against loops, and where there is nothing to learn."""
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.random_candidates import random_candidates
+from mmaction.registry import MODELS
+
+from mmn_plugin.models import SelfContrastLoss, VideoMatchingLoss
+from mmn_plugin.models.negatives import NegativeSource
+
+
+def weak_candidates(*arguments, **options):
+    """As `random_candidates`, of which nobody knows when."""
+    candidates = random_candidates(*arguments, **options)
+    candidates.ground_truth = candidates.iou = None
+    return candidates
+
+
+def matching(own, source=None):
+    loss = VideoMatchingLoss(temperature=0.2, top_share=0.4, pooling_temperature=0.1)
+    video = torch.from_numpy(own.sentence_video)
+    negatives = (source or NegativeSource()).collect(own)
+    return loss, loss(own.moments, own.sentences, video, negatives)
+
+
+def pooled(loss, video, sentence):
+    best = (video @ sentence).sort(descending=True).values[:max(1, round(0.4 * len(video)))]
+    return ((best / 0.1).softmax(0) @ best / loss.temperature).item()
+
+
+def by_definition(loss, own, seen, excluded=frozenset()):
+    """Sentence by sentence, against the candidates ``seen``; texts ``excluded`` repel nothing."""
+    of_video, of_sentence = [], []
+    for s, v in enumerate(own.sentence_video):
+        name, positive = own.video_ids[v], pooled(loss, own.moments[v], own.sentences[s])
+        twins = {seen.video_ids[seen.sentence_video[t]] for t in range(len(seen.sentences))
+                 if own.texts and own.texts[s] in excluded and seen.texts[t] == own.texts[s]}
+        videos = [pooled(loss, seen.moments[w], own.sentences[s])
+                  for w, other in enumerate(seen.video_ids) if other != name and other not in twins]
+        sentences = [pooled(loss, own.moments[v], seen.sentences[t])
+                     for t, w in enumerate(seen.sentence_video) if seen.video_ids[w] != name
+                     and not (own.texts and own.texts[s] in excluded
+                              and seen.texts[t] == own.texts[s])]
+        for terms, others in ((of_video, sentences), (of_sentence, videos)):
+            terms.append(math.log(sum(map(math.exp, [positive, *others]))) - positive)
+    return np.mean(of_video), np.mean(of_sentence)
+
+
+def test_both_directions_equal_a_loop_over_pairs():
+    own = weak_candidates([2, 1, 3], 'abc')
+    loss, found = matching(own)
+    assert [value.item() for value in found] == pytest.approx(by_definition(loss, own, own))
+
+
+def test_a_batch_of_one_video_gives_no_loss_and_moves_nothing():
+    own = weak_candidates([3], 'a')
+    own.moments.requires_grad_()
+    _, found = matching(own)
+    assert [value.item() for value in found] == [0., 0.]
+    sum(found).backward()
+    assert torch.equal(own.moments.grad, torch.zeros_like(own.moments))
+
+
+def test_a_sentence_of_two_videos_repels_neither_where_texts_are_compared():
+    own = weak_candidates([1, 2, 1], 'abc', texts=['same', 'other', 'third', 'same'])
+    plain, compared = NegativeSource(), NegativeSource(exclude_same_text=True)
+    loss, found = matching(own, compared)
+    assert [value.item() for value in found] == pytest.approx(
+        by_definition(loss, own, own, {'same'}))
+    assert matching(own, plain)[1] != found
+
+
+def test_videos_that_share_their_only_sentence_give_no_loss():
+    own = weak_candidates([1, 1], 'ab', texts=['same', 'same'])
+    _, found = matching(own, NegativeSource(exclude_same_text=True))
+    assert [value.item() for value in found] == [0., 0.]
+
+
+def test_one_text_twice_in_a_video_is_no_negative_of_itself():
+    own = weak_candidates([2], 'a', texts=['same', 'same'])
+    assert [value.item() for value in matching(own)[1]] == [0., 0.]
+
+
+def test_a_queue_brings_negatives_and_needs_no_timestamps():
+    source = NegativeSource(queue_size=2, exclude_same_text=True)
+    first = weak_candidates([2, 1], 'ab', texts=['one', 'two', 'three'])
+    second = weak_candidates([1], 'c', texts=['four'])
+    source.collect(first)
+    loss, found = matching(second, source)  # of one video: all negatives are the queue's
+    assert [value.item() for value in found] == pytest.approx(by_definition(loss, second, first))
+    source.collect(weak_candidates([1], 'd', texts=['five']))
+    state = source.bank.state_dict()
+    assert state['video_ids'] == ['c', 'b']
+    assert state['ground_truth'] is None
+    again = NegativeSource(queue_size=1, exclude_same_text=True)
+    again.bank.load_state_dict(state)
+    assert again.bank.state_dict()['video_ids'] == ['c']
+
+
+def contrast(**changes):
+    settings = dict(temperature=0.1, threshold=0.5, num_hard=1)
+    return SelfContrastLoss(**{**settings, **changes})
+
+
+def curve_video(scores):
+    """Clips (1, N, 2) whose cosines with the sentence (1, 0) are the scores."""
+    scores = torch.tensor(scores, dtype=torch.float64)
+    return torch.stack([scores, (1 - scores**2).sqrt()], -1)[None]
+
+
+SENTENCE, VIDEO = torch.tensor([[1., 0.]], dtype=torch.float64), torch.tensor([0])
+
+
+def test_hard_negatives_are_the_nearest_background_and_what_is_beside_the_foreground():
+    nearness = torch.tensor([[.8, .1, .2, .9, 1., .3, .7, .6]])
+    foreground = torch.tensor([[0, 0, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    for count, wanted in ((0, {2, 5}), (1, {0, 2, 5}), (2, {0, 2, 5, 6}), (99, {0, 1, 2, 5, 6, 7}),
+                          (None, {0, 1, 2, 5, 6, 7})):
+        hard = contrast(num_hard=count).hard_negatives(nearness, ~foreground)
+        assert set(hard[0].nonzero()[:, 0].tolist()) == wanted
+
+
+def test_a_stage_equals_its_definition():
+    clips = curve_video([.1, .2, .9, .8, .3, .0])
+    loss = contrast(num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
+    prototype = F.normalize(clips[0, 2] + clips[0, 3], dim=0)
+    terms = []
+    for i in (2, 3):
+        for anchor, positive in ((SENTENCE[0], clips[0, i]), (clips[0, i], prototype)):
+            logits = torch.stack([anchor @ positive, anchor @ clips[0, 1], anchor @ clips[0, 4]])
+            terms.append(-(logits / 0.1).log_softmax(0)[0])
+    assert loss.item() == pytest.approx(sum(terms).item() / 2)
+
+
+def test_what_lies_between_the_thresholds_is_neither():
+    clips = curve_video([.0, .5, .9, 1., .6, .1])
+    loss = contrast(threshold=.85, background=.3, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
+    without = clips.clone()
+    without[0, 1] = without[0, 4] = torch.tensor([.55, -.8352], dtype=torch.float64)
+    moved = contrast(threshold=.85, background=.3, num_hard=0)(
+        without, without, SENTENCE, VIDEO, 1)
+    assert moved.item() == pytest.approx(loss.item())
+    assert contrast(threshold=.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1) != loss
+
+
+def test_foreground_follows_the_stage_before_and_has_no_gradient():
+    scoring = curve_video([.9, .8, .1, .0]).requires_grad_()
+    clips = curve_video([.0, .1, .8, .9]).requires_grad_()
+    contrast()(scoring, clips, SENTENCE, VIDEO, 1).backward()
+    assert scoring.grad is None
+    assert (clips.grad[0, 0] @ SENTENCE[0]) < 0 < (clips.grad[0, 2] @ SENTENCE[0])
+
+
+@pytest.mark.parametrize('window', [3, 4, 8])
+def test_a_video_shorter_than_two_windows_adds_nothing(window):
+    clips = curve_video([.9, .1, .2]).requires_grad_()
+    loss = contrast()(clips, clips, SENTENCE, VIDEO, window)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(clips.grad, torch.zeros_like(clips))
+
+
+def test_a_video_that_scores_the_same_throughout_adds_nothing():
+    clips = curve_video([.4] * 6)
+    assert contrast()(clips, clips, SENTENCE, VIDEO, 2).item() == 0
+
+
+def test_the_last_window_may_be_shorter():
+    clips = curve_video([.0, .2, .4, .6, .8])
+    assert SelfContrastLoss.windows(clips, 2).shape == (1, 3, 2)
+    torch.testing.assert_close(SelfContrastLoss.windows(clips, 2)[0, 2], clips[0, 4])
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(type='VideoMatchingLoss', temperature=.1, top_share=0.), 'top_share=0'),
+    (dict(type='VideoMatchingLoss', temperature=0., top_share=.1), 'must be above 0'),
+    (dict(type='SelfContrastLoss', temperature=.1, threshold=1., num_hard=1), 'threshold=1.0'),
+    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=-1), 'num_hard=-1'),
+    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, background=.6),
+     'background=0.6'),
+])
+def test_settings_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(settings)

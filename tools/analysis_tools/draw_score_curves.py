@@ -1,0 +1,73 @@
+"""Draw a weakly-supervised model's scores over time, before and after its stages refine them.
+
+    python tools/analysis_tools/draw_score_curves.py mscl_shapes.py CHECKPOINT --video shapes_01320
+
+One panel per sentence of the video, with the ground truth behind the curves.
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+from mmengine.config import DictAction
+from mmengine.dataset import pseudo_collate
+
+from mmaction.registry import DATASETS
+from mmn_plugin.apis.load_model import load_model
+from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.visualization import GroundingVisualizer
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument('checkpoint', help='checkpoint trained with it (.pth)')
+    parser.add_argument('--split', choices=('val', 'test'), default='test',
+                        help='which data loader of the config (default: test)')
+    parser.add_argument('--video', help='id of the video (default: the first one)')
+    parser.add_argument('--out', default='score_curves.png',
+                        help='picture (default: score_curves.png)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='values that replace those of the config: key=value')
+    return parser.parse_args(argv)
+
+
+def find_video(dataset, video_id):
+    """The dataset's sample of a video, None standing for the first.
+
+    Raises:
+        ValueError: there is no such video.
+    """
+    for index in range(len(dataset)):
+        if video_id in (None, dataset.get_data_info(index)['video_id']):
+            return dataset[index]
+    raise ValueError(f'{dataset.ann_file} has no video {video_id!r}')
+
+
+def main(argv=None):
+    """Run the command."""
+    args = parse_args(argv)
+    with plain_errors():
+        config = load_config(args.config, args.cfg_options)
+        dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
+        batch = pseudo_collate([find_video(dataset, args.video)])
+        model = load_model(config, args.checkpoint, 'cpu')
+        if not hasattr(model, 'curves_by_stage'):
+            raise ValueError(f'{args.config} is of a {type(model).__name__}, which scores moments '
+                             'and not clips: draw moment maps with tools/ground.py')
+        stages = model.curves_by_stage(batch)
+        curves = dict(score=stages[0]) if len(stages) == 1 else {
+            'before refinement': stages[0], 'after refinement': stages[-1]}
+        image = GroundingVisualizer().draw_score_curves(batch['data_samples'][0], curves)
+        GroundingVisualizer.save_image(image, args.out)
+        print(args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,79 @@
+"""Convert the published files of HC-STVG to the HDF5 file that the dataset reads, once.
+
+    python tools/data/hcstvg/convert.py --annotations train.json --tubes tubes.pkl \\
+        --stream csn=csn.pkl --stream i3d=i3d.pkl --out data/hcstvg/train.h5
+
+Pickles run code when they are opened. This tool therefore reads arrays and plain containers from
+them and refuses everything else, naming the class. README.md beside this script says what the files
+have to hold.
+"""
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmn_plugin') is None:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+import mmn_plugin  # noqa: F401
+from mmn_plugin.datasets.tubes import TubeFile, read_hcstvg_annotations, write_tube_file
+from mmn_plugin.datasets.tubes.gather_videos import gather_videos
+from mmn_plugin.datasets.tubes.load_pickle import load_pickle
+
+WARNING = ('--trust-pickle: the pickles may now run any code on this machine with your rights. '
+           'Only do this with files from a source that you trust.')
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--annotations', type=Path, required=True, help='annotation JSON')
+    parser.add_argument('--tubes', type=Path, required=True, help='pickle of candidate tubes')
+    parser.add_argument('--stream', action='append', required=True, metavar='NAME=FILE.pkl',
+                        help='pickle of a feature stream, under the name that `streams` of the '
+                        'dataset config will use; repeat it for several')
+    parser.add_argument('--out', type=Path, required=True, help='HDF5 file to write')
+    parser.add_argument('--trust-pickle', action='store_true',
+                        help='let the pickles create objects of any class, and so RUN ANY CODE '
+                        'they contain, with your rights. Only for files from a source you trust; '
+                        'without it arrays and plain containers are read, all else is refused')
+    args = parser.parse_args(argv)
+    pairs = [stream.partition('=') for stream in args.stream]
+    names = [name for name, _, path in pairs if name and path]
+    if len(set(names)) != len(args.stream):
+        parser.error('--stream takes NAME=FILE.pkl, every name once')
+    args.streams = {name: Path(path) for name, _, path in pairs}
+    return args
+
+
+def convert(args: argparse.Namespace) -> str:
+    """Write the file; returns what to tell."""
+    annotations = read_hcstvg_annotations(args.annotations)
+    tubes = load_pickle(args.tubes, args.trust_pickle)
+    streams = {name: load_pickle(path, args.trust_pickle) for name, path in args.streams.items()}
+    count = write_tube_file(args.out, gather_videos(annotations, tubes, streams))
+    file = TubeFile(args.out)
+    without = [video for video in annotations if not file.num_tubes(video)]
+    told = f'{args.out}: {count} videos, streams {", ".join(streams)}'
+    if without:
+        told += (f'\n{len(without)} of them have no candidate tube ({", ".join(without[:5])}): '
+                 'training leaves them out, a test counts them as not found')
+    return told
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    if args.trust_pickle:
+        print(WARNING, file=sys.stderr)
+    try:
+        print(convert(args))
+    except (OSError, ValueError) as error:
+        print(f'convert: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
