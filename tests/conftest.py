@@ -10,15 +10,20 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = (
     'tools/test_quickstart.py',
     'engine/test_survival.py',
-    'tools/test_dist.py',
     'engine/test_faults_of_machines.py',
+    'tools/test_dist.py',
     'tools/test_launch.py',
-    'tools/test_benchmark.py',
-    'test_readme.py',
-    'tools/test_convert_datasets.py',
-    'tools/test_check_dataset.py',
-    'tools/test_train_test.py',
+    'compat/test_importing_models.py',
     'tools/test_verify_reference.py',
+    'test_readme.py',
+    'apis/test_real_videos.py',
+    'engine/test_weak_training.py',
+    'apis/webui/test_page_in_browser.py',
+    'tools/test_train_test.py',
+    'engine/test_setup_checks.py',
+    'tools/test_check_dataset.py',
+    'tools/test_convert_datasets.py',
+    'tools/test_benchmark.py',
 )
 
 

@@ -1,7 +1,5 @@
 """Figures of spatio-temporal grounding, in the loop, over processes, and from a submission."""
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -80,24 +78,19 @@ def test_oracle_and_chance_are_those_of_all_cells():
     assert set(tube_bounds(grid, [], truth, [0.3]).values()) == {0}
 
 
-def evaluate(folder, world_size):
+def evaluate(zygote, folder, world_size):
     folder.mkdir()
-    path = os.pathsep.join([str(WORKER.parents[2]), str(WORKER.parents[3])])
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
-    workers = [subprocess.Popen([sys.executable, str(WORKER), str(world_size), str(rank)],
-                                cwd=folder, env=environment, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True) for rank in range(world_size)]
-    for worker in workers:
-        output, _ = worker.communicate(timeout=300)
-        assert worker.returncode == 0, output
+    codes, output = zygote.run(ranks=world_size, tool=WORKER, launcher=False, cwd=folder,
+                               output=folder / 'output.txt')
+    assert codes == [0] * world_size, output[-6000:]
     figures = [json.loads((folder / f'figures_{rank}.json').read_text())
                for rank in range(world_size)]
     assert all(other == figures[0] for other in figures)
     return figures[0], json.loads((folder / 'answers.json').read_text())
 
 
-def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, monkeypatch):
-    figures, answers = evaluate(tmp_path / 'two', 2)
+def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, zygote, monkeypatch):
+    figures, answers = evaluate(zygote, tmp_path / 'two', 2)
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'single').mkdir()
     monkeypatch.chdir(tmp_path / 'single')

@@ -1,6 +1,6 @@
-"""One process of a distributed evaluation of tubes: WORLD_SIZE RANK."""
+"""One process of a distributed evaluation of tubes, rank and world size as torchrun's."""
 import json
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,4 +49,4 @@ def main(world_size, rank):
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    main(os.environ['WORLD_SIZE'], os.environ['RANK'])
