@@ -46,11 +46,13 @@ def pytest_collection(session):
     if session.config.pluginmanager.has_plugin('dsession'):
         return
     import torch
+    from helpers.formatting import remember_formatting
 
     import mmn_plugin  # noqa: F401  (registers the components and cures the stack)
 
     # Tests are small: threads that spin for each other cost more than they save.
     torch.set_num_threads(1)
+    remember_formatting()
 
 
 def pytest_collection_modifyitems(config, items):

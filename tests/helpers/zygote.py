@@ -4,6 +4,7 @@ One process imports the package and waits; every run is forked from it, one proc
 the environment that ``torchrun`` would give. A rank that ends badly ends the others, as there, and
 so does a run of more than `PATIENCE` seconds. Tests share one through the fixture ``zygote``.
 """
+import gc
 import json
 import os
 import signal
@@ -90,27 +91,25 @@ def _fork(request: dict, rank: int, port: int) -> int:
     sys.exit(0)  # out of _serve, and through the end of the interpreter as any process
 
 
-def _remember_formatting(config) -> None:
-    """Every checkpoint holds the config's text, which takes yapf half a second."""
-    known, form = {}, config.FormatCode
+def _import_everything() -> None:
+    """Import what a run would, so that its processes need not."""
+    import importlib
 
-    def remembered(text, *args, **kwargs):
-        if text not in known:
-            known[text] = form(text, *args, **kwargs)
-        return known[text]
-
-    config.FormatCode = remembered
+    from helpers.formatting import remember_formatting
+    for name in ('mmn_plugin', 'torch._dynamo', 'matplotlib.figure',
+                 'matplotlib.backends.backend_agg', 'mmaction.datasets', 'mmaction.engine',
+                 'mmaction.evaluation', 'mmaction.models', 'mmaction.visualization',
+                 'transformers.models.distilbert.modeling_distilbert'):
+        importlib.import_module(name)
+    remember_formatting()
+    gc.collect()
+    gc.freeze()  # a run's own collections pass over all this
 
 
 def _serve() -> None:
+    _import_everything()
     import torch
-    import torch._dynamo
-    from mmengine.config import config
-    from transformers.models.distilbert import modeling_distilbert  # noqa: F401
-
-    from mmn_plugin.engine import runner  # noqa: F401  and with it the package
     torch.set_num_threads(1)
-    _remember_formatting(config)
     for line in sys.stdin:
         request = json.loads(line)
         port = Zygote.free_port()
