@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mmn_plugin.structures.read_json import read_json
 from mmn_plugin.structures.video_annotation import VideoAnnotation
 
 from .grounding_result import GroundingResult
@@ -71,12 +72,7 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
             start >= end, scores that rise down the list, or a sentence twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'file of predictions {path} does not exist')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise PredictionsError(f'{path} is not a JSON file: {error}') from error
+    content = read_json(path, f'file of predictions {path} does not exist', PredictionsError)
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise PredictionsError(f'{path} is not a file of predictions: it lacks '
                                f'"format": "{FORMAT}" (see docs/predictions.md)')

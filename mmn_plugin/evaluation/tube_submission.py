@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmn_plugin.structures import tube_iou
+from mmn_plugin.structures.read_json import read_json
 
 from .functional import tube_figures
 from .predictions_error import PredictionsError
@@ -54,12 +55,9 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
         PredictionsError: If it is not in the format; the message names the video.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist; tools/test.py --submission writes it')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise PredictionsError(f'{path} is not a JSON file: {error}') from error
+    content = read_json(
+        path, f'{path} does not exist; tools/test.py --submission writes it',
+        PredictionsError)
     if not isinstance(content, dict):
         raise PredictionsError(f'{path} is not a JSON object of videos')
     return {name: _tube(entry, f'{path}: video {name!r}') for name, entry in content.items()}

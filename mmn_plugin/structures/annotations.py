@@ -1,9 +1,9 @@
 """Annotations as the datasets publish them, and the one place that knows their rules."""
-import json
 import math
 from pathlib import Path
 
 from .annotation_error import AnnotationError
+from .read_json import read_json
 from .video_annotation import VideoAnnotation
 
 
@@ -90,14 +90,10 @@ def load_annotation_file(path: str | Path) -> dict:
         AnnotationError: If it is not JSON, is empty, or is not an object.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'annotation file {path} does not exist; see tools/data/ for where to get it, or '
-            'correct ann_file / data_root in the config')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise AnnotationError(f'{path} is not a JSON file: {error}') from error
+    content = read_json(
+        path, f'annotation file {path} does not exist; see tools/data/ for where to get it, or '
+        'correct ann_file / data_root in the config',
+        AnnotationError)
     if not isinstance(content, dict) or not content:
         raise AnnotationError(f'{path} holds no videos; expected a JSON object '
                               '{video id: {"duration": ..., "timestamps": ..., "sentences": ...}}')

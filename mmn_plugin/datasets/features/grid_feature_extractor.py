@@ -51,7 +51,7 @@ class GridFeatureExtractor(FeatureExtractor):
         self.fps = float(fps)
         self.stride = stride
         self.size = size
-        self._hues, self._saturation = _chroma_tables()
+        self._hues, self._saturation = chroma_tables()
 
     @property
     def num_features(self) -> int:
@@ -199,7 +199,7 @@ def _normalise(sums: np.ndarray, size: int) -> np.ndarray:
         2 * (appear + vanish) / area], -1)
 
 
-def _chroma_tables() -> tuple[np.ndarray, np.ndarray]:
+def chroma_tables() -> tuple[np.ndarray, np.ndarray]:
     """Look-up tables over (U / 4, V / 4): shares of the hues (4096, 6) and saturation (4096,)."""
     levels = np.arange(64) * 4 + 2 - 128
     u, v = np.meshgrid(levels, levels, indexing='ij')

@@ -1,7 +1,7 @@
 """A detector with a tracker for Shapes."""
 import numpy as np
 
-from ..tubes.tube_feature_extractor import chroma_tables
+from ..features.grid_feature_extractor import chroma_tables
 
 
 class ShapesTracker:

@@ -1,8 +1,9 @@
 """HC-STVG's annotation JSON."""
-import json
 from pathlib import Path
 
 import numpy as np
+
+from mmn_plugin.structures.read_json import read_json
 
 from .tube_error import TubeError
 from .tube_video import check_tube
@@ -27,12 +28,7 @@ def read_hcstvg_annotations(path: str | Path) -> dict[str, tuple[str, np.ndarray
         TubeError: If it is not in this format; the message names the video.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'annotation file {path} does not exist')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise TubeError(f'{path} is not a JSON file: {error}') from error
+    content = read_json(path, f'annotation file {path} does not exist', TubeError)
     if not isinstance(content, dict) or not content:
         raise TubeError(f'{path} holds no videos; expected a JSON object {{video: {{"st_frame": '
                         '..., "ed_frame": ..., "bbox": ..., "English": ...}}')

@@ -1,9 +1,10 @@
 """What a detector with a tracker found, from a file."""
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from mmn_plugin.structures.read_json import read_json
 
 from .tube_error import TubeError
 from .tube_file import TubeFile
@@ -35,12 +36,7 @@ def read_tracks(path: str | Path, video_id: str, streams: Sequence[str] = ()) ->
     path = Path(path)
     if path.suffix != '.json':
         return _read_tube_file(TubeFile(path), video_id, streams)
-    if not path.is_file():
-        raise FileNotFoundError(f'track file {path} does not exist')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise TubeError(f'{path} is not a JSON file: {error}') from error
+    content = read_json(path, f'track file {path} does not exist', TubeError)
     if not isinstance(content, dict):
         raise TubeError(f'{path} is not a JSON object {{video: [track, ...]}}')
     name = _name_in(content, video_id, path)

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..features.grid_feature_extractor import HUE_ANGLES
+from ..features.grid_feature_extractor import HUE_ANGLES, chroma_tables
 
 CROP = 20  # pixels a side of a crop
 COARSE = 5  # cells a side of the crop's coarse picture
@@ -132,13 +132,3 @@ def _flow(mean, before, now, after) -> np.ndarray:
         0.5 * one, *(2 * flow for flow in flows), *(3 * side for side in turn),
         np.maximum(12 * net, 0).clip(max=2), np.maximum(-12 * net, 0).clip(max=2),
         2 * gain, 2 * loss], 1)
-
-
-def chroma_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Look-up tables over (U / 4, V / 4): shares of the hues (4096, 6) and saturation (4096,)."""
-    levels = np.arange(64) * 4 + 2 - 128
-    u, v = np.meshgrid(levels, levels, indexing='ij')
-    closeness = np.exp(12 * np.cos(np.arctan2(v, u).reshape(-1, 1) - HUE_ANGLES))
-    hues = closeness / closeness.sum(1, keepdims=True)
-    saturation = ((np.hypot(u, v) - 12) / 48).clip(0, 1)
-    return hues.astype(np.float32), saturation.reshape(-1).astype(np.float32)

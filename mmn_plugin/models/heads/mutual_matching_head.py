@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
-from mmn_plugin.ranking import moment_scores, nms, take_moments
+from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
 
 from .exact_product import exact_product
+from .rank_moments import rank_moments
 
 
 @MODELS.register_module()
@@ -143,13 +143,8 @@ class MutualMatchingHead(BaseModule):
             in seconds and ``scores`` (s, n), NaN-padded.
         """
         spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
-        picks = nms(spans, scores, self.nms_threshold, self.top_n, sentence_video)  # (S, n)
-        ranked, scores = take_moments(spans, scores, picks, sentence_video)
-        counts = [len(sample.sentences) for sample in data_samples]
-        for sample, moments, score in zip(
-                data_samples, ranked.split(counts), scores.split(counts), strict=True):
-            sample.pred_instances = InstanceData(moments=moments, scores=score)
-        return data_samples
+        return rank_moments(spans, scores, sentence_video, data_samples, self.nms_threshold,
+                            self.top_n)
 
     def spans(self, data_samples: list[GroundingDataSample], sentence_video: Tensor) -> Tensor:
         """Start and end of the moments of each video, (B, P, 2) seconds, on the batch's device."""

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
-from mmn_plugin.ranking import moment_scores, nms, score_runs, take_moments
+from mmn_plugin.ranking import moment_scores, score_runs
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
+
+from .rank_moments import rank_moments
 
 
 @MODELS.register_module()
@@ -156,13 +157,8 @@ class ScoreCurveHead(BaseModule):
         """
         durations = torch.tensor([sample.duration for sample in data_samples])
         spans = self.grid.spans(durations.to(scores.device, non_blocking=True))  # (B, P, 2)
-        picks = nms(spans, scores, self.nms_threshold, self.top_n, sentence_video)  # (S, n)
-        ranked, scores = take_moments(spans, scores, picks, sentence_video)
-        counts = [len(sample.sentences) for sample in data_samples]
-        for sample, moments, score in zip(
-                data_samples, ranked.split(counts), scores.split(counts), strict=True):
-            sample.pred_instances = InstanceData(moments=moments, scores=score)
-        return data_samples
+        return rank_moments(spans, scores, sentence_video, data_samples, self.nms_threshold,
+                            self.top_n)
 
     def curves(self, clips: Tensor, sentences: dict[str, Tensor],
                sentence_video: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """Mutual Matching Network."""
 import torch
 from mmaction.registry import MODELS
-from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
+from .clip_localizer import ClipLocalizer
+
 
 @MODELS.register_module()
-class MMN(BaseModel):
+class MMN(ClipLocalizer):
     """Mutual Matching Network, of "Negative Sample Matters: A Renaissance of Metric Learning for
     Temporal Grounding" (AAAI 2022).
 
@@ -26,6 +27,8 @@ class MMN(BaseModel):
         init_cfg (dict, optional): Initialisation. Defaults to None.
     """
 
+    num_clips_option = 'model.grid.num_clips'
+
     def __init__(self, grid: dict, backbone: dict, neck: dict, text_encoder: dict, head: dict,
                  data_preprocessor: dict, init_cfg: dict | None = None):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
@@ -38,10 +41,7 @@ class MMN(BaseModel):
         self._check_sizes(neck, text_encoder, head)
 
     def _check_sizes(self, neck: dict, text_encoder: dict, head: dict) -> None:
-        sizes = neck.get('embed_channels'), text_encoder.get('embed_channels')
-        if None not in sizes and sizes[0] != sizes[1]:
-            raise ValueError(f'model.neck.embed_channels={sizes[0]} and model.text_encoder.'
-                             f'embed_channels={sizes[1]} must be one size, that of the joint space')
+        self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:
             raise ValueError(f'model.head.loss_matching.num_positive={positives}, but {self.grid} '
@@ -103,24 +103,3 @@ class MMN(BaseModel):
     def encode_moments(self, inputs: Tensor, data_samples=None) -> dict[str, Tensor]:
         """Embed all moments of the videos: (B, R, D) -> ``iou`` and ``contrastive`` (B, P, J)."""
         return self.neck(self.encode_clips(inputs, data_samples))
-
-    def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
-        """Embed the clips: (B, R, D) -> (B, H, N).
-
-        Raises:
-            ValueError: If the features' size or number does not fit the model.
-        """
-        videos = ', '.join(s.video_id for s in data_samples or []) or 'of this batch'
-        if inputs.shape[-1] != self.backbone.in_channels:
-            raise ValueError(
-                f'the features of video {videos} have size {inputs.shape[-1]}, but '
-                f'model.backbone.in_channels is {self.backbone.in_channels}: set in_channels to '
-                'the features\' size, or give the feature files this config was written for')
-        clips = self.backbone(inputs)  # (B, H, N)
-        if clips.shape[-1] != self.grid.num_clips:
-            raise ValueError(
-                f'the {inputs.shape[1]} feature rows of video {videos} give {clips.shape[-1]} '
-                f'clips, but model.grid.num_clips is {self.grid.num_clips}: num_segments of '
-                'PoolClipFeatures (in every pipeline), model.backbone.kernel_size and stride, '
-                'and num_clips belong together')
-        return clips

@@ -1,14 +1,15 @@
 """Weakly-supervised grounding by multi-scale self-contrast."""
 import torch
 from mmaction.registry import MODELS
-from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
+from .clip_localizer import ClipLocalizer
+
 
 @MODELS.register_module()
-class MSCL(BaseModel):
+class MSCL(ClipLocalizer):
     """Learns when from which sentence belongs to which video, after "Multi-Scale Self-Contrastive
     Learning with Hard Negative Mining for Weakly-Supervised Query-based Video Grounding" (2022).
 
@@ -29,13 +30,12 @@ class MSCL(BaseModel):
         ValueError: If the joint space has two sizes.
     """
 
+    num_clips_option = 'model.num_clips'
+
     def __init__(self, num_clips: int, backbone: dict, neck: dict, text_encoder: dict, head: dict,
                  data_preprocessor: dict, init_cfg: dict | None = None):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
-        sizes = neck.get('embed_channels'), text_encoder.get('embed_channels')
-        if None not in sizes and sizes[0] != sizes[1]:
-            raise ValueError(f'model.neck.embed_channels={sizes[0]} and model.text_encoder.'
-                             f'embed_channels={sizes[1]} must be one size, that of the joint space')
+        self.check_joint_space(neck, text_encoder)
         self.grid = MomentGrid(num_clips, [num_clips - 1])  # any run of clips is a moment
         self.backbone = MODELS.build(backbone)
         self.text_encoder = MODELS.build(text_encoder)
@@ -105,24 +105,3 @@ class MSCL(BaseModel):
         embeddings = self.text_encoder(data['sentences'])
         stages = self.neck(self.encode_clips(data['inputs'], data['data_samples']))
         return [self.head.curves(clips, embeddings, data['sentences'].video) for clips in stages]
-
-    def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
-        """Embed the clips before the neck: (B, R, D) -> (B, H, N).
-
-        Raises:
-            ValueError: If the features' size or number does not fit the model.
-        """
-        videos = ', '.join(s.video_id for s in data_samples or []) or 'of this batch'
-        if inputs.shape[-1] != self.backbone.in_channels:
-            raise ValueError(
-                f'the features of video {videos} have size {inputs.shape[-1]}, but '
-                f'model.backbone.in_channels is {self.backbone.in_channels}: set in_channels to '
-                'the features\' size, or give the feature files this config was written for')
-        clips = self.backbone(inputs)  # (B, H, N)
-        if clips.shape[-1] != self.grid.num_clips:
-            raise ValueError(
-                f'the {inputs.shape[1]} feature rows of video {videos} give {clips.shape[-1]} '
-                f'clips, but model.num_clips is {self.grid.num_clips}: num_segments of '
-                'PoolClipFeatures (in every pipeline), model.backbone.kernel_size and stride, '
-                'and num_clips belong together')
-        return clips
