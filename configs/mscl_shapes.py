@@ -39,14 +39,14 @@ test_evaluator = dict(
     chance=dict(
         num_clips=num_clips, pooling_counts=[num_clips - 1], iou_threshold=nms_threshold))
 
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=16)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=1.))))
-param_scheduler = [dict(type='MultiStepLR', milestones=[5, 7], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', milestones=[10, 14], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
     stages=dict(type='ContrastStageHook', from_epochs=[3, 3, 4, 4]),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=8, exclude_same_text=True))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=16, exclude_same_text=True))
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)
 randomness = dict(seed=0)

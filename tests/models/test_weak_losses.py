@@ -125,14 +125,41 @@ def test_hard_negatives_are_the_nearest_background_and_what_is_beside_the_foregr
 
 def test_a_stage_equals_its_definition():
     clips = curve_video([.1, .2, .9, .8, .3, .0])
-    loss = contrast(num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
+    loss = contrast(num_hard=0, prototype_weight=0.5)(clips, clips, SENTENCE, VIDEO, 1)
     prototype = F.normalize(clips[0, 2] + clips[0, 3], dim=0)
     terms = []
     for i in (2, 3):
-        for anchor, positive in ((SENTENCE[0], clips[0, i]), (clips[0, i], prototype)):
+        for anchor, positive, weight in (
+                (SENTENCE[0], clips[0, i], 1.), (clips[0, i], prototype, 0.5)):
             logits = torch.stack([anchor @ positive, anchor @ clips[0, 1], anchor @ clips[0, 4]])
-            terms.append(-(logits / 0.1).log_softmax(0)[0])
+            terms.append(-weight * (logits / 0.1).log_softmax(0)[0])
     assert loss.item() == pytest.approx(sum(terms).item() / 2)
+
+
+def test_a_window_repels_the_sentences_of_its_video_that_are_not_about_it():
+    generator = torch.Generator().manual_seed(3)
+    clips = F.normalize(torch.randn(2, 9, 4, generator=generator, dtype=torch.float64), dim=-1)
+    sentences = F.normalize(torch.randn(5, 4, generator=generator, dtype=torch.float64), dim=-1)
+    sentences[4] = sentences[3]  # one sentence twice
+    video = [0, 0, 0, 1, 1]
+    arguments = clips, clips, sentences, torch.tensor(video), 1
+    chosen = []
+    for s, v in enumerate(video):
+        scores = clips[v] @ sentences[s]
+        half = (scores.min() + scores.max()) / 2
+        chosen.append({t for t in range(9) if scores[t] >= half})
+    means, counts = [], []
+    for s, v in enumerate(video):
+        terms = []
+        for t in chosen[s]:
+            others = [o for o in range(5) if video[o] == v and t not in chosen[o]]
+            logits = sentences[[s, *others]] @ clips[v, t] / 0.1
+            terms.append(-logits.log_softmax(0)[0])
+            counts.append(len(others))
+        means.append(torch.stack(terms).mean())
+    assert set(counts) == {0, 1, 2}
+    found = contrast(sentence_weight=0.3)(*arguments) - contrast()(*arguments)
+    torch.testing.assert_close(found, 0.3 * torch.stack(means).mean())
 
 
 def test_what_lies_between_the_thresholds_is_neither():
@@ -181,6 +208,8 @@ def test_the_last_window_may_be_shorter():
     (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=-1), 'num_hard=-1'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, background=.6),
      'background=0.6'),
+    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, sentence_weight=-1.),
+     'sentence_weight=-1.0'),
 ])
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -1,8 +1,12 @@
 """What weakly-supervised grounding learns on Shapes, piece by piece."""
 import json
+import multiprocessing
+import os
+import re
 import statistics
 from argparse import Namespace
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
@@ -12,20 +16,26 @@ from .running import ROOT, train
 WEAK = 'configs/mscl_shapes.py'
 CEILING = 'MMN, fully supervised'
 CHANCE = 'chance (random ranking)'
+ALONE = 'video-level objective alone'
+TUNED = 'video-level objective alone, tuned as well'
+SINGLE = '+ single-scale contrast'
 FULL = '+ multi-scale hard negatives (full)'
-# Every row has the same epochs and steps; which epoch's weights and which thresholds for its runs
-# are taken is chosen on the validation split among the same ones, once for all seeds. A stage is a
-# loss and a refinement; the control keeps all refinements, which widen what a clip sees, and has no
-# contrast.
-ROWS = {
-    'video-level objective alone': (
-        'model.head.windows=[]', 'default_hooks.stages.from_epochs=[]'),
-    '+ single-scale contrast': (
-        'model.head.windows=[1]', 'default_hooks.stages.from_epochs=[3]',
-        'model.head.loss_contrast.num_hard=None'),
-    FULL: (),
-    'control: refinements without contrast': ('model.head.contrast_weight=0',),
+CONTROL = 'control: refinements without contrast'
+NO_STAGES = ('model.head.windows=[]', 'default_hooks.stages.from_epochs=[]')
+# The same settings are tried for the baseline and for the full method, with the same steps. All
+# other rows are the full method's best setting without some of its parts. A stage is a loss and a
+# refinement; the control keeps all refinements, which widen what a clip sees, and has no contrast.
+POOLED = ('model.head.loss_matching.top_share=0.4',)
+WIDE = ('model.neck.kernel_size=7',)
+SETTINGS = ((), POOLED, WIDE, (*WIDE, *POOLED))
+TRIALS = {TUNED: tuple((*NO_STAGES, *setting) for setting in SETTINGS), FULL: SETTINGS}
+WITHOUT = {
+    ALONE: NO_STAGES,
+    SINGLE: ('model.head.windows=[1]', 'default_hooks.stages.from_epochs=[3]',
+             'model.head.loss_contrast.num_hard=None'),
+    CONTROL: ('model.head.contrast_weight=0',),
 }
+ROWS = (ALONE, SINGLE, FULL, CONTROL, TUNED)
 THRESHOLDS = (*((share,) for share in (.4, .5, .55, .6, .65, .7, .75, .8, .85, .9, .95)),
               (.5, .6, .7), (.6, .7, .8), (.7, .8, .9))
 # All epochs are kept to choose among them, which makes validation between them idle.
@@ -36,45 +46,75 @@ METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU')
 def weak(args: Namespace) -> dict:
     """Self-contrast with ever more of its parts, and chance, on the test split.
 
-    The ceiling is taken from the experiment ``shapes``. A stopped experiment goes on after the last
-    run that the same code finished.
+    Of a row the setting (if several are tried), the epoch and the runs' thresholds are those with the best R@1 at
+    IoU=0.5 on the validation split, mean of the seeds. The ceiling is taken from the experiment
+    ``shapes``. A stopped experiment goes on after the last run that the same code finished.
     """
-    chosen, per_seed = {}, {}
-    runs = {label: [train(f'weak_{number}', seed, (*options, *KEEP), WEAK, 1, keep=True)
-                    for seed in args.seeds] for number, (label, options) in enumerate(ROWS.items())}
-    for label, options in ROWS.items():
-        folders = [ROOT / work for work, _ in runs[label]]
-        epoch, thresholds, chosen[label] = choose(options, folders)
-        per_seed[label] = [
-            dict(seed=seed, train_seconds=seconds,
-                 **tested(options, folder / f'epoch_{epoch}.pth', thresholds))
-            for seed, folder, (_, seconds) in zip(args.seeds, folders, runs[label], strict=True)]
+    os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
+    workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+        chosen = choose(pool, TRIALS, args.seeds)
+        best = tuple(chosen[FULL]['options'])
+        chosen |= choose(pool, {row: ((*less, *best),) for row, less in WITHOUT.items()},
+                         args.seeds)
+        per_seed = {row: list(pool.map(tested, [chosen[row]] * len(args.seeds), args.seeds))
+                    for row in ROWS}
     per_seed[CEILING] = json.loads((ROOT / 'docs/results/shapes.json').read_text())['per_seed']
-    return dict(chosen=chosen, per_seed=per_seed)
+    return dict(chosen={row: chosen[row] for row in ROWS}, per_seed=per_seed)
 
 
-def choose(options: tuple[str, ...], folders: list[Path]) -> tuple[int, list[float], dict]:
-    """Epoch and thresholds best on validation, mean of the seeds; and all that was tried."""
+def choose(pool: ProcessPoolExecutor, trials: dict[str, tuple], seeds: list[int]) -> dict:
+    """The best setting of each row, and all that was tried."""
+    jobs = [(row, options, seed) for row, settings in trials.items() for options in settings
+            for seed in seeds]
+    figures = dict(zip(jobs, pool.map(validated, *zip(*[job[1:] for job in jobs], strict=True)),
+                       strict=True))
+    chosen = {}
+    for row, settings in trials.items():
+        tried = []
+        for options in settings:
+            runs = [figures[row, options, seed] for seed in seeds]
+            epochs = [best_thresholds(runs, epoch) for epoch in range(len(runs[0]))]
+            tried.append(dict(options=list(options), epochs=epochs))
+        best = max(tried, key=lambda trial: max(e['R1@0.5'] for e in trial['epochs']))
+        epoch = max(range(len(best['epochs'])), key=lambda i: best['epochs'][i]['R1@0.5'])
+        chosen[row] = dict(options=best['options'], epoch=epoch + 1, **best['epochs'][epoch],
+                           tried=tried)
+    return chosen
+
+
+def best_thresholds(runs: list[list[list[float]]], epoch: int) -> dict:
+    """Thresholds with the best mean of the seeds in an epoch."""
+    means = [statistics.fmean(values) for values in zip(*(run[epoch] for run in runs), strict=True)]
+    best = max(range(len(means)), key=means.__getitem__)
+    return {'run_thresholds': list(THRESHOLDS[best]), 'R1@0.5': means[best]}
+
+
+def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
+    """Train, or take what was trained; the run's folder, and seconds."""
+    name = re.sub(r'\W+', '-', '_'.join(['weak', *(o.rpartition('.')[2] for o in options)]))
+    work, seconds = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
+    return ROOT / work, seconds
+
+
+def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
+    """R@1 at IoU=0.5 on the validation split, for each epoch and each of ``THRESHOLDS``."""
     import torch
 
     from mmn_plugin.evaluation.functional.recall import ranked_iou, recall_of_iou
 
-    tried = {}
-    for epoch in range(1, len(list(folders[0].glob('epoch_*.pth'))) + 1):
-        figures = {str(list(thresholds)): [] for thresholds in THRESHOLDS}
-        for folder in folders:
-            _, head, samples = predicted(options, folder / f'epoch_{epoch}.pth', 'val')
-            truth = torch.cat([sample.gt_instances.moments for sample in samples])
-            for thresholds in THRESHOLDS:
-                best = torch.cat([sample.pred_instances.moments[:, :1]
-                                  for sample in ranked(head, samples, thresholds)])  # (S, 1, 2)
-                hits = recall_of_iou(ranked_iou(best, truth), [1], [0.5])
-                figures[str(list(thresholds))].append(100 * hits.item())
-        tried[epoch] = {name: statistics.fmean(values) for name, values in figures.items()}
-    epoch = max(tried, key=lambda number: max(tried[number].values()))
-    best = max(tried[epoch], key=tried[epoch].get)
-    return epoch, json.loads(best), dict(
-        epoch=epoch, run_thresholds=json.loads(best), validation=tried)
+    folder, _ = run_of(options, seed)
+    figures = []
+    for epoch in range(1, len(list(folder.glob('epoch_*.pth'))) + 1):
+        _, head, samples = predicted(options, folder / f'epoch_{epoch}.pth', 'val')
+        truth = torch.cat([sample.gt_instances.moments for sample in samples])
+        figures.append([])
+        for thresholds in THRESHOLDS:
+            best = torch.cat([sample.pred_instances.moments[:, :1]
+                              for sample in ranked(head, samples, thresholds)])  # (S, 1, 2)
+            hits = recall_of_iou(ranked_iou(best, truth), [1], [0.5])
+            figures[-1].append(100 * hits.item())
+    return figures
 
 
 def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
@@ -108,17 +148,19 @@ def ranked(head, samples: list, thresholds: Sequence[float]) -> list:
     return head.rank_curves(curves, video, samples)
 
 
-def tested(options: tuple[str, ...], checkpoint: Path,
-           thresholds: Sequence[float]) -> dict[str, float]:
+def tested(chosen: dict, seed: int) -> dict[str, float]:
     """The test split's metrics."""
     from mmengine.evaluator import Evaluator
 
-    cfg, head, samples = predicted(options, checkpoint, 'test')
+    folder, seconds = run_of(chosen['options'], seed)
+    cfg, head, samples = predicted(
+        chosen['options'], folder / f'epoch_{chosen["epoch"]}.pth', 'test')
     with chdir(ROOT):
         evaluator = Evaluator(cfg.test_evaluator)
-        evaluator.process(ranked(head, samples, thresholds))
+        evaluator.process(ranked(head, samples, chosen['run_thresholds']))
         metrics = evaluator.evaluate(len(samples))
-    return {key.removeprefix('grounding/'): value for key, value in metrics.items()}
+    return dict(seed=seed, train_seconds=seconds, **{
+        key.removeprefix('grounding/'): value for key, value in metrics.items()})
 
 
 def render_weak(result: dict) -> str:

@@ -14,7 +14,7 @@ model = dict(
         channels=hidden_channels,
         embed_channels=embed_channels,
         kernel_size=3,
-        num_layers=1),
+        num_layers=2),
     text_encoder=dict(
         type='SentenceEncoder',
         embed_channels=embed_channels,
@@ -25,7 +25,13 @@ model = dict(
         loss_matching=dict(
             type='VideoMatchingLoss', temperature=0.1, top_share=0.25, pooling_temperature=0.1),
         loss_contrast=dict(
-            type='SelfContrastLoss', temperature=0.1, threshold=0.85, background=0.6, num_hard=4),
+            type='SelfContrastLoss',
+            temperature=0.1,
+            threshold=0.85,
+            background=0.6,
+            num_hard=4,
+            sentence_weight=1.,
+            prototype_weight=0.),
         windows=(8, 4, 2, 1),  # clips; coarse to fine
         contrast_weight=0.5,
         run_thresholds=(0.75,),

@@ -17,11 +17,15 @@ class SelfContrastLoss(nn.Module):
     are foreground, those below another are background, and what lies between is neither; the
     decision has no gradient. The prototype is the mean of the foreground, detached. Hard negatives
     are the ``num_hard`` background windows nearest to the prototype and those at the background's
-    boundary. Every foreground window is pulled to
-    the prototype and to the sentence, and both are pushed away from the hard negatives.
+    boundary. Every foreground window takes part in up to three InfoNCE:
+
+    - the sentence shall be nearer to it than to the hard negatives;
+    - it shall be nearer to the sentence than to those of the video's other sentences that have it
+      in no foreground of theirs (``sentence_weight``);
+    - it shall be nearer to the prototype than to the hard negatives (``prototype_weight``).
 
     A sentence without a hard negative (a video shorter than two windows, or one whose windows all
-    score alike) adds 0.
+    score alike) adds 0 to the first and the last, and one without other sentences to the second.
 
     Args:
         temperature (float): Divisor of the cosines.
@@ -31,13 +35,16 @@ class SelfContrastLoss(nn.Module):
             is ``threshold``.
         num_hard (int | None): Hard negatives per sentence, beside those at the boundary (M). None
             takes the whole background.
+        sentence_weight (float): Weight of the second InfoNCE; the first one has 1. Defaults to 0.
+        prototype_weight (float): Weight of the third. Defaults to 0.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
     def __init__(self, temperature: float, threshold: float, num_hard: int | None,
-                 background: float | None = None):
+                 background: float | None = None, sentence_weight: float = 0.,
+                 prototype_weight: float = 0.):
         super().__init__()
         if temperature <= 0 or not 0 < threshold < 1 or (num_hard is not None and num_hard < 0):
             raise ValueError(f'loss_contrast: temperature={temperature}, threshold={threshold}, '
@@ -47,10 +54,15 @@ class SelfContrastLoss(nn.Module):
         if not 0 < background <= threshold:
             raise ValueError(f'loss_contrast.background={background}; it must be above 0 and at '
                              f'most threshold={threshold}')
+        if min(sentence_weight, prototype_weight) < 0:
+            raise ValueError(f'loss_contrast: sentence_weight={sentence_weight}, prototype_weight='
+                             f'{prototype_weight}; neither may be below 0')
         self.temperature = temperature
         self.background = background
         self.threshold = threshold
         self.num_hard = num_hard
+        self.sentence_weight = sentence_weight
+        self.prototype_weight = prototype_weight
 
     def forward(self, scoring: Tensor, clips: Tensor, sentences: Tensor, sentence_video: Tensor,
                 window: int) -> Tensor:
@@ -76,9 +88,15 @@ class SelfContrastLoss(nn.Module):
             prototype = F.normalize((windows * foreground[..., None]).sum(1), dim=-1)  # (S, J)
             hard = self.hard_negatives(_cosines(prototype, windows), background)  # (S, W)
         of_sentence = _cosines(sentences, windows)  # (S, W)
-        between = windows @ windows.transpose(1, 2)  # (S, W, W)
         loss = self._info_nce(of_sentence, of_sentence[:, None], hard[:, None])
-        loss = loss + self._info_nce(_cosines(prototype, windows), between, hard[:, None])
+        if self.sentence_weight:
+            others = self.other_sentences(foreground, sentence_video)  # (S, W, S)
+            loss = loss + self.sentence_weight * self._info_nce(
+                of_sentence, windows @ sentences.T, others)
+        if self.prototype_weight:
+            between = windows @ windows.transpose(1, 2)  # (S, W, W)
+            loss = loss + self.prototype_weight * self._info_nce(
+                _cosines(prototype, windows), between, hard[:, None])
         share = foreground / foreground.sum(1, keepdim=True)
         return (loss * share).sum(1).mean()
 
@@ -105,8 +123,22 @@ class SelfContrastLoss(nn.Module):
         hard[:, :-1] |= ~background[:, 1:]
         return hard & background
 
+    @staticmethod
+    def other_sentences(foreground: Tensor, sentence_video: Tensor) -> Tensor:
+        """Which sentences a window of a sentence's video is not about, (S, W, S) bool.
+
+        Those are the video's sentences whose foreground has not this window. Two sentences that
+        choose the same windows, such as one text twice, are no negatives of each other there.
+
+        Args:
+            foreground (Tensor): (S, W) bool.
+            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
+        """
+        same_video = sentence_video[:, None] == sentence_video
+        return same_video[:, None] & ~foreground.T
+
     def _info_nce(self, positive: Tensor, negative: Tensor, mask: Tensor) -> Tensor:
-        """Per window: (S, W), and cosines (S, 1 or W, W) of which ``mask`` is negative."""
+        """Per window: (S, W), and cosines (S, 1 or W, M) of which ``mask`` is negative."""
         positive = positive / self.temperature
         negative = (negative / self.temperature).masked_fill(~mask, -math.inf)
         return torch.logaddexp(positive, negative.logsumexp(-1)) - positive
