@@ -1,6 +1,7 @@
 """Commands, and the runs that several experiments are made of."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ def train(name: str, seed: int, options: tuple[str, ...] = (), config: str = CON
         found = json.loads(record.read_text())
         if {key: found[key] for key in made} == made:
             return work, found['seconds']
+    if keep:  # nothing of another run shall be taken for this one's
+        shutil.rmtree(ROOT / work, ignore_errors=True)
     began = time.time()
     command = ('bash', 'tools/dist_train.sh', config, processes) if processes > 1 else (
         sys.executable, 'tools/train.py', config)

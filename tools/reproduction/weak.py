@@ -46,9 +46,10 @@ METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU')
 def weak(args: Namespace) -> dict:
     """Self-contrast with ever more of its parts, and chance, on the test split.
 
-    Of a row the setting (if several are tried), the epoch and the runs' thresholds are those with the best R@1 at
-    IoU=0.5 on the validation split, mean of the seeds. The ceiling is taken from the experiment
-    ``shapes``. A stopped experiment goes on after the last run that the same code finished.
+    Of a row the setting (if several are tried), the epoch and the runs' thresholds are those with
+    the best R@1 at IoU=0.5 on the validation split, mean of the seeds. The ceiling is taken from
+    the experiment ``shapes``. A stopped experiment goes on after the last run that the same code
+    finished.
     """
     os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
     workers = len(os.sched_getaffinity(0))
