@@ -1,6 +1,5 @@
 """What is reported, and for which groups of sentences."""
 import itertools
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures.read_json import read_json
 
 from .functional import chance_level, mean_iou, ranked_iou, recall_of_iou
 from .grounding_result import GroundingResult
@@ -157,12 +157,8 @@ def _ground_truth(results: list[GroundingResult]) -> tuple[Tensor, Tensor]:
 
 def _load_subsets(subsets: dict | str | None) -> dict:
     if isinstance(subsets, str | Path):
-        if not Path(subsets).is_file():
-            raise FileNotFoundError(f'file of subsets {subsets} does not exist')
-        try:
-            content = json.loads(Path(subsets).read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'{subsets} is not a JSON file: {error}') from error
+        content = read_json(
+            Path(subsets), f'file of subsets {subsets} does not exist', ValueError)
     else:
         content = subsets or {}
     well_formed = isinstance(content, dict) and 'chance' not in content and all(
