@@ -1,4 +1,4 @@
-"""The experiment that counts faults; the other results are tests/test_readme.py's."""
+"""How experiments count and choose; their results are tests/test_readme.py's."""
 import ast
 import runpy
 import sys
@@ -62,3 +62,25 @@ def test_the_table_hides_no_failure(module):
     assert module[1].render_faults(dict(faults=rows)).splitlines()[2:] == [
         '| good | 3 | nothing |', '| bad | 3 | **not as it must in 2 of 3**; else nothing |',
         '| never | 0 | not tried: this machine cannot |']
+
+
+class InTurn:
+    """A pool that has no processes."""
+
+    map = staticmethod(map)
+
+
+def test_setting_epoch_and_thresholds_are_the_best_mean_of_all_seeds(module, monkeypatch):
+    weak = sys.modules['reproduction.weak']
+    figures = {  # of two epochs and two thresholds, for each seed
+        (('a=1',), 0): [[10., 60.], [90., 20.]], (('a=1',), 1): [[10., 60.], [20., 20.]],
+        (('a=2',), 0): [[50., 50.], [61., 50.]], (('a=2',), 1): [[50., 50.], [61., 50.]],
+        ((), 0): [[1., 2.], [3., 4.]], ((), 1): [[1., 2.], [3., 4.]]}
+    monkeypatch.setattr(weak, 'validated', lambda options, seed: figures[options, seed])
+    chosen = weak.choose(InTurn, {'row': (('a=1',), ('a=2',)), 'other': ((),)}, [0, 1])
+    row = chosen['row']
+    assert (row['options'], row['epoch'], row['R1@0.5']) == (['a=2'], 2, 61.)
+    assert row['run_thresholds'] == list(weak.THRESHOLDS[0])
+    assert [[epoch['R1@0.5'] for epoch in trial['epochs']] for trial in row['tried']] == [
+        [60., 55.], [50., 61.]]
+    assert chosen['other']['run_thresholds'] == list(weak.THRESHOLDS[1])
