@@ -66,19 +66,32 @@ def test_tubes_of_shapes_are_learnt_and_not_easy():
         assert seed['train_cpu_seconds'] / 2 <= 360  # two cores
 
 
-def test_weak_supervision_learns_and_each_part_was_chosen_alike():
-    path = ROOT / 'docs' / 'results' / 'weak.json'
-    if not path.is_file():
-        pytest.skip('weak supervision is not measured yet')
-    result = json.loads(path.read_text())
-    alone, _, full, *_ = [statistics.fmean(seed['R1@0.5'] for seed in seeds)
-                          for seeds in result['per_seed'].values()]
-    *_, ceiling = [seed['R1@0.5'] for seed in result['per_seed']['MMN, fully supervised']]
+@pytest.fixture(scope='module')
+def weak():
+    return json.loads((ROOT / 'docs' / 'results' / 'weak.json').read_text())
+
+
+def test_weak_supervision_learns_and_beats_a_baseline_tuned_as_well(weak):
+    mean = {row: statistics.fmean(seed['R1@0.5'] for seed in seeds)
+            for row, seeds in weak['per_seed'].items()}
+    alone, _, full, _, tuned, ceiling = mean.values()
     assert full >= alone + 5
+    assert full > tuned
     assert full >= 0.6 * ceiling
-    tried = [{(epoch, *figures) for epoch, figures in chosen['validation'].items()}
-             for chosen in result['chosen'].values()]
-    assert all(settings == tried[0] for settings in tried)
+    assert ceiling < tuned + 5  # why the README claims less over the tuned baseline
+
+
+def test_weak_supervision_is_chosen_on_validation_with_as_many_trials_and_steps(weak):
+    best, trials, epochs = {}, {}, set()
+    for row, chosen in weak['chosen'].items():
+        tried = [max(epoch['R1@0.5'] for epoch in trial['epochs']) for trial in chosen['tried']]
+        assert chosen['R1@0.5'] == max(tried)
+        best[row], trials[row] = chosen['options'], len(tried)
+        epochs |= {len(trial['epochs']) for trial in chosen['tried']}
+    _, _, full, _, tuned = best
+    assert trials[full] == trials[tuned] > 1
+    assert len(epochs) == 1
+    assert all(set(best[full]) <= set(options) for row, options in best.items() if row != tuned)
 
 
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):

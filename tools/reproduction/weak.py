@@ -25,7 +25,7 @@ NO_STAGES = ('model.head.windows=[]', 'default_hooks.stages.from_epochs=[]')
 # The same settings are tried for the baseline and for the full method, with the same steps. All
 # other rows are the full method's best setting without some of its parts. A stage is a loss and a
 # refinement; the control keeps all refinements, which widen what a clip sees, and has no contrast.
-POOLED = ('model.head.loss_matching.top_share=0.4',)
+POOLED = ('model.head.loss_matching.top_share=0.25',)
 WIDE = ('model.neck.kernel_size=7',)
 SETTINGS = ((), POOLED, WIDE, (*WIDE, *POOLED))
 TRIALS = {TUNED: tuple((*NO_STAGES, *setting) for setting in SETTINGS), FULL: SETTINGS}
@@ -93,7 +93,8 @@ def best_thresholds(runs: list[list[list[float]]], epoch: int) -> dict:
 
 def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
     """Train, or take what was trained; the run's folder, and seconds."""
-    name = re.sub(r'\W+', '-', '_'.join(['weak', *(o.rpartition('.')[2] for o in options)]))
+    name = re.sub(r'[^\w.]+', '-', '_'.join(['weak', *(
+        re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)]))
     work, seconds = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
     return ROOT / work, seconds
 

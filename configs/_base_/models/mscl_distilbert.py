@@ -23,7 +23,7 @@ model = dict(
     head=dict(
         type='ScoreCurveHead',
         loss_matching=dict(
-            type='VideoMatchingLoss', temperature=0.1, top_share=0.25, pooling_temperature=0.1),
+            type='VideoMatchingLoss', temperature=0.1, top_share=0.4, pooling_temperature=0.1),
         loss_contrast=dict(
             type='SelfContrastLoss',
             temperature=0.1,
@@ -34,6 +34,6 @@ model = dict(
             prototype_weight=0.),
         windows=(8, 4, 2, 1),  # clips; coarse to fine
         contrast_weight=0.5,
-        run_thresholds=(0.75,),
+        run_thresholds=(0.8,),
         nms_threshold=0.5,
         top_n=5))
