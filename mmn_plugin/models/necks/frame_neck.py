@@ -9,8 +9,7 @@ from torch import Tensor, nn
 class FrameNeck(BaseModule):
     """Temporal encoder of the clips (the paper's frames), and one refinement per stage.
 
-    Residual convolutions over time give each clip its surroundings; few and narrow ones, so that a
-    clip's embedding says what happens there, and not elsewhere in the video. A stage adds one more
+    Residual convolutions over time give each clip its surroundings. A stage adds one more
     convolution, in the joint space, which begins as zero: a stage that has not begun changes
     nothing. No sentence takes part, so a video is embedded once for all of them.
 
