@@ -77,7 +77,7 @@ def test_timestamps_of_the_training_file_change_no_bit_of_the_weights(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_training_moves_every_parameter(corpus, trained):
+def test_training_moves_every_stage(corpus, trained):
     config = Config.fromfile(trained.parents[1] / 'weak.py')
     torch.manual_seed(0)
     before = MODELS.build(config.model).state_dict()
@@ -102,11 +102,39 @@ def walk(thing, seen):
         walk(part, seen)
 
 
-def test_neither_the_batch_nor_the_losses_inputs_hold_a_timestamp(corpus, tmp_path, monkeypatch):
+def numbers(thing):
+    """Numbers of a tensor, an array or a number, as float32."""
+    if torch.is_tensor(thing):
+        thing = thing.detach().cpu().numpy()
+    if isinstance(thing, np.ndarray | float | int) and np.asarray(thing).dtype.kind in 'fiu':
+        return np.asarray(thing, dtype=np.float32).ravel()
+    return np.empty(0, np.float32)
+
+
+def timestamps_within(things, corpus) -> tuple[set, int]:
+    """Which of the corpus' times, or words that name them, can be reached; tensors looked at."""
+    times = set()
+    for video in json.loads((corpus / 'train.json').read_text()).values():
+        for time in np.ravel(video['timestamps']):
+            times |= {time, time / video['duration']}
+    times = {value for value in np.float32(list(times)).tolist() if value not in (0., 1.)}
+    times -= {float(whole) for whole in range(100)}  # clips, places and counts look like these
+    seen, found, tensors = {}, set(), 0
+    walk(things, seen)
+    for thing in seen.values():
+        if isinstance(thing, str) and thing in ('moments', 'timestamps', 'gt_instances'):
+            found.add(thing)
+        tensors += torch.is_tensor(thing)
+        found |= times.intersection(numbers(thing).tolist())
+    return found, tensors
+
+
+@pytest.mark.parametrize('weak', [True, False])
+def test_neither_the_batch_nor_the_losses_inputs_hold_a_timestamp(
+        corpus, tmp_path, monkeypatch, weak):
     config = Config.fromfile(write_weak_config(tmp_path / 'weak.py', corpus))
+    config.train_dataloader.dataset.weak = weak  # what is found in a batch that has them
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
-    times = {time for video in json.loads((corpus / 'train.json').read_text()).values()
-             for pair in video['timestamps'] for time in np.float32(pair).tolist()}
     model, inputs = MODELS.build(config.model), []
     for module in (model.head.loss_matching, model.head.loss_contrast):
         module.register_forward_pre_hook(
@@ -114,21 +142,13 @@ def test_neither_the_batch_nor_the_losses_inputs_hold_a_timestamp(corpus, tmp_pa
     head_loss = ScoreCurveHead.loss
     monkeypatch.setattr(ScoreCurveHead, 'loss', lambda self, *args: (
         inputs.append(args), head_loss(self, *args))[1])
-    checked = 0
     for batch in loader:
         prepared = model.data_preprocessor(batch, training=True)
         model(**prepared, mode='loss')
-        seen = {}
-        walk([batch, prepared, inputs], seen)
-        for thing in seen.values():
-            assert not isinstance(thing, str) or thing not in ('moments', 'timestamps')
-            if torch.is_tensor(thing) and thing.is_floating_point():
-                assert times.isdisjoint(thing.detach().float().flatten().tolist())
-                checked += 1
-            assert not isinstance(thing, float) or thing not in times
-        for sample in batch['data_samples']:
-            assert 'gt_instances' not in sample
-    assert checked > 10
+        found, tensors = timestamps_within([batch, prepared, inputs], corpus)
+        assert tensors > 10
+        assert not found if weak else len(found) > 3
+        assert all(('gt_instances' in sample) != weak for sample in batch['data_samples'])
     assert len(inputs) > len(loader)
 
 

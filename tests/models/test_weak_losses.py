@@ -162,6 +162,17 @@ def test_a_window_repels_the_sentences_of_its_video_that_are_not_about_it():
     torch.testing.assert_close(found, 0.3 * torch.stack(means).mean())
 
 
+def test_one_text_twice_in_a_video_never_repels_itself():
+    clips = curve_video([.0, .2, .9, .8, .3, .1])
+    # dropout makes the embeddings of one text differ, and so their foregrounds
+    sentences = F.normalize(torch.tensor([[1., 0.], [1., 3.]], dtype=torch.float64), dim=-1)
+    arguments = clips, clips, sentences, torch.tensor([0, 0]), 1
+    apart, same = (contrast(sentence_weight=1.)(*arguments, torch.tensor(texts)).item()
+                   for texts in ([0, 1], [4, 4]))
+    assert same == pytest.approx(contrast()(*arguments).item())
+    assert apart > same
+
+
 def test_what_lies_between_the_thresholds_is_neither():
     clips = curve_video([.0, .5, .9, 1., .6, .1])
     loss = contrast(threshold=.85, background=.3, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
@@ -182,8 +193,9 @@ def test_foreground_follows_the_stage_before_and_has_no_gradient():
 
 
 @pytest.mark.parametrize('window', [3, 4, 8])
-def test_a_video_shorter_than_two_windows_adds_nothing(window):
+def test_a_video_no_longer_than_a_window_adds_nothing(window):
     clips = curve_video([.9, .1, .2]).requires_grad_()
+    assert contrast()(clips, clips, SENTENCE, VIDEO, 2).item() > 0
     loss = contrast()(clips, clips, SENTENCE, VIDEO, window)
     loss.backward()
     assert loss.item() == 0
@@ -206,6 +218,8 @@ def test_the_last_window_may_be_shorter():
     (dict(type='VideoMatchingLoss', temperature=0., top_share=.1), 'must be above 0'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=1., num_hard=1), 'threshold=1.0'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=-1), 'num_hard=-1'),
+    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=2.5), 'num_hard=2.5'),
+    (dict(type='SelfContrastLoss', temperature=math.nan, threshold=.5, num_hard=1), 'nan'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, background=.6),
      'background=0.6'),
     (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, sentence_weight=-1.),

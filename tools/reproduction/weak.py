@@ -25,9 +25,8 @@ NO_STAGES = ('model.head.windows=[]', 'default_hooks.stages.from_epochs=[]')
 # The same settings are tried for the baseline and for the full method, with the same steps. All
 # other rows are the full method's best setting without some of its parts. A stage is a loss and a
 # refinement; the control keeps all refinements, which widen what a clip sees, and has no contrast.
-POOLED = ('model.head.loss_matching.top_share=0.25',)
-WIDE = ('model.neck.kernel_size=7',)
-SETTINGS = ((), POOLED, WIDE, (*WIDE, *POOLED))
+SETTINGS = tuple((f'model.head.loss_matching.top_share={share}', f'model.neck.kernel_size={kernel}')
+                 for kernel in (3, 7) for share in (0.4, 0.25))
 TRIALS = {TUNED: tuple((*NO_STAGES, *setting) for setting in SETTINGS), FULL: SETTINGS}
 WITHOUT = {
     ALONE: NO_STAGES,

@@ -9,7 +9,7 @@ from ..bare_model import bare_model
 
 @HOOKS.register_module()
 class ContrastStageHook(Hook):
-    """Begin the stages of coarse to fine one after the other, once scores mean something.
+    """Begin the stages from coarse to fine, once scores mean something.
 
     What is active follows from the epoch alone, so a resumed run is in the right stage.
 

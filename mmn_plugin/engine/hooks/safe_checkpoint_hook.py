@@ -140,6 +140,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         """Write the best checkpoint before the one it replaces is deleted."""
+        if self.save_best is None:
+            return
         single = hasattr(self, 'best_ckpt_path')
         before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
         last, resumable = self.last_ckpt, hasattr(runner.train_loop, 'validated')

@@ -45,7 +45,8 @@ class ScoreCurveHead(BaseModule):
             says when each begins.
 
     Raises:
-        ValueError: If windows rise or a threshold is not in (0, 1).
+        ValueError: If windows rise or are below 1, or if ``run_thresholds`` is empty or one is not
+            in (0, 1).
     """
 
     # The inferencer fuses what `score` returns with this power; see `moment_scores`.
@@ -93,15 +94,17 @@ class ScoreCurveHead(BaseModule):
         with torch.autocast(sentence_video.device.type, enabled=False):
             queries = self._queries(sentences)  # (S, J)
             refined = stages[self.active_stages]  # (B, N, J)
-            negatives = self.negatives.collect(
-                self.candidates(refined, queries, data_samples), self.training)
+            own = self.candidates(refined, queries, data_samples)
+            negatives = self.negatives.collect(own, self.training)
             loss_vid, loss_sent = self.loss_matching(refined, queries, sentence_video, negatives)
             losses = dict(loss_vid=self.contrastive_factor * loss_vid,
                           loss_sent=self.contrastive_factor * loss_sent)
             weight = self.contrast_weight / max(1, len(self.windows))
+            texts = np.unique(own.texts, return_inverse=True)[1]
+            texts = torch.from_numpy(texts).to(queries.device, non_blocking=True)
             for k, window in enumerate(self.windows[:self.active_stages]):
                 losses[f'loss_stage{k + 1}'] = weight * self.loss_contrast(
-                    stages[k], stages[k + 1], queries, sentence_video, window)
+                    stages[k], stages[k + 1], queries, sentence_video, window, texts)
             return negatives.scale(losses)
 
     @staticmethod

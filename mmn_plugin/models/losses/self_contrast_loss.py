@@ -20,21 +20,21 @@ class SelfContrastLoss(nn.Module):
     boundary. Every foreground window takes part in up to three InfoNCE:
 
     - the sentence shall be nearer to it than to the hard negatives;
-    - it shall be nearer to the sentence than to those of the video's other sentences that have it
-      in no foreground of theirs (``sentence_weight``);
+    - it shall be nearer to the sentence than to those of the video's other sentences, of another
+      text, whose foreground has it not (``sentence_weight``);
     - it shall be nearer to the prototype than to the hard negatives (``prototype_weight``).
 
-    A sentence without a hard negative (a video shorter than two windows, or one whose windows all
+    A sentence without a hard negative (a video no longer than a window, or one whose windows all
     score alike) adds 0 to the first and the last, and one without other sentences to the second.
 
     Args:
         temperature (float): Divisor of the cosines.
         threshold (float): In (0, 1): how far between a video's lowest and highest score the
             foreground begins.
-        background (float | None): Likewise where the background ends, at most ``threshold``. None
-            is ``threshold``.
         num_hard (int | None): Hard negatives per sentence, beside those at the boundary (M). None
             takes the whole background.
+        background (float | None): Likewise where the background ends, at most ``threshold``. None,
+            the default, is ``threshold``.
         sentence_weight (float): Weight of the second InfoNCE; the first one has 1. Defaults to 0.
         prototype_weight (float): Weight of the third. Defaults to 0.
 
@@ -46,7 +46,7 @@ class SelfContrastLoss(nn.Module):
                  background: float | None = None, sentence_weight: float = 0.,
                  prototype_weight: float = 0.):
         super().__init__()
-        if temperature <= 0 or not 0 < threshold < 1 or (num_hard is not None and num_hard < 0):
+        if not temperature > 0 or not 0 < threshold < 1 or not self._is_count(num_hard):
             raise ValueError(f'loss_contrast: temperature={temperature}, threshold={threshold}, '
                              f'num_hard={num_hard}; give a temperature above 0, a threshold '
                              'between 0 and 1, and a number of windows or None')
@@ -54,7 +54,7 @@ class SelfContrastLoss(nn.Module):
         if not 0 < background <= threshold:
             raise ValueError(f'loss_contrast.background={background}; it must be above 0 and at '
                              f'most threshold={threshold}')
-        if min(sentence_weight, prototype_weight) < 0:
+        if not (sentence_weight >= 0 and prototype_weight >= 0):
             raise ValueError(f'loss_contrast: sentence_weight={sentence_weight}, prototype_weight='
                              f'{prototype_weight}; neither may be below 0')
         self.temperature = temperature
@@ -65,7 +65,7 @@ class SelfContrastLoss(nn.Module):
         self.prototype_weight = prototype_weight
 
     def forward(self, scoring: Tensor, clips: Tensor, sentences: Tensor, sentence_video: Tensor,
-                window: int) -> Tensor:
+                window: int, sentence_text: Tensor | None = None) -> Tensor:
         """Mean over all S sentences.
 
         Args:
@@ -75,6 +75,8 @@ class SelfContrastLoss(nn.Module):
             sentences (Tensor): (S, J), L2-normalised.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             window (int): Clips per window.
+            sentence_text (Tensor, optional): (S,) integers, the same for the same text. Defaults to
+                None: every sentence has its own.
 
         Returns:
             Tensor: Scalar.
@@ -90,14 +92,14 @@ class SelfContrastLoss(nn.Module):
         of_sentence = _cosines(sentences, windows)  # (S, W)
         loss = self._info_nce(of_sentence, of_sentence[:, None], hard[:, None])
         if self.sentence_weight:
-            others = self.other_sentences(foreground, sentence_video)  # (S, W, S)
+            others = self.other_sentences(foreground, sentence_video, sentence_text)  # (S, W, S)
             loss = loss + self.sentence_weight * self._info_nce(
                 of_sentence, windows @ sentences.T, others)
         if self.prototype_weight:
             between = windows @ windows.transpose(1, 2)  # (S, W, W)
             loss = loss + self.prototype_weight * self._info_nce(
                 _cosines(prototype, windows), between, hard[:, None])
-        share = foreground / foreground.sum(1, keepdim=True)
+        share = foreground.to(loss.dtype) / foreground.sum(1, keepdim=True)
         return (loss * share).sum(1).mean()
 
     @staticmethod
@@ -124,18 +126,25 @@ class SelfContrastLoss(nn.Module):
         return hard & background
 
     @staticmethod
-    def other_sentences(foreground: Tensor, sentence_video: Tensor) -> Tensor:
-        """Which sentences a window of a sentence's video is not about, (S, W, S) bool.
+    def other_sentences(foreground: Tensor, sentence_video: Tensor,
+                        sentence_text: Tensor | None = None) -> Tensor:
+        """Which sentences a foreground window of a sentence is not about, (S, W, S) bool.
 
-        Those are the video's sentences whose foreground has not this window. Two sentences that
-        choose the same windows, such as one text twice, are no negatives of each other there.
+        Those are its video's sentences of another text whose foreground has not this window.
 
         Args:
             foreground (Tensor): (S, W) bool.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
+            sentence_text (Tensor, optional): As of `forward`.
         """
-        same_video = sentence_video[:, None] == sentence_video
-        return same_video[:, None] & ~foreground.T
+        others = sentence_video[:, None] == sentence_video
+        if sentence_text is not None:
+            others = others & (sentence_text[:, None] != sentence_text)
+        return others[:, None] & ~foreground.T
+
+    @staticmethod
+    def _is_count(number: int | None) -> bool:
+        return number is None or (isinstance(number, int) and number >= 0)
 
     def _info_nce(self, positive: Tensor, negative: Tensor, mask: Tensor) -> Tensor:
         """Per window: (S, W), and cosines (S, 1 or W, M) of which ``mask`` is negative."""

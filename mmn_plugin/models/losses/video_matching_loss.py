@@ -34,7 +34,7 @@ class VideoMatchingLoss(nn.Module):
         super().__init__()
         if not 0 < top_share <= 1:
             raise ValueError(f'loss_matching.top_share={top_share}; give a share above 0, up to 1')
-        if temperature <= 0 or pooling_temperature <= 0:
+        if not (temperature > 0 and pooling_temperature > 0):
             raise ValueError(f'loss_matching.temperature={temperature}, pooling_temperature='
                              f'{pooling_temperature}; both must be above 0')
         self.temperature = temperature
