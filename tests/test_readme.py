@@ -81,6 +81,17 @@ def test_weak_supervision_learns_and_beats_a_baseline_tuned_as_well(weak):
     assert ceiling < tuned + 5  # why the README claims less over the tuned baseline
 
 
+def test_weak_supervision_is_described_by_its_figures(weak):
+    alone, _, full, control, tuned, ceiling = [
+        {name: statistics.fmean(seed[name] for seed in seeds) for name in ('R1@0.5', 'R1@0.7')}
+        for seeds in weak['per_seed'].values()]
+    section = README.split('## Weak supervision')[1].split('\n## ')[0].split('<!-- end -->')[1]
+    said = re.findall(r'\d+\.\d(?= points|\s+at IoU=0\.7)', re.sub(r'\s+', ' ', section))
+    assert said == [f'{left[name] - right[name]:.1f}' for left, right, name in (
+        (full, alone, 'R1@0.5'), (full, control, 'R1@0.5'), (full, control, 'R1@0.7'),
+        (full, tuned, 'R1@0.5'), (full, tuned, 'R1@0.7'), (ceiling, tuned, 'R1@0.5'))]
+
+
 def test_weak_supervision_is_chosen_on_validation_with_as_many_trials_and_steps(weak):
     best, trials, epochs = {}, {}, set()
     for row, chosen in weak['chosen'].items():
