@@ -4,6 +4,9 @@
 # tools/train.py --auto-scale-lr multiplies it by total / 48. Negatives come from the videos of
 # one GPU's batch, as published, so fewer videos per GPU mean fewer negatives; scope='global' in
 # default_hooks.negatives takes them from all GPUs, queue_size=K from the last K videos as well.
+# Charades-STA has no validation split: as published, the test split serves as one, so no epoch
+# counts as the best one here. The published protocol takes the best epoch on the test split, which
+# is optimistic: --cfg-options default_hooks.checkpoint.save_best=grounding/R1@0.5
 _base_ = [
     '_base_/datasets/charades_sta.py', '_base_/models/mmn_distilbert.py',
     '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
@@ -24,6 +27,7 @@ optim_wrapper = dict(optimizer=dict(lr=1e-4))
 train_cfg = dict(max_epochs=18)
 param_scheduler = [dict(type='MultiStepLR', milestones=[8, 13], gamma=0.1)]
 default_hooks = dict(
+    checkpoint=dict(save_best=None),
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
     negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=7))
 

@@ -2,7 +2,7 @@
 # The batch size is per GPU. Negatives of the video-level objective come from one GPU's batch;
 # scope='global' in default_hooks.negatives takes them from all GPUs, queue_size=K from the last K
 # videos as well. The test split serves for validation, as it does for MMN: choose nothing on it,
-# which is why no epoch counts as the best one.
+# which is why no epoch counts as the best one (see mmn_charades.py).
 _base_ = [
     '_base_/datasets/charades_sta.py', '_base_/models/mscl_distilbert.py',
     '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'

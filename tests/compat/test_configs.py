@@ -1,5 +1,7 @@
 """Other projects' configs reach this package's, and in stock MMEngine they do not."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 from mmengine.config import config as config_module
@@ -48,6 +50,18 @@ def test_base_may_be_a_part_and_stand_in_a_list(tmp_path):
     config = Config.fromfile(tmp_path / 'own.py')
     assert config.mine == 1
     assert config.default_scope == 'mmaction'
+
+
+def test_no_config_chooses_the_best_epoch_on_its_test_split():
+    choosing = {}
+    for path in config_root().glob('m*.py'):
+        config = Config.fromfile(path)
+        splits = [Path(loader.dataset.data_root, loader.dataset.ann_file)
+                  for loader in (config.val_dataloader, config.test_dataloader)]
+        choosing[path.stem] = splits[0] == splits[1], config.default_hooks.checkpoint.save_best
+    assert {name for name, (same, _) in choosing.items() if same} == {
+        'mmn_charades', 'mscl_charades', 'mmn_hcstvg'}
+    assert {name for name, (same, best) in choosing.items() if same == bool(best)} == set()
 
 
 def test_unknown_name_lists_the_configs():

@@ -1,10 +1,12 @@
 """What cannot work ends before the first iteration, in one message; NaN ends at once."""
 import json
 import re
+import shutil
 
 import h5py
 import numpy as np
 import pytest
+from helpers.made_up_tubes import write_tube_config, write_tubes
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import FEATURE_SIZE, write_config, write_corpus
 
@@ -79,6 +81,53 @@ def test_a_best_checkpoint_by_an_unknown_metric_is_refused(config):
     message = refused(config, '--cfg-options',
                       'default_hooks.checkpoint.save_best=grounding/R1@0.55')
     assert 'grounding/R1@0.5,' in message
+
+
+OPTIMISTIC = 'chooses the checkpoint on the test split'
+
+
+def test_choosing_the_best_epoch_on_the_test_split_is_warned_of(corpus, config):
+    code, output = train(config)
+    assert code == 0
+    assert f'save_best=grounding/R1@0.5 {OPTIMISTIC}: validation reads {corpus / "test.json"}' \
+        in output
+    assert output.index(OPTIMISTIC) < output.index('Epoch(train)')
+
+
+def test_a_copy_of_the_test_annotations_is_the_test_split_too(corpus, config):
+    shutil.copy(corpus / 'test.json', corpus / 'copy.json')
+    _, output = train(config, '--cfg-options', 'val_dataloader.dataset.ann_file=copy.json')
+    assert OPTIMISTIC in output
+
+
+def test_tubes_in_wrappers_chosen_on_the_test_split_are_warned_of(tmp_path):
+    tubes = write_tube_config(tmp_path / 'tubes.py', write_tubes(tmp_path / 'tubes'))
+    with tubes.open('a') as file:
+        file.write('''
+_inner = dict(type='TubeGroundingDataset', ann_file='test.h5', test_mode=True, **{
+    key: value for key, value in val_dataloader['dataset'].items()}, pipeline=[
+        dict(type='LoadTubes'), dict(type='PoolTubeFeatures', num_segments=32),
+        dict(type='PackTubeInputs')])
+val_dataloader['dataset'] = dict(_delete_=True, type='ConcatDataset', datasets=[_inner])
+''')
+    code, output = train(tubes)
+    assert code == 0, output
+    assert f'save_best=tubes/m_vIoU {OPTIMISTIC}' in output
+
+
+def test_a_validation_split_of_its_own_is_not_warned_of(corpus, config):
+    shutil.copy(corpus / 'test.json', corpus / 'val.json')
+    edit(corpus / 'val.json', lambda videos: videos.pop('test_0'))
+    code, output = train(config, '--cfg-options', 'val_dataloader.dataset.ann_file=val.json')
+    assert code == 0
+    assert OPTIMISTIC not in output
+
+
+def test_validating_on_the_test_split_without_choosing_is_not_warned_of(config):
+    code, output = train(config, '--cfg-options', 'default_hooks.checkpoint.save_best=None')
+    assert code == 0
+    assert OPTIMISTIC not in output
+    assert not list((config.parent / 'work').glob('best_*'))
 
 
 def test_sizes_of_the_joint_space_that_differ_are_refused(config):

@@ -53,7 +53,9 @@ def write_tube_config(path: Path, corpus: Path, epochs: int = 1) -> Path:
         val_dataloader=dict(**loader, dataset=dataset),
         test_dataloader=dict(**loader, dataset=dataset),
         train_cfg=dict(max_epochs=epochs),
-        default_hooks=dict(freeze_language_model=dict(through_epoch=0)),
+        default_hooks=dict(
+            checkpoint=dict(save_best='tubes/m_vIoU'),
+            freeze_language_model=dict(through_epoch=0)),
         randomness=dict(seed=0))
     lines = ["_base_ = 'mmn_plugin::mmn_hcstvg.py'",
              *(f'{key} = {value!r}' for key, value in settings.items()),

@@ -71,6 +71,7 @@ def write_config(path: Path, corpus: Path, base: str = 'mmn_plugin::mmn_charades
         val_dataloader=dict(**loader, dataset=dict(ann_file='test.json', **dataset)),
         test_dataloader=dict(**loader, dataset=dict(ann_file='test.json', **dataset)),
         train_cfg=dict(max_epochs=epochs),
+        default_hooks=dict(checkpoint=dict(save_best='grounding/R1@0.5')),
         randomness=dict(seed=0))
     lines = [f'_base_ = {base!r}', *(f'{key} = {value!r}' for key, value in settings.items())]
     path.write_text('\n'.join(lines) + '\n' + extra)
