@@ -26,10 +26,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.cut_clip import cut_clip
-from mmn_plugin.apis.webvtt import webvtt
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.evaluation import GroundingResult, write_predictions
+from mmn_plugin.features import cut_clip, webvtt
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline_row import TimelineRow

@@ -3,10 +3,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from mmn_plugin.features import VideoWriter
 
 
 @contextmanager
@@ -47,8 +48,6 @@ def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
     Raises:
         ValueError: If the frames are no such array, or the rate is missing.
     """
-    import av
-
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(f'frames of shape {frames.shape} and type {frames.dtype}: expected '
                          '(T, H, W, 3) uint8, RGB')
@@ -57,12 +56,7 @@ def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
                          f'above 0>, not {fps}')
     with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
         path = Path(folder) / 'video.avi'
-        with av.open(str(path), 'w') as container:
-            stream = container.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1001))
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = 'bgr0'
+        with VideoWriter(path, fps, form='avi', codec='ffv1', pixels='bgr0') as video:
             for picture in frames:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24')
-                container.mux(stream.encode(frame.reformat(format='bgr0')))
-            container.mux(stream.encode())
+                video.add(picture)
         yield path

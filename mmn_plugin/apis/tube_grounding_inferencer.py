@@ -2,7 +2,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from mmaction.registry import TRANSFORMS
@@ -12,11 +11,11 @@ from mmengine.device import get_device
 from mmengine.registry import Registry
 
 from mmn_plugin.datasets import LoadTubes
-from mmn_plugin.datasets.features import VideoReader, VideoReadError
 from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
 from mmn_plugin.datasets.tubes import TubeError, TubeVideo
 from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
 from mmn_plugin.engine.runner import load_config
+from mmn_plugin.features import VideoReader, probe_video
 
 from .load_model import load_model
 
@@ -80,7 +79,8 @@ class TubeGroundingInferencer:
             ValueError: If a sentence or a tube has no meaning, or the config lacks an extractor.
         """
         sentences = self._check_sentences(sentences)
-        fps, shape = self._inspect(video)
+        info = probe_video(video)
+        fps, shape = info.rate, (info.width, info.height)
         given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
         found = TubeVideo(Path(video).stem, sentences, [], given.tubes, given.features)
         nothing = found.tubes is not None and not len(found.tubes)
@@ -130,18 +130,6 @@ class TubeGroundingInferencer:
                 sentence=sentence, tube=tube, span=span,
                 tube_index=int(predicted.tube_index[i]), score=float(predicted.scores[i])))
         return answers
-
-    @staticmethod
-    def _inspect(video: str | Path) -> tuple[float, tuple[int, int]]:
-        """Frames per second, and the video's width and height."""
-        try:
-            with av.open(str(video)) as container:
-                if not container.streams.video:
-                    raise VideoReadError(f'{video}: holds no video stream')
-                stream = container.streams.video[0]
-                return float(stream.average_rate), (stream.width, stream.height)
-        except (av.FFmpegError, OSError, TypeError) as error:
-            raise VideoReadError(f'{video}: cannot be read ({error})') from error
 
     def _build(self, registry: Registry, name: str):
         settings = self.config.get(name)

@@ -10,9 +10,9 @@ import torch
 
 from mmn_plugin.datasets import open_feature_store
 from mmn_plugin.datasets.features.fingerprint import entry_fingerprint
+from mmn_plugin.features import probe_video
 
 from .temporary_video import file_of_frames, file_of_stream
-from .video_duration import video_duration
 
 
 @dataclass
@@ -94,7 +94,7 @@ class VideoFeatures:
     def _extracted(cls, source, extractor: Callable, duration: float | None,
                    video_id: str) -> 'VideoFeatures':
         with source as path:
-            duration = duration or video_duration(path)
+            duration = duration or probe_video(path).duration
             used = extractor()
             features = cls._ready(used(path), video_id, duration)
         if getattr(used, 'stride', None) and getattr(used, 'fps', None):

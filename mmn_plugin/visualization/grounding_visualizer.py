@@ -7,9 +7,8 @@ from mmaction.registry import VISUALIZERS
 from mmengine.dist import master_only
 from mmengine.visualization import Visualizer
 
+from mmn_plugin.features import sample_frames
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-
-from .video_frames import sample_frames
 
 
 @VISUALIZERS.register_module()

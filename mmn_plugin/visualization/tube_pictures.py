@@ -1,10 +1,10 @@
 """A tube drawn into its video, as a picture or as a video, with the sentence below."""
-import os
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from mmn_plugin.features import VideoWriter, probe_video, read_pictures
 
 from .palette import PREDICTION, TRUTH
 
@@ -48,66 +48,22 @@ def write_tube_video(video: str | Path, out: str | Path, sentence: str, tube: np
     Raises:
         VideoReadError: If the video cannot be read.
     """
-    import av
-
-    out = Path(out)
-    unfinished = out.with_name(out.name + '.part')
-    try:
-        with av.open(str(unfinished), 'w', format='mp4') as container:
-            stream = None
-            for _, picture in _drawn(video, tube, truth):
-                picture = np.concatenate([picture, _caption(sentence, picture.shape[1])])
-                height, width = (side // 2 * 2 for side in picture.shape[:2])  # H.264's wish
-                if stream is None:
-                    stream = container.add_stream('libx264', rate=_rate(video))
-                    stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
-                picture = np.ascontiguousarray(picture[:height, :width])
-                frame = av.VideoFrame.from_ndarray(picture, format='rgb24')
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        os.replace(unfinished, out)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _rate(video: str | Path) -> Fraction:
-    import av
-
-    with av.open(str(video)) as container:
-        return Fraction(container.streams.video[0].average_rate or 25)
+    with VideoWriter(out, probe_video(video).rate) as writer:
+        for _, picture in _drawn(video, tube, truth):
+            writer.add(np.concatenate([picture, _caption(sentence, picture.shape[1])]))
 
 
 def _drawn(video, tube, truth) -> Iterator[tuple[int, np.ndarray]]:
     """Every frame's number and picture, RGB, with its boxes."""
     boxes = [({int(row[0]): row[1:] for row in part}, colour)
              for part, colour in ((truth, TRUTH), (tube, PREDICTION)) if part is not None]
-    for time, picture in enumerate(_frames(video)):
+    for time, (_, picture) in enumerate(read_pictures(video)):
         scale = max(1, -(-SIDE // min(picture.shape[:2])))
         picture = picture.repeat(scale, 0).repeat(scale, 1)
         for by_frame, colour in boxes:
             if time in by_frame:
                 _draw_box(picture, (by_frame[time] + [0, 0, 1, 1]) * scale, colour)
         yield time, picture
-
-
-def _frames(video) -> Iterator[np.ndarray]:
-    import av
-
-    from mmn_plugin.datasets.features import VideoReadError
-
-    if not Path(video).is_file():
-        raise VideoReadError(f'{video}: no such file')
-    count = 0
-    try:
-        with av.open(str(video)) as container:
-            for frame in container.decode(video=0):
-                count += 1
-                yield frame.to_ndarray(format='rgb24')
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise VideoReadError(
-            f'{video}: cannot be decoded after {count} frames ({error})') from error
-    if not count:
-        raise VideoReadError(f'{video}: holds no picture')
 
 
 def _draw_box(picture: np.ndarray, box: np.ndarray, colour: str) -> None:

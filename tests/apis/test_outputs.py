@@ -5,9 +5,8 @@ import av
 import numpy as np
 import pytest
 
-from mmn_plugin.apis.cut_clip import cut_clip
-from mmn_plugin.apis.webvtt import time_stamp, webvtt
-from mmn_plugin.datasets.features import VideoReadError
+from mmn_plugin.features import VideoReadError, cut_clip, webvtt
+from mmn_plugin.features.video_writing import time_stamp
 
 
 def test_chapters_are_in_order_of_time_and_escaped():
@@ -56,7 +55,7 @@ def test_a_clip_holds_the_frames_and_the_sound_of_its_time(video, tmp_path, star
 
 def test_what_cannot_be_cut_is_named_and_leaves_nothing(video, tmp_path):
     (tmp_path / 'bad.mp4').write_bytes(b'x' * 100)
-    with pytest.raises(VideoReadError, match=r'bad\.mp4: cannot be cut'):
+    with pytest.raises(VideoReadError, match=r'bad\.mp4: cannot be decoded'):
         cut_clip(tmp_path / 'bad.mp4', 0, 1, tmp_path / 'c.mp4')
     with pytest.raises(VideoReadError, match='has no frame from 20 to 21 s'):
         cut_clip(video, 20., 21., tmp_path / 'c.mp4')

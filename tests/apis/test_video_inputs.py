@@ -54,7 +54,7 @@ def test_an_open_file_of_no_use_is_refused(inferencer, stream, message):
 
 
 def test_an_open_file_that_is_no_video_is_an_error_of_reading(inferencer):
-    with pytest.raises(VideoReadError, match='cannot be read'):
+    with pytest.raises(VideoReadError, match='cannot be decoded'):
         inferencer(io.BytesIO(b'no video' * 100), SENTENCES)
 
 

@@ -9,9 +9,9 @@ from helpers.run_tool import run_tool
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.video_duration import video_duration
 from mmn_plugin.datasets.features import GridFeatureExtractor
 from mmn_plugin.evaluation import read_predictions
+from mmn_plugin.features import probe_video
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +86,7 @@ def test_moments_are_cut_out_as_clips(grounder, tmp_path):
     for sentence in (1, 2):
         for rank in (1, 2):
             start, end = found[sentence - 1]['moments'][rank - 1]
-            seconds = video_duration(tmp_path / f'scene_{sentence}_{rank}.mp4')
+            seconds = probe_video(tmp_path / f'scene_{sentence}_{rank}.mp4').duration
             assert seconds == pytest.approx(end - start, abs=0.13)
 
 

@@ -8,16 +8,13 @@ import threading
 import time
 from pathlib import Path
 
-from mmn_plugin.apis.video_duration import video_duration
-from mmn_plugin.datasets.features import VideoReadError
+from mmn_plugin.features import VIDEO_SUFFIXES, VideoReadError, probe_video
 
 from .limits import Limits
 from .page_error import PageError
 from .user_session import UserSession, link_or_copy
 
 PREFIX = 'mmn_webui_'
-SUFFIXES = {'.mp4', '.m4v', '.mov', '.webm', '.mkv', '.avi', '.mpg', '.mpeg', '.ts', '.wmv', '.flv',
-            '.ogv', '.3gp'}
 # Gradio names an upload after its contents, so that two visitors' same file is one file. A visitor
 # holds a link of his own; the upload itself goes as soon as nobody can still be about to link it.
 UPLOAD_SECONDS = 10.
@@ -74,10 +71,10 @@ class SessionStore:
         folder = self.videos / secrets.token_urlsafe(16)
         folder.mkdir(mode=0o700)
         suffix = Path(name).suffix.lower()
-        kept = folder / ('video' + (suffix if suffix in SUFFIXES else ''))
+        kept = folder / ('video' + (suffix if suffix in VIDEO_SUFFIXES else ''))
         try:
             link_or_copy(path, kept)
-            duration = video_duration(kept)
+            duration = probe_video(kept).duration
             self.limits.check_video(kept.stat().st_size, duration)
         except (VideoReadError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +92,7 @@ class SessionStore:
             PageError: If too many visitors are here.
         """
         self._require_room(user)
-        return self._keep(user, UserSession(name, path, video_duration(path), None, truth))
+        return self._keep(user, UserSession(name, path, probe_video(path).duration, None, truth))
 
     def get(self, user: str) -> UserSession:
         """The visitor's session.

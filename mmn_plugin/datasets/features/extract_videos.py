@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from mmn_plugin.features import VIDEO_SUFFIXES, VideoReadError
+
 from .extraction_report import ExtractionReport
 from .feature_file import FeatureFile
 from .feature_file_error import FeatureFileError
 from .parallel import run_parallel
-from .video_read_error import VideoReadError
-
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.mpg', '.mpeg', '.flv', '.wmv')
 
 
 def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .video_reader import VideoReader
+from mmn_plugin.features import VideoReader
 
 
 class FeatureExtractor(ABC):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from .video_read_error import VideoReadError
+from mmn_plugin.features import VideoReadError
 
 
 class FeaturePart:

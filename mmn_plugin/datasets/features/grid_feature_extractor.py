@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mmn_plugin.features import VideoReader
+
 from .feature_extractor import FeatureExtractor
-from .video_reader import VideoReader
 
 # Angle in the (U, V) plane of red, yellow, green, cyan, blue, magenta (ITU-R BT.601).
 HUE_ANGLES = np.deg2rad([109., 173., 231., 289., 353., 51.])

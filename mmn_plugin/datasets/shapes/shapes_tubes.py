@@ -7,7 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..features import VideoReader
+from mmn_plugin.features import VideoReader
+
 from ..features.parallel import run_parallel
 from ..tubes import TubeVideo, write_tube_file
 from ..tubes.tube_feature_extractor import TubeFeatureExtractor

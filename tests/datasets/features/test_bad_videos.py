@@ -9,7 +9,7 @@ from mmn_plugin.datasets.features import (
     VideoReadError,
     extract_videos,
 )
-from mmn_plugin.datasets.features.frame_clock import FrameClock
+from mmn_plugin.features.video_stream import Timeline
 
 RATE = 8
 WHOLE = SECONDS * RATE
@@ -131,14 +131,10 @@ def test_a_report_of_many_names_the_first_few_and_writes_all(tmp_path):
 
 
 def test_a_leap_past_the_declared_end_is_refused_but_a_long_pause_is_not():
-    def frame(time):
-        return type('Frame', (), dict(time=time))
-
-    clock = FrameClock('v.mp4', 10., declared=2000.)
-    assert clock.read(frame(5.)) == 0
-    assert clock.read(frame(1505.)) == 1500
+    timeline = Timeline('v.mp4', 10., declared=2000., of_all=False)
+    timeline.require_step(0., 1500.)
     with pytest.raises(VideoReadError, match=r'leap from 1500\.0 s to 2100\.0 s'):
-        clock.read(frame(2105.))
+        timeline.require_step(1500., 2100.)
 
 
 def test_frames_that_are_not_shown_are_not_converted(tmp_path, monkeypatch):

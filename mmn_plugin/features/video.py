@@ -1,0 +1,270 @@
+"""Reading videos: how long they are, when their pictures are shown, and the pictures themselves.
+
+All times are seconds from a video's first picture, wherever in its file's own time that lies. The
+length reaches from there to the end of the last picture, as its packets tell; what headers say is
+only compared with it. Pictures come upright.
+"""
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from .video_stream import ROUNDING, VideoLimitError, VideoReadError, open_pictures, quarters, turned
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.mpg', '.mpeg', '.flv', '.wmv',
+                  '.ts', '.m2ts', '.mts', '.ogv', '.3gp', '.h264', '.264')
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video before its pictures are decoded.
+
+    Attributes:
+        times (np.ndarray): (F,) seconds from the first picture at which each of them begins,
+            rising.
+        duration (float): Seconds from the first picture to the end of the last one.
+        rate (float): Pictures per second on average.
+        width (int): Pixels of an upright picture.
+        height (int): Likewise.
+        notes (dict[str, str]): What is unusual, kind -> details.
+    """
+
+    times: np.ndarray
+    duration: float
+    rate: float
+    width: int
+    height: int
+    notes: dict[str, str]
+
+    def frame_at(self, seconds: float) -> int:
+        """Number of the picture that is shown at a time; the first or the last one outside."""
+        place = np.searchsorted(self.times, seconds + ROUNDING, side='right') - 1
+        return int(np.clip(place, 0, len(self.times) - 1))
+
+
+def probe_video(path: str | Path, max_pixels: int | None = None,
+                timeout: float | None = None) -> VideoInfo:
+    """Length, rate and size of a video, from all its packets; only the first picture is decoded.
+
+    Args:
+        path (str | Path): The video.
+        max_pixels (int, optional): Pixels of the largest picture allowed. Defaults to None.
+        timeout (float, optional): Seconds that this may take. Defaults to None.
+
+    Raises:
+        VideoReadError: If the file is missing, damaged, cut off, or holds no picture.
+        VideoLimitError: If its pictures are too large, or it takes too long.
+    """
+    begin = time.monotonic()
+    with open_pictures(path, max_pixels) as stream:
+        first = next(stream.pictures(), None)
+        if first is None:
+            raise VideoReadError(f'{path}: holds no picture')
+        origin, (_, frame) = stream.origin, first
+        stream.rewind()
+        for _ in stream.packets():
+            if timeout is not None and time.monotonic() - begin > timeout:
+                raise VideoLimitError(f'{path}: takes longer than {timeout:g} s to be read')
+        timeline = stream.timeline
+        notes = timeline.check(origin)
+        height, width = turned((frame.height, frame.width), frame)
+        return VideoInfo(timeline.times(origin), timeline.duration(origin), timeline.rate(origin),
+                         width, height, notes)
+
+
+def read_pictures(path: str | Path, start: float = 0.,
+                  end: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    """Pictures of a part of a video: the one that is shown at its start, and all that begin in it.
+
+    Args:
+        path (str | Path): The video.
+        start (float): Seconds. Defaults to 0.
+        end (float, optional): Seconds. Defaults to None: to the end.
+
+    Yields:
+        tuple[float, np.ndarray]: Seconds at which the picture begins (never before ``start``), and
+        the picture, (H, W, 3) uint8 RGB.
+
+    Raises:
+        VideoReadError: If the video cannot be read, or has no picture in that time.
+    """
+    with open_pictures(path, threads=0) as stream:
+        shown = None  # the last picture that begins before the start
+        count = 0
+        for when, frame in stream.pictures_since(start):
+            if end is not None and when >= end - 1e-3:
+                break
+            if when <= start + ROUNDING:
+                shown = when, frame
+                continue
+            if shown is not None:
+                yield start, _rgb(shown[1])
+                count, shown = count + 1, None
+            yield when, _rgb(frame)
+            count += 1
+        else:
+            if shown is not None and start >= shown[0] + stream.seconds_of(shown[1]) - 1e-3:
+                shown = None  # it has ended, and it is the last one
+        if shown is not None:
+            yield start, _rgb(shown[1])
+        elif not count:
+            until = '' if end is None else f' to {end:g}'
+            raise VideoReadError(f'{path}: has no frame from {start:g}{until} s')
+
+
+def read_sound(path: str | Path, start: float,
+               end: float) -> Iterator[tuple[float, av.AudioFrame]]:
+    """Pieces of a video's first sound that begin in a part of it.
+
+    Args:
+        path (str | Path): The video.
+        start (float): Seconds from the first picture.
+        end (float): Likewise.
+
+    Yields:
+        tuple[float, av.AudioFrame]: Seconds from the first picture, and the piece.
+
+    Raises:
+        VideoReadError: If the video cannot be read.
+    """
+    with open_pictures(path) as stream:
+        for when, frame in stream.sound_since(start):
+            if when >= end - 1e-3:
+                return
+            if when >= start - 1e-3:
+                yield when, frame
+
+
+def sound_format(path: str | Path) -> tuple[int, str] | None:
+    """Samples per second, and mono or stereo, of a video's first sound; None: there is none."""
+    with open_pictures(path) as stream:
+        sound = next(iter(stream.container.streams.audio), None)
+        if sound is None or not sound.rate:
+            return None
+        return sound.rate, 'mono' if sound.layout.nb_channels == 1 else 'stereo'
+
+
+def sample_frames(path: str | Path, count: int = 16, height: int = 144) -> np.ndarray:
+    """Take pictures at even distances: of ``count`` equal parts of the video, the middle of each.
+
+    Seeks to each place where the file can be sought in, so that the cost hardly grows with the
+    length of the video.
+
+    Args:
+        path (str | Path): The video.
+        count (int): Number of pictures. Defaults to 16.
+        height (int): Pixels they are scaled to, the sides' ratio kept. Defaults to 144.
+
+    Returns:
+        np.ndarray: (count, height, W, 3) uint8, RGB.
+
+    Raises:
+        VideoReadError: If the file is missing or nothing of it can be decoded.
+    """
+    info = probe_video(path)
+    width = max(2, round(info.width / info.height * height))
+    moments = (np.arange(count) + 0.5) / count * info.duration
+    with open_pictures(path, threads=0) as stream:
+        return np.stack([_rgb(frame, height, width) for frame in stream.pictures_at(moments)])
+
+
+class VideoReader:
+    """Decodes a video picture by picture, whatever its length, size and frame rate.
+
+    Args:
+        path (str | Path): The video.
+        fps (float): Frames per second that are given out: at each time k / fps the last picture
+            shown by then.
+        size (int): Side of the square that every frame is scaled to, in pixels.
+
+    Attributes:
+        max_pixels (int | None): Pixels of the largest picture allowed. None at first.
+        notes (dict[str, str]): What was unusual and could be dealt with, kind -> details; complete
+            when all frames have been given out.
+    """
+
+    plane = (1, 2)  # axes of a frame's rows and columns
+
+    def __init__(self, path: str | Path, fps: float, size: int) -> None:
+        self.path = Path(path)
+        self.fps = fps
+        self.size = size
+        self.max_pixels: int | None = None
+        self.notes: dict[str, str] = {}
+        # One for all frames: setting the scaler up costs more than scaling.
+        self._reformatter = VideoReformatter()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield frames (3, size, size) uint8, YUV 4:4:4 in limited range.
+
+        Raises:
+            VideoReadError: If the file is missing, damaged, cut off, or holds no picture.
+        """
+        with open_pictures(self.path, self.max_pixels) as stream:
+            due, show = 0, None
+            for when, frame in stream.pictures():
+                stream.timeline.require_step(stream.last, when)
+                # A frame counts from its own time on.
+                while show is not None and due / self.fps < when - ROUNDING:
+                    yield show()
+                    due += 1
+                show = self._shown_once(frame)
+            if show is None:
+                raise VideoReadError(f'{self.path}: holds no picture')
+            self.notes.update(stream.check_damage() | stream.timeline.check(stream.origin))
+            # The last picture stays to the end, at least for its own moment.
+            end = max(stream.timeline.duration(stream.origin), stream.last + 1e-3)
+            while due / self.fps < end - ROUNDING:
+                yield show()
+                due += 1
+
+    def _shown_once(self, frame: av.VideoFrame) -> Callable[[], np.ndarray]:
+        """Convert a picture only if it is shown, and only once."""
+        picture = None
+
+        def show() -> np.ndarray:
+            nonlocal picture
+            if picture is None:
+                picture = self.convert(frame)
+                if turns := quarters(frame):
+                    self.notes['rotated'] = f'turned by {90 * turns} degrees to be upright'
+                    picture = np.ascontiguousarray(np.rot90(picture, turns, axes=self.plane))
+            return picture
+
+        return show
+
+    def convert(self, frame: av.VideoFrame) -> np.ndarray:
+        """Make an array (..., height, width) of a picture."""
+        scaled = self._reformatter.reformat(
+            frame, width=self.size, height=self.size, format='yuv444p',
+            dst_color_range='MPEG', interpolation='AREA')
+        return scaled.to_ndarray()  # (3, size, size)
+
+
+class RGBVideoReader(VideoReader):
+    """As `VideoReader`, but gives out frames (H, W, 3) uint8 RGB in the video's own size.
+
+    Args:
+        path (str | Path): The video.
+        fps (float): Frames per second that are given out.
+    """
+
+    plane = (0, 1)
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        super().__init__(path, fps, size=0)
+
+    def convert(self, frame: av.VideoFrame) -> np.ndarray:
+        """Make an array (H, W, 3) of a picture."""
+        return self._reformatter.reformat(frame, format='rgb24').to_ndarray()
+
+
+def _rgb(frame: av.VideoFrame, height: int | None = None, width: int | None = None) -> np.ndarray:
+    """An upright picture (H, W, 3) uint8, in its own size or scaled."""
+    height, width = turned((height, width), frame)
+    picture = frame.reformat(width, height, format='rgb24').to_ndarray()
+    return np.ascontiguousarray(np.rot90(picture, quarters(frame)))
