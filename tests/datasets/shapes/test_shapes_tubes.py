@@ -1,5 +1,6 @@
 """Candidate tubes on Shapes: hard enough, and made of nothing but boxes and pixels."""
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -77,13 +78,46 @@ def test_every_video_has_distractors_that_share_all_but_one_attribute():
             assert max(shared) == 1
 
 
-def test_candidates_do_not_follow_from_a_sentence():
-    """They are made from the boxes of all objects alone: their order plays no role."""
+def test_candidates_and_features_do_not_follow_from_the_sentences(corpus, tmp_path):
+    """Other sentences, all about one object, at other times: only the truth changes."""
+    other = shutil.copytree(corpus, tmp_path / 'other')
+    annotations = json.loads((corpus / 'annotations/train.json').read_text())
+    video_id, entry = max(annotations.items(), key=lambda item: len(item[1]['sentences']))
+    with h5py.File(other / 'tubes.h5', 'r+') as file:
+        owners = file[video_id].attrs['event_objects']
+        file[video_id].attrs['event_objects'] = np.full_like(owners, len(file[video_id]) - 1)
+    changed = dict(entry, sentences=entry['sentences'][::-1],
+                   timestamps=[[0., end / 2] for _, end in entry['timestamps']])
+    first = ShapesTubes(corpus).video((video_id, entry))
+    again = ShapesTubes(other).video((video_id, changed))
+    for one, two in zip(first.ground_truth, again.ground_truth, strict=True):
+        assert not np.array_equal(one, two)
+    assert first.sentences != again.sentences
+    for one, two in zip(first.tubes, again.tubes, strict=True):
+        np.testing.assert_array_equal(one, two)
+    for stream, parts in first.features.items():
+        for one, two in zip(parts, again.features[stream], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_the_order_of_the_objects_plays_no_role():
+    """No candidate's place says which object it follows, and every object is treated alike."""
     _, objects, _, _ = next(iter(scenes(1)))
-    first, again = (CandidateTubes(SIZE, FRAMES).make(np.random.default_rng(3), objects)
-                    for _ in range(2))
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a, b)
+    exact = CandidateTubes(SIZE, FRAMES, break_share=0., drop_share=0., shift=0., scale=0.,
+                           noise=0.)
+    places = []
+    for order in (objects, objects[::-1]):
+        for seed in range(60):
+            tubes = exact.make(np.random.default_rng(seed), order)
+            places.append([next(place for place, tube in enumerate(tubes)
+                                if len(tube) == len(item) and np.allclose(tube, item, atol=1e-4))
+                           for item in objects])  # also: each is there
+    count = max(exact.min_tubes, len(objects) + 1)
+    for mine in np.array(places).T:
+        share = np.bincount(mine, minlength=count) / len(places)
+        assert len(share) == count
+        assert share.min() > 0.5 / count
+        assert share.max() < 2 / count
 
 
 def test_candidates_break_lose_frames_and_are_off():
