@@ -59,14 +59,15 @@ setup_venv() {
         && echo "$wanted" > "$stamp"
 }
 
-# setup_extras: what the tests of the page (Gradio, playwright) and of the export (ONNX) need on top,
-# into the same environment. They are skipped where it cannot be had, so that nothing fails here.
+# setup_extras: what the tests of the page (Gradio, playwright), of the export (ONNX) and of Weights &
+# Biases need on top, into the same environment. Such tests are skipped where it cannot be had, so
+# that nothing fails here.
 setup_extras() {
     local root folder name wanted
     [ -z "${MMN_PYTHON:-}" ] || return 0
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     folder=$(dirname "$(dirname "$PYTHON")")
-    for name in web browser onnx; do
+    for name in web browser onnx wandb; do
         wanted=$(cat "$root/requirements/$name.txt" "$root/requirements/pinned.txt" | cksum)
         [ "$(cat "$folder/.mmn_plugin_$name" 2> /dev/null)" != "$wanted" ] || continue
         echo "installing requirements/$name.txt ..."

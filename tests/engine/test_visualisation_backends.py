@@ -2,20 +2,20 @@
 import json
 import re
 import sys
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
 from helpers.run_tool import ROOT, run_tool
 from helpers.tiny_corpus import write_config, write_corpus
+from helpers.wandb_run import records, values
 
-FAKES = ROOT / 'tests' / 'helpers' / 'fake_wandb'
 README = (ROOT / 'README.md').read_text()
 
 
-def readme_visualizer(backend: str) -> str:
-    """The README's lines of a config that switch this back end on."""
+def readme_lines(component: str) -> str:
+    """The README's lines of a config that switch this on."""
     blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-    block, = (block for block in blocks if backend in block)
+    block, = (block for block in blocks if component in block)
     return block
 
 
@@ -32,38 +32,48 @@ def train(tmp_path):
     return run
 
 
-def test_losses_and_metrics_reach_wandb(train, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(FAKES))
-    monkeypatch.delitem(sys.modules, 'wandb', raising=False)
-    monkeypatch.setenv('WANDB_RECORD', str(tmp_path / 'record.jsonl'))
-    code, output = train(
-        readme_visualizer('WandbVisBackend'), '--cfg-options',
-        'visualizer.vis_backends.1.define_metric_cfg.grounding/R1_mean=max')
-    sys.modules.pop('wandb', None)
-    assert code == 0, output[-3000:]
-    calls = [json.loads(line) for line in (tmp_path / 'record.jsonl').read_text().splitlines()]
-    by_name = {call['call']: call for call in calls}
-    assert calls[0]['kwargs']['project'] == 'grounding'
-    assert Path(calls[0]['kwargs']['dir']).is_relative_to(tmp_path / 'work')
-    assert by_name['define_metric']['name'] == 'grounding/R1_mean'
-    assert by_name['config']['content']['model']['type'] == 'MMN'
-    assert calls[-1]['call'] == 'join'
-    logged = [call['data'] for call in calls if call['call'] == 'log']
-    losses = [data['loss'] for data in logged if 'loss' in data]
-    assert len(losses) == 2  # one line per epoch of two iterations
-    assert all('loss_iou' in data for data in logged if 'loss' in data)
-    metrics = [data['grounding/R1@0.5'] for data in logged if 'grounding/R1@0.5' in data]
-    assert len(metrics) == 2
+@pytest.mark.skipif(find_spec('wandb') is None, reason='wandb is not installed')
+def test_losses_metrics_and_pictures_reach_the_real_wandb(tmp_path, zygote):
+    """Two processes, offline: what `wandb sync` would send is on the disk when they end."""
+    corpus = write_corpus(tmp_path / 'corpus', train=4, test=3)
+    extra = readme_lines('WandbVisBackend') + readme_lines('GroundingVisualizationHook').replace(
+        ", video_dir='data/shapes/videos'", '')
+    config = write_config(tmp_path / 'tiny.py', corpus, extra=extra)
+    codes, output = zygote.run(
+        config, '--work-dir', tmp_path / 'work', '--cfg-options',
+        'visualizer.vis_backends.1.define_metric_cfg.grounding/R1_mean=max',
+        output=tmp_path / 'output.txt', WANDB_MODE='offline', WANDB_SILENT='true')
+    assert codes == [0, 0], output[-3000:]
+    [run] = (tmp_path / 'work').glob('*/vis_data/wandb/offline-run-*')  # of rank 0 alone
+    found = records(run)
+    assert [record.exit.exit_code for record in found if record.HasField('exit')] == [0]
+    assert {record.run.project for record in found if record.HasField('run')} == {'grounding'}
+    [metric] = [record.metric for record in found if record.HasField('metric')]
+    assert (metric.name, metric.summary.max) == ('grounding/R1_mean', True)
+    config = {}
+    for record in found:
+        config |= values(record.config.update)
+    assert config['model']['type'] == 'MMN'
+    logged = [values(record.history.item) for record in found if record.HasField('history')]
+    losses = [line['loss'] for line in logged if 'loss' in line]
+    assert len(losses) == 2  # one line per epoch
+    assert all('loss_iou' in line for line in logged if 'loss' in line)
     # the local log, which plot_logs.py reads, says the same
     scalars = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()
     local = [json.loads(line) for line in scalars]
-    assert [line['loss'] for line in local if 'loss' in line] == losses
+    assert losses == [line['loss'] for line in local if 'loss' in line]
+    for metric in ('grounding/R1@0.5', 'grounding/mIoU'):
+        assert [line[metric] for line in logged if metric in line] == [
+            line[metric] for line in local if metric in line] != []
+    key = 'val_test_0_timeline/path'
+    pictures = [run / 'files' / line[key] for line in logged if key in line]
+    assert [picture.is_file() for picture in pictures] == [True, True]  # one per epoch
 
 
 def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
     accumulator = pytest.importorskip(
         'tensorboard.backend.event_processing.event_accumulator')
-    code, output = train(readme_visualizer('TensorboardVisBackend'))
+    code, output = train(readme_lines('TensorboardVisBackend'))
     assert code == 0, output[-3000:]
     folder = next((tmp_path / 'work').glob('*/vis_data'))
     events = accumulator.EventAccumulator(str(folder)).Reload()
@@ -76,7 +86,7 @@ def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
 def test_an_absent_package_is_one_line(train, monkeypatch, backend, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, 'torch.utils.tensorboard', raising=False)
-    code, output = train(readme_visualizer(backend))
+    code, output = train(readme_lines(backend))
     assert code == 1
     assert 'Traceback' not in output
     last = output.rstrip().splitlines()[-1]
