@@ -47,6 +47,12 @@ def parse_args(argv=None):
                         help=f'largest upload (default: {limits.megabytes:g})')
     parser.add_argument('--max-minutes', type=float, default=limits.seconds / 60,
                         help=f'longest video (default: {limits.seconds / 60:g})')
+    parser.add_argument('--max-pixels', type=int, default=limits.pixels,
+                        help='largest picture of a video, width x height '
+                        f'(default: {limits.pixels}, 4096 x 2304)')
+    parser.add_argument('--max-work', type=float, default=limits.work_seconds, metavar='SECONDS',
+                        help='time that may be spent on reading a video '
+                        f'(default: {limits.work_seconds:g})')
     parser.add_argument('--keep-minutes', type=float, default=limits.idle_seconds / 60,
                         help='delete a video after so long without a question '
                         f'(default: {limits.idle_seconds / 60:g})')
@@ -92,8 +98,9 @@ def main(argv=None):
         if find_spec('gradio') is None:
             raise ModuleNotFoundError('the page needs Gradio: pip install "mmn_plugin[web]", or '
                                       'pip install -r requirements/web.txt')
-        limits = Limits(args.max_mb, 60 * args.max_minutes, idle_seconds=60 * args.keep_minutes)
-        grounder = VideoGrounder(build_inferencer(args))
+        limits = Limits(args.max_mb, 60 * args.max_minutes, idle_seconds=60 * args.keep_minutes,
+                        pixels=args.max_pixels, work_seconds=args.max_work)
+        grounder = VideoGrounder(build_inferencer(args), limits)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
         with SessionStore(limits) as store:
             examples = [] if args.no_examples else build_examples(

@@ -68,7 +68,7 @@ def probe_video(path: str | Path, max_pixels: int | None = None,
         stream.rewind()
         for _ in stream.packets():
             if timeout is not None and time.monotonic() - begin > timeout:
-                raise VideoLimitError(f'{path}: takes longer than {timeout:g} s to be read')
+                raise VideoLimitError(path, f'it takes longer than {timeout:g} s to be read')
         timeline = stream.timeline
         notes = timeline.check(origin)
         height, width = turned((frame.height, frame.width), frame)

@@ -29,7 +29,19 @@ class VideoReadError(ValueError):
 
 
 class VideoLimitError(VideoReadError):
-    """A video is larger than the caller allows."""
+    """A video is larger than the caller allows.
+
+    Args:
+        path (Path): The video.
+        reason (str): What is too large, and what is allowed.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return '{}: {}'.format(*self.args)
 
 
 @contextmanager
@@ -123,8 +135,8 @@ class PictureStream:
             return
         width, height = self.stream.width, self.stream.height
         if width * height > self.max_pixels:
-            raise VideoLimitError(f'{self.path}: its pictures have {width} x {height} pixels; at '
-                                  f'most {self.max_pixels} pixels are taken')
+            raise VideoLimitError(self.path, f'its pictures have {width} x {height} pixels; at '
+                                             f'most {self.max_pixels:,} pixels are taken')
         self.stream.codec_context.options = dict(max_pixels=str(self.max_pixels))  # if they grow
 
     def _declared(self) -> tuple[float | None, bool]:

@@ -2,6 +2,7 @@
 import os
 
 import av
+import h5py
 import numpy as np
 import pytest
 from helpers.counted_videos import (
@@ -17,7 +18,7 @@ from helpers.counted_videos import (
 )
 
 from mmn_plugin.apis.video_features import VideoFeatures
-from mmn_plugin.datasets.features import GridFeatureExtractor
+from mmn_plugin.datasets.features import GridFeatureExtractor, extract_videos
 from mmn_plugin.features import (
     RGBVideoReader,
     VideoLimitError,
@@ -172,6 +173,18 @@ def test_a_clip_holds_the_pictures_of_its_time(video, tmp_path, start, end):
     np.testing.assert_array_equal(found, shown(video, times))
 
 
+def test_raw_streams_are_the_same_in_extraction_and_inference(tmp_path):
+    for name in ('raw.h264', 'late.ts'):
+        VIDEOS[name](tmp_path / name)
+    assert not extract_videos(GridFeatureExtractor(), [tmp_path], tmp_path / 'f.h5', 0).failures
+    with h5py.File(tmp_path / 'f.h5') as file:
+        assert set(file) == {'raw', 'late'}
+        for name in ('raw.h264', 'late.ts'):
+            found = VideoFeatures.of(tmp_path / name, GridFeatureExtractor)
+            assert found.duration == LENGTH
+            np.testing.assert_array_equal(found.values, file[name.partition('.')[0]])
+
+
 def test_the_sound_of_a_clip_is_that_of_its_pictures(tmp_path):
     write(tmp_path / 'late.mkv', TIMES + 2.5, sound=SOUND)  # pictures of 3 s are shown at 5.5 s
     cut_clip(tmp_path / 'late.mkv', 3., 5., tmp_path / 'clip.mp4')
@@ -210,5 +223,5 @@ def test_limits_are_kept_before_a_picture_is_decoded(tmp_path):
     reader.max_pixels = 100
     with pytest.raises(VideoLimitError, match='at most 100 pixels'):
         next(iter(reader))
-    with pytest.raises(VideoLimitError, match='takes longer than 0 s'):
+    with pytest.raises(VideoLimitError, match='it takes longer than 0 s'):
         probe_video(tmp_path / 'v.mp4', timeout=0.)

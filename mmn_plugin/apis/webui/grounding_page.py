@@ -140,8 +140,9 @@ class GroundingPage:
         def on_leave(request: gr.Request):
             self.store.close(request.session_hash)
 
-        # one visitor at a time through the model; choosing a file never waits for it
-        model = dict(concurrency_limit=1, concurrency_id='model', api_visibility='private')
+        # visitors take turns inside of the grounder; choosing a file never waits for it
+        model = dict(concurrency_limit=self.store.limits.visitors, concurrency_id='model',
+                     api_visibility='private')
         quick = dict(queue=False, api_visibility='private')
         upload.upload(on_upload, upload, [player, status, answers, pick], **quick).then(
             on_opened, status, status, **model)

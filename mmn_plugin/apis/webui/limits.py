@@ -17,6 +17,8 @@ class Limits:
         idle_seconds (float): An upload is deleted after so long without a question, even if its
             page is still open. Defaults to 1800.
         visitors (int): Visitors that can have a video at the same time. Defaults to 16.
+        pixels (int): Pixels of a video's picture. Defaults to those of 4096 x 2304.
+        work_seconds (float): Time that may be spent on reading a video. Defaults to 120.
 
     Raises:
         ValueError: If a limit is not above 0.
@@ -28,6 +30,8 @@ class Limits:
     characters: int = 300
     idle_seconds: float = 1800
     visitors: int = 16
+    pixels: int = 4096 * 2304
+    work_seconds: float = 120
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

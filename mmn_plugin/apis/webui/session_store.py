@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from mmn_plugin.features import VIDEO_SUFFIXES, VideoReadError, probe_video
+from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError, probe_video
 
 from .limits import Limits
 from .page_error import PageError
@@ -64,7 +64,8 @@ class SessionStore:
             UserSession: The visitor's session.
 
         Raises:
-            PageError: If the file is no video, too large or too long, or too many are here.
+            PageError: If the file is no video, too large or too long, or there are too many
+                visitors.
         """
         path, shown = Path(path), Path(name).name[:80]
         self._require_room(user)
@@ -74,8 +75,11 @@ class SessionStore:
         kept = folder / ('video' + (suffix if suffix in VIDEO_SUFFIXES else ''))
         try:
             link_or_copy(path, kept)
-            duration = probe_video(kept).duration
-            self.limits.check_video(kept.stat().st_size, duration)
+            info = probe_video(kept, self.limits.pixels, self.limits.work_seconds)
+            self.limits.check_video(kept.stat().st_size, info.duration)
+        except VideoLimitError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise PageError(f'“{shown}” is too much for this page: {error.reason}.') from error
         except (VideoReadError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise PageError(f'“{shown}” cannot be read as a video. '
@@ -83,7 +87,7 @@ class SessionStore:
         except PageError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return self._keep(user, UserSession(shown, kept, duration, folder))
+        return self._keep(user, UserSession(shown, kept, info.duration, folder))
 
     def open_example(self, user: str, path: Path, name: str, truth: dict) -> UserSession:
         """Give a visitor a built-in video, in place of the one before.

@@ -22,6 +22,7 @@ class UserSession:
         truth (dict): Sentence -> true moment (start, end), where known.
         encoded (EncodedVideo | None): None until the model has seen the video.
         used (float): When it was last asked about (`time.monotonic`).
+        deleted (bool): Whether the visitor has left it; nothing more is to be done for it.
     """
 
     name: str
@@ -31,11 +32,12 @@ class UserSession:
     truth: dict = field(default_factory=dict)
     encoded: EncodedVideo | None = None
     used: float = field(default_factory=time.monotonic)
+    deleted: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def delete(self) -> None:
         """Forget the video; its file is deleted if it was uploaded."""
-        self.encoded = None
+        self.encoded, self.deleted = None, True
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,44 +1,62 @@
 """The model behind the page."""
 import threading
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from mmn_plugin.apis.grounding_inferencer import GroundingInferencer
-from mmn_plugin.datasets.features import VideoReadError
+from mmn_plugin.apis.video_features import VideoFeatures
+from mmn_plugin.features import VideoLimitError, VideoReadError
 from mmn_plugin.visualization import GroundingVisualizer
 
 from .answer import Answer
+from .limits import Limits
 from .page_error import PageError
 from .user_session import UserSession
 
 
 class VideoGrounder:
-    """Answers one visitor after the other; all that belongs to a visitor is in the session.
+    """Answers visitors in turn; all that belongs to a visitor is in the session.
+
+    A video is read piece by piece, and after each piece whoever waits has a turn: nobody waits for
+    another's whole video.
 
     Args:
         inferencer (GroundingInferencer): The model.
+        limits (Limits, optional): Work on a video, size of its pictures. Defaults to None: as of
+            the class.
     """
 
-    def __init__(self, inferencer: GroundingInferencer) -> None:
-        self.inferencer = inferencer
+    def __init__(self, inferencer: GroundingInferencer, limits: Limits | None = None) -> None:
+        self.inferencer, self.limits = inferencer, limits or Limits()
         self._visualizer = GroundingVisualizer()
-        self._lock = threading.Lock()  # a model and matplotlib are for one thread at a time
+        self.turns = Turns()  # a model and matplotlib are for one thread at a time
 
     def encode(self, session: UserSession) -> None:
         """Let the model see the video, unless it has.
 
         Raises:
-            PageError: If the video cannot be decoded, or the model cannot take videos.
+            PageError: If the video cannot be decoded, takes too long, or is deleted meanwhile.
         """
-        with session.lock, self._lock:
+        with session.lock:
             if session.encoded is not None:
                 return
+            extractor = _PieceByPiece(self.inferencer.extractor, session, self.turns, self.limits)
             try:
-                session.encoded = self.inferencer.encode(str(session.path), session.duration)
+                features = VideoFeatures.of(
+                    str(session.path), lambda: extractor, session.duration)
+            except VideoLimitError as error:
+                raise PageError(f'“{session.name}” is too much for this page: {error.reason}. '
+                                'Try a shorter or smaller one.') from error
             except VideoReadError as error:
                 raise PageError(f'“{session.name}” cannot be decoded to its end. '
                                 'Try another file.') from error
+            with self.turns:
+                encoded = self.inferencer.video_encoder([features])[0]
+            session.encoded = None if session.deleted else encoded
 
     def ask(self, session: UserSession, sentences: Sequence[str]) -> list[Answer]:
         """Ground sentences.
@@ -48,7 +66,7 @@ class VideoGrounder:
         """
         self.encode(session)
         sentences = list(sentences)
-        with self._lock:
+        with self.turns:
             encoded = session.encoded
             if encoded is None:  # deleted meanwhile
                 raise PageError('The video was deleted; choose it again.')
@@ -74,3 +92,63 @@ class VideoGrounder:
                 grid, scores, answer.truth, answer.moments, duration=session.duration,
                 title=f'“{answer.sentence}”')
         return answer
+
+
+class Turns:
+    """A lock that is given in the order in which it was asked for.
+
+    Attributes:
+        waiting (deque): One event for each thread that waits.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: deque[threading.Event] = deque()
+        self._lock, self._taken = threading.Lock(), False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            turn = threading.Event()
+            self.waiting.append(turn)
+        turn.wait()
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            if self.waiting:
+                self.waiting.popleft().set()  # it stays taken
+            else:
+                self._taken = False
+
+
+class _PieceByPiece:
+    """An extractor that takes a turn for each block of features, and ends at the limits."""
+
+    def __init__(self, extractor, session: UserSession, turns: Turns, limits: Limits) -> None:
+        self.extractor, self.session, self.turns, self.limits = extractor, session, turns, limits
+        self.stride, self.fps = extractor.stride, extractor.fps
+        self._spent = self._begin = 0.
+
+    def __call__(self, path) -> np.ndarray:
+        reader = self.extractor.reader(path)
+        reader.max_pixels = self.limits.pixels
+        blocks, found = self.extractor.blocks(self._watched(reader)), []
+        while True:
+            with self.turns:
+                self._begin = time.monotonic()
+                block = next(blocks, None)
+                self._spent += time.monotonic() - self._begin
+            if block is None:
+                return np.concatenate(found)
+            found.append(block)
+
+    def _watched(self, reader: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Frames as long as there is time; waiting for others does not count."""
+        for frame in reader:
+            if self.session.deleted:
+                raise PageError('The video was deleted; choose it again.')
+            if self._spent + time.monotonic() - self._begin > self.limits.work_seconds:
+                raise VideoLimitError(
+                    reader.path, f'it takes longer than {self.limits.work_seconds:g} s to be read')
+            yield frame

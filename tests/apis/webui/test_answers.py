@@ -1,7 +1,10 @@
 """What the page says, without a browser."""
 import base64
 import json
+import threading
+import time
 from html.parser import HTMLParser
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.long_video import LongVideo
-from mmn_plugin.apis.webui import PageError, UserSession
+from mmn_plugin.apis.webui import Limits, PageError, UserSession
 from mmn_plugin.apis.webui.answer import Answer
 from mmn_plugin.apis.webui.answers_html import answers_html, error_html, player_html
 from mmn_plugin.apis.webui.video_grounder import VideoGrounder
@@ -70,6 +73,75 @@ def test_a_video_that_breaks_off_is_a_message_for_the_visitor(grounder, session,
     path.write_bytes(b'no video')
     with pytest.raises(PageError, match=r'“my scene\.mp4” cannot be decoded'):
         grounder.encode(UserSession(session.name, path, 24.))
+
+
+class Pieces:
+    """The grounder's extractor, that does something before a piece of a video."""
+
+    def __init__(self, extractor, before):
+        self.extractor, self.before = extractor, before
+        self.stride, self.fps, self.reader = extractor.stride, extractor.fps, extractor.reader
+
+    def blocks(self, frames):
+        frames = iter(frames)
+        for number in range(3):
+            self.before(number)
+            yield next(self.extractor.blocks(islice(frames, 64)))
+
+
+def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
+        grounder, session, folder, monkeypatch):
+    grounder.encode(session)
+    order, ground = [], grounder.inferencer.ground
+    asking = threading.Thread(target=grounder.ask, args=[session, ['a red box']])
+    monkeypatch.setattr(grounder.inferencer, 'ground',
+                        lambda *args: order.append('a question') or ground(*args))
+
+    def before(number):
+        order.append(number)
+        if number == 1:
+            asking.start()
+            until = time.monotonic() + 60
+            while not grounder.turns.waiting and time.monotonic() < until:
+                time.sleep(0.001)
+
+    monkeypatch.setattr(grounder.inferencer, '_extractor',
+                        Pieces(grounder.inferencer.extractor, before))
+    other = UserSession('other.mp4', session.path, 24.)
+    reading = threading.Thread(target=grounder.encode, args=[other])
+    reading.start()
+    reading.join(120)
+    asking.join(60)
+    assert order == [0, 1, 'a question', 2]
+    assert other.encoded is not None
+
+
+def test_a_video_takes_no_more_than_its_share_of_work(grounder, session, monkeypatch):
+    monkeypatch.setattr(grounder, 'limits', Limits(work_seconds=1e-9))
+    with pytest.raises(PageError, match=r'“my scene\.mp4” is too much .*: it takes longer than'):
+        grounder.encode(session)
+    monkeypatch.setattr(grounder, 'limits', Limits(pixels=100))
+    with pytest.raises(PageError, match='at most 100 pixels'):
+        grounder.encode(session)
+    monkeypatch.undo()
+    grounder.encode(session)
+    assert session.encoded is not None
+
+
+def test_work_ends_when_the_visitor_leaves(grounder, session, monkeypatch):
+    seen = []
+
+    def before(number):
+        seen.append(number)
+        if number == 1:
+            session.delete()
+
+    monkeypatch.setattr(grounder.inferencer, '_extractor',
+                        Pieces(grounder.inferencer.extractor, before))
+    with pytest.raises(PageError, match='was deleted'):
+        grounder.encode(session)
+    assert seen == [0, 1]
+    assert session.encoded is None
 
 
 def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session, monkeypatch):

@@ -6,6 +6,7 @@ import tempfile
 import time
 
 import pytest
+from helpers.counted_videos import lie_avi
 from helpers.tiny_grounder import write_scene
 
 from mmn_plugin.apis.webui import Limits, PageError, SessionStore
@@ -99,6 +100,27 @@ def test_a_bad_file_is_refused_and_not_kept(store, upload, content):
 def test_a_video_that_is_too_long_is_refused_and_not_kept(store, upload):
     store.limits = Limits(seconds=20)
     with pytest.raises(PageError, match='24 s long; at most 20 s'):
+        store.open_upload('ann', upload(), 'a.mp4')
+    assert not list(store.videos.iterdir())
+
+
+def test_the_length_is_counted_and_not_believed(store, upload, tmp_path_factory):
+    path = tmp_path_factory.mktemp('lies') / 'short.avi'
+    lie_avi(path, 10, codec='mpeg4')
+    store.limits = Limits(seconds=7)
+    with pytest.raises(PageError, match='8 s long; at most 7 s'):
+        store.open_upload('ann', upload(path.read_bytes(), 'short.avi'), 'short.avi')
+    store.limits = Limits()
+    session = store.open_upload('ann', upload(path.read_bytes(), 'short.avi'), 'short.avi')
+    assert session.duration == 8.
+
+
+@pytest.mark.parametrize(('limits', 'message'), [
+    (dict(pixels=32 * 32 - 1), 'its pictures have 32 x 32 pixels; at most 1,023 pixels'),
+    (dict(work_seconds=1e-9), 'it takes longer than 1e-09 s to be read')])
+def test_a_video_that_is_too_much_is_refused_and_not_kept(store, upload, limits, message):
+    store.limits = Limits(**limits)
+    with pytest.raises(PageError, match=rf'“a\.mp4” is too much for this page: {message}'):
         store.open_upload('ann', upload(), 'a.mp4')
     assert not list(store.videos.iterdir())
 
