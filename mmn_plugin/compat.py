@@ -13,6 +13,7 @@ import importlib.util
 import os
 import pickle
 import re
+import struct
 import sys
 import warnings
 from collections.abc import Callable
@@ -144,23 +145,24 @@ def _forget(package: str) -> None:
 def allow_checkpoint_classes() -> None:
     """Let ``torch.load(weights_only=True)`` read what an MMEngine checkpoint holds.
 
-    https://github.com/open-mmlab/mmengine/issues/1655. Allow-listed are MMEngine's log history
-    and the numpy arrays and scalars in it (under numpy 1's and numpy 2's module names): plain data.
-    The history names its statistics by ``getattr``, which is replaced by a function that knows
-    those alone. Anything else is refused, with one message (:func:`_explain_refusal`).
+    https://github.com/open-mmlab/mmengine/issues/1655. Allow-listed are stand-ins for MMEngine's
+    log history (:func:`_log_history`) and for the numpy arrays and scalars in it, under numpy 1's
+    and numpy 2's module names (:mod:`mmn_plugin.safe_pickle`): plain data. The history names its
+    statistics by ``getattr``, which is replaced by a function that knows those alone. Anything else
+    is refused, with one message (:func:`_explain_refusal`).
     ``load_url`` would switch the protection off (torch.hub's default), so it is told not to.
     """
-    import numpy as np
     import torch
-    from mmengine.logging.history_buffer import HistoryBuffer
     from mmengine.runner import checkpoint
 
-    reconstruct = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    allowed = [HistoryBuffer, np.ndarray, np.dtype, (_statistic, 'builtins.getattr')]
+    from . import safe_pickle
+
+    allowed = [(_log_history(), 'mmengine.logging.history_buffer.HistoryBuffer'),
+               (_statistic, 'builtins.getattr'), (safe_pickle.PlainDtype, 'numpy.dtype'),
+               (safe_pickle.PlainArray, 'numpy.ndarray')]
     for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [(reconstruct, f'{core}._reconstruct'), (scalar, f'{core}.scalar')]
-    allowed += list({type(np.dtype(code)) for code in np.typecodes['AllInteger'] + '?efd'})
+        allowed += [(safe_pickle.rebuild_array, f'{core}._reconstruct'),
+                    (safe_pickle.rebuild_scalar, f'{core}.scalar')]
     torch.serialization.add_safe_globals(allowed)
     checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
 
@@ -170,7 +172,8 @@ def allow_checkpoint_classes() -> None:
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
         try:
             return stock(cls, filename, map_location, logger)
-        except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError) as error:
+        except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, TypeError, ValueError,
+                struct.error) as error:  # a damaged file fails in many ways
             if type(error) is RuntimeError and 'PytorchStreamReader' not in str(error):
                 raise
             raise _explain_refusal(filename, error) from None
@@ -178,16 +181,47 @@ def allow_checkpoint_classes() -> None:
     checkpoint.CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
 
 
+def _log_history() -> type:
+    """What stands for MMEngine's log history until it has its state, and is one then.
+
+    MMEngine's own takes any attribute from the file, and statistics for the histories of the whole
+    process: a file could replace ``mean``. Here numbers are taken, and statistics are MMEngine's.
+    """
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    from .safe_pickle import PlainArray
+
+    class LogHistory(HistoryBuffer):
+        def __init__(self):
+            super().__init__()
+
+        def __setstate__(self, state):
+            length = state.get('max_length') if type(state) is dict else None
+            for name in ('_log_history', '_count_history'):
+                values = state[name] if type(length) is int else None
+                if type(values) is not PlainArray or values.ndim != 1 or (
+                        values.dtype.kind not in 'biuf'):
+                    raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
+                setattr(self, name, np.array(values))
+            self.max_length = length
+            self._set_default_statistics()
+            self.__class__ = HistoryBuffer
+
+    return LogHistory
+
+
 def _statistic(owner, name: str):
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
-        return getattr(owner, name)
+    known = isinstance(owner, type) and issubclass(owner, HistoryBuffer)
+    if known and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr')
 
 
 def _explain_refusal(filename: str, error: Exception) -> pickle.UnpicklingError:
-    found = re.search(r"(?:GLOBAL|got <class) '?([\w.]+)", str(error))
+    found = re.search(r"(?:GLOBAL|got <class|asks for) '?([\w.]+)", str(error))
     if found:
         return pickle.UnpicklingError(
             f'{filename} was not loaded: it holds a {found[1]}, and loading such an object could '

@@ -3,6 +3,7 @@
 import http.server
 import os
 import pickle
+import pickletools
 import threading
 from functools import partial
 
@@ -82,6 +83,49 @@ def test_pickles_that_call_are_refused(tmp_path, content, named):
     assert message.startswith(path)
     assert named in message
     assert len(message.splitlines()) == 1
+
+
+class Altered(HistoryBuffer):
+    """Pickles as a history that replaces a statistic, and an attribute."""
+
+    def __reduce__(self):
+        state = dict(self.__dict__, statistics_methods={'mean': bytearray}, current=bytearray)
+        return HistoryBuffer, (), state
+
+
+def test_a_history_cannot_replace_statistics_of_the_process(tmp_path):
+    torch.save({'history': Altered([1.0, 3.0], [1, 1])}, tmp_path / 'a.pth')
+    loaded = load(str(tmp_path / 'a.pth'))['history']
+    assert type(loaded) is HistoryBuffer
+    assert loaded.statistics('mean') == 2.0
+    assert loaded.current() == 3.0
+    assert HistoryBuffer([4.0], [1]).statistics('mean') == 4.0
+
+
+@pytest.mark.parametrize('values', [[], None, np.zeros((2, 2)), np.array(['a'])])
+def test_a_history_without_numbers_is_refused(tmp_path, values):
+    history = HistoryBuffer([1.0], [1])
+    history._log_history = values
+    torch.save({'history': history}, tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError, match='damaged'):
+        load(str(tmp_path / 'a.pth'))
+
+
+def test_what_was_loaded_is_saved_as_numpys_own_again(tmp_path):
+    torch.save(checkpoint(), tmp_path / 'a.pth')
+    loaded = load(str(tmp_path / 'a.pth'))
+    assert type(loaded['history'].data[0]) is np.ndarray
+    assert type(loaded['numbers']['f4'] + np.ones(3)) is np.ndarray
+    for protocol in (2, 5):
+        names = pickletools.genops(pickle.dumps(loaded, protocol))
+        assert not [arg for _, arg, _ in names if isinstance(arg, str) and 'mmn_plugin' in arg]
+
+
+@pytest.mark.parametrize('values', [np.array([None, 'a']), np.zeros(2, [('a', 'O'), ('b', 'f4')])])
+def test_arrays_of_objects_are_refused(tmp_path, values):
+    torch.save({'state_dict': {}, 'extra': values}, tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError, match=r'a\.pth was not loaded: it holds a numpy'):
+        load(str(tmp_path / 'a.pth'))
 
 
 def test_downloaded_checkpoints_are_protected_too(tmp_path, monkeypatch):

@@ -101,6 +101,15 @@ def test_other_names_are_refused(tmp_path, name):
         load_pickle(tmp_path / 'x.pkl')
 
 
+def test_an_array_of_objects_is_refused_with_what_to_do(published):
+    folder, _ = published
+    dump(folder / 'tubes.pkl', {'a': np.array([[1, None]], dtype=object)})
+    code, output = convert(folder)
+    assert code == 1
+    assert 'asks for numpy.dtype(O' in output
+    assert '--trust-pickle' in output
+
+
 def test_damaged_and_unfit_files_end_in_one_message(published):
     folder, _ = published
     whole = (folder / 'tubes.pkl').read_bytes()

@@ -1,5 +1,4 @@
 """Which checkpoint a run resumes from."""
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +57,7 @@ def damage(path: str | Path) -> str | None:
         content = _load(path)
     except zipfile.BadZipFile:
         return f'it is incomplete or no checkpoint ({Path(path).stat().st_size:,} bytes)'
-    except (OSError, EOFError, RuntimeError, LookupError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         reason = str(error).split('\n', 1)[0]
         return f'it cannot be read ({reason})'
     missing = [name for name in _NEEDED if not isinstance(content, dict) or name not in content]
@@ -73,7 +72,7 @@ def _load(path: Path) -> dict:
 def _progress(path: Path) -> int:
     try:
         return int(_load(path)['meta']['iter'])
-    except Exception:  # a damaged file fails in many ways; `damage` says how
+    except Exception:  # `damage` says how
         return -1
 
 
