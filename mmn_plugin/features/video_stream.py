@@ -47,13 +47,7 @@ class VideoLimitError(VideoReadError):
 @contextmanager
 def open_pictures(path: str | Path, max_pixels: int | None = None,
                   threads: int = 1) -> Iterator['PictureStream']:
-    """Open a video as a context.
-
-    Args: as of `PictureStream`.
-
-    Raises:
-        VideoReadError: If the file is missing, or for whatever FFmpeg complains of.
-    """
+    """Open a `PictureStream` as a context; what FFmpeg complains of becomes a `VideoReadError`."""
     path = Path(path)
     if not path.is_file():
         raise VideoReadError(f'{path}: no such file')
@@ -123,7 +117,8 @@ class PictureStream:
         self.decoded = self._good = self._bad = 0
 
     def _choose_stream(self):
-        streams = [stream for stream in self.container.streams.video if not _is_cover(stream)]
+        streams = [stream for stream in self.container.streams.video  # no covers of audio files
+                   if 'attached_pic' not in repr(stream.disposition)]
         if streams:
             return streams[0]
         others = sorted({stream.type for stream in self.container.streams}) or ['nothing']
@@ -442,11 +437,6 @@ def _matroska_box(head: bytes) -> int | None:
     width = 9 - head[begin].bit_length()
     value = int.from_bytes(head[begin:begin + width], 'big') - (1 << 7 * width)
     return None if value == (1 << 7 * width) - 1 else begin + width + value
-
-
-def _is_cover(stream) -> bool:
-    disposition = getattr(stream, 'disposition', None)
-    return disposition is not None and 'attached_pic' in repr(disposition)
 
 
 def quarters(frame: av.VideoFrame) -> int:

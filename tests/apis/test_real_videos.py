@@ -33,7 +33,8 @@ def grounder(request, tmp_path_factory, shared, c3d_weights):
         if request.param == 'c3d':  # which takes seconds to be built
             patch.setattr('mmn_plugin.apis.extractors.build_extractor',
                           lambda *_: grounder.inferencer.extractor)
-        code, output = run_tool('data/extract_features.py', shared / 'media', '--config',
+        videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
+        code, output = run_tool('data/extract_features.py', *videos, '--config',
                                 grounder.config, '--out', grounder.features, '--workers', 0)
     assert code == 0, output
     return grounder
