@@ -50,7 +50,8 @@ if [ "$(cat "$complete" 2> /dev/null)" = "$epochs" ]; then
     echo "trained already"
 else
     PYTHONUNBUFFERED=1 bash "$root/tools/dist_train.sh" "$config" "$processes" \
-        --work-dir "$work" --resume --cfg-options "train_cfg.max_epochs=$epochs" \
+        --work-dir "$work" --resume \
+        --cfg-options "train_cfg.max_epochs=$epochs" default_hooks.checkpoint.interval=1 \
         | sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \4, \3 left/p" \
             -e 's/.*Epoch(val).*R1@0.5: \([0-9.]*\).*R1@0.7: \([0-9.]*\).*/    validation: R@1,IoU=0.5 \1 %, R@1,IoU=0.7 \2 %/p'
     echo "$epochs" > "$complete"

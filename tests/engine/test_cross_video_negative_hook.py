@@ -1,10 +1,14 @@
 """Options, schedule and stored state of the hook that owns the negatives."""
+import contextlib
 import logging
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
+from helpers.on_device import checkpoints_on_device
 from helpers.random_candidates import random_candidates
 from helpers.tiny_corpus import write_config, write_corpus
 from mmengine.config import Config
@@ -75,42 +79,25 @@ def filled(**options):
     return hook
 
 
-def test_a_common_bank_travels_in_the_checkpoint_and_returns_on_resume_only():
-    checkpoint = {}
-    filled().before_save_checkpoint(runner_of(), checkpoint)
-    for resume, videos in ((False, 0), (True, 2)):
-        other = CrossVideoNegativeHook(1, queue_size=4)
-        other.after_load_checkpoint(runner_of(resume=resume), checkpoint)
-        assert len(other.source.bank) == videos
-
-
 def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global():
-    with mock.patch(WORLD_SIZE, return_value=2):
-        checkpoint, hook = {}, filled()
-        hook.before_save_checkpoint(runner_of(), checkpoint)
-        assert checkpoint == {}
-        other = CrossVideoNegativeHook(1, queue_size=4)
-        other.after_load_checkpoint(runner_of(), dict(checkpoint))
-        other.load_rank_state(hook.rank_state())
-        assert other.source.bank.candidates(torch.device('cpu')).video_ids == ['a', 'b']
-        common = CrossVideoNegativeHook(1, queue_size=4, scope='global')
-        common.before_save_checkpoint(runner_of(), checkpoint)
-        assert common.KEY in checkpoint
-        assert common.rank_state() == {}
-    assert CrossVideoNegativeHook(1).rank_state() == {}
+    for ranks, scope, common in ((1, 'local', True), (2, 'local', False), (2, 'global', True)):
+        with mock.patch(WORLD_SIZE, return_value=ranks):
+            hook = filled(scope=scope)
+            states = dict(rank=hook.rank_state(), common=hook.common_state())
+            assert [bool(states[kind]) for kind in ('rank', 'common')] == [not common, common]
+            other = CrossVideoNegativeHook(1, queue_size=4, scope=scope)
+            kind = 'common' if common else 'rank'
+            getattr(other, f'load_{kind}_state')(states[kind])
+            assert other.source.bank.candidates(torch.device('cpu')).video_ids == ['a', 'b']
+    assert CrossVideoNegativeHook(1).rank_state() == CrossVideoNegativeHook(1).common_state() == {}
 
 
-def test_a_checkpoint_without_a_usable_bank_leaves_it_empty_and_says_so():
-    checkpoint = {}
-    filled().before_save_checkpoint(runner_of(), checkpoint)
-    module = 'mmn_plugin.engine.hooks.cross_video_negative_hook.print_log'
-    for stored, options, said in (({}, {}, 'has no memory bank'),
-                                  (checkpoint, dict(exclude_same_text=True), 'holds no texts')):
-        hook = CrossVideoNegativeHook(1, queue_size=4, **options)
-        with mock.patch(module) as log:
-            hook.after_load_checkpoint(runner_of(), stored)
-        assert said in log.call_args.args[0]
-        assert len(hook.source.bank) == 0
+def test_a_bank_that_is_of_no_use_leaves_it_empty_and_says_so():
+    hook = CrossVideoNegativeHook(1, queue_size=4, exclude_same_text=True)
+    with mock.patch('mmn_plugin.engine.hooks.cross_video_negative_hook.print_log') as log:
+        hook.load_common_state(filled().common_state())
+    assert 'holds no texts' in log.call_args.args[0]
+    assert len(hook.source.bank) == 0
 
 
 @pytest.fixture(scope='module')
@@ -122,7 +109,7 @@ def queue_config(tmp_path_factory):
     config = Config.fromfile(write_config(
         folder / 'tiny.py', write_corpus(folder / 'corpus'), epochs=3, dropout=0., extra=extra))
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
-    config.default_hooks.checkpoint.update(save_best=None, max_keep_ckpts=-1)
+    config.default_hooks.checkpoint.update(interval=1, save_best=None, max_keep_ckpts=-1)
     config.work_dir = str(folder / 'whole')
     Runner.from_cfg(config).train()
     return config
@@ -132,22 +119,31 @@ def stored(config, epoch):
     return torch.load(f'{config.work_dir}/epoch_{epoch}.pth', weights_only=True)
 
 
-def test_the_queue_fills_from_its_epoch_on_and_travels_in_the_checkpoint(queue_config):
-    videos = [len(stored(queue_config, epoch)[CrossVideoNegativeHook.KEY]['video_ids'])
-              for epoch in (1, 2, 3)]
-    assert videos == [0, 5, 5]
+def bank_of(config, epoch):
+    """File of what all ranks have in common."""
+    found, = Path(config.work_dir).glob(f'run_state/epoch_{epoch}.pth-*/common.pth')
+    return found
 
 
-@pytest.mark.parametrize('with_bank', [True, False])
-def test_a_resumed_run_goes_on_with_the_same_queue_bit_for_bit(queue_config, with_bank, tmp_path):
-    checkpoint = stored(queue_config, 2)
-    if not with_bank:
-        del checkpoint[CrossVideoNegativeHook.KEY]
-    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+def test_the_queue_fills_from_its_epoch_on_and_stays_out_of_the_checkpoint(queue_config):
+    banks = [torch.load(bank_of(queue_config, epoch), weights_only=True) for epoch in (1, 2, 3)]
+    assert [len(bank['hook.CrossVideoNegativeHook']['video_ids']) for bank in banks] == [0, 5, 5]
+    assert set(stored(queue_config, 3)) == {
+        'meta', 'state_dict', 'message_hub', 'optimizer', 'param_schedulers', 'run_state'}
+
+
+@pytest.mark.parametrize('how', ['with the bank', 'loaded to a device', 'without the bank'])
+def test_a_resumed_run_goes_on_with_the_same_queue_bit_for_bit(queue_config, how, tmp_path):
+    shutil.copytree(queue_config.work_dir, tmp_path / 'work')
     config = queue_config.copy()
-    config.work_dir, config.experiment_name = str(tmp_path), f'resumed_{with_bank}'
-    config.load_from, config.resume = str(tmp_path / 'epoch_2.pth'), True
-    Runner.from_cfg(config).train()
+    config.work_dir, config.experiment_name = str(tmp_path / 'work'), f'resumed {how}'
+    config.load_from, config.resume = str(tmp_path / 'work/epoch_2.pth'), True
+    if how == 'without the bank':
+        path = bank_of(config, 2)
+        empty = CrossVideoNegativeHook(1, queue_size=5).common_state()
+        torch.save({'hook.CrossVideoNegativeHook': empty}, path)
+    with checkpoints_on_device() if how == 'loaded to a device' else contextlib.nullcontext():
+        Runner.from_cfg(config).train()
     whole, resumed = (stored(c, 3)['state_dict'] for c in (queue_config, config))
     same = all(torch.equal(resumed[name], value) for name, value in whole.items())
-    assert same == with_bank  # without it the weights differ, so the test can fail
+    assert same == (how != 'without the bank')  # the weights differ, so the test can fail

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FAULTS = """
 custom_imports = dict(imports=['mmn_plugin', 'helpers.faults'])
 custom_hooks = [dict(type='FaultHook')]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=-1))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1))
 """
 
 

@@ -101,6 +101,7 @@ def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tm
         first, second = (torch.load(tmp_path / f'rank{rank}_epoch{epoch}.pth', weights_only=True)
                          for rank in (0, 1))
         assert all(torch.equal(second[name], value) for name, value in first.items())
-    stored = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
-    assert len(stored['cross_video_negatives']['video_ids']) == 3
+    common, = tmp_path.glob('run_state/epoch_2.pth-*/common.pth')
+    stored = torch.load(common, weights_only=True)
+    assert len(stored['hook.CrossVideoNegativeHook']['video_ids']) == 3
     assert all(entry['loss'] > 0 for entry in logged_scalars(tmp_path) if 'loss' in entry)

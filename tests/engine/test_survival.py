@@ -23,7 +23,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
                    dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False)]
 default_hooks = dict(
     freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2, queue_size=5),
-    checkpoint=dict(max_keep_ckpts=-1))
+    checkpoint=dict(interval=1, max_keep_ckpts=-1))
 randomness = dict(_delete_=True, seed=None)
 workers = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(**workers, dataset=dict(pipeline=[
@@ -92,6 +92,12 @@ def load(path):
     return torch.load(path, map_location='cpu', weights_only=True)
 
 
+def load_states(folder, checkpoint):
+    """What each of two ranks wrote for a checkpoint."""
+    states = folder / 'run_state' / load(folder / checkpoint)['run_state']['folder']
+    return [load(states / f'rank_{rank}.pth') for rank in (0, 1)]
+
+
 def assert_same(first, second):
     """Bit for bit, in every tensor and number."""
     if torch.is_tensor(first):
@@ -117,12 +123,12 @@ def videos(folder, rank):
 def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, tried):
     assert tried.legs['end'].codes == [0, 0], tried.legs['end'].output
     first, second = (load(folder / 'epoch_4.pth') for folder in (unbroken, tried.folder))
-    assert len(second['run_state']['ranks'][1]['parts']['hook.CrossVideoNegativeHook']) > 0
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(first[part], second[part])
     assert first['meta']['seed'] == second['meta']['seed']
-    first, second = (checkpoint['run_state']['ranks'] for checkpoint in (first, second))
+    first, second = (load_states(folder, 'epoch_4.pth') for folder in (unbroken, tried.folder))
     bank = 'hook.CrossVideoNegativeHook'
+    assert len(second[1]['parts'][bank]['video_ids']) == 5
     assert_same(first[0]['parts'][bank], second[0]['parts'][bank])
     assert_same(first[0]['random'], second[0]['random'])
     assert_same(first[1], second[1])
@@ -137,8 +143,7 @@ def test_no_sample_is_repeated_or_left_out_and_each_gets_the_same_noise(unbroken
 def test_the_measure_itself_depends_on_dropout_and_noise(unbroken):
     sums = [line.split()[-1] for line in videos(unbroken, 0).values()]
     assert len(set(sums)) == len(sums)
-    states = [load(unbroken / f'epoch_{epoch}.pth')['run_state']['ranks'][0]['random']
-              for epoch in (3, 4)]
+    states = [load_states(unbroken, f'epoch_{epoch}.pth')[0]['random'] for epoch in (3, 4)]
     assert not torch.equal(states[0]['torch'], states[1]['torch'])
 
 
@@ -211,13 +216,16 @@ def test_accumulation_and_bf16_resume_inside_a_window(accumulated):
     folder, codes = accumulated
     assert [code for code, _ in codes] == [[0, 0], [143, 143], [0, 0]], codes[1][1][-3000:]
     assert (folder / 'amp_killed/iter_5.pth').is_file()
-    inside = load(folder / 'amp_killed/iter_5.pth')['run_state']['ranks']
-    first, second = (rank['gradients'] for rank in inside)
+    first, second = (rank['gradients'] for rank in load_states(folder / 'amp_killed', 'iter_5.pth'))
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
     assert 'autocast' in codes[0][1] or 'CPUAmpOptimWrapper' in codes[0][1]
     first, second = (load(folder / name / 'epoch_3.pth') for name in ('amp', 'amp_stopped'))
-    for part in ('state_dict', 'optimizer', 'cross_video_negatives'):
+    for part in ('state_dict', 'optimizer'):
         assert_same(first[part], second[part])
+    banks = [load(path) for name in ('amp', 'amp_stopped')
+             for path in (folder / name).glob('run_state/epoch_3.pth-*/common.pth')]
+    assert len(banks) == 2
+    assert_same(*banks)
 
 
 def test_every_so_many_iterations_a_checkpoint_replaces_the_one_before(accumulated):
@@ -237,7 +245,7 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {2}
-    ranks = checkpoint['run_state']['ranks']
+    ranks = load_states(lab.folder / 'skip', 'epoch_1.pth')
     assert [rank['parts']['hook.CheckLossHook']['skips'] for rank in ranks] == [1, 1]
     banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in ranks]
     assert [len(videos) for videos in banks] == [3, 3]  # of five; the skipped two are not there

@@ -4,6 +4,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.on_device import on_device
 from helpers.random_candidates import random_candidates
 
 from mmn_plugin.models.negatives import MemoryBank, NegativeSource, normalised_text
@@ -74,6 +75,15 @@ def test_a_stored_bank_comes_back_and_another_size_keeps_the_newest(size, tmp_pa
                 assert torch.equal(one, other) if torch.is_tensor(one) else one == other
             stored.push(batch)
             bank.push(batch)
+
+
+@pytest.mark.parametrize('size', [4, 2])
+def test_a_bank_that_was_loaded_to_a_device_comes_back(size):
+    stored, bank, everything = MemoryBank(4), MemoryBank(size), batches()
+    for batch in everything[:4]:
+        stored.push(batch)
+    bank.load_state_dict(on_device(stored.state_dict()))
+    assert held(bank) == dict(list(pushed(*everything[:4]).items())[-size:])
 
 
 def test_a_stored_bank_does_not_change_with_the_bank():

@@ -38,7 +38,8 @@ ROWS = (ALONE, SINGLE, FULL, CONTROL, TUNED)
 THRESHOLDS = (*((share,) for share in (.4, .5, .55, .6, .65, .7, .75, .8, .85, .9, .95)),
               (.5, .6, .7), (.6, .7, .8), (.7, .8, .9))
 # All epochs are kept to choose among them, which makes validation between them idle.
-KEEP = ('default_hooks.checkpoint.max_keep_ckpts=-1', 'train_cfg.val_interval=99')
+KEEP = ('default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=-1',
+        'train_cfg.val_interval=99')
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU')
 
 

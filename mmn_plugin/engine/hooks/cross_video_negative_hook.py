@@ -37,9 +37,8 @@ class CrossVideoNegativeHook(Hook):
     - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
       takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
 
-    Checkpoints carry the bank: the common one under ``cross_video_negatives``; those of each rank
-    through ``rank_state`` and ``load_rank_state``, which the hook that stores every rank's state
-    calls. It comes back when a run is resumed.
+    `RunStateHook` writes the bank beside the checkpoints that a run resumes from: each rank its
+    own, or rank 0 the common one.
 
     Args:
         full_through_epoch (int): Last epoch, counted from 1, of the full weight (``only_iou`` of
@@ -60,8 +59,6 @@ class CrossVideoNegativeHook(Hook):
     Raises:
         ValueError: If a value is out of range, or would have no effect.
     """
-
-    KEY = 'cross_video_negatives'
 
     def __init__(self, full_through_epoch: int, late_factor: float = 0.01, scope: str = 'local',
                  queue_size: int = 0, from_epoch: int = 1, weight: float = 1.,
@@ -133,37 +130,35 @@ class CrossVideoNegativeHook(Hook):
     def _bank_per_rank(self) -> bool:
         return self.source.scope == 'local' and get_world_size() > 1
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Store the bank that all ranks have in common."""
-        if self.source.bank is not None and not self._bank_per_rank:
-            checkpoint[self.KEY] = self._state()
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Restore it on every rank, when a run is resumed."""
-        if runner._resume and not self._bank_per_rank:
-            self._load(checkpoint.get(self.KEY))
-
     def rank_state(self) -> dict:
         """What this rank alone knows: its own bank, if each rank has one."""
-        return self._state() if self.source.bank is not None and self._bank_per_rank else {}
+        return self._state() if self._bank_per_rank else {}
 
     def load_rank_state(self, state: dict) -> None:
         """Take over what ``rank_state`` returned on this rank."""
         if self._bank_per_rank:
             self._load(state)
 
+    def common_state(self) -> dict:
+        """The bank that all ranks have in common."""
+        return {} if self._bank_per_rank else self._state()
+
+    def load_common_state(self, state: dict) -> None:
+        """Take over what ``common_state`` returned on rank 0."""
+        if not self._bank_per_rank:
+            self._load(state)
+
     def _state(self) -> dict:
+        if self.source.bank is None:
+            return {}
         self.source.settle()
         return self.source.bank.state_dict()
 
-    def _load(self, state: dict | None) -> None:
+    def _load(self, state: dict) -> None:
         bank = self.source.bank
         if bank is None:
             return
-        if not state:
-            print_log('CrossVideoNegativeHook: the checkpoint has no memory bank for this process; '
-                      'the queue begins empty', 'current', 30)
-        elif state['video_ids'] and self.source.exclude_same_text and state['texts'] is None:
+        if state['video_ids'] and self.source.exclude_same_text and state['texts'] is None:
             print_log('CrossVideoNegativeHook: the checkpoint\'s memory bank holds no texts, which '
                       'exclude_same_text needs; the queue begins empty', 'current', 30)
         else:

@@ -7,6 +7,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..gloo_safety import make_gloo_safe
+from ..hooks.run_state_hook import RunStateHook
+from ..hooks.safe_checkpoint_hook import SafeCheckpointHook
 from ..preempted import Preempted
 from ..random_state import isolated_random_state
 from .resumable_batch_sampler import ResumableBatchSampler
@@ -33,7 +35,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     number of finished iterations, and ``after_validation(runner)`` when a validation is over and
     the random state is training's again. ``save_now(runner)`` asks for a checkpoint when a hook has
     raised `Preempted`, and ``leave_train(runner)`` is called however training ends. `RunStateHook`
-    takes the state from here; `SafeCheckpointHook` saves it.
+    takes the state from here; `SafeCheckpointHook` saves it. A run without them is given them: the
+    latter, where no hook has ``save_now`` (MMEngine's ``CheckpointHook`` has not), to save when the
+    run is asked to stop, and at no other time.
 
     Args: those of :class:`mmengine.runner.EpochBasedTrainLoop`.
 
@@ -45,6 +49,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         make_gloo_safe()
+        if not any(hasattr(hook, 'save_now') for hook in runner.hooks):
+            runner.register_hook(SafeCheckpointHook(interval=-1, save_last=False))
+        if not any(hasattr(hook, 'save_run_state') for hook in runner.hooks):
+            runner.register_hook(RunStateHook())
         self.batch = 0
         self.validated = True
         self._loader: DataLoader | None = None

@@ -103,7 +103,7 @@ class MemoryBank:
             return
         stored = Candidates(
             state['moments'], state['sentences'], state['ground_truth'],
-            state['sentence_video'].numpy().copy(), list(state['video_ids']), state['texts'],
+            state['sentence_video'].cpu().numpy().copy(), list(state['video_ids']), state['texts'],
             state['iou'])
         if state['size'] != self.size:
             age = np.arange(len(stored.video_ids))
