@@ -6,8 +6,8 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # A kill costs at most so many minutes, or one epoch where that takes longer. interval=1 is for a
-    # checkpoint of every epoch; iter_interval=N adds one every N iterations, for epochs of hours.
+    # A kill costs at most so many minutes, or one epoch where that takes longer. interval=1 makes
+    # a checkpoint of every epoch; iter_interval=N adds one every N iterations (epochs of hours).
     checkpoint=dict(type='SafeCheckpointHook', interval=None, minutes=10, iter_interval=0,
                     save_best='grounding/R1@0.5', rule='greater', max_keep_ckpts=3),
     run_state=dict(type='RunStateHook'),  # what an exact resume needs

@@ -152,8 +152,8 @@ def test_a_whole_epochs_checkpoint_goes_on_without_and_says_what_is_lost(
 def test_inside_an_epoch_it_does_not(tmp_path):
     run(tmp_path, kill=f'iteration {ITERATIONS + 2}', checkpoint=dict(iter_interval=4))
     spoil(states(tmp_path)['iter_4.pth'] / 'rank_0.pth', 'missing')
-    with pytest.raises(ValueError, match='inside an epoch .* as many processes and all their '
-                                         'files.*whole epoch'):
+    with pytest.raises(ValueError, match=r'inside an epoch .* as many processes and all '
+                                         r'their files.*whole epoch'):
         run(tmp_path, resume=True)
 
 

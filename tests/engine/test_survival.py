@@ -199,6 +199,43 @@ def test_sigterm_inside_a_validation_loses_nothing(tried):
 
 
 @pytest.fixture(scope='module')
+def timed(lab):
+    """Legs of a run with checkpoints by time, by clocks that disagree: 4.5 and 45 min an epoch."""
+    legs = []
+    for fault in (dict(write='run_state/epoch_2.pth-'), dict(kill=(10,)), {}):
+        legs.append(lab.run('timed', *(['--resume'] if legs else []), fault=dict(
+            fault, clock=(90., 900.)), options=('default_hooks.checkpoint.interval=None',)))
+        legs[-1] += (sorted(path.name for path in (lab.folder / 'timed').glob('*.pth')),)
+    return legs
+
+
+def test_checkpoints_by_time_are_rank_0s_decision_and_lose_nothing(lab, unbroken, timed):
+    (_, _, before), (_, restarted, killed), (codes, output, after) = timed
+    assert [name for name in before if name.startswith('epoch')] == []
+    assert 'training starts from the beginning' in restarted
+    assert [name for name in killed if name.startswith('epoch')] == ['epoch_2.pth']
+    assert codes == [0, 0], output[-3000:]
+    assert 'Epoch(train) [3]' in output
+    assert 'Epoch(val) [2]' not in output  # it was done
+    assert [name for name in after if name.startswith('epoch')] == ['epoch_2.pth', 'epoch_4.pth']
+    best = [name for name in after if name.startswith('best')]
+    assert best == sorted(path.name for path in unbroken.glob('best_*'))
+    first, second = (load(folder / 'epoch_4.pth') for folder in (unbroken, lab.folder / 'timed'))
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(first[part], second[part])
+    assert_same(*(load_states(folder, 'epoch_4.pth')[1]
+                  for folder in (unbroken, lab.folder / 'timed')))
+
+
+def test_a_kill_while_a_process_writes_its_state_leaves_no_checkpoint_without(lab, timed):
+    codes, _, files = timed[0]
+    assert -9 in codes
+    assert not [name for name in files if not name.startswith('best')]
+    folders = sorted(path.name for path in (lab.folder / 'timed/run_state').iterdir())
+    assert [name.rpartition('-')[0] for name in folders] == ['epoch_2.pth', 'epoch_4.pth']
+
+
+@pytest.fixture(scope='module')
 def accumulated(lab):
     """Folders of an unbroken and a stopped run, with bf16 and windows of two iterations."""
     options = ('optim_wrapper.accumulative_counts=2', 'default_hooks.checkpoint.iter_interval=2',

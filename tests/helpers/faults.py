@@ -15,6 +15,8 @@ from mmaction.registry import HOOKS, TRANSFORMS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
+from mmn_plugin.engine.hooks import SafeCheckpointHook
+
 if 'MMN_ENTROPY' in os.environ:
     np.random.seed(int(os.environ['MMN_ENTROPY']))
 
@@ -40,6 +42,10 @@ class FaultHook(Hook):
             return losses
 
         model.head.loss = loss
+        if 'clock' in self.fault:  # seconds that an iteration takes, by each rank's clock
+            for hook in runner.hooks:
+                if isinstance(hook, SafeCheckpointHook):
+                    hook.clock = lambda: runner.iter * self.fault['clock'][get_rank()]
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         names = ' '.join(s.video_id for s in data_batch['data_samples'])

@@ -30,8 +30,8 @@ class RunStateHook(Hook):
     anyway); and what hooks, the model and its modules offer, where they have the two methods
 
     - ``rank_state() -> dict`` of tensors, numbers, strings, lists, tuples and dicts,
-    - ``load_rank_state(state: dict)``, called after all hooks' ``before_train`` where the checkpoint
-      has one, with tensors on the CPU,
+    - ``load_rank_state(state: dict)``, called after all hooks' ``before_train`` where the
+      checkpoint has one, with tensors on the CPU,
 
     or the same two for what all ranks have in common, ``common_state`` and ``load_common_state``:
     rank 0 writes it once, and it comes back with any number of ranks.
@@ -134,13 +134,15 @@ class RunStateHook(Hook):
         self._restore(runner, files)
 
     def _read(self, state: dict) -> tuple[dict, str | None]:
-        """This rank's files by name; and what is wrong with those of any rank."""
+        """Files of this rank by name; and what is wrong with those of any rank."""
         folder = os.path.join(self._folder, state['folder'])
         names = [_COMMON] if state['common'] else []
-        others = state['world_size'] != get_world_size()
-        if not others:
+        found, mine, other_ranks = {}, None, None
+        if state['world_size'] == get_world_size():
             names.append(f'rank_{get_rank()}.pth')
-        found, mine = {}, None
+        else:
+            other_ranks = (f'the checkpoint was saved by {state["world_size"]} processes, and this '
+                           f'run has {get_world_size()}')
         for name in names:
             try:
                 with get_local_path(os.path.join(folder, name)) as path:
@@ -150,10 +152,7 @@ class RunStateHook(Hook):
                           f'cannot be read ({str(error).splitlines()[0]})')
                 mine = f'{os.path.join(folder, name)}, a part of the checkpoint, {reason}'
         problems = [text for text in all_gather_object(mine) if text]
-        if problems:
-            return {}, problems[0]
-        return found, others and (f'the checkpoint was saved by {state["world_size"]} processes, '
-                                  f'and this run has {get_world_size()}') or None
+        return ({}, problems[0]) if problems else (found, other_ranks)
 
     def _state(self, runner) -> dict:
         model = bare_model(runner)

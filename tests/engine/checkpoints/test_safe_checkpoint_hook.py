@@ -105,7 +105,8 @@ def test_one_that_lowered_the_learning_rate_is_done_again(tmp_path):
     options = dict(scores=[1.] * 4, schedule=[plateau])
     expected = tiny_run(tmp_path / 'unbroken', safe(interval=1), **options).rates
     assert len(set(expected)) == 3
-    tiny_run(tmp_path / 'tried', safe(interval=1), kill=f'iteration {2 * ITERATIONS + 1}', **options)
+    kill = f'iteration {2 * ITERATIONS + 1}'
+    tiny_run(tmp_path / 'tried', safe(interval=1), kill=kill, **options)
     resumed = tiny_run(tmp_path / 'tried', safe(interval=1), resume=True, **options)
     assert resumed.events[0] == 'validation 2'
     assert resumed.rates == expected[2:]
