@@ -10,7 +10,7 @@ custom_hooks = [dict(type='RankDumpHook')]
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 default_hooks = dict(
     freeze_language_model=dict(through_epoch=2), negatives=dict(full_through_epoch=3),
-    checkpoint=dict(max_keep_ckpts=-1))
+    checkpoint=dict(interval=1, max_keep_ckpts=-1))
 """
 LEARNING_RATE = 1e-3
 STEPS_PER_EPOCH = 2  # 8 videos, 2 ranks of 2
