@@ -2,6 +2,7 @@
 import io
 import os
 import pickle
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..bare_model import bare_model
 from ..random_state import random_state, set_random_state
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
-_UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, pickle.UnpicklingError)
+_UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, struct.error,
+               pickle.UnpicklingError)  # a damaged file fails in many ways
 _COMMON = 'common.pth'
 
 
