@@ -22,7 +22,7 @@ _SAME_END = (
 _EQUAL = 'nothing: weights, optimiser, memory bank and random state equal, bit for bit'
 # What was done; what is lost if all tests that show it pass; these tests.
 FAULTS = (
-    dict(done='one process killed (SIGKILL) at a random iteration of an epoch', lost=_EQUAL,
+    dict(done='one process killed (SIGKILL), at each iteration of an epoch in turn', lost=_EQUAL,
          tests=(_SURVIVAL + 'a_killed_rank_ends_the_others', *_SAME_END)),
     dict(done='all killed between a checkpoint and its validation', lost=_EQUAL,
          tests=(_SURVIVAL + 'a_validation_that_a_kill_prevented_is_made_up_for_and_counts',
