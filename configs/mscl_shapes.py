@@ -12,7 +12,7 @@ long_video = dict(_delete_=True)
 train_dataloader = dict(batch_size=32, dataset=dict(weak=True))
 
 num_clips = 32
-nms_threshold = 0.5
+nms_threshold = 0.7
 
 model = dict(
     num_clips=num_clips,

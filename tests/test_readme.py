@@ -105,6 +105,16 @@ def test_weak_supervision_is_chosen_on_validation_with_as_many_trials_and_steps(
     assert all(set(best[full]) <= set(options) for row, options in best.items() if row != tuned)
 
 
+def test_the_table_itself_says_how_many_settings_were_looked_at(reproduce):
+    module = sys.modules['reproduction.weak']
+    table = README.split('<!-- result: weak -->')[1].split('<!-- end -->')[0]
+    said = f'{module.LOOKED_AT[module.FULL]} of the contrast'
+    assert said in table
+    assert f'| {module.FULL} | {module.LOOKED_AT[module.FULL]} + 4 |' in table
+    assert f'{said.split()[0]} settings of the contrast' in (
+        ROOT / 'docs/weak_supervision.md').read_text()
+
+
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):
     for path in RESULTS:
         (tmp_path / path.name).write_text(path.read_text())

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmn_plugin.apis.long_video import LongVideo
 from mmn_plugin.engine.hooks import ContrastStageHook
 from mmn_plugin.ranking import moment_scores
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, temporal_iou
 
 
 def build(**head):
@@ -154,10 +154,28 @@ def test_epochs_that_fall_are_refused(epochs):
 
 @pytest.mark.parametrize(('head', 'message'), [
     (dict(windows=(2, 4)), 'coarse to fine'), (dict(windows=(0,)), '1 clip or more'),
-    (dict(run_thresholds=()), 'run_thresholds'), (dict(run_thresholds=(1.,)), 'between 0 and 1')])
+    (dict(run_thresholds=()), 'run_thresholds'), (dict(run_thresholds=(1.,)), 'between 0 and 1'),
+    (dict(threshold_halving=0.), 'above 0')])
 def test_settings_that_make_no_sense_are_named(head, message):
     with pytest.raises(ValueError, match=message):
         build(**head)
+
+
+def test_answers_after_the_first_overlap_it(model):
+    """As the configs have it: several thresholds, so that one peak has several answers."""
+    curve = torch.tensor([.1, .2, .3, .4, .5, .7, .9, 1., .95, .8, .6, .5, .4, .2, .1, .1])
+    [ranked] = model.head.rank_curves(curve[None], torch.zeros(1, dtype=torch.int64),
+                                      [sample('v', ['the red box'])])
+    moments, scores = (ranked.pred_instances[key][0] for key in ('moments', 'scores'))
+    threshold = 0.1 + model.head.run_thresholds[0] * 0.9
+    first = [i for i, score in enumerate(curve.tolist()) if score >= threshold]
+    clip = ranked.duration / len(curve)
+    assert moments[0].tolist() == pytest.approx([first[0] * clip, (first[-1] + 1) * clip])
+    count = int(moments.isfinite().all(1).sum())
+    assert count >= 3
+    overlaps = temporal_iou(moments[:1], moments[1:count])
+    assert ((overlaps > 0) & (overlaps <= model.head.nms_threshold)).all()
+    assert scores[:count].diff().max() <= 0
 
 
 @pytest.mark.parametrize('name', ['charades', 'activitynet', 'shapes'])

@@ -34,6 +34,8 @@ model = dict(
             prototype_weight=0.),
         windows=(8, 4, 2, 1),  # clips; coarse to fine
         contrast_weight=0.5,
-        run_thresholds=(0.8,),
-        nms_threshold=0.5,
+        # the first one gives most moments, the others more answers around them
+        run_thresholds=(0.8, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95),
+        threshold_halving=0.3,
+        nms_threshold=0.7,
         top_n=5))

@@ -21,8 +21,9 @@ class ScoreCurveHead(BaseModule):
 
     A clip's score is its cosine, brought into [0, 1]. In training videos and sentences find each
     other through it, and each stage contrasts foreground and background at one scale. At test the
-    runs above ``run_thresholds`` are the candidates, of score ``0.5 * contrast + 0.5``, contrast
-    being the mean score inside minus that outside; NMS follows.
+    runs above ``run_thresholds``, which overlap, are the candidates, of score ``weight *
+    (0.5 * contrast + 0.5)``, contrast being the mean score inside minus that outside, and weight
+    1 for the first threshold's runs and less for others (`score_runs`); NMS follows.
 
     Args:
         grid (MomentGrid): All moments of N clips; the localizer passes it.
@@ -31,9 +32,12 @@ class ScoreCurveHead(BaseModule):
         windows (Sequence[int]): Clips per window of each stage, coarse to fine; empty for the
             video-level loss alone.
         contrast_weight (float): Weight of the mean over the stages.
-        run_thresholds (Sequence[float]): Relative thresholds of the runs.
+        run_thresholds (Sequence[float]): Relative thresholds of the runs, the one that most often
+            gives the moment first.
         nms_threshold (float): Moments that overlap a better one by more are suppressed.
         top_n (int): Moments kept per sentence. Defaults to 5.
+        threshold_halving (float): Distance from the first threshold at which a run's weight is
+            0.5. Defaults to 0.3.
         init_cfg (dict, optional): Initialisation. Defaults to None.
 
     Attributes:
@@ -45,8 +49,8 @@ class ScoreCurveHead(BaseModule):
             says when each begins.
 
     Raises:
-        ValueError: If windows rise or are below 1, or if ``run_thresholds`` is empty or one is not
-            in (0, 1).
+        ValueError: If windows rise or are below 1, if ``run_thresholds`` is empty or one is not
+            in (0, 1), or if ``threshold_halving`` is not above 0.
     """
 
     # The inferencer fuses what `score` returns with this power; see `moment_scores`.
@@ -54,7 +58,7 @@ class ScoreCurveHead(BaseModule):
 
     def __init__(self, grid: MomentGrid, loss_matching: dict, loss_contrast: dict,
                  windows: Sequence[int], contrast_weight: float, run_thresholds: Sequence[float],
-                 nms_threshold: float, top_n: int = 5,
+                 nms_threshold: float, top_n: int = 5, threshold_halving: float = 0.3,
                  init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if list(windows) != sorted(windows, reverse=True) or min(windows, default=1) < 1:
@@ -63,6 +67,9 @@ class ScoreCurveHead(BaseModule):
         if not run_thresholds or not all(0 < share < 1 for share in run_thresholds):
             raise ValueError(f'model.head.run_thresholds={list(run_thresholds)}: give thresholds '
                              'between 0 and 1')
+        if threshold_halving <= 0:
+            raise ValueError(f'model.head.threshold_halving={threshold_halving}: give a distance '
+                             'of thresholds above 0')
         self.grid = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_contrast = MODELS.build(loss_contrast)
@@ -72,6 +79,7 @@ class ScoreCurveHead(BaseModule):
         self.contrastive_factor = 1.
         self.negatives = NegativeSource()
         self.run_thresholds = tuple(run_thresholds)
+        self.threshold_halving = threshold_halving
         self.nms_threshold = nms_threshold
         self.top_n = top_n
 
@@ -173,7 +181,7 @@ class ScoreCurveHead(BaseModule):
 
     def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
               sentence_video: Tensor, counts: list[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Contrast of each moment, and 1 where it is a run of high scores, both (S, P).
+        """Contrast of each moment, and its weight, 0 where it is no run, both (S, P).
 
         `moment_scores` of the two, with ``score_power``, is what `rank` takes. ``moments`` are
         (B, P, J), as `to_moments` gives them.
@@ -223,8 +231,7 @@ class ScoreCurveHead(BaseModule):
         return clips[None, self._single_clips], sentences, first
 
     def _score_runs(self, curves: Tensor) -> tuple[Tensor, Tensor]:
-        contrast, is_run = score_runs(curves, self.run_thresholds, self.grid)
-        return contrast, is_run.to(contrast.dtype)
+        return score_runs(curves, self.run_thresholds, self.grid, self.threshold_halving)
 
     @staticmethod
     def _queries(sentences: dict[str, Tensor]) -> Tensor:
