@@ -104,4 +104,6 @@ def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tm
     common, = tmp_path.glob('run_state/epoch_2.pth-*/common.pth')
     stored = torch.load(common, weights_only=True)
     assert len(stored['hook.CrossVideoNegativeHook']['video_ids']) == 3
-    assert all(entry['loss'] > 0 for entry in logged_scalars(tmp_path) if 'loss' in entry)
+    losses = [entry['loss'] for entry in logged_scalars(tmp_path) if 'loss' in entry]
+    assert losses
+    assert min(losses) > 0

@@ -98,6 +98,12 @@ def test_objects_do_what_their_events_say(scenes):
             if event.action == 'left':
                 assert moved[0] < -0.2
                 assert abs(moved[1]) < 1e-9
+            elif event.action == 'right':
+                assert moved[0] > 0.2
+                assert abs(moved[1]) < 1e-9
+            elif event.action == 'up':
+                assert moved[1] < -0.2
+                assert abs(moved[0]) < 1e-9
             elif event.action == 'down':
                 assert moved[1] > 0.2
                 assert abs(moved[0]) < 1e-9
@@ -107,8 +113,10 @@ def test_objects_do_what_their_events_say(scenes):
                 assert grown < 0.67
             elif event.action == 'blink':
                 assert 0.3 < item.lit[first:last + 1].mean() < 0.7
-            elif event.action == 'loop':
+            else:
+                assert event.action == 'loop'
                 assert np.ptp(item.x[first:last + 1]) > 0.15
+                assert np.ptp(item.y[first:last + 1]) > 0.15
 
 
 def test_tubes_stay_in_the_frame_and_follow_the_object(scenes):
