@@ -17,6 +17,9 @@ from .video_stream import ROUNDING, VideoLimitError, VideoReadError, open_pictur
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.mpg', '.mpeg', '.flv', '.wmv',
                   '.ts', '.m2ts', '.mts', '.ogv', '.3gp', '.h264', '.264')
+# Newer releases of PyAV scale with as many threads as there are cores, in every reader; and a
+# forked process that frees an inherited scaler waits for its threads for ever.
+ONE_THREAD = dict(threads=1) if 'threads' in str(VideoReformatter.reformat.__doc__) else {}
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,7 @@ class VideoReader:
         """Make an array (..., height, width) of a picture."""
         scaled = self._reformatter.reformat(
             frame, width=self.size, height=self.size, format='yuv444p',
-            dst_color_range='MPEG', interpolation='AREA')
+            dst_color_range='MPEG', interpolation='AREA', **ONE_THREAD)
         return scaled.to_ndarray()  # (3, size, size)
 
 
@@ -260,11 +263,11 @@ class RGBVideoReader(VideoReader):
 
     def convert(self, frame: av.VideoFrame) -> np.ndarray:
         """Make an array (H, W, 3) of a picture."""
-        return self._reformatter.reformat(frame, format='rgb24').to_ndarray()
+        return self._reformatter.reformat(frame, format='rgb24', **ONE_THREAD).to_ndarray()
 
 
 def _rgb(frame: av.VideoFrame, height: int | None = None, width: int | None = None) -> np.ndarray:
     """An upright picture (H, W, 3) uint8, in its own size or scaled."""
     height, width = turned((height, width), frame)
-    picture = frame.reformat(width, height, format='rgb24').to_ndarray()
+    picture = frame.reformat(width, height, format='rgb24', **ONE_THREAD).to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, quarters(frame)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .video import probe_video, read_pictures, read_sound, sound_format
+from .video import ONE_THREAD, probe_video, read_pictures, read_sound, sound_format
 from .video_stream import VideoReadError
 
 TICK = Fraction(1, 90000)  # seconds, of the times of written pictures
@@ -87,7 +87,8 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=pixels)
         if self._stream is None:
             self._stream = self._begin(frame, timed=time is not None)
-        frame = frame.reformat(self._stream.width, self._stream.height, format=self._pixels)
+        frame = frame.reformat(self._stream.width, self._stream.height, format=self._pixels,
+                              **ONE_THREAD)
         if time is None:
             frame.pts, frame.time_base = self._count, 1 / self._rate
         else:

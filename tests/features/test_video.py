@@ -1,5 +1,6 @@
 """One length and one clock, whatever a container says: reader, probe, thumbnails, clips, sound."""
 import os
+from multiprocessing import get_context
 
 import av
 import h5py
@@ -225,3 +226,19 @@ def test_limits_are_kept_before_a_picture_is_decoded(tmp_path):
         next(iter(reader))
     with pytest.raises(VideoLimitError, match='it takes longer than 0 s'):
         probe_video(tmp_path / 'v.mp4', timeout=0.)
+
+
+def test_a_process_forked_while_a_video_is_read_can_let_go_of_it(tmp_path):
+    def leave():
+        held.clear()
+        os._exit(7)
+
+    write(tmp_path / 'v.mp4')
+    held = [iter(RGBVideoReader(tmp_path / 'v.mp4', 8.))]
+    next(held[0])
+    process = get_context('fork').Process(target=leave)
+    process.start()
+    process.join(20)
+    process.kill()
+    process.join()
+    assert process.exitcode == 7
