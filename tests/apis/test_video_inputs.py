@@ -1,5 +1,6 @@
 """What can stand for a video, alone and in batches."""
 import io
+import threading
 
 import av
 import h5py
@@ -61,6 +62,28 @@ def test_an_open_file_that_is_no_video_is_an_error_of_reading(inferencer):
 def frames_of(path):
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)])
+
+
+def test_a_video_is_decoded_ahead_while_features_are_made(grounder, expected, monkeypatch):
+    begun = [threading.Event() for _ in range(3)]  # 24 s of the grid extractor are two blocks
+    batches, describe = GridFeatureExtractor.batches, GridFeatureExtractor.describe_batch
+    begun[2].set()
+    described = iter(begun[1:])
+
+    def noted(self, frames):
+        for event, batch in zip(begun, batches(self, frames), strict=False):
+            event.set()
+            yield batch
+
+    def waiting(self, batch):
+        assert next(described).wait(20), 'nothing was decoded meanwhile'
+        return describe(self, batch)
+
+    inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, device='cpu')
+    monkeypatch.setattr(GridFeatureExtractor, 'batches', noted)
+    monkeypatch.setattr(GridFeatureExtractor, 'describe_batch', waiting)
+    assert inferencer.ground(inferencer.encode(grounder.video), SENTENCES) == expected
+    assert next(described, None) is None
 
 
 def test_an_array_of_frames_is_the_video_it_was_decoded_from(grounder, inferencer, features):

@@ -79,7 +79,25 @@ def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
     assert 'delete it or name another file' in output
 
 
+def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
+    config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
+    given = (video, '--config', config, '--device', 'cpu', '--out', tmp_path / 'f.h5')
+    code, output = run_tool(TOOL, '--amp', *given)  # what it means here, rather than 'auto'
+    assert code == 0, output
+    with h5py.File(tmp_path / 'f.h5') as file:
+        assert json.loads(file.attrs['extractor'])['amp'] == 'bf16'
+        assert json.loads(file.attrs['config'])['amp'] == 'bf16'
+    assert run_tool(TOOL, *given, '--amp', 'bf16')[0] == 0
+    code, output = run_tool(TOOL, *given)
+    assert code == 1
+    assert 'f.h5 holds features made with' in output
+    code, output = run_tool(TOOL, *given, '--amp', 'fp16')
+    assert code == 1
+    assert 'fp16 needs a GPU' in output
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
+    (('--amp',), '--amp: GridFeatureExtractor has no network'),
     (('--config', 'none.py'), 'none.py'),
     (('--config', 'clip_vit_b32', '--device', 'cuda:77'), 'the device'),
     (('--cfg-options', 'extractor.layer=fc6'), "unexpected keyword argument 'layer'"),

@@ -12,7 +12,9 @@ import argparse
 import atexit
 import datetime
 import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +28,7 @@ from mmengine.config import DictAction
 from mmn_plugin.apis.extractors import build_extractor, extractor_config
 from mmn_plugin.datasets.features import extract_videos
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.engine.runner import plain_errors, whole_number
+from mmn_plugin.engine.runner import add_amp, explicit_amp, plain_errors, whole_number
 
 DEFAULT = 'extractors/shapes_grid.py'
 MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
@@ -48,15 +50,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--stride', type=int, help="frames per row (default: the config's)")
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: the best there is)')
     parser.add_argument('--workers', type=whole_number,
-                        help='processes; 0: none but this one (default: 2 for the grid extractor, '
-                        'else 0)')
+                        help='videos at a time: threads that decode for a GPU, processes on the '
+                        'CPU; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
+                        'the grid extractor, else 0)')
+    add_amp(parser)
     parser.add_argument('--report', metavar='FILE.json',
                         help='write what was wrong or unusual, video by video')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='settings that replace those of the config: extractor.layer=...')
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none',
                         help='pytorch: the processes that torchrun starts share the videos')
-    return parser.parse_args(argv)
+    return parser.parse_args(explicit_amp(sys.argv[1:] if argv is None else argv))
 
 
 def join_group(launcher: str) -> bool:
@@ -105,29 +109,40 @@ def plain_file_errors():
         sys.exit(f'Error: {error}')
 
 
-def number_of_workers(extractor, workers: int | None) -> int:
-    """Processes beside this one.
+@contextmanager
+def clean_stop():
+    """End with one message at Ctrl-C and at SIGTERM, once what is finished is in the file."""
+    code = 130
 
-    Raises:
-        ValueError: If a GPU would have to be shared with them.
-    """
-    if workers is None:
-        return extractor.workers
-    if workers and str(getattr(extractor, 'device', 'cpu')) != 'cpu':
-        raise ValueError(f'--workers {workers}: processes cannot share the network on '
-                         f'{extractor.device}; start one per GPU with torchrun and '
-                         '--launcher pytorch, or give --device cpu')
-    return workers
+    def stop(*_) -> None:
+        nonlocal code
+        code = 143
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()  # of others Python knows none
+    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        if os.environ.get('RANK', '0') == '0':
+            print('Stopped. Run the command again: it goes on with what is not finished.',
+                  file=sys.stderr)
+        raise SystemExit(leave_group(code)) from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_args(argv)
-    with plain_errors(), plain_file_errors():
+    with clean_stop(), plain_errors(), plain_file_errors():
         settings = extractor_config(args.config, args.cfg_options, checkpoint=args.checkpoint,
-                                    fps=args.fps, stride=args.stride)
+                                    fps=args.fps, stride=args.stride, amp=args.amp)
         extractor = build_extractor(settings, args.device or own_device(args.launcher))
-        workers = number_of_workers(extractor, args.workers)
+        if args.amp:
+            settings['amp'] = extractor.amp  # what it came to here
+        workers = extractor.workers if args.workers is None else args.workers
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         first = join_group(args.launcher)
         with ProgressBar('features') as bar:

@@ -1,4 +1,5 @@
 """From a config to an extractor."""
+from inspect import signature
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,7 +14,8 @@ FOLDER = 'extractors'
 
 
 def extractor_config(name: str, options: dict | None = None, checkpoint: str | None = None,
-                     fps: float | None = None, stride: int | None = None) -> dict:
+                     fps: float | None = None, stride: int | None = None,
+                     amp: str | None = None) -> dict:
     """Read the ``extractor`` of a config.
 
     Args:
@@ -23,13 +25,16 @@ def extractor_config(name: str, options: dict | None = None, checkpoint: str | N
         checkpoint (str, optional): Weights in place of the config's. Defaults to None.
         fps (float, optional): Likewise.
         stride (int, optional): Likewise.
+        amp (str, optional): Likewise, mixed precision: ``'bf16'``, ``'fp16'``, or ``'auto'``, fp16
+            on accelerators and bf16 on the CPU.
 
     Returns:
         dict: What `EXTRACTORS` builds.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it has no ``extractor``, or the extractor has no weights.
+        ValueError: If it has no ``extractor``, or the extractor has no weights, or no network whose
+            precision could be chosen.
     """
     config = load_config(_full_name(name), options)
     settings = config.get('extractor')
@@ -41,7 +46,11 @@ def extractor_config(name: str, options: dict | None = None, checkpoint: str | N
         if weights is None:
             raise ValueError(f'--checkpoint {checkpoint}: {settings["type"]} has no weights')
         settings[weights] = checkpoint
-    settings.update({key: value for key, value in dict(fps=fps, stride=stride).items()
+    kind = EXTRACTORS.get(settings['type'])
+    if amp is not None and kind is not None and 'amp' not in signature(kind).parameters:
+        raise ValueError(f'--amp: {settings["type"]} has no network that could run in mixed '
+                         'precision')
+    settings.update({key: value for key, value in dict(fps=fps, stride=stride, amp=amp).items()
                      if value is not None})
     return settings
 

@@ -30,6 +30,7 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
             Defaults to None: the first of these that the model has.
         batch_size (int): Rows computed together. Defaults to 32.
         device (str, optional): Defaults to None: the accelerator if there is one.
+        amp (str, optional): ``'bf16'`` or ``'fp16'``. Defaults to None: float32.
 
     Raises:
         OSError: If there is no such model.
@@ -37,8 +38,9 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
     """
 
     def __init__(self, model: str, fps: float = 2., stride: int = 1, output: str | None = None,
-                 batch_size: int = 32, device: str | None = None) -> None:
-        super().__init__(fps, stride, stride, 1, batch_size, device)
+                 batch_size: int = 32, device: str | None = None,
+                 amp: str | None = None) -> None:
+        super().__init__(fps, stride, stride, 1, batch_size, device, amp)
         if output not in (None, *OUTPUTS):
             raise ValueError(f'output={output!r}; it must be one of {list(OUTPUTS)}')
         self.name = str(model)

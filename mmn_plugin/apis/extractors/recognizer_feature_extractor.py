@@ -52,6 +52,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
             model does not have and need not. Defaults to none.
         batch_size (int): Clips that go through the network together. Defaults to 8.
         device (str, optional): Defaults to None: the accelerator if there is one.
+        amp (str, optional): ``'bf16'`` or ``'fp16'``. Defaults to None: float32.
 
     Raises:
         ValueError: If the checkpoint does not fit, a layer has no such name, or clip length and
@@ -64,12 +65,12 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
                  activation: str | None = None, clip_len: int | None = None,
                  frame_interval: int | None = None, pipeline: list | None = None,
                  ignored_weights: tuple[str, ...] = (), batch_size: int = 8,
-                 device: str | None = None) -> None:
+                 device: str | None = None, amp: str | None = None) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(f'activation={activation!r}; it must be one of {list(ACTIVATIONS)}')
         self.recognizer = RecognizerConfig(config)
         clip_len, frame_interval = self.recognizer.sampling(clip_len, frame_interval)
-        super().__init__(fps, stride, clip_len, frame_interval, batch_size, device)
+        super().__init__(fps, stride, clip_len, frame_interval, batch_size, device, amp)
         self.checkpoint = checkpoint
         self.layer = layer
         self.layer_input = layer_input

@@ -1,16 +1,20 @@
 """Features of many videos into one file."""
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from mmn_plugin.features import VIDEO_SUFFIXES, VideoReadError
 
 from .extraction_report import ExtractionReport
 from .feature_file import FeatureFile
 from .feature_file_error import FeatureFileError
-from .parallel import run_parallel
+from .parallel import run_parallel, run_threads
 
 
 def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
@@ -53,7 +57,10 @@ def extract_videos(extractor, videos: Sequence[str | Path], out: str | Path, wor
         extractor (FeatureExtractor): What describes a video.
         videos (Sequence[str | Path]): Files and folders.
         out (str | Path): The HDF5 file.
-        workers (int): Processes, besides this one; 0: none. Default: 2.
+        workers (int): Videos that are worked on at the same time: by processes with an extractor
+            each or, if it has ``threads``, by threads that decode and prepare batches for the
+            one there is, a batch ahead. 0: one video after the other, nothing ahead. The features
+            do not depend on it. Default: 2.
         progress (Callable | None): Called with (videos done, videos in all), in the first process.
         config (dict | None): Kept in the file: what the extractor can be built from.
 
@@ -74,8 +81,9 @@ def extract_videos(extractor, videos: Sequence[str | Path], out: str | Path, wor
     bar = _Progress(progress if group.first else None, file, len(todo), len(found))
     group.wait()
     try:
-        work = partial(_extract, extractor, file)
-        for _ in run_parallel(work, todo, min(workers, len(todo))):
+        work, workers = partial(_extract, extractor, file), min(workers, len(todo))
+        threads = extractor.threads and workers > 0
+        for _ in (run_threads if threads else run_parallel)(work, todo, workers):
             bar.show()
         bar.until_all_are_done()
         group.wait()
@@ -95,16 +103,32 @@ def _size(job: tuple[str, Path]) -> tuple[int, str]:
     return (-path.stat().st_size if path.is_file() else 0), name
 
 
-def _extract(extractor, file: FeatureFile, job: tuple[str, Path]) -> None:
+def _extract(extractor, file: FeatureFile, job: tuple[str, Path],
+             stop: threading.Event | None = None) -> None:
+    """Features of one video; with ``stop`` in one thread of several, prepared a batch ahead."""
     name, path = job
     if not file.claim(name):
         return
     try:
         reader = extractor.reader(path)
-        file.add(name, extractor.blocks(reader))
+        with closing(extractor.blocks(reader, ahead=0 if stop is None else 1)) as blocks:
+            file.add(name, blocks if stop is None else _until(stop, blocks))
         file.note(name, reader.notes)
     except VideoReadError as error:
         file.fail(name, str(error))
+    except _StopError:
+        pass
+
+
+class _StopError(Exception):
+    """Others ended the run; what a video has so far is not whole."""
+
+
+def _until(stop: threading.Event, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if stop.is_set():
+            raise _StopError
+        yield block
 
 
 class _Group:

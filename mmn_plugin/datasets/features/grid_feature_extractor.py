@@ -1,5 +1,5 @@
 """Clip features without weights: what colours there are, what shape they have, how they move."""
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 
@@ -68,26 +68,18 @@ class GridFeatureExtractor(FeatureExtractor):
         """Frames of a file, as small squares."""
         return VideoReader(video, self.fps, self.size)
 
-    def blocks(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Describe a stream of frames.
+    def batches(self, frames: Iterable[np.ndarray]
+                ) -> Generator[tuple[np.ndarray, int], None, None]:
+        """Cut a stream of frames into overlapping blocks.
 
         Args:
             frames (Iterable[np.ndarray]): (3, size, size) uint8, as :class:`VideoReader` yields.
 
         Yields:
-            np.ndarray: (n, D) float32, one row per ``stride`` frames; the very last row may stand
-            for fewer.
-        """
-        for held, steps in self._blocks(iter(frames)):
-            yield self._describe(held, steps)
-
-    def _blocks(self, frames: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-        """Cut the stream into overlapping blocks of frames.
-
-        Yields:
             tuple: frames (steps * stride + 2 * CONTEXT + 1, 3, size, size) and the number of steps;
             the ends of the video are continued by standing pictures.
         """
+        frames = iter(frames)
         first = next(frames)
         # The pair (t - 1, t) belongs to frame t: one frame more before than after.
         held = [first] * (CONTEXT + 2)
@@ -108,7 +100,9 @@ class GridFeatureExtractor(FeatureExtractor):
                 yield np.stack(held[:steps * self.stride + 2 * CONTEXT + 1]), steps
             held = held[steps * self.stride:]
 
-    def _describe(self, frames: np.ndarray, steps: int) -> np.ndarray:
+    def describe_batch(self, batch: tuple[np.ndarray, int]) -> np.ndarray:
+        """Features (steps, D) float32 of a block; the video's very last row may stand for less."""
+        frames, steps = batch
         shade = (frames[:, 1] >> 2).astype(np.intp) * 64 + (frames[:, 2] >> 2)
         saturation = self._saturation[shade]
         now, change = (saturation[1:] + saturation[:-1]) / 2, saturation[1:] - saturation[:-1]
