@@ -1,5 +1,7 @@
 """Fixtures shared by all tests, and how they are shared out to processes."""
 import os
+import random
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,20 @@ LONGEST = (
     'tools/test_convert_datasets.py',
     'tools/test_benchmark.py',
 )
+
+
+def pytest_addoption(parser):
+    """Let the order of tests be chosen."""
+    parser.addoption(
+        '--random-order', type=int, metavar='SEED', default=None,
+        help='Run the files of tests, and the tests of every file, in an order drawn from a seed. '
+             'Defaults to the longest files first, and the order in the file.')
+
+
+def pytest_report_header(config):
+    """How to have the same order again."""
+    seed = config.getoption('random_order')
+    return None if seed is None else f'random order: --random-order {seed}'
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,15 +72,28 @@ def pytest_collection(session):
     import mmn_plugin  # noqa: F401  (registers the components and cures the stack)
 
     # Tests are small: threads that spin for each other cost more than they save.
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
     remember_formatting()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Begin with the longest files where workers take them one after the other."""
-    if hasattr(config, 'workerinput'):
+    """In the order of a seed, or the longest files first where workers take one after the other."""
+    seed = config.getoption('random_order')
+    if seed is not None:
+        items[:] = shuffled(items, seed)
+    elif hasattr(config, 'workerinput'):
         places = {ROOT / 'tests' / name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def shuffled(items, seed):
+    """Files in an order drawn from a seed, the tests of each in one drawn from it and its name."""
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    random.Random(seed).shuffle(files)
+    for tests in files:
+        name = tests[0].path.relative_to(ROOT).as_posix()
+        random.Random(f'{seed} {name}').shuffle(tests)  # the same where the file runs alone
+    return [test for tests in files for test in tests]
 
 
 @pytest.fixture(scope='session')
@@ -91,9 +120,27 @@ def zygote():
         yield zygote
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
+def _seed():
     import torch
 
-    torch.manual_seed(0)
+    random.seed(0)
     np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collectstart(collector):
+    """Numbers that a file draws when it is imported do not depend on the files before."""
+    if isinstance(collector, pytest.Module):
+        _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """Nor do those of a fixture that several tests share depend on the tests before."""
+    if fixturedef.scope != 'function':
+        _seed()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    _seed()

@@ -4,6 +4,7 @@
 # --lowest: in a fresh scratch environment with the versions of requirements/lowest.txt instead.
 # Files of tests are shared out to as many workers as there are cores, four at most; a single file
 # needs none. "-n 8" takes so many; "-n 0", none, so that "-s" shows what tests print.
+# "--random-order 7" draws the order of files, and of the tests of each, from the seed 7.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tools/setup_venv.sh"

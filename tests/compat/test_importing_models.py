@@ -21,7 +21,7 @@ def python(code, *paths, without=''):
     path = os.pathsep.join(map(str, [*paths, ROOT]))
     environment = {**os.environ, 'PYTHONPATH': path, 'MMN_PLUGIN_WITHOUT': without}
     return subprocess.run(
-        [sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=600
     )
 
 

@@ -219,7 +219,7 @@ def test_forked_workers_open_their_own_handle(corpus):
         worker.start()
     for _ in range(20):
         assert np.array_equal(store.read('kitchen.avi'), expected)
-    results = [queue.get(timeout=60) for _ in workers]
+    results = [queue.get(timeout=600) for _ in workers]
     for worker in workers:
         worker.join()
     assert results == [(True, True, True)] * 2
@@ -229,7 +229,7 @@ def test_spawned_workers_open_their_own_handle(corpus):
     store = HDF5FeatureStore(corpus / 'features.hdf5')
     expected = store.read('kitchen.avi')
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-        features = pool.submit(store.read, 'kitchen.avi').result(timeout=120)
+        features = pool.submit(store.read, 'kitchen.avi').result(timeout=600)
     np.testing.assert_array_equal(features, expected)
 
 

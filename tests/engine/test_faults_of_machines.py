@@ -79,7 +79,7 @@ def test_a_job_that_does_not_end_is_ended(before, after):
     began = time.monotonic()
     with pytest.raises(AssertionError, match='the job had to be ended'):
         output_of(job, 'begun', before, after)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 900  # `sleep` was not waited for
 
 
 @pytest.mark.parametrize('fault', ['raise', 'kill'])

@@ -23,7 +23,7 @@ def sample(video_id, sentences, duration=20.):
     result = GroundingDataSample(metainfo=dict(
         video_id=video_id, duration=duration, sentences=sentences,
         sentence_index=list(range(len(sentences)))))
-    starts = torch.rand(len(sentences)) * duration / 2
+    starts = torch.linspace(0.1, 0.9, len(sentences)) * duration / 2
     result.gt_instances = InstanceData(moments=torch.stack([starts, starts + duration / 4], 1))
     return result
 

@@ -258,6 +258,6 @@ def test_forked_workers_do_not_warn(tokenizer, capfd):
     tokenizer.encode(['a dog ' + 's' * n for n in range(100)])
     worker = multiprocessing.get_context('fork').Process(target=_encode, args=(tokenizer,))
     worker.start()
-    worker.join(60)
+    worker.join(600)
     assert worker.exitcode == 0
     assert 'parallelism' not in capfd.readouterr().err

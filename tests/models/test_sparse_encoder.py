@@ -1,6 +1,8 @@
 """The sparse moment encoder against the dense one."""
 import copy
+import math
 import pickle
+import sys
 
 import pytest
 import torch
@@ -18,6 +20,8 @@ SIZES = {
     'activitynet': (64, [15, 8, 8], 9, 4),
 }
 CHANNELS = 8
+# the module, whose name in its package is the function's
+sparse_conv = sys.modules['mmn_plugin.models.necks.sparse.sparse_conv']
 
 
 def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):
@@ -59,46 +63,136 @@ def inputs(grid, batch_size=2, channels=CHANNELS, dtype=torch.float32):
             torch.randn(shape, generator=generator).to(dtype))
 
 
+def gated_passes(encoder, exact, moments, weights, rounding, autocast=False):
+    """Passes of an encoder, and of a dense one in float64 whose ReLUs let the same cells through.
+
+    A gradient jumps where the input of a ReLU crosses zero, and within rounding of zero it is
+    rounding that decides: two encoders have the same gradients only with the same gates. Their own
+    may differ only at inputs nearer to zero than ``rounding``.
+    """
+    gates, hooks = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        original = moment_encoder.sparse_norm
+
+        def record(*args):
+            result, source = original(*args)
+            gates.append(source.normalised()[:-1].permute(1, 2, 0) > 0)  # (B, H, A)
+            return result, source
+
+        patch.setattr(moment_encoder, 'sparse_norm', record)
+        for norm in encoder.bn:  # of a dense one; a sparse one does not call them
+            hooks.append(norm.register_forward_hook(
+                lambda module, args, output: gates.append(output.flatten(2) > 0)))
+        found = passes(encoder, moments, weights, autocast)
+    places = [slice(None)] * len(hooks)
+    if encoder.conv_mode == 'sparse':
+        cells = encoder.plan(found[0].dtype, 'cpu').cells[1:]
+        places = [torch.from_numpy(part.rows * part.size + part.columns) for part in cells]
+    for hook in hooks:
+        hook.remove()
+    exact = copy.deepcopy(exact).double()
+    for norm, gate, place in zip(exact.bn, gates, places, strict=True):
+        norm.register_forward_hook(imposed(gate, place, rounding))
+    return found, passes(exact, moments.double(), weights.double()), exact
+
+
+def imposed(gate, places, rounding):
+    """Hook that makes the ReLU after a norm let through what ``gate`` says at some places."""
+    def impose(module, args, output):
+        flat = output.flatten(2)
+        opened = flat > 0  # stays at cells that are not active: no moment depends on them
+        opened[..., places] = gate
+        assert (flat[opened != (flat > 0)].abs() < rounding).all()
+        # `relu` passes every value above 0, and the gradient of this is that of the output
+        passed = flat + (flat.detach().clamp(min=1e-12) - flat.detach())
+        return torch.where(opened, passed, 0).view_as(output)
+    return impose
+
+
+def assert_same(dense, sparse, moments, weights, forward=1e-11, backward=1e-11):
+    """Result, gradients and statistics of a sparse encoder are those of a dense one in float64."""
+    (actual, gradients), (expected, expected_gradients), exact = gated_passes(
+        sparse, dense, moments, weights, forward)
+    assert relative(actual, expected) < forward
+    biases = {f'convs.{layer}.bias' for layer in range(len(dense.convs))}
+    for key, gradient in expected_gradients.items():
+        if dense.training and key in biases:  # BatchNorm takes the bias away
+            assert gradients[key].eq(0).all(), key
+        else:
+            assert relative(gradients[key], gradient) < backward, key
+    for (key, value), other in zip(exact.named_buffers(), sparse.buffers(), strict=True):
+        torch.testing.assert_close(other, value, rtol=forward, atol=forward, msg=key,
+                                   check_dtype=False)
+
+
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize(('dtype', 'forward', 'backward'),
                          [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-11, 1e-11)])
 @pytest.mark.parametrize('name', SIZES)
 def test_it_is_the_dense_encoder_forward_and_backward(name, dtype, forward, backward, training):
     dense, sparse, grid = encoders(name, dtype=dtype, training=training)
-    moments, weights = inputs(grid, dtype=dtype)
-    expected, expected_gradients = passes(dense, moments, weights)
-    actual, gradients = passes(sparse, moments, weights)
-    assert relative(actual, expected) < forward
-    biases = {f'convs.{layer}.bias' for layer in range(len(dense.convs))}
-    for key, gradient in expected_gradients.items():
-        if training and key in biases:  # zero but for rounding: BatchNorm takes the bias away
-            assert gradients[key].abs().max() <= gradient.abs().max()
-        else:
-            assert relative(gradients[key], gradient) < backward, key
-    for (key, value), other in zip(dense.named_buffers(), sparse.buffers(), strict=True):
-        torch.testing.assert_close(other, value, rtol=forward, atol=forward, msg=key)
+    assert_same(dense, sparse, *inputs(grid, dtype=dtype), forward, backward)
 
 
-@pytest.mark.parametrize('fast', [True, False])
+@pytest.mark.parametrize(('elements', 'windows', 'sizes'), [
+    (25 * 256, 2**20, [25]), (7 * 256, 4000, [6, 6, 7, 6]), (1, 1, [1] * 25)])
+@pytest.mark.parametrize('training', [True, False])
+def test_any_number_of_groups_of_weights_gives_the_same(elements, windows, sizes, training,
+                                                        monkeypatch):
+    """At few channels all weights, and all windows of a chunk, would be held at a time."""
+    groups, counts = sparse_conv._groups, set()
+
+    def record(plan, weight):
+        found = groups(plan, weight)
+        counts.add(tuple(group.stop - group.start for group in found))
+        return found
+
+    monkeypatch.setattr(sparse_conv, '_groups', record)
+    monkeypatch.setattr(sparse_conv, 'WEIGHT_ELEMENTS', elements)
+    monkeypatch.setattr(sparse_conv, 'WINDOW_ELEMENTS', windows)
+    dense, sparse, grid = encoders('charades_sta', dtype=torch.float64, training=training)
+    assert_same(dense, sparse, *inputs(grid, dtype=torch.float64))
+    assert counts == {tuple(sizes)}
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_published_sizes_have_several_groups_of_weights_that_cover_all(name):
+    _, sparse, _ = encoders(name, channels=1)
+    plan = sparse.plan(torch.float32, 'cpu').forward[0]
+    kernel = sparse.convs[0].kernel_size
+    groups = sparse_conv._groups(plan, torch.empty(512, 512, *kernel, device='meta'))
+    assert len(groups) > 1
+    assert [place for group in groups for place in range(group.start, group.stop)] == list(
+        range(plan.transform.components))
+    largest = max(group.stop - group.start for group in groups)
+    held = largest * plan.transform.blocks**2 * 512**2
+    assert held < 1.25 * sparse_conv.WEIGHT_ELEMENTS
+
+
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('name', SIZES)
-def test_bfloat16_is_as_close_to_float32_as_the_dense_encoder(name, training, fast, monkeypatch):
-    monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device: fast)
-    dense, sparse, grid = encoders(name, channels=32, training=training)
-    moments, weights = inputs(grid, channels=32)
-    expected = passes(copy.deepcopy(dense), moments, weights)
-    of_dense = passes(dense, moments, weights, autocast=True)
-    of_sparse = passes(sparse, moments, weights, autocast=True)
+def test_bfloat16_is_as_close_to_exact_as_the_dense_encoder(name, training, monkeypatch):
+    dense, sparse, grid = encoders(name, training=training)
+    moments, weights = inputs(grid, batch_size=1)
 
-    def distance(one, other):
-        return ((one.float() - other).norm() / other.norm()).item()
+    def errors(encoder):
+        """Of the result and some gradients, relative in norm."""
+        (result, gradients), (expected, exact), _ = gated_passes(
+            copy.deepcopy(encoder), dense, moments, weights, math.inf, autocast=True)
+        assert encoder is dense or result.dtype == torch.bfloat16
+        pairs = dict(result=(result, expected), **{
+            key: (gradients[key], exact[key]) for key in ('moments', 'convs.0.weight')})
+        return {key: ((one - other).norm() / other.norm()).item()
+                for key, (one, other) in pairs.items()}
 
-    assert of_sparse[0].dtype == torch.bfloat16
-    assert sparse.plan(torch.bfloat16, 'cpu').forward[0].transform.tile == (1 if fast else 3)
-    assert distance(of_sparse[0], expected[0]) < 1.25 * distance(of_dense[0], expected[0])
-    for key in ('moments', 'convs.0.weight'):
-        theirs = distance(of_dense[1][key], expected[1][key])
-        assert distance(of_sparse[1][key], expected[1][key]) < 1.5 * theirs, key
+    of_dense = errors(dense)
+    for fast in (True, False):
+        monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device, f=fast: f)
+        tile = sparse.plan(torch.bfloat16, 'cpu').forward[0].transform.tile
+        assert tile == (1 if fast else 3)
+        of_sparse = errors(sparse)
+        for key, theirs in of_dense.items():
+            assert of_sparse[key] < 1.25 * theirs, key
 
 
 @pytest.mark.parametrize('moment_map', ['MomentMapPool', 'MomentMapConv'])
@@ -109,11 +203,11 @@ def test_the_neck_gives_the_same_embeddings_with_either_map(moment_map):
         torch.manual_seed(0)
         neck = MODELS.build(dict(
             type='MomentMapNeck', grid=grid, channels=8, embed_channels=4, kernel_size=5,
-            num_layers=2, moment_map=dict(type=moment_map), conv_mode=mode))
+            num_layers=2, moment_map=dict(type=moment_map), conv_mode=mode)).double()
         torch.manual_seed(1)
-        embeddings.append(neck(torch.randn(3, 8, 16)))
+        embeddings.append(neck(torch.randn(3, 8, 16, dtype=torch.float64)))
     for space in ('iou', 'contrastive'):
-        assert relative(embeddings[1][space], embeddings[0][space]) < 1e-5
+        assert relative(embeddings[1][space], embeddings[0][space]) < 1e-11
 
 
 class LargestTensor(TorchDispatchMode):
@@ -179,9 +273,8 @@ def test_it_computes_the_cells_that_moments_depend_on():
 
 @pytest.mark.parametrize('batch_size', [1, 3, 7])
 def test_the_batch_may_have_any_size(batch_size):
-    dense, sparse, grid = encoders('charades_sta')
-    moments, weights = inputs(grid, batch_size)
-    assert relative(passes(sparse, moments, weights)[0], passes(dense, moments, weights)[0]) < 1e-5
+    dense, sparse, grid = encoders('charades_sta', dtype=torch.float64)
+    assert_same(dense, sparse, *inputs(grid, batch_size, dtype=torch.float64))
 
 
 def test_a_plain_average_of_the_statistics_is_taken_where_momentum_is_none():
@@ -245,14 +338,10 @@ def test_weights_may_be_of_half_precision_themselves():
 def test_kernels_of_other_sizes(kernel_size):
     grid = MomentGrid(16, [7, 4])
     torch.manual_seed(0)
-    dense, sparse = (MomentEncoder(grid, 6, kernel_size, 2, mode) for mode in ('dense', 'sparse'))
+    dense, sparse = (MomentEncoder(grid, 6, kernel_size, 2, mode).double()
+                     for mode in ('dense', 'sparse'))
     sparse.load_state_dict(dense.state_dict())
-    moments, weights = inputs(grid, channels=6)
-    expected, expected_gradients = passes(dense, moments, weights)
-    actual, gradients = passes(sparse, moments, weights)
-    assert relative(actual, expected) < 1e-5
-    for key in ('moments', 'convs.0.weight', 'convs.1.weight'):
-        assert relative(gradients[key], expected_gradients[key]) < 1e-4
+    assert_same(dense, sparse, *inputs(grid, channels=6, dtype=torch.float64))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ TOY = Path(__file__).parent / 'toy'
 def run_command():
     """Run a command line; returns the finished process with its output as text."""
 
-    def run(*command, cwd, timeout=240, **environment):
+    def run(*command, cwd, timeout=600, **environment):
         # torch's launcher must not take this process for one of its own
         kept = {k: v for k, v in os.environ.items() if k not in ('RANK', 'LOCAL_RANK')}
         path = os.pathsep.join([str(ROOT), str(TOY), os.environ.get('PYTHONPATH', '')])

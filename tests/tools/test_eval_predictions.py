@@ -51,7 +51,7 @@ def test_sample_files_are_scored_from_any_folder_without_the_models(tmp_path):
             'assert "mmaction.models" not in sys.modules')
     arguments = sample_arguments('--iou', '0.3', '0.5', '--top-n', '1', '2')
     found = subprocess.run([sys.executable, '-c', code, str(TOOL), *arguments], cwd=tmp_path,
-                           capture_output=True, text=True, timeout=120)
+                           capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stderr
     [row] = [line.split() for line in found.stdout.splitlines() if line.split()[:1] == ['all']]
     assert row == ['all', '3', '66.67', '33.33', '100.00', '66.67', '50.00', '83.33', '37.78']

@@ -1,9 +1,11 @@
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from helpers.run_tool import ROOT, run_tool
 
 TOOL = Path('data/make_shapes.py')
@@ -29,21 +31,23 @@ def test_another_corpus_in_the_folder_is_one_clear_message(tmp_path):
 
 def test_after_a_kill_it_goes_on(tmp_path):
     command = [sys.executable, ROOT / 'tools' / TOOL, tmp_path, '--videos', '200', '--size', '32']
-    process = subprocess.Popen(list(map(str, command)), cwd=tmp_path,
-                               stderr=subprocess.DEVNULL, env={'PYTHONPATH': str(ROOT)})
+    process = subprocess.Popen(list(map(str, command)), cwd=tmp_path, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               env={'PYTHONPATH': str(ROOT)})
     try:
-        deadline = time.time() + 60
+        deadline = time.time() + 300
         while len(list(tmp_path.glob('videos/*.mp4'))) < 20:
             assert process.poll() is None
             assert time.time() < deadline
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    time.sleep(0.5)
+    try:
+        process.communicate(timeout=300)  # until the last worker that holds its output has ended
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail('workers outlived their parent')
     made = {p: p.stat().st_mtime_ns for p in tmp_path.glob('videos/*.mp4')}
-    time.sleep(0.5)
-    assert len(list(tmp_path.glob('videos/*.mp4'))) == len(made), 'workers outlived their parent'
     assert len(made) < 200
     code, output = run_tool(TOOL, tmp_path, '--videos', 200, '--size', 32)
     assert code == 0, output

@@ -1,7 +1,10 @@
 """tools/run_tests.sh, and how tests are shared out to workers."""
 import os
+import re
 import runpy
+import shutil
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -57,8 +60,69 @@ def test_a_single_file_needs_no_workers(
 def test_workers_begin_with_the_longest_files(conftest):
     paths = [ROOT / 'tests' / name for name in ('a.py', *reversed(conftest.LONGEST), 'b.py')]
     items = [SimpleNamespace(path=path) for path in paths]
-    conftest.pytest_collection_modifyitems(SimpleNamespace(), items)
+    options = dict(getoption=dict(random_order=None).get)
+    conftest.pytest_collection_modifyitems(SimpleNamespace(**options), items)
     assert [item.path for item in items] == paths  # no worker
-    conftest.pytest_collection_modifyitems(SimpleNamespace(workerinput={}), items)
+    conftest.pytest_collection_modifyitems(SimpleNamespace(**options, workerinput={}), items)
     names = [str(item.path.relative_to(ROOT / 'tests')) for item in items]
     assert names == [*conftest.LONGEST, 'a.py', 'b.py']
+
+
+def test_a_seed_shuffles_files_and_the_tests_of_each(conftest):
+    paths = [ROOT / 'tests' / f'{name}.py' for name in 'abcdefgh']
+    items = [SimpleNamespace(path=path, test=test) for path in paths for test in range(9)]
+
+    def order(seed, given=items, **worker):
+        found = list(given)
+        conftest.pytest_collection_modifyitems(
+            SimpleNamespace(getoption=dict(random_order=seed).get, **worker), found)
+        return [(item.path, item.test) for item in found]
+
+    first, second = order(1), order(2)
+    assert first == order(1, workerinput={}) != second  # every worker has the same
+    for found in (first, second):
+        assert sorted(found) == [(item.path, item.test) for item in items]
+        files = [path for path, _ in found]
+        assert files[::9] != paths
+        assert files == [path for path in files[::9] for _ in range(9)]  # a file stays together
+        assert [test for path, test in found if path == paths[0]] != list(range(9))
+    alone = order(1, items[:9])
+    assert alone == [entry for entry in first if entry[0] == paths[0]]
+
+
+NUMBERS = """
+import random, numpy, pytest, torch
+
+def draw():
+    return random.random(), numpy.random.rand(), torch.rand(1).item()
+
+IMPORTED = draw()
+
+@pytest.fixture(scope='module')
+def shared():
+    return draw()
+
+@pytest.mark.parametrize('number', range(4))
+def test_numbers(number, shared, request):
+    print(number, IMPORTED, shared, draw())
+    draw()
+"""
+
+
+def test_random_numbers_do_not_depend_on_the_order(tmp_path):
+    tests = tmp_path / 'tests'
+    tests.mkdir()
+    shutil.copy(ROOT / 'tests/conftest.py', tests)
+    for name in 'ab':
+        (tests / f'test_{name}.py').write_text(NUMBERS)
+    printed = []
+    for seed in (0, 1):
+        done = subprocess.run(
+            [sys.executable, '-m', 'pytest', '-q', '-s', '-p', 'no:xdist', '--random-order',
+             str(seed), str(tests)], cwd=tmp_path, capture_output=True, text=True, check=True,
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))))
+        printed.append(re.findall(r'^\.?(\d) (\(.*)$', done.stdout, re.MULTILINE))
+    assert len(printed[0]) == 8
+    assert sorted(printed[0]) == sorted(printed[1])
+    assert printed[0] != printed[1]
+    assert len({numbers for _, numbers in printed[0]}) == 1

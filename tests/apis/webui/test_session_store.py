@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from types import SimpleNamespace
 
 import pytest
 from helpers.counted_videos import lie_avi
@@ -125,11 +126,12 @@ def test_a_video_that_is_too_much_is_refused_and_not_kept(store, upload, limits,
     assert not list(store.videos.iterdir())
 
 
-def test_an_idle_visitors_video_is_deleted(store, upload):
+def test_an_idle_visitors_video_is_deleted(store, upload, monkeypatch):
     store.open_upload('ann', upload(), 'a.mp4')
     store.open_upload('bob', upload(), 'b.mp4')
-    store.limits = Limits(idle_seconds=0.2)
-    time.sleep(0.25)
+    now = time.monotonic() + 2 * store.limits.idle_seconds
+    monkeypatch.setattr('mmn_plugin.apis.webui.session_store.time',
+                        SimpleNamespace(monotonic=lambda: now, time=time.time))
     store.get('bob')  # asks about it
     store.sweep()
     store.get('bob')
