@@ -72,7 +72,7 @@ def pytest_collection(session):
     import mmn_plugin  # noqa: F401  (registers the components and cures the stack)
 
     # Tests are small: threads that spin for each other cost more than they save.
-    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1').partition(',')[0]))
     remember_formatting()
 
 

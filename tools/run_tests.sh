@@ -5,6 +5,8 @@
 # Files of tests are shared out to as many workers as there are cores, four at most; a single file
 # needs none. "-n 8" takes so many; "-n 0", none, so that "-s" shows what tests print.
 # "--random-order 7" draws the order of files, and of the tests of each, from the seed 7.
+# Other CPUs: with ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 PyTorch computes as on one
+# without AVX-512, with OMP_NUM_THREADS=2 in two threads; all tests pass there as well.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tools/setup_venv.sh"

@@ -37,7 +37,7 @@ class Zygote:
 
     def __exit__(self, *_):
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
     def start(self, *arguments, ranks: int = 2, tool: str | Path = 'train.py', output: Path,
               launcher: bool = True, cwd: Path | str = '.', **environment) -> list[int]:

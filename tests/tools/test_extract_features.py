@@ -126,7 +126,7 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(120)
+        process.join(600)
     said = capfd.readouterr().err  # of all processes, since they are forked
     assert said.count('features: 0 of 5') == 1, said[-3000:]
     assert said.count('features: 5 of 5') == 1

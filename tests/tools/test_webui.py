@@ -130,10 +130,10 @@ def test_a_page_that_is_stopped_leaves_nothing(grounder, tmp_path):
     process = context.Process(target=serve, args=(grounder.checkpoint, tmp_path, ready))
     process.start()
     try:
-        assert ready.wait(120)
+        assert ready.wait(600)
         assert list(tmp_path.glob('mmn_webui_*'))
     finally:
         process.terminate()
-        process.join(60)
+        process.join(600)
     assert process.exitcode == 0
     assert not list(tmp_path.glob('mmn_webui_*'))

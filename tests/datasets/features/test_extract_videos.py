@@ -251,7 +251,7 @@ def test_processes_share_the_videos_and_the_first_one_reports(videos, tmp_path):
         for process in group:
             process.start()
         for process in group:
-            process.join(60)
+            process.join(600)
         reports = dict(entry for entry in said if isinstance(entry[1], ExtractionReport))
         bars = [entry for entry in said if not isinstance(entry[1], ExtractionReport)]
     assert reports[1] == ExtractionReport()
