@@ -115,12 +115,15 @@ def test_random_numbers_do_not_depend_on_the_order(tmp_path):
     shutil.copy(ROOT / 'tests/conftest.py', tests)
     for name in 'ab':
         (tests / f'test_{name}.py').write_text(NUMBERS)
+    (tmp_path / 'helpers').mkdir()  # in place of what takes long to import
+    (tmp_path / 'helpers/formatting.py').write_text('remember_formatting = int')
+    (tmp_path / 'mmn_plugin.py').touch()
     printed = []
     for seed in (0, 1):
         done = subprocess.run(
             [sys.executable, '-m', 'pytest', '-q', '-s', '-p', 'no:xdist', '--random-order',
              str(seed), str(tests)], cwd=tmp_path, capture_output=True, text=True, check=True,
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))))
+            env=dict(os.environ, PYTHONPATH=str(tmp_path)))
         printed.append(re.findall(r'^\.?(\d) (\(.*)$', done.stdout, re.MULTILINE))
     assert len(printed[0]) == 8
     assert sorted(printed[0]) == sorted(printed[1])
