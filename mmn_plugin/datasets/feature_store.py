@@ -1,6 +1,7 @@
 """Where the features of a dataset's videos are read from."""
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ class FeatureStore(ABC):
     """Features of many videos, each (T, D), under one path.
 
     A store is small: it holds a path, and nothing open that would travel to another process.
+
+    A file that is replaced, written to or removed while it is in use is an error, for a run would
+    otherwise train on two versions of its features. Before and after every read its version (size,
+    time of change, place on the disk) is compared with the one that the caller gives or, without
+    it, that the store found first.
 
     Args:
         path (str | Path): Feature file or folder.
@@ -25,7 +31,6 @@ class FeatureStore(ABC):
     def __init__(self, path: str | Path, feature_key: str | None = None):
         self.path = Path(path)
         self.feature_key = feature_key
-        self.version: tuple[int, ...] | None = None  # of stores that notice a replaced file
         if not self.path.exists():
             raise FileNotFoundError(
                 f'features {self.path} do not exist; correct data_root or data_prefix.features in '
@@ -47,28 +52,49 @@ class FeatureStore(ABC):
     def _read_array(self, video_id: str) -> np.ndarray:
         """The video's array as it is stored."""
 
+    @abstractmethod
     def video_version(self, video_id: str) -> tuple[int, ...]:
-        """What changes when a video's features do: the store's version, if it has one.
+        """What changes when the file of a video's features does.
 
         Raises:
-            FeatureError: If the video is absent.
+            FeatureError: If there is no such file.
         """
-        return self.version or ()
+
+    @abstractmethod
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a file that has changed, after a look at its metadata alone.
+
+        Args:
+            video_id (str): The video.
+            version (Sequence[int], optional): What `video_version` gave, here or in another
+                process. Defaults to None: what this store found first.
+
+        Raises:
+            FeatureError: If the file was replaced, written to or removed since.
+        """
 
     def close(self) -> None:  # noqa: B027  (most stores hold nothing open)
         """Let go of whatever this process holds open; the next read opens it again."""
 
-    def read(self, video_id: str) -> np.ndarray:
+    def read(self, video_id: str, version: Sequence[int] | None = None) -> np.ndarray:
         """Read the features of one video.
+
+        Args:
+            video_id (str): The video.
+            version (Sequence[int], optional): See `check_version`. Defaults to None.
 
         Returns:
             np.ndarray: (T, D) float32, T and D at least 1, all finite.
 
         Raises:
-            FeatureError: If the video is absent, its entry cannot be read, is not an array of
-                numbers of rank 2, is empty, or holds NaN or Inf.
+            FeatureError: If the video is absent, its file has changed, its entry cannot be read, is
+                not an array of numbers of rank 2, is empty, or holds NaN or Inf.
         """
-        array = self._read_array(video_id)
+        self.check_version(video_id, version)
+        try:
+            array = self._read_array(video_id)
+        finally:  # what a file that is being written to gives may look damaged
+            self.check_version(video_id, version)
         where = self.where(video_id)
         if array.dtype.kind not in 'fiu':
             raise FeatureError(f'{where} holds {array.dtype} values; features must be numbers. '
@@ -108,6 +134,36 @@ class FeatureStore(ABC):
             f'{self.where(video_id)} is not in the features. Extract it, or remove it from the '
             'annotations; tools/data/check_dataset.py lists all that are missing',
             'video without features')
+
+
+def file_version(path: str | Path) -> tuple[int, ...]:
+    """Size, time of change in nanoseconds, and place on the disk of a file."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+def change_of(where: str | Path, path: Path | None, version: Sequence[int]) -> str | None:
+    """Message on a file that is not of a version any more, or None.
+
+    A moment's failure of the disk to tell is left to the read.
+
+    Args:
+        where (str | Path): What the message names.
+        path (Path, optional): The file; None says that it is not there any more.
+        version (Sequence[int]): What `file_version` gave.
+    """
+    how = 'removed'
+    try:
+        if path is not None and file_version(path) == tuple(version):
+            return None
+        how = 'removed' if path is None else 'replaced or changed'
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return None
+    return (f'{where} was {how} while it was in use: what was read before came from another '
+            'version. Let the writing finish, and resume from a checkpoint that was saved before '
+            'it, or train anew')
 
 
 def describe_folder(path: str | Path, limit: int = 10) -> str:

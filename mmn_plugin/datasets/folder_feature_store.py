@@ -1,13 +1,14 @@
 """Features in a folder, one file per video."""
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .feature_error import FeatureError
-from .feature_store import FeatureStore
+from .feature_store import FeatureStore, change_of, file_version
 
 
 class FolderFeatureStore(FeatureStore):
@@ -16,6 +17,9 @@ class FolderFeatureStore(FeatureStore):
     A file holds one array; with ``feature_key`` a ``.pt`` file holds a dict with the tensor under
     that name. Nothing that could run code is loaded: NumPy reads without pickle, PyTorch with
     ``weights_only=True``.
+
+    Every file has a version of its own. Which file is a video's may change too, where another of
+    the same name with an earlier one of the suffixes appears.
 
     Args:
         path (str | Path): Folder.
@@ -27,6 +31,10 @@ class FolderFeatureStore(FeatureStore):
 
     SUFFIXES = ('.npy', '.pt', '.pth')
 
+    def __init__(self, path: str | Path, feature_key: str | None = None):
+        super().__init__(path, feature_key)
+        self._versions: dict[str, tuple[int, ...]] = {}  # where the caller knows none
+
     def video_ids(self) -> set[str]:
         """Names of all feature files, without their suffix."""
         names = (os.path.splitext(entry.name) for entry in os.scandir(self.path))
@@ -37,15 +45,29 @@ class FolderFeatureStore(FeatureStore):
         return self._load(video_id, mmap_mode='r').shape
 
     def video_version(self, video_id: str) -> tuple[int, ...]:
-        """Size, time of change and place on the disk of the video's file."""
-        status = os.stat(self._find(video_id))
-        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+        """The version of the video's file, now."""
+        path = self._find(video_id)
+        if path is None:
+            raise self.absent(video_id)
+        return file_version(path)
+
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a video's file that has changed."""
+        version = version or self._versions.get(video_id)
+        if version is None:
+            self._versions[video_id] = self.video_version(video_id)
+            return
+        message = change_of(self.where(video_id), self._find(video_id), version)
+        if message:
+            raise FeatureError(message, 'features changed while in use')
 
     def _read_array(self, video_id: str) -> np.ndarray:
         return self._load(video_id)
 
     def _load(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
         path = self._find(video_id)
+        if path is None:
+            raise self.absent(video_id)
         try:
             if path.suffix == '.npy':
                 return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
@@ -66,9 +88,6 @@ class FolderFeatureStore(FeatureStore):
         # NumPy knows no bfloat16
         return (content.float() if content.is_floating_point() else content).numpy()
 
-    def _find(self, video_id: str) -> Path:
-        for suffix in self.SUFFIXES:
-            path = self.path / f'{video_id}{suffix}'
-            if path.is_file():
-                return path
-        raise self.absent(video_id)
+    def _find(self, video_id: str) -> Path | None:
+        paths = (self.path / f'{video_id}{suffix}' for suffix in self.SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)

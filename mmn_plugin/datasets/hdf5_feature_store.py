@@ -1,13 +1,13 @@
 """Features in an HDF5 file."""
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
 from .feature_error import FeatureError
-from .feature_store import FeatureStore
+from .feature_store import FeatureStore, change_of, file_version
 
 
 class HDF5FeatureStore(FeatureStore):
@@ -20,9 +20,7 @@ class HDF5FeatureStore(FeatureStore):
     process that opened it: a forked worker opens its own, and a pickled store carries none. A read
     that fails is tried once more with a fresh handle, since network disks have such moments.
 
-    A file that is replaced or written to while it is in use is an error, for a run would otherwise
-    train on two versions of its features. It is compared (size, time, place on the disk) at
-    every read with what it was when the store was made, or with ``version``.
+    Its version is that of all its videos; the store looks at it when it is made.
 
     Args:
         path (str | Path): ``.hdf5`` or ``.h5`` file.
@@ -30,15 +28,11 @@ class HDF5FeatureStore(FeatureStore):
 
     Raises:
         FileNotFoundError: If the file does not exist.
-
-    Attributes:
-        version (tuple[int, ...]): What the file has to stay; a dataset gives its own to the
-            stores of its workers.
     """
 
     def __init__(self, path, feature_key: str | None = None):
         super().__init__(path, feature_key)
-        self.version = self._version()
+        self._version = file_version(self.path)
         self._handle: h5py.File | None = None
         self._owner: int | None = None
 
@@ -56,24 +50,18 @@ class HDF5FeatureStore(FeatureStore):
             self._handle.close()
         self._handle = None
 
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """The file's version when the store was made."""
+        return self._version
+
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a file that has changed."""
+        message = change_of(self.path, self.path, version or self._version)
+        if message:
+            raise FeatureError(message, 'features changed while in use')
+
     def _read_array(self, video_id: str) -> np.ndarray:
         return self._retry(f'video {video_id!r}', lambda: self._dataset(video_id)[()])
-
-    def _version(self) -> tuple[int, ...]:
-        status = os.stat(self.path)
-        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
-
-    def _check_version(self) -> None:
-        """Refuse a file that is not what it was; a moment's failure to look is left to the read."""
-        try:
-            changed = self._version() != tuple(self.version)
-        except OSError:
-            return
-        if changed:
-            raise FeatureError(
-                f'{self.path} was replaced or changed while it was in use: what was read before '
-                'came from another version. Let the writing finish, and resume from a checkpoint '
-                'that was saved before it, or train anew', 'features changed while in use')
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._owner != os.getpid():
@@ -102,12 +90,10 @@ class HDF5FeatureStore(FeatureStore):
 
     def _retry(self, what: str, read: Callable[[], Any]) -> Any:
         """Read, and on a failure of file or disk once more with a fresh handle."""
-        self._check_version()
         try:
             return read()
         except (OSError, RuntimeError, KeyError):
             self._handle = None  # not closed: closing a broken handle can raise as well
-        self._check_version()
         try:
             return read()
         except (OSError, RuntimeError, KeyError) as error:

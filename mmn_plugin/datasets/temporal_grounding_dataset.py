@@ -24,7 +24,8 @@ class TemporalGroundingDataset(BaseDataset):
     A sample is one video with all its sentences. The annotation file maps a video's id to
     ``timestamps`` and ``sentences``, and to ``duration`` (times in seconds) or ``fps`` and
     ``num_frames`` (times in frames); `mmn_plugin.structures.annotations` has the rules. What is
-    kept per video is strings and seconds, serialised; features are read by the pipeline.
+    kept per video is strings, seconds and the versions of its feature files, serialised; features
+    are read by the pipeline. A feature file that changes afterwards is an error when it is read.
 
     When the dataset is built, the videos are looked up in the listing of every feature file, and
     the first one's entry is opened, so that a wrong file or key ends here and not within an epoch.
@@ -81,7 +82,6 @@ class TemporalGroundingDataset(BaseDataset):
                              f'{feature_cache!r}: correct it in the dataset of {ann_file}')
         self.feature_cache = feature_cache
         self.feature_sizes: list[int] = []
-        self.feature_versions: list[tuple[int, ...] | None] = []
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -141,7 +141,7 @@ class TemporalGroundingDataset(BaseDataset):
             for entry in data_list:
                 del entry['moments']
         if self.feature_files:
-            self._check_features([entry['video_id'] for entry in data_list])
+            self._check_features(data_list)
         sentences = sum(len(entry['sentences']) for entry in data_list)
         print_log(f'{self.ann_file}: {len(data_list)} videos, {sentences} sentences',
                   logger='current', level=logging.INFO)
@@ -152,22 +152,25 @@ class TemporalGroundingDataset(BaseDataset):
         info = super().get_data_info(idx)
         if self.feature_files:
             info.update(feature_files=self.feature_files, feature_keys=self.feature_keys,
-                        feature_sizes=self.feature_sizes, feature_versions=self.feature_versions)
+                        feature_sizes=self.feature_sizes)
         return info
 
-    def _check_features(self, video_ids: list[str]) -> None:
-        sizes, versions = [], []
+    def _check_features(self, data_list: list[dict]) -> None:
+        """Look the videos up, and note in their entries the versions that all workers expect."""
+        sizes, versions, video_ids = [], [], [entry['video_id'] for entry in data_list]
         for path, key in zip(self.feature_files, self.feature_keys, strict=True):
             store = open_feature_store(path, key)
             try:
                 self._check_present(video_ids, store.video_ids(), path)
                 shape = store.shape(video_ids[0])
                 store.check_shape(video_ids[0], shape)
+                versions.append([store.video_version(video_id) for video_id in video_ids])
             finally:
                 store.close()  # nothing stays open that a forked worker would inherit
             sizes.append(int(shape[1]))
-            versions.append(store.version)
-        self.feature_sizes, self.feature_versions = sizes, versions
+        self.feature_sizes = sizes
+        for entry, of_files in zip(data_list, zip(*versions, strict=True), strict=True):
+            entry['feature_versions'] = list(of_files)
 
     def _check_present(self, video_ids: list[str], available: set[str], path: str) -> None:
         missing = [video_id for video_id in video_ids if video_id not in available]

@@ -44,6 +44,7 @@ class TubeGroundingDataset(BaseDataset):
             raise ValueError(f'streams={streams!r}: give a list with at least one name')
         self.streams = list(streams)
         self.feature_sizes: list[int] = []
+        self.tube_version: tuple[int, ...] | None = None  # of the file, for the workers
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -73,6 +74,7 @@ class TubeGroundingDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Sentences of all videos, after a look at the features' sizes."""
         file = TubeFile(self.ann_file)
+        self.tube_version = file.version
         try:
             videos, without = [], []
             for video_id in file.video_ids():
@@ -117,7 +119,7 @@ class TubeGroundingDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """One video's sentences, and where its tubes are."""
         info = super().get_data_info(idx)
-        info.update(tube_file=self.ann_file, streams=self.streams,
+        info.update(tube_file=self.ann_file, tube_version=self.tube_version, streams=self.streams,
                     feature_sizes=self.feature_sizes)
         return info
 

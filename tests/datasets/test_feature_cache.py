@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmn_plugin.datasets import (
+    FeatureError,
     FolderFeatureCache,
     LoadClipFeatures,
     MemoryFeatureCache,
@@ -101,19 +102,19 @@ def test_other_pooling_is_computed_anew(build, pipeline, change):
         assert torch.equal(kept, wanted)
 
 
+@pytest.mark.parametrize('how', ['changed', 'removed'])
+@pytest.mark.parametrize('source', ['npy/garden.npy', 'features.hdf5'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_file_changed_in_a_folder_of_features_is_noticed(build, corpus, kind):
-    folder = corpus / 'npy'
-    folder.mkdir()
-    for i, name in enumerate(('kitchen.avi', 'garden')):
-        np.save(folder / f'{name}.npy', np.full((4, 5), i + 1., np.float32))
-    dataset = build(kind, data_prefix=dict(features='npy'))
-    before = inputs(dataset)
-    np.save(folder / 'garden.npy', np.eye(5, dtype=np.float32)[:4])
-    os.utime(folder / 'garden.npy', ns=(0, 1))  # a file system's clock may be coarse
-    after = inputs(dataset)
-    assert torch.equal(after[0], before[0])
-    assert not torch.equal(after[1], before[1])
+def test_kept_features_do_not_hide_that_their_source_changed(build, corpus, kind, source, how):
+    (corpus / 'npy').mkdir()
+    for name in ('kitchen.avi', 'garden'):
+        np.save(corpus / 'npy' / f'{name}.npy', np.ones((4, 5), np.float32))
+    dataset = build(kind, data_prefix=dict(features=source.partition('/')[0]))
+    inputs(dataset)
+    path = corpus / source
+    path.unlink() if how == 'removed' else os.utime(path, ns=(0, 1))
+    with pytest.raises(FeatureError, match=r'was (removed|replaced or changed) while'):
+        dataset[1]
 
 
 def test_several_files_are_kept_together(build, corpus):

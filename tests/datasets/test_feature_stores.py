@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 
 import h5py
@@ -256,11 +257,100 @@ def test_a_file_that_changes_while_in_use_is_noticed(corpus, how):
         assert 'changed' in caught.value.kind
 
 
-def test_workers_compare_with_the_file_of_the_dataset(corpus):
+CHANGES = {  # what is done to a file
+    'replaced': lambda path: os.replace(shutil.copy(path, path.with_suffix('.new')), path),
+    'rewritten': lambda path: (path.write_bytes(path.read_bytes()), os.utime(path, ns=(0, 1))),
+    'truncated': lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    'removed': lambda path: path.unlink()}
+
+
+def saying(how):
+    return 'was removed while' if how == 'removed' else 'was replaced or changed while'
+
+
+@pytest.mark.parametrize('name', ['s1.avi.npy', 'v_b.pt'])
+@pytest.mark.parametrize('how', CHANGES)
+def test_a_file_of_a_folder_that_changes_while_in_use_is_noticed(folder, how, name):
+    store, video_id = open_feature_store(folder), os.path.splitext(name)[0]
+    store.read(video_id)
+    worker, version = pickle.loads(pickle.dumps(store)), store.video_version(video_id)
+    CHANGES[how](folder / name)
+    for reader, expected in ((store, None), (worker, None), (open_feature_store(folder), version)):
+        with pytest.raises(FeatureError, match=f"video '{video_id}' {saying(how)}") as caught:
+            reader.read(video_id, expected)
+        assert 'changed' in caught.value.kind
+
+
+def test_a_file_that_appears_before_the_one_in_use_is_noticed(folder):
+    store = open_feature_store(folder)
+    store.read('v_b')
+    np.save(folder / 'other.npy', np.ones((4, 2)))  # of no video in use
+    store.read('v_b')
+    np.save(folder / 'v_b.npy', np.ones((4, 2)))
+    with pytest.raises(FeatureError, match="video 'v_b' was replaced or changed while"):
+        store.read('v_b')
+
+
+@pytest.mark.parametrize('kind', ['folder', 'file'])
+def test_a_file_that_is_replaced_during_a_read_is_noticed(corpus, folder, kind, monkeypatch):
+    file, video_id = ((folder / 's1.avi.npy', 's1.avi') if kind == 'folder' else
+                      (corpus / 'features.hdf5', 'garden'))
+    store = open_feature_store(folder if kind == 'folder' else file)
+    store.read(video_id)
+    original = store._read_array
+
+    def read(*args):
+        CHANGES['replaced'](file)
+        return original(*args)
+
+    monkeypatch.setattr(store, '_read_array', read)
+    with pytest.raises(FeatureError, match='was replaced or changed while'):
+        store.read(video_id)
+
+
+def test_a_moment_without_the_disk_is_no_change(corpus, monkeypatch):
+    store = open_feature_store(corpus / 'features.hdf5')
+
+    def fail(path):
+        raise OSError(116, 'Stale file handle')
+
+    monkeypatch.setattr('mmn_plugin.datasets.feature_store.file_version', fail)
+    assert store.read('garden').shape == (1, 5)
+
+
+@pytest.fixture
+def of_folder(corpus):
+    """A dataset on a folder with a file for each of its videos."""
+    (corpus / 'npy').mkdir()
+    for name in ('kitchen.avi', 'garden'):
+        np.save(corpus / 'npy' / f'{name}.npy', np.ones((3, 5)))
+    return TemporalGroundingDataset(
+        ann_file=str(corpus / 'train.json'), data_prefix=dict(features=str(corpus / 'npy')),
+        pipeline=[dict(type='LoadClipFeatures')], test_mode=True)
+
+
+@pytest.mark.parametrize('how', CHANGES)
+def test_workers_compare_with_the_file_of_the_dataset(corpus, how):
     dataset = TemporalGroundingDataset(
         ann_file=str(corpus / 'train.json'),
         data_prefix=dict(features=str(corpus / 'features.hdf5')),
         pipeline=[dict(type='LoadClipFeatures')], test_mode=True)
-    os.utime(corpus / 'features.hdf5', ns=(0, 1))  # between the dataset and its first worker
-    with pytest.raises(FeatureError, match=r'features\.hdf5 was replaced or changed'):
+    CHANGES[how](corpus / 'features.hdf5')  # between the dataset and its first worker
+    with pytest.raises((FeatureError, FileNotFoundError), match=r'features\.hdf5'):
         dataset[0]
+
+
+@pytest.mark.parametrize('how', CHANGES)
+def test_workers_compare_with_the_folder_of_the_dataset(of_folder, corpus, how):
+    CHANGES[how](corpus / 'npy' / 'garden.npy')
+    with (ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool,
+          pytest.raises(FeatureError, match=f"video 'garden' {saying(how)}")):
+        pool.submit(of_folder.__getitem__, 1).result(timeout=120)
+    assert of_folder[0]['features'].shape == (3, 5), 'the other video is as it was'
+
+
+def test_a_spawned_worker_compares_with_the_folder_of_the_dataset(of_folder, corpus):
+    CHANGES['replaced'](corpus / 'npy' / 'garden.npy')
+    worker = pickle.loads(pickle.dumps(of_folder))
+    with pytest.raises(FeatureError, match="video 'garden' was replaced or changed while"):
+        worker[1]

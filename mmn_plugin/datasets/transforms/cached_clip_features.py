@@ -2,7 +2,6 @@
 from mmcv.transforms import BaseTransform
 
 from ..feature_cache import FeatureCache, fingerprint
-from ..open_feature_store import open_feature_store
 from .load_clip_features import LoadClipFeatures
 from .pool_clip_features import PoolClipFeatures
 
@@ -10,7 +9,8 @@ from .pool_clip_features import PoolClipFeatures
 class CachedClipFeatures(BaseTransform):
     """`LoadClipFeatures` and `PoolClipFeatures`, or what they gave before.
 
-    `TemporalGroundingDataset` puts it in their place where it has a ``feature_cache``.
+    `TemporalGroundingDataset` puts it in their place where it has a ``feature_cache``. A source
+    that changes while it is in use is an error here too, although what was kept of it would serve.
 
     Required and modified keys: those of the two transforms.
 
@@ -24,7 +24,6 @@ class CachedClipFeatures(BaseTransform):
         self.load = load
         self.pool = pool
         self.cache = cache
-        self._stores = {}
 
     def transform(self, results: dict) -> dict:
         """Add ``features``, (R, D)."""
@@ -42,17 +41,14 @@ class CachedClipFeatures(BaseTransform):
         files = results['feature_files']
         keys = results.get('feature_keys') or [None] * len(files)
         versions = results.get('feature_versions') or [None] * len(files)
-        sources = [(path, key, version or self._version(path, key, results['video_id']))
-                   for path, key, version in zip(files, keys, versions, strict=True)]
+        sources = []
+        for path, key, version in zip(files, keys, versions, strict=True):
+            store = self.load.store(path, key)
+            store.check_version(results['video_id'], version)
+            sources.append((path, key, version or store.video_version(results['video_id'])))
         settings = dict(video_id=results['video_id'], num_segments=self.pool.num_segments,
                         clamp_last=self.pool.clamp_last)
         return fingerprint(sources, settings)
-
-    def _version(self, path: str, key: str | None, video_id: str) -> tuple[int, ...]:
-        """Of a source without a version of its own: a folder, whose files may change each."""
-        if (path, key) not in self._stores:
-            self._stores[path, key] = open_feature_store(path, key)
-        return self._stores[path, key].video_version(video_id)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.load}, {self.pool}, {type(self.cache).__name__})'

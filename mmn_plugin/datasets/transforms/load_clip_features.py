@@ -1,4 +1,6 @@
 """Read the features of a video."""
+from collections.abc import Sequence
+
 from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 
@@ -15,15 +17,16 @@ class LoadClipFeatures(BaseTransform):
 
     Required keys: ``video_id``, ``feature_files`` (list of paths). Optional: ``feature_keys`` (list
     of names within a video's entry, or None each), ``feature_sizes`` (list of D that each file must
-    have). `TemporalGroundingDataset` gives them all.
+    have), ``feature_versions`` (list of what `FeatureStore.video_version` gave, which the files
+    must still be). `TemporalGroundingDataset` gives them all.
 
     Added keys: ``features``, (T, D) float32; with several files a list of (T_k, D_k), which
     `PoolClipFeatures` pools each by itself and joins along D. They may differ in length: each
     covers the whole video.
 
     Raises:
-        FeatureError: If a video's features are absent, damaged, empty, not finite, or not of the
-            size of the other videos; the message names file and video.
+        FeatureError: If a video's features are absent, changed, damaged, empty, not finite, or not
+            of the size of the other videos; the message names file and video.
     """
 
     def __init__(self):
@@ -40,13 +43,15 @@ class LoadClipFeatures(BaseTransform):
         results['features'] = streams[0] if len(streams) == 1 else streams
         return results
 
-    def _read(self, video_id: str, path: str, key: str | None, size: int | None,
-              version: tuple[int, ...] | None):
+    def store(self, path: str, key: str | None) -> FeatureStore:
+        """The reader of a file or folder in this process."""
         if (path, key) not in self._stores:
             self._stores[path, key] = open_feature_store(path, key)
-            if version is not None:  # that of the dataset, which all its readers share
-                self._stores[path, key].version = version
-        features = self._stores[path, key].read(video_id)  # (T, D)
+        return self._stores[path, key]
+
+    def _read(self, video_id: str, path: str, key: str | None, size: int | None,
+              version: Sequence[int] | None):
+        features = self.store(path, key).read(video_id, version)  # (T, D)
         if size is not None and features.shape[1] != size:
             raise FeatureError(
                 f'{path}: video {video_id!r} has features of size {features.shape[1]}, other '

@@ -11,12 +11,13 @@ class LoadTubes(BaseTransform):
 
     Every file is opened once per process and stays open.
 
-    Required keys: ``video_id``, ``tube_file``, ``streams`` (`TubeGroundingDataset` gives them).
+    Required keys: ``video_id``, ``tube_file``, ``streams``. Optional: ``tube_version``, the
+    `TubeFile.version` that the file must still be. `TubeGroundingDataset` gives them.
     Added keys: ``tubes`` (T arrays (n, 5)), ``ground_truth`` (one per sentence, or none),
     ``features`` (per stream a list of T arrays (rows, D)).
 
     Raises:
-        TubeError: If something is absent, damaged or of no meaning; the message names it.
+        TubeError: If something is absent, changed, damaged or of no meaning; the message names it.
     """
 
     def __init__(self):
@@ -27,7 +28,8 @@ class LoadTubes(BaseTransform):
         path = results['tube_file']
         if path not in self._files:
             self._files[path] = TubeFile(path)
-        video = self._files[path].read(results['video_id'], results['streams'])
+        video = self._files[path].read(results['video_id'], results['streams'],
+                                      results.get('tube_version'))
         results['tubes'] = video.tubes
         results['ground_truth'] = video.ground_truth
         results['features'] = [video.features[stream] for stream in results['streams']]

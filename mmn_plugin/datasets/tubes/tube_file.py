@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..feature_store import describe_folder
+from ..feature_store import change_of, describe_folder, file_version
 from .tube_error import TubeError
 from .tube_video import TubeVideo
 from .write_tube_file import FORMAT, VERSION
@@ -16,7 +16,8 @@ class TubeFile:
     """Videos of an HDF5 file that `write_tube_file` wrote.
 
     The file is opened at the first read; the handle belongs to the process that opened it, so that
-    forked workers open their own.
+    forked workers open their own. A file that is replaced, written to or removed while it is in use
+    is an error.
 
     Args:
         path (str | Path): The file.
@@ -24,6 +25,9 @@ class TubeFile:
     Raises:
         FileNotFoundError: If it does not exist; the message lists what is beside it.
         TubeError: If it is not a tube file.
+
+    Attributes:
+        version (tuple[int, ...]): What the file was when this was made.
     """
 
     def __init__(self, path: str | Path):
@@ -38,6 +42,7 @@ class TubeFile:
         if self.path.suffix in ('.pkl', '.pickle', '.json'):
             raise TubeError(f'{self.path} is one of the published files, which are converted once: '
                             'python tools/data/hcstvg/convert.py')
+        self.version = file_version(self.path)
         try:
             found = dict(self._file().attrs)
         except OSError as error:
@@ -75,22 +80,40 @@ class TubeFile:
         """
         return [self._stream(video_id, stream).shape[1] for stream in streams]
 
-    def read(self, video_id: str, streams: Sequence[str] = ()) -> TubeVideo:
+    def read(self, video_id: str, streams: Sequence[str] = (),
+             version: Sequence[int] | None = None) -> TubeVideo:
         """One video, with the features of some streams.
 
         Args:
             video_id (str): The video.
             streams (Sequence[str]): Names of streams. Defaults to none.
+            version (Sequence[int], optional): What the file has to be. Defaults to None: what it
+                was when this was made.
 
         Returns:
             TubeVideo: Checked.
 
         Raises:
-            TubeError: If video or stream are not there, or what is there cannot be used.
+            TubeError: If the file has changed, video or stream are not there, or what is there
+                cannot be used.
         """
+        self._check_version(version)
+        try:
+            video = self._read(video_id, streams)
+        finally:  # what a file that is being written to gives may look damaged
+            self._check_version(version)
+        video.check(f'{self.path}: video {video_id!r}')
+        return video
+
+    def _check_version(self, version: Sequence[int] | None) -> None:
+        message = change_of(self.path, self.path, version or self.version)
+        if message:
+            raise TubeError(message)
+
+    def _read(self, video_id: str, streams: Sequence[str]) -> TubeVideo:
         group = self._group(video_id)
         try:
-            video = TubeVideo(
+            return TubeVideo(
                 video_id, self.sentences(video_id),
                 _parts(group['ground_truth']) if 'ground_truth' in group else [],
                 _parts(group['tubes']),
@@ -98,8 +121,6 @@ class TubeFile:
         except (OSError, KeyError, RuntimeError) as error:
             raise TubeError(f'{self.path}: cannot read video {video_id!r} ({error}); the file is '
                             'damaged. Convert it again') from error
-        video.check(f'{self.path}: video {video_id!r}')
-        return video
 
     def close(self) -> None:
         """Close this process's handle; the next read opens the file again."""

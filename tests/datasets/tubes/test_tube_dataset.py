@@ -1,5 +1,7 @@
 """Tube files and the dataset on them, with whatever real tubes bring."""
+import os
 import pickle
+import shutil
 
 import h5py
 import numpy as np
@@ -80,6 +82,23 @@ def test_a_dataset_travels_to_a_worker(corpus):
     data = pickle.loads(pickle.dumps(dataset(corpus)))
     sample = pickle.loads(pickle.dumps(data[1]))['data_samples']
     assert len(sample.gt_instances.tubes) == len(sample.sentences) == 2
+
+
+@pytest.mark.parametrize('how', ['replaced', 'removed'])
+def test_a_tube_file_that_changes_while_in_use_is_noticed(corpus, tmp_path, how):
+    data, file = dataset(corpus), TubeFile(corpus / 'train.h5')
+    file.read('train_0')
+    worker = pickle.loads(pickle.dumps(dataset(corpus)))  # opens the file after the change
+    data[0]
+    os.replace(corpus / 'train.h5', tmp_path / 'old.h5')
+    if how == 'replaced':
+        shutil.copy(tmp_path / 'old.h5', corpus / 'train.h5')
+    with pytest.raises(TubeError, match=rf'train\.h5 was {how}'):
+        file.read('train_0')
+    with pytest.raises(TubeError, match=rf'train\.h5 was {how}'):
+        data[1]
+    with pytest.raises((TubeError, FileNotFoundError), match=r'train\.h5'):
+        worker[0]
 
 
 def set_item(items, index, value):
