@@ -1,4 +1,5 @@
 """What happens at which epoch."""
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -89,11 +90,23 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(hook, content, message)
         hook().after_load_checkpoint(SimpleNamespace(_load_from='bad.pth'), content)
 
 
-def test_a_checkpoint_of_another_vocabulary_is_refused():
+def test_a_checkpoint_of_another_vocabulary_is_refused_with_what_differs():
     checkpoint = dict(meta={})
     TokenizerHook().before_save_checkpoint(
         runner_of(data_preprocessor=preprocessor_of(VOCABULARY)), checkpoint)
     swapped = [*VOCABULARY[:-2], VOCABULARY[-1], VOCABULARY[-2]]
-    with pytest.raises(ValueError, match='another vocabulary'):
+    with pytest.raises(ValueError, match=rf"another vocabulary.* 2 differ, .*'{swapped[-1]}'"):
         TokenizerHook().after_load_checkpoint(
             runner_of(data_preprocessor=preprocessor_of(swapped)), checkpoint)
+
+
+def test_a_checkpoint_whose_tokenizer_was_written_down_otherwise_is_taken():
+    checkpoint = dict(meta={})
+    runner = runner_of(data_preprocessor=preprocessor_of(VOCABULARY))
+    TokenizerHook().before_save_checkpoint(runner, checkpoint)
+    state = checkpoint['meta']['tokenizer']
+    state['tokenizer'] = json.dumps(json.loads(state['tokenizer']), indent=2, sort_keys=True)
+    TokenizerHook().after_load_checkpoint(runner, checkpoint)
+    state['tokenizer'] = '{}'
+    with pytest.raises(ValueError, match='cannot be read by this release of tokenizers'):
+        TokenizerHook().after_load_checkpoint(runner, checkpoint)

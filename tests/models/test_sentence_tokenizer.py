@@ -224,6 +224,108 @@ def test_it_travels_as_plain_data(tokenizer, tmp_path):
     assert pickle.loads(pickle.dumps(tokenizer)).encode(['a dog']) == [[2, 5, 6, 3]]
 
 
+@pytest.fixture
+def folder_of():
+    """Writes a tokenizer of transformers' as a folder."""
+    from transformers import BertTokenizerFast
+
+    def write(path, vocab, **settings):
+        BertTokenizerFast(vocab={token: i for i, token in enumerate(vocab)}, **settings
+                          ).save_pretrained(path)
+        return SentenceTokenizer(str(path))
+    return write
+
+
+def test_the_same_tokenizer_from_file_and_folders_is_the_same(real, tmp_path, folder_of):
+    from_file = SentenceTokenizer(vocab=real)
+    tokens = real.read_text(encoding='utf-8').split('\n')[:30_522]
+    (tmp_path / 'plain').mkdir()
+    (tmp_path / 'plain/vocab.txt').write_text('\n'.join(tokens), encoding='utf-8')
+    plain = SentenceTokenizer(str(tmp_path / 'plain'))
+    (tmp_path / 'plain/tokenizer_config.json').write_text(
+        json.dumps(dict(tokenizer_class='BertTokenizer', do_lower_case=True)))
+    configured = SentenceTokenizer(str(tmp_path / 'plain'))
+    saved = folder_of(tmp_path / 'saved', tokens)
+    assert saved.state() != from_file.state()
+    assert saved.encode(SENTENCES) == from_file.encode(SENTENCES)
+    for other in (plain, configured, saved):
+        assert from_file.differences(other.state()) == []
+        assert other.differences(from_file.state()) == []
+
+
+def rewritten(tokenizer, **parts):
+    """Its state, with parts as another release might write them."""
+    state = tokenizer.state()
+    content = {**json.loads(state['tokenizer']), **parts}
+    return dict(state, tokenizer=json.dumps(content, indent=1, sort_keys=True))
+
+
+def normalizer(lowercase=True, strip_accents=None, clean_text=True, handle_chinese_chars=True):
+    return dict(type='BertNormalizer', **locals())
+
+
+@pytest.mark.parametrize('parts', [
+    {}, dict(normalizer=normalizer(strip_accents=True)),
+    dict(normalizer=dict(type='Sequence', normalizers=[normalizer()])),
+    dict(normalizer=dict(type='Sequence', normalizers=[
+        normalizer(lowercase=False, strip_accents=True), dict(type='Lowercase')])),
+    dict(pre_tokenizer=dict(type='Sequence', pretokenizers=[
+        dict(type='WhitespaceSplit'), dict(type='BertPreTokenizer')])),
+    dict(post_processor=dict(
+        type='TemplateProcessing', pair=[],
+        single=[{'SpecialToken': dict(id='[CLS]', type_id=0)},
+                {'Sequence': dict(id='A', type_id=0)},
+                {'SpecialToken': dict(id='[SEP]', type_id=0)}],
+        special_tokens={token: dict(id=token, ids=[i], tokens=[token])
+                        for token, i in (('[CLS]', 2), ('[SEP]', 3))}))])
+def test_how_a_tokenizer_is_written_down_does_not_matter(tokenizer, parts):
+    assert tokenizer.differences(rewritten(tokenizer, **parts)) == []
+
+
+@pytest.mark.parametrize(('parts', 'message'), [
+    (dict(normalizer=normalizer(lowercase=False)), "normalizer: 'Dog' becomes 'Dog', here 'dog'"),
+    (dict(normalizer=normalizer(strip_accents=False)),
+     "normalizer: 'café' becomes 'café', here 'cafe'"),
+    (dict(normalizer=None), "normalizer: 'Dog' becomes 'Dog'"),
+    (dict(normalizer=normalizer(handle_chinese_chars=False)), "normalizer: '小狗'"),
+    (dict(normalizer=normalizer(clean_text=False)), 'normalizer: '),
+    (dict(normalizer=dict(type='Sequence', normalizers=[normalizer(), dict(
+        type='Replace', pattern=dict(String='ß'), content='ss')])),
+     "normalizer: 'ß' becomes 'ss', here 'ß'"),
+    (dict(pre_tokenizer=dict(type='WhitespaceSplit')), 'pre-tokenizer: "a dog'),
+    (dict(post_processor=None), "ids: 'Dog' becomes [6], here [2, 6, 3]"),
+    (dict(added_tokens=[]), 'ids: ')])
+def test_another_step_is_named_with_an_example(tokenizer, parts, message):
+    found = tokenizer.differences(rewritten(tokenizer, **parts))
+    assert len(found) == 1
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(('other', 'message'), [
+    (dict(vocab=[*VOCAB[:-2], 'he', "'"]), '15 tokens, here 15; 2 differ, the first is'),
+    (dict(vocab=[*VOCAB, 'cat']), "16 tokens, here 15; 1 differ, the first is 'cat' with the id"),
+    (dict(vocab=VOCAB[::-1]), 'the id of [PAD]: 14, here 0'),
+    (dict(vocab=VOCAB, max_length=7), 'max_length: 7, here None'),
+    (dict(vocab=VOCAB, lowercase=False), "'Dog' becomes 'Dog', here 'dog'")])
+def test_another_tokenizer_is_told_by_what_differs(tokenizer, other, message):
+    state = SentenceTokenizer(**other).state()
+    assert message in '; '.join(tokenizer.differences(state))
+    assert SentenceTokenizer(**other).differences(tokenizer.state())
+
+
+def test_another_rule_of_the_model_is_named(tokenizer):
+    model = json.loads(tokenizer.state()['tokenizer'])['model']
+    for key, value in (('continuing_subword_prefix', '@@'), ('max_input_chars_per_word', 9)):
+        found = tokenizer.differences(rewritten(tokenizer, model={**model, key: value}))
+        assert found == [f'{key} of the model: {value!r}, here {model[key]!r}']
+
+
+def test_a_cased_folder_is_not_an_uncased_vocabulary(real, tmp_path, folder_of):
+    cased = folder_of(tmp_path, VOCAB, do_lower_case=False)
+    assert "'Dog' becomes 'Dog', here 'dog'" in (
+        SentenceTokenizer(vocab=VOCAB).differences(cased.state())[0])
+
+
 def test_it_is_built_from_the_registry():
     built = TOKENIZER.build(dict(type='SentenceTokenizer', vocab=VOCAB, max_length=7))
     assert built.max_length == 7

@@ -11,8 +11,9 @@ class TokenizerHook(Hook):
     """Store the tokenizer in every checkpoint and compare it when one is loaded.
 
     The vocabulary decides which embedding a word gets, so a checkpoint used with another one
-    gives wrong answers without any error; here that is an error. A checkpoint's own tokenizer
-    serves where the configured one cannot be built (its file is elsewhere).
+    gives wrong answers without any error; here that is an error. The same tokenizer may be written
+    down in several ways (`SentenceTokenizer.differences`). A checkpoint's own tokenizer serves
+    where the configured one cannot be built (its file is elsewhere).
     """
 
     KEY = 'tokenizer'
@@ -25,8 +26,8 @@ class TokenizerHook(Hook):
         """Compare with, or take over, the tokenizer of a checkpoint.
 
         Raises:
-            ValueError: If model and checkpoint have different vocabularies, or the file is no
-                checkpoint.
+            ValueError: If the tokenizers of model and checkpoint give different ids (the message
+                says by what), or the file is no checkpoint.
         """
         require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
         state = checkpoint.get('meta', {}).get(self.KEY)
@@ -38,11 +39,13 @@ class TokenizerHook(Hook):
         except OSError:
             preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(state)
             return
-        if tokenizer.state() != state:
+        differences = tokenizer.differences(state)
+        if differences:
             raise ValueError(
                 'the checkpoint was trained with another vocabulary or tokenizer setting than '
-                'model.data_preprocessor.tokenizer of this config: every word would get another '
-                'word\'s embedding. Give the vocabulary it was trained with')
+                'model.data_preprocessor.tokenizer of this config, and words would get the '
+                f'embeddings of others. {"; ".join(differences)}. Give the vocabulary and the '
+                'settings it was trained with')
 
     @staticmethod
     def _preprocessor(runner):

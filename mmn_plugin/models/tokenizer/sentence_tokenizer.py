@@ -1,4 +1,5 @@
 """Sentences to the token ids of a BERT-like language model."""
+import json
 import logging
 import os
 import threading
@@ -188,6 +189,42 @@ class SentenceTokenizer:
         self._set_up(Tokenizer.from_str(state['tokenizer']), state['special'], state['max_length'])
         return self
 
+    def differences(self, state: Mapping) -> list[str]:
+        """What makes the tokenizer of a `state` give other ids than this one.
+
+        Ids are compared and what leads to them, not how it is written down: a vocabulary may come
+        from a ``vocab.txt`` or a folder, and releases of ``tokenizers`` write differently.
+
+        Args:
+            state (Mapping): Of another tokenizer, as `state` gives it.
+
+        Returns:
+            list[str]: What differs, theirs and ours; empty where both are the same.
+
+        Raises:
+            ValueError: If the state cannot be read.
+        """
+        if state == self.state():
+            return []
+        try:
+            other = self.from_state(state)
+        except Exception as error:  # a damaged one fails in many ways
+            raise ValueError('the stored tokenizer cannot be read by this release of tokenizers '
+                             f'({error}); install the release that wrote it') from error
+        pairs = {f'the id of [{kind.upper()}]': (getattr(other, f'{kind}_id'),
+                                                 getattr(self, f'{kind}_id'))
+                 for kind in self.SPECIAL}
+        pairs['max_length'] = other.max_length, self.max_length
+        theirs, ours = _model_settings(other._tokenizer), _model_settings(self._tokenizer)
+        pairs.update((f'{key} of the model', (theirs.get(key), ours.get(key)))
+                     for key in sorted({*theirs, *ours}))
+        found = [_vocabulary_difference(other._tokenizer.get_vocab(), self._tokenizer.get_vocab()),
+                 *(f'{name}: {_short(their)}, here {_short(our)}'
+                   for name, (their, our) in pairs.items() if their != our)]
+        found = [difference for difference in found if difference]
+        # ids of texts follow from those, so that they would only say the same again
+        return found or _differing_texts(other._tokenizer, self._tokenizer)
+
     def _remember(self, sentences: list[str]) -> None:
         """Tokenise what is not in the cache, in one call."""
         unseen = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._cache]
@@ -230,3 +267,58 @@ class SentenceTokenizer:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(vocab_size={self.vocab_size}, max_length={self.max_length})'
+
+
+# Each shows a rule of its own; then every character of the basic plane that is one.
+_TEXTS = ('Dog', 'café', "a dog's 2nd run-up, e.g. 3.5", '小狗', ' a\t\n dog ', 'a\x00\u200bdog')
+_ALL_CHARACTERS = ''.join(map(chr, (*range(0x20, 0xD800), *range(0xE000, 0xFFFE))))
+
+
+def _differing_texts(theirs: Tokenizer, ours: Tokenizer) -> list[str]:
+    """A text for every step that treats it in two ways."""
+    added = {token.content for tokenizer in (theirs, ours)
+             for token in tokenizer.get_added_tokens_decoder().values()}
+    texts = (*_TEXTS, ' '.join(f'a{token}a {token}' for token in sorted(added)), _ALL_CHARACTERS)
+    found = []
+    for step, apply in (('normalizer', _normalized), ('pre-tokenizer', _split), ('ids', _ids)):
+        text = next((text for text in texts if apply(theirs, text) != apply(ours, text)), None)
+        if text is None or (found and step == 'ids'):  # ids follow from the other steps
+            continue
+        if text is _ALL_CHARACTERS:
+            text = next((c for c in text if apply(theirs, c) != apply(ours, c)), text)
+        found.append(f'the {step}: {_short(text)} becomes {_short(apply(theirs, text))}, here '
+                     f'{_short(apply(ours, text))}')
+    return found
+
+
+def _normalized(tokenizer: Tokenizer, text: str) -> str:
+    return tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+
+
+def _split(tokenizer: Tokenizer, text: str) -> list:
+    splitter = tokenizer.pre_tokenizer
+    return [part for part, _ in splitter.pre_tokenize_str(text)] if splitter else [text]
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text).ids
+
+
+def _model_settings(tokenizer: Tokenizer) -> dict:
+    """What, beside the vocabulary, says how a word becomes tokens."""
+    settings = json.loads(tokenizer.to_str())['model']
+    return {key: value for key, value in settings.items() if key != 'vocab'}
+
+
+def _vocabulary_difference(theirs: dict[str, int], ours: dict[str, int]) -> str | None:
+    differing = sorted(token for token in {*theirs, *ours} if theirs.get(token) != ours.get(token))
+    if not differing:
+        return None
+    token = min(differing, key=lambda token: (theirs.get(token, len(theirs)), token))
+    return (f'the vocabulary: {len(theirs)} tokens, here {len(ours)}; {len(differing)} differ, the '
+            f'first is {token!r} with the id {theirs.get(token)}, here {ours.get(token)}')
+
+
+def _short(value) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f'{shown[:77]}...'
