@@ -115,7 +115,10 @@ def test_two_agents_stop_together(config, tmp_path):
     assert checkpoint['run_state']['world_size'] == 2
     stopped = re.search(r'stopping after iteration (\d+)', outputs[0])
     assert int(stopped[1]) == checkpoint['meta']['iter'], outputs[0][-3000:]
-    assert 'exitcode  : 143' in outputs[0] + outputs[1]
+    assert [node.returncode for node in nodes] == [143, 143]
+    for output in outputs:
+        assert 'Traceback' not in output
+        assert 'ChildFailedError' not in output
 
 
 @pytest.fixture

@@ -298,6 +298,42 @@ def test_one_ranks_bad_loss_stops_all_with_its_message(lab):
     assert 'Traceback' not in output
 
 
+def test_one_ranks_bad_gradient_is_skipped_by_all(lab):
+    options = ("default_hooks.check_loss.action='skip'", 'train_cfg.max_epochs=1')
+    codes, output = lab.run('skip_gradient', options=options, fault=dict(gradient=(0, 1)))
+    assert codes == [0, 0], output[-3000:]
+    # the gradient is the mean of the ranks' where it is looked at
+    place = (r'1 of at most 100.*rank 0, 1: gradient norm=nan \(from .*at epoch 1, iteration 1, '
+             r'in the batch of videos train_\d, train_\d, train_\d, train_\d\.')
+    assert re.search(place, output), output[-3000:]
+    checkpoint = load(lab.folder / 'skip_gradient/epoch_1.pth')
+    assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
+    steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
+    assert steps == {2}
+    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids']
+             for rank in checkpoint['run_state']['ranks']]
+    assert [len(videos) for videos in banks] == [3, 3]  # of five
+
+
+def test_one_ranks_bad_gradient_in_a_window_stops_all_with_its_message(lab):
+    options = ('optim_wrapper.accumulative_counts=2',)
+    codes, output = lab.run('stop_gradient', options=options, fault=dict(gradient=(0, 1)))
+    assert codes[1] == 1
+    assert codes[0] in (1, -15)
+    line = re.search(r'^Error on rank 1: gradient norm=nan.*$', output, re.MULTILINE)
+    assert line, output[-3000:]
+    assert 'epoch 1, iteration 1, in the batch of videos train_' in line[0]
+    assert 'Traceback' not in output
+    assert not list((lab.folder / 'stop_gradient').glob('*.pth'))
+
+
+def test_a_signal_after_the_ranks_agreed_counts_for_the_next_iteration(lab):
+    codes, output = lab.run('late', fault=dict(late_term=(3, 0)))
+    assert codes == [143, 143], output[-3000:]
+    assert 'stopping after iteration 5' in output
+    assert (lab.folder / 'late/iter_5.pth').is_file()
+
+
 def test_a_checkpoint_from_inside_an_epoch_needs_as_many_ranks(lab, accumulated):
     assert (lab.folder / 'amp_killed/iter_5.pth').is_file()
     codes, output = lab.run('amp_killed', '--resume', ranks=1)

@@ -39,6 +39,8 @@ class FaultHook(Hook):
             losses = forward(*args, **kwargs)
             if self._now(runner, 'nan'):
                 losses['loss_iou'] = losses['loss_iou'] * float('nan')
+            if self._now(runner, 'gradient'):  # of a finite loss, NaN
+                losses['loss_iou'] = losses['loss_iou'] + (losses['loss_iou'] * 0).sqrt()
             return losses
 
         model.head.loss = loss
@@ -52,6 +54,10 @@ class FaultHook(Hook):
         noise = ' '.join(f'{float(x.sum()):.6f}' for x in data_batch['inputs'])
         with open(Path(runner.work_dir) / f'videos_{get_rank()}.txt', 'a') as file:
             file.write(f'{runner.epoch} {batch_idx}: {names} {noise}\n')
+        if self._now(runner, 'term'):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self._now(runner, 'group'):
+            os.killpg(os.getpgid(0), signal.SIGTERM)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if self._now(runner, 'kill'):
@@ -60,10 +66,8 @@ class FaultHook(Hook):
         if self._now(runner, 'raise'):
             print('the fault comes now', flush=True)
             raise RuntimeError('a fault of the test')
-        if self._now(runner, 'term'):
+        if self._now(runner, 'late_term'):  # after the ranks have agreed
             os.kill(os.getpid(), signal.SIGTERM)
-        if self._now(runner, 'group'):
-            os.killpg(os.getpgid(0), signal.SIGTERM)
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         # draws random numbers, and not the same many in a new process

@@ -1,15 +1,19 @@
-"""tools/launch.py: one message where a mistake of the user ends all processes, else a report."""
+"""tools/launch.py: messages, signals and exit statuses of several processes."""
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 from helpers.run_tool import ROOT
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.zygote import Zygote
+from torch.distributed.elastic.multiprocessing import SubprocessContext
+from torch.distributed.run import config_from_args
 
 from mmn_plugin.engine.runner.told_once import tell_once
 
@@ -93,3 +97,156 @@ def test_one_process_of_several_tells_a_message(tmp_path, monkeypatch):
     assert [tells('0', 'a'), tells('1', 'a'), tells('1', 'b')] == [True, False, True]
     assert (tmp_path / 'rank_0').exists()
     assert (tmp_path / 'rank_1').exists()
+
+
+TERM, INT, USR1, HUP, KILL = (
+    signal.Signals[f'SIG{name}'] for name in ('TERM', 'INT', 'USR1', 'HUP', 'KILL'))
+
+
+@pytest.mark.parametrize(('codes', 'number', 'expected'), [
+    ([0, 0], None, 0),
+    ([0, 0], TERM, 0),  # it had trained to the end
+    ([143, 143], None, 143),  # one process was signalled, or the other machine
+    ([143, -15], None, 143),
+    ([143, 143], TERM, 143),
+    ([143, 143], USR1, 143),
+    ([85, 85], TERM, 85),  # PreemptionHook(exit_code=85)
+    ([-15, -15], TERM, 143),  # before training
+    ([-15], None, 143),
+    ([-10, -10], USR1, 143),
+    ([], TERM, 143),  # before there were processes
+    ([-2, -2], INT, 130),
+    ([-1], HUP, 129),
+    ([1, -15], None, 1),
+    ([2, 2], None, 2),
+    ([-9, 143], TERM, 1),
+    ([1, 143], TERM, 1),  # one could not save
+    ([-10, -15], TERM, 1),
+    ([-11], None, 1)])
+def test_the_exit_status_tells_preemption_from_failure(launcher, codes, number, expected):
+    assert launcher.exit_status(codes, number) == expected
+
+
+@pytest.mark.parametrize(('status', 'nodes', 'node', 'expected'), [
+    (0, '2', '1', 0), (143, '2', '1', 143), (1, '2', '1', 255), (2, '2', '1', 255),
+    (1, '1', '0', 1), (1, '2', None, 1)])
+def test_of_several_tasks_of_srun_a_failed_one_has_the_highest_status(
+        launcher, monkeypatch, status, nodes, node, expected):
+    monkeypatch.delenv('SLURM_NODEID', raising=False)
+    if node is not None:
+        monkeypatch.setenv('SLURM_NODEID', node)
+    assert launcher.srun_status(status, nodes) == expected
+
+
+def test_processes_get_ten_minutes_and_more_signals_than_torchrun_hands_on(launcher, monkeypatch):
+    for name in (launcher.TIMEOUT, launcher.SIGNALS, 'PET_SHUTDOWN_TIMEOUT'):
+        monkeypatch.delenv(name, raising=False)
+    args = launcher.parse_args(['script.py'])
+    assert args.shutdown_timeout == 600
+    assert {'SIGTERM', 'SIGINT', 'SIGUSR1', 'SIGUSR2'} <= set(args.signals_to_handle.split(','))
+    config = config_from_args(args)[0]
+    for option in ('shutdown_timeout', 'signals_to_handle'):
+        if hasattr(config, option):  # this torchrun knows it
+            assert getattr(config, option) == getattr(args, option)
+    monkeypatch.setenv(launcher.TIMEOUT, '90')
+    monkeypatch.setenv(launcher.SIGNALS, 'SIGTERM,SIGXCPU')
+    args = launcher.parse_args(['script.py'])
+    assert (args.shutdown_timeout, args.signals_to_handle) == (90, 'SIGTERM,SIGXCPU')
+    monkeypatch.setenv('PET_SHUTDOWN_TIMEOUT', '80')  # torchrun's way of naming any option
+    assert launcher.parse_args(['script.py']).shutdown_timeout == 80
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'soon'), ('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '-1'),
+    ('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,TERM')])
+def test_a_setting_that_means_nothing_is_refused(launcher, monkeypatch, capsys, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        launcher.parse_args(['script.py'])
+    assert name in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_torchrun_without_the_option_gives_them_as_long(launcher, monkeypatch):
+    given = []
+    monkeypatch.setattr(SubprocessContext, 'close',
+                        lambda context, death_sig=None, timeout=30: given.append(timeout))
+    launcher.Ending(600, []).install()
+    context = SimpleNamespace(subprocess_handlers={})
+    SubprocessContext.close(context, TERM)
+    SubprocessContext.close(context)  # another process has failed
+    assert given == [600, 30]
+
+
+WORKER = """
+import os, pathlib, signal, sys, time
+rank, codes, stopping = int(os.environ['RANK']), sys.argv[1:], []
+def stop(number, frame):
+    if not stopping:
+        stopping.append(number)
+        pathlib.Path(f'saving_{rank}').touch()
+        while not pathlib.Path('saved').exists():
+            time.sleep(0.05)
+        os._exit(int(codes[rank]))
+if codes:
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, stop)
+pathlib.Path(f'ready_{rank}').touch()
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def job(zygote, tmp_path):
+    """Start two processes and signal the launcher; given codes, they end with these once saved."""
+    (tmp_path / 'worker.py').write_text(WORKER)
+
+    def run(*signals, codes=(), saves=True, **environment):
+        output, step = tmp_path / 'output.txt', 'ready'
+        (pid,) = zygote.start(
+            f'--master_port={zygote.free_port()}', '--nproc_per_node=2', 'worker.py', *codes,
+            tool=ROOT / 'tools/launch.py', launcher=False, ranks=1, cwd=str(tmp_path),
+            output=output, **environment)
+        for number in signals:
+            deadline = time.monotonic() + 120
+            while not all((tmp_path / f'{step}_{rank}').exists() for rank in (0, 1)):
+                assert time.monotonic() < deadline, output.read_text()
+                time.sleep(0.02)
+            os.kill(pid, number)
+            step = 'saving'
+        if saves:
+            (tmp_path / 'saved').touch()
+        (status,) = zygote.wait()
+        return status, output.read_text()
+
+    return run
+
+
+@pytest.mark.parametrize('signals', [(TERM,), (USR1,), (USR1, TERM, TERM)])
+def test_processes_have_time_to_save_and_their_status_is_the_launchers(job, signals):
+    status, output = job(*signals, codes=(143, 143))
+    assert status == 143, output
+    assert f'{signals[0].name}: the processes have ended; exit status 143' in output
+    assert 'Traceback' not in output
+
+
+def test_processes_that_take_longer_are_killed_and_that_is_no_preemption(job):
+    status, output = job(
+        TERM, codes=(143, 143), saves=False, TORCH_ELASTIC_SHUTDOWN_TIMEOUT='1')
+    assert status == 1
+    assert 'a signal leaves them 1 s, which TORCH_ELASTIC_SHUTDOWN_TIMEOUT sets' in output
+
+
+def test_a_process_that_could_not_save_is_a_failure(job):
+    assert job(TERM, codes=(143, 1))[0] == 1
+
+
+@pytest.mark.parametrize(('signals', 'expected'), [((TERM,), 143), ((INT,), 130)])
+def test_processes_that_a_signal_ends_at_once(job, signals, expected):
+    assert job(*signals)[0] == expected
+
+
+def test_a_second_interrupt_kills_processes_that_do_not_end(job):
+    status, output = job(INT, INT, codes=(143, 143), saves=False)
+    assert status == 1
+    assert 'SIGINT: the processes have ended; some were killed' in output

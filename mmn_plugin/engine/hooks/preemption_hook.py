@@ -18,16 +18,25 @@ class PreemptionHook(Hook):
     """On SIGTERM, finish the iteration, save a checkpoint, and end with an exit code of its own.
 
     All ranks stop after the same iteration, whichever of them the signal reached; in a validation
-    after the same batch of it, and the validation is made up for on resuming. The data loaders'
-    workers ignore the signal unless it comes from their own process (schedulers send it to all
-    processes of a job, and the iteration needs its batch). Needs `ResumableTrainLoop`; under
-    another loop the signal keeps its meaning.
+    after the same batch of it, and the validation is made up for on resuming. Several ranks agree
+    on it where `CheckLossHook` waits for the device anyway, so that a signal during the optimizer's
+    step counts for the next iteration; without that hook they agree after every iteration.
+
+    The data loaders' workers ignore the signal unless it comes from their own process (schedulers
+    send it to all processes of a job, and the iteration needs its batch). Needs
+    `ResumableTrainLoop`; under another loop the signal keeps its meaning.
 
     Args:
         signals (tuple[str]): Names of the signals. Defaults to ``('SIGTERM',)``.
         exit_code (int): Exit code. Defaults to 143 (128 + 15), what a shell reports for a process
             ended by SIGTERM: a script that continues only after success does not take the run
             for finished, and one that starts it again can tell it from a failure (1).
+            tools/launch.py, and so ``dist_*.sh`` and ``slurm_*.sh``, end with it as well; plain
+            ``torchrun`` ends with 1.
+
+    Attributes:
+        agreed (bool, optional): Whether any rank was asked to stop, where that is known already
+            for the current iteration; else None.
     """
 
     priority = 'LOWEST'
@@ -35,10 +44,16 @@ class PreemptionHook(Hook):
     def __init__(self, signals: tuple[str, ...] = ('SIGTERM',), exit_code: int = 143):
         self.signals = [getattr(signal, name) for name in signals]
         self.exit_code = exit_code
+        self.agreed: bool | None = None
         self._asked: str | None = None
         self._stopping = False
         self._replaced: dict = {}
         self._shared_batches = 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether this rank was asked to stop."""
+        return self._asked is not None
 
     def before_train(self, runner) -> None:
         """Listen."""
@@ -50,7 +65,7 @@ class PreemptionHook(Hook):
                 loader = loop.dataloader
                 loader.worker_init_fn = partial(
                     _heed_parent_alone, self.signals, os.getpid(), loader.worker_init_fn)
-        self._asked, self._stopping = None, False
+        self._asked, self._stopping, self.agreed = None, False, None
         self._replaced = {number: signal.signal(number, self._note) for number in self.signals}
 
     def leave_train(self, runner) -> None:
@@ -88,7 +103,8 @@ class PreemptionHook(Hook):
             self._stop_if_asked(runner)
 
     def _stop_if_asked(self, runner) -> None:
-        if not self._replaced or not any_rank(self._asked is not None):
+        agreed, self.agreed = self.agreed, None
+        if not self._replaced or not (any_rank(self.asked) if agreed is None else agreed):
             return
         reason = self._asked or 'another process was asked to stop'
         runner.logger.warning(f'{reason}: stopping after iteration {runner.iter}; run again with '

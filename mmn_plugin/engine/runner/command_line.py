@@ -119,8 +119,8 @@ def require_device(name: str) -> str:
     return name
 
 
-def end_distributed(runner) -> None:
-    """End a process of a distributed run that succeeded; does nothing in an ordinary run.
+def end_distributed(runner, code: int = 0) -> None:
+    """End a process of a distributed run that is over; does nothing in an ordinary run.
 
     gloo's threads can outlive the interpreter, which then ends now and then with "terminate called
     without an active exception" (https://github.com/pytorch/pytorch/issues/190489), and a finished
@@ -129,6 +129,7 @@ def end_distributed(runner) -> None:
 
     Args:
         runner (Runner): the runner; its visualisation back ends are closed.
+        code (int): exit code. Defaults to 0.
     """
     if not torch.distributed.is_initialized():
         return
@@ -140,7 +141,7 @@ def end_distributed(runner) -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 @contextmanager

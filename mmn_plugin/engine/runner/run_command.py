@@ -3,13 +3,16 @@
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mmaction.registry import RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from ..preempted import Preempted
 from .command_line import end_distributed, load_config, plain_errors
+from .told_once import mark_explained
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
@@ -41,7 +44,7 @@ def run_command(
     strict: bool,
 ) -> None:
     """Build the Runner from the command line, and let it do something; ends the process if that
-    fails, and in a distributed run.
+    fails or is preempted, and in a distributed run.
 
     Args:
         args (argparse.Namespace): from a `run_parser`.
@@ -60,5 +63,11 @@ def run_command(
         check = dict(type='CheckpointCheckHook', strict=strict)
         config.custom_hooks = [*(config.get('custom_hooks') or []), check]
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-        action(runner)
+        try:
+            action(runner)
+        except Preempted as stop:  # its reason is in the log
+            with suppress(OSError):
+                mark_explained()
+            end_distributed(runner, stop.code)
+            raise
     end_distributed(runner)

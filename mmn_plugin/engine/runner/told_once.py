@@ -5,6 +5,17 @@ import time
 from pathlib import Path
 
 
+def mark_explained() -> None:
+    """Let ``tools/launch.py`` know that a message says why this process ends as it does.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder = os.environ.get('MMN_LAUNCH_FOLDER')
+    if folder:
+        (Path(folder) / f'rank_{os.environ.get("RANK", "0")}').touch()
+
+
 def tell_once(message: str, patience: float = 2.) -> bool:
     """Whether this process is the one to print an error that it ends with.
 
@@ -26,7 +37,7 @@ def tell_once(message: str, patience: float = 2.) -> bool:
         return True
     claim = Path(folder) / f'message_{hashlib.sha256(message.encode()).hexdigest()}'
     try:
-        (Path(folder) / f'rank_{os.environ.get("RANK", "0")}').touch()
+        mark_explained()
         if os.environ.get('LOCAL_RANK', '0') != '0':
             deadline = time.monotonic() + patience
             while not claim.exists() and time.monotonic() < deadline:
