@@ -123,6 +123,18 @@ def test_launcher_follows_the_environment(fake_python):
         assert part in done.stdout
 
 
+@pytest.mark.parametrize('status', [0, 1, 143])
+@pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh'])
+def test_the_exit_status_is_the_launchers(name, status, fake_python):
+    with open(fake_python, 'a') as file:
+        file.write(f'exit {status}\n')
+    done = subprocess.run(
+        ['bash', TOOLS / name, 'c.py', '2', '2'], capture_output=True, check=False,
+        env={'PATH': '/usr/bin:/bin', 'PYTHON': fake_python},
+    )  # fmt: skip
+    assert done.returncode == status
+
+
 @pytest.mark.parametrize('processes', ['0', 'two', ''])
 def test_launcher_refuses_a_bad_number_of_processes(processes, fake_python):
     done = bash(f'launch s.py "{processes}"', PYTHON=fake_python)

@@ -1,10 +1,12 @@
 """tools/slurm_train.sh and slurm_test.sh with an srun that runs its tasks on this machine."""
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.zygote import Zygote
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 SRUN = """#!/bin/bash
@@ -73,6 +75,43 @@ def test_without_gpus_it_runs_on_the_cpus_of_one_node(cluster):
     assert '--gres' not in done.stdout
     assert '--nnodes=1 ' in done.stdout
     assert '--nproc_per_node=3 ' in done.stdout
+
+
+# As Slurm has it: a task that fails ends the others, and the highest status is srun's.
+STRICT_SRUN = """#!/bin/bash
+while [ "$1" != bash ]; do shift; done
+for node in 0 1; do SLURM_NODEID=$node SLURM_JOB_NODELIST=all "$@" & tasks+=($!); done
+wait -n || kill -TERM "${tasks[@]}" 2> /dev/null
+for task in "${tasks[@]}"; do
+    wait "$task" || { status=$?; highest=$((status > highest ? status : highest)); }
+done
+exit $((highest))
+"""
+# One process per machine: once both are there it ends with its rank's status, if it has one.
+TASK = """
+import os, pathlib, sys, time
+rank, statuses = int(os.environ['RANK']), sys.argv[1].split(',')
+pathlib.Path(f'{rank}').touch()
+while not (statuses[rank] and pathlib.Path(str(1 - rank)).exists()):
+    time.sleep(0.05)
+os._exit(int(statuses[rank]))
+"""
+
+
+@pytest.mark.parametrize(('statuses', 'expected'), [(',1', 255), (',143', 143)])
+def test_a_failure_on_one_machine_is_not_hidden_by_the_end_of_the_others(
+        tmp_path, statuses, expected):
+    (tmp_path / 'srun').write_text(STRICT_SRUN)
+    (tmp_path / 'srun').chmod(0o755)
+    (tmp_path / 'task.py').write_text(TASK)
+    (tmp_path / 'task.sh').write_text(
+        f'. "{TOOLS}/dist_common.sh"; launch task.py 1 "$1"')
+    done = subprocess.run(
+        ['bash', '-c', f'. "{TOOLS}/dist_common.sh"; launch_slurm p j task.sh {statuses} --'],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(
+            os.environ, PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON=sys.executable, GPUS='2',
+            GPUS_PER_NODE='1', MASTER_ADDR='127.0.0.1', PORT=str(Zygote.free_port())))
+    assert done.returncode == expected, done.stderr
 
 
 def test_an_uneven_number_of_gpus_is_refused(cluster):

@@ -119,7 +119,7 @@ class CrossVideoNegativeHook(Hook):
         model.head.negatives = self.source if epoch >= self.from_epoch else self._before
 
     def iteration_skipped(self, runner) -> None:
-        """Keep a batch whose loss is no number out of the bank; `CheckLossHook` calls this."""
+        """Keep the batch of an iteration that `CheckLossHook` skips out of the bank."""
         self.source.forget()
 
     def factor(self, epoch: int) -> float:
