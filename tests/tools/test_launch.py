@@ -179,19 +179,19 @@ def test_a_torchrun_without_the_option_gives_them_as_long(launcher, monkeypatch)
 
 WORKER = """
 import os, pathlib, signal, sys, time
-rank, codes, stopping = int(os.environ['RANK']), sys.argv[1:], []
+rank, codes, stopping, launcher = int(os.environ['RANK']), sys.argv[1:], [], os.getppid()
 def stop(number, frame):
     if not stopping:
         stopping.append(number)
         pathlib.Path(f'saving_{rank}').touch()
-        while not pathlib.Path('saved').exists():
+        while not pathlib.Path('saved').exists() and os.getppid() == launcher:
             time.sleep(0.05)
         os._exit(int(codes[rank]))
 if codes:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, stop)
 pathlib.Path(f'ready_{rank}').touch()
-while True:
+while os.getppid() == launcher:
     time.sleep(0.05)
 """
 
