@@ -51,7 +51,7 @@ class Run:
                  **hook):
         torch.manual_seed(0)
         self.epoch, self.model = 2, Model().to(device)
-        self.message_hub = MessageHub.get_instance(f'run {id(self)}')
+        self.message_hub = MessageHub(f'run {id(self)}')
         self.optim_wrapper = wrapper(optimizer=torch.optim.AdamW(
             self.model.parameters(), lr=0.1), accumulative_counts=counts, clip_grad=clip)
         self.optim_wrapper.message_hub = self.message_hub
