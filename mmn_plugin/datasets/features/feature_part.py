@@ -13,10 +13,11 @@ class FeaturePart:
 
     Args:
         path (Path): The file.
+        name (str): Of the video, for messages. Defaults to ''.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str = '') -> None:
+        self.path, self.name = path, name
 
     def write(self, blocks: Iterable[np.ndarray]) -> None:
         """Write (n, D) arrays one below the other.
@@ -29,11 +30,11 @@ class FeaturePart:
             begin = self._header(file, 0, 0)
             for block in blocks:
                 if not np.isfinite(block).all():
-                    raise VideoReadError(f'{self.path.stem}: its features hold NaN or infinity')
+                    raise VideoReadError(f'{self.name}: its features hold NaN or infinity')
                 file.write(np.ascontiguousarray(block, np.float32).tobytes())
                 rows, size = rows + len(block), block.shape[1]
             if not rows:
-                raise VideoReadError(f'{self.path.stem}: gave no features')
+                raise VideoReadError(f'{self.name}: gave no features')
             file.seek(0)
             if self._header(file, rows, size) != begin:
                 # NumPy leaves room for the number of rows to grow

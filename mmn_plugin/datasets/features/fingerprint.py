@@ -3,14 +3,52 @@
 A fingerprint is a dict with ``extractor`` (the identity, see `FeatureExtractor`), ``stride``
 (frames per row), ``fps`` (frames per second looked at), ``feature_size`` and, where it is known,
 ``config`` (what the extractor can be built from, which is not compared).
+
+The mark of a video tells whether another one has taken its name since its features were made.
 """
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 
 COMPARED = ('feature_size', 'stride', 'fps', 'extractor')
+PIECE = 1 << 20  # bytes of a video that are hashed at its beginning, in its middle, and at its end
+
+
+def video_mark(path: Path) -> dict | None:
+    """What a video is known by: ``size`` (bytes), ``mtime`` (ns), ``sha256`` of parts of it.
+
+    Returns:
+        dict | None: None where the file cannot be read.
+    """
+    try:
+        with open(path, 'rb') as file:
+            status, digest = os.fstat(file.fileno()), hashlib.sha256()
+            for begin in sorted({0, max(0, status.st_size // 2 - PIECE // 2),
+                                 max(0, status.st_size - PIECE)}):
+                file.seek(begin)
+                digest.update(file.read(PIECE))
+    except OSError:
+        return None
+    return dict(size=status.st_size, mtime=status.st_mtime_ns, sha256=digest.hexdigest())
+
+
+def is_replaced(mark: dict, path: Path) -> bool:
+    """Whether a video is another one than its mark says; one that is gone is not.
+
+    Its content is looked at only where the size is the same and the time is not, as after copying.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if status.st_size == mark['size'] and status.st_mtime_ns == mark['mtime']:
+        return False
+    found = video_mark(path)
+    return found is not None and any(found[key] != mark[key] for key in ('size', 'sha256'))
 
 
 def read_fingerprint(path: str | Path, feature_key: str | None = None) -> dict | None:

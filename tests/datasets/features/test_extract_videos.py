@@ -54,9 +54,11 @@ def test_the_file_holds_one_dataset_per_video_with_attributes(videos, tmp_path):
         assert sorted(file) == ['v0', 'v1', 'v2']
         assert file['v1'].shape == (2, GridFeatureExtractor().num_features)
         assert file['v1'].dtype == np.float32
-        for holder in (file, file['v1']):
-            assert {key: holder.attrs[key] for key in holder.attrs} == dict(
-                GridFeatureExtractor().settings, config=json.dumps(config))
+        attributes = dict(GridFeatureExtractor().settings, config=json.dumps(config))
+        assert dict(file.attrs) == attributes
+        mark = json.loads(file['v1'].attrs['video'])
+        assert mark['size'] == (videos / 'v1.mp4').stat().st_size
+        assert dict(file['v1'].attrs) == dict(attributes, video=json.dumps(mark))
         np.testing.assert_array_equal(file['v1'], GridFeatureExtractor()(videos / 'v1.mp4'))
     assert {path.name for path in tmp_path.iterdir()} == {'videos', 'f.h5'}
 

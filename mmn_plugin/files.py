@@ -1,0 +1,414 @@
+"""Files that a program writes, and whether it may, asked before its work rather than after it."""
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import re
+import socket
+import tempfile
+import threading
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None
+
+PATIENCE = 1.  # seconds of waiting for a lock: another process may be looking just now
+
+
+class OutputError(ValueError, argparse.ArgumentTypeError):
+    """Nothing can be written there; the message names path and reason."""
+
+
+def writable_file(path: str | Path) -> Path:
+    """Make sure that a file can be written; also serves as ``type=`` of an argument.
+
+    Nothing is left behind: neither the file nor its folder is made, and a file that is there stays
+    as it is.
+
+    Args:
+        path (str | Path): The file.
+
+    Raises:
+        OutputError: If it is a folder, or it or its folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f'{path} is a folder: name a file in it')
+        if path.is_file():
+            with open(path, 'ab'):
+                return path
+        if not path.exists():
+            _try_writing(path.parent)
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(None, 'Permission denied')
+    except OSError as error:
+        raise OutputError(f'{path} cannot be written: {error.strerror}') from None
+    return path
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Make sure that files can be written into a folder; see `writable_file`.
+
+    Args:
+        path (str | Path): The folder; it need not be there.
+
+    Raises:
+        OutputError: If it is a file, cannot be made, or cannot be written into.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f'{path} is a file, and a folder is needed')
+        _try_writing(path)
+    except OSError as error:
+        raise OutputError(
+            f'the folder {path} cannot be written into: {error.strerror}') from None
+    return path
+
+
+def write_json(content, path: str | Path) -> None:
+    """Write a file of JSON, indented; its folder is made.
+
+    Args:
+        content: What JSON can hold.
+        path (str | Path): The file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+
+
+def printable(name: str | Path) -> str:
+    """A file's name as text that can be printed and stored; bytes that are no UTF-8 as numbers."""
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
+def safe_name(text: str, longest: int = 180) -> str:
+    """A file's name for an id or a title.
+
+    Letters of all scripts stay; what some file system refuses becomes ``_``. Different texts may
+    get one name, see `unique_name`.
+
+    Args:
+        text (str): Any text.
+        longest (int): Bytes, so that endings can follow. Defaults to 180.
+    """
+    text = re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]', '_',
+                  unicodedata.normalize('NFC', text))
+    return text.encode()[:longest].decode(errors='ignore').strip('. ') or '_'
+
+
+def unique_name(names: dict[str, str], source: str, wanted: str) -> str:
+    """The name of an input's files: always the same, and no other input's.
+
+    Names that differ in case alone are one, as they are on some file systems.
+
+    Args:
+        names (dict[str, str]): Name -> input, of all that have one; a new name is added.
+        source (str): The input, such as an absolute path or the id of a video.
+        wanted (str): Its id or title.
+    """
+    wanted = safe_name(wanted)
+    same = re.compile(rf'{re.escape(wanted)}(-\d+)?')
+    for name, owner in names.items():
+        if owner == source and same.fullmatch(name):
+            return name
+    taken, name, number = {name.casefold() for name in names}, wanted, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f'{wanted}-{number}'
+    names[name] = source
+    return name
+
+
+def input_of(video) -> str:
+    """What tells a video or another input apart from all others of its name.
+
+    Args:
+        video: A path, ``FILE.h5::ENTRY``, or an array.
+
+    Returns:
+        str: The absolute path, or a digest of the content; of anything else a text that nothing
+        else has.
+    """
+    if isinstance(video, str | os.PathLike):
+        return printable(os.path.abspath(video))
+    if hasattr(video, 'shape'):  # an array, a tensor, or an entry of an HDF5 file
+        import numpy as np
+
+        values = video.detach().cpu().numpy() if hasattr(video, 'detach') else np.asarray(video)
+        return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+    if isinstance(name := getattr(video, 'name', None), str):
+        return input_of(name)
+    return f'{id(video)} of process {os.getpid()} on {socket.gethostname()}'
+
+
+class OutputFolder:
+    """A folder that tools write into, which may hold what is not theirs.
+
+    ``.mmn_outputs.json`` there says what was written, with size and SHA-256, and of which input.
+    Only these files are replaced, and only as long as they are as they were written. It is no
+    record of names that were given file by file: ``--dump FILE`` is what the user says it is.
+
+    Args:
+        path (str | Path): The folder; it is made when something is written.
+
+    Attributes:
+        path (Path): The folder.
+        LIST (str): Name of the list.
+
+    Raises:
+        OutputError: If it cannot be written into, or its list cannot be read.
+    """
+
+    LIST = '.mmn_outputs.json'
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = writable_folder(path)
+        self._list = self.path / self.LIST
+        self._read()
+
+    def name_of(self, source: str, wanted: str) -> str:
+        """`unique_name` among all inputs that the folder has files of."""
+        with self._changing() as listed:
+            return unique_name(listed['names'], source, wanted)
+
+    def claim(self, names: Iterable[str], source: str | None = None) -> None:
+        """Make sure, before the work, that files can be written.
+
+        Args:
+            names (Iterable[str]): Their names.
+            source (str, optional): What they are made of. Defaults to None.
+
+        Raises:
+            OutputError: If there are others of these names; it names the first.
+        """
+        files = self._read()['files']
+        found = [problem for name in names if (problem := self._problem(name, source, files))]
+        if found:
+            more = f' (and {len(found) - 1} more files)' if found[1:] else ''
+            raise OutputError(f'{found[0]}{more}. It is not replaced: move it away, or choose '
+                              'another folder')
+
+    @contextmanager
+    def writing(self, name: str, source: str | None = None) -> Iterator[Path]:
+        """Context in which a file is written, and listed.
+
+        Args:
+            name (str): Its name.
+            source (str, optional): What it is made of. Defaults to None.
+
+        Yields:
+            Path: Where to write.
+
+        Raises:
+            OutputError: As of `claim`.
+        """
+        path = self.path / name
+        self.claim([name], source)
+        with self._changing() as listed:
+            listed['files'][name] = dict(source=source)  # whatever a kill leaves of it is ours
+        try:
+            yield path
+        finally:
+            with self._changing() as listed:
+                listed['files'].pop(name, None)
+                if path.is_file():
+                    listed['files'][name] = dict(_content(path), source=source)
+
+    def _problem(self, name: str, source: str | None, files: dict) -> str | None:
+        path, entry = self.path / name, files.get(name)
+        if not os.path.lexists(path):
+            return None
+        if entry is None:
+            return f'{path} is there and was not written by this program'
+        if 'size' in entry and (
+                not path.is_file() or path.stat().st_size != entry['size']
+                or _content(path)['sha256'] != entry['sha256']):
+            return f'{path} has been changed since it was written'
+        if entry['source'] != source:
+            return f'{path} was made of something else ({entry["source"]})'
+        return None
+
+    def _read(self) -> dict:
+        try:
+            listed = json.loads(self._list.read_bytes())
+            if isinstance(listed['names'], dict) and all(
+                    'source' in entry for entry in listed['files'].values()):
+                return listed
+        except FileNotFoundError:
+            return dict(names={}, files={})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise OutputError(f'{self._list} should list what was written there and cannot be read: '
+                          'delete it, or choose another folder')
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict]:
+        """The list, which no other process changes meanwhile."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._list, patience=60):
+            listed = self._read()
+            before = json.dumps(listed)
+            yield listed
+            if json.dumps(listed) != before:
+                partial = self._list.with_name(self.LIST + '.part')
+                write_json(listed, partial)
+                os.replace(partial, self._list)
+
+
+class FileInUseError(RuntimeError):
+    """Another process, or thread, has the lock; the message says which."""
+
+
+class FileLock:
+    """Only one may work on a file, or folder; a context manager.
+
+    A lock of the operating system on ``<path>.lock``, which ends with the process however that
+    ends, and which other machines see where their common file system has locks. The file goes when
+    the lock is released. Processes that this one starts do not inherit it.
+
+    Args:
+        path (str | Path): What is worked on.
+        patience (float): Seconds to wait for the lock. Defaults to `PATIENCE`.
+    """
+
+    _held: set[Path] = set()  # by this process, which the operating system would let in again
+    _guard = threading.Lock()
+
+    def __init__(self, path: str | Path, patience: float = PATIENCE) -> None:
+        self._of, self._patience = Path(path), patience
+        path = self._of.absolute()
+        self._path = path.parent.resolve() / (path.name + '.lock')
+        self._file: IO | None = None
+
+    def acquire(self) -> str | None:
+        """Take the lock; its folder is made.
+
+        Returns:
+            str | None: Why the file system cannot lock, else None.
+
+        Raises:
+            FileInUseError: If another one has it all the time.
+            OSError: If the file cannot be made.
+        """
+        end = time.monotonic() + self._patience
+        while not self._reserve():
+            if time.monotonic() > end:
+                raise FileInUseError(  # to open a lock's file and close it would end the lock
+                    f'{self._of} is in use by another part of this process')
+            time.sleep(0.01)
+        try:
+            return self._lock(end)
+        except BaseException:
+            self._held.discard(self._path)
+            raise
+
+    def release(self) -> None:
+        """Let others have it; nothing happens where it is not held."""
+        if self._file is not None:
+            with suppress(OSError):  # who waits for this very file will notice that it is gone
+                self._path.unlink()
+            self._file.close()
+            self._file = None
+            self._held.discard(self._path)
+
+    def __enter__(self) -> 'FileLock':
+        self.acquire()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.release()
+
+    def _reserve(self) -> bool:
+        with self._guard:
+            free = self._path not in self._held
+            self._held.add(self._path)
+            return free
+
+    def _lock(self, end: float) -> str | None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', 0)
+            try:
+                reason = lock_file(file, patience=max(0., end - time.monotonic()))
+            except BlockingIOError:
+                file.close()
+                raise FileInUseError(self._message()) from None
+            if reason or _same_file(file, self._path):
+                break
+            file.close()  # released and removed since it was opened
+        file.truncate(0)
+        file.write(json.dumps(dict(
+            process=os.getpid(), host=socket.gethostname(),
+            began=datetime.datetime.now().astimezone().isoformat(timespec='seconds'))).encode())
+        self._file = file
+        return reason
+
+    def _message(self) -> str:
+        who = 'another process'
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(self._path.read_bytes())
+            who = f'process {found["process"]} on {found["host"]} since {found["began"]}'
+        return f'{self._of} is in use by {who}. Let it end, or name another one'
+
+
+def lock_file(file: IO, shared: bool = False, patience: float = PATIENCE) -> str | None:
+    """Lock an open file for this process, until it closes any handle of the file.
+
+    Args:
+        file (IO): Open for writing, or for reading if the lock is shared.
+        shared (bool): Whether others may have shared locks too. Defaults to False.
+        patience (float): Seconds to wait. Defaults to `PATIENCE`.
+
+    Returns:
+        str | None: Why the file system cannot lock, else None.
+
+    Raises:
+        BlockingIOError: If another process has it all the time.
+    """
+    if fcntl is None:
+        return 'this system has no such locks'
+    kind, end = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + patience
+    while True:
+        try:
+            fcntl.lockf(file, kind | fcntl.LOCK_NB)
+            return None
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > end:
+                raise BlockingIOError('locked') from None
+            time.sleep(0.01)
+        except OSError as error:
+            return error.strerror
+
+
+def _same_file(file: IO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _content(path: Path) -> dict:
+    with open(path, 'rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    return dict(size=path.stat().st_size, sha256=digest)
+
+
+def _try_writing(folder: Path) -> None:
+    """Write a file without a name where the folder is, or would be made."""
+    folder = folder.absolute()
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'0')
+        file.flush()
