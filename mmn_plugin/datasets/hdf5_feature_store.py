@@ -1,4 +1,5 @@
 """Features in an HDF5 file."""
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,9 @@ class HDF5FeatureStore(FeatureStore):
     The file is opened at the first read and stays open in that process. The handle belongs to the
     process that opened it: a forked worker opens its own, and a pickled store carries none. A read
     that fails is tried once more with a fresh handle, since network disks have such moments.
+
+    An array that was created and never written, or in part, is an error: HDF5 would give its fill
+    value, zero, for what is not there.
 
     Its version is that of all its videos; the store looks at it when it is made.
 
@@ -42,7 +46,7 @@ class HDF5FeatureStore(FeatureStore):
 
     def shape(self, video_id: str) -> tuple[int, ...]:
         """Shape of a video's features, from the file's metadata."""
-        return self._retry(f'video {video_id!r}', lambda: self._dataset(video_id).shape)
+        return self._retry(f'video {video_id!r}', lambda: self._written(video_id).shape)
 
     def close(self) -> None:
         """Close this process's handle; the next read opens the file again."""
@@ -61,7 +65,12 @@ class HDF5FeatureStore(FeatureStore):
             raise FeatureError(message, 'features changed while in use')
 
     def _read_array(self, video_id: str) -> np.ndarray:
-        return self._retry(f'video {video_id!r}', lambda: self._dataset(video_id)[()])
+        return self._retry(f'video {video_id!r}', lambda: self._written(video_id)[()])
+
+    def _written(self, video_id: str) -> h5py.Dataset:
+        dataset = self._dataset(video_id)
+        require_written(dataset, self.where(video_id))
+        return dataset
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._owner != os.getpid():
@@ -86,7 +95,11 @@ class HDF5FeatureStore(FeatureStore):
         if self.feature_key not in entry:
             raise FeatureError(f'{self.where(video_id)} has no {self.feature_key!r}; it holds '
                                f'{sorted(entry)[:5]}. Correct feature_key in the dataset config')
-        return entry[self.feature_key]
+        entry = entry[self.feature_key]
+        if not isinstance(entry, h5py.Dataset):
+            raise FeatureError(f'{self.where(video_id)}: {self.feature_key!r} is not an array; '
+                               'correct feature_key in the dataset config')
+        return entry
 
     def _retry(self, what: str, read: Callable[[], Any]) -> Any:
         """Read, and on a failure of file or disk once more with a fresh handle."""
@@ -104,3 +117,33 @@ class HDF5FeatureStore(FeatureStore):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_handle': None, '_owner': None}
+
+
+def require_written(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse an array of which HDF5 has stored nothing, or not every part; metadata tell it.
+
+    Args:
+        dataset (h5py.Dataset): The array.
+        where (str): File and video, for the message.
+
+    Raises:
+        FeatureError: If it was never written, or in part; or is empty.
+    """
+    if dataset.shape is None:
+        raise FeatureError(f'{where} is empty, without a shape. Extract this video again, or '
+                           'remove it from the annotations', 'empty features')
+    if dataset.is_virtual:
+        return
+    if dataset.chunks is None:
+        stored = int(dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED)
+        parts = min(dataset.size, 1)
+    else:
+        stored = dataset.id.get_num_chunks()
+        parts = math.prod(-(-size // chunk) for size, chunk in
+                          zip(dataset.shape, dataset.chunks, strict=True))
+    if stored < parts:
+        what, kind = 'was created, but never written', 'features never written'
+        if stored:
+            what, kind = f'was written in {stored} of {parts} chunks', 'features partly written'
+        raise FeatureError(f'{where} {what}: what is read of it is made up by HDF5. Extract this '
+                           'video again, or remove it from the annotations', kind)

@@ -11,17 +11,17 @@ def open_feature_store(path: str | Path, feature_key: str | None = None) -> Feat
     """Reader of the features at a path: a folder of files, or an HDF5 file.
 
     Args:
-        path (str | Path): Folder of ``.npy`` / ``.pt`` files, or an HDF5 file.
+        path (str | Path): Folder of ``.npy``, ``.npz`` or ``.pt`` files, or an HDF5 file.
         feature_key (str, optional): See `FeatureStore`. Defaults to None.
 
     Raises:
         FileNotFoundError: If there is nothing at the path.
-        FeatureError: If it is a single ``.npy``, ``.pt`` or pickle file, which holds one video.
+        FeatureError: If it is a single file of such a kind or a pickle, which holds one video.
     """
     path = Path(path)
     if path.is_dir():
         return FolderFeatureStore(path, feature_key)
-    if path.suffix in (*FolderFeatureStore.SUFFIXES, '.npz', '.pkl', '.pickle'):
+    if path.suffix in (*FolderFeatureStore.SUFFIXES, '.pkl', '.pickle'):
         raise FeatureError(f'{path} is not a feature store; data_prefix.features must name an HDF5 '
-                           'file, or a folder of .npy or .pt files, one per video')
+                           'file, or a folder of .npy, .npz or .pt files, one per video')
     return HDF5FeatureStore(path, feature_key)

@@ -33,9 +33,9 @@ class TemporalGroundingDataset(BaseDataset):
     Args:
         ann_file (str): Annotation file, relative to ``data_root``.
         data_root (str): Folder that relative paths start from. Defaults to ''.
-        data_prefix (dict): ``features``: an HDF5 file or a folder of ``.npy`` / ``.pt`` files, or a
-            list of several whose features are joined along D (see `LoadClipFeatures`). Without
-            it the dataset holds sentences alone. Defaults to no features.
+        data_prefix (dict): ``features``: an HDF5 file or a folder of ``.npy``, ``.npz`` or ``.pt``
+            files, or a list of several whose features are joined along D (see `LoadClipFeatures`).
+            Without it the dataset holds sentences alone. Defaults to no features.
         feature_key (str | list, optional): Name of the features within a video's entry
             (ActivityNet: ``'c3d_features'``), one for all files or one each. Defaults to None:
             the entry is the array.

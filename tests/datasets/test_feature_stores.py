@@ -32,6 +32,7 @@ def folder(tmp_path):
     np.save(path / 's1.avi.npy', np.ones((3, 2), np.float16))
     torch.save(torch.full((4, 2), 2., dtype=torch.bfloat16), path / 'v_b.pt')
     torch.save({'clip': torch.full((5, 2), 3.)}, path / 'v_c.pth')
+    np.savez(path / 'v_z.npz', features=np.zeros((6, 2)))
     return path
 
 
@@ -71,7 +72,7 @@ def test_a_key_for_a_flat_file_is_refused(corpus):
 def test_folder_of_npy_and_pt_files(folder):
     store = open_feature_store(folder)
     assert isinstance(store, FolderFeatureStore)
-    assert store.video_ids() == {'s1.avi', 'v_b', 'v_c'}
+    assert store.video_ids() == {'s1.avi', 'v_b', 'v_c', 'v_z'}
     assert store.shape('s1.avi') == (3, 2)
     np.testing.assert_array_equal(store.read('s1.avi'), np.ones((3, 2), np.float32))
     np.testing.assert_array_equal(store.read('v_b'), np.full((4, 2), 2, np.float32))
@@ -82,6 +83,54 @@ def test_folder_of_npy_and_pt_files(folder):
 def test_a_pt_file_that_holds_more_than_a_tensor_is_refused(folder):
     with pytest.raises(FeatureError, match=r'v_c.pth holds a dict, not a tensor.*feature_key'):
         open_feature_store(folder).read('v_c')
+
+
+def test_npz_files_are_read_by_key_or_as_the_only_array(folder):
+    clips, other = np.full((3, 2), 4.), np.full((3, 2), 5.)
+    np.savez(folder / 'v_d.npz', features=clips, times=other)
+    np.savez_compressed(folder / 'v_e.npz', anything=clips)
+    np.savez(folder / 'v_f.npz', slow=clips, fast=other)
+    store = open_feature_store(folder)
+    assert {'v_d', 'v_e', 'v_f'} <= store.video_ids()
+    assert store.shape('v_d') == (3, 2)
+    for video_id in ('v_d', 'v_e'):
+        np.testing.assert_array_equal(store.read(video_id), clips)
+    with pytest.raises(FeatureError, match=r"v_f\.npz holds the arrays \['fast', 'slow'\].*key"):
+        store.read('v_f')
+    np.testing.assert_array_equal(open_feature_store(folder, 'fast').read('v_f'), other)
+    np.testing.assert_array_equal(open_feature_store(folder, 'times').read('v_d'), other)
+    with pytest.raises(FeatureError, match=r"holds the arrays \['features', 'times'\]"):
+        open_feature_store(folder, 'fast').read('v_d')
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[:len(content) // 2], lambda content: b'nothing',
+    lambda content: b'', lambda content: content.replace(content[60:90], bytes(30))])
+def test_a_damaged_npz_file_names_the_video(folder, damage):
+    path = folder / 'v_d.npz'
+    np.savez_compressed(path, features=np.random.default_rng(0).random((50, 20)))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FeatureError, match="cannot read the features of video 'v_d'"):
+        open_feature_store(folder).read('v_d')
+
+
+def test_arrays_under_the_suffix_of_the_other_kind_are_read(folder):
+    np.savez(folder / 'v_d.npz', features=np.ones((3, 2)))
+    os.replace(folder / 'v_d.npz', folder / 'v_d.npy')
+    os.replace(folder / 's1.avi.npy', folder / 's1.avi.npz')
+    store = open_feature_store(folder)
+    for video_id in ('v_d', 's1.avi'):
+        np.testing.assert_array_equal(store.read(video_id), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize('tensor', [
+    torch.full((3, 2), 2., requires_grad=True), torch.nn.Parameter(torch.full((3, 2), 2.)),
+    torch.full((3, 2), 2.).to_sparse(), torch.full((3, 2), 2., dtype=torch.float64).T.T,
+    torch.full((3, 2), -2., dtype=torch.complex64).conj().real.neg(),
+    torch.full((3, 2), 2., dtype=torch.bfloat16, requires_grad=True)])
+def test_tensors_of_any_kind_are_read(folder, tensor):
+    torch.save(tensor, folder / 'v_d.pt')
+    np.testing.assert_array_equal(open_feature_store(folder).read('v_d'), np.full((3, 2), 2.))
 
 
 class _Payload:
@@ -157,6 +206,31 @@ def test_unusable_features_are_named(tmp_path, array, message, kind):
     with pytest.raises(FeatureError, match=rf"f\.hdf5: video 'v_a'.*{message}") as caught:
         store.read('v_a')
     assert kind in caught.value.kind
+
+
+def test_an_array_that_was_never_written_is_named(tmp_path):
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file.create_dataset('v_a', (3, 2), np.float32)
+        file.create_dataset('v_b', (30, 2), np.float32, chunks=(10, 2))[:20] = 1
+        file['v_c'] = h5py.Empty(np.float32)
+        file.create_dataset('v_d', (3, 2), np.float32)[:] = 0
+    store = open_feature_store(tmp_path / 'f.h5')
+    for look in (store.read, store.shape):
+        with pytest.raises(FeatureError, match=r"f\.h5: video 'v_a' was created, but never"):
+            look('v_a')
+        with pytest.raises(FeatureError, match=r"video 'v_b' was written in 2 of 3 chunks"):
+            look('v_b')
+        with pytest.raises(FeatureError, match=r"video 'v_c' is empty"):
+            look('v_c')
+    assert store.read('v_d').shape == (3, 2), 'zeros that were written are values'
+
+
+def test_a_key_of_something_else_than_an_array_is_named(tmp_path):
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file['v_a/i3d/rgb'] = np.ones((3, 2))
+    assert open_feature_store(tmp_path / 'f.h5', 'i3d/rgb').read('v_a').shape == (3, 2)
+    with pytest.raises(FeatureError, match="video 'v_a': 'i3d' is not an array"):
+        open_feature_store(tmp_path / 'f.h5', 'i3d').read('v_a')
 
 
 def test_a_failed_read_is_tried_once_more(corpus, monkeypatch):
@@ -268,7 +342,7 @@ def saying(how):
     return 'was removed while' if how == 'removed' else 'was replaced or changed while'
 
 
-@pytest.mark.parametrize('name', ['s1.avi.npy', 'v_b.pt'])
+@pytest.mark.parametrize('name', ['s1.avi.npy', 'v_b.pt', 'v_z.npz'])
 @pytest.mark.parametrize('how', CHANGES)
 def test_a_file_of_a_folder_that_changes_while_in_use_is_noticed(folder, how, name):
     store, video_id = open_feature_store(folder), os.path.splitext(name)[0]

@@ -52,6 +52,35 @@ def test_validation_features_of_another_size_are_named_with_file_and_video(corpu
     assert 'wide.h5' in message
 
 
+def change_features(corpus, change, written=True):
+    with h5py.File(corpus / 'features.h5', 'a') as file:
+        for video_id in sorted(file):
+            array = change(file[video_id][()])
+            del file[video_id]
+            dataset = file.create_dataset(video_id, array.shape, array.dtype)
+            if written:
+                dataset[:] = array
+
+
+def test_features_that_were_never_written_are_refused(corpus, config):
+    change_features(corpus, np.zeros_like, written=False)
+    assert re.search(r"features\.h5: video '\w+' was created, but never written", refused(config))
+
+
+def test_features_that_are_all_zero_are_refused(corpus, config):
+    change_features(corpus, np.zeros_like)
+    assert re.search(r'features\.h5: of 4 videos that were looked at, 4 tell nothing.*all zero',
+                     refused(config))
+
+
+def test_features_that_never_change_are_warned_of(corpus, config):
+    change_features(corpus, lambda array: np.repeat(array[:1], len(array), axis=0))
+    code, output = train(config, '--cfg-options', 'train_cfg.max_epochs=1')
+    assert code == 0
+    assert 'never change' in output
+    assert output.index('never change') < output.index('Epoch(train)')
+
+
 def test_a_number_of_segments_that_does_not_fit_the_grid_is_refused(config):
     message = refused(config, '--cfg-options',
                       'val_dataloader.dataset.pipeline.1.num_segments=24')

@@ -170,6 +170,83 @@ def test_errors_in_features_fail_and_are_named(tiny, check, what):
     assert 'error │ train' not in text
 
 
+def unwritten(folder, video_id, rows, **options):
+    """Create the features of a video again, and write some of the rows."""
+    with h5py.File(folder / 'features.hdf5', 'a') as file:
+        del file[video_id]
+        dataset = file.create_dataset(video_id, (40, 8), np.float32, **options)
+        if rows:
+            dataset[:rows] = np.random.default_rng(0).random((rows, 8))
+
+
+@pytest.mark.parametrize('options', [{}, dict(chunks=(10, 8)),
+                                     dict(chunks=(10, 8), compression='gzip', fillvalue=1.)])
+@pytest.mark.parametrize('quick', [[], ['--quick']])
+def test_features_that_were_never_written_fail_and_are_named(tiny, check, options, quick):
+    unwritten(tiny.folder, 'test_1', 0, **options)
+    code, text = check(*quick)
+    assert code == 1
+    assert 'error │ test │ features never written │ 1' in text
+    assert "video 'test_1'" in text
+
+
+@pytest.mark.parametrize('quick', [[], ['--quick']])
+def test_features_that_were_partly_written_fail_and_are_named(tiny, check, quick):
+    unwritten(tiny.folder, 'test_1', 25, chunks=(10, 8), compression='gzip')
+    code, text = check(*quick)
+    assert code == 1
+    assert "video 'test_1' was written in 3 of 4 chunks" in text
+
+
+def test_features_written_in_all_chunks_pass(tiny, check):
+    unwritten(tiny.folder, 'test_1', 40, chunks=(9, 3), compression='gzip')
+    code, text = check()
+    assert code == 0
+    assert 'Findings' not in text
+
+
+RANDOM = np.random.default_rng(0).random((20, 8))
+UNCHANGING = {  # what is said, at which level, of which rows
+    'features are all zero': ('error', np.zeros((20, 8))),
+    'features never change: all rows are the same': ('warning', np.repeat(RANDOM[:1], 20, 0)),
+    'most rows of the features are the same': ('warning', RANDOM[[0] * 15 + [1, 2, 3, 4, 5]]),
+    'rows of zeros in features': ('warning', RANDOM * (np.arange(20) < 17)[:, None]),
+}
+
+
+@pytest.mark.parametrize('what', UNCHANGING)
+def test_features_that_tell_nothing_are_named(tiny, check, what):
+    level, array = UNCHANGING[what]
+    tiny.features('test_1', array)
+    code, text = check()
+    assert code == (level == 'error')
+    assert f'{level} │ test │ {what} │ 1' in text
+    assert "video 'test_1'" in text
+
+
+def test_features_of_most_videos_that_never_change_fail(tiny, check):
+    for i in range(3):
+        tiny.features(f'test_{i}', np.repeat(RANDOM[i:i + 1], 9, 0))
+    code, text = check()
+    assert code == 1
+    assert 'error │ test │ features never change' in text
+
+
+def test_a_folder_of_npz_files_is_checked(tiny, check):
+    folder = tiny.folder / 'npz'
+    folder.mkdir()
+    with h5py.File(tiny.folder / 'features.hdf5') as file:
+        for video_id, features in file.items():
+            np.savez_compressed(folder / f'{video_id}.npz', features=features[()])
+    options = [f'{split}_dataloader.dataset.data_prefix.features=npz'
+               for split in ('train', 'val', 'test')]
+    assert check('--cfg-options', *options)[0] == 0
+    np.savez(folder / 'val_2.npz', slow=RANDOM, fast=RANDOM)
+    code, text = check('--cfg-options', *options)
+    assert code == 1
+    assert "val_2.npz holds the arrays ['fast', 'slow']" in text
+
+
 def test_a_wrong_feature_size_names_the_setting(check):
     code, text = check('--cfg-options', 'model.backbone.in_channels=4096')
     assert code == 1
