@@ -76,7 +76,7 @@ def test_a_video_is_decoded_ahead_while_features_are_made(grounder, expected, mo
             yield batch
 
     def waiting(self, batch):
-        assert next(described).wait(20), 'nothing was decoded meanwhile'
+        assert next(described).wait(600), 'nothing was decoded meanwhile'
         return describe(self, batch)
 
     inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, device='cpu')

@@ -238,7 +238,7 @@ def test_a_process_forked_while_a_video_is_read_can_let_go_of_it(tmp_path):
     next(held[0])
     process = get_context('fork').Process(target=leave)
     process.start()
-    process.join(20)
+    process.join(600)
     process.kill()
     process.join()
     assert process.exitcode == 7

@@ -101,7 +101,7 @@ def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
         order.append(number)
         if number == 1:
             asking.start()
-            until = time.monotonic() + 60
+            until = time.monotonic() + 600
             while not grounder.turns.waiting and time.monotonic() < until:
                 time.sleep(0.001)
 
@@ -110,8 +110,8 @@ def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
     other = UserSession('other.mp4', session.path, 24.)
     reading = threading.Thread(target=grounder.encode, args=[other])
     reading.start()
-    reading.join(120)
-    asking.join(60)
+    reading.join(600)
+    asking.join(600)
     assert order == [0, 1, 'a question', 2]
     assert other.encoded is not None
 

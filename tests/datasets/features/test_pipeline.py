@@ -19,7 +19,7 @@ from mmn_plugin.datasets.shapes.video_writer import write_video
 from mmn_plugin.features import VideoReader, VideoReadError
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'data' / 'extract_features.py'
-PATIENCE = 20.  # seconds after which what should have happened has not
+PATIENCE = 600.  # seconds after which what should have happened has not
 
 
 class Means(FeatureExtractor):
@@ -189,10 +189,10 @@ def test_an_error_ends_the_other_threads_too(videos, tmp_path):
                 raise RuntimeError('the network fails')
             return super().describe_batch(batch)
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(RuntimeError, match='the network fails'):
         extract_videos(Failing(tmp_path / 'note'), [videos], tmp_path / 'f.h5', workers=2)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # some of an earlier test's may have ended
 
 
 @pytest.fixture(scope='module')
@@ -220,12 +220,12 @@ def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_process(
     process = get_context('fork').Process(target=run_tool, args=(
         main, Endless(note, threads), out, [*paths, '--workers', str(workers)]))
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (len(list(Path(f'{out}.parts').glob('*.npy'))) < len(names) - 1
            or not note.exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(PATIENCE)
     process.kill()  # where it has not ended
     assert process.exitcode == code
     assert 'Stopped. Run the command again' in out.with_suffix('.txt').read_text()
