@@ -9,6 +9,7 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmn_plugin.structures import GroundingDataSample
 
@@ -65,6 +66,34 @@ def test_embeddings_are_bfloat16_and_losses_float32(model, batch, normalised):
     assert set(normalised) == {torch.float32}
     sum(losses.values()).backward()
     assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+
+
+class MapPrecisions(TorchDispatchMode):
+    """Collects the precision of everything (B, H, ...) that is computed within."""
+
+    def __init__(self, videos: int, channels: int):
+        super().__init__()
+        self.shape, self.seen = (videos, channels), set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        for value in output if isinstance(output, list | tuple) else [output]:
+            if (isinstance(value, torch.Tensor) and value.shape[:2] == self.shape
+                    and value.is_floating_point()):
+                self.seen.add(value.dtype)
+        return output
+
+
+def test_the_dense_encoder_is_in_bfloat16_through_all_layers_and_back(model):
+    encoder = model.neck.encoder
+    encoder.conv_mode = 'dense'
+    moments = torch.randn(2, 8, model.grid.num_moments, dtype=torch.bfloat16, requires_grad=True)
+    assert len(encoder.convs) > 1
+    with MapPrecisions(2, 8) as precisions:
+        with bf16():
+            encoded = encoder(moments)
+        encoded.backward(torch.ones_like(encoded))
+    assert precisions.seen == {torch.bfloat16}
 
 
 def test_scores_are_ranked_in_float32(model, batch, normalised):

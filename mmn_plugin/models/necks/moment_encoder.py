@@ -90,7 +90,9 @@ class MomentEncoder(BaseModule):
         hidden = hidden.unflatten(2, (size, size))  # (B, H, N, N)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
             # grows to (B, H, N + (K - 1)(L / 2 - 1), ...) at the first layer, then shrinks
-            hidden = norm(conv(hidden)).relu() * getattr(self, f'cell_weight_{layer}')
+            hidden = norm(conv(hidden)).relu()
+            # in its own dtype, or under autocast float32 would promote all that follows
+            hidden = hidden * getattr(self, f'cell_weight_{layer}').to(hidden.dtype)
         return hidden.flatten(2)[..., self.cells]  # (B, H, P)
 
     @torch.compiler.disable  # it gathers by plans that a compiler cannot look into
