@@ -5,7 +5,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmn_plugin.ranking import moment_scores, nms, take_moments
+from mmn_plugin.ranking import moment_scores, rank
 from mmn_plugin.structures import GroundingDataSample
 
 from .encoded_video import EncodedVideo
@@ -39,10 +39,9 @@ class MomentRanker:
         found = []
         for sample in self._batches(encoded, sentences):
             scores, presence = self._score(encoded, sample)
-            picks = nms(encoded.spans, scores, self.model.head.nms_threshold, top_n)  # (s, n)
-            moments, best = take_moments(encoded.spans, scores, picks)
-            found.append(InstanceData(
-                moments=moments, scores=best, presence=presence).to('cpu'))
+            moments, best, presence = rank(
+                encoded.spans, scores, self.model.head.nms_threshold, top_n, beside=[presence])
+            found.append(InstanceData(moments=moments, scores=best, presence=presence))
         result = self._sample(encoded, sentences)
         result.pred_instances = InstanceData.cat(found)
         return result

@@ -1,4 +1,6 @@
 """Greedy non-maximum suppression of moments, for all sentences at once."""
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -6,6 +8,7 @@ from torch import Tensor
 # small chunks gain nothing and suffer most when cores are shared; some 500 MB on a GPU.
 _CELLS_CPU = 1 << 20
 _CELLS_GPU = 1 << 25
+_NAN = 'NaN among the scores to rank: the model diverged, or its input holds NaN'
 
 
 def nms(spans: Tensor,
@@ -36,13 +39,54 @@ def nms(spans: Tensor,
     Raises:
         ValueError: If the shapes disagree, ``top_n`` < 1, or a score is NaN.
     """
+    picks, has_nan = _pick(spans, scores, iou_threshold, top_n, sentence_video)
+    if has_nan:  # asked once: each question makes a GPU wait
+        raise ValueError(_NAN)
+    return picks
+
+
+def rank(spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int,
+         sentence_video: Tensor | None = None, beside: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Moments and scores that `nms` leaves of every sentence, on the host.
+
+    All that leaves the device does so in one copy, which is the only thing the host waits for.
+
+    Args:
+        spans (Tensor): As of `nms`, as are the next four.
+        scores (Tensor): (S, P).
+        iou_threshold (float): Overlap above which the worse of two moments goes.
+        top_n (int): Moments to keep per sentence.
+        sentence_video (Tensor, optional): (S,). Defaults to None.
+        beside (Sequence[Tensor]): Further values (S, ...) to copy along. Defaults to none.
+
+    Returns:
+        list[Tensor]: (S, top_n, 2) seconds and (S, top_n) scores, best first and NaN where fewer
+        remain, then those beside; on the CPU.
+
+    Raises:
+        ValueError: As of `nms`.
+    """
+    picks, _ = _pick(spans, scores, iou_threshold, top_n, sentence_video)
+    values = [*take_moments(spans, scores, picks, sentence_video), *beside]
+    rows = [value[:, None].flatten(1) for value in values]
+    parts = torch.cat(rows, 1).cpu().split([row.shape[1] for row in rows], 1)
+    moments, best, *beside = (part.to(value.dtype).reshape(value.shape)
+                              for part, value in zip(parts, values, strict=True))
+    if (best.isnan() & ~moments[..., 0].isnan()).any():  # a moment was picked for its NaN
+        raise ValueError(_NAN)
+    return [moments, best, *beside]
+
+
+def _pick(spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int,
+          sentence_video: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `nms`, with whether a score is NaN as a tensor, for which nobody has waited."""
     _check_shapes(spans, scores, top_n, sentence_video)
     picks = scores.new_full((len(scores), top_n), -1, dtype=torch.int64)
     spans = spans.to(scores.device, torch.float32)
     starts, ends = (edge.contiguous() for edge in spans.unbind(-1))
-    if len(scores) == 0 or scores.shape[1] == 0:
-        return picks
     has_nan = torch.zeros((), dtype=torch.bool, device=scores.device)
+    if len(scores) == 0 or scores.shape[1] == 0:
+        return picks, has_nan
     cells = _CELLS_CPU if scores.device.type == 'cpu' else _CELLS_GPU
     step = max(1, cells // scores.shape[1])
     for first in range(0, len(scores), step):
@@ -50,9 +94,7 @@ def nms(spans: Tensor,
         which = rows if sentence_video is None else sentence_video[rows]
         edges = (starts, ends) if spans.dim() == 2 else (starts[which], ends[which])
         has_nan |= _rounds(edges, scores[rows], iou_threshold, picks[rows])
-    if has_nan:  # asked once: each question makes a GPU wait
-        raise ValueError('NaN among the scores to rank: the model diverged, or its input holds NaN')
-    return picks
+    return picks, has_nan
 
 
 def _check_shapes(spans: Tensor, scores: Tensor, top_n: int,

@@ -44,7 +44,7 @@ def score_runs(curves: Tensor, thresholds: Sequence[float], grid: MomentGrid,
         the nearest threshold for other ones, 0 where the moment is no run. Every curve has a run
         of each threshold.
     """
-    starts, ends = grid.starts.to(curves.device), grid.ends.to(curves.device)
+    starts, ends = grid.clips_on(curves.device)
     weight = curves.new_zeros(len(curves), len(starts))  # (S, P)
     for share in thresholds:
         above = curves >= relative_threshold(curves, share)  # (S, N)

@@ -13,7 +13,7 @@ class GroundingDataSample(BaseDataElement):
 
     - ``gt_instances.moments``: (s, 2) float32, seconds.
     - ``pred_instances.moments``: (s, n, 2) float32, seconds, best first, NaN where fewer than n
-      moments survive NMS; ``pred_instances.scores``: (s, n), NaN likewise.
+      moments survive NMS; ``pred_instances.scores``: (s, n), NaN likewise; on the CPU.
     """
 
     @property

@@ -35,7 +35,7 @@ class MomentGrid:
         self._check_counts()
         self.mask = self._valid_cells()
         self.starts, self.ends = self.mask.nonzero(as_tuple=True)
-        self._cells: dict[torch.device, Tensor] = {}
+        self._clips: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def _check_counts(self) -> None:
         used = [level for level, count in enumerate(self.pooling_counts) if count]
@@ -80,16 +80,16 @@ class MomentGrid:
         """
         single = not torch.is_tensor(duration)
         durations = torch.as_tensor([duration] if single else duration).to(torch.float32)
-        cells = self._cells_on(durations.device)  # (P, 2)
+        first, last = self.clips_on(durations.device)
+        cells = torch.stack([first, last + 1], dim=-1).to(torch.float32)  # (P, 2)
         spans = cells * durations[:, None, None] / self.num_clips  # (V, P, 2)
         return spans[0] if single else spans
 
-    def _cells_on(self, device: torch.device) -> Tensor:
-        """First clip and the one after the last of each moment, (P, 2) float32, copied once."""
-        if device not in self._cells:
-            cells = torch.stack([self.starts, self.ends + 1], dim=-1).to(torch.float32)
-            self._cells[device] = cells.to(device)
-        return self._cells[device]
+    def clips_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """``starts`` and ``ends`` on a device, copied there once."""
+        if device not in self._clips:
+            self._clips[device] = self.starts.to(device), self.ends.to(device)
+        return self._clips[device]
 
     def iou(self, moments: Tensor, duration: float) -> Tensor:
         """IoU of every ground-truth moment of a video with every moment of the grid.
@@ -116,8 +116,8 @@ class MomentGrid:
         """
         size = self.num_clips
         dense = values.new_full((*values.shape[:-1], size * size), fill)
-        index = (self.starts * size + self.ends).to(values.device)
-        dense[..., index] = values
+        first, last = self.clips_on(values.device)
+        dense[..., first * size + last] = values
         return dense.unflatten(-1, (size, size))
 
     def __repr__(self) -> str:

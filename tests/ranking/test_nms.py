@@ -3,7 +3,7 @@ import importlib
 import pytest
 import torch
 
-from mmn_plugin.ranking import nms, take_moments
+from mmn_plugin.ranking import nms, rank, take_moments
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
 
@@ -110,3 +110,22 @@ def test_nan_scores_are_refused():
     scores[1, 2] = torch.nan
     with pytest.raises(ValueError, match='NaN'):
         nms(torch.rand(4, 2), scores, 0.5, 2)
+
+
+@pytest.mark.parametrize('count', [0, 6])
+def test_ranked_moments_are_those_of_nms_with_what_goes_beside(count):
+    spans, scores = torch.rand(2, 9, 2).sort(-1).values * 20, torch.rand(count, 9)
+    video, presence = torch.arange(count) % 2, torch.rand(count, dtype=torch.float64)
+    curves = torch.rand(count, 4)
+    found = rank(spans, scores, 0.1, 5, video, [presence, curves])
+    wanted = take_moments(spans, scores, nms(spans, scores, 0.1, 5, video), video)
+    for ours, expected in zip(found, [*wanted, presence, curves], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
+    assert count == 0 or found[1].isnan().any()  # some sentences keep fewer
+
+
+def test_nan_among_the_scores_is_refused_when_moments_are_ranked():
+    scores = torch.rand(3, 4)
+    scores[1, 2] = torch.nan
+    with pytest.raises(ValueError, match='NaN among the scores'):
+        rank(torch.rand(4, 2).sort(-1).values, scores, 0.5, 2)

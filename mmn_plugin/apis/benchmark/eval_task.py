@@ -6,7 +6,7 @@ from mmaction.registry import MODELS
 from torch import Tensor
 
 from mmn_plugin.evaluation.metrics import GroundingMetric
-from mmn_plugin.ranking import nms, take_moments
+from mmn_plugin.ranking import rank
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 from .benchmark_settings import BenchmarkSettings
@@ -85,8 +85,7 @@ class EvalTask:
         counts = torch.tensor([len(sample.sentences) for sample in self.samples])
         video = torch.arange(len(counts)).repeat_interleave(counts).to(self.scores.device)
         spans = self.grid.spans(durations.to(self.scores.device))
-        picks = nms(spans, self.scores, self.head.nms_threshold, self.head.top_n, video)
-        [part.cpu() for part in take_moments(spans, self.scores, picks, video)]
+        rank(spans, self.scores, self.head.nms_threshold, self.head.top_n, video)
 
     def profile(self) -> dict[str, float]:
         """Seconds per phase."""

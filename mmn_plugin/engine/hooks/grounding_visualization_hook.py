@@ -104,16 +104,16 @@ class GroundingVisualizationHook(Hook):
         scores = None
         curves = sample.pred_instances.get('curves')  # of a model that scores clips
         if hasattr(model, 'score_moments'):
-            scores = model.score_moments(inputs, sample)  # (s, P)
+            scores = model.score_moments(inputs, sample).cpu()  # (s, P)
             curves = score_curve(model.grid, scores)
         image = visualizer.draw_timeline(
             sample, self._frames(runner, sample.video_id), self.top_n,
             max_sentences=self.max_sentences, curves=curves)
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
         for i, sentence in enumerate(sample.sentences[:self.max_maps if scores is not None else 0]):
-            truth = sample.gt_instances.moments[i].cpu() if 'gt_instances' in sample else None
+            truth = sample.gt_instances.moments[i] if 'gt_instances' in sample else None
             image = visualizer.draw_moment_map(
-                model.grid, scores[i], truth, sample.pred_instances.moments[i][:self.top_n].cpu(),
+                model.grid, scores[i], truth, sample.pred_instances.moments[i][:self.top_n],
                 duration=sample.duration, title=f'“{sentence}”')
             self._keep(runner, image, sample.video_id, f'map{i + 1}', mode, step)
 

@@ -140,7 +140,7 @@ class MutualMatchingHead(BaseModule):
 
         Returns:
             list[GroundingDataSample]: The samples, with ``pred_instances``: ``moments`` (s, n, 2)
-            in seconds and ``scores`` (s, n), NaN-padded.
+            in seconds and ``scores`` (s, n), NaN-padded, on the CPU.
         """
         spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
         return rank_moments(spans, scores, sentence_video, data_samples, self.nms_threshold,

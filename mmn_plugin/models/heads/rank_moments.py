@@ -2,13 +2,13 @@
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.ranking import nms, take_moments
+from mmn_plugin.ranking import rank
 from mmn_plugin.structures import GroundingDataSample
 
 
 def rank_moments(spans: Tensor, scores: Tensor, sentence_video: Tensor,
                  data_samples: list[GroundingDataSample], nms_threshold: float,
-                 top_n: int) -> list[GroundingDataSample]:
+                 top_n: int, **beside: Tensor) -> list[GroundingDataSample]:
     """Give the samples the best moments of their sentences after NMS.
 
     Args:
@@ -18,15 +18,16 @@ def rank_moments(spans: Tensor, scores: Tensor, sentence_video: Tensor,
         data_samples (list[GroundingDataSample]): B videos.
         nms_threshold (float): IoU above which a moment gives way to a better one.
         top_n (int): Moments kept for a sentence (n).
+        **beside (Tensor): (S, ...), further entries of ``pred_instances``.
 
     Returns:
         list[GroundingDataSample]: The samples, with ``pred_instances``: ``moments`` (s, n, 2)
-        in seconds and ``scores`` (s, n), NaN-padded.
+        in seconds and ``scores`` (s, n), NaN-padded, and those beside, all on the CPU.
     """
-    picks = nms(spans, scores, nms_threshold, top_n, sentence_video)  # (S, n)
-    ranked, scores = take_moments(spans, scores, picks, sentence_video)
+    values = rank(spans, scores, nms_threshold, top_n, sentence_video, list(beside.values()))
     counts = [len(sample.sentences) for sample in data_samples]
-    for sample, moments, score in zip(
-            data_samples, ranked.split(counts), scores.split(counts), strict=True):
-        sample.pred_instances = InstanceData(moments=moments, scores=score)
+    for sample, *own in zip(data_samples, *(value.split(counts) for value in values), strict=True):
+        # copies: pickled, each would bring the memory of the whole batch
+        sample.pred_instances = InstanceData(**{name: value.clone() for name, value in zip(
+            ('moments', 'scores', *beside), own, strict=True)})
     return data_samples

@@ -71,6 +71,8 @@ class ScoreCurveHead(BaseModule):
             raise ValueError(f'model.head.threshold_halving={threshold_halving}: give a distance '
                              'of thresholds above 0')
         self.grid = grid
+        self.register_buffer('_single_clips', (grid.starts == grid.ends).nonzero()[:, 0],
+                             persistent=False)
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_contrast = MODELS.build(loss_contrast)
         self.windows = tuple(windows)
@@ -147,29 +149,27 @@ class ScoreCurveHead(BaseModule):
                     data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
         """As `predict`, given the curves (S, N)."""
         scores = moment_scores(*self._score_runs(curves), self.score_power)
-        counts = [len(sample.sentences) for sample in data_samples]
-        for sample, curve in zip(self.rank(scores, sentence_video, data_samples),
-                                 curves.split(counts), strict=True):
-            sample.pred_instances.curves = curve
-        return data_samples
+        return self.rank(scores, sentence_video, data_samples, curves=curves)
 
     def rank(self, scores: Tensor, sentence_video: Tensor,
-             data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+             data_samples: list[GroundingDataSample],
+             **beside: Tensor) -> list[GroundingDataSample]:
         """Give the samples the best moments of their sentences after NMS.
 
         Args:
             scores (Tensor): (S, P); 0 where a moment is no run.
             sentence_video (Tensor): (S,), place of each sentence's video among the samples.
             data_samples (list[GroundingDataSample]): B videos.
+            **beside (Tensor): (S, ...), further entries of ``pred_instances``.
 
         Returns:
             list[GroundingDataSample]: The samples, with ``pred_instances``: ``moments`` (s, n, 2)
-            in seconds and ``scores`` (s, n), NaN-padded.
+            in seconds and ``scores`` (s, n), NaN-padded, and those beside, all on the CPU.
         """
         durations = torch.tensor([sample.duration for sample in data_samples])
         spans = self.grid.spans(durations.to(scores.device, non_blocking=True))  # (B, P, 2)
         return rank_moments(spans, scores, sentence_video, data_samples, self.nms_threshold,
-                            self.top_n)
+                            self.top_n, **beside)
 
     def curves(self, clips: Tensor, sentences: dict[str, Tensor],
                sentence_video: Tensor) -> Tensor:
@@ -216,10 +216,6 @@ class ScoreCurveHead(BaseModule):
     def normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
         """As they are: clips leave the neck as unit vectors."""
         return embeddings
-
-    @property
-    def _single_clips(self) -> Tensor:
-        return (self.grid.starts == self.grid.ends).nonzero()[:, 0]
 
     def _one_video(self, moments: dict[str, Tensor], sentences: dict[str, Tensor]) -> tuple:
         clips = moments['contrastive']
