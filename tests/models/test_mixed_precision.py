@@ -1,5 +1,6 @@
 """What stays in float32 under bfloat16 autocast."""
 import copy
+import weakref
 
 import pytest
 import torch
@@ -94,6 +95,34 @@ def test_the_dense_encoder_is_in_bfloat16_through_all_layers_and_back(model):
             encoded = encoder(moments)
         encoded.backward(torch.ones_like(encoded))
     assert precisions.seen == {torch.bfloat16}
+
+
+class WeightCopies(TorchDispatchMode):
+    """Counts copies of the convolutions' weights that are there at the same time."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies, self.most = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten._to_copy and args[0].shape == (8, 8, 3, 3):
+            self.copies.append(weakref.ref(output))
+        if func.overloadpacket is torch.ops.aten.convolution:
+            self.most = max(self.most, sum(copy() is not None for copy in self.copies))
+        return output
+
+
+def test_the_dense_encoder_holds_one_layers_rounded_weights_where_no_gradient_needs_more(model):
+    encoder = model.neck.encoder
+    encoder.conv_mode = 'dense'
+    moments = torch.randn(2, 8, model.grid.num_moments)
+    exact = encoder(moments)
+    with torch.no_grad(), bf16(), WeightCopies() as weights:
+        rounded = encoder(moments)
+    assert len(weights.copies) == len(encoder.convs)
+    assert weights.most == 1
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
 
 
 def test_scores_are_ranked_in_float32(model, batch, normalised):

@@ -1,4 +1,6 @@
 """Context between neighbouring moments."""
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -89,8 +91,9 @@ class MomentEncoder(BaseModule):
         hidden = dense.index_copy(2, self.cells, moments)
         hidden = hidden.unflatten(2, (size, size))  # (B, H, N, N)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
-            # grows to (B, H, N + (K - 1)(L / 2 - 1), ...) at the first layer, then shrinks
-            hidden = norm(conv(hidden)).relu()
+            with _freed_casts(moments.device.type):
+                # grows to (B, H, N + (K - 1)(L / 2 - 1), ...) at the first layer, then shrinks
+                hidden = norm(conv(hidden)).relu()
             # in its own dtype, or under autocast float32 would promote all that follows
             hidden = hidden * getattr(self, f'cell_weight_{layer}').to(hidden.dtype)
         return hidden.flatten(2)[..., self.cells]  # (B, H, P)
@@ -157,3 +160,16 @@ class MomentEncoder(BaseModule):
         if moments.shape[1] < SPARSE_CHANNELS:
             return f'dense, which is faster with fewer than {SPARSE_CHANNELS} channels'
         return None
+
+
+def _freed_casts(device: str):
+    """Context in which autocast frees a weight's copy after its use, where no gradient needs it.
+
+    It would keep the copies of all layers to its end, which is half as much memory as the weights,
+    though none is used twice.
+    """
+    casts = (not torch.compiler.is_compiling() and torch.amp.is_autocast_available(device)
+             and torch.is_autocast_enabled(device))
+    if torch.is_grad_enabled() or not casts:
+        return nullcontext()
+    return torch.autocast(device, cache_enabled=False)
