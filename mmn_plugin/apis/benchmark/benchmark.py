@@ -5,7 +5,7 @@ from dataclasses import replace
 from .benchmark_settings import BenchmarkSettings
 from .data_task import DataTask
 from .eval_task import EvalTask
-from .interleave import interleave, median, ratio, spread
+from .interleave import current_device, interleave, median, ratio, spread
 from .model_task import ModelTask
 from .peak_memory import can_measure, peak_of
 from .predict_task import PredictTask
@@ -37,7 +37,8 @@ class Benchmark:
         self.with_memory = memory and can_measure(settings.device)
         self.with_profile = profile
         self.say = say
-        self.task = TASKS[task](settings)
+        with current_device(settings.device):
+            self.task = TASKS[task](settings)
 
     def run(self) -> dict:
         """Measure everything.
@@ -46,6 +47,10 @@ class Benchmark:
             dict: ``rows`` (one per subject), ``machine`` (the peaks), ``phases`` (seconds of
             each phase by variant) and, of the data task, ``step_seconds``.
         """
+        with current_device(self.settings.device):
+            return self._run()
+
+    def _run(self) -> dict:
         subjects, probes = self.task.subjects(), self.task.probes()
         interleave([*subjects, *probes], self.repeats, self.warmup, self.settings.device, self.say)
         result = dict(rows=[self.row(subject, subjects) for subject in subjects],

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmn_plugin.datasets import write_random_features
 
 from .benchmark_settings import BenchmarkSettings
-from .interleave import median
+from .interleave import median, timed
 from .quietly import quietly
 from .subject import Subject
 from .train_task import TrainTask
@@ -74,7 +74,8 @@ class DataTask:
         with quietly():
             return Runner.build_dataloader(dict(
                 batch_size=self.settings.batch_size, num_workers=workers,
-                persistent_workers=workers > 0, pin_memory=self.settings.device != 'cpu',
+                persistent_workers=workers > 0,
+                pin_memory=torch.device(self.settings.device).type != 'cpu',
                 sampler=dict(type='DefaultSampler', shuffle=True),
                 collate_fn=collate,
                 dataset={**dataset, 'feature_cache': folder,
@@ -100,11 +101,7 @@ class DataTask:
             subject = TrainTask(self.settings).subjects()[0]
             seconds = []
             for _ in range(3):
-                began = time.perf_counter()
-                subject.run()
-                if self.settings.device != 'cpu':
-                    torch.cuda.synchronize(self.settings.device)
-                seconds.append(time.perf_counter() - began)
+                seconds.append(timed(subject.run, self.settings.device))
             self.step_seconds = median(seconds[1:])
         return self.step_seconds
 

@@ -2,6 +2,7 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -39,13 +40,22 @@ def timed(run: Callable[[], object], device: str = 'cpu') -> float:
         began = time.perf_counter()
         run()
         return time.perf_counter() - began
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(device)
-    begin.record()
-    run()
-    end.record()
-    torch.cuda.synchronize(device)
-    return begin.elapsed_time(end) / 1000
+    with current_device(device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        begin.record()
+        run()
+        end.record()
+        torch.cuda.synchronize(device)
+        return begin.elapsed_time(end) / 1000
+
+
+def current_device(device: str):
+    """Context in which events, streams and pinned memory belong to this device, where it is CUDA's.
+
+    They go to the process's current device, the first one, whatever the tensors are on.
+    """
+    return torch.cuda.device(device) if torch.device(device).type == 'cuda' else nullcontext()
 
 
 def median(values: Sequence[float]) -> float:

@@ -8,6 +8,8 @@ import torch
 
 from mmn_plugin.models.necks.sparse import workspaces
 
+from .interleave import current_device
+
 CLEAR_PEAK = Path('/proc/self/clear_refs')
 M_MMAP_THRESHOLD = -3
 
@@ -45,6 +47,11 @@ def peak_of(prepare: Callable[..., Callable[[], object]], *args, device: str = '
 
 def _measure(sender, prepare, args, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
+    with current_device(device):
+        sender.send(_peak_mb(prepare, args, device))
+
+
+def _peak_mb(prepare, args, device: str) -> float:
     cuda = torch.device(device).type == 'cuda'
     if not cuda:  # or freed memory stays in the process, and hides in the peak
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
@@ -57,12 +64,11 @@ def _measure(sender, prepare, args, device: str, threads: int) -> None:
         before = torch.cuda.memory_allocated(device)
         step()
         torch.cuda.synchronize(device)
-        sender.send((torch.cuda.max_memory_allocated(device) - before) / 2**20)
-        return
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     CLEAR_PEAK.write_text('5')
     before = _resident_peak_mb()
     step()
-    sender.send(_resident_peak_mb() - before)
+    return _resident_peak_mb() - before
 
 
 def _resident_peak_mb() -> float:
