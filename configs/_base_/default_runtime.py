@@ -3,6 +3,7 @@ default_scope = 'mmaction'
 custom_imports = dict(imports=['mmn_plugin'], allow_failed_imports=False)
 
 default_hooks = dict(
+    tf32=dict(type='TF32Hook'),  # applies env_cfg.allow_tf32
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -25,6 +26,7 @@ env_cfg = dict(
     # Every batch of a config has the same shape. For the same bits again on a GPU set it to False,
     # with randomness=dict(seed=0, deterministic=True); the fastest kernel is chosen by the clock.
     cudnn_benchmark=True,
+    allow_tf32=False,  # True: on GPUs float32 products and convolutions with factors of 10 bits
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))  # gloo where there is no GPU
 

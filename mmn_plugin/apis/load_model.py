@@ -10,6 +10,7 @@ from torch import nn
 from mmn_plugin.engine.hooks import ArchitectureHook, ExtractorHook, TokenizerHook
 from mmn_plugin.engine.runner import (
     CheckpointCheckHook,
+    apply_tf32,
     require_checkpoint,
     require_checkpoint_content,
     require_device,
@@ -58,7 +59,8 @@ def _use_own_language_model(config: Config, meta: dict) -> None:
 def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     """Build a config's model and load all its weights, under the checks that a test runs.
 
-    The tokenizer that the checkpoint carries serves where the configured one cannot be built.
+    The tokenizer that the checkpoint carries serves where the configured one cannot be built. The
+    config's ``env_cfg.allow_tf32`` is applied to this process, as by a test.
 
     Args:
         config (Config): With ``model``.
@@ -101,6 +103,7 @@ def build_model(config: Config, loaded: dict, path: str, device: str,
             the config too is the checkpoint's. Defaults to False.
     """
     require_model(config)
+    apply_tf32(config)
     model = MODELS.build(config.model)
     # Its use is in epochs; here it would be shared by threads.
     if getattr(model.text_encoder, 'cache', None) is not None:

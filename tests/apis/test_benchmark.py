@@ -1,14 +1,28 @@
 """The parts of the benchmark tool."""
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mmn_plugin.apis.benchmark import EncoderWork, Subject, Variant, interleave, ratio, spread
+from mmn_plugin.apis.benchmark import (
+    TASKS,
+    Benchmark,
+    EncoderWork,
+    Subject,
+    Variant,
+    interleave,
+    ratio,
+    spread,
+    timed,
+)
 from mmn_plugin.apis.benchmark.annotation_statistics import AnnotationStatistics
-from mmn_plugin.apis.benchmark.peak_memory import can_measure, peak_of
+from mmn_plugin.apis.benchmark.peak_memory import _measure, can_measure, peak_of
 from mmn_plugin.apis.benchmark.phase_timer import PhaseTimer
 from mmn_plugin.apis.benchmark.recorded_annotations import RECORDED_ANNOTATIONS
+from mmn_plugin.engine.runner import tf32_allowed
 from mmn_plugin.structures import MomentGrid
 
 
@@ -46,10 +60,11 @@ def test_variants_are_all_combinations_and_the_plain_one_comes_first():
 
 
 def test_a_variant_sets_the_precision_and_takes_it_back():
-    allowed = torch.backends.cudnn.allow_tf32
-    with Variant(dtype='fp32').backends():
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 is allowed
+    before = tf32_allowed()
+    for dtype, allowed in (('fp32', False), ('tf32', True), ('bf16', False)):
+        with Variant(dtype=dtype).backends():
+            assert tf32_allowed() == (allowed, allowed)
+        assert tf32_allowed() == before
     with Variant(dtype='bf16').autocast('cpu'):
         assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == torch.bfloat16
     with pytest.raises(ValueError, match='tf32 is for CUDA'):
@@ -141,3 +156,73 @@ def take_memory(megabytes):
 @pytest.mark.skipif(not can_measure('cpu'), reason='needs Linux to measure a peak')
 def test_the_peak_is_what_a_step_takes_beyond_what_was_there():
     assert peak_of(take_memory, 60) == pytest.approx(60, abs=5)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Stand-in for CUDA that knows the current device, and which one each call is about."""
+    state = SimpleNamespace(current='cuda:0', asked=[], allocated=iter([3 * 2**20, 10 * 2**20]))
+
+    @contextmanager
+    def device(name):
+        before, state.current = state.current, name
+        yield
+        state.current = before
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            state.asked.append(state.current)
+
+        def elapsed_time(self, _):
+            return 5.
+
+    monkeypatch.setattr(torch.cuda, 'device', device)
+    monkeypatch.setattr(torch.cuda, 'Event', Event)
+    for name in ('synchronize', 'reset_peak_memory_stats'):
+        monkeypatch.setattr(torch.cuda, name, state.asked.append)
+    for name in ('memory_allocated', 'max_memory_allocated'):
+        monkeypatch.setattr(torch.cuda, name,
+                            lambda asked: state.asked.append(asked) or next(state.allocated))
+    return state
+
+
+def test_events_belong_to_the_device_that_is_timed(gpus):
+    ran_on = []
+    assert timed(lambda: ran_on.append(gpus.current), 'cuda:1') == 0.005
+    assert ran_on == ['cuda:1']
+    assert gpus.asked == ['cuda:1'] * 4  # two events, two waits
+    assert gpus.current == 'cuda:0'
+
+
+def test_memory_is_that_of_the_device_that_is_measured(gpus, monkeypatch):
+    monkeypatch.setattr(torch, 'set_num_threads', lambda _: None)
+    sent, ran_on = [], []
+
+    def prepare():
+        ran_on.append(gpus.current)
+        return lambda: ran_on.append(gpus.current)
+
+    _measure(SimpleNamespace(send=sent.append), prepare, (), 'cuda:1', 1)
+    assert sent == [7]  # MB above the 3 that were there
+    assert set(gpus.asked) == set(ran_on) == {'cuda:1'}
+
+
+def test_a_task_is_built_and_run_with_its_device_as_the_current_one(gpus, monkeypatch):
+    seen = []
+
+    class Task:
+        def __init__(self, settings):
+            seen.append(gpus.current)
+
+        def subjects(self):
+            seen.append(gpus.current)
+            return []
+
+        probes = subjects
+
+    monkeypatch.setitem(TASKS, 'train', Task)
+    Benchmark('train', SimpleNamespace(device='cuda:1'), memory=False, profile=False).run()
+    assert seen == ['cuda:1'] * 3

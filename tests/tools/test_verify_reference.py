@@ -2,13 +2,23 @@
 import json
 import shutil
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers.away_device import AWAY, AwayDevice
 from helpers.run_tool import run_tool
 
-from mmn_plugin.apis.reference import Report
+from mmn_plugin.apis.reference import (
+    GoldenFile,
+    Report,
+    check_evaluation,
+    check_model,
+    check_tubes,
+)
+from mmn_plugin.engine.runner import tf32_allowed
 
 
 def verify(*arguments):
@@ -168,6 +178,44 @@ def test_other_files_end_in_one_message(shared, tmp_path):
         code, output = verify(tmp_path / name)
         assert code == 1
         assert message in ' '.join(output.split())
+
+
+ON_DEVICE = {  # of what is computed there, zero in a stand-in
+    'charades_pool': {'train/total', 'grad', 'train_buffers', 'trajectory/total',
+                      'trajectory/grad_norm', 'eval/map_iou', 'eval/contrastive', 'eval/top5'},
+    'hcstvg_pool': {'train/single/total', 'grad_single_1', 'train_buffers_single_1',
+                    'train/all/loss_vid', 'eval/iou_score'},
+    'eval_charades': {'top5'}}
+
+
+@pytest.mark.parametrize(('name', 'check', 'vocabulary'), [
+    ('charades_pool', check_model, ['vocab_small.txt']),
+    ('hcstvg_pool', check_tubes, ['vocab_small.txt']), ('eval_charades', check_evaluation, [])])
+def test_all_is_computed_on_the_named_device_and_compared_on_the_host(
+        shared, monkeypatch, name, check, vocabulary):
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # knows no meta
+    golden = GoldenFile(shared / 'golden' / f'{name}.npz')
+    with AwayDevice() as device:
+        report = check(golden, *(golden.path.with_name(file) for file in vocabulary),
+                       device=str(AWAY))
+    assert device.waits
+    failed = {row.quantity.split(' ')[0] for row in report.rows if not row.passed}
+    assert failed >= ON_DEVICE[name]
+
+
+@pytest.mark.parametrize('device', ['cuda:99', 'nonsense'])
+def test_a_device_that_is_not_there_is_named(shared, device):
+    code, output = verify(shared / 'golden' / 'eval_charades.npz', '--device', device)
+    assert code == 1
+    assert f"the device '{device}' cannot be used here" in output
+    assert len(output.splitlines()) == 1
+
+
+def test_the_cpu_can_be_named_and_tf32_is_off(shared):
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
+    code, output = verify(shared / 'golden' / 'eval_charades.npz', '--device', 'cpu')
+    assert code == 0, output
+    assert tf32_allowed() == (False, False)
 
 
 def failed_rows(output):

@@ -6,6 +6,8 @@ from itertools import product
 
 import torch
 
+from mmn_plugin.engine.runner import set_tf32, tf32_allowed
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -48,14 +50,9 @@ class Variant:
     @contextmanager
     def backends(self):
         """Context of forward and backward: whether CUDA may round the factors of products."""
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        _allow_tf32(*[self.dtype == 'tf32'] * 2)
+        before = tf32_allowed()
+        set_tf32(*[self.dtype == 'tf32'] * 2)
         try:
             yield
         finally:
-            _allow_tf32(*before)
-
-
-def _allow_tf32(products: bool, convolutions: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = products
-    torch.backends.cudnn.allow_tf32 = convolutions
+            set_tf32(*before)

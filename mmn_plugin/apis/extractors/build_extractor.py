@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmn_plugin.datasets.features import FeatureExtractor, GridFeatureExtractor
-from mmn_plugin.engine.runner import load_config, require_device
+from mmn_plugin.engine.runner import apply_tf32, load_config, require_device
 from mmn_plugin.paths import config_root
 
 from .extractor_registry import EXTRACTORS
@@ -16,7 +16,7 @@ FOLDER = 'extractors'
 def extractor_config(name: str, options: dict | None = None, checkpoint: str | None = None,
                      fps: float | None = None, stride: int | None = None,
                      amp: str | None = None) -> dict:
-    """Read the ``extractor`` of a config.
+    """Read the ``extractor`` of a config, and apply its ``env_cfg.allow_tf32`` to this process.
 
     Args:
         name (str): Path of a config, or the name of one of mmn_plugin; ``extractors/`` and ``.py``
@@ -37,6 +37,7 @@ def extractor_config(name: str, options: dict | None = None, checkpoint: str | N
             precision could be chosen.
     """
     config = load_config(_full_name(name), options)
+    apply_tf32(config)
     settings = config.get('extractor')
     if not settings or not settings.get('type'):
         raise ValueError(f'{name} has no `extractor` with a `type`; configs/extractors has some')

@@ -13,13 +13,16 @@ from .command_line import (
 )
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .run_command import run_command, run_parser
+from .tf32 import TF32Hook, apply_tf32, set_tf32, tf32_allowed
 
 __all__ = [
     'CPUAmpOptimWrapper',
     'CheckpointCheckHook',
+    'TF32Hook',
     'add_amp',
     'apply_amp',
     'apply_test_amp',
+    'apply_tf32',
     'end_distributed',
     'explicit_amp',
     'load_config',
@@ -29,5 +32,7 @@ __all__ = [
     'require_device',
     'run_command',
     'run_parser',
+    'set_tf32',
+    'tf32_allowed',
     'whole_number',
 ]
