@@ -1,9 +1,10 @@
 """Compare this package with figures that the published code produced.
 
-    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab FILE] [--conv-mode sparse]
+    python tools/analysis_tools/verify_reference.py golden/*.npz [--vocab FILE] [--device cuda:1]
 
 One row per quantity, with the largest absolute and relative difference and a verdict; a quantity of
 which a file holds nothing is skipped. Exit code 1 if any row failed or a file could not be checked.
+Bounds are the same on every device, and float32 is float32: TF32 is off.
 """
 import argparse
 import json
@@ -31,6 +32,7 @@ from mmn_plugin.apis.reference import (
     check_model,
     check_tubes,
 )
+from mmn_plugin.engine.runner import plain_errors, require_device, set_tf32
 
 VOCABULARY = 'vocab_small.txt'
 
@@ -43,11 +45,12 @@ def parse_args():
                         help=f'WordPiece vocabulary (default: {VOCABULARY} beside each file)')
     parser.add_argument('--conv-mode', choices=('dense', 'sparse'), default='dense',
                         help='how the moment encoder computes (default: dense)')
+    parser.add_argument('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
     parser.add_argument('--json', type=Path, help='also write all rows to this file')
     return parser.parse_args()
 
 
-def check(path: Path, vocabulary: Path | None, conv_mode: str) -> Report:
+def check(path: Path, vocabulary: Path | None, conv_mode: str, device: str) -> Report:
     """All comparisons of one file.
 
     Raises:
@@ -60,13 +63,13 @@ def check(path: Path, vocabulary: Path | None, conv_mode: str) -> Report:
         raise FileNotFoundError(f'{path} does not exist')
     golden = GoldenFile(path)
     if not golden.is_model:
-        return check_evaluation(golden)
+        return check_evaluation(golden, device)
     vocabulary = vocabulary or path.with_name(VOCABULARY)
     if not vocabulary.is_file():
         raise FileNotFoundError(f'{vocabulary} does not exist; give the vocabulary that {path} was '
                                 'made with: --vocab FILE')
     check_file = check_tubes if golden.is_tubes else check_model
-    return check_file(golden, vocabulary, conv_mode)
+    return check_file(golden, vocabulary, conv_mode, device)
 
 
 def show(path: Path, report: Report, console: Console) -> None:
@@ -106,13 +109,16 @@ def as_json(row: Row) -> dict:
 def main() -> int:
     """Check all files; the exit code is 1 if any failed."""
     args = parse_args()
+    with plain_errors():
+        require_device(args.device)
+    set_tf32(False, False)
     torch.manual_seed(0)
     MMLogger.get_current_instance().setLevel('WARNING')  # not a line per parameter
     console = Console(width=None if sys.stdout.isatty() else 120)
     failed, rows = [], {}
     for path in args.files:
         try:
-            report = check(path, args.vocab, args.conv_mode)
+            report = check(path, args.vocab, args.conv_mode, args.device)
         except (ValueError, LookupError, OSError, RuntimeError) as error:
             console.print(f'[red]{escape(message_of(error, path))}[/red]', soft_wrap=True)
             failed.append(path)

@@ -3,7 +3,7 @@ import numpy as np
 import torch
 
 from mmn_plugin.evaluation.functional import is_greedy_ranking, published_recall_table
-from mmn_plugin.ranking import moment_scores, nms
+from mmn_plugin.ranking import moment_scores, rank
 from mmn_plugin.structures import MomentGrid
 
 from .golden_file import GoldenFile
@@ -12,8 +12,13 @@ from .report import Report
 from .row import Row
 
 
-def check_evaluation(golden: GoldenFile) -> Report:
-    """Check a file that holds score maps alone: top-5 moments and the recall table."""
+def check_evaluation(golden: GoldenFile, device: str = 'cpu') -> Report:
+    """Check a file that holds score maps alone: top-5 moments and the recall table.
+
+    Args:
+        golden (GoldenFile): The reference.
+        device (str): Where scores are fused and moments ranked. Defaults to ``'cpu'``.
+    """
     report = Report()
     try:
         grid = grid_of_mask(golden['mask2d'])
@@ -21,8 +26,8 @@ def check_evaluation(golden: GoldenFile) -> Report:
         raise GoldenFileError(f'{golden.path}: {error}') from error
     videos = range(golden.num_videos)
     scores = [moment_scores(
-        torch.from_numpy(golden[f'contrastive/{v}']).float(),
-        torch.from_numpy(golden[f'iou_score/{v}']).float(),
+        torch.from_numpy(golden[f'contrastive/{v}']).float().to(device),
+        torch.from_numpy(golden[f'iou_score/{v}']).float().to(device),
         float(golden['score_power'])) for v in videos]
     check_ranking(report, golden, grid, scores, float(golden['nms_thr']), prefix='')
     return report
@@ -48,18 +53,18 @@ def check_ranking(report: Report, golden: GoldenFile, grid: MomentGrid,
                   scores: list[torch.Tensor], nms_threshold: float, prefix: str) -> None:
     """Compare top-5 moments and the recall table, given our scores (s, P) of each video.
 
+    They are ranked on the scores' device.
     Where neighbours in the order differ by at most 1e-6 relative in score either order passes.
     """
     ranked, ties, wrong = [], 0, []
     for v, score in enumerate(scores):
         spans = grid.spans(float(golden['durations'][v]))
         expected = torch.from_numpy(golden[f'{prefix}top5/{v}'])  # (s, n, 2)
-        kept = nms(spans, score, nms_threshold, expected.shape[1])
-        ours = spans[kept.clamp(min=0)].masked_fill((kept < 0)[..., None], torch.nan)
+        ours, _ = rank(spans, score, nms_threshold, expected.shape[1])
         for s in range(len(score)):
             if torch.equal(ours[s].nan_to_num(-1), expected[s].nan_to_num(-1)):
                 continue
-            verdict = is_greedy_ranking(spans, score[s], expected[s], nms_threshold)
+            verdict = is_greedy_ranking(spans, score[s].cpu(), expected[s], nms_threshold)
             if not verdict.valid:
                 wrong.append(f'video {v} sentence {s}: {verdict.reason}')
                 continue

@@ -21,13 +21,15 @@ FLOAT32_BOUND = 1e-5  # forward quantities
 POOLING_BOUND = 1e-6
 
 
-def check_model(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense') -> Report:
+def check_model(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense',
+                device: str = 'cpu') -> Report:
     """Check every quantity of a file that holds a model.
 
     Args:
         golden (GoldenFile): The reference.
         vocabulary (Path): WordPiece vocabulary, one entry a line.
         conv_mode (str): How the moment encoder computes. Defaults to ``'dense'``.
+        device (str): Where the model computes; the bounds are the same. Defaults to ``'cpu'``.
 
     Returns:
         Report: A row per quantity; one that says so per group the file has nothing of.
@@ -38,7 +40,7 @@ def check_model(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense') 
         KeyError: If a weight is absent or unknown; the message names it.
     """
     report = Report()
-    model = build_model(golden.config, vocabulary, conv_mode)
+    model = build_model(golden.config, vocabulary, conv_mode).to(device)
     model.load_state_dict(from_published(golden.weights('state')))
     samples = check_data(report, golden, model)
     features = torch.from_numpy(golden['pooled_feats'])
@@ -205,7 +207,8 @@ def check_inference(report: Report, golden: GoldenFile, model, features, samples
     report.compare('eval/map_iou', dict(all=moments['iou'].transpose(1, 2)),
                    dict(all=golden['eval/map_iou']), FLOAT32_BOUND)
     counts = [len(sample.sentences) for sample in samples]
-    contrastive, iou_score = model.head.score(moments, sentences, batch['sentences'].video)
+    contrastive, iou_score = model.head.score(
+        moments, sentences, batch['sentences'].video, counts)
     for name, ours in (('sent_iou', sentences['iou']),
                        ('sent_contrastive', sentences['contrastive']),
                        ('contrastive', contrastive), ('iou_score', iou_score)):

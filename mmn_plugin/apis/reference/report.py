@@ -2,6 +2,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from .row import Row
 
@@ -27,7 +28,7 @@ class Report:
 
         Args:
             quantity (str): Name of the row.
-            ours (dict[str, Array]): Our values.
+            ours (dict[str, Array]): Our values; tensors may be on any device.
             reference (dict[str, Array]): Reference values under the same keys.
             bound (float): Bound on the relative difference; 0 asks for equality.
             absolute (dict[str, float], optional): Keys whose reference is zero in exact
@@ -42,7 +43,7 @@ class Report:
             return
         worst, max_abs, worst_key = -1., 0., ''
         for key, expected in reference.items():
-            value, expected = np.asarray(ours[key]), np.asarray(expected)
+            value, expected = _array(ours[key]), np.asarray(expected)
             if value.shape != expected.shape:
                 self.fail(quantity, f'{key}: shape {value.shape}, reference {expected.shape}')
                 return
@@ -65,6 +66,10 @@ class Report:
     def fail(self, quantity: str, why: str) -> None:
         """Add a row for a quantity that cannot even be compared."""
         self.rows.append(Row(quantity, float('inf'), float('inf'), 0., False, why))
+
+
+def _array(value) -> np.ndarray:
+    return np.asarray(value.detach().cpu() if torch.is_tensor(value) else value)
 
 
 def _largest_difference(value: np.ndarray, expected: np.ndarray) -> float:

@@ -30,13 +30,15 @@ LOSSES = ('loss_vid', 'loss_sent', 'loss_iou')
 GRADIENT_BOUND = 1e-4
 
 
-def check_tubes(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense') -> Report:
+def check_tubes(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense',
+                device: str = 'cpu') -> Report:
     """Check every quantity of a file of the spatio-temporal variant.
 
     Args:
         golden (GoldenFile): The reference.
         vocabulary (Path): WordPiece vocabulary, one entry a line.
         conv_mode (str): How the moment encoder computes. Defaults to ``'dense'``.
+        device (str): Where the model computes; the bounds are the same. Defaults to ``'cpu'``.
 
     Returns:
         Report: A row per quantity; one that says so per group the file has nothing of. The file's
@@ -47,7 +49,7 @@ def check_tubes(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense') 
         KeyError: If a weight is absent or unknown; the message names it.
     """
     report = Report()
-    model = build_tube_model(golden.config, vocabulary, conv_mode)
+    model = build_tube_model(golden.config, vocabulary, conv_mode).to(device)
     samples = read_samples(golden)
     features = check_tube_data(report, golden, model, samples)
     check_losses(report, golden, model, features, samples)
