@@ -24,7 +24,8 @@ class ClipFeatureExtractor(FeatureExtractor):
 
     Row k stands for frames ``k * stride ... (k + 1) * stride - 1``; its clip has the same middle
     (see `sliding_windows`). The network is built and its weights are read at the first use. Batches
-    for a GPU are prepared in pinned memory and copied while the host goes on.
+    for a GPU are prepared in pinned memory and copied while the host goes on. Several threads may
+    use one extractor; they take turns at the network.
 
     Args:
         fps (float): Frames per second that are looked at, whatever the video's own rate.
@@ -60,7 +61,7 @@ class ClipFeatureExtractor(FeatureExtractor):
         self.threads = self._device_type != 'cpu'
         self.workers = DECODERS if self.threads else 0  # on the CPU PyTorch uses the cores itself
         self._on_gpu = self._device_type == 'cuda'
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is built at the first use takes it again
         self._model: nn.Module | None = None
         self._num_features: int | None = None
         self._identity: str | None = None
@@ -69,7 +70,7 @@ class ClipFeatureExtractor(FeatureExtractor):
         return {key: value for key, value in self.__dict__.items() if key != '_lock'}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.RLock())
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -93,21 +94,23 @@ class ClipFeatureExtractor(FeatureExtractor):
     @property
     def model(self) -> nn.Module:
         """The network in evaluation mode, on the device."""
-        if self._model is None:
-            self._model = self.build_model().eval().requires_grad_(False).to(self.device)
-        return self._model
+        with self._lock:
+            if self._model is None:
+                self._model = self.build_model().eval().requires_grad_(False).to(self.device)
+            return self._model
 
     @property
     def identity(self) -> str:
         """Settings and a digest of the weights, as JSON."""
-        if self._identity is None:
-            content = dict(type=type(self).__name__, **self.describe_settings(),
-                           clip_len=self.clip_len, frame_interval=self.frame_interval,
-                           weights=digest(self.model))
-            if self.amp:  # so that features made before there was a choice keep their identity
-                content['amp'] = self.amp
-            self._identity = json.dumps(content, sort_keys=True)
-        return self._identity
+        with self._lock:
+            if self._identity is None:
+                content = dict(type=type(self).__name__, **self.describe_settings(),
+                               clip_len=self.clip_len, frame_interval=self.frame_interval,
+                               weights=digest(self.model))
+                if self.amp:  # features made before there was a choice keep their identity
+                    content['amp'] = self.amp
+                self._identity = json.dumps(content, sort_keys=True)
+            return self._identity
 
     @property
     def num_features(self) -> int:

@@ -1,4 +1,5 @@
 """Frame features of vision models from Hugging Face."""
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +12,7 @@ from .extractor_registry import EXTRACTORS
 TOWERS = dict(clip=('CLIPVisionModelWithProjection', 'image_embeds'),
               siglip=('SiglipVisionModel', 'pooler_output'))
 OUTPUTS = ('image_embeds', 'pooler_output', 'last_hidden_state')
+_QUIET_LOCK = threading.Lock()
 
 
 @EXTRACTORS.register_module()
@@ -65,7 +67,9 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
 
             # Not torchvision's, wherever this runs: equal frames shall give equal features.
             with _quiet(logging):  # it advises to install torchvision
-                self._processor = AutoImageProcessor.from_pretrained(self.name, use_fast=False)
+                if self._processor is None:  # no other thread loaded it meanwhile
+                    self._processor = AutoImageProcessor.from_pretrained(
+                        self.name, use_fast=False)
         return self._processor
 
     def build_model(self) -> nn.Module:
@@ -115,13 +119,17 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
 
 @contextmanager
 def _quiet(logging):
-    """Hold back what transformers has to say but errors, and its bars: there is one bar here."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    """Hold back what transformers has to say but errors, and its bars: there is one bar here.
+
+    Both settings belong to the process, so that threads take turns.
+    """
+    with _QUIET_LOCK:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()

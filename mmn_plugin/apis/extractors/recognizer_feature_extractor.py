@@ -2,6 +2,9 @@
 import hashlib
 import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.error import URLError
 
 import numpy as np
@@ -21,6 +24,7 @@ from .pool_features import pool_features
 from .recognizer_config import RecognizerConfig
 
 ACTIVATIONS = {None: lambda x: x, 'relu': torch.relu}
+_SCOPE_LOCK = threading.Lock()
 
 
 @EXTRACTORS.register_module()
@@ -77,7 +81,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         self.activation = activation
         self.ignored_weights = tuple(ignored_weights)
         self.steps = self.recognizer.frame_steps() if pipeline is None else list(pipeline)
-        with DefaultScope.overwrite_default_scope('mmaction'):
+        with _scope_of_mmaction():
             self._transform = Compose([TRANSFORMS.build(step) for step in self.steps])
         self._seen: list = []
 
@@ -93,7 +97,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         settings = Config(self.recognizer.model)
         if not self.layer.startswith('cls_head'):
             settings.pop('cls_head', None)
-        with DefaultScope.overwrite_default_scope('mmaction'):
+        with _scope_of_mmaction():
             model = MODELS.build(settings)
         modules = dict(model.named_modules())
         if self.layer not in modules:
@@ -159,3 +163,13 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
                                f'{len(self._seen)} times; it must run once')
         features = pool_features(self._seen.pop(), len(clips))
         return ACTIVATIONS[self.activation](features)
+
+
+@contextmanager
+def _scope_of_mmaction() -> Iterator[None]:
+    """MMAction2's registries inside, and the caller's again afterwards.
+
+    The scope belongs to the process: of two threads inside, each would restore the other's.
+    """
+    with _SCOPE_LOCK, DefaultScope.overwrite_default_scope('mmaction'):
+        yield
