@@ -31,21 +31,25 @@ def pooled(loss, video, sentence):
     return ((best / 0.1).softmax(0) @ best / loss.temperature).item()
 
 
-def by_definition(loss, own, seen, excluded=frozenset()):
-    """Sentence by sentence, against the candidates ``seen``; texts ``excluded`` repel nothing."""
+def by_definition(loss, own, *pools, excluded=frozenset(), weights=(1.,)):
+    """Sentence by sentence, against all candidates; texts ``excluded`` repel nothing."""
     of_video, of_sentence = [], []
     for s, v in enumerate(own.sentence_video):
         name, positive = own.video_ids[v], pooled(loss, own.moments[v], own.sentences[s])
-        twins = {seen.video_ids[seen.sentence_video[t]] for t in range(len(seen.sentences))
-                 if own.texts and own.texts[s] in excluded and seen.texts[t] == own.texts[s]}
-        videos = [pooled(loss, seen.moments[w], own.sentences[s])
-                  for w, other in enumerate(seen.video_ids) if other != name and other not in twins]
-        sentences = [pooled(loss, own.moments[v], seen.sentences[t])
-                     for t, w in enumerate(seen.sentence_video) if seen.video_ids[w] != name
-                     and not (own.texts and own.texts[s] in excluded
-                              and seen.texts[t] == own.texts[s])]
-        for terms, others in ((of_video, sentences), (of_sentence, videos)):
-            terms.append(math.log(sum(map(math.exp, [positive, *others]))) - positive)
+        video_total = sentence_total = math.exp(positive)
+        for seen, weight in zip(pools, weights, strict=True):
+            same = {t for t in range(len(seen.sentences))
+                    if own.texts and own.texts[s] in excluded and seen.texts[t] == own.texts[s]}
+            twins = {seen.video_ids[seen.sentence_video[t]] for t in same}
+            sentence_total += weight * sum(
+                math.exp(pooled(loss, seen.moments[w], own.sentences[s]))
+                for w, other in enumerate(seen.video_ids) if other not in {name, *twins})
+            video_total += weight * sum(
+                math.exp(pooled(loss, own.moments[v], seen.sentences[t]))
+                for t, w in enumerate(seen.sentence_video)
+                if seen.video_ids[w] != name and t not in same)
+        of_video.append(math.log(video_total) - positive)
+        of_sentence.append(math.log(sentence_total) - positive)
     return np.mean(of_video), np.mean(of_sentence)
 
 
@@ -69,7 +73,7 @@ def test_a_sentence_of_two_videos_repels_neither_where_texts_are_compared():
     plain, compared = NegativeSource(), NegativeSource(exclude_same_text=True)
     loss, found = matching(own, compared)
     assert [value.item() for value in found] == pytest.approx(
-        by_definition(loss, own, own, {'same'}))
+        by_definition(loss, own, own, excluded={'same'}))
     assert matching(own, plain)[1] != found
 
 
@@ -98,6 +102,15 @@ def test_a_queue_brings_negatives_and_needs_no_timestamps():
     again = NegativeSource(queue_size=1, exclude_same_text=True)
     again.bank.load_state_dict(state)
     assert again.bank.state_dict()['video_ids'] == ['c']
+
+
+def test_negatives_of_the_queue_weigh_what_was_asked():
+    source = NegativeSource(queue_size=4, weight=0.3)
+    first, second = weak_candidates([2, 1], 'ab'), weak_candidates([1, 2], 'cd')
+    source.collect(first)
+    loss, found = matching(second, source)
+    assert [value.item() for value in found] == pytest.approx(
+        by_definition(loss, second, second, first, weights=(1., 0.3)))
 
 
 def contrast(**changes):
