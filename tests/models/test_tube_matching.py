@@ -15,7 +15,7 @@ from mmn_plugin.models.published_weights import from_published
 from mmn_plugin.structures import MomentGrid, TubeDataSample
 
 GRID = MomentGrid(8, [7])
-SETTINGS = dict(negative_iou=0.5, margin=0.4, temperature_video=0.1, temperature_sentence=0.1)
+SETTINGS = dict(negative_iou=0.5, margin=0.4, temperature_video=0.2, temperature_sentence=0.1)
 
 
 @pytest.fixture
@@ -91,6 +91,25 @@ def test_sentence_to_moments_is_that_of_the_definition(head, counts):
         [norm(x.flip(-1), dim=-1) for x in texts], target)
     assert losses_of(head, samples, moments, texts)['loss_sent'].item() == pytest.approx(
         expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize('sentences', [1, 2])
+def test_moment_to_sentences_is_that_of_the_definition(head, sentences):
+    counts = (3, 2, 4)
+    samples, moments, texts = batch_of(counts, sentences)
+    target = np.split(head.targets(samples), np.cumsum(np.multiply(counts, sentences))[:-1])
+    norm = torch.nn.functional.normalize
+    texts_of_all = norm(torch.cat(texts).flip(-1), dim=-1)
+    terms = []
+    for s in range(len(texts_of_all)):
+        v, place = divmod(s, sentences)
+        own = target[v].reshape(sentences, counts[v], -1)[place]  # (T, P)
+        moment = norm(moments[v][np.unravel_index(own.argmax(), own.shape)].flip(-1), dim=-1)
+        logits = texts_of_all @ moment
+        logits[s] -= SETTINGS['margin']
+        terms.append(-(logits / SETTINGS['temperature_video']).log_softmax(0)[s])
+    assert losses_of(head, samples, moments, texts)['loss_vid'].item() == pytest.approx(
+        torch.stack(terms).mean().item(), rel=1e-9)
 
 
 @pytest.mark.parametrize('sentences', [1, 2])
