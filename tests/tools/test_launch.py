@@ -208,7 +208,7 @@ def job(zygote, tmp_path):
             tool=ROOT / 'tools/launch.py', launcher=False, ranks=1, cwd=str(tmp_path),
             output=output, **environment)
         for number in signals:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while not all((tmp_path / f'{step}_{rank}').exists() for rank in (0, 1)):
                 assert time.monotonic() < deadline, output.read_text()
                 time.sleep(0.02)
