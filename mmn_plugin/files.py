@@ -107,57 +107,73 @@ def safe_name(text: str, longest: int = 180) -> str:
     return text.encode()[:longest].decode(errors='ignore').strip('. ') or '_'
 
 
-def unique_name(names: dict[str, str], source: str, wanted: str) -> str:
-    """The name of an input's files: always the same, and no other input's.
+class UniqueNames:
+    """Names for the files of inputs: an input's is always the same, and no other input's.
 
     Names that differ in case alone are one, as they are on some file systems.
 
     Args:
-        names (dict[str, str]): Name -> input, of all that have one; a new name is added.
-        source (str): The input, such as an absolute path or the id of a video.
-        wanted (str): Its id or title.
+        names (dict[str, str], optional): Names that are given already, which grows. Defaults to
+            None: none.
     """
-    wanted = safe_name(wanted)
-    same = re.compile(rf'{re.escape(wanted)}(-\d+)?')
-    for name, owner in names.items():
-        if owner == source and same.fullmatch(name):
-            return name
-    taken, name, number = {name.casefold() for name in names}, wanted, 1
-    while name.casefold() in taken:
-        number += 1
-        name = f'{wanted}-{number}'
-    names[name] = source
-    return name
+
+    def __init__(self, names: dict[str, str] | None = None) -> None:
+        self.names = {} if names is None else names
+        self._taken = {name.casefold() for name in self.names.values()}
+
+    def of(self, source: str, wanted: str) -> str:
+        """The name of an input.
+
+        Args:
+            source (str): The input, such as an absolute path or the id of a video.
+            wanted (str): Its id or title.
+        """
+        key = f'{wanted} of {source}'
+        if key not in self.names:
+            wanted = name = safe_name(wanted)
+            number = 1
+            while name.casefold() in self._taken:
+                number += 1
+                name = f'{wanted}-{number}'
+            self._taken.add(name.casefold())
+            self.names[key] = name
+        return self.names[key]
 
 
 def input_of(video) -> str:
     """What tells a video or another input apart from all others of its name.
 
     Args:
-        video: A path, ``FILE.h5::ENTRY``, or an array.
+        video: A path, ``FILE.h5::ENTRY``, an array, or an open file.
 
     Returns:
-        str: The absolute path, or a digest of the content; of anything else a text that nothing
-        else has.
+        str: The absolute path, or a digest of the content; of a stream without either a text that
+        nothing else has.
     """
     if isinstance(video, str | os.PathLike):
         return printable(os.path.abspath(video))
     if hasattr(video, 'shape'):  # an array, a tensor, or an entry of an HDF5 file
         import numpy as np
 
-        values = video.detach().cpu().numpy() if hasattr(video, 'detach') else np.asarray(video)
+        values = np.asarray(video.detach().float().cpu() if hasattr(video, 'detach') else video)
         return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
     if isinstance(name := getattr(video, 'name', None), str):
         return input_of(name)
+    if getattr(video, 'seekable', lambda: False)():
+        place = video.tell()
+        video.seek(0)
+        digest = hashlib.file_digest(video, 'sha256').hexdigest()
+        video.seek(place)
+        return digest
     return f'{id(video)} of process {os.getpid()} on {socket.gethostname()}'
 
 
 class OutputFolder:
-    """A folder that tools write into, which may hold what is not theirs.
+    """A folder that tools write into, and which may hold what is not theirs.
 
-    ``.mmn_outputs.json`` there says what was written, with size and SHA-256, and of which input.
-    Only these files are replaced, and only as long as they are as they were written. It is no
-    record of names that were given file by file: ``--dump FILE`` is what the user says it is.
+    ``.mmn_outputs.json`` there lists what was written, with size and SHA-256, and of which input.
+    Only these files are replaced, and only as long as they are as they were written. Also serves as
+    ``type=`` of an argument.
 
     Args:
         path (str | Path): The folder; it is made when something is written.
@@ -176,54 +192,67 @@ class OutputFolder:
         self.path = writable_folder(path)
         self._list = self.path / self.LIST
         self._read()
+        self._begun: dict[str, str | None] = {}
+        self._known: dict[tuple[str, str], str] = {}
 
-    def name_of(self, source: str, wanted: str) -> str:
-        """`unique_name` among all inputs that the folder has files of."""
-        with self._changing() as listed:
-            return unique_name(listed['names'], source, wanted)
+    def names_of(self, inputs: Iterable[tuple[str, str]]) -> list[str]:
+        """`UniqueNames` of inputs (source, wanted), among all that the folder has files of."""
+        inputs = list(inputs)
+        if new := [pair for pair in inputs if pair not in self._known]:
+            with self._changing() as listed:
+                names = UniqueNames(listed['names'])
+                self._known.update((pair, names.of(*pair)) for pair in new)
+        return [self._known[pair] for pair in inputs]
 
-    def claim(self, names: Iterable[str], source: str | None = None) -> None:
+    def claim(self, files: dict[str, str | None]) -> None:
         """Make sure, before the work, that files can be written.
 
         Args:
-            names (Iterable[str]): Their names.
-            source (str, optional): What they are made of. Defaults to None.
+            files (dict[str, str | None]): Name -> the input it is made of, or None where any will
+                do.
 
         Raises:
             OutputError: If there are others of these names; it names the first.
         """
-        files = self._read()['files']
-        found = [problem for name in names if (problem := self._problem(name, source, files))]
+        listed = self._read()['files']
+        found = [problem for name, source in files.items()
+                 if (problem := self._problem(name, source, listed))]
         if found:
-            more = f' (and {len(found) - 1} more files)' if found[1:] else ''
-            raise OutputError(f'{found[0]}{more}. It is not replaced: move it away, or choose '
+            more = f', and {len(found) - 1} more like it' if found[1:] else ''
+            raise OutputError(f'{found[0]}{more}: nothing is replaced. Move it away, or choose '
                               'another folder')
 
-    @contextmanager
-    def writing(self, name: str, source: str | None = None) -> Iterator[Path]:
-        """Context in which a file is written, and listed.
-
-        Args:
-            name (str): Its name.
-            source (str, optional): What it is made of. Defaults to None.
-
-        Yields:
-            Path: Where to write.
+    def begin(self, files: dict[str, str | None]) -> None:
+        """List files that are about to be written: what a kill leaves of them may be replaced.
 
         Raises:
             OutputError: As of `claim`.
         """
-        path = self.path / name
-        self.claim([name], source)
+        files = {name: files[name] for name in files if name not in self._begun}
+        if not files:
+            return
+        self.claim(files)
         with self._changing() as listed:
-            listed['files'][name] = dict(source=source)  # whatever a kill leaves of it is ours
-        try:
-            yield path
-        finally:
-            with self._changing() as listed:
+            listed['files'].update((name, dict(source=source)) for name, source in files.items())
+        self._begun.update(files)
+
+    def finish(self) -> None:
+        """List what was written of all that was begun."""
+        with self._changing() as listed:
+            for name, source in self._begun.items():
                 listed['files'].pop(name, None)
-                if path.is_file():
-                    listed['files'][name] = dict(_content(path), source=source)
+                if (self.path / name).is_file():
+                    listed['files'][name] = dict(_content(self.path / name), source=source)
+        self._begun.clear()
+
+    @contextmanager
+    def writing(self, files: dict[str, str | None]) -> Iterator[Path]:
+        """Context between `begin` and `finish`; gives the folder, which exists."""
+        self.begin(files)
+        try:
+            yield self.path
+        finally:
+            self.finish()
 
     def _problem(self, name: str, source: str | None, files: dict) -> str | None:
         path, entry = self.path / name, files.get(name)
@@ -235,7 +264,7 @@ class OutputFolder:
                 not path.is_file() or path.stat().st_size != entry['size']
                 or _content(path)['sha256'] != entry['sha256']):
             return f'{path} has been changed since it was written'
-        if entry['source'] != source:
+        if source is not None and entry['source'] not in (None, source):
             return f'{path} was made of something else ({entry["source"]})'
         return None
 
@@ -258,12 +287,10 @@ class OutputFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self._list, patience=60):
             listed = self._read()
-            before = json.dumps(listed)
             yield listed
-            if json.dumps(listed) != before:
-                partial = self._list.with_name(self.LIST + '.part')
-                write_json(listed, partial)
-                os.replace(partial, self._list)
+            partial = self._list.with_name(self.LIST + '.part')
+            write_json(listed, partial)
+            os.replace(partial, self._list)
 
 
 class FileInUseError(RuntimeError):

@@ -7,7 +7,8 @@ moment of each sentence, as chapters that a player opens), pictures (DIR/VIDEO_t
 DIR/VIDEO_map.png of the first sentence), and with --clips the moments as videos (DIR/VIDEO_1_1.mp4:
 sentence, rank). A sentence that does not occur has no moments where the checkpoint knows a
 threshold, or --threshold gives one. With --annotations the ground truth is shown too, and without
-sentences the video's own are taken.
+sentences the video's own are taken. What was written is listed in DIR/.mmn_outputs.json; nothing
+else is replaced, and another video of the same name gets VIDEO-2.
 """
 import argparse
 import sys
@@ -29,6 +30,7 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.evaluation import GroundingResult, write_predictions
 from mmn_plugin.features import cut_clip, webvtt
+from mmn_plugin.files import OutputFolder, input_of, printable
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline_row import TimelineRow
@@ -46,7 +48,7 @@ def parse_args(argv=None):
                         help='trained model: a checkpoint (.pth) or a folder of save_pretrained')
     parser.add_argument('--annotations', metavar='ANN.json',
                         help='annotation file with the ground truth of the video')
-    parser.add_argument('--out', help='folder for the files')
+    parser.add_argument('--out', type=OutputFolder, help='folder for the files')
     parser.add_argument('--clips', type=int, default=0, metavar='N',
                         help='write the N best moments of each sentence as videos (default: none)')
     parser.add_argument('--threshold', type=float,
@@ -72,7 +74,7 @@ def find_annotation(path, video):
 
 def video_name(video):
     """Name of a video file without suffix, or of an entry of features."""
-    return video.partition('::')[2].replace('/', '_') or Path(video).stem
+    return video.partition('::')[2].replace('/', '_') or printable(Path(video).stem)
 
 
 def choose_sentences(args):
@@ -133,10 +135,26 @@ def print_table(sample, top_n):
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
-def write_outputs(args, inferencer, encoded, sample, chosen):
+def claim_outputs(args, chosen):
+    """What the files' names begin with, and which may be written, as `OutputFolder` takes it.
+
+    Raises:
+        OutputError: there are files of these names that are not from this video.
+    """
+    source = input_of(args.video)
+    name, = args.out.names_of([(source, video_name(args.video))])
+    clips = [f'_{i}_{rank}.mp4' for i in range(1, len(chosen) + 1)
+             for rank in range(1, args.clips + 1)]
+    files = {f'{name}{end}': source
+             for end in ('.json', '.vtt', '_timeline.png', '_map.png', *clips)}
+    args.out.claim(files)
+    return name, files
+
+
+def write_outputs(args, name, inferencer, encoded, sample, chosen):
     """Write all files; returns their paths."""
-    out, name = Path(args.out), video_name(args.video)
-    paths = [*write_pictures(args, inferencer, encoded, sample), out / f'{name}.json',
+    out = args.out.path
+    paths = [*write_pictures(args, name, inferencer, encoded, sample), out / f'{name}.json',
              out / f'{name}.vtt']
     # sentences that are not annotated are numbered after those that may be
     indices = [index for _, index, _ in chosen]
@@ -158,15 +176,14 @@ def write_outputs(args, inferencer, encoded, sample, chosen):
     return paths
 
 
-def write_pictures(args, inferencer, encoded, sample):
+def write_pictures(args, name, inferencer, encoded, sample):
     """Timeline and, of a video that was looked at whole, moment map; returns their paths."""
-    out, name = Path(args.out), video_name(args.video)
-    paths, visualizer = [out / f'{name}_timeline.png'], GroundingVisualizer()
+    paths, visualizer = [args.out.path / f'{name}_timeline.png'], GroundingVisualizer()
     frames = None if '::' in args.video else args.video
     visualizer.add_datasample(name, frames, sample, top_n=args.top_n, out_path=paths[0],
                               curves=inferencer.ranker.curves(encoded, sample.sentences))
     if encoded.num_windows == 1 and inferencer.has_moment_map:
-        paths.append(out / f'{name}_map.png')
+        paths.append(args.out.path / f'{name}_map.png')
         scores = inferencer.score_moments(encoded, sample.sentences[0])[0]  # (P,)
         visualizer.save_image(
             visualizer.draw_moment_map(
@@ -174,19 +191,6 @@ def write_pictures(args, inferencer, encoded, sample):
                 sample.pred_instances.moments[0], duration=sample.duration,
                 title=f'“{sample.sentences[0]}”'), paths[1])
     return paths
-
-
-def require_folder(path):
-    """Make the folder for the files, before anything costs time.
-
-    Raises:
-        ValueError: it cannot be made.
-    """
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f'--out {path} is not a folder and cannot be made: '
-                         f'{error.strerror}') from None
 
 
 def answer(args, chosen):
@@ -213,12 +217,13 @@ def main(argv=None):
         if args.clips < 0 or (args.clips and not args.out):
             raise ValueError(f'--clips {args.clips}: give a number of clips, and --out for them')
         chosen = choose_sentences(args)
-        if args.out:
-            require_folder(args.out)
+        name, files = claim_outputs(args, chosen) if args.out else (None, {})
         encoded, sample, inferencer = answer(args, chosen)
         print_table(sample, args.top_n)
         if args.out:
-            for path in write_outputs(args, inferencer, encoded, sample, chosen):
+            with args.out.writing(files):
+                paths = write_outputs(args, name, inferencer, encoded, sample, chosen)
+            for path in paths:
                 print(path)
 
 

@@ -5,7 +5,8 @@
 
 Without --tracks the config's tracker finds the tubes. With --out also writes, per sentence, a
 picture, a video with the box drawn and the sentence below, and DIR/VIDEO_tubes.json with all
-answers (the challenge's format, under VIDEO#0, VIDEO#1, ...).
+answers (the challenge's format, under VIDEO#0, VIDEO#1, ...). What was written is listed in
+DIR/.mmn_outputs.json; nothing else is replaced, and another video of the same name gets VIDEO-2.
 """
 import argparse
 import sys
@@ -21,6 +22,7 @@ from mmn_plugin.apis import TubeGroundingInferencer
 from mmn_plugin.datasets.tubes import read_tracks
 from mmn_plugin.engine.runner import plain_errors
 from mmn_plugin.evaluation import write_submission
+from mmn_plugin.files import OutputFolder, input_of, printable
 from mmn_plugin.visualization.tube_pictures import draw_tube_frames, write_tube_video
 
 
@@ -36,31 +38,41 @@ def parse_args(argv=None):
     parser.add_argument('--tracks', metavar='FILE',
                         help='tubes of any detector and tracker: JSON {video: [[[frame, x1, y1, '
                         'x2, y2], ...], ...]}, or a tube file (.h5)')
-    parser.add_argument('--out', type=Path, help='folder for pictures, videos and the JSON file')
+    parser.add_argument('--out', type=OutputFolder,
+                        help='folder for pictures, videos and the JSON file')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
     return parser.parse_intermixed_args(argv)
 
 
-def write(args, answers) -> None:
+def claim(args) -> tuple[str, dict]:
+    """What the files' names begin with, and which may be written; see `OutputFolder`."""
+    source = input_of(args.video)
+    name, = args.out.names_of([(source, printable(Path(args.video).stem))])
+    ends = [f'_{i}.{kind}' for i in range(len(args.sentences)) for kind in ('png', 'mp4')]
+    files = {f'{name}{end}': source for end in (*ends, '_tubes.json')}
+    args.out.claim(files)
+    return name, files
+
+
+def write(args, name, answers) -> None:
     """Pictures, videos and JSON of the answers."""
     from PIL import Image
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    stem = Path(args.video).stem
+    out, stem = args.out.path, Path(args.video).stem
     for i, answer in enumerate(answers):
         picture = draw_tube_frames(args.video, answer['sentence'], answer['tube'])
-        Image.fromarray(picture).save(args.out / f'{stem}_{i}.png')
-        write_tube_video(args.video, args.out / f'{stem}_{i}.mp4', answer['sentence'],
-                         answer['tube'])
-    write_submission(args.out / f'{stem}_tubes.json',
+        Image.fromarray(picture).save(out / f'{name}_{i}.png')
+        write_tube_video(args.video, out / f'{name}_{i}.mp4', answer['sentence'], answer['tube'])
+    write_submission(out / f'{name}_tubes.json',
                      {f'{stem}#{i}': answer['tube'] for i, answer in enumerate(answers)})
-    print(f'written to {args.out}')
+    print(f'written to {out}')
 
 
 def main(argv=None) -> None:
     """Ground and show."""
     args = parse_args(argv)
     with plain_errors():
+        name, files = claim(args) if args.out else (None, {})
         inferencer = TubeGroundingInferencer(args.config, args.checkpoint, args.device)
         tubes = (read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
                  if args.tracks else None)
@@ -74,7 +86,8 @@ def main(argv=None) -> None:
             print(f'{answer["sentence"]}: tube {answer["tube_index"]}, {start:.2f} - {end:.2f} s, '
                   f'first box [{box}], score {answer["score"]:.3f}')
         if args.out:
-            write(args, answers)
+            with args.out.writing(files):
+                write(args, name, answers)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from .model_names import named_models, resolve_model
 from .moment_ranker import MomentRanker
 from .pretrained_folder import is_folder, plain_meta, write_folder
 from .result_dicts import result_dicts
-from .timelines import draw_timelines
+from .timelines import claim_timelines, draw_timelines
 from .video_encoder import VideoEncoder
 from .video_features import VideoFeatures
 
@@ -163,7 +163,8 @@ class GroundingInferencer(BaseInferencer):
             return_datasamples (bool): Give data samples instead of dicts. Defaults to False.
             batch_size (int): Videos in memory at once. Defaults to 4.
             **kwargs: ``fps`` and ``video_id`` (as of `encode`), ``top_n``, ``drop_absent`` (as of
-                `ground`), ``out_dir`` (folder for a picture of each video), ``show``.
+                `ground`), ``out_dir`` (folder for a picture of each video, see `draw_timelines`),
+                ``show``.
 
         Returns:
             list[dict] | list[list[dict]]: As of `ground`; for several videos a list of such.
@@ -171,13 +172,16 @@ class GroundingInferencer(BaseInferencer):
         Raises:
             ValueError: As of `encode` and `ground`, before any video costs time where that is
                 possible; or if the lists are of different lengths.
+            OutputError: If pictures cannot be written, also before any video costs time.
         """
-        several = isinstance(video, list | tuple)
-        drawn = bool(kwargs.get('show')) or kwargs.get('out_dir') is not None
+        several, out_dir = isinstance(video, list | tuple), kwargs.get('out_dir')
+        videos = list(video) if several else [video]
+        sentences = self.ranker.check_lists(sentences, len(video) if several else None)
+        if out_dir is not None:
+            claim_timelines(out_dir, videos, kwargs.get('video_id'))
         results = super().__call__(
-            list(video) if several else [video], return_datasamples, batch_size, curves=drawn,
-            sentences=self.ranker.check_lists(sentences, len(video) if several else None),
-            duration=duration, **kwargs)
+            videos, return_datasamples, batch_size, sentences=sentences, duration=duration,
+            curves=bool(kwargs.get('show')) or out_dir is not None, **kwargs)
         return results if several else results[0]
 
     def preprocess(self, inputs: list, batch_size: int, sentences: list[list[str]],

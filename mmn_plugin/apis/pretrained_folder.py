@@ -1,5 +1,6 @@
 """A trained model as a folder: config, weights, tokenizer and a model card."""
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from mmengine.config import Config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from mmn_plugin.files import OutputError, writable_folder
 from mmn_plugin.version import __version__
 
 from .checkpoint_config import require_plain_types
@@ -21,20 +23,18 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     """Write a model; what is written needs nothing of this machine's to be used.
 
     Args:
-        folder (str | Path): Made if it is not there; files of the same names are replaced.
+        folder (str | Path): Made if it is not there; a model in it is replaced.
         config (Config): Of the model.
         model (nn.Module): With ``data_preprocessor.tokenizer`` and ``text_encoder``.
         meta (dict): What else belongs to the model, plain data.
 
     Raises:
-        ValueError: If the folder cannot be made, or the config holds more than plain data.
+        ValueError: If the config holds more than plain data.
+        OutputError: If the folder cannot be written into, or holds files of these names that are
+            not a model's.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f'{folder} is not a folder and cannot be made: '
-                         f'{error.strerror}') from None
+    folder = writable_folder(folder)
+    _require_no_others(folder)
     state = model.data_preprocessor.tokenizer.state()
     content = dict(
         format=FORMAT, version=VERSION, mmn_plugin=__version__,
@@ -48,10 +48,22 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
                          'lists and dicts can') from error
     weights = {name: value.detach().cpu().contiguous().clone()
                for name, value in model.state_dict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(text + '\n', encoding='utf-8')  # first: it says whose they are
     save_file(weights, folder / WEIGHTS, metadata=dict(format='pt'))
     (folder / TOKENIZER).write_text(state['tokenizer'], encoding='utf-8')
-    (folder / CONFIG).write_text(text + '\n', encoding='utf-8')
     (folder / CARD).write_text(model_card(content), encoding='utf-8')
+
+
+def _require_no_others(folder: Path) -> None:
+    """Refuse a folder with a README.md, say, that is none of a model's."""
+    found = [name for name in (CONFIG, WEIGHTS, TOKENIZER, CARD) if (folder / name).exists()]
+    with suppress(OSError, ValueError, AttributeError):
+        if json.loads((folder / CONFIG).read_bytes()).get('format') == FORMAT:
+            return
+    if found:
+        raise OutputError(f'{folder / found[0]} is there and was not written by save_pretrained: '
+                          'nothing is replaced. Move it away, or choose another folder')
 
 
 def _portable(config: Config, model) -> dict:

@@ -1,13 +1,58 @@
 """Pictures of answers."""
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import GroundingDataSample
+
+from .video_features import video_name
+
+
+def timeline_files(folder: OutputFolder, videos: Sequence, names: Sequence[str]) -> dict[str, str]:
+    """Names of the videos' pictures in a folder, and what each is made of.
+
+    Args:
+        folder (OutputFolder): The folder.
+        videos (Sequence): What `GroundingInferencer` takes; each gets a picture of its own.
+        names (Sequence[str]): Their names, ``<name>_timeline.png`` where no other video has it.
+    """
+    seen, sources = Counter(), []
+    for video, name in zip(videos, names, strict=True):
+        source = input_of(video)
+        seen[source, name] += 1
+        again = seen[source, name]
+        sources.append(source if again == 1 else f'{source} ({again})')
+    found = folder.names_of(zip(sources, names, strict=True))
+    return {f'{name}_timeline.png': source for name, source in zip(found, sources, strict=True)}
+
+
+def claim_timelines(out_dir: str | Path, videos: Sequence, names=None) -> None:
+    """Make sure, before the work, that `draw_timelines` can write its files.
+
+    Args:
+        out_dir (str | Path): The folder.
+        videos (Sequence): What `GroundingInferencer` takes.
+        names (str | Sequence[str | None], optional): Of one or of all videos. Defaults to None: the
+            videos' own.
+
+    Raises:
+        OutputError: As of `draw_timelines`.
+    """
+    given = names if isinstance(names, list | tuple) else [names] * len(videos)
+    if len(given) == len(videos):  # else `preprocess` refuses them
+        folder, names = OutputFolder(out_dir), map(video_name, videos)
+        folder.claim(timeline_files(folder, videos, [
+            name or own for name, own in zip(given, names, strict=True)]))
 
 
 def draw_timelines(videos: Sequence, samples: Sequence[GroundingDataSample], show: bool = False,
                    out_dir: str | Path | None = None) -> list:
     """A timeline of each video, shown or written as ``<out_dir>/<video>_timeline.png``.
+
+    What was written is listed in ``<out_dir>/.mmn_outputs.json``, and nothing else is replaced; of
+    several videos of one name the second one's is ``<video>-2_timeline.png``.
 
     Args:
         videos (Sequence): What `GroundingInferencer` takes; files have thumbnails.
@@ -18,16 +63,24 @@ def draw_timelines(videos: Sequence, samples: Sequence[GroundingDataSample], sho
 
     Returns:
         list[np.ndarray]: (H, W, 3) uint8 RGB.
+
+    Raises:
+        OutputError: If ``out_dir`` cannot be written into, or holds other files of these names.
     """
     from mmn_plugin.visualization import GroundingVisualizer
 
     visualizer, pictures = GroundingVisualizer(), []
-    for video, sample in zip(videos, samples, strict=True):
-        source = video if isinstance(video, str | Path) and Path(video).is_file() else None
-        path = None if out_dir is None else Path(out_dir) / f'{sample.video_id}_timeline.png'
-        visualizer.add_datasample(sample.video_id, source, sample, out_path=path,
-                                  curves=sample.pred_instances.get('curves'))
-        pictures.append(visualizer.get_image())
-        if show:
-            visualizer.show(pictures[-1], win_name=sample.video_id)
+    paths, writing = [None] * len(samples), nullcontext()
+    if out_dir is not None:
+        folder = OutputFolder(out_dir)
+        files = timeline_files(folder, videos, [sample.video_id for sample in samples])
+        paths, writing = [folder.path / file for file in files], folder.writing(files)
+    with writing:
+        for video, sample, path in zip(videos, samples, paths, strict=True):
+            source = video if isinstance(video, str | Path) and Path(video).is_file() else None
+            visualizer.add_datasample(sample.video_id, source, sample, out_path=path,
+                                      curves=sample.pred_instances.get('curves'))
+            pictures.append(visualizer.get_image())
+            if show:
+                visualizer.show(pictures[-1], win_name=sample.video_id)
     return pictures

@@ -11,6 +11,7 @@ import torch
 from mmn_plugin.datasets import open_feature_store
 from mmn_plugin.datasets.features.fingerprint import entry_fingerprint
 from mmn_plugin.features import probe_video
+from mmn_plugin.files import printable
 
 from .temporary_video import file_of_frames, file_of_stream
 
@@ -50,28 +51,24 @@ class VideoFeatures:
             VideoReadError: If a video cannot be read.
             ValueError: If features or frames are of no use, or their duration is missing.
         """
-        if isinstance(video, str) and '::' in video and not Path(video).is_file():
+        video_id = video_id or video_name(video)
+        if _is_entry(video):
             return cls._of_store(video, duration, video_id)
         if isinstance(video, h5py.Dataset):
-            return cls._of_entry(video, video[()], duration, video_id or video.name.strip('/'))
+            return cls._of_entry(video, video[()], duration, video_id)
         if torch.is_tensor(video):
             video = video.detach().cpu().numpy()
         if isinstance(video, np.ndarray) and video.ndim == 4:
             duration = duration or (len(video) / fps if fps else None)
-            return cls._extracted(file_of_frames(video, fps), extractor, duration,
-                                  video_id or 'array')
+            return cls._extracted(file_of_frames(video, fps), extractor, duration, video_id)
         if hasattr(video, 'read'):
-            name = getattr(video, 'name', None)
-            video_id = video_id or (Path(name).stem if isinstance(name, str) else 'file')
             return cls._extracted(file_of_stream(video), extractor, duration, video_id)
         if isinstance(video, str | Path):
-            return cls._extracted(nullcontext(Path(video)), extractor, duration,
-                                  video_id or Path(video).stem)
-        return cls._ready(video, video_id or 'array', duration)
+            return cls._extracted(nullcontext(Path(video)), extractor, duration, video_id)
+        return cls._ready(video, video_id, duration)
 
     @classmethod
-    def _of_store(cls, name: str, duration: float | None,
-                  video_id: str | None) -> 'VideoFeatures':
+    def _of_store(cls, name: str, duration: float | None, video_id: str) -> 'VideoFeatures':
         """Features of ``FILE.h5::ENTRY``, or of a folder that the datasets read."""
         path, _, entry = name.partition('::')
         group, _, key = entry.partition('/')
@@ -79,9 +76,9 @@ class VideoFeatures:
         values = store.read(group)
         store.close()
         if not Path(path).is_file():
-            return cls._ready(values, video_id or group, duration)
+            return cls._ready(values, video_id, duration)
         with h5py.File(path) as file:
-            return cls._of_entry(file[entry], values, duration, video_id or group)
+            return cls._of_entry(file[entry], values, duration, video_id)
 
     @classmethod
     def _of_entry(cls, entry: h5py.Dataset, values, duration: float | None,
@@ -113,6 +110,22 @@ class VideoFeatures:
             raise ValueError(f'features alone do not tell how long video {video_id} is: give '
                              f'duration=<seconds above 0>, not {duration}')
         return cls(video_id, float(duration), values, duration / len(values))
+
+
+def video_name(video) -> str:
+    """Name of whatever `VideoFeatures.of` takes, where none is given."""
+    if _is_entry(video):
+        return video.partition('::')[2].partition('/')[0]
+    if isinstance(video, h5py.Dataset):
+        return video.name.strip('/')
+    if hasattr(video, 'read'):
+        name = getattr(video, 'name', None)
+        return printable(Path(name).stem) if isinstance(name, str) else 'file'
+    return printable(Path(video).stem) if isinstance(video, str | Path) else 'array'
+
+
+def _is_entry(video) -> bool:
+    return isinstance(video, str) and '::' in video and not Path(video).is_file()
 
 
 def _entry_duration(entry: h5py.Dataset) -> float | None:

@@ -12,6 +12,7 @@ from transformers import DistilBertConfig, DistilBertModel
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.engine.hooks import ArchitectureHook
+from mmn_plugin.files import OutputError
 
 SENTENCES = ['a person opens the door', 'red box', 'slowly closes the blue door']
 
@@ -127,8 +128,18 @@ def test_another_folder_and_a_bad_place_are_refused(inferencer, tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder of save_pretrained'):
         GroundingInferencer.from_pretrained(tmp_path)
     (tmp_path / 'file').write_text('')
-    with pytest.raises(ValueError, match='file is not a folder'):
+    with pytest.raises(ValueError, match='file is a file, and a folder is needed'):
         inferencer.save_pretrained(tmp_path / 'file')
+
+
+def test_files_that_are_not_a_models_are_not_replaced(inferencer, folder, tmp_path):
+    inferencer.save_pretrained(folder)  # one that is there already
+    for name in ('README.md', 'config.json'):
+        (tmp_path / name).write_text('{"mine": 1}')
+        with pytest.raises(OutputError, match=f'{name} is there and was not written by'):
+            inferencer.save_pretrained(tmp_path)
+        assert [path.name for path in tmp_path.glob('*.*')] == [name]
+        (tmp_path / name).unlink()
 
 
 def test_names_come_from_the_model_index(grounder):

@@ -64,7 +64,7 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
         '--top-n', '3')
     assert code == 0, output
     assert all(sentence in output for sentence in SENTENCES)
-    written = {path.name for path in tmp_path.iterdir()}
+    written = {path.name for path in tmp_path.glob('[!.]*')}
     assert written == {f'{name}{end}' for end in (
         '.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')}
 

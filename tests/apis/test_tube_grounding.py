@@ -128,10 +128,19 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
         asked.checkpoint, '--tracks', tracks, '--out', tmp_path / 'out', '--device', 'cpu')
     assert code == 0, output
     assert 'a red box: tube 0' in output
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+    assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {
         'scene_0.png', 'scene_0.mp4', 'scene_tubes.json'}
     answer = json.loads((tmp_path / 'out/scene_tubes.json').read_text())['scene#0']
     assert 30 <= answer['st_frame'] <= answer['ed_frame'] < 60
+
+
+def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
+    (tmp_path / 'scene_0.mp4').write_text('mine')
+    code, output = run_tool('ground_tubes.py', asked.video, 'a red box', '--config', asked.config,
+                            '--checkpoint', 'none.pth', '--out', tmp_path)
+    assert code == 1
+    assert f'{tmp_path / "scene_0.mp4"} is there and was not written by this program' in output
+    assert (tmp_path / 'scene_0.mp4').read_text() == 'mine'
 
 
 def test_the_box_is_drawn_where_it_is(asked, tmp_path):

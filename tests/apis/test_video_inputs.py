@@ -13,6 +13,7 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.temporary_video import file_of_frames
 from mmn_plugin.apis.video_curves import video_curves
 from mmn_plugin.datasets.features import GridFeatureExtractor, VideoReadError
+from mmn_plugin.files import OutputError
 from mmn_plugin.structures import temporal_iou
 
 SENTENCES = ['a person opens the door', 'red box']
@@ -185,6 +186,26 @@ def test_steps_of_the_base_class_give_samples_and_pictures(grounder, inferencer,
     assert 'curves' not in sample.pred_instances  # nothing is drawn
     with pytest.raises(ValueError, match='unknown argument'):
         inferencer(grounder.video, SENTENCES, colour='red')
+
+
+def test_each_input_has_a_picture_of_its_own(grounder, inferencer, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.random((8, GRID_SIZE), np.float32) for _ in range(2)]
+    for order in ([0, 1, 1], [0, 1, 1], [1, 0, 0]):
+        inferencer([arrays[i] for i in order], 'a red box', [9.] * 3, out_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.glob('*.png')) == [
+        'array-2_timeline.png', 'array-3_timeline.png', 'array-4_timeline.png',
+        'array_timeline.png']  # each of both, and its second time
+    inferencer(arrays[0], 'a red box', 9., video_id='a/видео', out_dir=tmp_path)
+    assert (tmp_path / 'a_видео_timeline.png').is_file()
+
+
+def test_a_picture_of_someone_else_is_not_replaced_and_stops_it_before_the_work(
+        inferencer, tmp_path):
+    (tmp_path / 'v_timeline.png').write_text('mine')
+    with pytest.raises(OutputError, match=r'v_timeline\.png is there and was not written by'):
+        inferencer(['no such file.mp4', '/no such folder/v.mp4'], 'a red box', out_dir=tmp_path)
+    assert (tmp_path / 'v_timeline.png').read_text() == 'mine'
 
 
 @pytest.fixture(scope='module')

@@ -60,11 +60,11 @@ def draw(batches, tmp_path):
         type='GroundingVisualizer', name=str(tmp_path), save_dir=str(tmp_path),
         vis_backends=[dict(type='LocalVisBackend')]))
 
-    def run(hook, model=batches[0]):
+    def run(hook, model=batches[0], done=batches[1]):
         runner = SimpleNamespace(model=model, visualizer=visualizer, epoch=1, iter=9,
                                  logger=mock.Mock(), log_processor=SimpleNamespace(by_epoch=True))
         hook.before_val_epoch(runner)
-        for i, (batch, outputs) in enumerate(batches[1]):
+        for i, (batch, outputs) in enumerate(done):
             hook.after_val_iter(runner, i, batch, outputs)
         return sorted(path.name for path in tmp_path.rglob('*.png'))
 
@@ -91,7 +91,7 @@ def test_the_test_tool_writes_pictures(tiny, tmp_path):
         'test.py', tiny.config, tiny.checkpoint, '--work-dir', tmp_path / 'work', '--show-dir',
         tmp_path / 'pictures', '--interval', '2', '--video-dir', tiny.videos)
     assert code == 0, output[-3000:]
-    names = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    names = sorted(path.name for path in (tmp_path / 'pictures').glob('[!.]*'))
     assert names == [f'test_{i}_{kind}.png' for i in (0, 2, 4) for kind in ('map1', 'timeline')]
     assert 'no video test_4 in' in output
     assert re.search(r'test_2\.mp4.*cannot be decoded', output)
@@ -103,12 +103,37 @@ def test_a_wrong_folder_is_one_message(tiny, tmp_path):
     for option, value, message in (
             ('--video-dir', 'no_such', 'no_such with videos does not exist'),
             ('--interval', '0', 'interval=0; it must be at least 1'),
-            ('--show-dir', tmp_path / 'file', 'file is a file; pictures need a folder')):
+            ('--show-dir', tmp_path / 'file', 'file is a file, and a folder is needed')):
         code, output = run_tool('test.py', tiny.config, tiny.checkpoint, '--work-dir',
                                 tmp_path / 'work', '--show-dir', tmp_path, option, value)
         assert code == 1
         assert message in output
         assert 'Traceback' not in output
+
+
+def test_files_of_someone_else_stop_a_test_and_its_own_are_replaced(tiny, tmp_path):
+    folder = tmp_path / 'pictures'
+    given = ('test.py', tiny.config, tiny.checkpoint, '--work-dir', tmp_path / 'work', '--show-dir',
+             folder, '--interval', '4')
+    for _ in range(2):
+        code, output = run_tool(*given)
+        assert code == 0, output[-3000:]
+    (folder / 'test_4_map1.png').write_bytes(b'mine')
+    code, output = run_tool(*given)
+    assert code == 1
+    assert f'{folder / "test_4_map1.png"} has been changed since it was written' in output
+    assert 'Epoch(test)' not in output  # before the work
+    assert (folder / 'test_4_map1.png').read_bytes() == b'mine'
+
+
+def test_ids_in_other_scripts_have_pictures_of_their_own(batches, draw):
+    batch, outputs = batches[1][0]
+    outputs = [sample.detach() for sample in outputs]  # copies
+    for sample, name in zip(outputs, ['видео', 'βίντεο'], strict=True):
+        sample.set_metainfo(dict(video_id=name))
+    hook = GroundingVisualizationHook(interval=1, max_maps=0)
+    assert draw(hook, done=[(batch, outputs)]) == [
+        'val_βίντεο_timeline_1.png', 'val_видео_timeline_1.png']
 
 
 def test_every_nth_video_is_drawn_and_no_more_than_told(draw):

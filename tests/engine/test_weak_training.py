@@ -180,6 +180,14 @@ def draw(trained, tmp_path):
     return run
 
 
+def test_a_picture_of_someone_else_is_not_replaced_by_curves(draw, tmp_path):
+    (tmp_path / 'curves.png').write_text('mine')
+    code, output, out = draw('--cfg-options', 'test_dataloader=None')  # it is said before the work
+    assert code == 1
+    assert f'{out} is there and was not written by this program' in output
+    assert out.read_text() == 'mine'
+
+
 def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
     code, output, out = draw('--video', 'test_1')
     assert code == 0, output
@@ -194,7 +202,7 @@ def test_pictures_of_a_test_show_the_clips_scores_and_no_map(trained, tmp_path):
     code, output = run_tool('test.py', trained.parents[1] / 'weak.py', trained, '--work-dir',
                             tmp_path, '--show-dir', tmp_path / 'pictures', '--interval', '4')
     assert code == 0, output
-    assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / 'pictures').glob('[!.]*')) == [
         'test_0_timeline.png', 'test_4_timeline.png']
 
 
@@ -203,7 +211,7 @@ def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
         'ground.py', f'{corpus}/features.h5::test_0', 'the red box', '--checkpoint', trained,
         '--duration', '20', '--device', 'cpu', '--out', tmp_path)
     assert code == 0, output
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.glob('[!.]*')) == [
         'test_0.json', 'test_0.vtt', 'test_0_timeline.png']
 
 

@@ -1,6 +1,8 @@
 """tools/analysis_tools/browse_dataset.py on a tiny corpus."""
 import json
 
+import h5py
+import numpy as np
 import pytest
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_config, write_corpus
@@ -26,7 +28,7 @@ def test_samples_are_listed_and_drawn(config, tmp_path):
     assert '16x6' in output
     expected = [f'{name}_{i}.png' for name in ('test_0', 'test_2')
                 for i in range(len(videos[name]['sentences']))]
-    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    assert sorted(path.name for path in tmp_path.glob('[!.]*')) == expected
     for sentence in videos['test_0']['sentences']:
         assert sentence in output
 
@@ -34,7 +36,34 @@ def test_samples_are_listed_and_drawn(config, tmp_path):
 def test_a_video_with_many_sentences_is_drawn_in_part(config, tmp_path):
     code, output = browse(config, '--number', '99', '--max-sentences', '1', '--out', tmp_path)
     assert code == 0, output
-    assert len(list(tmp_path.iterdir())) == 8  # all videos of train, one sentence each
+    assert len(list(tmp_path.glob('*.png'))) == 8  # all videos of train, one sentence each
+
+
+def test_a_file_of_someone_else_is_not_replaced(config, tmp_path):
+    (tmp_path / 'test_0_0.png').write_text('mine')
+    code, output = browse(config, '--split', 'test', '--number', '1', '--out', tmp_path)
+    assert code == 1
+    assert f'{tmp_path / "test_0_0.png"} is there and was not written by this program' in output
+    assert (tmp_path / 'test_0_0.png').read_text() == 'mine'
+
+
+def test_ids_that_differ_in_a_colon_or_a_script_have_pictures_of_their_own(config, tmp_path):
+    videos = json.loads((config.parent / 'corpus/test.json').read_text())
+    first = videos['test_0']
+    ids = ['a:test_0', 'a_test_0', 'видео_0', '動画_0']
+    (tmp_path / 'test.json').write_text(json.dumps(dict.fromkeys(ids, first)))
+    with h5py.File(config.parent / 'corpus/features.h5') as file:
+        features = file['test_0'][()]
+    (tmp_path / 'features').mkdir()
+    for name in ids:
+        np.save(tmp_path / 'features' / name, features)
+    code, output = browse(
+        config, '--split', 'test', '--number', '9', '--max-sentences', '1', '--out',
+        tmp_path / 'out', '--cfg-options', f'test_dataloader.dataset.ann_file={tmp_path}/test.json',
+        f'test_dataloader.dataset.data_prefix.features={tmp_path}/features')
+    assert code == 0, output
+    assert sorted(path.name for path in (tmp_path / 'out').glob('*.png')) == [
+        'a_test_0-2_0.png', 'a_test_0_0.png', 'видео_0_0.png', '動画_0_0.png']
 
 
 @pytest.mark.parametrize(('split', 'word', 'drawn'), [

@@ -1,5 +1,6 @@
 """tools/deployment/export_onnx.py: both sides in onnxruntime, and a sentence grounded with them."""
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from helpers.run_tool import run_tool
 from helpers.tiny_grounder import GRID_SIZE, write_grounder
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.export import check_onnx
+from mmn_plugin.apis.export import check_onnx, export_onnx
 from mmn_plugin.datasets import PoolClipFeatures
 
 
@@ -69,6 +70,17 @@ def test_a_difference_beyond_the_tolerance_is_an_error(grounder, exported, monke
                             grounder.config, '--out', tmp_path)
     assert code == 1
     assert 'differs from PyTorch by 2.0e-04, more than --tolerance 0.0001' in output
+
+
+def test_a_file_of_someone_else_is_not_replaced(grounder, monkeypatch, tmp_path):
+    # it is said before the extra is of use
+    monkeypatch.setattr(sys.modules[export_onnx.__module__], '_require', lambda *_: None)
+    (tmp_path / 'tokenizer.json').write_text('mine')
+    code, output = run_tool('deployment/export_onnx.py', grounder.checkpoint, '--config',
+                            grounder.config, '--out', tmp_path)
+    assert code == 1
+    assert f'{tmp_path / "tokenizer.json"} is there and was not written by' in output
+    assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.json']
 
 
 def test_without_the_extra_the_message_names_it(grounder, monkeypatch, tmp_path):

@@ -1,6 +1,8 @@
 """tools/ground.py on a rendered video."""
 import json
+import os
 import re
+from pathlib import Path
 
 import h5py
 import pytest
@@ -42,7 +44,7 @@ def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
     assert '2.00 - 8.00' in output
     assert 'IoU' in output
     assert 'reversed' not in output
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.glob('[!.]*')) == [
         'scene.json', 'scene.vtt', 'scene_map.png', 'scene_timeline.png']
     chapters = (tmp_path / 'scene.vtt').read_text()
     assert chapters.startswith('WEBVTT\n\n1\n00:00:')
@@ -155,9 +157,66 @@ def test_a_file_in_the_place_of_the_folder_is_one_message(grounder, tmp_path):
     (tmp_path / 'file').write_text('')
     for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
         code, output = ground(grounder, 'a box', '--out', out)
-        assert code == 1
-        assert f'--out {out} is not a folder' in output
+        assert code == 2
+        assert re.search(r'argument --out: .*file', output)
         assert 'Traceback' not in output
+
+
+def tree(folder):
+    return {path.name: path.read_bytes() for path in folder.glob('[!.]*') if path.is_file()}
+
+
+def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmn_plugin.apis.GroundingInferencer', None)  # no work is done
+    for name in ('scene.vtt', 'scene_2_1.mp4', 'scene_map.png'):
+        (tmp_path / name).write_text('mine')
+        code, output = ground(grounder, 'a red box', 'the door', '--out', tmp_path, '--clips', '1')
+        assert code == 1
+        assert f'{tmp_path / name} is there and was not written by this program' in output
+        assert 'Move it away, or choose another folder' in output
+        assert tree(tmp_path) == {name: b'mine'}
+        (tmp_path / name).unlink()
+
+
+def test_its_own_files_are_replaced_unless_someone_changed_them(grounder, tmp_path):
+    for sentence in ('a red box', 'the door'):
+        code, output = ground(grounder, sentence, '--out', tmp_path)
+        assert code == 0, output
+    assert len(tree(tmp_path)) == 4
+    chapters = tmp_path / 'scene.vtt'
+    assert 'the door' in chapters.read_text()
+    chapters.write_text(chapters.read_text().replace('door', 'gate'))
+    before = tree(tmp_path)
+    code, output = ground(grounder, 'a red box', '--out', tmp_path)
+    assert code == 1
+    assert f'{chapters} has been changed since it was written' in output
+    assert tree(tmp_path) == before
+
+
+def test_another_video_of_the_same_name_has_files_of_its_own(grounder, tmp_path):
+    other = tmp_path / 'other' / 'scene.mp4'
+    other.parent.mkdir()
+    other.write_bytes(grounder.video.read_bytes())
+    out = tmp_path / 'out'
+    for video in (grounder.video, other, grounder.video):
+        code, output = ground(grounder, 'a red box', '--out', out, video=video)
+        assert code == 0, output
+    ends = ('.json', '.vtt', '_map.png', '_timeline.png')
+    assert sorted(tree(out)) == sorted(f'{name}{end}' for name in ('scene', 'scene-2')
+                                       for end in ends)
+    listed = json.loads((out / '.mmn_outputs.json').read_text())['files']
+    assert listed.keys() == tree(out).keys()
+    assert listed['scene-2.vtt']['source'] == str(other)
+    assert listed['scene-2.vtt']['size'] == (out / 'scene-2.vtt').stat().st_size
+
+
+def test_a_name_that_is_no_utf8_is_grounded(grounder, tmp_path):
+    video = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.mp4'))
+    video.write_bytes(grounder.video.read_bytes())
+    code, output = ground(grounder, 'a red box', '--out', tmp_path / 'out', video=video)
+    assert code == 0, output
+    assert r'caf\xe9' in output
+    assert 'caf_xe9.vtt' in tree(tmp_path / 'out')
 
 
 def test_bad_videos_end_in_one_message(grounder, tmp_path):

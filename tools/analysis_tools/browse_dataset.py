@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mmaction.registry import DATASETS
 from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import MomentGrid
 from mmn_plugin.visualization import GroundingVisualizer
 
@@ -37,7 +38,8 @@ def parse_args(argv=None):
                         help='videos, evenly spaced over the dataset (default: 3)')
     parser.add_argument('--max-sentences', type=int, default=4,
                         help='sentences a video that are drawn (default: 4)')
-    parser.add_argument('--out', default='browse', help='folder for the pictures (default: browse)')
+    parser.add_argument('--out', default='browse', type=OutputFolder,
+                        help='folder for the pictures (default: browse)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='values that replace those of the config: key=value')
     return parser.parse_args(argv)
@@ -62,9 +64,10 @@ def grid_of(model):
     return MomentGrid(model.num_clips, [model.num_clips - 1])  # any run of clips, see MSCL
 
 
-def browse_sample(packed, grid, args, visualizer, table):
-    """List and draw the sentences of one sample."""
+def browse_sample(packed, grid, args, visualizer, table, source):
+    """List and draw the sentences of one sample; ``source`` tells its dataset from others."""
     sample = packed['data_samples']
+    source = f'{source}::{sample.video_id}'
     truth = 'gt_instances' in sample
     if truth:
         overlaps = grid.iou(sample.gt_instances.moments, sample.duration)  # (s, P)
@@ -79,9 +82,10 @@ def browse_sample(packed, grid, args, visualizer, table):
             image = visualizer.draw_moment_map(
                 grid, overlaps[i], moment, duration=sample.duration, title=f'“{sentence}”',
                 label='IoU with the ground truth')
-            # ids may hold slashes or end in .avi: neither is for a picture's name
-            name = sample.video_id.replace('/', '_')
-            visualizer.save_image(image, Path(args.out) / f'{name}_{sample.sentence_index[i]}.png')
+            name, = args.out.names_of([(source, sample.video_id)])
+            file = f'{name}_{sample.sentence_index[i]}.png'
+            with args.out.writing({file: source}) as folder:
+                visualizer.save_image(image, folder / file)
     table.add_section()
 
 
@@ -96,12 +100,13 @@ def main(argv=None):
         grid, visualizer = grid_of(config.model), GroundingVisualizer()
         number = min(args.number, len(dataset))
         table = Table(title=f'{number} of the {len(dataset)} videos of {args.split}',
-                      title_justify='left', caption=f'pictures in {escape(args.out)}/')
+                      title_justify='left', caption=f'pictures in {escape(str(args.out.path))}/')
         for name in ('video', 'seconds', 'features', 'sentence', 'truth (s)', 'best IoU'):
             table.add_column(name, justify='left' if name in ('video', 'sentence') else 'right',
                              no_wrap=name != 'sentence')
         for i in range(number):
-            browse_sample(dataset[i * len(dataset) // number], grid, args, visualizer, table)
+            browse_sample(dataset[i * len(dataset) // number], grid, args, visualizer, table,
+                          input_of(dataset.ann_file))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -19,6 +19,7 @@ from mmengine.dataset import pseudo_collate
 from mmaction.registry import DATASETS
 from mmn_plugin.apis.load_model import load_model
 from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.files import OutputFolder
 from mmn_plugin.visualization import GroundingVisualizer
 
 
@@ -31,7 +32,7 @@ def parse_args(argv=None):
     parser.add_argument('--split', choices=('val', 'test'), default='test',
                         help='which data loader of the config (default: test)')
     parser.add_argument('--video', help='id of the video (default: the first one)')
-    parser.add_argument('--out', default='score_curves.png',
+    parser.add_argument('--out', default='score_curves.png', type=Path,
                         help='picture (default: score_curves.png)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='values that replace those of the config: key=value')
@@ -54,6 +55,8 @@ def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
     with plain_errors():
+        folder, files = OutputFolder(args.out.parent), {args.out.name: None}
+        folder.claim(files)
         config = load_config(args.config, args.cfg_options)
         dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
         batch = pseudo_collate([find_video(dataset, args.video)])
@@ -65,7 +68,8 @@ def main(argv=None):
         curves = dict(score=stages[0]) if len(stages) == 1 else {
             'before refinement': stages[0], 'after refinement': stages[-1]}
         image = GroundingVisualizer().draw_score_curves(batch['data_samples'][0], curves)
-        GroundingVisualizer.save_image(image, args.out)
+        with folder.writing(files):
+            GroundingVisualizer.save_image(image, args.out)
         print(args.out)
 
 

@@ -16,6 +16,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.files import OutputFolder
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.curves_picture import DEFAULT_KEYS, CurvesPicture
 from mmn_plugin.visualization.training_log import TrainingLog
@@ -30,7 +31,8 @@ def parse_args(argv=None):
     parser.add_argument('--keys', nargs='+', default=DEFAULT_KEYS,
                         help='figures to draw, * for any part (default: losses, R@1 and mIoU)')
     parser.add_argument('--names', nargs='+', help="the runs' names (default: their folders')")
-    parser.add_argument('--out', default='curves.png', help='picture (default: curves.png)')
+    parser.add_argument('--out', default='curves.png', type=Path,
+                        help='picture (default: curves.png)')
     args = parser.parse_args(argv)
     if args.names and len(args.names) != len(args.runs):
         parser.error(f'{len(args.names)} names for {len(args.runs)} runs')
@@ -41,10 +43,14 @@ def main(argv=None):
     """Draw."""
     args = parse_args(argv)
     with plain_errors():
+        folder, files = OutputFolder(args.out.parent), {args.out.name: None}
+        folder.claim(files)
         logs = [TrainingLog(run) for run in args.runs]
         for log, name in zip(logs, args.names or [log.name for log in logs], strict=True):
             log.name = name
-        GroundingVisualizer.save_image(CurvesPicture(logs, args.keys).draw(), args.out)
+        image = CurvesPicture(logs, args.keys).draw()
+        with folder.writing(files):
+            GroundingVisualizer.save_image(image, args.out)
         print(args.out)
 
 

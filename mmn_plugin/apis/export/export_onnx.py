@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmn_plugin.files import OutputFolder
+
 from .text_side import TextSide
 from .video_side import VideoSide
 
@@ -31,19 +33,21 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
         list[Path]: The files.
 
     Raises:
-        ValueError: If the packages for it are not installed, the folder cannot be made, or the
-            model scores clips rather than moments.
+        ValueError: If the packages for it are not installed, or the model scores clips rather than
+            moments.
+        OutputError: If the folder cannot be written into, or holds other files of these names.
     """
     if not inferencer.has_moment_map:
         raise ValueError(f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
                          'graphs hold embeddings of moments')
     _require('onnx', 'onnxscript')
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f'{folder} is not a folder and cannot be made: '
-                         f'{error.strerror}') from None
+    files = dict.fromkeys((VIDEO, TEXT, CONSTANTS, TOKENIZER))
+    with OutputFolder(folder).writing(files) as path:
+        _write(inferencer, path)
+        return [path / name for name in files]
+
+
+def _write(inferencer, folder: Path) -> None:
     model = _dense_copy(inferencer.model)
     features, (ids, mask) = example_inputs(inferencer, videos=2, sentences=3)
     videos, sentences, length = (torch.export.Dim(name, min=1, max=most) for name, most in (
@@ -54,7 +58,6 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
             ({0: sentences, 1: length},) * 2)
     (folder / CONSTANTS).write_text(json.dumps(_constants(inferencer), indent=1) + '\n')
     (folder / TOKENIZER).write_text(model.data_preprocessor.tokenizer.state()['tokenizer'])
-    return [folder / name for name in (VIDEO, TEXT, CONSTANTS, TOKENIZER)]
 
 
 def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:

@@ -1,5 +1,4 @@
 """Pictures of some videos of each validation and test."""
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from mmn_plugin.datasets.features import VideoReadError
+from mmn_plugin.files import OutputError, OutputFolder, UniqueNames, input_of
 from mmn_plugin.structures import GroundingDataSample
 from mmn_plugin.visualization import GroundingVisualizer, sample_frames, score_curve
 
@@ -37,10 +37,13 @@ class GroundingVisualizationHook(Hook):
         video_dir (str, optional): Folder with the videos (``VIDEO_ID.mp4`` and so on), for
             thumbnails. Defaults to None: no thumbnails.
         out_dir (str, optional): Write files here instead of giving pictures to the visualizer's
-            back ends. Defaults to None.
+            back ends; files that are not this hook's are not replaced (see `OutputFolder`).
+            Defaults to None.
 
     Raises:
-        ValueError: If a number is too small, or ``out_dir`` is a file.
+        ValueError: If a number is too small.
+        OutputError: If ``out_dir`` cannot be written into; when a test or validation begins, if it
+            holds other files of the pictures' names.
         NotADirectoryError: If ``video_dir`` is no folder.
     """
 
@@ -57,20 +60,28 @@ class GroundingVisualizationHook(Hook):
         if video_dir is not None and not Path(video_dir).is_dir():
             raise NotADirectoryError(f'the folder {video_dir} with videos does not exist; leave it '
                                      'out to draw without thumbnails')
-        if out_dir is not None and Path(out_dir).exists() and not Path(out_dir).is_dir():
-            raise ValueError(f'{out_dir} is a file; pictures need a folder')
         self.interval, self.max_videos = interval, max_videos
         self.top_n, self.max_sentences, self.max_maps = top_n, max_sentences, max_maps
-        self.video_dir, self.out_dir = video_dir, out_dir
+        self.video_dir = video_dir
+        self._folder = None if out_dir is None else OutputFolder(out_dir)
+        self._names = UniqueNames()  # of pictures that back ends get
+        self._dataset = ''
         self._seen = self._drawn = 0
 
     def before_val_epoch(self, runner) -> None:
         """Start to count anew."""
-        self._seen = self._drawn = 0
+        self._start(getattr(runner, 'val_dataloader', None))
 
     def before_test_epoch(self, runner) -> None:
         """Start to count anew."""
-        self._seen = self._drawn = 0
+        self._start(getattr(runner, 'test_dataloader', None))
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """List what was written."""
+        if self._folder is not None:
+            self._folder.finish()
+
+    after_test_epoch = after_val_epoch
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                        outputs: Sequence[GroundingDataSample] | None = None) -> None:
@@ -83,6 +94,25 @@ class GroundingVisualizationHook(Hook):
         """Draw what is due of a batch of a test."""
         self._draw_batch(runner, data_batch, outputs, 'test', 0)
 
+    def _start(self, loader) -> None:
+        """Count anew, and claim the files that are due, as far as the dataset tells."""
+        self._seen = self._drawn = 0
+        dataset = getattr(loader, 'dataset', None)
+        if self._folder is None or not hasattr(dataset, 'get_data_info'):
+            return
+        self._dataset = input_of(getattr(dataset, 'ann_file', ''))
+        due = range(0, len(dataset), self.interval)
+        sources = [self._source(dataset.get_data_info(i)['video_id']) for i in due]
+        names = self._folder.names_of(sources)
+        kinds = ('timeline', 'tubes', *(f'map{i + 1}' for i in range(self.max_maps)))
+        self._folder.begin({
+            f'{name}_{kind}.png': source for i, name, (source, _) in zip(
+                due, names, sources, strict=True)
+            if i % get_world_size() == get_rank() for kind in kinds})
+
+    def _source(self, video_id: str) -> tuple[str, str]:
+        return f'{self._dataset}::{video_id}', video_id
+
     def _draw_batch(self, runner, data_batch, outputs, mode: str, step: int) -> None:
         for place, sample in enumerate(outputs or ()):
             index = self._seen * get_world_size() + get_rank()  # as the samplers deal them out
@@ -90,7 +120,7 @@ class GroundingVisualizationHook(Hook):
             full = self.max_videos is not None and self._drawn >= self.max_videos
             if index % self.interval or full or not sample.sentences:
                 continue
-            if self.out_dir is None and get_rank():
+            if self._folder is None and get_rank():
                 continue  # its back ends would throw the picture away
             self._drawn += 1
             self._draw(runner, data_batch['inputs'][place], sample, mode, step)
@@ -118,12 +148,20 @@ class GroundingVisualizationHook(Hook):
             self._keep(runner, image, sample.video_id, f'map{i + 1}', mode, step)
 
     def _keep(self, runner, image, video_id: str, kind: str, mode: str, step: int) -> None:
-        name = f'{re.sub(r"[^0-9A-Za-z._-]", "_", video_id)}_{kind}'
-        if self.out_dir is not None:
-            GroundingVisualizer.save_image(image, Path(self.out_dir) / f'{name}.png')
-        else:
+        if self._folder is None:
+            name = f'{mode}_{self._names.of(video_id, video_id)}_{kind}'
             # Visualizer's own method: the config may have another visualizer
-            Visualizer.add_image(runner.visualizer, f'{mode}_{name}', image, step)
+            Visualizer.add_image(runner.visualizer, name, image, step)
+            return
+        source = self._source(video_id)
+        name, = self._folder.names_of([source])
+        file = f'{name}_{kind}.png'
+        try:
+            self._folder.begin({file: source[0]})  # unless it was known to be due
+        except OutputError as error:
+            runner.logger.warning(f'a picture of {video_id} is left out: {error}')
+        else:
+            GroundingVisualizer.save_image(image, self._folder.path / file)
 
     def _frames(self, runner, video_id: str):
         """Frames for thumbnails, or None where there is no such video or it cannot be read."""
