@@ -16,6 +16,7 @@ from mmengine.dataset import pseudo_collate
 
 from mmn_plugin.datasets.shapes.video_writer import write_video
 from mmn_plugin.engine.hooks import GroundingVisualizationHook
+from mmn_plugin.files import OutputError
 
 README = (ROOT / 'README.md').read_text()
 BACKENDS = """
@@ -124,6 +125,19 @@ def test_files_of_someone_else_stop_a_test_and_its_own_are_replaced(tiny, tmp_pa
     assert f'{folder / "test_4_map1.png"} has been changed since it was written' in output
     assert 'Epoch(test)' not in output  # before the work
     assert (folder / 'test_4_map1.png').read_bytes() == b'mine'
+
+
+def test_all_ranks_refuse_what_one_of_them_would_have_to_replace(tiny, tmp_path):
+    dataset = DATASETS.build(Config.fromfile(tiny.config).test_dataloader.dataset)
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
+    (tmp_path / 'test_3_timeline.png').write_bytes(b'mine')
+    module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
+    for rank in range(2):
+        with (mock.patch(f'{module}.get_world_size', return_value=2),
+              mock.patch(f'{module}.get_rank', return_value=rank)):
+            hook = GroundingVisualizationHook(interval=1, out_dir=str(tmp_path))
+            with pytest.raises(OutputError, match=r'test_3_timeline\.png is there'):
+                hook.before_test_epoch(runner)
 
 
 def test_ids_in_other_scripts_have_pictures_of_their_own(batches, draw):

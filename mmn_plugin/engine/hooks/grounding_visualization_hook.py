@@ -105,10 +105,11 @@ class GroundingVisualizationHook(Hook):
         sources = [self._source(dataset.get_data_info(i)['video_id']) for i in due]
         names = self._folder.names_of(sources)
         kinds = ('timeline', 'tubes', *(f'map{i + 1}' for i in range(self.max_maps)))
-        self._folder.begin({
-            f'{name}_{kind}.png': source for i, name, (source, _) in zip(
-                due, names, sources, strict=True)
-            if i % get_world_size() == get_rank() for kind in kinds})
+        files = {f'{name}_{kind}.png': (i, source) for i, name, (source, _) in zip(
+            due, names, sources, strict=True) for kind in kinds}
+        self._folder.claim({name: source for name, (_, source) in files.items()})  # all end alike
+        self._folder.begin({name: source for name, (i, source) in files.items()
+                            if i % get_world_size() == get_rank()})
 
     def _source(self, video_id: str) -> tuple[str, str]:
         return f'{self._dataset}::{video_id}', video_id
