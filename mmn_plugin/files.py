@@ -89,7 +89,19 @@ def write_json(content, path: str | Path) -> None:
 
 def printable(name: str | Path) -> str:
     """A file's name as text that can be printed and stored; bytes that are no UTF-8 as numbers."""
-    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+    try:
+        name = os.fsencode(name)
+    except UnicodeEncodeError:  # no name that the system has given
+        name = str(name).encode('utf-8', 'backslashreplace')
+    return name.decode('utf-8', 'backslashreplace')
+
+
+def text_argument(value: str) -> str:
+    """The text that the bytes of an argument are in UTF-8, whatever the locale: a ``type=``."""
+    try:
+        return os.fsencode(value).decode('utf-8')
+    except UnicodeError:
+        return value
 
 
 def safe_name(text: str, longest: int = 180) -> str:

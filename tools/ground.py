@@ -30,7 +30,7 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.evaluation import GroundingResult, write_predictions
 from mmn_plugin.features import cut_clip, webvtt
-from mmn_plugin.files import OutputFolder, input_of, printable
+from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline_row import TimelineRow
@@ -41,7 +41,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('video', help='video file, or features FILE.h5::ENTRY')
-    parser.add_argument('sentences', nargs='*', help='what to look for')
+    parser.add_argument('sentences', nargs='*', type=text_argument,
+                        help='what to look for')
     parser.add_argument('--config', help='a config, or a name of model-index.yml (default: the '
                                          "checkpoint's own)")
     parser.add_argument('--checkpoint', required=True,
@@ -68,7 +69,7 @@ def parse_args(argv=None):
 
 def find_annotation(path, video):
     """The annotation of a video, by its file's name with or without suffix, or None."""
-    names = (Path(video).name, video_name(video))
+    names = (printable(Path(video).name), video_name(video))
     return next((entry for entry in read_annotations(path) if entry.video_id in names), None)
 
 

@@ -22,7 +22,7 @@ from mmn_plugin.apis import TubeGroundingInferencer
 from mmn_plugin.datasets.tubes import read_tracks
 from mmn_plugin.engine.runner import plain_errors
 from mmn_plugin.evaluation import write_submission
-from mmn_plugin.files import OutputFolder, input_of, printable
+from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
 from mmn_plugin.visualization.tube_pictures import draw_tube_frames, write_tube_video
 
 
@@ -31,7 +31,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('video', help='video file')
-    parser.add_argument('sentences', nargs='+', help='what to look for')
+    parser.add_argument('sentences', nargs='+', type=text_argument,
+                        help='what to look for')
     parser.add_argument('--config', required=True,
                         help='path of a config, or the name of one of mmn_plugin')
     parser.add_argument('--checkpoint', required=True, help='checkpoint trained with it (.pth)')

@@ -27,6 +27,7 @@ from .result_dicts import result_dicts
 from .timelines import claim_timelines, draw_timelines
 from .video_encoder import VideoEncoder
 from .video_features import VideoFeatures
+from .video_input import as_videos, one_each, plain_video
 
 
 class GroundingInferencer(BaseInferencer):
@@ -156,7 +157,7 @@ class GroundingInferencer(BaseInferencer):
         """Ground sentences in a video, or in each of several.
 
         Args:
-            video: What `encode` takes; or a list or tuple of such.
+            video: What `encode` takes; or a list or tuple of such, or an array of paths.
             sentences (str | Sequence[str] | Sequence[Sequence[str]]): What to look for; with
                 several videos the same in all, or a list of sentences for each.
             duration (float | Sequence[float], optional): As of `encode`, for each video.
@@ -174,22 +175,21 @@ class GroundingInferencer(BaseInferencer):
                 possible; or if the lists are of different lengths.
             OutputError: If pictures cannot be written, also before any video costs time.
         """
-        several, out_dir = isinstance(video, list | tuple), kwargs.get('out_dir')
-        videos = list(video) if several else [video]
-        sentences = self.ranker.check_lists(sentences, len(video) if several else None)
+        several, out_dir = as_videos(video), kwargs.get('out_dir')
+        videos = [plain_video(entry) for entry in ([video] if several is None else several)]
+        sentences = self.ranker.check_lists(sentences, None if several is None else len(videos))
         if out_dir is not None:
             claim_timelines(out_dir, videos, kwargs.get('video_id'))
         results = super().__call__(
             videos, return_datasamples, batch_size, sentences=sentences, duration=duration,
             curves=bool(kwargs.get('show')) or out_dir is not None, **kwargs)
-        return results if several else results[0]
+        return results[0] if several is None else results
 
     def preprocess(self, inputs: list, batch_size: int, sentences: list[list[str]],
                    duration=None, fps: float | None = None,
                    video_id=None) -> Iterator[list[tuple[VideoFeatures, list[str]]]]:
         """Features of the videos with their sentences, a batch of videos at a time."""
-        durations, names = (value if isinstance(value, list | tuple) else [value] * len(inputs)
-                            for value in (duration, video_id))
+        durations, names = (one_each(value, len(inputs)) for value in (duration, video_id))
         if not len(durations) == len(names) == len(inputs):
             raise ValueError(f'{len(inputs)} videos, but {len(durations)} durations and '
                              f'{len(names)} names')
@@ -231,13 +231,13 @@ class GroundingInferencer(BaseInferencer):
         """Do everything that does not depend on a sentence.
 
         Args:
-            video (str | Path | IO[bytes] | np.ndarray | Tensor | h5py.Dataset): A video file, an
-                open file, frames (T, H, W, 3) uint8 RGB with ``fps``, or features: (T, D), an
-                entry of an HDF5 file, or ``'FILE.h5::ENTRY'``.
+            video (str | bytes | PathLike | IO[bytes] | np.ndarray | Tensor | h5py.Dataset): A video
+                file, an open file, frames (T, H, W, 3) uint8 RGB with ``fps``, or features: (T, D),
+                an entry of an HDF5 file, or ``'FILE.h5::ENTRY'``.
             duration (float, optional): Seconds; needed with features that do not tell it. Defaults
                 to None: the file's.
             video_id (str, optional): Name for messages. Defaults to None: the file's.
-            fps (float, optional): Frames per second of an array of frames.
+            fps (float | str, optional): Frames per second of an array of frames.
 
         Returns:
             EncodedVideo: For `ground`.

@@ -1,4 +1,5 @@
 """A trained model from its checkpoint."""
+import os
 import re
 from types import SimpleNamespace
 
@@ -38,7 +39,7 @@ def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, di
     if is_folder(path):
         own, loaded = read_folder(path)
         return config or own, loaded
-    path = require_checkpoint(str(path))
+    path = require_checkpoint(path)
     loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     require_checkpoint_content(loaded, path)
     if config is None:
@@ -64,7 +65,7 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
 
     Args:
         config (Config): With ``model``.
-        checkpoint (str): Path or URL.
+        checkpoint (str | bytes | PathLike): Path or URL.
         device (str): Where the model goes.
 
     Returns:
@@ -77,7 +78,8 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     """
     require_model(config)
     require_device(device)
-    return build_model(config, read_checkpoint(str(checkpoint), config)[1], checkpoint, device)
+    checkpoint = os.fsdecode(checkpoint)
+    return build_model(config, read_checkpoint(checkpoint, config)[1], checkpoint, device)
 
 
 def require_model(config: Config) -> None:

@@ -1,4 +1,5 @@
 """The names of model-index.yml."""
+import os
 from pathlib import Path
 
 import yaml
@@ -22,9 +23,10 @@ def resolve_model(config: str | Path | Config | None,
     """Config and checkpoint from what a user gave.
 
     Args:
-        config (str | Path | Config, optional): A name of the model index, the path or name of a
-            config, or a config. None: the checkpoint's own.
-        checkpoint (str | Path, optional): None: the weights of the entry in the model index.
+        config (str | bytes | PathLike | Config, optional): A name of the model index, the path or
+            name of a config, or a config. None: the checkpoint's own.
+        checkpoint (str | bytes | PathLike, optional): None: the weights of the entry in the model
+            index.
 
     Returns:
         tuple[Config | None, str]: Both; the config None if it was.
@@ -34,6 +36,8 @@ def resolve_model(config: str | Path | Config | None,
         ValueError: If no checkpoint was given, and none is known.
     """
     entry = None
+    if isinstance(config, bytes):
+        config = os.fsdecode(config)
     if isinstance(config, str) and Path(config).suffix != '.py':
         entry = named_models().get(config.lower())
         if entry is None and not Path(config).exists():
@@ -49,8 +53,8 @@ def resolve_model(config: str | Path | Config | None,
         raise ValueError('no checkpoint was given: give the file (.pth) or folder of a trained '
                          'model')
     if config is not None and not isinstance(config, Config):
-        config = load_config(str(config))
-    return config, str(checkpoint)
+        config = load_config(config)
+    return config, os.fsdecode(checkpoint)
 
 
 def _weights(entry: dict) -> str | None:

@@ -1,6 +1,7 @@
 """The moments of an encoded video, ranked for sentences."""
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -70,11 +71,18 @@ class MomentRanker:
         Raises:
             ValueError: If there is none, or one is empty or holds no word that the model knows.
         """
-        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        if isinstance(sentences, np.ndarray):
+            sentences = sentences.tolist()
+        try:
+            sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        except TypeError:
+            raise ValueError(f'sentences={sentences!r}: give a sentence, or a list') from None
         if not sentences:
             raise ValueError('no sentence was given; give at least one')
         for sentence in sentences:
-            if not isinstance(sentence, str) or not sentence.strip():
+            if sentence is not None and not isinstance(sentence, str):
+                raise ValueError(f'the sentence {sentence!r} is no text (str)')
+            if sentence is None or not sentence.strip():
                 raise ValueError(f'the sentence {sentence!r} is empty; say what to look for')
         inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
         for sentence, (_, problem) in zip(sentences, inspected, strict=True):
@@ -94,10 +102,12 @@ class MomentRanker:
         Raises:
             ValueError: As of `check`, or if there is not one list per video.
         """
+        if isinstance(sentences, np.ndarray):
+            sentences = sentences.tolist()
         if num_videos is None:
             return [self.check(sentences)]
         nested = not isinstance(sentences, str) and any(
-            isinstance(entry, list | tuple) for entry in sentences)
+            isinstance(entry, list | tuple | np.ndarray) for entry in sentences)
         if not nested:
             return [self.check(sentences)] * num_videos
         if len(sentences) != num_videos:

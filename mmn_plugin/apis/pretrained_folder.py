@@ -1,5 +1,6 @@
 """A trained model as a folder: config, weights, tokenizer and a model card."""
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
         OutputError: If the folder cannot be written into, or holds files of these names that are
             not a model's.
     """
-    folder = writable_folder(folder)
+    folder = writable_folder(os.fsdecode(folder))
     _require_no_others(folder)
     state = model.data_preprocessor.tokenizer.state()
     content = dict(
@@ -82,7 +83,7 @@ def _portable(config: Config, model) -> dict:
 
 def is_folder(path: str | Path) -> bool:
     """Whether a path is what `write_folder` makes."""
-    return (Path(path) / CONFIG).is_file()
+    return (Path(os.fsdecode(path)) / CONFIG).is_file()
 
 
 def read_folder(folder: str | Path) -> tuple[Config, dict]:

@@ -46,14 +46,11 @@ def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
         fps (float): Frames per second.
 
     Raises:
-        ValueError: If the frames are no such array, or the rate is missing.
+        ValueError: If the frames are no such array.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(f'frames of shape {frames.shape} and type {frames.dtype}: expected '
                          '(T, H, W, 3) uint8, RGB')
-    if fps is None or not fps > 0:
-        raise ValueError(f'an array of frames does not tell its rate: give fps=<frames per second '
-                         f'above 0>, not {fps}')
     with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
         path = Path(folder) / 'video.avi'
         with VideoWriter(path, fps, form='avi', codec='ffv1', pixels='bgr0') as video:

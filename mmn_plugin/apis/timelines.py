@@ -8,6 +8,7 @@ from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import GroundingDataSample
 
 from .video_features import video_name
+from .video_input import one_each
 
 
 def timeline_files(folder: OutputFolder, videos: Sequence, names: Sequence[str]) -> dict[str, str]:
@@ -40,7 +41,7 @@ def claim_timelines(out_dir: str | Path, videos: Sequence, names=None) -> None:
     Raises:
         OutputError: As of `draw_timelines`.
     """
-    given = names if isinstance(names, list | tuple) else [names] * len(videos)
+    given = one_each(names, len(videos))
     if len(given) == len(videos):  # else `preprocess` refuses them
         folder, names = OutputFolder(out_dir), map(video_name, videos)
         folder.claim(timeline_files(folder, videos, [

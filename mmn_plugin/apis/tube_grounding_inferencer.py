@@ -18,6 +18,7 @@ from mmn_plugin.engine.runner import load_config
 from mmn_plugin.features import VideoReader, probe_video
 
 from .load_model import load_model
+from .video_input import plain_video
 
 # A callable from frames (F, 3, H, W) YUV to tubes.
 TRACKERS = Registry('tracker', scope='mmaction')
@@ -48,7 +49,7 @@ class TubeGroundingInferencer:
 
     def __init__(self, config: str | Path | Config, checkpoint: str | Path,
                  device: str | None = None):
-        self.config = config if isinstance(config, Config) else load_config(str(config))
+        self.config = config if isinstance(config, Config) else load_config(config)
         self.device = device or get_device()
         self.model = load_model(self.config, checkpoint, self.device)
         dataset = self.config.test_dataloader.dataset
@@ -78,7 +79,7 @@ class TubeGroundingInferencer:
             VideoReadError: If the video cannot be read.
             ValueError: If a sentence or a tube has no meaning, or the config lacks an extractor.
         """
-        sentences = self._check_sentences(sentences)
+        video, sentences = plain_video(video), self._check_sentences(sentences)
         info = probe_video(video)
         fps, shape = info.rate, (info.width, info.height)
         given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)

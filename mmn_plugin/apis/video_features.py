@@ -6,14 +6,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
 from mmn_plugin.datasets import open_feature_store
 from mmn_plugin.datasets.features.fingerprint import entry_fingerprint
+from mmn_plugin.datasets.hdf5_feature_store import require_written
 from mmn_plugin.features import probe_video
 from mmn_plugin.files import printable
 
 from .temporary_video import file_of_frames, file_of_stream
+from .video_input import plain_video, positive_number
 
 
 @dataclass
@@ -40,27 +41,34 @@ class VideoFeatures:
         """Features of a video file, an open file, frames, or features.
 
         Args:
-            video (str | Path | IO[bytes] | np.ndarray | Tensor | h5py.Dataset): Video file;
-                ``FILE.h5::ENTRY``; open file; frames (T, H, W, 3) uint8 RGB; features (T, D).
+            video (str | bytes | PathLike | IO[bytes] | np.ndarray | Tensor | h5py.Dataset): Video
+                file; ``FILE.h5::ENTRY``; open file; frames (T, H, W, 3) uint8 RGB; features (T, D).
             extractor (Callable): Returns the feature extractor; called where one is needed.
-            duration (float, optional): Seconds. Defaults to None: as the file says.
+            duration (float, optional): Seconds, see `positive_number`. Defaults to None: as the
+                file says.
             video_id (str, optional): Name. Defaults to None: the file's.
-            fps (float, optional): Frames per second of an array of frames. Defaults to None.
+            fps (float, optional): Frames per second of an array of frames, likewise. Defaults to
+                None.
 
         Raises:
             VideoReadError: If a video cannot be read.
             ValueError: If features or frames are of no use, or their duration is missing.
         """
+        video = plain_video(video)
         video_id = video_id or video_name(video)
+        if duration is not None:
+            duration = positive_number(
+                duration, f'duration={duration!r}: give the seconds of the video, above 0')
         if _is_entry(video):
             return cls._of_store(video, duration, video_id)
         if isinstance(video, h5py.Dataset):
+            require_written(video, f'{video.file.filename}: entry {video.name!r}')
             return cls._of_entry(video, video[()], duration, video_id)
-        if torch.is_tensor(video):
-            video = video.detach().cpu().numpy()
         if isinstance(video, np.ndarray) and video.ndim == 4:
-            duration = duration or (len(video) / fps if fps else None)
-            return cls._extracted(file_of_frames(video, fps), extractor, duration, video_id)
+            fps = positive_number(fps, 'an array of frames does not tell its rate: give '
+                                       f'fps=<frames per second above 0>, not {fps!r}')
+            return cls._extracted(file_of_frames(video, fps), extractor,
+                                  duration or len(video) / fps, video_id)
         if hasattr(video, 'read'):
             return cls._extracted(file_of_stream(video), extractor, duration, video_id)
         if isinstance(video, str | Path):
@@ -70,7 +78,7 @@ class VideoFeatures:
     @classmethod
     def _of_store(cls, name: str, duration: float | None, video_id: str) -> 'VideoFeatures':
         """Features of ``FILE.h5::ENTRY``, or of a folder that the datasets read."""
-        path, _, entry = name.partition('::')
+        path, entry = split_entry(name)
         group, _, key = entry.partition('/')
         store = open_feature_store(path, key or None)
         values = store.read(group)
@@ -100,22 +108,26 @@ class VideoFeatures:
 
     @classmethod
     def _ready(cls, values, video_id: str, duration: float | None) -> 'VideoFeatures':
-        values = np.asarray(values, dtype=np.float32)
+        try:
+            values = np.asarray(values, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f'{video_id}: a {type(values).__name__} is neither the path of a '
+                             'video, nor an open file, nor an array of numbers') from None
         if values.ndim != 2 or 0 in values.shape:
             raise ValueError(f'the features of video {video_id} have the shape {values.shape}; '
                              'expected (T, D), a row per step of time (frames are (T, H, W, 3))')
         if not np.isfinite(values).all():
             raise ValueError(f'the features of video {video_id} hold NaN or infinity')
-        if duration is None or not duration > 0:
+        if duration is None:
             raise ValueError(f'features alone do not tell how long video {video_id} is: give '
-                             f'duration=<seconds above 0>, not {duration}')
+                             'duration=<seconds above 0>')
         return cls(video_id, float(duration), values, duration / len(values))
 
 
 def video_name(video) -> str:
     """Name of whatever `VideoFeatures.of` takes, where none is given."""
     if _is_entry(video):
-        return video.partition('::')[2].partition('/')[0]
+        return split_entry(video)[1].partition('/')[0]
     if isinstance(video, h5py.Dataset):
         return video.name.strip('/')
     if hasattr(video, 'read'):
@@ -131,4 +143,17 @@ def _is_entry(video) -> bool:
 def _entry_duration(entry: h5py.Dataset) -> float | None:
     """Seconds of an entry whose attributes tell its stride (frames) and frame rate."""
     stride, fps = entry.attrs.get('stride'), entry.attrs.get('fps')
-    return len(entry) * float(stride) / float(fps) if stride and fps else None
+    if stride is None or fps is None:
+        return None
+    stride, fps = (positive_number(value, f'{entry.file.filename}: entry {entry.name!r} has '
+                                          f'stride={stride!r} and fps={fps!r}; both must be '
+                                          'numbers above 0') for value in (stride, fps))
+    return len(entry) * stride / fps
+
+
+def split_entry(name: str) -> tuple[str, str]:
+    """File (or folder) and entry of ``FILE::ENTRY``; both may have ``::`` in their names."""
+    parts = name.split('::')
+    paths = ['::'.join(parts[:place]) for place in range(1, len(parts))]
+    path = next((path for path in paths if Path(path).exists()), paths[0])
+    return path, name[len(path) + 2:]

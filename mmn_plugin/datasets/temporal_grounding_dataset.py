@@ -185,11 +185,13 @@ class TemporalGroundingDataset(BaseDataset):
 
     def _join_prefix(self) -> None:
         """Join ``data_root`` with the paths; unlike MMEngine's, a prefix may be a list."""
-        def join(path: str) -> str:
-            return path if is_abs(path) or not self.data_root else str(Path(self.data_root, path))
+        def join(path: str | bytes | os.PathLike) -> str:
+            path = os.fsdecode(path)
+            return path if is_abs(path) or not self.data_root else str(Path(root, path))
 
+        root = os.fsdecode(self.data_root or '')
         if self.ann_file:
             self.ann_file = join(self.ann_file)
         for name, prefix in self.data_prefix.items():
-            self.data_prefix[name] = (join(prefix) if isinstance(prefix, str | Path)
-                                      else [join(path) for path in prefix])
+            single = isinstance(prefix, str | bytes | os.PathLike)
+            self.data_prefix[name] = join(prefix) if single else [join(path) for path in prefix]

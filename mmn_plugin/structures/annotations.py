@@ -1,10 +1,14 @@
 """Annotations as the datasets publish them, and the one place that knows their rules."""
 import math
+import re
 from pathlib import Path
 
 from .annotation_error import AnnotationError
 from .read_json import read_json
 from .video_annotation import VideoAnnotation
+
+# Part of a character that UTF-16 writes in two, or a byte of undecodable text: no encoding has it.
+LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 def read_annotations(path: str | Path) -> list[VideoAnnotation]:

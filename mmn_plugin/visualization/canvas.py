@@ -1,6 +1,8 @@
 """A picture that is laid out in pixels."""
 import numpy as np
 
+from mmn_plugin.files import printable
+
 DPI = 100
 
 
@@ -37,8 +39,8 @@ class Canvas:
 
     def text(self, x: float, y: float, text: str, size: float = 9, **style) -> None:
         """Write text; ``size`` in points, ``$`` has no special meaning."""
-        style = dict(va='center', ha='left') | style
-        self.axes.text(x, y, text, fontsize=size, family='DejaVu Sans', parse_math=False, **style)
+        style = dict(va='center', ha='left', family='DejaVu Sans', parse_math=False) | style
+        self.axes.text(x, y, printable(text), fontsize=size, **style)
 
     def rectangle(self, left: float, top: float, width: float, height: float, **style) -> None:
         """Draw a rectangle without an edge, unless ``style`` says otherwise."""

@@ -1,6 +1,8 @@
 """How much room text takes."""
 from functools import lru_cache
 
+from mmn_plugin.files import printable
+
 from .canvas import DPI
 
 
@@ -16,7 +18,7 @@ def text_width(text: str, size: float, weight: str = 'normal') -> float:
     from matplotlib.font_manager import FontProperties
 
     font = FontProperties(family='DejaVu Sans', size=size, weight=weight)
-    return _renderer().get_text_width_height_descent(text, font, ismath=False)[0]
+    return _renderer().get_text_width_height_descent(printable(text), font, ismath=False)[0]
 
 
 def wrap(text: str, width: float, size: float, weight: str = 'normal',

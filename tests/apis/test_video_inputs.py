@@ -1,6 +1,9 @@
 """What can stand for a video, alone and in batches."""
 import io
+import os
+import shutil
 import threading
+from fractions import Fraction
 
 import av
 import h5py
@@ -147,6 +150,115 @@ def test_features_of_another_extractor_than_the_trainings_are_refused(
     again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
     with pytest.raises(ValueError, match=r'folder and .* do not belong together'):
         again(f'{path}::other', SENTENCES)
+
+
+class Named:
+    """A path of another library."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return self.path
+
+
+@pytest.mark.parametrize('kind', [
+    str, os.fsencode, Named, lambda path: Named(os.fsencode(path)), np.array,
+    lambda path: np.array(os.fsencode(path))])
+def test_paths_of_all_kinds_are_the_file(grounder, inferencer, expected, kind):
+    assert inferencer(kind(str(grounder.video)), np.array(SENTENCES)) == expected
+
+
+@pytest.mark.parametrize('kind', [object, str, bytes])
+def test_a_list_of_paths_may_be_an_array(grounder, inferencer, expected, kind, tmp_path):
+    video = os.fsencode(grounder.video) if kind is bytes else str(grounder.video)
+    assert inferencer(np.array([video] * 2, kind), SENTENCES) == [expected] * 2
+    assert inferencer(np.array([video] * 2, kind), np.array([SENTENCES] * 2),
+                      np.array([24., 24.])) == [expected] * 2
+
+
+def test_config_and_checkpoint_may_be_paths_of_all_kinds(grounder, inferencer, features, tmp_path):
+    expected = inferencer(features, SENTENCES, 24.)
+    for kind in (os.fsencode, Named):
+        again = GroundingInferencer(
+            kind(str(grounder.config)), kind(str(grounder.checkpoint)), 'cpu')
+        assert again(features, SENTENCES, 24.) == expected
+    inferencer.save_pretrained(Named(str(tmp_path / 'model')))
+    again = GroundingInferencer.from_pretrained(os.fsencode(tmp_path / 'model'), device='cpu')
+    assert again(features, SENTENCES, 24.) == expected
+
+
+def test_relative_names_with_colons_are_files(grounder, inferencer, features, tmp_path,
+                                              monkeypatch):
+    expected = inferencer(features, SENTENCES, 24.)
+    (tmp_path / 'file:').mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ('file:/a:1', 'http:2'):
+        shutil.copy(grounder.config, f'{name}.py')
+        shutil.copy(grounder.checkpoint, f'{name}.pth')
+        shutil.copy(grounder.video, f'{name}.mp4')
+        with h5py.File(f'{name}::x.h5', 'w') as file:
+            file['v::1'] = features
+        again = GroundingInferencer(f'{name}.py', f'{name}.pth', 'cpu')
+        assert again(f'{name}.mp4', SENTENCES) == expected
+        assert again(f'{name}::x.h5::v::1', SENTENCES, 24.) == expected
+    shutil.copy(grounder.checkpoint, 'file:/b.pth')
+    again = GroundingInferencer(grounder.config, 'file://b.pth', 'cpu')  # which MMEngine would ask
+    assert again(features, SENTENCES, 24.) == expected
+
+
+@pytest.mark.parametrize('fps', [np.float32(8), np.array([8]), torch.tensor(8.), '8', b'8.0',
+                                 '16/2', Fraction(8), 8])
+def test_a_rate_is_a_number_of_any_kind(inferencer, fps):
+    frames = np.zeros((24, 16, 16, 3), np.uint8)
+    frames[:, :, :8] = np.arange(24, dtype=np.uint8)[:, None, None, None] * 9
+    assert inferencer.encode(frames, fps=fps).duration == 3.
+    assert inferencer.encode(frames, fps=fps, duration=fps).duration == 8.
+
+
+@pytest.mark.parametrize('number', ['fast', '1/0', np.nan, np.inf, -1, 0, True, [8.], np.ones(2),
+                                    b'\xff',
+                                    pytest.param(10 ** 400, id='huge')])
+def test_what_is_no_rate_and_no_duration_is_refused(inferencer, features, number):
+    with pytest.raises(ValueError, match='give fps='):
+        inferencer.encode(np.zeros((24, 16, 16, 3), np.uint8), fps=number)
+    with pytest.raises(ValueError, match='give the seconds'):
+        inferencer.encode(features, duration=number)
+
+
+def test_an_entry_with_a_rate_as_text_tells_its_duration(inferencer, features, tmp_path):
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file['scene'] = features
+        file['scene'].attrs.update(stride=np.array([6]), fps='24000/3000')
+        assert inferencer.encode(file['scene']).duration == 24.
+        file['scene'].attrs['fps'] = 'unknown'
+        with pytest.raises(ValueError, match=r"f\.h5: entry '/scene' has .*fps='unknown'"):
+            inferencer.encode(file['scene'])
+        entry = file.create_dataset('empty', features.shape, np.float32)
+        with pytest.raises(ValueError, match=r"f\.h5: entry '/empty' was created, but never"):
+            inferencer.encode(entry, duration=24.)
+
+
+def test_tensors_of_any_kind_are_features(inferencer, features):
+    features = np.round(features * 8) / 8  # such as bfloat16 holds
+    expected, tensor = inferencer(features, SENTENCES, 24.), torch.from_numpy(features)
+    for kind in (tensor.bfloat16(), tensor.clone().requires_grad_(), tensor.to_sparse(),
+                 tensor.half()):
+        assert inferencer(kind, SENTENCES, '24') == expected
+
+
+@pytest.mark.parametrize(('video', 'message'), [
+    ({'a': 1}, 'a dict is neither'), (object(), 'a object is neither')])
+def test_what_is_no_video_at_all_is_refused(inferencer, video, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer(video, SENTENCES, 24.)
+
+
+@pytest.mark.parametrize(('sentences', 'message'), [
+    ([b'a red box'], 'is no text'), (7, 'sentences=7'), (['a red \ud83d box'], r"holds '\\ud83d'")])
+def test_what_is_no_sentence_is_refused(inferencer, sentences, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer('video.mp4', sentences)
 
 
 def test_videos_and_sentences_come_in_batches(grounder, inferencer, features, expected):

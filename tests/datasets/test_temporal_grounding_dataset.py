@@ -1,6 +1,8 @@
 import json
+import os
 import pickle
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -23,6 +25,16 @@ def build(corpus, **kwargs):
     options = dict(ann_file='train.json', data_root=str(corpus),
                    data_prefix=dict(features='features.hdf5'))
     return TemporalGroundingDataset(**{**options, **kwargs})
+
+
+@pytest.mark.parametrize('kind', [Path, os.fsencode])
+def test_paths_may_be_of_any_kind(corpus, pipeline, kind):
+    for prefix in (kind(corpus / 'features.hdf5'), [kind(corpus / 'features.hdf5')]):
+        dataset = TemporalGroundingDataset(
+            ann_file=kind(corpus / 'train.json'), data_prefix=dict(features=prefix),
+            pipeline=pipeline)
+        assert dataset.feature_files == [str(corpus / 'features.hdf5')]
+        assert dataset[0]['inputs'].shape == (4, 5)
 
 
 def test_a_sample_is_a_video_with_its_usable_sentences(corpus, pipeline):

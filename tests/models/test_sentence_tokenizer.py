@@ -149,6 +149,18 @@ def test_an_unknown_name_says_what_to_do(monkeypatch):
         SentenceTokenizer('no/such-model')
 
 
+def test_a_part_of_a_character_is_named(tokenizer):
+    sentences = ['a dog runs', 'a dog \ud83d runs', 'caf\udce9']
+    inspected = tokenizer.inspect(sentences)
+    assert inspected[0][1] is None
+    for sentence, (length, problem) in zip(sentences[1:], inspected[1:], strict=True):
+        assert length == 0
+        assert 'part of' in problem
+        with pytest.raises(ValueError, match='which is no character') as caught:
+            tokenizer.encode(['a dog runs', sentence])
+        str(caught.value).encode()  # can be printed
+
+
 def test_sentences_are_tokenised_once_and_together(tokenizer, monkeypatch):
     calls = []
 

@@ -133,6 +133,27 @@ def test_any_malformed_entry_fails(tiny, check, changes):
     assert "video 'train_1'" in text
 
 
+@pytest.mark.parametrize('weak', ['True', 'False'])
+@pytest.mark.parametrize(('sentence', 'what'), [
+    ('He took \ud83d out', 'sentence with a part of a character'), ('  ', 'empty sentence')])
+def test_a_sentence_without_text_is_named_once(tiny, check, sentence, what, weak):
+    tiny.change('val', 'val_2', sentences=['He took out pot.', sentence])
+    code, text = check('--cfg-options', f'val_dataloader.dataset.weak={weak}')
+    assert code == 1
+    assert f'error │ val │ {what} │ 1' in text
+    assert "video 'val_2', sentence 1" in text
+    assert 'known word' not in text
+
+
+def test_ids_that_no_terminal_shows_are_named(tiny, check):
+    for split in ('train', 'val'):
+        content = json.loads((tiny.folder / f'{split}.json').read_text())
+        tiny.write(split, {**content, 'caf\udce9': tiny.video()})
+    code, text = check()
+    assert code == 1
+    assert r'videos in both splits │ 1 │ caf\udce9' in text
+
+
 WARNINGS = {
     'start >= end: sentence dropped': dict(timestamps=[[0, 5], [7, 7]]),
     'start before the video: clamped': dict(timestamps=[[-2, 5], [4, 18]]),

@@ -2,6 +2,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -14,6 +16,8 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.datasets.features import GridFeatureExtractor
 from mmn_plugin.evaluation import read_predictions
 from mmn_plugin.features import probe_video
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +57,58 @@ def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
     assert found['duration'] == 24.
     assert sorted(found['sentences']) == [0, 2]  # places in the annotation file
     assert 1 <= len(found['sentences'][0]['moments']) <= 3
+
+
+@pytest.fixture(scope='module')
+def posix(grounder):
+    """Runs the tool in a process of its own, where the locale knows ASCII alone."""
+    def run(*arguments, **environment):
+        environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONPATH': str(ROOT), **environment}
+        environment.pop('PYTHONIOENCODING', None)
+        done = subprocess.run(
+            [sys.executable, ROOT / 'tools/ground.py', *arguments, '--config', grounder.config,
+             '--checkpoint', grounder.checkpoint, '--device', 'cpu'],
+            capture_output=True, env=environment, check=False, cwd=grounder.folder)
+        return done.returncode, (done.stdout + done.stderr).decode()
+    return run
+
+
+def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
+    video = grounder.folder / 'séance.mp4'
+    video.write_bytes(grounder.video.read_bytes())
+    (grounder.folder / 'own.json').write_text(json.dumps({'séance': dict(
+        duration=24., timestamps=[[2., 8.]], sentences=['the red café box'])}))
+    arguments = (video.name, 'the red café box', '--annotations', 'own.json')
+    code, output = posix(*arguments, '--out', tmp_path / 'là')
+    assert code == 0, output
+    assert '2.00 - 8.00' in output
+    assert 'the red café box' in output
+    found, = read_predictions(tmp_path / 'là' / 'séance.json').values()
+    assert found['sentences'][0]['sentence'] == 'the red café box'
+    assert (tmp_path / 'là' / 'séance_timeline.png').stat().st_size > 1000
+
+    ascii_alone = dict(PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+    code, output = posix(*arguments, **ascii_alone)
+    assert code == 0, output
+    assert '2.00 - 8.00' in output
+    assert r'the red caf\xe9 box' in output
+    code, output = posix(*arguments, '--out', tmp_path / 'là', **ascii_alone)
+    assert code == 1
+    assert r"Error: '\xe9' cannot be part of a name in this locale" in output
+    assert 'Traceback' not in output
+
+
+def test_bytes_that_are_no_text_end_in_one_message(grounder, posix, tmp_path):
+    video = os.fsencode(grounder.folder) + b'/s\xe9ance.mp4'
+    with open(video, 'wb') as file:
+        file.write(grounder.video.read_bytes())
+    code, output = posix(video, b'a red caf\xe9', '--out', tmp_path)
+    assert code == 1
+    assert r"Error: the sentence 'a red caf\udce9' holds '\udce9', which is no character" in output
+    assert 'Traceback' not in output
+    code, output = posix(video, 'a red box', '--out', tmp_path)
+    assert code == 0, output
+    assert list(tmp_path.glob('*_timeline.png'))
 
 
 def test_the_files_can_be_scored(grounder, tmp_path):

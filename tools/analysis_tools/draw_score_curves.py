@@ -19,7 +19,7 @@ from mmengine.dataset import pseudo_collate
 from mmaction.registry import DATASETS
 from mmn_plugin.apis.load_model import load_model
 from mmn_plugin.engine.runner import load_config, plain_errors
-from mmn_plugin.files import OutputFolder
+from mmn_plugin.files import OutputFolder, text_argument
 from mmn_plugin.visualization import GroundingVisualizer
 
 
@@ -31,7 +31,8 @@ def parse_args(argv=None):
     parser.add_argument('checkpoint', help='checkpoint trained with it (.pth)')
     parser.add_argument('--split', choices=('val', 'test'), default='test',
                         help='which data loader of the config (default: test)')
-    parser.add_argument('--video', help='id of the video (default: the first one)')
+    parser.add_argument('--video', type=text_argument,
+                        help='id of the video (default: the first one)')
     parser.add_argument('--out', default='score_curves.png', type=Path,
                         help='picture (default: score_curves.png)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,

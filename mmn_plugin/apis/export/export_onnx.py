@@ -57,7 +57,8 @@ def _write(inferencer, folder: Path) -> None:
     _export(TextSide(model), (ids, mask), folder / TEXT, ['input_ids', 'attention_mask'], outputs,
             ({0: sentences, 1: length},) * 2)
     (folder / CONSTANTS).write_text(json.dumps(_constants(inferencer), indent=1) + '\n')
-    (folder / TOKENIZER).write_text(model.data_preprocessor.tokenizer.state()['tokenizer'])
+    (folder / TOKENIZER).write_text(model.data_preprocessor.tokenizer.state()['tokenizer'],
+                                    encoding='utf-8')
 
 
 def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:

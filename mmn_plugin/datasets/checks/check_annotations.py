@@ -3,7 +3,12 @@ from pathlib import Path
 from typing import Any
 
 from ...structures.annotation_error import AnnotationError
-from ...structures.annotations import load_annotation_file, parse_sentences, parse_video
+from ...structures.annotations import (
+    LONE_SURROGATE,
+    load_annotation_file,
+    parse_sentences,
+    parse_video,
+)
 from ...structures.video_annotation import VideoAnnotation
 from .check_report import CheckReport
 
@@ -36,6 +41,7 @@ def check_annotations(path: str | Path, split: str, report: CheckReport,
             if not blamed:  # else it is already counted under its kind
                 report.add('error', split, 'malformed entry', str(error))
             continue
+        _check_sentences(path, video, split, report)
         if video.sentences:
             videos.append(video)
         else:
@@ -73,9 +79,17 @@ def _check_entry(path, video_id: str, entry: Any, split: str, report: CheckRepor
                 report.add('warning', split, 'start before the video: clamped to 0', here)
             if end > duration:
                 report.add('warning', split, 'end after the video: clamped to its end', here)
-            if isinstance(sentence, str) and not sentence.strip():
-                report.add('error', split, 'empty sentence', here)
     return blamed
+
+
+def _check_sentences(path, video: VideoAnnotation, split: str, report: CheckReport) -> None:
+    for index, sentence in zip(video.sentence_index, video.sentences, strict=True):
+        what = None if sentence.strip() else 'empty sentence'
+        if LONE_SURROGATE.search(sentence):
+            what = 'sentence with a part of a character'
+        if what:
+            report.add('error', split, what, f'{Path(path).name}: video {video.video_id!r}, '
+                                             f'sentence {index} ({sentence!r})')
 
 
 def _duration(entry: Any) -> tuple[float | None, float]:

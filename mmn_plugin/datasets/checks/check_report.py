@@ -3,6 +3,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...structures.annotations import LONE_SURROGATE
 from .finding import Finding
 
 
@@ -31,8 +32,8 @@ class CheckReport:
         """
         finding = self._findings.setdefault((level, split, what), Finding(level, split, what))
         finding.count += 1
-        if len(finding.examples) < self.num_examples:
-            finding.examples.append(example)
+        if len(finding.examples) < self.num_examples:  # such that every terminal can show it
+            finding.examples.append(LONE_SURROGATE.sub(lambda part: repr(part[0])[1:-1], example))
 
     def count(self, split: str, **counts: int) -> None:
         """Add to numbers of a split, for the table."""

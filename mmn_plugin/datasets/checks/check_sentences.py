@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...structures.annotations import LONE_SURROGATE
 from ...structures.video_annotation import VideoAnnotation
 from .check_report import CheckReport
 
@@ -21,7 +22,8 @@ def check_sentences(videos: Sequence[VideoAnnotation], split: str, report: Check
     longest = 0
     for video in videos:
         spoken = [(i, s) for i, s in zip(video.sentence_index, video.sentences, strict=True)
-                  if s.strip()]  # blank ones are the annotations' fault and counted there
+                  # what is blank or broken is the annotations' fault and counted there
+                  if s.strip() and not LONE_SURROGATE.search(s)]
         inspected = tokenizer.inspect([sentence for _, sentence in spoken])
         for (index, sentence), (length, problem) in zip(spoken, inspected, strict=True):
             where = f'video {video.video_id!r}, sentence {index} ({sentence!r})'

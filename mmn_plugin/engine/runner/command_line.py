@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import io
 import linecache
 import os
 import re
@@ -36,12 +37,12 @@ _LOST = re.compile(
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)')
 
 
-def load_config(name: str, options: dict | None = None) -> Config:
+def load_config(name: str | bytes | os.PathLike, options: dict | None = None) -> Config:
     """Read a config by path, or by its name in this package.
 
     Args:
-        name (str): a path; ``mmn_plugin::NAME.py``; or ``NAME.py`` of a config of this package
-            (where no such file lies in the current folder).
+        name (str | bytes | PathLike): a path; ``mmn_plugin::NAME.py``; or ``NAME.py`` of a config
+            of this package (where no such file lies in the current folder).
         options (dict, optional): values merged over it (``--cfg-options``). Defaults to None.
 
     Returns:
@@ -52,6 +53,7 @@ def load_config(name: str, options: dict | None = None) -> Config:
             it inherits from is missing.
         ValueError: the file is not valid Python, or running it fails.
     """
+    name = os.fsdecode(name)
     if '::' not in name and not Path(name).is_file():
         if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
             raise FileNotFoundError(f'there is no config {name} (working folder: {Path.cwd()})')
@@ -80,19 +82,22 @@ def load_config(name: str, options: dict | None = None) -> Config:
     return config
 
 
-def require_checkpoint(path: str) -> str:
+def require_checkpoint(path: str | bytes | os.PathLike) -> str:
     """Make sure that a checkpoint is there before a model is built for it.
 
     Args:
-        path (str): a file, or a URL, which is left to MMEngine.
+        path (str | bytes | PathLike): a file, or a URL, which is left to MMEngine.
 
     Returns:
-        str: ``path``.
+        str: ``path``; absolute where a colon in it might be read as that of a URL.
 
     Raises:
         FileNotFoundError: there is no such file; the message names the ``.pth`` files beside it.
     """
-    if '://' in path or Path(path).is_file():
+    path = os.fsdecode(path)
+    if Path(path).is_file():
+        return str(Path(path).absolute()) if ':' in path else path
+    if '://' in path:
         return path
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     beside = ', '.join(sorted(p.name for p in folder.glob('*.pth'))) or 'none'
@@ -158,6 +163,9 @@ def plain_errors():
     A process that fails only because another one has ended waits for some seconds, so that the
     other's error stands first and the launcher reports that one; most often it is ended meanwhile.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot show shall end nothing
+            stream.reconfigure(errors='backslashreplace')
     try:
         yield
     except Exception as error:
@@ -192,6 +200,10 @@ def user_message(error: Exception) -> str | None:
         trace = trace.tb_next
     if trace is None:
         return None
+    if isinstance(error, UnicodeEncodeError) and error.encoding in ('ascii', 'latin-1'):
+        found = error.object[error.start:error.end]
+        return (f'{found!a} cannot be part of a name in this locale, whose encoding is '
+                f'{error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1')
     if isinstance(error, OSError) and error.errno in _DISK:
         where = error.filename or 'a file of the run (in its work folder or /dev/shm)'
         return f'{error.strerror}: {where}'

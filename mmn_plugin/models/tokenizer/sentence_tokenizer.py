@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from torch import Tensor
 
+from mmn_plugin.structures.annotations import LONE_SURROGATE
+
 # Its threads and the forks of a DataLoader do not mix: the library then warns in every worker.
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
@@ -137,8 +139,8 @@ class SentenceTokenizer:
         """Token ids of each sentence, [CLS] and [SEP] included.
 
         Raises:
-            ValueError: If a sentence is blank, or holds no word of the vocabulary; the message
-                quotes it.
+            ValueError: If a sentence is blank, holds no word of the vocabulary, or a part of a
+                character; the message quotes it.
         """
         with self._lock:
             self._remember(sentences)
@@ -232,6 +234,14 @@ class SentenceTokenizer:
             self._cache.clear()
             self._unusable.clear()
             unseen = list(dict.fromkeys(sentences))
+        for sentence in unseen:
+            broken = LONE_SURROGATE.search(sentence)
+            if broken:
+                self._cache[sentence] = ()
+                self._unusable[sentence] = (
+                    f'holds {broken[0]!r}, which is no character but part of one (text was cut, or '
+                    'decoded wrongly)')
+        unseen = [sentence for sentence in unseen if sentence not in self._cache]
         for sentence, encoding in zip(unseen, self._tokenizer.encode_batch(unseen), strict=True):
             self._cache[sentence] = tuple(encoding.ids)
             problem = self._problem(encoding.ids)
