@@ -35,7 +35,7 @@ class Meeting:
                 return
             self.threads.append(threading.get_ident())
             self._changed.notify_all()
-            assert self._changed.wait_for(lambda: len(self.threads) > 1 or self._waiting, 60), (
+            assert self._changed.wait_for(lambda: len(self.threads) > 1 or self._waiting, 600), (
                 'the other thread did not come')
 
     def somebody_waits(self):
@@ -130,7 +130,7 @@ def test_what_belongs_to_the_process_is_as_before_when_two_threads_have_loaded(
     def meet_and_load(*what, **how):
         meeting()
         if threading.get_ident() in meeting.threads[1:]:  # leaves last
-            assert one_left.wait(60)
+            assert one_left.wait(600)
         return load(*what, **how)
 
     def build(extractor):
