@@ -298,6 +298,46 @@ def test_a_training_video_in_an_evaluation_split_fails(tiny, check):
     assert 'error │ train, val │ videos in both splits │ 1 │ val_2' in text
 
 
+@pytest.mark.parametrize('other', ['Val_2', 'val_2 ', 'val_2.mp4', ' VAL_2.AVI', 'val _2'])
+def test_ids_that_may_be_of_one_video_are_warned_of(tiny, check, other):
+    tiny.change('train', other)
+    with h5py.File(tiny.folder / 'features.hdf5', 'a') as file:
+        file[other] = np.random.default_rng(9).random((6, 8))
+    code, text = check()
+    assert code == 0
+    shown = ' and '.join(map(repr, sorted([other, 'val_2'])))
+    assert f'warning │ train, val │ ids of one video? │ 1 │ {shown}' in text
+    tiny.change('val', other)
+    code, text = check('--split', 'val')
+    assert code == 0
+    assert f'warning │ val │ ids of one video? │ 1 │ {shown}' in text
+
+
+def test_ids_with_other_endings_are_of_other_videos(tiny, check):
+    for split, video_id in (('train', 'clip.1'), ('val', 'clip.2'), ('test', 'clip')):
+        tiny.change(split, video_id)
+        with h5py.File(tiny.folder / 'features.hdf5', 'a') as file:
+            file[video_id] = np.random.default_rng(9).random((6, 8))
+    code, text = check()
+    assert code == 0
+    assert 'Findings' not in text
+
+
+@pytest.mark.parametrize('place', ['id', 'entry'])
+def test_a_key_that_stands_twice_fails_and_is_named(tiny, check, place):
+    path = tiny.folder / 'train.json'
+    text = path.read_text()
+    other = ('"train_1": {', f'"train_1": {json.dumps(tiny.video())}, "train_1": {{')
+    if place == 'entry':
+        other = ('"train_1": {', '"train_1": {"duration": 9.0, ')
+    path.write_text(text.replace(*other))
+    code, text = check()
+    assert code == 1
+    assert 'error │ train │ unusable annotation file' in text
+    where = "'train_1' twice" if place == 'id' else "'duration' twice, in 'train_1'"
+    assert f'train.json has {where}' in text
+
+
 def test_evaluation_splits_may_share_videos(tiny, check):
     tiny.write('test', {f'val_{i}': tiny.video() for i in range(3)})
     code, text = check()

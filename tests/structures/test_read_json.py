@@ -1,0 +1,34 @@
+"""Keys that stand twice, which JSON itself allows and whose last value it keeps."""
+import pytest
+
+from mmn_plugin.datasets.tubes import TubeError, read_tracks
+from mmn_plugin.datasets.tubes.hcstvg_annotations import read_hcstvg_annotations
+from mmn_plugin.evaluation import read_predictions
+from mmn_plugin.evaluation.grounding_protocol import GroundingProtocol
+from mmn_plugin.evaluation.predictions_error import PredictionsError
+from mmn_plugin.evaluation.tube_submission import read_submission
+from mmn_plugin.structures.annotation_error import AnnotationError
+from mmn_plugin.structures.annotations import read_annotations, read_sentences
+
+READERS = {
+    'annotations': (read_annotations, AnnotationError),
+    'sentences': (read_sentences, AnnotationError),
+    'predictions': (read_predictions, PredictionsError),
+    'subsets': (lambda path: GroundingProtocol(subsets=str(path)), ValueError),
+    'submission': (read_submission, PredictionsError),
+    'hcstvg': (read_hcstvg_annotations, TubeError),
+    'tracks': (lambda path: read_tracks(path, 'a'), TubeError),
+}
+
+
+@pytest.mark.parametrize('reader', READERS)
+@pytest.mark.parametrize(('text', 'message'), [
+    ('{"a": 1, "b": {}, "a": 2}', "'a' twice;"),
+    ('{"b": [0, {"x": {"k": 1, "k": 1}}]}', "'k' twice, in 'b', 1, 'x';"),
+    ('{"a": {"k": 1, "k": 2}, "a": {}}', "'a' twice;")])
+def test_a_key_that_stands_twice_is_named(tmp_path, reader, text, message):
+    path = tmp_path / 'file.json'
+    path.write_text(text)
+    read, error = READERS[reader]
+    with pytest.raises(error, match=rf'file\.json has {message}'):
+        read(path)
