@@ -53,8 +53,8 @@ def parse_args(argv=None):
     parser.add_argument('--clips', type=int, default=0, metavar='N',
                         help='write the N best moments of each sentence as videos (default: none)')
     parser.add_argument('--threshold', type=float,
-                        help="presence below which a sentence does not occur (default: the model's "
-                             'own; -1 turns it off)')
+                        help='presence below which a sentence does not occur, however long the '
+                             "video (default: the model's own; -1 turns it off)")
     parser.add_argument('--duration', type=float,
                         help='seconds of the video; of use with features alone')
     parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
@@ -103,9 +103,10 @@ def ground(inferencer, encoded, chosen, top_n):
     sample = inferencer.predict(encoded, [sentence for sentence, _, _ in chosen], top_n)
     truth = [[torch.nan] * 2 if moment is None else moment for _, _, moment in chosen]
     sample.gt_instances = InstanceData(moments=torch.tensor(truth, dtype=torch.float32))
-    if inferencer.presence_threshold is not None:
+    threshold = inferencer.threshold_of(sample)
+    if threshold is not None:
         found = sample.pred_instances
-        absent = found.presence < inferencer.presence_threshold  # (s,)
+        absent = found.presence < threshold  # (s,)
         found.moments = found.moments.masked_fill(absent[:, None, None], torch.nan)
         found.scores = found.scores.masked_fill(absent[:, None], torch.nan)
     return sample

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments, inference, long_videos, performance, speed, videos
+from reproduction import absent, experiments, inference, long_videos, performance, speed, videos
 from reproduction import tubes as of_tubes
 from reproduction.faults import faults
 from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
@@ -27,7 +27,7 @@ RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    absence=inference.absence, agreement=experiments.agreement,
+    absence=absent.absence, agreement=experiments.agreement,
     agreement_tubes=of_tubes.agreement_tubes, benchmark=performance.benchmark,
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults,
@@ -43,7 +43,7 @@ OPTIONS = dict(
            'text_cache', 'tubes', 'videos', 'weak'),
     repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
 RENDERERS = dict(
-    absence=inference.render_absence, benchmark=performance.render_benchmark,
+    absence=absent.render_absence, benchmark=performance.render_benchmark,
     data_cost=performance.render_data_cost, evaluation_cost=performance.render_evaluation_cost,
     inference_cost=inference.render_inference_cost, layouts=performance.render_layouts,
     long_video=long_videos.render_long_video, memory=performance.render_memory,

@@ -17,6 +17,8 @@ class EncodedVideo:
             several windows.
         trust (Tensor): (U,) factor on their scores, see `WindowPlan`.
         num_windows (int): 1, or the overlapping windows that a long video was looked at in.
+        length_in_windows (float): Seconds of the video over those of a window; 1 if it was looked
+            at whole.
         score_power (float): Weight of the contrastive score in ranking.
     """
 
@@ -26,4 +28,5 @@ class EncodedVideo:
     spans: Tensor
     trust: Tensor
     num_windows: int
+    length_in_windows: float
     score_power: float

@@ -1,4 +1,5 @@
 """From a video and sentences to moments."""
+import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmn_plugin.datasets import LoadClipFeatures
@@ -22,6 +24,7 @@ from .load_model import build_model, read_checkpoint, require_model
 from .long_video import LongVideo
 from .model_names import named_models, resolve_model
 from .moment_ranker import MomentRanker
+from .presence import threshold_at
 from .pretrained_folder import is_folder, plain_meta, write_folder
 from .result_dicts import result_dicts
 from .timelines import claim_timelines, draw_timelines
@@ -48,8 +51,9 @@ class GroundingInferencer(BaseInferencer):
         sentence_batch (int): Sentences that go through the model together; memory grows with it,
             not with the number of sentences. Defaults to 256.
         window_batch (int): Windows of videos that go through the model together. Defaults to 8.
-        presence_threshold (float, optional): Sentences of less presence do not occur in a video.
-            Defaults to None: the checkpoint's, if it carries one.
+        presence_threshold (float, optional): Sentences of less presence do not occur in a video,
+            however long it is. Defaults to None: the checkpoint's, if it carries one, which is
+            higher the longer a video is (see `threshold_at`).
         long_video (dict, optional): Instead of the config's, see `LongVideo`; ``{}`` looks at
             every video whole. Defaults to None.
 
@@ -91,15 +95,14 @@ class GroundingInferencer(BaseInferencer):
         self.config = self.cfg
         self.top_n = top_n or self.model.head.top_n
         self.ranker = MomentRanker(self.model, sentence_batch)
-        if presence_threshold is None:
-            presence_threshold = self.meta.get('presence', {}).get('threshold')
-        self.presence_threshold = presence_threshold
+        if presence_threshold is not None:
+            self.meta['presence'] = dict(threshold=presence_threshold, tail=0.)
         if long_video is not None:
             self.config.long_video = long_video
         settings = LongVideo(**self.config.get('long_video') or {})
         self.video_encoder = VideoEncoder(
             self.model, self.pipeline, self.device, settings, window_batch)
-        self._extractor, self._lock = None, threading.Lock()
+        self._extractor, self._lock, self._warned = None, threading.Lock(), False
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options) -> 'GroundingInferencer':
@@ -123,15 +126,29 @@ class GroundingInferencer(BaseInferencer):
         Raises:
             ValueError: If the folder cannot be made, or the config is more than plain data.
         """
-        meta = dict(self.meta)
-        if self.presence_threshold is not None:
-            meta['presence'] = dict(meta.get('presence', {}), threshold=self.presence_threshold)
-        write_folder(folder, self.config, self.model, meta)
+        write_folder(folder, self.config, self.model, self.meta)
 
     @staticmethod
     def list_models(scope: str | None = None, patterns: str = r'.*') -> list[str]:
         """Names that ``config`` takes, of those that match a regular expression."""
         return [name for name in named_models() if re.match(patterns, name)]
+
+    @property
+    def presence_threshold(self) -> float | None:
+        """Presence from which a sentence occurs in a video of one window; None: nobody measured."""
+        return self.meta.get('presence', {}).get('threshold')
+
+    def threshold_of(self, sample: GroundingDataSample) -> float | None:
+        """`presence_threshold` in the video of a sample of `predict`."""
+        calibrated = self.meta.get('presence')
+        if calibrated is None:
+            return None
+        if sample.length_in_windows > 1 and 'tail' not in calibrated and not self._warned:
+            self._warned = True
+            print_log('an earlier release measured the presence threshold, for videos of one '
+                      'window: in longer ones more absent sentences pass. Measure it again with '
+                      'tools/analysis_tools/calibrate_presence.py', 'current', logging.WARNING)
+        return threshold_at(calibrated, sample.length_in_windows)
 
     @property
     def extractor(self):
@@ -224,7 +241,7 @@ class GroundingInferencer(BaseInferencer):
         """Samples as they are, or as lists of dicts."""
         if return_datasamples:
             return preds
-        return [result_dicts(sample, self.presence_threshold, drop_absent) for sample in preds]
+        return [result_dicts(sample, self.threshold_of(sample), drop_absent) for sample in preds]
 
     def encode(self, video, duration: float | None = None, video_id: str | None = None,
                fps: float | None = None) -> EncodedVideo:
@@ -268,8 +285,8 @@ class GroundingInferencer(BaseInferencer):
         Raises:
             ValueError: If a sentence is empty or holds no word that the model knows.
         """
-        return result_dicts(
-            self.predict(encoded, sentences, top_n), self.presence_threshold, drop_absent)
+        sample = self.predict(encoded, sentences, top_n)
+        return result_dicts(sample, self.threshold_of(sample), drop_absent)
 
     def predict(self, encoded: EncodedVideo, sentences: str | Sequence[str],
                 top_n: int | None = None) -> GroundingDataSample:

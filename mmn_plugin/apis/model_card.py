@@ -71,9 +71,10 @@ def model_card(content: dict) -> str:
         num_clips=num_clips,
         window=f' ({window:g} s of a long video)' if window else '',
         presence=(
-            f'A sentence whose presence is below {presence["threshold"]:.3f} probably does not '
-            'occur; that threshold was measured on its validation set, and is sometimes wrong in '
-            'either direction.' if presence else
+            f'A sentence whose presence is below {presence["threshold"]:.3f} '
+            f'{"(more in a video of several windows) " if presence.get("tail") else ""}probably '
+            'does not occur; that threshold was measured on its validation set, and is sometimes '
+            'wrong in either direction.' if presence else
             'Nothing tells whether a sentence occurs at all: no threshold was measured.'),
         long_video=(
             f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '

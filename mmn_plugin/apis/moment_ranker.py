@@ -123,7 +123,8 @@ class MomentRanker:
     @staticmethod
     def _sample(encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
         return GroundingDataSample(metainfo=dict(
-            video_id=encoded.video_id, duration=encoded.duration, sentences=sentences,
+            video_id=encoded.video_id, duration=encoded.duration,
+            length_in_windows=encoded.length_in_windows, sentences=sentences,
             sentence_index=list(range(len(sentences)))))
 
     def _score(self, encoded: EncodedVideo, sample: GroundingDataSample) -> tuple[Tensor, Tensor]:

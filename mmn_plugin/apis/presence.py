@@ -70,20 +70,60 @@ def foreign_sentences(dataset, per_video: int = 16, seed: int = 0) -> dict[str, 
     return chosen
 
 
+def threshold_at(calibrated: Mapping, length: float) -> float:
+    """Threshold in a video of some length.
+
+    Presence is a maximum, which grows with a video. Windows laid end to end are as good as
+    independent, so that a share a of absent sentences passes in one of them and 1 - (1 - a)^n in
+    n. The threshold rises until that share is a again; see `tail_of` for how far.
+
+    Args:
+        calibrated (Mapping): What `calibrate_presence` found. Without ``tail`` the threshold is the
+            same for every length.
+        length (float): Seconds of the video over seconds of a window; 1 if it was looked at whole.
+    """
+    threshold, tail = calibrated['threshold'], calibrated.get('tail', 0.)
+    if length <= 1 or not tail:
+        return threshold
+    passing = calibrated['absent_kept']
+    ratio = -np.expm1(np.log1p(-passing) / length) / passing if 0 < passing < 1 else 1 / length
+    return float(1 - (1 - threshold) * ratio**tail)
+
+
+def tail_of(absent: Sequence[float]) -> float:
+    """How slowly the presence of absent sentences ends at its bound, which is 1 as a cosine's.
+
+    The share of them above x falls as (1 - x)^(1 / tail), as the shares of large values of anything
+    bounded do. Estimated from the highest fifth of them (Hill), in which the highest 5 % only count
+    as such: some of these sentences occur, though nobody annotated it.
+
+    Returns:
+        float: 0 if there is nothing to tell it from.
+    """
+    low, high = np.quantile(absent, [0.8, 0.95])
+    above = np.asarray(absent, dtype=np.float64)
+    above = above[above > low]
+    inside = int((above < high).sum())
+    if not inside:
+        return 0.
+    return float(np.log((1 - low) / (1 - above.clip(max=high))).sum() / inside)
+
+
 def calibrate_presence(inferencer, dataset, keep: float = 0.95,
                        absent: Mapping[str, Sequence[str]] | None = None) -> dict:
     """Threshold that keeps a share of the sentences that do occur.
 
     Args:
-        inferencer (GroundingInferencer): The model; its ``presence_threshold`` is set.
+        inferencer (GroundingInferencer): The model; its ``meta['presence']`` is set.
         dataset: Of validation: neither training, where scores are too good, nor test.
         keep (float): Share of present sentences that stay. Defaults to 0.95.
         absent (Mapping[str, Sequence[str]], optional): Sentences that do not occur, by video id.
             Defaults to None: `foreign_sentences`.
 
     Returns:
-        dict: ``threshold``; and how it was found: ``keep``, ``present`` and ``absent`` (numbers of
-        sentences), ``auroc``, ``absent_kept`` (share of absent ones that pass all the same).
+        dict: ``threshold`` in one window, and ``tail``, from which `threshold_at` knows it in
+        several; and how it was found: ``keep``, ``present`` and ``absent`` (numbers of sentences),
+        ``auroc``, ``absent_kept`` (share of absent ones that pass all the same).
 
     Raises:
         ValueError: If ``keep`` is no share, or there are too few sentences.
@@ -96,6 +136,6 @@ def calibrate_presence(inferencer, dataset, keep: float = 0.95,
         auroc=auroc(present, others), keep=keep, present=len(present), absent=len(others))
     result['threshold'] = float(np.quantile(present, 1 - keep, method='lower'))
     result['absent_kept'] = float((others >= result['threshold']).mean())
-    inferencer.presence_threshold = result['threshold']
+    result['tail'] = tail_of(others)
     inferencer.meta['presence'] = result
     return result

@@ -93,7 +93,8 @@ class VideoEncoder:
         return EncodedVideo(
             video_id=video.video_id, duration=video.duration, moments=sums.mean(),
             spans=plan.spans.to(self.device), trust=plan.trust.to(self.device),
-            num_windows=len(plan), score_power=power)
+            num_windows=len(plan), length_in_windows=plan.duration / plan.window,
+            score_power=power)
 
 
 def _chunks(items: Iterator, size: int) -> Iterator[list]:

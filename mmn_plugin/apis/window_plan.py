@@ -27,6 +27,7 @@ class WindowPlan:
         overlap (float): Share of a window that the next one sees again. Defaults to 0.75.
 
     Attributes:
+        duration, window (float): Seconds of the video and of a window.
         spans (Tensor): (U, 2) seconds of all different moments, float32.
         trust (Tensor): (U,) factor on their scores, 1 but for moments seen cut off alone.
         place (Tensor): (W, P) int64, which of them each moment of each window is.

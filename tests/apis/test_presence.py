@@ -1,4 +1,6 @@
 """Whether a sentence occurs at all."""
+from unittest import mock
+
 import numpy as np
 import pytest
 from helpers.tiny_corpus import FEATURE_SIZE
@@ -7,7 +9,14 @@ from mmaction.registry import DATASETS
 from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import auroc, calibrate_presence, foreign_sentences, measure_presence
+from mmn_plugin.apis.presence import (
+    auroc,
+    calibrate_presence,
+    foreign_sentences,
+    measure_presence,
+    tail_of,
+    threshold_at,
+)
 
 
 @pytest.fixture(scope='module')
@@ -70,6 +79,79 @@ def test_the_threshold_keeps_the_share_of_present_sentences(inferencer, dataset,
     again = GroundingInferencer.from_pretrained(tmp_path, device='cpu')
     assert again.presence_threshold == found['threshold']
     assert again.meta['presence'] == found
+
+
+def bounded(rng, power, size):
+    """Values below 1, of which a share of (1 - x)^power lies above x."""
+    return 1 - rng.random(size) ** (1 / power)
+
+
+@pytest.mark.parametrize('power', [1.5, 2.5, 8.])
+@pytest.mark.parametrize('length', [4, 10, 100])
+def test_the_share_of_absent_sentences_that_pass_is_the_same_in_long_videos(power, length):
+    rng = np.random.default_rng(0)
+    one = bounded(rng, power, 4000)
+    threshold = float(np.quantile(one, 0.97))
+    calibrated = dict(threshold=threshold, tail=tail_of(one), absent_kept=0.03)
+    long = bounded(rng, power, (8000, length)).max(axis=1)
+    assert (long >= threshold).mean() > 3 * 0.03
+    assert (long >= threshold_at(calibrated, length)).mean() == pytest.approx(0.03, abs=0.01)
+    assert threshold_at(calibrated, 1) == threshold < threshold_at(calibrated, 1.1)
+    assert threshold_at(calibrated, 1e9) < 1
+
+
+def test_the_tail_hardly_depends_on_one_percent_that_occur_unannotated():
+    rng = np.random.default_rng(0)
+    absent = bounded(rng, 2.5, 4000)
+    some_occur = np.concatenate([absent, np.full(40, 0.99)])
+    assert tail_of(absent) == pytest.approx(1 / 2.5, rel=0.1)
+    assert tail_of(some_occur) == pytest.approx(1 / 2.5, rel=0.2)
+    assert tail_of([0.3] * 9) == 0.
+
+
+@pytest.mark.parametrize('overlap', [0., 0.75])
+def test_a_long_video_has_a_higher_threshold(grounder, dataset, overlap):
+    inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu',
+                                     long_video=dict(window=10., overlap=overlap))
+    found = calibrate_presence(inferencer, dataset, keep=0.5)
+    features = np.random.default_rng(0).random((60, FEATURE_SIZE), dtype=np.float32)
+    short, long = (inferencer.predict(inferencer.encode(features[:rows], seconds), 'red box')
+                   for rows, seconds in ((12, 12.), (60, 60.)))
+    assert inferencer.threshold_of(short) == found['threshold']
+    assert inferencer.threshold_of(long) == threshold_at(found, 6) > found['threshold']
+    presence = long.pred_instances.presence.item()
+    for tail, present in ((0., True), (0.5, False)):
+        # between the threshold of one window and that of six
+        inferencer.meta['presence'] = dict(
+            found, threshold=presence - 1e-6, tail=tail, absent_kept=0.1)
+        for answer in (inferencer(features, 'red box', 60.)[0],
+                       inferencer.ground(inferencer.encode(features, 60.), 'red box')[0]):
+            assert answer['present'] == present
+
+
+def test_a_threshold_of_ones_own_is_that_of_every_video(grounder, inferencer, dataset, tmp_path):
+    calibrate_presence(inferencer, dataset)
+    inferencer.save_pretrained(tmp_path / 'a')
+    given = GroundingInferencer.from_pretrained(
+        tmp_path / 'a', device='cpu', presence_threshold=0.3)
+    given.save_pretrained(tmp_path / 'b')
+    again = GroundingInferencer.from_pretrained(tmp_path / 'b', device='cpu')
+    assert given.threshold_of(Sample(9.)) == again.threshold_of(Sample(9.)) == 0.3
+
+
+def test_a_threshold_of_an_earlier_release_serves_with_a_note(inferencer):
+    inferencer.meta['presence'] = dict(threshold=0.3, keep=0.95, absent_kept=0.1)
+    with mock.patch('mmn_plugin.apis.grounding_inferencer.print_log') as say:
+        assert inferencer.threshold_of(Sample(1.)) == 0.3
+        say.assert_not_called()
+        assert inferencer.threshold_of(Sample(9.)) == inferencer.threshold_of(Sample(5.)) == 0.3
+    assert 'calibrate_presence.py' in say.call_args.args[0]
+    assert say.call_count == 1
+
+
+class Sample:
+    def __init__(self, length_in_windows):
+        self.length_in_windows = length_in_windows
 
 
 @pytest.mark.parametrize('keep', [0., 1., 1.5])

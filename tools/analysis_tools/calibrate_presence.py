@@ -3,7 +3,8 @@
     python tools/analysis_tools/calibrate_presence.py CHECKPOINT --out FOLDER
 
 Takes the sentences of the config's validation set as present in their videos, and some of other
-videos' as absent; the threshold keeps a share of the present ones. FOLDER is then a model with its
+videos' as absent; the threshold keeps a share of the present ones, and rises with a video's length
+so that the share of the absent ones that pass stays. FOLDER is then a model with its
 threshold (from_pretrained, and --checkpoint of the tools); FILE.pth instead of it is the same
 checkpoint with the threshold.
 """
@@ -21,7 +22,7 @@ from mmaction.registry import DATASETS
 from mmengine.config import DictAction
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import calibrate_presence
+from mmn_plugin.apis.presence import calibrate_presence, threshold_at
 from mmn_plugin.engine.runner import load_config, plain_errors
 
 
@@ -65,7 +66,8 @@ def main(argv=None):
         dataset = DATASETS.build(inferencer.config.val_dataloader.dataset)
         found = calibrate_presence(inferencer, dataset, args.keep)
         write(inferencer, args.checkpoint, args.out)
-        print(f'threshold {found["threshold"]:.4f} on {found["present"]} present and '
+        print(f'threshold {found["threshold"]:.4f} (in a video of ten windows '
+              f'{threshold_at(found, 10):.4f}) on {found["present"]} present and '
               f'{found["absent"]} absent sentences (AUROC {found["auroc"]:.3f}): keeps '
               f'{100 * found["keep"]:.0f} % of the present, {100 * found["absent_kept"]:.1f} % of '
               f'the absent\n{args.out}')

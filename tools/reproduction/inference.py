@@ -1,14 +1,12 @@
-"""What inference reaches for sentences that do not occur, and how fast it is."""
+"""Trained models on Shapes, and how fast inference is."""
 import json
-import random
 import statistics
 import tempfile
 import time
 from argparse import Namespace
-from contextlib import chdir
 from pathlib import Path
 
-from .renderers import spread, table
+from .renderers import table
 from .running import CONFIG, ROOT, WORK, train_and_test
 
 DATA = Path('data/shapes')
@@ -40,49 +38,6 @@ def split_of(name: str) -> dict[str, dict]:
     for video, entry in videos.items():
         entry['events'] = sampler.sample(int(video[-5:]), video, name == 'train').events
     return videos
-
-
-def absence(args: Namespace) -> dict:
-    """Present against absent sentences on Shapes' test videos."""
-    return dict(per_seed=[absence_of(seed) for seed in args.seeds])
-
-
-def absence_of(seed: int) -> dict:
-    """Threshold from validation; AUROC and shares on test, where what happens is known."""
-    from mmaction.registry import DATASETS
-
-    from mmn_plugin.apis.presence import auroc, calibrate_presence, measure_presence
-
-    model, result = inferencer_of(seed), dict(seed=seed)
-    with chdir(ROOT):  # paths of configs start there
-        validation = DATASETS.build(model.config.val_dataloader.dataset)
-        test = DATASETS.build(model.config.test_dataloader.dataset)
-        result['validation'] = calibrate_presence(model, validation)
-        for kind in ('any', 'near'):
-            present, absent = measure_presence(model, test, absent_sentences(kind))
-            result[kind] = dict(
-                present=len(present), absent=len(absent), auroc=auroc(present, absent),
-                present_kept=float((present >= model.presence_threshold).mean()),
-                absent_kept=float((absent >= model.presence_threshold).mean()))
-    return result
-
-
-def absent_sentences(kind: str) -> dict[str, list[str]]:
-    """16 sentences of other test videos whose colour, shape and action never occur together.
-
-    ``near``: they differ from something that does happen in one of the three alone.
-    """
-    videos, rng = split_of('test'), random.Random(0)
-    known = sorted({(event.combination, sentence) for entry in videos.values() for event, sentence
-                    in zip(entry['events'], entry['sentences'], strict=True)})
-    result = {}
-    for name, entry in videos.items():
-        own = {event.combination for event in entry['events']}
-        fitting = [sentence for combination, sentence in known if combination not in own and (
-            kind == 'any' or any(sum(a != b for a, b in zip(combination, other, strict=True)) == 1
-                                 for other in own))]
-        result[name] = rng.sample(fitting, min(len(fitting), 16))
-    return result
 
 
 def inference_cost(args: Namespace) -> dict:
@@ -146,17 +101,6 @@ def sentence_cost(model, features, seconds: float, sentence: str, repeats: int =
     whole, text = statistics.median(whole), statistics.median(text)
     return dict(moments=len(encoded.spans), windows=encoded.num_windows, encode_ms=1000 * encode,
                 text_ms=1000 * text, besides_ms=1000 * (whole - text))
-
-
-def render_absence(result: dict) -> str:
-    """AUROC, and what the threshold of validation keeps."""
-    per_seed = result['per_seed']
-    names = dict(any='never occur in the video',
-                 near='differ from what occurs in colour, shape or action alone')
-    rows = [[label, *(spread([100 * seed[kind][key] for seed in per_seed])
-                      for key in ('auroc', 'present_kept', 'absent_kept'))]
-            for kind, label in names.items()]
-    return table(['absent sentences that', 'AUROC, %', 'present kept, %', 'absent kept, %'], rows)
 
 
 def render_inference_cost(result: dict) -> str:

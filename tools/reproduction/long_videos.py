@@ -5,6 +5,7 @@ import statistics
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -91,16 +92,11 @@ def crosses(moment: list[float], plan_starts: list[float], window: float = 24.) 
 
 def long_video(args: Namespace) -> dict:
     """R@1 of the same sentences in their own video and in many videos in a row."""
-    videos = split_of('test')
     models = {seed: inferencer_of(seed) for seed in args.seeds}
     rows = [dict(seed=seed, lengths={}) for seed in args.seeds]
     for length in LENGTHS:
         found = {seed: dict(short=[], long=[], border=[], part=[]) for seed in args.seeds}
-        rng = random.Random(0)
-        for first in range(0, len(videos), length):
-            names, drop = list(videos)[first:first + length], rng.randrange(10, 100)
-            asked = questions(videos, names, drop / 8)
-            features = joined_features(names, drop, models[args.seeds[0]].extractor)
+        for features, asked, _ in joined_tests(length, models[args.seeds[0]].extractor):
             for seed, model in models.items():
                 ask(model, features, asked, found[seed])
         for row in rows:
@@ -109,6 +105,16 @@ def long_video(args: Namespace) -> dict:
                 sentences=len(result['long']), border_sentences=len(result['border']),
                 **{key: 100 * statistics.fmean(values) for key, values in result.items()})
     return dict(per_seed=rows, two_hours=two_hours(args.seeds[0]))
+
+
+def joined_tests(length: int, extractor) -> Iterator[tuple]:
+    """The test videos, so many in a row: features, what is asked, and all that happens."""
+    videos, rng = split_of('test'), random.Random(0)
+    for first in range(0, len(videos), length):
+        names, drop = list(videos)[first:first + length], rng.randrange(10, 100)
+        happening = {event.combination for name in names for event in videos[name]['events']}
+        yield (joined_features(names, drop, extractor), questions(videos, names, drop / 8),
+               happening)
 
 
 def joined_features(names: list[str], drop: int, extractor):
