@@ -15,7 +15,7 @@ from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
 from mmn_plugin.datasets.tubes import TubeError, TubeVideo
 from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
 from mmn_plugin.engine.runner import load_config
-from mmn_plugin.features import VideoReader, probe_video
+from mmn_plugin.features import VideoInfo, VideoReader, probe_video
 
 from .load_model import load_model
 from .video_input import plain_video
@@ -65,41 +65,46 @@ class TubeGroundingInferencer:
         Args:
             video (str | Path): The video; its frames are held in memory, scaled down.
             sentences (str | Sequence[str]): One or more.
-            tubes (Sequence[np.ndarray] | TubeVideo, optional): Candidates (n, 5) in pixels of the
-                video, or what `read_tracks` gives. Features that come with them are used, of the
-                others the config's extractor makes them. Defaults to None: those of the config's
-                tracker.
+            tubes (Sequence[np.ndarray] | TubeVideo, optional): Candidates (n, 5), or what
+                `read_tracks` gives: frames count the video's pictures from 0, whatever its rate,
+                boxes are in pixels of an upright picture. Features that come with them are used,
+                of the others the config's extractor makes them. Defaults to None: those of the
+                config's tracker.
 
         Returns:
             list[dict]: Per sentence ``sentence``, ``tube`` (n, 5), ``span`` [start, end] in
-            seconds, ``tube_index`` and ``score``; an empty tube, no span and index -1 where there
-            is no candidate.
+            seconds (from when its first picture is shown until its last one is no more),
+            ``tube_index`` and ``score``; an empty tube, no span and index -1 where there is no
+            candidate.
 
         Raises:
             VideoReadError: If the video cannot be read.
-            ValueError: If a sentence or a tube has no meaning, or the config lacks an extractor.
+            ValueError: If a sentence or a tube has no meaning, tubes cannot be of this video (see
+                `TubeVideo.check_video`), or the config lacks an extractor.
         """
         video, sentences = plain_video(video), self._check_sentences(sentences)
         info = probe_video(video)
-        fps, shape = info.rate, (info.width, info.height)
         given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
-        found = TubeVideo(Path(video).stem, sentences, [], given.tubes, given.features)
-        nothing = found.tubes is not None and not len(found.tubes)
-        if not nothing and not set(self.streams) <= found.features.keys():
-            self._describe(found, video, fps, shape)
-        return self._answers(self.ground(found), fps)
+        complete = set(self.streams) <= given.features.keys()
+        found = TubeVideo(Path(video).stem, sentences, [], given.tubes,
+                          given.features if complete else {}, given.source)
+        if found.tubes is not None:
+            found.tubes = [np.asarray(tube, np.float32) for tube in found.tubes]
+            found.check(str(video))
+            found.check_video(video, info)
+        if found.tubes is None or (found.tubes and not complete):
+            self._describe(found, video, info)
+        return self._answers(self.ground(found), info)
 
-    def _describe(self, found: TubeVideo, video: str | Path, fps: float,
-                  shape: tuple[int, int]) -> None:
+    def _describe(self, found: TubeVideo, video: str | Path, info: VideoInfo) -> None:
         """Give a video features, and tubes where ``found.tubes`` is None."""
         extractor = self._build(TUBE_EXTRACTORS, 'extractor')
-        frames = np.stack(list(VideoReader(video, fps, extractor.size)))  # (F, 3, size, size)
-        scale = np.array([1, *(frames.shape[-1] / np.array([*shape, *shape]))], np.float32)
+        frames = np.stack(list(VideoReader(video, None, extractor.size, info.times)))
+        scale = frames.shape[-1] / np.array([info.width, info.height])  # of (F, 3, size, size)
         if found.tubes is None:
-            found.tubes = [tube / scale for tube in self._build(TRACKERS, 'tracker')(frames)]
-        found.tubes, found.features = [np.asarray(tube, np.float32) for tube in found.tubes], {}
-        found.check(str(video))
-        found.features = extractor(frames, [tube * scale for tube in found.tubes])
+            found.tubes = [_scaled(tube, 1 / scale)
+                           for tube in self._build(TRACKERS, 'tracker')(frames)]
+        found.features = extractor(frames, [_scaled(tube, scale) for tube in found.tubes])
 
     @torch.inference_mode()
     def ground(self, video: TubeVideo):
@@ -122,11 +127,13 @@ class TubeGroundingInferencer:
             inputs=[packed['inputs']], data_samples=[packed['data_samples']]))
         return self.model(**batch, mode='predict')[0]
 
-    def _answers(self, sample, fps: float) -> list[dict]:
+    def _answers(self, sample, info: VideoInfo) -> list[dict]:
         predicted, answers = sample.pred_instances, []
+        ends = [*info.times[1:].tolist(), info.duration]
         for i, sentence in enumerate(sample.sentences):
-            tube = predicted.tubes[i]
-            span = [float(tube[0, 0]) / fps, float(tube[-1, 0] + 1) / fps] if len(tube) else None
+            tube, span = predicted.tubes[i], None
+            if len(tube):
+                span = [float(info.times[int(tube[0, 0])]), ends[int(tube[-1, 0])]]
             answers.append(dict(
                 sentence=sentence, tube=tube, span=span,
                 tube_index=int(predicted.tube_index[i]), score=float(predicted.scores[i])))
@@ -149,3 +156,12 @@ class TubeGroundingInferencer:
                 raise ValueError(f'the sentence {sentence!r} {problem}; use words that the model '
                                  'was trained with')
         return sentences
+
+
+def _scaled(tube: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """A tube (n, 5) in pictures that are ``scale`` (2,) times as wide and high.
+
+    Boxes include both edges: pixels 0 to 9 become 0 to 19, and never less than a pixel.
+    """
+    low, high = tube[:, 1:3] * scale, (tube[:, 3:] + 1) * scale - 1
+    return np.concatenate([tube[:, :1], low, np.maximum(low, high)], 1).astype(np.float32)

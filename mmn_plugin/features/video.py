@@ -180,9 +180,12 @@ class VideoReader:
 
     Args:
         path (str | Path): The video.
-        fps (float): Frames per second that are given out: at each time k / fps the last picture
-            shown by then.
+        fps (float, optional): Frames per second that are given out: at each time k / fps the last
+            picture shown by then. None: those shown at ``times``.
         size (int): Side of the square that every frame is scaled to, in pixels.
+        times (np.ndarray, optional): Rising seconds at which frames are given out, where there is
+            no ``fps``; with `VideoInfo.times` the k-th frame is the video's k-th picture, whatever
+            its rate (where it cannot be decoded, the one before it). Defaults to None.
 
     Attributes:
         max_pixels (int | None): Pixels of the largest picture allowed. None at first.
@@ -192,10 +195,12 @@ class VideoReader:
 
     plane = (1, 2)  # axes of a frame's rows and columns
 
-    def __init__(self, path: str | Path, fps: float, size: int) -> None:
+    def __init__(self, path: str | Path, fps: float | None, size: int,
+                 times: np.ndarray | None = None) -> None:
         self.path = Path(path)
         self.fps = fps
         self.size = size
+        self.times = times
         self.max_pixels: int | None = None
         self.notes: dict[str, str] = {}
         # One for all frames: setting the scaler up costs more than scaling.
@@ -212,7 +217,7 @@ class VideoReader:
             for when, frame in stream.pictures():
                 stream.timeline.require_step(stream.last, when)
                 # A frame counts from its own time on.
-                while show is not None and due / self.fps < when - ROUNDING:
+                while show is not None and self._due(due) < when - ROUNDING:
                     yield show()
                     due += 1
                 show = self._shown_once(frame)
@@ -221,9 +226,15 @@ class VideoReader:
             self.notes.update(stream.check_damage() | stream.timeline.check(stream.origin))
             # The last picture stays to the end, at least for its own moment.
             end = max(stream.timeline.duration(stream.origin), stream.last + 1e-3)
-            while due / self.fps < end - ROUNDING:
+            while self._due(due) < end - ROUNDING:
                 yield show()
                 due += 1
+
+    def _due(self, k: int) -> float:
+        """Second at which the k-th frame is given out; infinity after the last one."""
+        if self.times is None:
+            return k / self.fps
+        return self.times[k] if k < len(self.times) else np.inf
 
     def _shown_once(self, frame: av.VideoFrame) -> Callable[[], np.ndarray]:
         """Convert a picture only if it is shown, and only once."""
@@ -253,17 +264,24 @@ class RGBVideoReader(VideoReader):
 
     Args:
         path (str | Path): The video.
-        fps (float): Frames per second that are given out.
+        fps (float, optional): As of `VideoReader`.
+        times (np.ndarray, optional): Likewise.
+        shape (tuple[int, int], optional): Height and width that every upright frame is scaled to.
+            Defaults to None: its own.
     """
 
     plane = (0, 1)
 
-    def __init__(self, path: str | Path, fps: float) -> None:
-        super().__init__(path, fps, size=0)
+    def __init__(self, path: str | Path, fps: float | None, times: np.ndarray | None = None,
+                 shape: tuple[int, int] | None = None) -> None:
+        super().__init__(path, fps, 0, times)
+        self.shape = shape or (None, None)
 
     def convert(self, frame: av.VideoFrame) -> np.ndarray:
         """Make an array (H, W, 3) of a picture."""
-        return self._reformatter.reformat(frame, format='rgb24', **ONE_THREAD).to_ndarray()
+        height, width = turned(self.shape, frame)
+        return self._reformatter.reformat(
+            frame, width=width, height=height, format='rgb24', **ONE_THREAD).to_ndarray()
 
 
 def _rgb(frame: av.VideoFrame, height: int | None = None, width: int | None = None) -> np.ndarray:

@@ -106,7 +106,7 @@ class PictureStream:
         self._tick = float(stream.time_base)
         # AVI and raw streams do not tell when a picture is shown: they come one after the other
         forms = set(self.container.format.name.split(','))
-        self._in_turn = 'avi' in forms
+        self._in_turn, self._vp8 = 'avi' in forms, stream.codec_context.name == 'vp8'
         self._seekable = not forms.isdisjoint(SEEKABLE)
         self._stamps: deque[float] = deque()
         raw = stream.start_time is None and stream.duration is None
@@ -160,7 +160,9 @@ class PictureStream:
             if packet.size:
                 stamp = packet.dts if self._in_turn or packet.pts is None else packet.pts
                 begin = None if stamp is None else stamp * self._tick
-                if record and not packet.is_discard:  # outside of an edit list
+                # outside of an edit list, or a picture of VP8 from which others are made
+                hidden = packet.is_discard or (self._vp8 and not memoryview(packet)[0] & 16)
+                if record and not hidden:
                     self.timeline.add(packet, begin, self._tick)
                 yield packet, begin
             elif packet.pts is None:  # an empty packet in the middle would end the decoder

@@ -1,69 +1,112 @@
 """A tube drawn into its video, as a picture or as a video, with the sentence below."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
 
-from mmn_plugin.features import VideoWriter, probe_video, read_pictures
+from mmn_plugin.datasets.tubes import check_frames
+from mmn_plugin.features import RGBVideoReader, VideoInfo, VideoWriter, probe_video
 
 from .palette import PREDICTION, TRUTH
 
 CAPTION = 28  # pixels a line of the caption takes
 GAP = 4  # pixels between frames
 SIDE = 256  # pixels that the shorter side of a frame has at least
+BLANK = 224  # grey of a frame where there is no video
 
 
-def draw_tube_frames(video: str | Path, sentence: str, tube: np.ndarray,
+def draw_tube_frames(video: str | Path | None, sentence: str, tube: np.ndarray,
                      truth: np.ndarray | None = None, count: int = 6) -> np.ndarray:
-    """Some frames of a video beside each other, the caption below.
+    """Some frames of a video beside each other, their numbers and the caption below.
 
     Args:
-        video (str | Path): The video.
+        video (str | Path | None): The video; None: boxes are drawn on grey.
         sentence (str): Caption.
-        tube (np.ndarray): (n, 5), drawn in blue; frames are taken from its span.
+        tube (np.ndarray): (n, 5), drawn in blue.
         truth (np.ndarray, optional): (m, 5), drawn in orange. Defaults to None.
-        count (int): Number of frames. Defaults to 6.
+        count (int): Number of frames, at even distances over all that have a box. Defaults to 6.
 
     Returns:
         np.ndarray: (H, W, 3) uint8, RGB.
 
     Raises:
         VideoReadError: If the video cannot be read.
+        TubeError: If a box is in a frame after its last one.
     """
-    span = tube if len(tube) or truth is None else truth
-    first, last = (span[0, 0], span[-1, 0]) if len(span) else (0, 0)
+    parts = [part for part in (truth, tube) if part is not None and len(part)]
+    first = min((part[0, 0] for part in parts), default=0)
+    last = max((part[-1, 0] for part in parts), default=0)
     wanted = {int(frame) for frame in np.rint(np.linspace(first, last, count))}
-    shown = [np.pad(picture, ((0, 0), (0, GAP), (0, 0)), constant_values=255)
-             for time, picture in _drawn(video, tube, truth) if time in wanted]
-    row = np.concatenate(shown, 1) if shown else np.full((SIDE, SIDE, 3), 255, np.uint8)
+    if video is None:
+        pictures, scale = _blank(parts)
+    else:
+        info = _probe(video, parts)
+        side = min(info.height, info.width)
+        scale = -(-SIDE // side) if side < SIDE else SIDE / side
+        pictures = _read(video, info, scale)
+    cells = []
+    for frame, picture in enumerate(islice(pictures, max(wanted) + 1)):
+        if frame in wanted:
+            _draw_boxes(frame, picture, scale, tube, truth)
+            cell = np.concatenate([picture, _caption(str(frame), picture.shape[1])])
+            cells.append(np.pad(cell, ((0, 0), (0, GAP), (0, 0)), constant_values=255))
+    row = np.concatenate(cells, 1)
     return np.concatenate([row, _caption(sentence, row.shape[1])])
 
 
 def write_tube_video(video: str | Path, out: str | Path, sentence: str, tube: np.ndarray,
                      truth: np.ndarray | None = None) -> None:
-    """Write the video with the box in it and the sentence below.
+    """Write the video with the box in it and the sentence below; every picture keeps its time.
 
     Args: as of `draw_tube_frames`; ``out`` is the .mp4 to write.
 
     Raises:
         VideoReadError: If the video cannot be read.
+        TubeError: If a box is in a frame after its last one.
     """
-    with VideoWriter(out, probe_video(video).rate) as writer:
-        for _, picture in _drawn(video, tube, truth):
-            writer.add(np.concatenate([picture, _caption(sentence, picture.shape[1])]))
+    info = _probe(video, [tube] if truth is None else [tube, truth])
+    scale = max(1, -(-SIDE // min(info.height, info.width)))
+    ends = np.append(info.times[1:], info.duration)
+    # without B-frames the last packet is the last picture, which is shown to the end
+    with VideoWriter(out, info.rate, bf='0') as writer:
+        writer.end = info.duration
+        for frame, (picture, begin, end) in enumerate(
+                zip(_read(video, info, scale), info.times, ends, strict=True)):
+            if begin < end:  # else nobody sees it
+                _draw_boxes(frame, picture, scale, tube, truth)
+                writer.add(np.concatenate([picture, _caption(sentence, picture.shape[1])]), begin)
 
 
-def _drawn(video, tube, truth) -> Iterator[tuple[int, np.ndarray]]:
-    """Every frame's number and picture, RGB, with its boxes."""
-    boxes = [({int(row[0]): row[1:] for row in part}, colour)
-             for part, colour in ((truth, TRUTH), (tube, PREDICTION)) if part is not None]
-    for time, (_, picture) in enumerate(read_pictures(video)):
-        scale = max(1, -(-SIDE // min(picture.shape[:2])))
-        picture = picture.repeat(scale, 0).repeat(scale, 1)
-        for by_frame, colour in boxes:
-            if time in by_frame:
-                _draw_box(picture, (by_frame[time] + [0, 0, 1, 1]) * scale, colour)
-        yield time, picture
+def _probe(video: str | Path, tubes: Sequence[np.ndarray]) -> VideoInfo:
+    """What is known of a video that has a picture for every box."""
+    info = probe_video(video)
+    for tube in tubes:
+        check_frames(tube, len(info.times), str(video))
+    return info
+
+
+def _read(video: str | Path, info: VideoInfo, scale: float) -> Iterator[np.ndarray]:
+    """Every picture of a video, by its number."""
+    shape = round(info.height * scale), round(info.width * scale)
+    return map(np.array, RGBVideoReader(video, None, info.times, shape))  # one may come twice
+
+
+def _blank(tubes: Sequence[np.ndarray]) -> tuple[Iterator[np.ndarray], float]:
+    """Pictures without content that the boxes fit in, and the scale of the boxes."""
+    sides = [tube[:, 3:].max(0) + 1. for tube in tubes]
+    width, height = np.max([*sides, (1, 1)], 0)
+    width, height = max(width, height / 2), max(height, width / 2)
+    scale = SIDE / min(width, height)
+    shape = round(height * scale), round(width * scale), 3
+    return (np.full(shape, BLANK, np.uint8) for _ in repeat(None)), scale
+
+
+def _draw_boxes(frame: int, picture: np.ndarray, scale: float, tube, truth) -> None:
+    """Draw the boxes of a frame into its picture."""
+    for part, colour in ((truth, TRUTH), (tube, PREDICTION)):
+        for row in part[part[:, 0] == frame] if part is not None else ():
+            _draw_box(picture, np.add(row[1:], (0, 0, 1, 1)) * scale, colour)
 
 
 def _draw_box(picture: np.ndarray, box: np.ndarray, colour: str) -> None:

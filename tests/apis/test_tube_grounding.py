@@ -160,6 +160,7 @@ def test_the_box_is_drawn_where_it_is(asked, tmp_path):
 
 @pytest.mark.parametrize(('content', 'message'), [
     ('[]', 'not a JSON object'), ('{"a": []}', "no video 'scene.mp4'"), ('x', 'not a JSON file'),
+    (f'{{"scene": [[[1{400 * "0"}, 1, 1, 2, 2]]]}}', 'track 0 is not a list'),
     ('{"scene": [[[1, 2]]]}', 'track 0'), ('{"scene": [5]}', 'track 0 is not a list'),
     ('{"scene": [[[1, 9, 9, 3, 3]]]}', 'ends before')])
 def test_unfit_track_files_are_refused_by_name(tmp_path, content, message):

@@ -12,9 +12,11 @@ from helpers.counted_videos import (
     LENGTH,
     TIMES,
     copy_without,
+    hide,
     lie_avi,
     lie_matroska,
     numbers,
+    spoil,
     write,
 )
 
@@ -80,6 +82,7 @@ def _mid(path):
 
 
 SOUND = ('aac', 14.)
+HIDDEN = 20, 50
 # name -> (writer, numbers of its pictures, their times or None for an even rate)
 VIDEOS = {
     'plain.mp4': write,
@@ -116,6 +119,7 @@ VIDEOS = {
     'edit_list.mp4': lambda path: write(
         path, TIMES - 0.8, container=dict(avoid_negative_ts='disabled')),
     'begins_between_key_frames.ts': _mid,
+    'hidden.webm': lambda path: hide(path, *HIDDEN),
 }
 
 
@@ -126,6 +130,8 @@ def video(request, tmp_path_factory):
     VIDEOS[request.param](path)
     if 'pauses' in request.param:
         return path, np.arange(COUNT), PAUSES
+    if 'hidden' in request.param:
+        return path, np.delete(np.arange(COUNT), HIDDEN), np.delete(TIMES, HIDDEN)
     first = 8 if request.param in ('edit_list.mp4', 'begins_between_key_frames.ts') else 0
     return path, np.arange(first, COUNT), TIMES[:COUNT - first]
 
@@ -155,6 +161,21 @@ def test_the_reader_gives_out_what_is_shown_at_each_time(video):
     info = probe_video(video[0])
     assert info.notes.items() <= reader.notes.items()
     assert ('wrong duration' in info.notes) == (video[0].name.split('.')[0] in ('short', 'long'))
+
+
+def test_the_reader_gives_out_each_picture_once_in_its_place(video):
+    reader = RGBVideoReader(video[0], None, probe_video(video[0]).times)
+    np.testing.assert_array_equal(numbers(list(reader)), video[1])
+
+
+def test_a_picture_that_cannot_be_decoded_keeps_its_place(tmp_path):
+    spoil(tmp_path / 'v.mkv', 17, 40)
+    info = probe_video(tmp_path / 'v.mkv')
+    reader = RGBVideoReader(tmp_path / 'v.mkv', None, info.times)
+    expected = np.arange(COUNT)
+    expected[[17, 40]] -= 1
+    np.testing.assert_array_equal(numbers(list(reader)), expected)
+    assert reader.notes['damaged packets'].startswith('2 of 80')
 
 
 def test_thumbnails_show_the_middle_of_equal_parts(video):

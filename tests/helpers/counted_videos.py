@@ -4,6 +4,7 @@ A decoded picture tells its number by the shades of its halves. Every writer tak
 `COUNT` pictures, `FPS` a second, unless it says otherwise.
 """
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def numbers(pictures) -> np.ndarray:
 
 def write(path: Path, times=TIMES, codec: str = 'libx264', form: str | None = None,
           sound: tuple[str, float] | None = None, text: float = 0., rotation: int = 0,
-          container: dict | None = None, **options: str) -> None:
+          container: dict | None = None, paint: Callable[[int], np.ndarray] = picture,
+          **options: str) -> None:
     """Write a picture at each time.
 
     Args:
@@ -51,11 +53,13 @@ def write(path: Path, times=TIMES, codec: str = 'libx264', form: str | None = No
         text (float): Second at which the only subtitle ends; 0: there is none.
         rotation (int): Degrees, counter-clockwise, that a player turns the pictures by.
         container (dict, optional): Options of the container.
+        paint (Callable): From a number to its picture, (H, W, 3) uint8.
         **options: Of the codec.
     """
     with av.open(str(path), 'w', format=form, options=container or {}) as file:
         stream = file.add_stream(codec, rate=FPS)
-        stream.width, stream.height, stream.pix_fmt, stream.thread_count = 64, 48, 'yuv420p', 1
+        stream.height, stream.width = paint(0).shape[:2]
+        stream.pix_fmt, stream.thread_count = 'yuv420p', 1
         stream.options = dict(dict(crf='8') if codec == 'libx264' else dict(qmin='1', b='2M'),
                               **options)
         if codec != 'mpeg4' and len(set(np.diff(times).round(6))) > 1:
@@ -65,7 +69,7 @@ def write(path: Path, times=TIMES, codec: str = 'libx264', form: str | None = No
         voice = file.add_stream(sound[0], rate=48000, layout='mono') if sound else None
         subtitle = _subtitle_stream(file) if text else None
         for number, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(number), format='rgb24')
+            frame = av.VideoFrame.from_ndarray(paint(number), format='rgb24')
             frame = frame.reformat(format='yuv420p')
             base = stream.codec_context.time_base or Fraction(1, FPS)
             frame.pts, frame.time_base = round(time / base), base
@@ -106,12 +110,35 @@ def _write_subtitle(file, stream, end: float) -> None:
 
 def copy_without(path: Path, source: Path, count: int) -> None:
     """Leave the first packets out, as where a recording begins in the middle."""
+    copy(path, source, lambda number, content: content if number >= count else None)
+
+
+def copy(path: Path, source: Path, change: Callable[[int, bytes], bytes | None]) -> None:
+    """Copy packets, with what is made of each by its number; None leaves it out."""
     with av.open(str(source)) as old, av.open(str(path), 'w') as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(old.demux(video=0)):
-            if number >= count and packet.size:
-                packet.stream = stream
-                new.mux(packet)
+            content = change(number, bytes(packet)) if packet.size else None
+            if content is not None:
+                copied = av.Packet(content)
+                copied.pts, copied.dts, copied.duration = packet.pts, packet.dts, packet.duration
+                copied.time_base, copied.is_keyframe = packet.time_base, packet.is_keyframe
+                copied.stream = stream
+                new.mux(copied)
+
+
+def hide(path: Path, *which: int) -> None:
+    """VP8 some of whose pictures are never shown: others are made from them."""
+    write(path.with_name('whole.webm'), codec='libvpx')
+    copy(path, path.with_name('whole.webm'), lambda number, content: bytes(
+        [content[0] & (~16 if number in which else 255)]) + content[1:])
+
+
+def spoil(path: Path, *which: int, **how) -> None:
+    """Key frames alone, some of which cannot be decoded."""
+    write(path.with_name(f'whole_{path.name}'), g='1', **how)
+    copy(path, path.with_name(f'whole_{path.name}'),
+         lambda number, content: bytes(len(content)) if number in which else content)
 
 
 def lie_avi(path: Path, count: int, **how) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mmn_plugin.features import VideoReader
+from mmn_plugin.features import VideoReader, probe_video
 
 from ..features.parallel import run_parallel
 from ..tubes import TubeVideo, write_tube_file
@@ -93,9 +93,9 @@ class ShapesTubes:
             owners = group.attrs['event_objects'].tolist()
         for tube in objects:
             tube[:, 3:] -= 1
-        frames = np.stack(list(VideoReader(
-            self.corpus / 'videos' / f'{video_id}.mp4', self.manifest['fps'],
-            self.manifest['size'])))
+        path = self.corpus / 'videos' / f'{video_id}.mp4'
+        info = probe_video(path)
+        frames = np.stack(list(VideoReader(path, None, self.manifest['size'], info.times)))
         if self.tracker:
             tubes = self.tracker(frames)
         else:
@@ -104,8 +104,9 @@ class ShapesTubes:
             tubes = self.candidates.make(rng, [tube for tube in objects if len(tube)])
         truth = [self._span(objects[owner], moment)
                  for owner, moment in zip(owners, entry['timestamps'], strict=True)]
-        return TubeVideo(video_id, entry['sentences'], truth, tubes,
-                         self.extractor(frames, tubes))
+        return TubeVideo(video_id, entry['sentences'], truth, tubes, self.extractor(frames, tubes),
+                         dict(fps=info.rate, num_frames=len(info.times), width=info.width,
+                              height=info.height))
 
     def _span(self, tube: np.ndarray, moment: list[float]) -> np.ndarray:
         first, last = (round(seconds * self.manifest['fps']) for seconds in moment)

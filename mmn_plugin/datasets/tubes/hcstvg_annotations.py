@@ -48,7 +48,7 @@ def _parse(entry: dict, where: str) -> tuple[str, np.ndarray | None]:
         boxes = entry['bbox']
         rows = [(start + i, *map(float, box)) for i, box in enumerate(boxes) if box is not None]
         tube = np.array(rows, np.float64).reshape(-1, 5)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TubeError(f'{where}: expected "st_frame", "ed_frame" and "bbox", a list of [x, y, w, '
                         f'h] ({type(error).__name__}: {error})') from error
     if len(boxes) not in (end - start, end - start + 1):  # files differ in whether ed_frame is in

@@ -8,16 +8,19 @@ from mmn_plugin.structures.read_json import read_json
 
 from .tube_error import TubeError
 from .tube_file import TubeFile
-from .tube_video import TubeVideo, check_tube
+from .tube_video import SOURCE, TubeVideo, check_tube
 
 
 def read_tracks(path: str | Path, video_id: str, streams: Sequence[str] = ()) -> TubeVideo:
     """Candidate tubes of a video, from any detector and tracker.
 
     Two formats are read. JSON: ``{"<video>": [track, ...]}``, a track being a list of
-    [frame, x1, y1, x2, y2] in any order; frame counts the video's frames from 0, boxes are in
-    pixels of the video, both edges included. Numbers after the fifth (a detector's score) are left
-    alone. HDF5: a tube file, see `write_tube_file`, which may hold features of the tubes as well.
+    [frame, x1, y1, x2, y2] in any order; frame counts the video's pictures from 0, boxes are in
+    pixels of an upright picture, both edges included. Numbers after the fifth (a detector's score)
+    are left alone. Instead of the list there may be an object of it, ``tracks``, and what the
+    tracker saw: ``fps``, ``num_frames``, ``width``, ``height``, all optional, which are compared
+    with the video when it is asked about. HDF5: a tube file, see `write_tube_file`, which may hold
+    features of the tubes as well.
 
     Args:
         path (str | Path): ``.json`` file, or a tube file.
@@ -40,8 +43,17 @@ def read_tracks(path: str | Path, video_id: str, streams: Sequence[str] = ()) ->
     if not isinstance(content, dict):
         raise TubeError(f'{path} is not a JSON object {{video: [track, ...]}}')
     name = _name_in(content, video_id, path)
-    return TubeVideo(name, [], [], [_track(rows, f'{path}: video {name!r}, track {i}')
-                                    for i, rows in enumerate(content[name])])
+    where, tracks, source = f'{path}: video {name!r}', content[name], {}
+    if isinstance(tracks, dict):
+        source = {key: value for key, value in tracks.items() if key != 'tracks'}
+        tracks = tracks.get('tracks')
+    if not isinstance(tracks, list) or not all(
+            key in SOURCE and isinstance(value, int | float) and 0 < value < np.inf
+            for key, value in source.items()):
+        raise TubeError(f'{where} is neither a list of tracks nor {{"tracks": [...]}} with a '
+                        f'positive number under some of {", ".join(SOURCE)}')
+    tubes = [_track(rows, f'{where}, track {i}') for i, rows in enumerate(tracks)]
+    return TubeVideo(name, [], [], tubes, source=source)
 
 
 def _read_tube_file(file: TubeFile, video_id: str, streams: Sequence[str]) -> TubeVideo:
@@ -49,7 +61,7 @@ def _read_tube_file(file: TubeFile, video_id: str, streams: Sequence[str]) -> Tu
     known = file.streams(name)
     video = file.read(name, [s for s in streams if set(streams) <= known])
     file.close()
-    return TubeVideo(name, [], [], video.tubes, video.features)
+    return TubeVideo(name, [], [], video.tubes, video.features, video.source)
 
 
 def _name_in(names: Collection[str], video_id: str, path: Path) -> str:
@@ -63,7 +75,7 @@ def _name_in(names: Collection[str], video_id: str, path: Path) -> str:
 def _track(rows, where: str) -> np.ndarray:
     try:
         track = np.array(sorted([float(value) for value in row[:5]] for row in rows), np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TubeError(f'{where} is not a list of [frame, x1, y1, x2, y2]: {error}') from error
     check_tube(track, where)
     return track

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..features.grid_feature_extractor import HUE_ANGLES, chroma_tables
+from .tube_video import check_frames
 
 CROP = 20  # pixels a side of a crop
 COARSE = 5  # cells a side of the crop's coarse picture
@@ -56,13 +57,18 @@ class TubeFeatureExtractor:
         """Describe tubes.
 
         Args:
-            frames (np.ndarray): (F, 3, H, W) uint8, YUV, as `VideoReader` gives them; the boxes
-                are in its pixels.
+            frames (np.ndarray): (F, 3, H, W) uint8, YUV, as `VideoReader` gives them at
+                `VideoInfo.times`; the boxes are in its pixels.
             tubes (Sequence[np.ndarray]): (n, 5) each.
 
         Returns:
             dict[str, list[np.ndarray]]: Stream -> per tube (rows, D) float32.
+
+        Raises:
+            TubeError: If a tube has a box in a frame after the last one.
         """
+        for index, tube in enumerate(tubes):
+            check_frames(tube, len(frames), f'tube {index}')
         shade = (frames[:, 1] >> 2).astype(np.int16) * 64 + (frames[:, 2] >> 2)
         saturation = self._saturation[shade]  # (F, H, W)
         rows = [self._describe(saturation, shade, tube) for tube in tubes]
@@ -73,7 +79,7 @@ class TubeFeatureExtractor:
         taken = np.unique(np.concatenate([np.arange(0, len(tube), 2),
                                           np.arange(0, len(tube), self.stride)]))
         place = self._crop_places(tube[taken], saturation.shape)
-        time = tube[taken, 0].astype(np.int64).clip(0, len(saturation) - 1)
+        time = tube[taken, 0].astype(np.int64)
         before, now, after = (
             saturation[((time + step).clip(0, len(saturation) - 1)[:, None, None], *place)]
             for step in (-1, 0, 1))  # (m, CROP, CROP)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..feature_store import change_of, describe_folder, file_version
 from .tube_error import TubeError
-from .tube_video import TubeVideo
+from .tube_video import SOURCE, TubeVideo
 from .write_tube_file import FORMAT, VERSION
 
 
@@ -117,7 +117,8 @@ class TubeFile:
                 video_id, self.sentences(video_id),
                 _parts(group['ground_truth']) if 'ground_truth' in group else [],
                 _parts(group['tubes']),
-                {stream: self._features(video_id, stream) for stream in streams})
+                {stream: self._features(video_id, stream) for stream in streams},
+                {name: float(group.attrs[name]) for name in SOURCE if name in group.attrs})
         except (OSError, KeyError, RuntimeError) as error:
             raise TubeError(f'{self.path}: cannot read video {video_id!r} ({error}); the file is '
                             'damaged. Convert it again') from error

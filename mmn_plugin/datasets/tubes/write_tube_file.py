@@ -17,7 +17,8 @@ def write_tube_file(path: str | Path, videos: Iterable[TubeVideo], **attributes)
 
     Per video there is a group with ``sentences`` (s,) strings, ``ground_truth`` (rows, 5),
     ``tubes`` (rows, 5) and ``features/<stream>`` (rows, D), all float32. What belongs to several
-    tubes lies end to end; the attribute ``lengths`` says how many rows each has.
+    tubes lies end to end; the attribute ``lengths`` says how many rows each has. Attributes of the
+    group are what is known of the video, see `TubeVideo.source`.
 
     Args:
         path (str | Path): The file.
@@ -51,6 +52,7 @@ def write_tube_file(path: str | Path, videos: Iterable[TubeVideo], **attributes)
 
 
 def _write_video(group: h5py.Group, video: TubeVideo) -> None:
+    group.attrs.update(video.source)
     group.create_dataset('sentences', data=video.sentences, dtype=h5py.string_dtype())
     if video.ground_truth:
         _write_parts(group, 'ground_truth', video.ground_truth)
