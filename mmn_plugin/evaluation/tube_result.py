@@ -1,4 +1,5 @@
 """What evaluation keeps of one video with tubes."""
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +45,27 @@ class TubeResult:
         """Both IoUs (vIoU, tIoU) of each sentence's answer."""
         return [tube_iou(tube, truth)
                 for tube, truth in zip(self.tubes, self.ground_truth, strict=True)]
+
+    @staticmethod
+    def by_name(results: Iterable['TubeResult'], kind: str) -> dict[str, np.ndarray]:
+        """Tubes of all sentences by the names that a submission uses.
+
+        Args:
+            results (Iterable[TubeResult]): Videos.
+            kind (str): Which tubes: ``'tubes'`` or ``'ground_truth'``.
+
+        Raises:
+            ValueError: If two sentences have one name, as those of the videos ``a`` (of several)
+                and ``a#0``.
+        """
+        found = {}
+        for result in results:
+            for name, tube in zip(result.names, getattr(result, kind), strict=True):
+                if name in found:
+                    raise ValueError(f'two sentences are {name!r} in a submission, of video '
+                                     f'{result.video_id!r} and of another; rename one video')
+                found[name] = tube
+        return found
 
     @classmethod
     def from_data_sample(cls, sample: dict | BaseDataElement) -> 'TubeResult':

@@ -1,6 +1,7 @@
 """The HC-STVG challenge's JSON, and scoring it."""
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 from mmn_plugin.structures import tube_iou
 from mmn_plugin.structures.read_json import read_json
 
-from .functional import tube_figures
+from .functional import check_thresholds, tube_figures
 from .predictions_error import PredictionsError
+
+FRAME = re.compile('0*[0-9]{1,7}')  # more would not be exact in float32
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def write_submission(path: str | Path, answers: Mapping[str, np.ndarray]) -> None:
@@ -44,15 +48,23 @@ def _as_json(tube: np.ndarray) -> dict:
 def read_submission(path: str | Path) -> dict[str, np.ndarray]:
     """Read answers.
 
+    Boxes are what counts: a frame without one, even at an end of ``st_frame`` to ``ed_frame``, is
+    no part of the answer. Numbers may have zeros in front (``"007"``); other keys of an answer are
+    left alone.
+
     Args:
         path (str | Path): A file in the challenge's format.
 
     Returns:
-        dict[str, np.ndarray]: Name of a video -> (n, 5) float32 frame, x1, y1, x2, y2.
+        dict[str, np.ndarray]: Name of an answer (video, or video#sentence) -> (n, 5) float32
+        frame, x1, y1, x2, y2, frames rising.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        PredictionsError: If it is not in the format; the message names the video.
+        PredictionsError: If it is not in the format, or an answer is impossible: a name or a frame
+            twice, a span that ends before it begins or has no box at all, a frame outside it or
+            below 0, a box that ends before it begins (x2 = x1 is one pixel), NaN, or something
+            else than numbers; the message names answer and frame.
     """
     path = Path(path)
     content = read_json(
@@ -60,24 +72,54 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
         PredictionsError)
     if not isinstance(content, dict):
         raise PredictionsError(f'{path} is not a JSON object of videos')
-    return {name: _tube(entry, f'{path}: video {name!r}') for name, entry in content.items()}
+    return {name: _tube(entry, f'{path}: answer {name!r}') for name, entry in content.items()}
 
 
 def _tube(entry: dict, where: str) -> np.ndarray:
-    try:
-        start, end = int(entry['st_frame']), int(entry['ed_frame'])
-        rows = sorted((int(frame), *map(float, box)) for frame, box in entry['bbox'].items())
-        tube = np.array(rows, np.float32).reshape(-1, 5)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise PredictionsError(
-            f'{where} is not {{"st_frame": ..., "ed_frame": ..., "bbox": {{frame: [x1, y1, x2, '
-            f'y2]}}}} ({type(error).__name__}: {error})') from error
-    if not np.isfinite(tube).all():
-        raise PredictionsError(f'{where} holds a box that is not finite')
-    outside = [row[0] for row in rows if not start <= row[0] <= end]
-    if outside:
-        raise PredictionsError(f'{where} has a box in frame {outside[0]}, outside {start} to {end}')
-    return tube
+    bounds = [entry.get(key) for key in ('st_frame', 'ed_frame')] if isinstance(entry, dict) else []
+    if not bounds or not all(map(_is_whole, bounds)) or not isinstance(entry.get('bbox'), dict):
+        raise PredictionsError(f'{where} is not {{"st_frame": number, "ed_frame": number, "bbox": '
+                               '{frame: [x1, y1, x2, y2]}}')
+    start, end = map(int, bounds)
+    if not entry['bbox']:
+        if start != -1 or end != -1:
+            raise PredictionsError(f'{where} has no box in its frames {start} to {end}; where there'
+                                   ' is no answer, st_frame and ed_frame are -1')
+        return np.zeros((0, 5), np.float32)
+    if not 0 <= start <= end:
+        raise PredictionsError(f'{where} has the impossible frames {start} to {end}')
+    rows: dict[int, list] = {}
+    for frame, box in entry['bbox'].items():
+        here = f'{where}, frame {frame!r}'
+        if not FRAME.fullmatch(frame):
+            raise PredictionsError(f'{here} is not the number of a frame')
+        number = int(frame)
+        if number in rows:
+            raise PredictionsError(f'{here} occurs twice, also as {rows[number][0]!r}')
+        if not start <= number <= end:
+            raise PredictionsError(f'{here} is outside {start} to {end}')
+        _check_box(box, here)
+        rows[number] = [frame, number, *box]
+    return np.array([row[1:] for _, row in sorted(rows.items())], np.float32)
+
+
+def _check_box(box: list, where: str) -> None:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise PredictionsError(f'{where}: {box!r} is not a box of four finite numbers')
+    x1, y1, x2, y2 = box
+    if x2 < x1 or y2 < y1:
+        raise PredictionsError(f'{where}: the box {box} ends before it begins; expected x1, y1, '
+                               'x2, y2 (not width and height)')
+
+
+def _is_number(value) -> bool:
+    """Whether a value is a number that float32 holds; true and false are none."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and abs(value) <= LARGEST  # NaN is not
+
+
+def _is_whole(value) -> bool:
+    return _is_number(value) and int(value) == value
 
 
 def score_submission(answers: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray],
@@ -85,7 +127,8 @@ def score_submission(answers: Mapping[str, np.ndarray], truth: Mapping[str, np.n
     """Figures of answers, as `TubeGroundingMetric` finds them.
 
     Args:
-        answers (Mapping[str, np.ndarray]): Name -> tube; one that is absent counts as 0.
+        answers (Mapping[str, np.ndarray]): Name -> tube, as `read_submission` gives it; one that
+            is absent counts as 0.
         truth (Mapping[str, np.ndarray]): Name -> true tube.
         iou_thrs (Sequence[float]): The R of vIoU@R. Defaults to (0.3, 0.5).
 
@@ -94,7 +137,9 @@ def score_submission(answers: Mapping[str, np.ndarray], truth: Mapping[str, np.n
 
     Raises:
         PredictionsError: If an answer is about a video that the ground truth does not know.
+        ValueError: If a threshold is outside [0, 1).
     """
+    check_thresholds(iou_thrs)
     unknown = sorted(answers.keys() - truth.keys())
     if unknown:
         raise PredictionsError(f'{len(unknown)} answers are about videos that the ground truth '

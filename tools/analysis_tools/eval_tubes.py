@@ -3,7 +3,8 @@
     python tools/analysis_tools/eval_tubes.py ANSWERS.json TRUTH
 
 ANSWERS.json is what ``tools/test.py --submission`` writes, in the format of the HC-STVG challenge;
-TRUTH is the dataset's annotation JSON, or a tube file (.h5). A video without an answer counts as 0.
+TRUTH is the dataset's annotation JSON, or a tube file (.h5). A video without an answer counts as 0;
+impossible answers (a frame twice, a box that ends before it begins, ...) are refused by name.
 """
 import argparse
 import json
@@ -43,12 +44,12 @@ def read_truth(path: Path) -> dict[str, np.ndarray]:
         tubes = {video: tube for video, (_, tube) in read_hcstvg_annotations(path).items()
                  if tube is not None}
     else:
-        file, tubes = TubeFile(path), {}
-        for video_id in file.video_ids():
-            video = file.read(video_id)
-            index = list(range(len(video.sentences)))
-            names = TubeResult(video_id, index, video.sentences, [], []).names
-            tubes.update(zip(names, video.ground_truth, strict=bool(video.ground_truth)))
+        file = TubeFile(path)
+        videos = map(file.read, file.video_ids())
+        tubes = TubeResult.by_name((
+            TubeResult(video.video_id, list(range(len(video.sentences))), video.sentences,
+                       video.ground_truth, [])
+            for video in videos if video.ground_truth), 'ground_truth')
     if not tubes:
         raise TubeError(f'{path} holds no ground truth')
     return tubes
@@ -60,16 +61,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         answers, truth = read_submission(args.answers), read_truth(args.truth)
         figures = score_submission(answers, truth, args.iou)
+        figures = {f'tubes/{name}': 100 * value for name, value in figures.items()}
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
     except (OSError, ValueError) as error:
         print(f'error: {args.answers} against {args.truth}: {error}', file=sys.stderr)
         return 1
-    figures = {f'tubes/{name}': 100 * value for name, value in figures.items()}
     print(f'{len(truth)} true tubes, {len(answers)} answers; figures in percent')
+    missing = sorted(truth.keys() - answers.keys())
+    if missing:
+        print(f'{len(missing)} without an answer count as 0: {", ".join(missing[:3])}'
+              f'{", ..." if len(missing) > 3 else ""}')
     for name, value in figures.items():
         print(f'{name:<16}{value:.2f}')
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
     return 0
 
 

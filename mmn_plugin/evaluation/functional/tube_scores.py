@@ -6,6 +6,16 @@ import numpy as np
 from mmn_plugin.structures import MomentGrid, cell_bounds, cell_iou
 
 
+def check_thresholds(iou_thrs: Sequence[float]) -> None:
+    """Refuse an R of vIoU@R that is none, such as a percentage.
+
+    Raises:
+        ValueError: If one is outside [0, 1).
+    """
+    if any(not 0 <= thr < 1 for thr in iou_thrs):
+        raise ValueError(f'iou_thrs={list(iou_thrs)}: every R of vIoU@R lies in [0, 1)')
+
+
 def tube_figures(v_iou: Sequence[float], t_iou: Sequence[float],
                  iou_thrs: Sequence[float] = (0.3, 0.5)) -> dict[str, float]:
     """m_vIoU, m_tIoU and the share of answers with vIoU > R.

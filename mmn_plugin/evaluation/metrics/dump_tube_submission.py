@@ -39,9 +39,7 @@ class DumpTubeSubmission(VideoResultsMetric):
 
     def compute_metrics(self, results: list[TubeResult]) -> dict:
         """Write the file; there are no figures."""
-        results = self.unique_results(results)
-        answers = {name: tube for result in results
-                   for name, tube in zip(result.names, result.tubes, strict=True)}
+        answers = TubeResult.by_name(self.unique_results(results), 'tubes')
         write_submission(self.out_file_path, answers)
         print_log(f'{len(answers)} answers written to {self.out_file_path}', logger='current')
         return {}

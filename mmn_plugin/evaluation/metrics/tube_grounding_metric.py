@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from mmaction.registry import METRICS
 from mmengine.logging import print_log
 
-from mmn_plugin.evaluation.functional import tube_bounds, tube_figures
+from mmn_plugin.evaluation.functional import check_thresholds, tube_bounds, tube_figures
 from mmn_plugin.evaluation.tube_result import TubeResult
 from mmn_plugin.structures import MomentGrid
 
@@ -40,8 +40,7 @@ class TubeGroundingMetric(VideoResultsMetric):
                  require_truth: bool = True, collect_device: str = 'cpu', prefix: str | None = None,
                  collect_dir: str | None = None):
         super().__init__(collect_device, prefix, collect_dir)
-        if any(not 0 <= thr < 1 for thr in iou_thrs):
-            raise ValueError(f'iou_thrs={list(iou_thrs)}: every R of vIoU@R lies in [0, 1)')
+        check_thresholds(iou_thrs)
         self.iou_thrs = tuple(iou_thrs)
         self.grid = None if bounds is None else MomentGrid(**bounds)
         self.require_truth = require_truth

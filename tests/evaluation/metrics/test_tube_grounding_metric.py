@@ -1,16 +1,29 @@
 """Figures of spatio-temporal grounding, in the loop, over processes, and from a submission."""
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.made_up_tubes import random_tube, write_tubes
+from helpers.made_up_tubes import random_tube, random_video, write_tubes
 from helpers.run_tool import run_tool
 
-from mmn_plugin.datasets.tubes import TubeVideo, write_tube_file
-from mmn_plugin.evaluation import TubeGroundingMetric, write_submission
+from mmn_plugin.datasets.tubes import (
+    TubeError,
+    TubeVideo,
+    read_hcstvg_annotations,
+    write_tube_file,
+)
+from mmn_plugin.evaluation import (
+    DumpTubeSubmission,
+    TubeGroundingMetric,
+    read_submission,
+    score_submission,
+    write_submission,
+)
 from mmn_plugin.evaluation.functional import tube_bounds, tube_figures
+from mmn_plugin.evaluation.predictions_error import PredictionsError
 from mmn_plugin.structures import MomentGrid, cell_bounds, tube_iou
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -109,28 +122,132 @@ def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, zygote, mo
         assert value == pytest.approx(figures[name], rel=1e-12), name
 
 
-def test_submissions_that_cannot_be_scored_name_the_video(tmp_path):
-    corpus = write_tubes(tmp_path)
-    truth = corpus / 'test.h5'
-    tube = random_tube(np.random.default_rng(0), 4)
-    path = tmp_path / 'x.json'
+def answer(start=1, end=2, **boxes):
+    """An answer, its boxes under their frames with an underscore before."""
+    return dict(st_frame=start, ed_frame=end,
+                bbox={frame[1:]: box for frame, box in boxes.items()})
+
+
+BOX = [0, 0, 5, 5]
+IMPOSSIBLE = {
+    "'test_0' is not {": [
+        dict(st_frame=1, ed_frame=2), dict(st_frame=1, bbox={}), [], None, 7, answer('1', 2),
+        answer(1.5, 2, _2=BOX), answer(True, 2, _2=BOX), answer(float('inf'), 2),
+        answer(10**400, 2), dict(st_frame=1, ed_frame=2, bbox=[BOX, BOX])],
+    "'test_0', frame '01' occurs twice, also as '1'": [answer(_1=BOX, _01=BOX)],
+    "'test_0', frame '2.0' is not the number": [answer(_1=BOX, **{'_2.0': BOX})],
+    "'test_0', frame '1_0' is not the number": [answer(1, 10, _1_0=BOX)],
+    "'test_0', frame '+1' is not the number": [answer(**{'_+1': BOX})],
+    "'test_0', frame '16777217' is not the number": [
+        answer(1, 16777217, _16777217=BOX, _16777216=BOX)],
+    "'test_0', frame '9' is outside 1 to 2": [answer(_9=BOX)],
+    "'test_0' has the impossible frames 2 to 1": [answer(2, 1, _1=BOX)],
+    "'test_0' has the impossible frames -1 to 3": [answer(-1, 3, _1=BOX)],
+    "'test_0' has no box in its frames 1 to 2": [answer()],
+    "'test_0', frame '2': the box [9, 0, 4, 5] ends before": [answer(_1=BOX, _2=[9, 0, 4, 5])],
+    "'test_0', frame '2': the box [0, 9, 5, 4] ends before": [answer(_1=BOX, _2=[0, 9, 5, 4])],
+    "is not a box of four finite numbers": [
+        answer(_1=box) for box in (
+            [0, 0, 1], [0, 0, 5, 5, 0.9], [BOX], '0055', dict(x=1), None, ['0', 0, 5, 5],
+            [True, 0, 5, 5], [0, 0, float('nan'), 5], [0, 0, 5, float('inf')], [0, 0, 5, 1e39],
+            [0, 0, 5, 10**400])]}
+
+
+@pytest.mark.parametrize('message', IMPOSSIBLE)
+def test_impossible_answers_are_refused_by_name(tmp_path, message):
+    for entry in IMPOSSIBLE[message]:
+        (tmp_path / 'x.json').write_text(json.dumps({'a': answer(_1=BOX), 'test_0': entry}))
+        with pytest.raises(PredictionsError, match=re.escape(message)) as error:
+            read_submission(tmp_path / 'x.json')
+        assert "x.json: answer 'test_0'" in str(error.value)
+
+
+def test_keys_that_stand_twice_are_refused_with_their_place(tmp_path):
+    one, two = (json.dumps(answer(_1=BOX)) for _ in range(2))
     for content, message in (
-            ({'test_0': dict(st_frame=1, ed_frame=2)}, "'test_0' is not"),
-            ({'test_0': dict(st_frame=1, ed_frame=2, bbox={'9': [0, 0, 1, 1]})}, 'outside 1 to 2'),
-            ({'test_0': dict(st_frame=1, ed_frame=1, bbox={'1': [0, 0, 1]})}, "'test_0' is not"),
-            ([], 'not a JSON object')):
-        path.write_text(json.dumps(content))
-        code, output = run_tool('analysis_tools/eval_tubes.py', path, truth)
-        assert code == 1
-        assert message in output
+            (f'{{"v#1": {one}, "v#1": {two}}}', "x.json has 'v#1' twice; one"),
+            (f'{{"v#1": {one[:-1]}, "st_frame": 0}}}}',
+             "x.json has 'st_frame' twice, in 'v#1'; one"),
+            ('{"v#1": {"st_frame": 1, "ed_frame": 1, "bbox": {"1": [0, 0, 9, 9], "1": [0, 0, 1, '
+             '1]}}}', "x.json has '1' twice, in 'v#1', 'bbox'; one"),
+            (200000 * '[', 'x.json is not a JSON file')):
+        (tmp_path / 'x.json').write_text(content)
+        with pytest.raises(PredictionsError, match=re.escape(message)):
+            read_submission(tmp_path / 'x.json')
+
+
+def test_what_is_possible_is_read_as_it_stands(tmp_path):
+    (tmp_path / 'x.json').write_text(json.dumps({
+        'a': answer(0, 12.0, _007=[1, 2, 1, 2], _12=[-3, 0.5, 4, 5], _3=BOX) | dict(score=2),
+        'b#1': answer(-1, -1)}))
+    found = read_submission(tmp_path / 'x.json')
+    np.testing.assert_array_equal(found['a'], np.array(
+        [[3, *BOX], [7, 1, 2, 1, 2], [12, -3, 0.5, 4, 5]], np.float32))
+    assert found['b#1'].shape == (0, 5)
+
+
+def test_no_submission_scores_above_its_share(tmp_path):
+    """Random answers, read as a file, have IoUs in [0, 1] and the figures of the arrays."""
+    rng = np.random.default_rng(0)
+    for i in range(50):
+        truth, tube = (random_tube(rng, int(rng.integers(1, 20)), int(rng.integers(0, 9)))
+                       for _ in range(2))
+        write_submission(tmp_path / 'x.json', {'v': tube})
+        figures = score_submission(read_submission(tmp_path / 'x.json'), {'v': truth})
+        assert (figures['m_vIoU'], figures['m_tIoU']) == tube_iou(tube, truth), i
+        assert 0 <= figures['m_vIoU'] <= figures['m_tIoU'] <= 1
+
+
+def test_sentences_of_one_name_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    videos = [random_video(rng, 'a', 1, 2), random_video(rng, 'a#0', 1)]
+    write_tube_file(tmp_path / 'truth.h5', videos)
+    write_submission(tmp_path / 'x.json', {'a#1': videos[0].ground_truth[1]})
+    code, output = run_tool('analysis_tools/eval_tubes.py', tmp_path / 'x.json',
+                            tmp_path / 'truth.h5')
+    assert (code, "two sentences are 'a#0'" in output) == (1, True), output
+    metric = DumpTubeSubmission(str(tmp_path / 'y.json'))
+    metric.process(None, [dict(
+        video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
+        sentence_index=list(range(len(video.sentences))),
+        pred_instances=dict(tubes=video.ground_truth)) for video in videos])
+    with pytest.raises(ValueError, match="two sentences are 'a#0'"):
+        metric.evaluate(2)
+
+
+def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
+    truth = write_tubes(tmp_path) / 'test.h5'
+    tube, path = random_tube(np.random.default_rng(0), 4), tmp_path / 'x.json'
+
+    def score(*options):
+        code, output = run_tool('analysis_tools/eval_tubes.py', path, truth, *options)
+        assert 'Traceback' not in output
+        assert code == 0 or len(output.strip().splitlines()) == 1
+        return code, output
+
+    assert score()[0] == 1
+    path.write_text('{"test_0": {}}')
+    assert "answer 'test_0' is not" in score()[1]
+    path.write_text('[]')
+    assert 'not a JSON object' in score()[1]
     write_submission(path, {'elsewhere': tube})
-    code, output = run_tool('analysis_tools/eval_tubes.py', path, truth)
-    assert (code, 'is it another split' in output) == (1, True)
+    assert 'is it another split' in score()[1]
     write_submission(path, {'test_0': tube})
-    code, output = run_tool('analysis_tools/eval_tubes.py', path, truth)
+    code, output = score()
     assert code == 0
     assert '5 true tubes, 1 answers' in output
-    assert run_tool('analysis_tools/eval_tubes.py', tmp_path / 'absent', truth)[0] == 1
+    assert '4 without an answer count as 0: test_1, test_2, test_3, ...' in output
+    assert 'every R of vIoU@R lies in [0, 1)' in score('--iou', '30')[1]
+    assert score('--iou', 'nan')[0] == 1
+    assert 'x.json' in score('--json', path / 'below')[1]
+
+
+def test_a_truth_that_is_no_number_is_named(tmp_path):
+    for name, value in (('st_frame', float('inf')), ('bbox', [[10**400, 1, 2, 2]])):
+        entry = dict(st_frame=1, ed_frame=1, bbox=[[0, 0, 2, 2]], English='a man') | {name: value}
+        (tmp_path / 'truth.json').write_text(json.dumps({'v1': entry}))
+        with pytest.raises(TubeError, match="video 'v1'"):
+            read_hcstvg_annotations(tmp_path / 'truth.json')
 
 
 @pytest.mark.parametrize('thr', [-0.1, 1.])
