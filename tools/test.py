@@ -10,6 +10,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
+from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.engine.runner import (
     add_amp,
     apply_test_amp,
@@ -39,7 +40,7 @@ def parse_args():
     parser.add_argument(
         '--show-dir',
         metavar='DIR',
-        help='draw timelines and moment maps of some videos into this folder',
+        help='draw timelines and moment maps, or tubes, of some videos into this folder',
     )
     parser.add_argument(
         '--interval',
@@ -50,7 +51,7 @@ def parse_args():
     parser.add_argument(
         '--video-dir',
         metavar='DIR',
-        help='with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails',
+        help='with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails and tubes',
     )
     add_amp(parser)
     return parser.parse_args(explicit_amp(sys.argv[1:]))
@@ -61,7 +62,7 @@ def merge_args(cfg, args):
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
     if args.amp:
         apply_test_amp(cfg, args.amp)
-    refuse_moments_of_tubes(cfg, args)
+    refuse_other_answers(cfg, args)
     add_writers(cfg, args)
     if args.show_dir:
         pictures = dict(
@@ -74,13 +75,15 @@ def merge_args(cfg, args):
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
 
 
-def refuse_moments_of_tubes(cfg, args):
-    """Refuse files and pictures of moments where the answers are tubes."""
-    tubes = cfg.test_dataloader.dataset.type == 'TubeGroundingDataset'
-    if tubes and (args.show_dir or (args.dump or '').endswith('.json')):
-        raise ValueError(
-            '--dump FILE.json and --show-dir are for moments; of tubes --submission FILE.json '
-            'writes the answers, and tools/ground_tubes.py --out DIR pictures and videos')
+def refuse_other_answers(cfg, args):
+    """Refuse files of moments where the answers are tubes, and the other way round."""
+    tubes = grounds_tubes(cfg)
+    if tubes and (args.dump or '').endswith('.json'):
+        raise ValueError('--dump FILE.json is for moments; of tubes --submission FILE.json writes '
+                         'the answers')
+    if args.submission and not tubes:
+        raise ValueError('--submission is for tubes; of moments --dump FILE.json writes the '
+                         'answers')
 
 
 def add_writers(cfg, args):

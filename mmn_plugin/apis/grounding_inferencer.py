@@ -14,7 +14,7 @@ from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmn_plugin.datasets import LoadClipFeatures
+from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes
 from mmn_plugin.engine.runner import require_device
 from mmn_plugin.structures import GroundingDataSample
 
@@ -60,7 +60,7 @@ class GroundingInferencer(BaseInferencer):
     Raises:
         FileNotFoundError: If config, checkpoint or vocabulary do not exist.
         ValueError: If checkpoint and config do not belong together, no checkpoint is given or
-            known, or a number is out of its range.
+            known, the config is of tubes, or a number is out of its range.
 
     Examples:
         >>> inferencer = GroundingInferencer('mmn_shapes', 'epoch_30.pth')
@@ -89,6 +89,9 @@ class GroundingInferencer(BaseInferencer):
         self.device = require_device(device or get_device())
         self._own_config = config is None or is_folder(path)
         config, self._loaded = read_checkpoint(path, config)
+        if grounds_tubes(config):
+            raise ValueError(f'{config.filename or path} is of tubes, and this is for moments: '
+                             'ask with tools/ground_tubes.py, or TubeGroundingInferencer')
         super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
         self.meta = plain_meta(self._loaded.pop('meta', {}))
         del self._loaded

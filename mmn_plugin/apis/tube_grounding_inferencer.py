@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.registry import Registry
 
-from mmn_plugin.datasets import LoadTubes
+from mmn_plugin.datasets import LoadTubes, grounds_tubes
 from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
 from mmn_plugin.datasets.tubes import TubeError, TubeVideo
 from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
@@ -39,7 +39,7 @@ class TubeGroundingInferencer:
 
     Raises:
         FileNotFoundError: If config, checkpoint or vocabulary do not exist.
-        ValueError: If checkpoint and config do not belong together.
+        ValueError: If checkpoint and config do not belong together, or the config is of moments.
 
     Examples:
         >>> inferencer = TubeGroundingInferencer('mmn_shapes_tubes.py', 'epoch_10.pth')
@@ -50,6 +50,9 @@ class TubeGroundingInferencer:
     def __init__(self, config: str | Path | Config, checkpoint: str | Path,
                  device: str | None = None):
         self.config = config if isinstance(config, Config) else load_config(config)
+        if not grounds_tubes(self.config):
+            raise ValueError(f'{self.config.filename or "the config"} is of moments, and this is '
+                             'for tubes: ask with tools/ground.py, or GroundingInferencer')
         self.device = device or get_device()
         self.model = load_model(self.config, checkpoint, self.device)
         dataset = self.config.test_dataloader.dataset

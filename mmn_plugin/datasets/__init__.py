@@ -19,15 +19,15 @@ from .transforms import (
     PoolClipFeatures,
     PoolTubeFeatures,
 )
-from .tube_grounding_dataset import TubeGroundingDataset
+from .tube_grounding_dataset import TubeGroundingDataset, grounds_tubes
 from .write_random_features import write_random_features
 
 __all__ = [
     'FeatureCache', 'FeatureError', 'FeatureStore', 'FolderFeatureCache', 'FolderFeatureStore',
     'HDF5FeatureStore', 'LoadClipFeatures', 'LoadTubes', 'MemoryFeatureCache',
     'PackGroundingInputs', 'PackTubeInputs', 'PoolClipFeatures', 'PoolTubeFeatures',
-    'TemporalGroundingDataset', 'TubeGroundingDataset', 'open_feature_store', 'stack_videos',
-    'write_random_features'
+    'TemporalGroundingDataset', 'TubeGroundingDataset', 'grounds_tubes', 'open_feature_store',
+    'stack_videos', 'write_random_features'
 ]
 
 # Data loaders may ask for pinned memory; without a GPU PyTorch does not pin, and need not say so.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmaction.registry import DATASETS, TRANSFORMS
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
@@ -126,3 +127,16 @@ class TubeGroundingDataset(BaseDataset):
     def _join_prefix(self) -> None:
         if self.ann_file and self.data_root and not is_abs(self.ann_file):
             self.ann_file = str(Path(self.data_root, self.ann_file))
+
+
+def grounds_tubes(config: Config) -> bool:
+    """Whether a config is of tubes and not of moments, by its datasets, which may be wrapped."""
+    for split in ('test', 'val', 'train'):
+        dataset = (config.get(f'{split}_dataloader') or {}).get('dataset')
+        while dataset and ('dataset' in dataset or dataset.get('datasets')):
+            dataset = dataset.get('dataset') or dataset['datasets'][0]
+        if dataset:
+            kind = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else (
+                dataset['type'])
+            return isinstance(kind, type) and issubclass(kind, TubeGroundingDataset)
+    return False

@@ -75,7 +75,8 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
     content = read_json(path, f'file of predictions {path} does not exist', PredictionsError)
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise PredictionsError(f'{path} is not a file of predictions: it lacks '
-                               f'"format": "{FORMAT}" (see docs/predictions.md)')
+                               f'"format": "{FORMAT}" (see docs/predictions.md; tubes are scored '
+                               'by tools/analysis_tools/eval_tubes.py)')
     if content.get('version') != VERSION:
         raise PredictionsError(f'{path} has version {content.get("version")!r}; this release reads '
                                f'version {VERSION}')

@@ -11,6 +11,7 @@ from mmn_plugin.structures import tube_iou
 from mmn_plugin.structures.read_json import read_json
 
 from .functional import check_thresholds, tube_figures
+from .predictions import FORMAT
 from .predictions_error import PredictionsError
 
 FRAME = re.compile('0*[0-9]{1,7}')  # more would not be exact in float32
@@ -72,6 +73,9 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
         PredictionsError)
     if not isinstance(content, dict):
         raise PredictionsError(f'{path} is not a JSON object of videos')
+    if content.get('format') == FORMAT:
+        raise PredictionsError(f'{path} holds predicted moments; tools/analysis_tools/'
+                               'eval_predictions.py scores these')
     return {name: _tube(entry, f'{path}: answer {name!r}') for name, entry in content.items()}
 
 

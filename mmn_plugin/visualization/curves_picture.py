@@ -12,7 +12,7 @@ from .training_log import TrainingLog
 COLUMNS, PANEL_WIDTH, PANEL_HEIGHT = 3, 246, 172
 LEFT, GAP, TOP, BELOW, MARGIN, LINE = 56, 12, 30, 44, 16, 20
 SMALL = 8.5
-DEFAULT_KEYS = ('loss*', '*/R1@*', '*/mIoU')
+DEFAULT_KEYS = ('loss*', '*/R1@*', '*/mIoU', 'tubes/*vIoU*')
 
 
 class CurvesPicture:

@@ -8,12 +8,12 @@ from mmengine.dist import master_only
 from mmengine.visualization import Visualizer
 
 from mmn_plugin.features import sample_frames
-from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, TubeDataSample, tube_iou
 
 
 @VISUALIZERS.register_module()
 class GroundingVisualizer(Visualizer):
-    """Draws timelines and moment maps, and hands them to any visualisation back end.
+    """Draws timelines, moment maps and tubes, and hands them to any visualisation back end.
 
     Args:
         **kwargs: ``name``, ``vis_backends``, ``save_dir`` and so on, see
@@ -60,7 +60,8 @@ class GroundingVisualizer(Visualizer):
             rows[:max_sentences], sample.duration, sample.video_id, frames, note).draw()
 
     def draw_moment_map(self, grid: MomentGrid, values, ground_truth=None, peaks=None, *,
-                        duration: float, title: str = '', label: str = 'score') -> np.ndarray:
+                        duration: float, title: str = '', label: str = 'score',
+                        unit: str | None = None) -> np.ndarray:
         """Draw a value per moment as a heat map of start against end.
 
         Args:
@@ -73,6 +74,8 @@ class GroundingVisualizer(Visualizer):
             duration (float): Seconds of the video.
             title (str): Heading, such as the sentence. Defaults to none.
             label (str): What the values are, beside the colour bar. Defaults to ``'score'``.
+            unit (str, optional): What ``duration`` and all moments count, such as ``'boxes'``.
+                Defaults to None: seconds.
 
         Returns:
             np.ndarray: (H, 664, 3) uint8, RGB.
@@ -83,7 +86,7 @@ class GroundingVisualizer(Visualizer):
         from .moment_map_picture import MomentMapPicture
 
         return MomentMapPicture(
-            grid, values, duration, ground_truth, peaks, title, label).draw()
+            grid, values, duration, ground_truth, peaks, title, label, unit).draw()
 
     def draw_score_curves(self, sample: GroundingDataSample, curves=None) -> np.ndarray:
         """Draw scores over time without a map, a panel for each sentence.
@@ -103,18 +106,56 @@ class GroundingVisualizer(Visualizer):
 
         return ScoreCurvesPicture(sample, curves).draw()
 
+    def draw_tubes(self, sample: TubeDataSample, video: str | Path | None = None,
+                   max_sentences: int = 8, count: int = 6, draw_gt: bool = True,
+                   draw_pred: bool = True) -> np.ndarray:
+        """Draw frames with the true box (orange) and the answer's (blue), a row per sentence.
+
+        Args:
+            sample (TubeDataSample): The video, its sentences and their tubes.
+            video (str | Path | None): The video file. Defaults to None: boxes on grey.
+            max_sentences (int): Further ones are left out. Defaults to 8.
+            count (int): Frames of a row, at even distances. Defaults to 6.
+            draw_gt (bool): Whether to draw the ground truth, where known. Defaults to True.
+            draw_pred (bool): Whether to draw the answers, where there are. Defaults to True.
+
+        Returns:
+            np.ndarray: (H, W, 3) uint8, RGB.
+
+        Raises:
+            VideoReadError: If the video cannot be read.
+            TubeError: If it has no such frame as a box is in.
+        """
+        from .tube_pictures import draw_tube_frames
+
+        truth = sample.gt_instances.tubes if draw_gt and 'gt_instances' in sample else None
+        found = sample.pred_instances if draw_pred and 'pred_instances' in sample else None
+        rows = []
+        for i, sentence in enumerate(sample.sentences[:max_sentences]):
+            caption, tube, true = f'“{sentence}”', np.zeros((0, 5)), truth and truth[i]
+            if found is not None:
+                tube = found.tubes[i]
+                caption += f'  score {float(found.scores[i]):.3f}' if len(tube) else '  no answer'
+                if truth is not None:
+                    caption += f', vIoU {tube_iou(tube, true)[0]:.2f}'
+            rows.append(draw_tube_frames(video, caption, tube, true, count))
+        width = max(row.shape[1] for row in rows)
+        return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)),
+                                      constant_values=255) for row in rows])
+
     @master_only
     def add_datasample(self, name: str, video: str | Path | Sequence | None = None,
                        data_sample: GroundingDataSample | None = None, draw_gt: bool = True,
                        draw_pred: bool = True, top_n: int = 3, out_path: str | None = None,
                        step: int = 0, curves=None) -> None:
-        """Draw a sample's timeline and give it to all back ends.
+        """Draw a sample's timeline, or its tubes, and give it to all back ends.
 
         Args:
             name (str): Name of the picture.
-            video (str | Path | Sequence[np.ndarray] | None): A video file, or frames as of
-                `draw_timeline`, for thumbnails. Defaults to None: none.
-            data_sample (GroundingDataSample): What to draw.
+            video (str | Path | Sequence[np.ndarray] | None): A video file, or (not for tubes)
+                frames as of `draw_timeline`, for thumbnails. Defaults to None: none.
+            data_sample (GroundingDataSample): What to draw, as `draw_timeline` does, or of a
+                `TubeDataSample` as `draw_tubes` does.
             draw_gt (bool): Whether to draw the ground truth. Defaults to True.
             draw_pred (bool): Whether to draw the predictions. Defaults to True.
             top_n (int): Predicted moments per sentence. Defaults to 3.
@@ -130,9 +171,12 @@ class GroundingVisualizer(Visualizer):
         if data_sample is None:
             raise ValueError(f'add_datasample({name!r}) needs a data_sample: without sentences '
                              'there is nothing to draw')
-        frames = sample_frames(video) if isinstance(video, str | Path) else video
-        image = self.draw_timeline(data_sample, frames, top_n, draw_gt, draw_pred,
-                                   curves=curves)
+        if isinstance(data_sample, TubeDataSample):
+            image = self.draw_tubes(data_sample, video, draw_gt=draw_gt, draw_pred=draw_pred)
+        else:
+            frames = sample_frames(video) if isinstance(video, str | Path) else video
+            image = self.draw_timeline(data_sample, frames, top_n, draw_gt, draw_pred,
+                                       curves=curves)
         self.set_image(image)  # what get_image and show give
         if out_path is None:
             self.add_image(name, image, step)

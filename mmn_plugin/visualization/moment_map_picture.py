@@ -30,13 +30,15 @@ class MomentMapPicture:
         peaks (np.ndarray | None): (n, 2) seconds, best first; numbered. Defaults to None.
         title (str): Heading, such as the sentence. Defaults to none.
         label (str): What the values are. Defaults to ``'score'``.
+        unit (str | None): What ``duration`` counts; None: seconds. Defaults to None.
     """
 
     def __init__(self, grid: MomentGrid, values, duration: float, truth=None, peaks=None,
-                 title: str = '', label: str = 'score') -> None:
+                 title: str = '', label: str = 'score', unit: str | None = None) -> None:
         import torch
 
         self.grid, self.duration, self.label = grid, float(duration), label
+        self.unit = unit
         values = torch.as_tensor(values).detach().float().cpu()  # (P,)
         if values.shape != (grid.num_moments,):
             raise ValueError(f'a map of {grid.num_moments} moments needs as many values, not '
@@ -82,8 +84,9 @@ class MomentMapPicture:
         axes.set_xticks([t for t in ticks if left <= t <= right])
         axes.set_yticks([t for t in ticks if top <= t <= bottom])
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda t, _: tick_text(t, self.duration))
-        unit = time_unit(self.duration)
+            axis.set_major_formatter(lambda t, _: f'{t:g}' if self.unit else
+                                     tick_text(t, self.duration))
+        unit = self.unit or time_unit(self.duration)
         axes.set_xlabel(f'end of the moment ({unit})', fontsize=SMALL, color=palette.QUIET)
         axes.set_ylabel(f'start of the moment ({unit})', fontsize=SMALL, color=palette.QUIET)
         axes.yaxis.set_label_coords(-(66 if unit.startswith('h') else 48) / MAP, 0.5)

@@ -48,14 +48,6 @@ def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
         assert figures[name] == pytest.approx(value, rel=1e-9)
 
 
-@pytest.mark.parametrize('option', ['--dump', '--show-dir'])
-def test_files_and_pictures_of_moments_are_refused(trained, option):
-    [checkpoint] = (trained.folder / 'run').glob('best_*.pth')
-    code, output = run_tool('test.py', trained.folder / 'tiny.py', checkpoint, option, 'x.json')
-    assert code == 1
-    assert 'tools/ground_tubes.py --out DIR' in output
-
-
 @pytest.fixture(scope='module')
 def asked(tmp_path_factory):
     """A model with random weights whose features are those of the built-in extractor."""

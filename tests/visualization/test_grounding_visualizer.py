@@ -8,7 +8,7 @@ from mmengine.structures import InstanceData
 
 from mmn_plugin.datasets.features import VideoReadError
 from mmn_plugin.datasets.shapes.video_writer import write_video
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, TubeDataSample
 from mmn_plugin.visualization import sample_frames
 
 
@@ -34,6 +34,30 @@ def video(tmp_path):
     frames[:, :32] = (40 + np.arange(64) // 8 * 20)[:, None, None]
     write_video(tmp_path / 'v.mp4', frames, fps=8)
     return tmp_path / 'v.mp4'
+
+
+def test_a_sample_of_tubes_is_drawn_in_its_video_a_row_per_sentence(visualizer, video, tmp_path):
+    tube = np.array([[t, 3, 4, 20, 22] for t in range(20)], np.float32)
+    sample = TubeDataSample(metainfo=dict(
+        video_id='v', sentences=['a dog runs', 'a cat sits'], sentence_index=[0, 1],
+        tubes=[tube], tube_index=[0]))
+    sample.gt_instances = InstanceData(tubes=[tube[5:], tube])
+    sample.pred_instances = InstanceData(
+        tubes=[tube[:0], tube], tube_index=torch.tensor([-1, 0]), scores=torch.tensor([0., 0.9]))
+    colours = np.array([[0xE6, 0x9F, 0x00], [0x00, 0x72, 0xB2]])  # truth, answer
+
+    def drawn(**how):
+        visualizer.add_datasample('v', video, sample, out_path=tmp_path / 'v.png', **how)
+        image = visualizer.get_image()
+        return len(image), [[bool((half == colour).all(-1).any()) for colour in colours]
+                            for half in np.array_split(image, 2)]
+
+    height, found = drawn(draw_gt=False)
+    assert found == [[False, False], [False, True]]
+    assert drawn(draw_pred=False) == (height, [[True, False], [True, False]])
+    sample.set_metainfo(dict(sentences=['a dog runs']))
+    del sample.pred_instances
+    assert drawn()[0] == height // 2
 
 
 def test_a_sample_goes_to_the_back_ends(visualizer, sample, video, tmp_path):

@@ -4,7 +4,8 @@
 
 Each picture is the IoU of every moment of the grid with one sentence's ground truth: what the IoU
 loss is taught, and how near the grid can come at all. Samples of a dataset with weak=True have no
-ground truth, so they are listed and not drawn.
+ground truth, so they are listed and not drawn. Of tubes it is the spatio-temporal IoU of every cell
+of the candidate that comes nearest, and a second picture shows its boxes beside the true ones.
 """
 import argparse
 import sys
@@ -15,16 +16,19 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+import numpy as np
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mmaction.registry import DATASETS
+from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.files import OutputFolder, input_of
-from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures import MomentGrid, cell_iou
 from mmn_plugin.visualization import GroundingVisualizer
+from mmn_plugin.visualization.tube_pictures import draw_tube_frames
 
 
 def parse_args(argv=None):
@@ -89,6 +93,42 @@ def browse_sample(packed, grid, args, visualizer, table, source):
     table.add_section()
 
 
+def browse_tubes(packed, grid, args, visualizer, table, source):
+    """List and draw the sentences of one sample with tubes; see `browse_sample`."""
+    sample = packed['data_samples']
+    source = f'{source}::{sample.video_id}'
+    for i, sentence in enumerate(sample.sentences):
+        cells = ['unknown', '']
+        if 'gt_instances' in sample:
+            truth, best = sample.gt_instances.tubes[i], 0.
+            if sample.tubes:
+                overlaps = cell_iou(grid, sample.tubes, truth)  # (T, P)
+                best = overlaps.max()
+            cells = [f'{truth[0, 0]:.0f} - {truth[-1, 0]:.0f}', f'{best:.2f}']
+            if sample.tubes and i < args.max_sentences:
+                name, = args.out.names_of([(source, sample.video_id)])
+                files = [f'{name}_{i}.png', f'{name}_{i}_boxes.png']
+                with args.out.writing(dict.fromkeys(files, source)) as folder:
+                    for file, image in zip(files, draw_tubes(sample, i, overlaps, grid, visualizer),
+                                           strict=True):
+                        visualizer.save_image(image, folder / file)
+        table.add_row(
+            escape(sample.video_id) if i == 0 else '', str(len(sample.tubes)) if i == 0 else '',
+            'x'.join(map(str, packed['inputs'].shape)) if i == 0 else '', escape(sentence), *cells)
+    table.add_section()
+
+
+def draw_tubes(sample, i, overlaps, grid, visualizer):
+    """The IoU of the best tube's cells with the truth, and its boxes beside the true ones."""
+    place, cell = np.unravel_index(overlaps.argmax(), overlaps.shape)
+    tube, sentence = sample.tubes[place], sample.sentences[i]
+    yield visualizer.draw_moment_map(
+        grid, overlaps[place], grid.spans(len(tube))[cell], duration=len(tube), unit='boxes',
+        title=f'“{sentence}”, tube {place} of {len(sample.tubes)}',
+        label='vIoU with the ground truth')
+    yield draw_tube_frames(None, f'“{sentence}”, tube {place}', tube, sample.gt_instances.tubes[i])
+
+
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
@@ -98,15 +138,19 @@ def main(argv=None):
         config = load_config(args.config, args.cfg_options)
         dataset = build_dataset(config, args.split)
         grid, visualizer = grid_of(config.model), GroundingVisualizer()
+        tubes = grounds_tubes(config)
+        browse = browse_tubes if tubes else browse_sample
+        columns = ('tubes', 'truth (frames)', 'best vIoU') if tubes else (
+            'seconds', 'truth (s)', 'best IoU')
         number = min(args.number, len(dataset))
         table = Table(title=f'{number} of the {len(dataset)} videos of {args.split}',
                       title_justify='left', caption=f'pictures in {escape(str(args.out.path))}/')
-        for name in ('video', 'seconds', 'features', 'sentence', 'truth (s)', 'best IoU'):
+        for name in ('video', columns[0], 'features', 'sentence', *columns[1:]):
             table.add_column(name, justify='left' if name in ('video', 'sentence') else 'right',
                              no_wrap=name != 'sentence')
         for i in range(number):
-            browse_sample(dataset[i * len(dataset) // number], grid, args, visualizer, table,
-                          input_of(dataset.ann_file))
+            browse(dataset[i * len(dataset) // number], grid, args, visualizer, table,
+                   input_of(dataset.ann_file))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

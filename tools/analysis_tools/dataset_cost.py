@@ -3,7 +3,8 @@
     python tools/analysis_tools/dataset_cost.py data/activitynet/train.json \\
         --features data/activitynet/sub_activitynet_v1-3.c3d.hdf5 --feature-key c3d_features
 
-Without --features, a small file of random features stands in. Exit code 1 over a bound.
+Without --features, a small file of random features stands in. A tube file (.h5) is measured with
+its own features. Exit code 1 over a bound.
 """
 import argparse
 import json
@@ -19,11 +20,18 @@ from pathlib import Path
 if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import h5py
+from mmengine.dataset import BaseDataset
 from rich.console import Console
 from rich.table import Table
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
+from mmn_plugin.datasets import (
+    TemporalGroundingDataset,
+    TubeGroundingDataset,
+    write_random_features,
+)
+from mmn_plugin.datasets.tubes import TubeFile
 from mmn_plugin.engine.runner import plain_errors
 from mmn_plugin.structures.annotations import read_annotations
 
@@ -32,7 +40,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('ann_file', type=Path, help='annotation file')
+    parser.add_argument('ann_file', type=Path, help='annotation file, or tube file (.h5)')
     parser.add_argument('--features', help='feature file or folder (default: a stand-in)')
     parser.add_argument('--feature-key', help="name of the features within a video's entry")
     parser.add_argument('--max-seconds', type=float, default=5, help='bound (default: 5)')
@@ -56,7 +64,23 @@ def write_stand_in(path: str, ann_file: Path, feature_key: str | None) -> None:
         sys.exit(type(error).__name__)
 
 
-def build(args: argparse.Namespace, folder: str) -> tuple[TemporalGroundingDataset, float, float]:
+def streams_of(path: Path) -> list[str]:
+    """Streams of a tube file; none of an annotation file.
+
+    Raises:
+        ValueError: no video of the tube file has any.
+    """
+    if path.suffix == '.json' or not h5py.is_hdf5(path):
+        return []
+    file = TubeFile(path)
+    streams = next(filter(None, map(file.streams, file.video_ids())), None)
+    file.close()
+    if not streams:
+        raise ValueError(f'{path} has no video with features')
+    return sorted(streams)
+
+
+def build(args: argparse.Namespace, folder: str) -> tuple[BaseDataset, float, float]:
     """The dataset with its own or stand-in features, seconds, and growth of the peak in MB.
 
     Raises:
@@ -65,8 +89,8 @@ def build(args: argparse.Namespace, folder: str) -> tuple[TemporalGroundingDatas
     """
     if not args.ann_file.is_file():
         raise FileNotFoundError(f'annotation file {args.ann_file} does not exist')
-    features = args.features
-    if features is None:
+    features, streams = args.features, streams_of(args.ann_file)
+    if features is None and not streams:
         features = str(Path(folder, 'features.hdf5'))
         # in a process of its own: its memory must not hide in the peak before the measurement
         writer = multiprocessing.Process(
@@ -77,9 +101,10 @@ def build(args: argparse.Namespace, folder: str) -> tuple[TemporalGroundingDatas
             read_annotations(args.ann_file)  # says what is wrong
             raise ValueError(f'no features could be made up for {args.ann_file}')
     before, started = peak_mb(), time.perf_counter()
-    dataset = TemporalGroundingDataset(
-        ann_file=str(args.ann_file), data_prefix=dict(features=features),
-        feature_key=args.feature_key)
+    dataset = TubeGroundingDataset(str(args.ann_file), streams) if streams else (
+        TemporalGroundingDataset(
+            ann_file=str(args.ann_file), data_prefix=dict(features=features),
+            feature_key=args.feature_key))
     return dataset, time.perf_counter() - started, peak_mb() - before
 
 

@@ -18,6 +18,7 @@ from mmengine.dataset import pseudo_collate
 
 from mmaction.registry import DATASETS
 from mmn_plugin.apis.load_model import load_model
+from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.engine.runner import load_config, plain_errors
 from mmn_plugin.files import OutputFolder, text_argument
 from mmn_plugin.visualization import GroundingVisualizer
@@ -63,8 +64,11 @@ def main(argv=None):
         batch = pseudo_collate([find_video(dataset, args.video)])
         model = load_model(config, args.checkpoint, 'cpu')
         if not hasattr(model, 'curves_by_stage'):
-            raise ValueError(f'{args.config} is of a {type(model).__name__}, which scores moments '
-                             'and not clips: draw moment maps with tools/ground.py')
+            what, tool = (('cells of tubes', 'tubes with tools/test.py --show-dir')
+                          if grounds_tubes(config) else
+                          ('moments', 'moment maps with tools/ground.py'))
+            raise ValueError(f'{args.config} is of a {type(model).__name__}, which scores {what} '
+                             f'and not clips: draw {tool}')
         stages = model.curves_by_stage(batch)
         curves = dict(score=stages[0]) if len(stages) == 1 else {
             'before refinement': stages[0], 'after refinement': stages[-1]}

@@ -47,8 +47,8 @@ def read_truth(path: Path) -> dict[str, np.ndarray]:
         file = TubeFile(path)
         videos = map(file.read, file.video_ids())
         tubes = TubeResult.by_name((
-            TubeResult(video.video_id, list(range(len(video.sentences))), video.sentences,
-                       video.ground_truth, [])
+            TubeResult(video.video_id, video.sentence_index, video.sentences, video.ground_truth,
+                       [])
             for video in videos if video.ground_truth), 'ground_truth')
     if not tubes:
         raise TubeError(f'{path} holds no ground truth')

@@ -29,7 +29,8 @@ def parse_args(argv=None):
     parser.add_argument('runs', nargs='+',
                         help='work directories, their time-stamped folders, or scalars.json files')
     parser.add_argument('--keys', nargs='+', default=DEFAULT_KEYS,
-                        help='figures to draw, * for any part (default: losses, R@1 and mIoU)')
+                        help='figures to draw, * for any part (default: losses, R@1 and mIoU, or '
+                        'vIoU)')
     parser.add_argument('--names', nargs='+', help="the runs' names (default: their folders')")
     parser.add_argument('--out', default='curves.png', type=Path,
                         help='picture (default: curves.png)')

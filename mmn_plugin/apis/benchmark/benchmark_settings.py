@@ -3,6 +3,8 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from mmn_plugin.datasets import grounds_tubes
+
 from .build_model import made_up_words, offline_config
 from .encoder_work import EncoderWork
 from .variant import Variant
@@ -39,6 +41,10 @@ class BenchmarkSettings:
     seed: int = 0
 
     def __post_init__(self):
+        if grounds_tubes(self.cfg):
+            raise ValueError(f'{self.cfg.filename or "the config"} is of tubes; models of moments '
+                             "are measured here. A training's log tells `time` and `data_time` of "
+                             'its steps')
         self.cfg = offline_config(self.cfg)
 
     def workload(self, split: str) -> Workload:

@@ -23,10 +23,16 @@ class EvalTask:
 
     Args:
         settings (BenchmarkSettings): What to run.
+
+    Raises:
+        ValueError: If the model does not score the moments of a grid.
     """
 
     def __init__(self, settings: BenchmarkSettings):
         self.settings = settings
+        if 'grid' not in settings.cfg.model:
+            raise ValueError(f'the task eval is the NMS of moments, and {settings.cfg.model.type} '
+                             'has none: give --task test, which ranks too')
         self.grid = MomentGrid(**settings.cfg.model.grid)
         self.head = MODELS.build(settings.cfg.model.head, default_args=dict(grid=self.grid))
         workload = settings.workload('test')

@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmn_plugin.datasets.features import FeatureExtractor, GridFeatureExtractor
+from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
 from mmn_plugin.engine.runner import apply_tf32, load_config, require_device
 from mmn_plugin.paths import config_root
 
@@ -64,6 +65,9 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
             used.
     """
     kind = EXTRACTORS.get(settings['type'])
+    if settings['type'] == TubeFeatureExtractor.__name__:
+        raise ValueError(f'{settings["type"]} describes tubes, not clips: tools/ground_tubes.py '
+                         'and tools/data/make_shapes_tubes.py use it')
     if kind is None:
         raise ValueError(f'there is no extractor {settings["type"]!r}; there are '
                          f'{", ".join(sorted(EXTRACTORS.module_dict))}')

@@ -7,11 +7,13 @@ from mmengine.config import Config
 
 from ...structures.token_limit import token_limit
 from ..temporal_grounding_dataset import TemporalGroundingDataset
+from ..tube_grounding_dataset import TubeGroundingDataset
 from .check_annotations import check_annotations
 from .check_features import check_features
 from .check_report import CheckReport
 from .check_sentences import check_sentences
 from .check_splits import check_splits
+from .check_tubes import check_tubes
 
 SPLITS = ('train', 'val', 'test')
 
@@ -49,22 +51,27 @@ def check_config(cfg: Config,
     for split in wanted:
         video_ids[split] = set()
         for dataset in _datasets(cfg[f'{split}_dataloader']['dataset'], split, report):
-            videos = check_annotations(dataset.ann_file, split, report, dataset.weak)
+            source = (tuple(dataset.feature_files), tuple(dataset.feature_keys))
+            seen = scanned.setdefault(source, set())  # ActivityNet's val and test share videos
+            if isinstance(dataset, TubeGroundingDataset):
+                values = not quick and not seen
+                videos = check_tubes(dataset, split, report, in_channels, not values, track)
+            else:
+                videos = check_annotations(dataset.ann_file, split, report, dataset.weak)
+                needed = [video.video_id for video in videos]
+                check_features(*source, needed, split, report, in_channels, quick, seen, track)
+            seen.update(video.video_id for video in videos)
             video_ids[split].update(video.video_id for video in videos)
             if tokenizer is not None:
                 check_sentences(videos, split, report, tokenizer, max_tokens)
             if not dataset.feature_files:
                 report.add('error', split, 'no features', 'data_prefix.features is not set')
-            source = (tuple(dataset.feature_files), tuple(dataset.feature_keys))
-            seen = scanned.setdefault(source, set())  # ActivityNet's val and test share videos
-            needed = [video.video_id for video in videos]
-            check_features(*source, needed, split, report, in_channels, quick, seen, track)
-            seen.update(needed)
     check_splits(video_ids, report)
     return report
 
 
-def _datasets(cfg: dict, split: str, report: CheckReport) -> list[TemporalGroundingDataset]:
+def _datasets(cfg: dict, split: str,
+              report: CheckReport) -> list[TemporalGroundingDataset | TubeGroundingDataset]:
     """The grounding datasets within a dataset config, which may be wrapped; nothing is loaded."""
     if 'datasets' in cfg:
         return [found for part in cfg['datasets'] for found in _datasets(part, split, report)]
@@ -72,12 +79,12 @@ def _datasets(cfg: dict, split: str, report: CheckReport) -> list[TemporalGround
         return _datasets(cfg['dataset'], split, report)
     try:
         dataset = DATASETS.build({**cfg, 'lazy_init': True, 'pipeline': []})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         report.add('error', split, 'dataset cannot be built', str(error.args[0]))
         return []
-    if not isinstance(dataset, TemporalGroundingDataset):
-        report.add('error', split, 'dataset of another kind',
-                   f'{type(dataset).__name__} is no TemporalGroundingDataset')
+    if not isinstance(dataset, TemporalGroundingDataset | TubeGroundingDataset):
+        report.add('error', split, 'dataset of another kind', f'{type(dataset).__name__} is '
+                   'neither a TemporalGroundingDataset nor a TubeGroundingDataset')
         return []
     return [dataset]
 

@@ -4,15 +4,16 @@ from typing import Any
 
 from ...structures.annotations import LONE_SURROGATE
 from ...structures.video_annotation import VideoAnnotation
+from ..tubes import TubeVideo
 from .check_report import CheckReport
 
 
-def check_sentences(videos: Sequence[VideoAnnotation], split: str, report: CheckReport,
+def check_sentences(videos: Sequence[VideoAnnotation | TubeVideo], split: str, report: CheckReport,
                     tokenizer: Any, max_tokens: int | None = None) -> None:
     """Check that the language model can take every sentence.
 
     Args:
-        videos (Sequence[VideoAnnotation]): Usable videos of a split.
+        videos (Sequence[VideoAnnotation | TubeVideo]): Usable videos of a split.
         split (str): Its name in the report.
         report (CheckReport): Takes what is found.
         tokenizer (SentenceTokenizer): Tokenizer of the model.

@@ -135,10 +135,12 @@ class TubeFile:
         return self._handle
 
     def _group(self, video_id: str) -> h5py.Group:
-        file = self._file()
-        if video_id not in file:
-            raise TubeError(f'{self.path} has no video {video_id!r}')
-        return file[video_id]
+        found = self._file().get(video_id)
+        if not isinstance(found, h5py.Group) or not {'sentences', 'tubes'} <= set(found):
+            raise TubeError(f'{self.path} has no video {video_id!r}' if found is None else
+                            f'{self.path}: video {video_id!r} lacks sentences or tubes; the file '
+                            'is damaged. Convert it again')
+        return found
 
     def _features(self, video_id: str, stream: str) -> list[np.ndarray]:
         # a video without tubes need not have streams

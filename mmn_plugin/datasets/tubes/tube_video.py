@@ -41,6 +41,11 @@ class TubeVideo:
     features: dict[str, list[np.ndarray]] = field(default_factory=dict)
     source: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def sentence_index(self) -> list[int]:
+        """The sentences' places in the file."""
+        return list(range(len(self.sentences)))
+
     def check(self, where: str) -> None:
         """Refuse what has no meaning.
 

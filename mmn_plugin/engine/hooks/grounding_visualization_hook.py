@@ -9,8 +9,9 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from mmn_plugin.datasets.features import VideoReadError
+from mmn_plugin.datasets.tubes import TubeError
 from mmn_plugin.files import OutputError, OutputFolder, UniqueNames, input_of
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, TubeDataSample
 from mmn_plugin.visualization import GroundingVisualizer, sample_frames, score_curve
 
 from ..bare_model import bare_model
@@ -20,19 +21,23 @@ VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
 
 @HOOKS.register_module()
 class GroundingVisualizationHook(Hook):
-    """Draw timelines and moment maps while validating (during training, then) and testing.
+    """Draw timelines and moment maps, or tubes, while validating and testing.
 
     Every ``interval``-th video of the dataset is drawn, counted over all ranks, so that each
     validation shows the same ones. In a distributed run the back ends get those that fall to the
     first rank; files (``out_dir``) are written by all ranks. Nothing of the run is changed: the
     scores of all moments, which curve and maps show, are computed a second time for these videos.
 
+    Of tubes there is one picture of each video, with a row of frames per sentence; without the
+    video boxes are drawn on grey.
+
     Args:
         interval (int): One of how many videos. Defaults to 50.
         max_videos (int, optional): At most so many of each validation or test and rank. Defaults
             to 4; None sets no limit.
         top_n (int): Predicted moments per sentence. Defaults to 3.
-        max_sentences (int): Sentences on a timeline; further ones are counted. Defaults to 6.
+        max_sentences (int): Sentences on a picture; further ones are counted or left
+            out. Defaults to 6.
         max_maps (int): Moment maps of a video, of its first sentences. Defaults to 1.
         video_dir (str, optional): Folder with the videos (``VIDEO_ID.mp4`` and so on), for
             thumbnails. Defaults to None: no thumbnails.
@@ -131,6 +136,11 @@ class GroundingVisualizationHook(Hook):
         visualizer = runner.visualizer
         if not isinstance(visualizer, GroundingVisualizer):
             visualizer = GroundingVisualizer()  # draws; whose back ends get it, `_keep` knows
+        path = self._find_video(runner, sample.video_id)
+        if isinstance(sample, TubeDataSample):
+            image = self._draw_tubes(runner, visualizer, sample, path)
+            self._keep(runner, image, sample.video_id, 'tubes', mode, step)
+            return
         model = bare_model(runner)
         scores = None
         curves = sample.pred_instances.get('curves')  # of a model that scores clips
@@ -138,7 +148,7 @@ class GroundingVisualizationHook(Hook):
             scores = model.score_moments(inputs, sample).cpu()  # (s, P)
             curves = score_curve(model.grid, scores)
         image = visualizer.draw_timeline(
-            sample, self._frames(runner, sample.video_id), self.top_n,
+            sample, self._frames(runner, path), self.top_n,
             max_sentences=self.max_sentences, curves=curves)
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
         for i, sentence in enumerate(sample.sentences[:self.max_maps if scores is not None else 0]):
@@ -164,8 +174,8 @@ class GroundingVisualizationHook(Hook):
         else:
             GroundingVisualizer.save_image(image, self._folder.path / file)
 
-    def _frames(self, runner, video_id: str):
-        """Frames for thumbnails, or None where there is no such video or it cannot be read."""
+    def _find_video(self, runner, video_id: str) -> Path | None:
+        """A video's file, or None where there is none."""
         if self.video_dir is None:
             return None
         names = [video_id, *(video_id + suffix for suffix in VIDEO_SUFFIXES)]
@@ -173,9 +183,20 @@ class GroundingVisualizationHook(Hook):
         if path is None:
             runner.logger.warning(f'no video {video_id} in {self.video_dir}: drawn without '
                                   'thumbnails')
-            return None
+        return path
+
+    def _frames(self, runner, path: Path | None):
+        """Frames for thumbnails, or None where there is no video or it cannot be read."""
         try:
-            return sample_frames(path)
+            return None if path is None else sample_frames(path)
         except VideoReadError as error:
             runner.logger.warning(f'drawn without thumbnails: {error}')
             return None
+
+    def _draw_tubes(self, runner, visualizer, sample: TubeDataSample, path: Path | None):
+        """Tubes in their video, or on grey where it cannot be read or is another one."""
+        try:
+            return visualizer.draw_tubes(sample, path, self.max_sentences)
+        except (VideoReadError, TubeError) as error:
+            runner.logger.warning(f'drawn without the video: {error}')
+            return visualizer.draw_tubes(sample, None, self.max_sentences)
