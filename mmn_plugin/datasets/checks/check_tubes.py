@@ -7,6 +7,7 @@ import numpy as np
 from ...structures.tube_iou import tube_iou
 from ..tube_grounding_dataset import TubeGroundingDataset
 from ..tubes import TubeError, TubeFile, TubeVideo
+from .check_features import CONSTANT, ZERO, lack_of_content
 from .check_report import CheckReport
 
 
@@ -56,12 +57,12 @@ def check_tubes(dataset: TubeGroundingDataset,
 
 
 def _check_values(video: TubeVideo, where: str, split: str, report: CheckReport) -> None:
-    """Report features that say nothing."""
+    """Report features that are the same wherever in the video."""
     for stream, parts in video.features.items():
-        for index, part in enumerate(parts):
-            if np.ptp(part) == 0:
-                report.add('warning', split, 'features of one value alone',
-                           f'{where}, tube {index}, stream {stream!r}: {part.flat[0]:g}')
+        problem = lack_of_content(np.concatenate(parts)) if parts else None
+        if problem in (ZERO, CONSTANT):
+            report.add('error' if problem == ZERO else 'warning', split, problem,
+                       f'{where}, stream {stream!r}')
 
 
 def _check_contents(videos: list[TubeVideo], dataset: TubeGroundingDataset, split: str,

@@ -80,11 +80,14 @@ def test_quick_looks_at_no_values(config, corpus):
     assert findings(config, splits=['train'], quick=True)[0] == set()
 
 
-def test_features_of_one_value_are_named(config, corpus):
-    change(corpus, 'train_1/features/flow', np.zeros_like)
+@pytest.mark.parametrize(('values', 'level', 'what'), [
+    (np.zeros_like, 'error', 'features are all zero'),
+    (np.ones_like, 'warning', 'features never change: all rows are the same')])
+def test_features_without_content_are_named(config, corpus, values, level, what):
+    change(corpus, 'train_1/features/flow', values)
     found, examples = findings(config, splits=['train'])
-    assert found == {('warning', 'train', 'features of one value alone')}
-    assert "'train_1', tube 0, stream 'flow': 0" in examples
+    assert found == {(level, 'train', what)}
+    assert "'train_1', stream 'flow'" in examples
 
 
 def test_a_truth_that_no_candidate_meets_is_named(config, corpus):
