@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from torch.distributed import DistNetworkError
 from torch.distributed.elastic.multiprocessing import SignalException, SubprocessContext
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
@@ -215,7 +216,15 @@ def launch(args, folder):
             )
         print(f'{text}; exit status {status}', file=sys.stderr, flush=True)
         return status
-    except Exception:
+    except Exception as error:
+        if isinstance(error, DistNetworkError) and 'EADDRINUSE' in str(error):
+            print(
+                f'Error: port {args.master_port} of this machine is in use by another program or '
+                'run: set PORT to another one, the same on all machines',
+                file=sys.stderr,
+                flush=True,
+            )
+            return _FAILED
         held.release()
         traceback.print_exc()
         return _FAILED

@@ -20,20 +20,28 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+mkdir -p "$out"
+[ -w "$out" ] || { echo "Error: $out cannot be written into" >&2; exit 1; }
 . "$root/tools/setup_venv.sh"
 setup_venv
-mkdir -p "$out"
 cd "$out"
 
 config=$root/configs/mmn_shapes.py corpus=data/shapes work=work_dirs/mmn_shapes
-settings=$("$PYTHON" -W ignore -c "
-import torch
+# values reach Python as arguments: a path in its text could hold quotes
+settings=$("$PYTHON" -W ignore -c '
+import sys, torch
 from mmengine.config import Config
-config = Config.fromfile('$config', import_custom_modules=False)
-print(min(torch.cuda.device_count(), 2) or 2, config.train_cfg.max_epochs)")
+config = Config.fromfile(sys.argv[1], import_custom_modules=False)
+print(min(torch.cuda.device_count(), 2) or 2, config.train_cfg.max_epochs)' "$config")
 read -r processes default_epochs <<< "$settings"
 epochs=${epochs:-$default_epochs}
 began=$SECONDS
+
+show_progress() {
+    trap '' INT  # after Ctrl-C the training still writes here while it saves
+    sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \4, \3 left/p" \
+        -e 's/.*Epoch(val).*R1@0.5: \([0-9.]*\).*R1@0.7: \([0-9.]*\).*/    validation: R@1,IoU=0.5 \1 %, R@1,IoU=0.7 \2 %/p'
+}
 
 say() { printf '\n[%3d s] %s\n' $((SECONDS - began)) "$*"; }
 
@@ -52,8 +60,7 @@ else
     PYTHONUNBUFFERED=1 bash "$root/tools/dist_train.sh" "$config" "$processes" \
         --work-dir "$work" --resume \
         --cfg-options "train_cfg.max_epochs=$epochs" default_hooks.checkpoint.interval=1 \
-        | sed -un -e "s/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].*eta: \([0-9:]*\).* loss: \([0-9.]*\).*/  epoch \1 of $epochs: loss \4, \3 left/p" \
-            -e 's/.*Epoch(val).*R1@0.5: \([0-9.]*\).*R1@0.7: \([0-9.]*\).*/    validation: R@1,IoU=0.5 \1 %, R@1,IoU=0.7 \2 %/p'
+        | show_progress
     echo "$epochs" > "$complete"
 fi
 
@@ -74,10 +81,11 @@ echo 'unseen: sentences whose colour, shape and action training never showed tog
 echo 'chance: a random ranking'
 sed -n '/Grounding (percent)/,/^$\|Epoch(test)/p' "$work/test.log" | grep -v 'Grounding\|INFO'
 
-video=$("$PYTHON" -c "
-import json
-videos = json.load(open('$corpus/annotations/test.json'))
-print(next((v for v in videos if len(videos[v]['sentences']) >= 3), next(iter(videos))))")
+video=$("$PYTHON" -c '
+import json, sys
+videos = json.load(open(sys.argv[1]))
+print(next((v for v in videos if len(videos[v]["sentences"]) >= 3), next(iter(videos))))' \
+    "$corpus/annotations/test.json")
 say "6/6 grounding three sentences in $video, which training never saw"
 if [ "$work/grounding/${video}_timeline.png" -nt "$best" ]; then
     echo "grounded already"

@@ -98,6 +98,17 @@ def update_readme(text: str, results: Path = RESULTS) -> str:
     return re.sub(r'<!-- result: (\w+) -->.*?<!-- end -->', render, text, flags=re.DOTALL)
 
 
+def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None:
+    """End with a message if a file cannot be written, before anything is measured."""
+    from mmn_plugin.files import OutputError, writable_file  # not needed to render the README
+
+    try:
+        for path in paths:
+            writable_file(path)
+    except OutputError as error:
+        parser.error(str(error))
+
+
 def main() -> None:
     """Measure what was asked for, and render the README."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -107,9 +118,11 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=3,
                         help='rounds of faults and of benchmarks (default: 3)')
     args = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    if args.names:
+        require_writable(parser, [README, *(RESULTS / f'{name}.json' for name in args.names)])
     for name in args.names:
         result = measure(name, args)
+        RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
     README.write_text(update_readme(README.read_text()))
 

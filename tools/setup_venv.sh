@@ -27,6 +27,10 @@ setup_venv() {
     # the stamp names everything an installation depends on
     wanted=$(cat "$requirements" "$root/setup.py" "$root/requirements/runtime.txt" | cksum)" $root"
     case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
+    case $folder in *:*)
+        echo "Error: $folder holds a colon, which PATH cannot: name another folder in MMN_VENV" >&2
+        return 1 ;;
+    esac
     stamp=$folder/.mmn_plugin_stamp
     PYTHON=$folder/bin/python
     export PYTHON

@@ -19,6 +19,7 @@ from mmn_plugin.engine.runner import (
     run_command,
     run_parser,
 )
+from mmn_plugin.files import writable_file
 
 
 def parse_args():
@@ -60,6 +61,9 @@ def parse_args():
 def merge_args(cfg, args):
     """Write the command line's options into the config."""
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
+    for path in (args.dump, args.submission):
+        if path:
+            writable_file(path)
     if args.amp:
         apply_test_amp(cfg, args.amp)
     refuse_other_answers(cfg, args)

@@ -10,6 +10,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
+from mmn_plugin.engine.checkpoints import TrainingRecord
 from mmn_plugin.engine.runner import (
     add_amp,
     apply_amp,
@@ -64,6 +65,7 @@ def merge_args(cfg, args):
         diff_rank_seed=args.diff_rank_seed or None,
         deterministic=args.deterministic or None,
     )
+    TrainingRecord(cfg.work_dir).require_unused()
     cfg.randomness = (
         dict(seed=None)
         | dict(cfg.get('randomness') or {})

@@ -12,7 +12,7 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=None, minutes=10, iter_interval=0,
                     save_best='grounding/R1@0.5', rule='greater', max_keep_ckpts=3),
     run_state=dict(type='RunStateHook'),  # what an exact resume needs
-    preemption=dict(type='PreemptionHook'),  # SIGTERM: save and stop
+    preemption=dict(type='PreemptionHook'),  # SIGTERM, Ctrl-C: save and stop
     sampler_seed=dict(type='DistSamplerSeedHook'),
     check_features=dict(type='CheckFeaturesHook'),
     check_settings=dict(type='CheckSettingsHook'),

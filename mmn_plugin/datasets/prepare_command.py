@@ -6,6 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from mmn_plugin.files import writable_folder
+
 from .checks import CheckReport
 
 
@@ -20,7 +22,7 @@ def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--features', type=Path,
                         help='downloaded feature file (default: it lies in OUT already)')
-    parser.add_argument('--out', type=Path, default=Path(out),
+    parser.add_argument('--out', type=writable_folder, default=Path(out),
                         help=f'folder of the dataset, data_root of the config (default: {out})')
     parser.add_argument('--copy', action='store_true',
                         help='copy the features instead of linking to them')

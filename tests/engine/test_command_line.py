@@ -1,18 +1,22 @@
 """What a mistake in a config, a checkpoint or an option looks like on the command line."""
 import argparse
+import socket
 
 import pytest
 import torch
+from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_config, write_corpus
 from mmaction.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
+from mmn_plugin.engine.runner import launcher as launcher_module
 from mmn_plugin.engine.runner import (
     load_config,
     plain_errors,
     require_checkpoint_content,
     require_device,
+    require_launcher,
     whole_number,
 )
 
@@ -87,6 +91,19 @@ def test_a_setting_that_a_class_does_not_take_is_one_line(folder, capsys, extra,
     assert "unexpected keyword argument 'foo'" in output
 
 
+@pytest.mark.parametrize(('option', 'message'), [
+    ('train_dataloader.batchsize', 'a dataloader of the config: DataLoader.__init__() got an'),
+    ('randomness.sed', 'randomness of the config: Runner.set_randomness() got an'),
+    ('env_cfg.mp_cfg.foo', 'env_cfg of the config: set_multi_processing() got an')])
+def test_a_setting_that_a_call_does_not_take_is_one_line(folder, tmp_path, option, message):
+    config = write_config(folder / 'call.py', folder / 'corpus')
+    code, output = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',
+                            f'{option}=3')
+    assert code == 1
+    assert output.splitlines()[-1] == (
+        f"Error: {message} unexpected keyword argument '{option.rpartition('.')[2]}'")
+
+
 def test_a_needed_setting_that_is_absent_is_one_line(capsys):
     output = printed(capsys, lambda: MODELS.build(dict(type='ClipEncoder')))
     assert "'ClipEncoder'" in output
@@ -145,3 +162,75 @@ def test_a_number_of_workers_is_0_or_more():
     for text in ('-1', '1.5', 'two'):
         with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a whole number"):
             whole_number(text)
+
+
+@pytest.mark.parametrize(('option', 'value', 'least'), [
+    ('train_dataloader.batch_size', 0, 1), ('val_dataloader.batch_size', -1, 1),
+    ('test_dataloader.batch_size', 2.5, 1), ('train_dataloader.batch_size', True, 1),
+    ('train_dataloader.num_workers', -1, 0), ('train_cfg.max_epochs', 0, 1),
+    ('train_cfg.val_interval', 0, 1), ('optim_wrapper.accumulative_counts', 0, 1)])
+def test_a_size_that_leaves_nothing_to_do_is_one_line(folder, capsys, option, value, least):
+    config = write_config(folder / 'sizes.py', folder / 'corpus')
+    output = printed(capsys, lambda: load_config(str(config), {option: value}))
+    assert f'{option}={value} of the config: give a whole number of {least} or more' in output
+
+
+@pytest.mark.parametrize(('launcher', 'variables', 'parts'), [
+    ('pytorch', {}, ('torchrun', 'dist_train.sh', 'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT')),
+    ('pytorch', dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='a'), ('sets MASTER_PORT;',)),
+    ('pytorch', dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='a', MASTER_PORT='x'),
+     ('MASTER_PORT=x is no number',)),
+    ('slurm', {}, ('srun', 'slurm_train.sh', 'SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST')),
+    ('mpi', {}, ('mpirun', 'OMPI_COMM_WORLD_RANK', 'MASTER_ADDR'))])
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+def test_a_launcher_that_did_not_start_the_process_is_one_line(
+        folder, tmp_path, monkeypatch, tool, launcher, variables, parts):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = write_config(folder / 'launched.py', folder / 'corpus')
+    checkpoint = ['absent.pth'] if tool == 'test.py' else []
+    code, output = run_tool(tool, config, *checkpoint, '--launcher', launcher, '--work-dir',
+                            tmp_path / 'work')
+    assert code == 1
+    line, = output.splitlines()
+    for part in parts:
+        assert part in line
+    assert not (tmp_path / 'work').exists()
+
+
+def test_slurm_without_gpus_is_one_line(capsys, monkeypatch):
+    for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'):
+        monkeypatch.setenv(name, '1')
+    monkeypatch.setattr(launcher_module, 'get_device', lambda: 'cpu')
+    output = printed(capsys, lambda: require_launcher('slurm'))
+    assert 'needs GPUs' in output
+    monkeypatch.setattr(launcher_module, 'get_device', lambda: 'cuda')
+    require_launcher('slurm')
+
+
+def test_a_port_in_use_is_one_line(folder, tmp_path, monkeypatch):
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        for name, value in dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1',
+                                MASTER_PORT=port).items():
+            monkeypatch.setenv(name, value)
+        config = write_config(folder / 'port.py', folder / 'corpus')
+        code, output = run_tool('train.py', config, '--launcher', 'pytorch', '--work-dir',
+                                tmp_path / 'work')
+    assert code == 1
+    assert 'Traceback' not in output
+    assert f'port {port} of this machine is in use' in output.splitlines()[-1]
+
+
+def test_ctrl_c_is_one_line_and_the_exit_code_of_a_shell(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop, plain_errors():
+        interrupted()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == 'Interrupted\n'

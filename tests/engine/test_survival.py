@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.processes import in_another_process, train_in
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, write_config, write_corpus
 
 # Ten videos, two ranks of two: three iterations an epoch, the last one short. Dropout is on, the
@@ -332,6 +333,23 @@ def test_a_signal_after_the_ranks_agreed_counts_for_the_next_iteration(lab):
     assert codes == [143, 143], output[-3000:]
     assert 'stopping after iteration 5' in output
     assert (lab.folder / 'late/iter_5.pth').is_file()
+
+
+def test_an_interrupt_of_one_rank_saves_and_ends_all_with_the_code_of_an_interrupt(lab):
+    codes, output = lab.run('interrupted', fault=dict(interrupt=(1, 1)))
+    assert codes == [130, 130], output[-3000:]
+    assert 'Traceback' not in output
+    assert (lab.folder / 'interrupted/iter_2.pth').is_file()
+
+
+def test_all_ranks_of_a_second_training_in_a_folder_are_refused_and_write_nothing(lab):
+    folder = lab.folder / 'in_use'
+    with in_another_process(lambda: train_in(folder)) as process:
+        codes, output = lab.run('in_use')
+    assert codes == [1, 1], output[-3000:]
+    assert f'in_use is in use: process {process} on' in output
+    assert 'Traceback' not in output
+    assert [path.name for path in folder.iterdir()] == ['training.json']
 
 
 def test_a_checkpoint_from_inside_an_epoch_needs_as_many_ranks(lab, accumulated):

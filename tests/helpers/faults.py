@@ -44,6 +44,8 @@ class FaultHook(Hook):
             return losses
 
         model.head.loss = loss
+        if 'interrupt' in self.fault:  # also where the tests run in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if 'clock' in self.fault:  # seconds that an iteration takes, by each rank's clock
             for hook in runner.hooks:
                 if isinstance(hook, SafeCheckpointHook):
@@ -56,6 +58,8 @@ class FaultHook(Hook):
             file.write(f'{runner.epoch} {batch_idx}: {names} {noise}\n')
         if self._now(runner, 'term'):
             os.kill(os.getpid(), signal.SIGTERM)
+        if self._now(runner, 'interrupt'):
+            os.kill(os.getpid(), signal.SIGINT)
         if self._now(runner, 'group'):
             os.killpg(os.getpgid(0), signal.SIGTERM)
 

@@ -1,9 +1,12 @@
 """Runs of a model of one weight, with validation scores and ends as a test wants them."""
 import itertools
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -80,21 +83,20 @@ class ScriptHook(Hook):
 
 
 class TermHook(Hook):
-    """Sends the signal in an iteration."""
+    """Sends signals in an iteration."""
 
-    def __init__(self, iteration):
-        self.iteration = iteration
+    def __init__(self, iteration, *signals):
+        self.iteration, self.signals = iteration, signals or (signal.SIGTERM,)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        import os
-        import signal
         if runner.iter + 1 == self.iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in self.signals:
+                os.kill(os.getpid(), number)
 
 
 def tiny_run(folder: Path, checkpoint: dict, epochs: int = 4, scores=(1., 2., 3., 4.),
              kill: str | None = None, minutes: float = 0., resume=False, hooks=(),
-             schedule=(), **default_hooks) -> SimpleNamespace:
+             schedule=(), lr: float = 0.1, **default_hooks) -> SimpleNamespace:
     """Train in a work folder.
 
     Args:
@@ -108,6 +110,7 @@ def tiny_run(folder: Path, checkpoint: dict, epochs: int = 4, scores=(1., 2., 3.
         resume (bool | Path): Whether to resume, and from what. Defaults to False.
         hooks (tuple[Hook]): More hooks.
         schedule (tuple[dict]): Schedules of the learning rate.
+        lr (float): Learning rate. Defaults to 0.1.
         **default_hooks: Settings of default hooks.
 
     Returns:
@@ -117,14 +120,16 @@ def tiny_run(folder: Path, checkpoint: dict, epochs: int = 4, scores=(1., 2., 3.
     script = ScriptHook(scores, kill, minutes)
     loader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='pseudo_collate'), dataset=[
         dict(inputs=torch.tensor([float(i), 1.])) for i in range(2 * ITERATIONS)])
+    settings = dict(train_cfg=dict(type='ResumableTrainLoop', max_epochs=epochs),
+                    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=lr)))
     torch.manual_seed(0)
     runner = Runner(
         Line(), str(folder), default_scope='mmaction', experiment_name=f'tiny_{next(_count)}',
         train_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=True)),
         val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=dict(type='ResumableTrainLoop', max_epochs=epochs), val_cfg=dict(),
+        train_cfg=settings['train_cfg'], val_cfg=dict(),
         val_evaluator=[Score()], param_scheduler=list(schedule) or None,
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)), randomness=dict(seed=0),
+        optim_wrapper=settings['optim_wrapper'], randomness=dict(seed=0), cfg=Config(settings),
         default_hooks=dict(checkpoint=checkpoint, **default_hooks), custom_hooks=[script, *hooks],
         load_from=str(resume) if isinstance(resume, Path) else None, resume=bool(resume),
         log_level='WARNING')

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_own_script_of_a_downstream_project_works_too(run_command, toy_config, t
 def bash(script, **environment):
     """Run dist_common.sh's launch with a python that prints its arguments."""
     return subprocess.run(
-        ['bash', '-c', f'. "{TOOLS}/dist_common.sh"; {script}'],
+        ['bash', '-c', f'. {shlex.quote(f"{TOOLS}/dist_common.sh")}; {script}'],
         env={'PATH': '/usr/bin:/bin', **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

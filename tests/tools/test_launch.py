@@ -3,6 +3,7 @@ import os
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,18 @@ def test_an_absent_feature_file_is_the_last_line_on_each_of_two_machines(config,
         assert ends_in(output, 'absent.h5 do not exist')
 
 
+def test_a_port_in_use_is_one_line(config, tmp_path):
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        job = start(config, 2, '--work-dir', tmp_path / 'work', PORT=port)
+        output = job.communicate(timeout=300)[0]
+    assert job.returncode == 1
+    assert ends_in(output, f'port {port} of this machine is in use')
+    assert len(output.strip().splitlines()) == 1
+
+
 @pytest.fixture(scope='module')
 def launcher():
     return SimpleNamespace(**runpy.run_path(str(ROOT / 'tools' / 'launch.py')))
@@ -110,6 +123,7 @@ TERM, INT, USR1, HUP, KILL = (
     ([143, -15], None, 143),
     ([143, 143], TERM, 143),
     ([143, 143], USR1, 143),
+    ([130, 130], INT, 130),
     ([85, 85], TERM, 85),  # PreemptionHook(exit_code=85)
     ([-15, -15], TERM, 143),  # before training
     ([-15], None, 143),
@@ -222,11 +236,12 @@ def job(zygote, tmp_path):
     return run
 
 
-@pytest.mark.parametrize('signals', [(TERM,), (USR1,), (USR1, TERM, TERM)])
+@pytest.mark.parametrize('signals', [(TERM,), (INT,), (USR1,), (USR1, TERM, TERM)])
 def test_processes_have_time_to_save_and_their_status_is_the_launchers(job, signals):
-    status, output = job(*signals, codes=(143, 143))
-    assert status == 143, output
-    assert f'{signals[0].name}: the processes have ended; exit status 143' in output
+    code = 130 if INT in signals else 143
+    status, output = job(*signals, codes=(code, code))
+    assert status == code, output
+    assert f'{signals[0].name}: the processes have ended; exit status {code}' in output
     assert 'Traceback' not in output
 
 

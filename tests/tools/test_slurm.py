@@ -1,6 +1,7 @@
 """tools/slurm_train.sh and slurm_test.sh with an srun that runs its tasks on this machine."""
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from helpers.zygote import Zygote
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+COMMON = shlex.quote(f'{TOOLS}/dist_common.sh')
 SRUN = """#!/bin/bash
 echo "srun $*"
 for argument in "$@"; do case $argument in --ntasks=*) tasks=${argument#*=};; esac; done
@@ -105,9 +107,9 @@ def test_a_failure_on_one_machine_is_not_hidden_by_the_end_of_the_others(
     (tmp_path / 'srun').chmod(0o755)
     (tmp_path / 'task.py').write_text(TASK)
     (tmp_path / 'task.sh').write_text(
-        f'. "{TOOLS}/dist_common.sh"; launch task.py 1 "$1"')
+        f'. {COMMON}; launch task.py 1 "$1"')
     done = subprocess.run(
-        ['bash', '-c', f'. "{TOOLS}/dist_common.sh"; launch_slurm p j task.sh {statuses} --'],
+        ['bash', '-c', f'. {COMMON}; launch_slurm p j task.sh {statuses} --'],
         cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(
             os.environ, PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON=sys.executable, GPUS='2',
             GPUS_PER_NODE='1', MASTER_ADDR='127.0.0.1', PORT=str(Zygote.free_port())))

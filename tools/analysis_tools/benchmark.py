@@ -9,7 +9,6 @@ A B C ..., together with a matrix product and the config's bare convolution, so 
 a round) stand on a noisy machine. docs/performance.md says what each column means.
 """
 import argparse
-import json
 import os
 import platform
 import sys
@@ -26,6 +25,7 @@ from rich.console import Console
 
 from mmn_plugin.apis.benchmark import TASKS, Benchmark, BenchmarkSettings, Variant, tables
 from mmn_plugin.engine.runner import load_config, plain_errors, require_device
+from mmn_plugin.files import writable_file, write_json
 
 CHOICES = {'--conv-mode': ('dense', 'sparse', 'auto'), '--dtype': ('fp32', 'tf32', 'bf16')}
 
@@ -63,7 +63,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--no-memory', action='store_true', help='leave the peak memory out')
     parser.add_argument('--no-profile', action='store_true', help='leave the shares out')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--json', type=Path, help='also write all figures to this file')
+    parser.add_argument('--json', type=writable_file, help='also write all figures to this file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='values that replace those of the config')
     return parser.parse_args(argv)
@@ -141,7 +141,7 @@ def main(argv=None) -> int:
         console.print(f'waiting: beside a training step of {1000 * result["step_seconds"]:.0f} ms; '
                       f'data {result["source"]}', highlight=False)
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        write_json(result, args.json)
     return 0
 
 

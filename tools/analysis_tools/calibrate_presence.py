@@ -24,6 +24,12 @@ from mmengine.config import DictAction
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, threshold_at
 from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.files import writable_file, writable_folder
+
+
+def model_path(text):
+    """What ``--out`` names: a checkpoint, or a folder, that can be written."""
+    return (writable_file if Path(text).suffix == '.pth' else writable_folder)(text)
 
 
 def parse_args(argv=None):
@@ -32,7 +38,8 @@ def parse_args(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint (.pth)')
     parser.add_argument('--config', help="a config (default: the checkpoint's own)")
-    parser.add_argument('--out', required=True, help='folder or .pth file to write')
+    parser.add_argument('--out', required=True, type=model_path,
+                        help='folder or .pth file to write')
     parser.add_argument('--keep', type=float, default=0.95,
                         help='share of the present sentences that stay (default: 0.95)')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
@@ -43,12 +50,12 @@ def parse_args(argv=None):
 
 def write(inferencer, checkpoint, out):
     """A folder of `save_pretrained`, or the checkpoint with the threshold in its ``meta``."""
-    if Path(out).suffix != '.pth':
+    if out.suffix != '.pth':
         inferencer.save_pretrained(out)
         return
     content = torch.load(checkpoint, map_location='cpu', weights_only=True)
     content.setdefault('meta', {})['presence'] = inferencer.meta['presence']
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, out)
 
 
@@ -56,7 +63,7 @@ def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
     with plain_errors():
-        if Path(args.out).suffix == '.pth' and not Path(args.checkpoint).is_file():
+        if args.out.suffix == '.pth' and not Path(args.checkpoint).is_file():
             raise ValueError(f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: '
                              'name a folder')
         config = None if args.config is None else load_config(args.config, args.cfg_options)

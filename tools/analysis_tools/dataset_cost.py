@@ -33,6 +33,7 @@ from mmn_plugin.datasets import (
 )
 from mmn_plugin.datasets.tubes import TubeFile
 from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.structures.annotations import read_annotations
 
 
@@ -45,7 +46,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--feature-key', help="name of the features within a video's entry")
     parser.add_argument('--max-seconds', type=float, default=5, help='bound (default: 5)')
     parser.add_argument('--max-mb', type=float, default=300, help='bound (default: 300)')
-    parser.add_argument('--json', type=Path, help='also write the figures to this file')
+    parser.add_argument('--json', type=writable_file, help='also write the figures to this file')
     return parser.parse_args(argv)
 
 
@@ -123,8 +124,8 @@ def main(argv=None) -> int:
     table.add_row('kept (sent to a spawned worker)', f'{worker:.1f} MB', '')
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     if args.json:
-        args.json.write_text(json.dumps(dict(videos=len(dataset), seconds=seconds,
-                                             peak_growth_mb=megabytes, kept_mb=worker)))
+        write_json(dict(videos=len(dataset), seconds=seconds, peak_growth_mb=megabytes,
+                        kept_mb=worker), args.json)
     return int(seconds > args.max_seconds or megabytes > args.max_mb)
 
 

@@ -20,7 +20,7 @@ from mmaction.registry import DATASETS
 from mmn_plugin.apis.load_model import load_model
 from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.engine.runner import load_config, plain_errors
-from mmn_plugin.files import OutputFolder, text_argument
+from mmn_plugin.files import OutputFolder, text_argument, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
 
 
@@ -34,7 +34,7 @@ def parse_args(argv=None):
                         help='which data loader of the config (default: test)')
     parser.add_argument('--video', type=text_argument,
                         help='id of the video (default: the first one)')
-    parser.add_argument('--out', default='score_curves.png', type=Path,
+    parser.add_argument('--out', default='score_curves.png', type=writable_file,
                         help='picture (default: score_curves.png)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='values that replace those of the config: key=value')

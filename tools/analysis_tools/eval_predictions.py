@@ -7,7 +7,6 @@ PRED.json is what ``tools/test.py --dump PRED.json`` writes, or any file of that
 annotations, and the same functions compute the figures, as in the evaluation loop.
 """
 import argparse
-import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ import mmn_plugin  # noqa: F401
 from mmn_plugin.evaluation.grounding_protocol import GroundingProtocol
 from mmn_plugin.evaluation.predictions import match_predictions, read_predictions
 from mmn_plugin.evaluation.summary_row import flat_metrics, format_table
+from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.structures.annotations import read_annotations
 
 
@@ -43,7 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='pooling_counts of the grid')
     chance.add_argument('--chance-nms', type=float, metavar='IOU', help='threshold of NMS')
     chance.add_argument('--chance-seed', type=int, default=0, help='of the random rankings (0)')
-    parser.add_argument('--json', dest='out', help='also write the figures to this file')
+    parser.add_argument('--json', dest='out', type=writable_file,
+                        help='also write the figures to this file')
     args = parser.parse_args(argv)
     given = [args.chance_clips, args.chance_counts, args.chance_nms]
     if any(value is not None for value in given) and None in given:
@@ -94,8 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'Error: {args.predictions} against {args.annotations}: {error}', file=sys.stderr)
         return 1
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
+        write_json(metrics, args.out)
     return 0
 
 

@@ -7,7 +7,6 @@ TRUTH is the dataset's annotation JSON, or a tube file (.h5). A video without an
 impossible answers (a frame twice, a box that ends before it begins, ...) are refused by name.
 """
 import argparse
-import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.tubes import TubeError, TubeFile, read_hcstvg_annotations
 from mmn_plugin.evaluation import TubeResult, read_submission, score_submission
+from mmn_plugin.files import writable_file, write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +30,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('truth', type=Path, help='annotation JSON, or tube file (.h5)')
     parser.add_argument('--iou', type=float, nargs='+', default=[0.3, 0.5],
                         help='R of vIoU@R (0.3 0.5)')
-    parser.add_argument('--json', type=Path, dest='out', help='also write the figures to this file')
+    parser.add_argument('--json', type=writable_file, dest='out',
+                        help='also write the figures to this file')
     return parser.parse_args(argv)
 
 
@@ -63,8 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         figures = score_submission(answers, truth, args.iou)
         figures = {f'tubes/{name}': 100 * value for name, value in figures.items()}
         if args.out:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
+            write_json(figures, args.out)
     except (OSError, ValueError) as error:
         print(f'error: {args.answers} against {args.truth}: {error}', file=sys.stderr)
         return 1

@@ -10,7 +10,6 @@ is a chunk of similarities to fill, it must not grow. Exit code 1 if it does.
 """
 import argparse
 import ctypes
-import json
 import multiprocessing
 import sys
 import time
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mmn_plugin  # noqa: F401
+from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.models import MutualMatchingLoss
 from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
 from mmn_plugin.structures import MomentGrid
@@ -57,7 +57,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--max-growth', type=float, default=1.5, help=(
         'bound on the extra memory of the most negatives, relative to that of the first that fill '
         'a chunk (default: 1.5)'))
-    parser.add_argument('--json', type=Path, help='also write the figures to this file')
+    parser.add_argument('--json', type=writable_file, help='also write the figures to this file')
     return parser.parse_args(argv)
 
 
@@ -182,7 +182,7 @@ def main(argv=None) -> int:
             f'{row["seconds"] * 1000 / (row["videos"] + args.batch):.2f} ms')
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        write_json(rows, args.json)
     problem = verdict(args, rows)
     if problem:
         print(f'FAILED: {problem}')

@@ -16,7 +16,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.engine.runner import plain_errors
-from mmn_plugin.files import OutputFolder
+from mmn_plugin.files import OutputFolder, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.curves_picture import DEFAULT_KEYS, CurvesPicture
 from mmn_plugin.visualization.training_log import TrainingLog
@@ -32,7 +32,7 @@ def parse_args(argv=None):
                         help='figures to draw, * for any part (default: losses, R@1 and mIoU, or '
                         'vIoU)')
     parser.add_argument('--names', nargs='+', help="the runs' names (default: their folders')")
-    parser.add_argument('--out', default='curves.png', type=Path,
+    parser.add_argument('--out', default='curves.png', type=writable_file,
                         help='picture (default: curves.png)')
     args = parser.parse_args(argv)
     if args.names and len(args.names) != len(args.runs):

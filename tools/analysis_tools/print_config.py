@@ -16,6 +16,7 @@ import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.config import DictAction
 
 from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.files import writable_file
 
 
 def parse_args(argv=None):
@@ -25,7 +26,8 @@ def parse_args(argv=None):
     parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='values that replace those of the config: key=value')
-    parser.add_argument('--save-path', help='also write it to this file (.py, .json or .yml)')
+    parser.add_argument('--save-path', type=writable_file,
+                        help='also write it to this file (.py, .json or .yml)')
     return parser.parse_args(argv)
 
 
@@ -33,12 +35,12 @@ def main(argv=None):
     """Print, and write where asked."""
     args = parse_args(argv)
     with plain_errors():
-        if args.save_path and Path(args.save_path).suffix not in ('.py', '.json', '.yml', '.yaml'):
+        if args.save_path and args.save_path.suffix not in ('.py', '.json', '.yml', '.yaml'):
             raise ValueError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')
         config = load_config(args.config, args.cfg_options)
         print(config.pretty_text)
         if args.save_path:
-            Path(args.save_path).parent.mkdir(parents=True, exist_ok=True)
+            args.save_path.parent.mkdir(parents=True, exist_ok=True)
             config.dump(args.save_path)
 
 

@@ -7,7 +7,6 @@ which a file holds nothing is skipped. Exit code 1 if any row failed or a file c
 Bounds are the same on every device, and float32 is float32: TF32 is off.
 """
 import argparse
-import json
 import math
 import sys
 from dataclasses import asdict
@@ -33,6 +32,7 @@ from mmn_plugin.apis.reference import (
     check_tubes,
 )
 from mmn_plugin.engine.runner import plain_errors, require_device, set_tf32
+from mmn_plugin.files import writable_file, write_json
 
 VOCABULARY = 'vocab_small.txt'
 
@@ -46,7 +46,7 @@ def parse_args():
     parser.add_argument('--conv-mode', choices=('dense', 'sparse'), default='dense',
                         help='how the moment encoder computes (default: dense)')
     parser.add_argument('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
-    parser.add_argument('--json', type=Path, help='also write all rows to this file')
+    parser.add_argument('--json', type=writable_file, help='also write all rows to this file')
     return parser.parse_args()
 
 
@@ -128,7 +128,7 @@ def main() -> int:
         if not report.passed:
             failed.append(path)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        write_json(rows, args.json)
     skipped = sum(row['skipped'] for file in rows.values() for row in file)
     verdict = f'FAILED: {", ".join(map(str, failed))}' if failed else 'all agree'
     note = f' ({skipped} quantities skipped)' if skipped else ''

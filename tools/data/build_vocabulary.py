@@ -11,6 +11,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmn_plugin.datasets.shapes.vocabulary import build_vocabulary
+from mmn_plugin.files import writable_file
 from mmn_plugin.structures.annotation_error import AnnotationError
 from mmn_plugin.structures.annotations import read_annotations
 
@@ -19,7 +20,7 @@ def main() -> None:
     """Read the sentences and write one token per line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('annotations', nargs='+', help='annotation files of the training split')
-    parser.add_argument('--out', type=Path, required=True, help='file to write')
+    parser.add_argument('--out', type=writable_file, required=True, help='file to write')
     args = parser.parse_args()
     try:
         sentences = [sentence for path in args.annotations for video in read_annotations(path)

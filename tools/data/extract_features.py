@@ -28,7 +28,14 @@ from mmengine.config import DictAction
 from mmn_plugin.apis.extractors import build_extractor, extractor_config
 from mmn_plugin.datasets.features import extract_videos
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.engine.runner import add_amp, explicit_amp, plain_errors, whole_number
+from mmn_plugin.engine.runner import (
+    add_amp,
+    explicit_amp,
+    plain_errors,
+    require_launcher,
+    whole_number,
+)
+from mmn_plugin.files import writable_file
 
 DEFAULT = 'extractors/shapes_grid.py'
 MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
@@ -39,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('videos', nargs='+', help='video files, or folders of them')
-    parser.add_argument('--out', required=True, help='HDF5 file to write')
+    parser.add_argument('--out', required=True, type=writable_file, help='HDF5 file to write')
     parser.add_argument('--config', default=DEFAULT,
                         help='a config with an `extractor`: a path, or one of mmn_plugin, such as '
                         f'extractors/i3d_r50_k400.py or mmn_shapes.py (default: {DEFAULT})')
@@ -54,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         'CPU; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
                         'the grid extractor, else 0)')
     add_amp(parser)
-    parser.add_argument('--report', metavar='FILE.json',
+    parser.add_argument('--report', metavar='FILE.json', type=writable_file,
                         help='write what was wrong or unusual, video by video')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='settings that replace those of the config: extractor.layer=...')
@@ -136,7 +143,8 @@ def clean_stop():
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_args(argv)
-    with clean_stop(), plain_errors(), plain_file_errors():
+    with plain_errors(), clean_stop(), plain_file_errors():
+        require_launcher(args.launcher)
         settings = extractor_config(args.config, args.cfg_options, checkpoint=args.checkpoint,
                                     fps=args.fps, stride=args.stride, amp=args.amp)
         extractor = build_extractor(settings, args.device or own_device(args.launcher))

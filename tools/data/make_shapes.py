@@ -11,6 +11,7 @@ import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.features.progress_bar import ProgressBar
 from mmn_plugin.datasets.shapes import CorpusError, ShapesCorpus
 from mmn_plugin.engine.runner import whole_number
+from mmn_plugin.files import writable_folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,7 +19,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Render videos of moving shapes with sentences and annotations. Running it '
         'again with the same options goes on where it stopped.')
-    parser.add_argument('out', help='folder to write')
+    parser.add_argument('out', type=writable_folder, help='folder to write')
     parser.add_argument('--videos', type=int, default=1500,
                         help='videos in all: 80 %% train, 8 %% val, 12 %% test (default: 1500)')
     parser.add_argument('--seed', type=int, default=0, help='same seed, same corpus (default: 0)')

@@ -12,6 +12,7 @@ from mmn_plugin.datasets.features.progress_bar import ProgressBar
 from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
 from mmn_plugin.datasets.shapes.shapes_tubes import SPLITS, ShapesTubes
 from mmn_plugin.engine.runner import whole_number
+from mmn_plugin.files import writable_folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     out = args.out or f'{args.corpus.rstrip("/")}_tubes'
     try:
+        writable_folder(out)
         tubes = ShapesTubes(args.corpus, args.seed, ShapesTracker() if args.tracker else None)
         with ProgressBar('videos') as bar:
             counts = tubes.write(out, args.splits, args.workers, args.videos, bar)

@@ -19,6 +19,7 @@ import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.export import check_onnx, export_onnx
 from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.files import writable_folder
 
 
 def parse_args(argv=None):
@@ -27,7 +28,7 @@ def parse_args(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
     parser.add_argument('--config', help="a config (default: the checkpoint's own)")
-    parser.add_argument('--out', required=True, help='folder for the files')
+    parser.add_argument('--out', required=True, type=writable_folder, help='folder for the files')
     parser.add_argument('--tolerance', type=float, default=1e-4,
                         help='largest difference from PyTorch allowed (default: 1e-4)')
     return parser.parse_args(argv)

@@ -19,6 +19,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 from mmengine.runner import CheckpointLoader
 
 import mmn_plugin
+from mmn_plugin.files import writable_file
 from mmn_plugin.models.published_weights import from_published, to_published
 
 
@@ -26,7 +27,7 @@ def parse_args():
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('checkpoint', type=Path, help='checkpoint to convert')
-    parser.add_argument('out', type=Path, help='file to write')
+    parser.add_argument('out', type=writable_file, help='file to write')
     parser.add_argument('--reverse', action='store_true', help='from ours to the published names')
     return parser.parse_args()
 

@@ -8,7 +8,8 @@ import torch
 _NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
-def newest_checkpoint(folder: str | Path, warn: Callable[[str], None]) -> Path | None:
+def newest_checkpoint(folder: str | Path, warn: Callable[[str], None],
+                      record: dict | None = None) -> Path | None:
     """The newest complete checkpoint of a work folder.
 
     That is the one ``last_checkpoint`` names, or a further one written since (a run may end between
@@ -17,6 +18,9 @@ def newest_checkpoint(folder: str | Path, warn: Callable[[str], None]) -> Path |
     Args:
         folder (str | Path): Work folder.
         warn (Callable): Gets one message for every file that is passed over.
+        record (dict, optional): That of the folder's last training (`TrainingRecord`). Where it
+            has a ``run``, checkpoints of other trainings are passed over, but for the one that it
+            was ``resumed_from``. Defaults to None.
 
     Returns:
         Path | None: None where there is no complete one.
@@ -30,6 +34,9 @@ def newest_checkpoint(folder: str | Path, warn: Callable[[str], None]) -> Path |
     elif named is not None and not named.is_file():
         warn(f'{folder / "last_checkpoint"} names {named}, which is not there')
         named = None
+    if record and 'run' in record:
+        files = _of_training(files, record, warn)
+        named = named if named in files else None
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     if named is not None:
         since = files[:files.index(named)]
@@ -62,6 +69,23 @@ def damage(path: str | Path) -> str | None:
         return f'it cannot be read ({reason})'
     missing = [name for name in _NEEDED if not isinstance(content, dict) or name not in content]
     return f'it holds no {" and no ".join(missing)} to resume from' if missing else None
+
+
+def _of_training(files: list[Path], record: dict, warn: Callable[[str], None]) -> list[Path]:
+    """Files that the last training in the folder has written, or was resumed from."""
+    source = Path(record.get('resumed_from') or '')
+    kept = [source] if source.is_file() else []
+    for path in files:
+        try:
+            run = _load(path)['meta'].get('run_id')
+        except Exception:  # `damage` says how
+            run = record['run']
+        if run == record['run'] and path not in kept:
+            kept.append(path)
+        elif path not in kept:
+            warn(f'{path} is passed over: it is of another training than the last one in this '
+                 f'folder, which began {record.get("began")}; --resume PATH would take it')
+    return kept
 
 
 def _load(path: Path) -> dict:

@@ -123,7 +123,7 @@ class CheckLossHook(Hook):
         """Fetch what decides about the step, and decide as all ranks do."""
         losses, self._losses = self._losses, {}
         self._checked, self._norm = losses, _gradient_norm(runner.optim_wrapper)
-        asked = self._preemption is not None and self._preemption.asked
+        asked = 0 if self._preemption is None else self._preemption.asked
         several = get_world_size() > 1
         fetched = _fetch(losses | {
             _NORM: self._norm, _FLAGS: _flags(losses, self._norm, asked) if several else None})
@@ -132,7 +132,8 @@ class CheckLossHook(Hook):
         mine, my_norm = _bad(losses), _bad({'gradient norm': self._norm_on_host})
         bad_loss, bad_gradient = bool(mine), bool(my_norm)
         if several:
-            bad_loss, bad_gradient, asked = flags.bool().tolist()
+            # exit codes, below 256, are exact in any type that the losses have
+            bad_loss, bad_gradient, asked = map(int, flags.tolist())
             if self._preemption is not None:
                 self._preemption.agreed = asked
         if bad_gradient and not bad_loss:
@@ -213,8 +214,8 @@ def _gradient_norm(wrapper) -> Tensor | None:
     return get_total_norm(gradients, options.get('norm_type', 2.), False, options.get('foreach'))
 
 
-def _flags(losses: dict[str, Any], norm: Tensor | None, asked: bool) -> Tensor:
-    """Whether on any rank a loss is bad, the gradient is bad, the run was asked to stop: (3,)."""
+def _flags(losses: dict[str, Any], norm: Tensor | None, asked: int) -> Tensor:
+    """Whether on any rank a loss is bad, the gradient is bad; and the highest `asked`: (3,)."""
     device = get_comm_device()
     values = [value for value in losses.values() if torch.is_tensor(value)]
     flags = torch.full((3,), asked, dtype=torch.int32, device=device)

@@ -1,7 +1,8 @@
-"""A cluster wants its machine back."""
+"""Ends of a run that are asked for."""
 import os
 import signal
 import threading
+import time
 from functools import partial
 
 import torch
@@ -9,13 +10,16 @@ from mmaction.registry import HOOKS
 from mmengine.dist import all_reduce, get_comm_device
 from mmengine.hooks import Hook
 
-from ..agreement import any_rank
+from ..agreement import highest
 from ..preempted import Preempted
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_ONE_PRESS = 1.  # seconds: terminal and launcher may both pass on one Ctrl-C
 
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """On SIGTERM, finish the iteration, save a checkpoint, and end with an exit code of its own.
+    """On SIGTERM or Ctrl-C, finish the iteration, save, and end with an exit code of its own.
 
     All ranks stop after the same iteration, whichever of them the signal reached; in a validation
     after the same batch of it, and the validation is made up for on resuming. Several ranks agree
@@ -27,33 +31,38 @@ class PreemptionHook(Hook):
     `ResumableTrainLoop`; under another loop the signal keeps its meaning.
 
     Args:
-        signals (tuple[str]): Names of the signals. Defaults to ``('SIGTERM',)``.
-        exit_code (int): Exit code. Defaults to 143 (128 + 15), what a shell reports for a process
-            ended by SIGTERM: a script that continues only after success does not take the run
-            for finished, and one that starts it again can tell it from a failure (1).
-            tools/launch.py, and so ``dist_*.sh`` and ``slurm_*.sh``, end with it as well; plain
-            ``torchrun`` ends with 1.
+        signals (tuple[str]): Names of the signals. Defaults to ``('SIGTERM', 'SIGINT')``. After
+            SIGINT (Ctrl-C) a second one ends the process at once. Where a process was started with
+            SIGINT ignored, as shells start those in the background, it stays so.
+        exit_code (int): Exit code; after SIGINT it is 130. Defaults to 143 (128 + 15), what a shell
+            reports for a process ended by SIGTERM: a script that continues only after success does
+            not take the run for finished, and one that starts it again can tell it from a failure
+            (1). tools/launch.py, and so ``dist_*.sh`` and ``slurm_*.sh``, end with it as well;
+            plain ``torchrun`` ends with 1.
 
     Attributes:
-        agreed (bool, optional): Whether any rank was asked to stop, where that is known already
-            for the current iteration; else None.
+        agreed (int, optional): The highest `asked` of all ranks, where that is known already for
+            the current iteration; else None.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, signals: tuple[str, ...] = ('SIGTERM',), exit_code: int = 143):
+    def __init__(self, signals: tuple[str, ...] = ('SIGTERM', 'SIGINT'), exit_code: int = 143):
         self.signals = [getattr(signal, name) for name in signals]
         self.exit_code = exit_code
-        self.agreed: bool | None = None
-        self._asked: str | None = None
+        self.agreed: int | None = None
+        self._asked: signal.Signals | None = None
+        self._asked_at = 0.
         self._stopping = False
         self._replaced: dict = {}
         self._shared_batches = 0
 
     @property
-    def asked(self) -> bool:
-        """Whether this rank was asked to stop."""
-        return self._asked is not None
+    def asked(self) -> int:
+        """Exit code that this rank was asked to end with; 0 if it was not."""
+        if self._asked is None:
+            return 0
+        return _INTERRUPTED if self._asked == signal.SIGINT else self.exit_code
 
     def before_train(self, runner) -> None:
         """Listen."""
@@ -66,7 +75,9 @@ class PreemptionHook(Hook):
                 loader.worker_init_fn = partial(
                     _heed_parent_alone, self.signals, os.getpid(), loader.worker_init_fn)
         self._asked, self._stopping, self.agreed = None, False, None
-        self._replaced = {number: signal.signal(number, self._note) for number in self.signals}
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        self._replaced = {number: signal.signal(number, self._note) for number in self.signals
+                          if not (ignored and number == signal.SIGINT)}
 
     def leave_train(self, runner) -> None:
         """Stop listening.
@@ -104,18 +115,24 @@ class PreemptionHook(Hook):
 
     def _stop_if_asked(self, runner) -> None:
         agreed, self.agreed = self.agreed, None
-        if not self._replaced or not (any_rank(self.asked) if agreed is None else agreed):
+        code = (highest(self.asked) if agreed is None else agreed) if self._replaced else 0
+        if not code:
             return
-        reason = self._asked or 'another process was asked to stop'
+        reason = (f'{self._asked.name} received' if self._asked else
+                  'another process was asked to stop')
         runner.logger.warning(f'{reason}: stopping after iteration {runner.iter}; run again with '
                               '--resume to go on from there')
         self._stopping = True
-        raise Preempted(self.exit_code, reason)
+        raise Preempted(code, reason)
 
     def _note(self, number, frame) -> None:
         if self._asked is None:
-            self._asked = f'{signal.Signals(number).name} received'
-            os.write(2, f'{self._asked}: stopping after this iteration\n'.encode())
+            self._asked, self._asked_at = signal.Signals(number), time.monotonic()
+            again = ' (once more: at once)' if number == signal.SIGINT else ''
+            os.write(2, f'{self._asked.name} received: stopping after this iteration{again}\n'
+                     .encode())
+        elif number == signal.SIGINT and time.monotonic() > self._asked_at + _ONE_PRESS:
+            raise KeyboardInterrupt
 
 
 def _heed_parent_alone(signals, parent: int, init, worker_id: int) -> None:

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from mmaction.registry import HOOKS
 from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
@@ -15,9 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import find_latest_checkpoint
 
 from ..bare_model import bare_model
+from ..checkpoints import plain
 from ..random_state import random_state, set_random_state
 
-_PLAIN = (str, bytes, int, float, bool, type(None))
 _UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, struct.error,
                pickle.UnpicklingError)  # a damaged file fails in many ways
 _COMMON = 'common.pth'
@@ -78,7 +77,7 @@ class RunStateHook(Hook):
         loop = getattr(runner.train_loop, 'rank_state', dict)()
         self._saved = dict(
             version=self.VERSION, world_size=get_world_size(), folder=os.path.basename(folder),
-            common=_COMMON in files, loop=_plain(loop, 'the train loop'))
+            common=_COMMON in files, loop=plain(loop, 'the train loop'))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Name the files in a checkpoint that can be resumed from."""
@@ -160,9 +159,9 @@ class RunStateHook(Hook):
         model = bare_model(runner)
         state = dict(random=random_state(), parts=_plain_states(runner, 'rank_state'))
         if get_rank() > 0:
-            state['buffers'] = {name: _plain(b, name) for name, b in model.named_buffers()}
+            state['buffers'] = {name: plain(b, name) for name, b in model.named_buffers()}
         if self._accumulating(runner.optim_wrapper):
-            state['gradients'] = {name: _plain(p.grad, name) for name, p in model.named_parameters()
+            state['gradients'] = {name: plain(p.grad, name) for name, p in model.named_parameters()
                                   if p.grad is not None}
         return state
 
@@ -217,24 +216,5 @@ def _offered(runner, method: str) -> Iterator[tuple[str, Any, dict]]:
 
 
 def _plain_states(runner, method: str) -> dict:
-    return {name: _plain(state, name) for name, _, state in _offered(runner, method)}
-
-
-def _plain(value, owner: str):
-    """A copy on the CPU of what `weights_only` loading accepts.
-
-    Raises:
-        TypeError: If the value is of another kind; the message names its owner.
-    """
-    if torch.is_tensor(value):
-        return value.detach().cpu().clone()
-    if isinstance(value, np.ndarray | np.generic):
-        return torch.from_numpy(np.asarray(value).copy()) if value.ndim else value.item()
-    if isinstance(value, dict):
-        return {_plain(k, owner): _plain(v, owner) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(v, owner) for v in value)
-    if type(value) in _PLAIN:
-        return value
-    raise TypeError(f'rank_state() of {owner} holds a {type(value).__name__}; a checkpoint holds '
-                    'tensors, numbers, strings, lists, tuples and dicts')
+    return {name: plain(state, f'{method}() of {name}')
+            for name, _, state in _offered(runner, method)}

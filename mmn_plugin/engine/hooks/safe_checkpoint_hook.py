@@ -2,6 +2,7 @@
 import contextlib
 import copy
 import json
+import os
 import secrets
 import time
 from pathlib import Path
@@ -9,9 +10,21 @@ from pathlib import Path
 from mmaction.registry import HOOKS
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import BaseLoop
+
+from mmn_plugin.files import writable_folder
 
 from ..agreement import any_rank
-from ..checkpoints import PARTIAL, newest_checkpoint, write_atomically
+from ..checkpoints import (
+    PARTIAL,
+    TrainingRecord,
+    WorkFolderInUseError,
+    changed_settings,
+    make_plain,
+    newest_checkpoint,
+    restore_histories,
+    write_atomically,
+)
 from ..runner.checkpoint_content import require_checkpoint_content
 
 _INSIDE = 'inside_epoch_ckpts'  # in the message hub: files that the next checkpoint replaces
@@ -69,6 +82,9 @@ class SafeCheckpointHook(CheckpointHook):
         self.by_time = interval is None
         self.minutes = minutes
         self.iter_interval = iter_interval
+        self._record: TrainingRecord | None = None  # of the work folder
+        self._run: str | None = None  # identity of this training, in all its checkpoints
+        self._resumed_from: str | None = None  # checkpoint of another one
         self._added: dict = {}  # what validations added to the checkpoint to resume from
         self._id: str | None = None  # of the checkpoint that was written, or resumed, last
         self._validated = False  # whether the validation of its epoch is done
@@ -77,15 +93,19 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_at = self._epoch_began = 0.  # seconds of the clock
 
     def before_run(self, runner) -> None:
-        """Choose what to resume from, on rank 0 for all."""
+        """Lock the work folder and choose what to resume from, on rank 0 for all.
+
+        Raises:
+            WorkFolderInUseError: On all ranks, if another run trains in the folder.
+        """
+        self._record, self._run = TrainingRecord(runner.work_dir), secrets.token_hex(8)
+        if isinstance(runner._train_loop, BaseLoop):  # else it is a test
+            self._claim_folder(runner)
         if not runner._resume:
             return
         search, found = runner._load_from is None, [runner._load_from, {}]
         if is_main_process():
-            if search:
-                newest = newest_checkpoint(runner.work_dir, runner.logger.warning)
-                found[0] = str(newest) if newest else None
-            found[1] = self._read_added(runner)
+            found = [self._choose(runner), self._read_added(runner)]
         broadcast_object_list(found)
         path, self._added = found
         if path is None:
@@ -102,7 +122,15 @@ class SafeCheckpointHook(CheckpointHook):
         if not runner._resume:
             return
         require_checkpoint_content(checkpoint, runner._load_from)
-        self._id = checkpoint.get('meta', {}).get('checkpoint_id')
+        restore_histories(checkpoint)
+        meta = checkpoint.get('meta', {})
+        self._id = meta.get('checkpoint_id')
+        changes = changed_settings(str(meta.get('cfg', '')), runner.cfg.pretty_text)
+        if changes:
+            runner.logger.warning('\n  '.join([
+                f'{runner._load_from} was trained with other settings than those of this config:',
+                *changes, 'To train by this config alone, start anew in another --work-dir, from '
+                'the weights if you like (load_from)']))
         if self._id is None or self._added.get('checkpoint') != self._id:
             return
         hub, best = checkpoint['message_hub'], self._added['best']
@@ -113,8 +141,16 @@ class SafeCheckpointHook(CheckpointHook):
             checkpoint.get('run_state', {}).get('loop', {}).update(validated=True)
 
     def before_train(self, runner) -> None:
-        """Remove what a killed run was writing."""
+        """Note whose folder it is, and remove what a killed run was writing.
+
+        Raises:
+            OutputError: If ``out_dir`` cannot be written into.
+        """
         super().before_train(runner)
+        if '://' not in self.out_dir:
+            writable_folder(self.out_dir)
+        if is_main_process():
+            self._note_training(runner)
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = list(self.keep_ckpt_ids)  # one more while its successor is written
         if runner._resume and Path(runner._load_from or '_').parent == Path(self.out_dir):
@@ -162,6 +198,54 @@ class SafeCheckpointHook(CheckpointHook):
         if self.save_last and self._saved_iter != runner.iter:
             self._save_whole_epoch(runner)
         super().after_train(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Leave nothing in a checkpoint that PyTorch alone cannot read."""
+        make_plain(checkpoint)
+        if self._run is not None:
+            checkpoint['meta']['run_id'] = self._run
+
+    def after_run(self, runner) -> None:
+        """Let others train in the work folder."""
+        if self._record is not None:
+            self._record.release()
+
+    def _claim_folder(self, runner) -> None:
+        problem = [None]
+        if is_main_process():
+            try:
+                reason = self._record.acquire()
+                if reason:
+                    runner.logger.warning(f'{runner.work_dir} cannot be locked ({reason}): nothing '
+                                          'keeps a second training from writing there')
+            except (WorkFolderInUseError, OSError) as error:
+                problem[0] = str(error)
+        broadcast_object_list(problem)
+        if problem[0]:
+            raise WorkFolderInUseError(problem[0])
+
+    def _choose(self, runner) -> str | None:
+        """The checkpoint to resume from; and whose training that goes on with."""
+        path, record = runner._load_from, self._record.read()
+        if path is None:
+            newest = newest_checkpoint(runner.work_dir, runner.logger.warning, record)
+            path = str(newest) if newest else None
+            if newest and 'run' in record:
+                self._run, self._resumed_from = record['run'], record.get('resumed_from')
+                return path
+        self._resumed_from = path if path is None or '://' in path else os.path.abspath(path)
+        return path
+
+    def _note_training(self, runner) -> None:
+        """From now on checkpoints of earlier trainings are not resumed from without being named."""
+        found = sorted(path.name for path in Path(self.out_dir).glob('*.pth'))
+        if found and not runner._resume:
+            runner.logger.warning(
+                f'{self.out_dir} holds checkpoints of an earlier training ({", ".join(found[:5])}'
+                f'{", …" if found[5:] else ""}), which this one will replace: to keep them, stop '
+                'it and choose another --work-dir; to go on from them, stop it and give --resume '
+                'with the path of one')
+        self._record.write(self._run, self._resumed_from)
 
     def _is_due(self, runner) -> bool:
         """Whether an epoch that ends needs a checkpoint; all ranks get rank 0's answer."""

@@ -61,6 +61,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """Train, with a validation that is still due first."""
         try:
             self.runner.call_hook('before_train')
+            if self._epoch >= self._max_epochs:
+                self.runner.logger.warning(
+                    f'the training is complete: epoch {self._epoch} of {self._max_epochs} is done, '
+                    'and nothing is left to train. For more epochs raise train_cfg.max_epochs')
             self._validate_if_due()
             while self._epoch < self._max_epochs and not self.stop_training:
                 self.run_epoch()

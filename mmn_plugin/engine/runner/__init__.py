@@ -12,6 +12,7 @@ from .command_line import (
     require_device,
 )
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
+from .launcher import require_launcher
 from .run_command import run_command, run_parser
 from .tf32 import TF32Hook, apply_tf32, set_tf32, tf32_allowed
 
@@ -30,6 +31,7 @@ __all__ = [
     'require_checkpoint',
     'require_checkpoint_content',
     'require_device',
+    'require_launcher',
     'run_command',
     'run_parser',
     'set_tf32',

@@ -7,6 +7,7 @@ import linecache
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import mmn_plugin
 from mmn_plugin.engine.agreement import let_others_end_first
 from mmn_plugin.paths import config_root, find_config, tool_root
 
-from .config_mistakes import explain_config_mistake
+from .config_mistakes import explain_config_mistake, require_counts
+from .config_options import idle_options
 from .told_once import tell_once
 
 # Folders whose `raise` statements are addressed to the user rather than signs of a bug.
@@ -34,16 +36,26 @@ _LOST = re.compile(
     'Connection (closed by|reset by) peer|Broken pipe|pair closure|remote process exited|'
     'Socket closed|Connection refused'
 )
+_INTERRUPTED = 130  # 128 + SIGINT
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)')
 
 
-def load_config(name: str | bytes | os.PathLike, options: dict | None = None) -> Config:
+def print_warning(text: str) -> None:
+    """Print a warning on the standard error stream, of several processes in the first alone."""
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        print(f'Warning: {text}', file=sys.stderr, flush=True)
+
+
+def load_config(name: str | bytes | os.PathLike, options: dict | None = None,
+                warn: Callable[[str], None] = print_warning) -> Config:
     """Read a config by path, or by its name in this package.
 
     Args:
         name (str | bytes | PathLike): a path; ``mmn_plugin::NAME.py``; or ``NAME.py`` of a config
             of this package (where no such file lies in the current folder).
         options (dict, optional): values merged over it (``--cfg-options``). Defaults to None.
+        warn (Callable): gets one sentence for every option that changes nothing. Defaults to
+            `print_warning`.
 
     Returns:
         Config: the config.
@@ -51,7 +63,8 @@ def load_config(name: str | bytes | os.PathLike, options: dict | None = None) ->
     Raises:
         FileNotFoundError: there is no such config (the message lists this package's), or one that
             it inherits from is missing.
-        ValueError: the file is not valid Python, or running it fails.
+        ValueError: the file is not valid Python, or running it fails; or a size, such as
+            ``train_dataloader.batch_size``, is less than it can be.
     """
     name = os.fsdecode(name)
     if '::' not in name and not Path(name).is_file():
@@ -78,7 +91,10 @@ def load_config(name: str | bytes | os.PathLike, options: dict | None = None) ->
         raise ValueError(f'{name} cannot be run: {reason}; the folder of what it imports must be '
                          'in PYTHONPATH') from None
     if options:
+        for text in idle_options(config, options):
+            warn(text)
         config.merge_from_dict(options)
+    require_counts(config)
     return config
 
 
@@ -168,6 +184,10 @@ def plain_errors():
             stream.reconfigure(errors='backslashreplace')
     try:
         yield
+    except KeyboardInterrupt:
+        if tell_once('interrupted'):
+            print('Interrupted', file=sys.stderr, flush=True)
+        _end_interrupted()
     except Exception as error:
         message = user_message(error)
         if message is None and lost_contact(error):
@@ -180,6 +200,14 @@ def plain_errors():
         if tell_once(message):
             print(f'{prefix}: {message}', file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+def _end_interrupted() -> None:
+    """End as a shell reports it; in a group of processes without waiting for what it does."""
+    sys.stdout.flush()
+    if torch.distributed.is_initialized():
+        os._exit(_INTERRUPTED)
+    sys.exit(_INTERRUPTED)
 
 
 def user_message(error: Exception) -> str | None:
@@ -204,11 +232,27 @@ def user_message(error: Exception) -> str | None:
         found = error.object[error.start:error.end]
         return (f'{found!a} cannot be part of a name in this locale, whose encoding is '
                 f'{error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1')
+    if isinstance(error, torch.distributed.DistNetworkError):
+        return _network_message(text)
     if isinstance(error, OSError) and error.errno in _DISK:
         where = error.filename or 'a file of the run (in its work folder or /dev/shm)'
         return f'{error.strerror}: {where}'
     filename = trace.tb_frame.f_code.co_filename
     return text if _speaks(filename, trace.tb_lineno) else None
+
+
+def _network_message(text: str) -> str | None:
+    """Why processes cannot meet; None where they have met, and one has ended since."""
+    if torch.distributed.is_initialized():
+        return None
+    address, port = (os.environ.get(f'MASTER_{name}') for name in ('ADDR', 'PORT'))
+    if 'EADDRINUSE' in text:
+        return (f'port {port} of this machine is in use by another program or run: set another '
+                'one, the same on all machines (PORT for dist_*.sh and slurm_*.sh, --master_port '
+                'for torchrun)')
+    return (f'the first process of the run cannot be reached at {address}:{port} '
+            f'({text.splitlines()[0]}): MASTER_ADDR and PORT must be the same on all machines, and '
+            'reachable from each')
 
 
 def lost_contact(error: Exception) -> bool:

@@ -12,8 +12,36 @@ _BUILD = str(_MMENGINE / 'registry' / 'build_functions.py')
 _OPTIMIZER = str(_MMENGINE / 'optim' / 'optimizer' / 'default_constructor.py')
 _VIS_BACKENDS = str(_MMENGINE / 'visualization' / 'vis_backend.py')
 _PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
+_RUNNER = str(_MMENGINE / 'runner' / 'runner.py')
 _ARGUMENTS = re.compile(
     r'(?:(\w+)\.)?__init__\(\) (?:got an unexpected keyword argument|missing \d+ required)')
+# Methods of Runner that call something with a part of the config, and the part.
+_CALLS = dict(build_dataloader='a dataloader', setup_env='env_cfg', __init__='randomness')
+
+
+# Numbers, and the least that each may be; PyTorch and MMEngine refuse less without naming them, or
+# train nothing.
+_COUNTS = {
+    'train_dataloader.batch_size': 1, 'val_dataloader.batch_size': 1,
+    'test_dataloader.batch_size': 1, 'train_dataloader.num_workers': 0,
+    'val_dataloader.num_workers': 0, 'test_dataloader.num_workers': 0, 'train_cfg.max_epochs': 1,
+    'train_cfg.val_interval': 1, 'optim_wrapper.accumulative_counts': 1,
+    'auto_scale_lr.base_batch_size': 1}
+
+
+def require_counts(config: Config) -> None:
+    """Make sure that sizes and counts of a config are whole numbers, and not too small.
+
+    Raises:
+        ValueError: Naming the first setting that is not.
+    """
+    for name, least in _COUNTS.items():
+        part, key = name.split('.')
+        settings = config.get(part)
+        value = settings.get(key) if isinstance(settings, dict) else None
+        if value is not None and (type(value) is not int or value < least):
+            raise ValueError(f'{name}={value!r} of the config: give a whole number of {least} or '
+                             'more')
 
 
 def explain_config_mistake(error: Exception) -> str | None:
@@ -80,7 +108,11 @@ def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
 
 
 def _unknown_argument(error: TypeError, frames: list) -> str | None:
-    """A class that a config names was given a setting it does not take."""
+    """A class that a config names, or what the Runner calls, got a setting it does not take."""
+    last = frames[-1].f_code
+    if 'unexpected keyword' in str(error) and last.co_filename == _RUNNER and (
+            last.co_name in _CALLS):
+        return f'{_CALLS[last.co_name]} of the config: {error}'
     if not _ARGUMENTS.match(str(error)):
         return None
     # below the registry's call there may be constructors that call their base class's

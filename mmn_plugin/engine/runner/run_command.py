@@ -10,8 +10,11 @@ from mmaction.registry import RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from mmn_plugin.files import writable_folder
+
 from ..preempted import Preempted
-from .command_line import end_distributed, load_config, plain_errors
+from .command_line import end_distributed, load_config, plain_errors, print_warning
+from .launcher import require_launcher
 from .told_once import mark_explained
 
 
@@ -55,14 +58,17 @@ def run_command(
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with plain_errors():
-        config = load_config(args.config, args.cfg_options)
+        require_launcher(args.launcher)
+        doubts: list[str] = []
+        config = load_config(args.config, args.cfg_options, warn=doubts.append)
         config.launcher = args.launcher
         if args.work_dir or not config.get('work_dir'):
             config.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+        writable_folder(config.work_dir)
         merge(config, args)
         check = dict(type='CheckpointCheckHook', strict=strict)
         config.custom_hooks = [*(config.get('custom_hooks') or []), check]
-        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        runner = build_runner(config, doubts)
         try:
             action(runner)
         except Preempted as stop:  # its reason is in the log
@@ -71,3 +77,20 @@ def run_command(
             end_distributed(runner, stop.code)
             raise
     end_distributed(runner)
+
+
+def build_runner(config: Config, doubts: list[str]) -> Runner:
+    """Build the Runner; doubts about its options go to the log, or where there is none are printed.
+
+    Args:
+        config (Config): of the run.
+        doubts (list[str]): sentences.
+    """
+    tell = print_warning
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        tell = runner.logger.warning
+    finally:
+        for text in doubts:
+            tell(text)
+    return runner

@@ -6,6 +6,7 @@ from mmengine.logging import print_log
 
 from mmn_plugin.evaluation.grounding_result import GroundingResult
 from mmn_plugin.evaluation.predictions import write_predictions
+from mmn_plugin.files import writable_file
 
 from .video_results_metric import VideoResultsMetric
 
@@ -23,7 +24,7 @@ class DumpPredictions(VideoResultsMetric):
         collect_dir (str, optional): Folder shared by all processes, for ``cpu``.
 
     Raises:
-        ValueError: If the path does not end in ``.json``.
+        ValueError: If the path does not end in ``.json``, or cannot be written.
     """
 
     default_prefix = 'predictions'  # reports no figures; a metric without a prefix warns
@@ -36,6 +37,7 @@ class DumpPredictions(VideoResultsMetric):
         if Path(out_file_path).suffix != '.json':
             raise ValueError(f'predictions are written as JSON: {out_file_path} must end in .json '
                              '(for a pickle use DumpResults)')
+        writable_file(out_file_path)
         self.out_file_path = out_file_path
 
     def compute_metrics(self, results: list[GroundingResult]) -> dict:

@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 
 from mmn_plugin.evaluation.tube_result import TubeResult
 from mmn_plugin.evaluation.tube_submission import write_submission
+from mmn_plugin.files import writable_file
 
 from .video_results_metric import VideoResultsMetric
 
@@ -31,6 +32,7 @@ class DumpTubeSubmission(VideoResultsMetric):
         super().__init__(collect_device, collect_dir=collect_dir)
         if Path(out_file_path).suffix != '.json':
             raise ValueError(f'a submission is JSON: {out_file_path} must end in .json')
+        writable_file(out_file_path)
         self.out_file_path = out_file_path
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:

@@ -1,14 +1,18 @@
 """When checkpoints are written, and what of a run they bring back."""
 import json
+import signal
+import subprocess
+import sys
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from helpers.tiny_run import ITERATIONS, Killed, TermHook, tiny_run
 from mmengine.hooks import EarlyStoppingHook
 
 from mmn_plugin.engine.checkpoints import atomic_local_backend
-from mmn_plugin.engine.hooks import PreemptionHook, SafeCheckpointHook
+from mmn_plugin.engine.hooks import PreemptionHook, SafeCheckpointHook, preemption_hook
 
 
 def safe(**options):
@@ -217,3 +221,148 @@ def test_mmengines_checkpoint_hook_loses_nothing_at_sigterm_either(tmp_path, unb
     assert resumed.runner.iter == 4 * ITERATIONS
     assert torch.equal(weights(resumed), weights(unbroken))
     assert (tmp_path / 'epoch_4.pth').is_file()
+
+
+@pytest.fixture
+def foreground():
+    """A process that Ctrl-C reaches, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted(folder, *signals):
+    return tiny_run(folder, safe(), hooks=[TermHook(5, *signals)],
+                    preemption=dict(type='PreemptionHook'))
+
+
+@pytest.mark.parametrize('times', [1, 2])
+def test_ctrl_c_saves_and_ends_as_a_shell_reports_it(tmp_path, foreground, unbroken, times):
+    stopped = interrupted(tmp_path, *[signal.SIGINT] * times)  # twice at once is one of a terminal
+    assert stopped.code == 130
+    assert 'iter_5.pth' in names(tmp_path)
+    assert torch.equal(weights(tiny_run(tmp_path, safe(), resume=True)), weights(unbroken))
+
+
+def test_after_sigterm_an_interrupt_changes_nothing(tmp_path, foreground):
+    assert interrupted(tmp_path, signal.SIGTERM, signal.SIGINT).code == 143
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path, foreground, monkeypatch):
+    monkeypatch.setattr(preemption_hook, '_ONE_PRESS', -1.)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path, signal.SIGINT, signal.SIGINT)
+    assert 'iter_5.pth' not in names(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_process_that_ignores_interrupts_goes_on_ignoring_them(tmp_path, foreground):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what is in the background
+    assert interrupted(tmp_path, signal.SIGINT).code == 0
+    assert 'epoch_4.pth' in names(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_training_is_not_taken_for_that_of_a_new_one(tmp_path, capsys):
+    tiny_run(tmp_path, safe())
+    assert tiny_run(tmp_path, safe(), lr=0.2, kill='iteration 2').killed
+    assert 'epoch_4.pth' in names(tmp_path)  # of the first
+    capsys.readouterr()
+    run = tiny_run(tmp_path, safe(), lr=0.2, resume=True)
+    assert [event for event in run.events if event.startswith('epoch')] == [
+        'epoch 1', 'epoch 2', 'epoch 3', 'epoch 4']
+    assert run.rates[0] == 0.2
+    assert 'epoch_4.pth is passed over: it is of another training' in capsys.readouterr().out
+
+
+def test_a_training_goes_on_with_its_own_checkpoint_through_any_number_of_kills(tmp_path):
+    tiny_run(tmp_path, safe())
+    assert tiny_run(tmp_path, safe(interval=1), kill='iteration 5', lr=0.2).killed
+    for iteration in (6, 9, 12):  # the first two before another checkpoint
+        assert tiny_run(tmp_path, safe(interval=3), kill=f'iteration {iteration}', lr=0.2,
+                        resume=True).killed
+    run = tiny_run(tmp_path, safe(), resume=True, lr=0.2)
+    assert run.events == ['epoch 4', 'validation 4']
+    assert run.rates == [0.2]
+
+
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_a_training_that_went_back_to_a_checkpoint_goes_on_from_there(tmp_path, elsewhere):
+    first = tiny_run(tmp_path / 'first', safe(interval=1))
+    source, folder = tmp_path / 'first/epoch_2.pth', tmp_path / ('new' if elsewhere else 'first')
+    for how in (source, True):  # killed before it has a checkpoint of its own
+        assert tiny_run(folder, safe(interval=-1), kill='iteration 9', resume=how).killed
+    assert tiny_run(folder, safe(interval=1), kill='iteration 11', resume=True).killed
+    run = tiny_run(folder, safe(), resume=True)
+    assert run.events == ['epoch 4', 'validation 4']
+    assert torch.equal(weights(run), weights(first))
+
+
+def test_checkpoints_from_before_there_was_a_record_are_taken(tmp_path):
+    assert tiny_run(tmp_path, safe(interval=1), kill='iteration 8').killed
+    (tmp_path / 'training.json').unlink()
+    assert tiny_run(tmp_path, safe(interval=-1), kill='iteration 8', resume=True).killed
+    assert tiny_run(tmp_path, safe(), resume=True).events[0] == 'epoch 3'
+
+
+def test_a_new_training_over_an_earlier_one_is_said(tmp_path, capsys):
+    tiny_run(tmp_path, safe(), epochs=1)
+    assert 'earlier training' not in capsys.readouterr().out
+    tiny_run(tmp_path, safe(), epochs=1)
+    assert 'of an earlier training (best_score_epoch_1.pth, epoch_1.pth)' in capsys.readouterr().out
+
+
+def test_a_complete_training_says_that_nothing_is_left(tmp_path, capsys):
+    tiny_run(tmp_path, safe())
+    assert 'complete' not in capsys.readouterr().out
+    run = tiny_run(tmp_path, safe(), resume=True)
+    assert run.events == []
+    assert 'the training is complete: epoch 4 of 4 is done, and nothing is left to train' in (
+        capsys.readouterr().out)
+
+
+def test_resuming_names_each_setting_that_differs_and_the_one_that_counts(tmp_path, capsys):
+    tiny_run(tmp_path, safe(), epochs=2)
+    run = tiny_run(tmp_path, safe(), resume=True, epochs=3, lr=0.2)
+    assert run.rates == [0.1]
+    said = capsys.readouterr().out
+    assert ('optim_wrapper.optimizer.lr: 0.1 in the checkpoint, 0.2 in this config; the checkpoint '
+            'counts') in said
+    assert ('train_cfg.max_epochs: 2 in the checkpoint, 3 in this config; this config counts'
+            ) in said
+    tiny_run(tmp_path, safe(), resume=True, epochs=3, lr=0.1)  # it kept the config it was given
+    said = capsys.readouterr().out
+    assert 'optim_wrapper.optimizer.lr: 0.2 in the checkpoint, 0.1 in this config' in said
+    assert 'max_epochs:' not in said
+
+
+PLAIN = """
+import sys
+import torch
+for path in sys.argv[1:]:
+    content = torch.load(path, weights_only=True)
+    assert 'line.weight' in content['state_dict'], content.keys()
+    print(content['message_hub']['log_scalars']['train/loss']['log_history'].tolist())
+assert not {'mmengine', 'mmn_plugin'} & {*sys.modules}
+"""
+
+
+def test_torch_alone_reads_every_checkpoint(tmp_path):
+    run = tiny_run(tmp_path, safe(), scores=[np.float64(i) for i in (1, 2, 3, 4)])
+    paths = [tmp_path / name for name in names(tmp_path)]
+    assert [path.name for path in paths] == ['best_score_epoch_4.pth', 'epoch_4.pth']
+    done = subprocess.run([sys.executable, '-c', PLAIN, *map(str, paths)], capture_output=True,
+                          text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    history = run.runner.message_hub.log_scalars['train/loss'].data[0].tolist()
+    assert done.stdout.splitlines() == [str(history)] * 2
+    assert len(history) == 4 * ITERATIONS
+
+
+def test_log_histories_go_on_after_resuming(tmp_path):
+    unbroken = tiny_run(tmp_path / 'unbroken', safe()).runner.message_hub
+    assert tiny_run(tmp_path / 'killed', safe(interval=1), kill='iteration 8').killed
+    resumed = tiny_run(tmp_path / 'killed', safe(), resume=True).runner.message_hub
+    for key in ('train/loss', 'train/lr'):
+        for mine, other in zip(resumed.log_scalars[key].data, unbroken.log_scalars[key].data,
+                               strict=True):
+            assert mine.tolist() == other.tolist()

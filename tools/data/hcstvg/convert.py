@@ -19,6 +19,7 @@ import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.tubes import TubeFile, read_hcstvg_annotations, write_tube_file
 from mmn_plugin.datasets.tubes.gather_videos import gather_videos
 from mmn_plugin.datasets.tubes.load_pickle import load_pickle
+from mmn_plugin.files import writable_file
 
 WARNING = ('--trust-pickle: the pickles may now run any code on this machine with your rights. '
            'Only do this with files from a source that you trust.')
@@ -33,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--stream', action='append', required=True, metavar='NAME=FILE.pkl',
                         help='pickle of a feature stream, under the name that `streams` of the '
                         'dataset config will use; repeat it for several')
-    parser.add_argument('--out', type=Path, required=True, help='HDF5 file to write')
+    parser.add_argument('--out', type=writable_file, required=True, help='HDF5 file to write')
     parser.add_argument('--trust-pickle', action='store_true',
                         help='let the pickles create objects of any class, and so RUN ANY CODE '
                         'they contain, with your rights. Only for files from a source you trust; '
