@@ -23,13 +23,13 @@ def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(missing)
-    repeated: list[tuple[dict, str]] = []
+    repeated: list[tuple[dict, list[str]]] = []
 
     def to_dict(pairs: list[tuple[str, Any]]) -> dict:
         found = dict(pairs)
         if len(found) < len(pairs):
-            key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            repeated.append((found, key))
+            counts = Counter(key for key, _ in pairs)
+            repeated.append((found, [key for key, count in counts.items() if count > 1]))
         return found
 
     try:
@@ -37,9 +37,10 @@ def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
     except (ValueError, RecursionError) as cause:
         raise error(f'{path} is not a JSON file: {cause}') from cause
     if repeated:
-        found, key = repeated[-1]  # the outermost, which nothing has replaced
+        found, keys = repeated[-1]  # the outermost, which nothing has replaced
         where = ', '.join(map(repr, _keys_to(content, found) or ()))
-        raise error(f'{path} has {key!r} twice{where and f", in {where}"}; one of them must go')
+        named = ', '.join(map(repr, keys[:5])) + (f' and {len(keys) - 5} more' if keys[5:] else '')
+        raise error(f'{path} has {named} twice{where and f", in {where}"}; one of them must go')
     return content
 
 

@@ -1,5 +1,6 @@
 """Training, testing and asking a model of tubes, through the tools."""
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -71,6 +72,14 @@ def test_a_raw_video_is_tracked_and_asked(asked):
         start, end = answer['span']
         assert 0 <= start < end <= 24.2
         assert answer['tube'].shape[1] == 5
+    again = TubeGroundingInferencer(
+        os.fsencode(asked.config), os.fsencode(asked.checkpoint), 'cpu')
+    for video in (os.fsencode(asked.video), np.array(str(asked.video))):
+        for answer, other in zip(again(video, np.array(['a red box', 'the blue door'])), answers,
+                                 strict=True):
+            assert answer['span'] == other['span']
+    with pytest.raises(ValueError, match=r"holds '\\ud83d', which is no character"):
+        inferencer(asked.video, ['a red \ud83d box'])
     with pytest.raises(ValueError, match='none of them empty'):
         inferencer(asked.video, [' '])
 
