@@ -32,7 +32,8 @@ EXPERIMENTS = dict(
     data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
     evaluation_cost=performance.evaluation_cost, faults=faults,
     inference_cost=inference.inference_cost, layouts=performance.layouts,
-    long_video=long_videos.long_video, memory=performance.memory, negatives=experiments.negatives,
+    long_video=long_videos.long_video, memory=performance.memory,
+    memory_bf16=performance.memory_bf16, negatives=experiments.negatives,
     negatives_cost=experiments.negatives_cost, precision=speed.precision,
     quickstart=experiments.quickstart, shapes=experiments.shapes,
     shapes_words=experiments.shapes_words, text_cache=speed.text_cache, tubes=of_tubes.tubes,
@@ -47,7 +48,8 @@ RENDERERS = dict(
     data_cost=performance.render_data_cost, evaluation_cost=performance.render_evaluation_cost,
     inference_cost=inference.render_inference_cost, layouts=performance.render_layouts,
     long_video=long_videos.render_long_video, memory=performance.render_memory,
-    precision=speed.render_precision, text_cache=speed.render_text_cache,
+    memory_bf16=performance.render_memory_bf16, precision=speed.render_precision,
+    text_cache=speed.render_text_cache,
     tubes=of_tubes.render_tubes, videos=videos.render_videos, weak=render_weak, **OF_EXPERIMENTS)
 
 

@@ -26,6 +26,16 @@ LAYOUTS = {
 MEMORY = {videos: ('mmn_activitynet.py', '--task', 'train', '--batch-size', videos,
                    '--conv-mode', 'dense,sparse', '--warmup', 0, '--repeats', 1, '--no-profile')
           for videos in (1, 2, 4)}
+# Dense bfloat16 keeps rounded weights beside the float32 ones; what that takes is measured alone.
+MEMORY_BF16 = {
+    f'{name}, {videos} video{"s" * (videos > 1)}': (
+        f'mmn_{config}.py', '--task', task, '--batch-size', videos, '--conv-mode', 'dense',
+        '--dtype', 'fp32,bf16', '--warmup', 0, '--repeats', 1, '--no-profile')
+    for name, config, task, videos in (
+        ('TACoS, training', 'tacos', 'train', 1),
+        ('ActivityNet Captions, training', 'activitynet', 'train', 2),
+        ('TACoS, inference', 'tacos', 'test', 1),
+        ('ActivityNet Captions, inference', 'activitynet', 'test', 1))}
 EVALUATION = ('mmn_activitynet.py', '--task', 'eval')
 DATA = {name: (f'mmn_{name}.py', '--task', 'data', '--workers', 4, '--step-ms', 500)
         for name in ('tacos', 'activitynet')}
@@ -44,6 +54,12 @@ def layouts(args: Namespace) -> dict:
 def memory(args: Namespace) -> dict:
     """Peak memory of a training step in float32, by the number of videos."""
     return dict(runs={videos: of_tool('benchmark', *run)['rows'] for videos, run in MEMORY.items()})
+
+
+def memory_bf16(args: Namespace) -> dict:
+    """Peak memory of a step with the dense encoder in bfloat16."""
+    return dict(runs={name: of_tool('benchmark', *run)['rows']
+                      for name, run in MEMORY_BF16.items()})
 
 
 def _all_of(runs: dict, repeats: int) -> dict:
@@ -96,6 +112,12 @@ def render_memory(result: dict) -> str:
     return table(['ActivityNet Captions, training, float32', 'dense', 'sparse'], [
         [f'{videos} video{"s" * (int(videos) > 1)}', *(_peak(row, rows) for row in rows)]
         for videos, rows in result['runs'].items()])
+
+
+def render_memory_bf16(result: dict) -> str:
+    """A row per config and task."""
+    return table(['dense moment encoder', 'float32', 'bfloat16'], [
+        [name, *(_peak(row, rows) for row in rows)] for name, rows in result['runs'].items()])
 
 
 def _peak(row: dict, rows: list[dict]) -> str:
