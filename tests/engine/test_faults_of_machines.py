@@ -158,7 +158,7 @@ def test_a_full_and_a_read_only_disk_leave_the_earlier_checkpoints(
     remount(small_disk, 'ro')
     codes, output = run('--resume')
     assert codes == [1]
-    assert re.search(r'^Error: Read-only file system: .*disk', output, re.MULTILINE), output
+    assert re.search(r'^Error: .*disk .*Read-only file system', output, re.MULTILINE), output
 
     remount(small_disk, 'rw', 'size=20m')
     done = len(files)

@@ -346,7 +346,7 @@ def test_all_ranks_of_a_second_training_in_a_folder_are_refused_and_write_nothin
     folder = lab.folder / 'in_use'
     with in_another_process(lambda: train_in(folder)) as process:
         codes, output = lab.run('in_use')
-    assert codes == [1, 1], output[-3000:]
+    assert set(codes) in ({1}, {1, -15}), output[-3000:]  # the first to end may end the other
     assert f'in_use is in use: process {process} on' in output
     assert 'Traceback' not in output
     assert [path.name for path in folder.iterdir()] == ['training.json']
