@@ -130,13 +130,16 @@ class TubeGroundingDataset(BaseDataset):
 
 
 def grounds_tubes(config: Config) -> bool:
-    """Whether a config is of tubes and not of moments, by its datasets, which may be wrapped."""
+    """Whether a config is of tubes and not of moments, by its datasets, which may be wrapped.
+
+    The config of a saved folder is of moments: it keeps a pipeline without its dataset's type.
+    """
     for split in ('test', 'val', 'train'):
         dataset = (config.get(f'{split}_dataloader') or {}).get('dataset')
         while dataset and ('dataset' in dataset or dataset.get('datasets')):
             dataset = dataset.get('dataset') or dataset['datasets'][0]
         if dataset:
-            kind = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else (
-                dataset['type'])
+            kind = dataset.get('type')
+            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
             return isinstance(kind, type) and issubclass(kind, TubeGroundingDataset)
     return False
