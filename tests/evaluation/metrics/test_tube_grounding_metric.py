@@ -239,7 +239,9 @@ def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
     assert '4 without an answer count as 0: test_1, test_2, test_3, ...' in output
     assert 'every R of vIoU@R lies in [0, 1)' in score('--iou', '30')[1]
     assert score('--iou', 'nan')[0] == 1
-    assert 'x.json' in score('--json', path / 'below')[1]
+    code, output = run_tool('analysis_tools/eval_tubes.py', path, truth, '--json', path / 'below')
+    assert code == 2  # before anything is scored
+    assert 'x.json' in output.splitlines()[-1]
 
 
 def test_a_truth_that_is_no_number_is_named(tmp_path):
