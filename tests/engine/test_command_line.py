@@ -104,6 +104,19 @@ def test_a_setting_that_a_call_does_not_take_is_one_line(folder, tmp_path, optio
         f"Error: {message} unexpected keyword argument '{option.rpartition('.')[2]}'")
 
 
+@pytest.mark.parametrize(('hook', 'message'), [
+    ('checkpoint', "SafeCheckpointHook.__init__() got an unexpected keyword argument 'intervall'"),
+    ('sampler_seed', 'DistSamplerSeedHook() takes no arguments')])
+def test_a_setting_that_a_hook_does_not_take_is_one_line_at_the_start(
+        folder, tmp_path, hook, message):
+    config = write_config(folder / 'hook.py', folder / 'corpus')
+    code, output = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',
+                            f'default_hooks.{hook}.intervall=3')
+    assert code == 1
+    assert 'Epoch(train)' not in output
+    assert message in output.splitlines()[-1]
+
+
 def test_a_needed_setting_that_is_absent_is_one_line(capsys):
     output = printed(capsys, lambda: MODELS.build(dict(type='ClipEncoder')))
     assert "'ClipEncoder'" in output

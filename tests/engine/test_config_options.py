@@ -89,5 +89,14 @@ def test_tools_print_the_doubt_once_and_a_run_logs_it(tmp_path, capsys, monkeypa
         assert capsys.readouterr().err.count(doubt) == count
 
 
+def test_a_rate_for_no_parameter_is_warned_of(tmp_path):
+    config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus', 2, 2), epochs=1)
+    keys = 'optim_wrapper.paramwise_cfg.custom_keys'
+    code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options',
+                            f'{keys}.bret.lr_mult=0.5', f'{keys}.neck.lr_mult=0.5')
+    assert code == 0
+    assert f'{keys} sets rates for bret, which no parameter has in its name' in output
+
+
 def test_without_the_file_of_a_config_doubts_are_the_same():
     assert 'did you mean `model`?' in idle_options(Config(dict(model=dict())), {'modle.a': 1})[0]

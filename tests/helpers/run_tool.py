@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_tool(name: str, *arguments) -> tuple[int, str]:
     """Exit code, and what was printed, of ``tools/<name> <arguments>``."""
     script, output = ROOT / 'tools' / name, io.StringIO()
+    forget_runs()
     with (mock.patch.object(sys, 'argv', [str(script), *map(str, arguments)]),
           contextlib.redirect_stdout(output), contextlib.redirect_stderr(output)):
         try:
@@ -22,3 +23,12 @@ def run_tool(name: str, *arguments) -> tuple[int, str]:
                 return 1, output.getvalue()
             return stop.code or 0, output.getvalue()
     return 0, output.getvalue()
+
+
+def forget_runs() -> None:
+    """Let a run that begins in the same second as another one have a log of its own."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.visualization import Visualizer
+
+    for kind in (MMLogger, MessageHub, Visualizer):  # all named after the config and the second
+        kind._instance_dict.clear()

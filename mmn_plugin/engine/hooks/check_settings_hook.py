@@ -16,12 +16,14 @@ class CheckSettingsHook(Hook):
     """Hold what validation and checkpoints will ask for against what there will be."""
 
     def before_train(self, runner) -> None:
-        """Check ranks and the best checkpoint's metric; warn of a choice on the test split.
+        """Check ranks and the best checkpoint's metric; warn of a choice on the test split, and of
+        learning rates for no parameter.
 
         Raises:
             ValueError: If R@n asks for more moments than the head keeps, or ``save_best`` names a
                 metric that validation does not report.
         """
+        self._warn_of_unused_keys(runner)
         if runner.val_loop is None:
             return
         model = bare_model(runner)
@@ -45,6 +47,18 @@ class CheckSettingsHook(Hook):
                 raise ValueError(
                     f'default_hooks.checkpoint.save_best={name!r} is no metric of the '
                     f'validation, which reports {", ".join(sorted(reported))}')
+
+    @staticmethod
+    def _warn_of_unused_keys(runner) -> None:
+        """Settings by parts of parameters' names that no parameter has."""
+        wrapper = runner.cfg.get('optim_wrapper')
+        settings = (wrapper.get('paramwise_cfg') if isinstance(wrapper, dict) else None) or {}
+        names = [name for name, _ in bare_model(runner).named_parameters()]
+        unused = [key for key in settings.get('custom_keys') or {}
+                  if not any(key in name for name in names)]
+        if unused:
+            runner.logger.warning('optim_wrapper.paramwise_cfg.custom_keys sets rates for '
+                                  f'{", ".join(unused)}, which no parameter has in its name')
 
     @staticmethod
     def _warn_of_choice_on_test(runner) -> None:

@@ -62,6 +62,7 @@ class SafeCheckpointHook(CheckpointHook):
         **kwargs: Those of :class:`mmengine.hooks.CheckpointHook`, but for ``by_epoch=False``.
 
     Raises:
+        TypeError: If a setting is unknown.
         ValueError: With ``by_epoch=False``; ``iter_interval`` serves for that. If ``minutes`` is
             negative.
     """
@@ -79,6 +80,9 @@ class SafeCheckpointHook(CheckpointHook):
         if '://' not in str(kwargs.get('out_dir') or ''):
             kwargs.setdefault('backend_args', dict(backend='AtomicLocalBackend'))
         super().__init__(-1 if interval is None else interval, **kwargs)
+        for name in self.args:  # else noticed when the first checkpoint is written
+            raise TypeError(f"SafeCheckpointHook.__init__() got an unexpected keyword argument "
+                            f"'{name}'")
         self.by_time = interval is None
         self.minutes = minutes
         self.iter_interval = iter_interval

@@ -14,7 +14,8 @@ _VIS_BACKENDS = str(_MMENGINE / 'visualization' / 'vis_backend.py')
 _PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
 _RUNNER = str(_MMENGINE / 'runner' / 'runner.py')
 _ARGUMENTS = re.compile(
-    r'(?:(\w+)\.)?__init__\(\) (?:got an unexpected keyword argument|missing \d+ required)')
+    r'(?:(\w+)\.)?__init__\(\) (?:got an unexpected keyword argument|missing \d+ required)|'
+    r'\w+\(\) takes no arguments')
 # Methods of Runner that call something with a part of the config, and the part.
 _CALLS = dict(build_dataloader='a dataloader', setup_env='env_cfg', __init__='randomness')
 
