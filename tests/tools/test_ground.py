@@ -33,6 +33,11 @@ def ground(grounder, *arguments, video=None):
                     '--checkpoint', grounder.checkpoint, '--device', 'cpu', *arguments)
 
 
+def table_rows(output):
+    """The answers, without the lines of the log, which tell the time of day."""
+    return [line for line in output.splitlines() if re.search(r'\d+\.\d\d - \d+\.\d\d', line)]
+
+
 def test_sentences_give_a_table(grounder):
     code, output = ground(grounder, 'a red box', 'the door', '--top-n', '2')
     assert code == 0, output
@@ -171,7 +176,9 @@ def test_features_are_grounded_without_video(grounder, tmp_path):
     code, output = ground(grounder, 'a red box', '--duration', '24', '--out', tmp_path / 'out',
                           video=f'{tmp_path / "f.h5"}::scene')
     assert code == 0, output
-    assert output.splitlines()[:9] == ground(grounder, 'a red box')[1].splitlines()[:9]
+    rows = table_rows(output)
+    assert len(rows) == 5
+    assert rows == table_rows(ground(grounder, 'a red box')[1])
     assert (tmp_path / 'out' / 'scene.json').is_file()
 
 
