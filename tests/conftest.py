@@ -1,6 +1,7 @@
 """Fixtures shared by all tests, and how they are shared out to processes."""
 import os
 import random
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -144,3 +145,33 @@ def pytest_fixture_setup(fixturedef):
 @pytest.fixture(autouse=True)
 def _seeded():
     _seed()
+
+
+@contextmanager
+def _runs_forgotten():
+    """Take back what MMEngine keeps of runs that are made within: loggers, scopes and so on.
+
+    A logger among it would write to where standard output was in that test, at its level; and by
+    names that hold the second it could be the next run's.
+    """
+    from helpers.kept_runs import kept_of_runs
+
+    kept = [(instances, dict(instances)) for instances in kept_of_runs()]
+    yield [instances for instances, _ in kept]
+    for instances, before in kept:
+        instances.clear()
+        instances.update(before)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _file_alone():
+    with _runs_forgotten() as kept:
+        for instances in kept:
+            instances.clear()
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_alone(_file_alone):
+    with _runs_forgotten():
+        yield

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from .kept_runs import forget_runs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,12 +25,3 @@ def run_tool(name: str, *arguments) -> tuple[int, str]:
                 return 1, output.getvalue()
             return stop.code or 0, output.getvalue()
     return 0, output.getvalue()
-
-
-def forget_runs() -> None:
-    """Let a run that begins in the same second as another one have a log of its own."""
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.visualization import Visualizer
-
-    for kind in (MMLogger, MessageHub, Visualizer):  # all named after the config and the second
-        kind._instance_dict.clear()

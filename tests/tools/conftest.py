@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.kept_runs import forget_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).parent / 'toy'
@@ -40,11 +41,6 @@ def run_tool(tmp_path, monkeypatch, capsys):
 
     Returns its exit code, what it wrote to stderr, and ``log``, the text of the run's log file.
     """
-    # here, since tests/conftest.py imports the package first of all, but later than this file
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(TOY))
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -56,9 +52,7 @@ def run_tool(tmp_path, monkeypatch, capsys):
         spec.loader.exec_module(tool)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
         capsys.readouterr()
-        # MMEngine keeps these by the name of the run, which two runs within a second share
-        for kept in (MMLogger, MessageHub, Visualizer, DefaultScope):
-            kept._instance_dict.clear()
+        forget_runs()
         code = 0
         try:
             tool.main()

@@ -92,6 +92,10 @@ def test_a_seed_shuffles_files_and_the_tests_of_each(conftest):
 
 NUMBERS = """
 import random, numpy, pytest, torch
+from mmengine.logging import MMLogger
+
+class OwnLogger(MMLogger):
+    pass
 
 def draw():
     return random.random(), numpy.random.rand(), torch.rand(1).item()
@@ -104,12 +108,15 @@ def shared():
 
 @pytest.mark.parametrize('number', range(4))
 def test_numbers(number, shared, request):
+    for kind in (MMLogger, OwnLogger):
+        assert not kind._instance_dict
+        kind.get_instance('one of this test')
     print(number, IMPORTED, shared, draw())
     draw()
 """
 
 
-def test_random_numbers_do_not_depend_on_the_order(tmp_path):
+def test_random_numbers_and_loggers_do_not_depend_on_the_order(tmp_path):
     tests = tmp_path / 'tests'
     tests.mkdir()
     shutil.copy(ROOT / 'tests/conftest.py', tests)
@@ -117,13 +124,15 @@ def test_random_numbers_do_not_depend_on_the_order(tmp_path):
         (tests / f'test_{name}.py').write_text(NUMBERS)
     (tmp_path / 'helpers').mkdir()  # in place of what takes long to import
     (tmp_path / 'helpers/formatting.py').write_text('remember_formatting = int')
-    (tmp_path / 'mmn_plugin.py').touch()
+    shutil.copy(ROOT / 'tests/helpers/kept_runs.py', tmp_path / 'helpers')
+    (tmp_path / 'mmn_plugin.py').write_text('import mmengine.logging')
     printed = []
     for seed in (0, 1):
         done = subprocess.run(
             [sys.executable, '-m', 'pytest', '-q', '-s', '-p', 'no:xdist', '--random-order',
-             str(seed), str(tests)], cwd=tmp_path, capture_output=True, text=True, check=True,
+             str(seed), str(tests)], cwd=tmp_path, capture_output=True, text=True, check=False,
             env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+        assert done.returncode == 0, done.stdout
         printed.append(re.findall(r'^\.?(\d) (\(.*)$', done.stdout, re.MULTILINE))
     assert len(printed[0]) == 8
     assert sorted(printed[0]) == sorted(printed[1])
