@@ -17,7 +17,9 @@ from mmn_plugin.apis.reference import (
     check_evaluation,
     check_model,
     check_tubes,
+    model_check,
 )
+from mmn_plugin.apis.reference.model_check import inference_figures
 from mmn_plugin.engine.runner import tf32_allowed
 
 
@@ -37,7 +39,21 @@ def tampered(source: Path, target: Path, change) -> Path:
 def test_every_quantity_of_a_model_agrees(shared, name, mode):
     code, output = verify(shared / 'golden' / f'{name}.npz', '--conv-mode', mode)
     assert code == 0, output
-    assert output.count(' ok ') == 25
+    assert output.count(' ok ') == 26
+
+
+def test_float32_of_fewer_bits_fails(shared, tmp_path, monkeypatch):
+    def rounded(model, features, samples):
+        """Features of ten bits, as TF32 would multiply them."""
+        if features.dtype == torch.float32:
+            features = features.half().float()
+        return inference_figures(model, features, samples)
+
+    monkeypatch.setattr(model_check, 'inference_figures', rounded)
+    golden = shared / 'golden' / 'charades_pool.npz'
+    path = tampered(golden, tmp_path / 'x.npz', lambda arrays: arrays.pop('trajectory'))
+    report = check_model(GoldenFile(path), golden.with_name('vocab_small.txt'))
+    assert [row.quantity for row in report.rows if not row.passed] == ['eval in float32 (25)']
 
 
 @pytest.mark.parametrize('dataset', ['tacos', 'charades', 'activitynet'])
@@ -226,7 +242,7 @@ def failed_rows(output):
 def test_every_quantity_of_the_spatio_temporal_variant_agrees(shared):
     code, output = verify(shared / 'golden' / 'hcstvg_pool.npz')
     assert code == 0, output
-    assert output.count(' ok ') == 15
+    assert output.count(' ok ') == 16
     assert 'skipped' not in output
 
 

@@ -17,8 +17,11 @@ from .trajectory import train_trajectory
 
 # Relative to the largest reference value of a quantity.
 FLOAT64_BOUND = 1e-6  # losses, gradients, buffers, trajectory
-FLOAT32_BOUND = 1e-5  # forward quantities
+FORWARD_BOUND = 1e-5  # float64 embeddings and scores, against what was computed in float32
 POOLING_BOUND = 1e-6
+# Absolute, of the same in float32: entries of unit vectors, their cosines and sigmoids. Relative to
+# a small cosine the rounding of a CPU's kernels can be several times this.
+FLOAT32_BOUND = 1e-5
 
 
 def check_model(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense',
@@ -195,25 +198,45 @@ def check_trajectory(report: Report, golden: GoldenFile, model, features, sample
 
 @torch.no_grad()
 def check_inference(report: Report, golden: GoldenFile, model, features, samples) -> None:
-    """Embeddings, scores, ranked moments and recall in eval mode, in float32."""
+    """Embeddings and scores in eval mode, in float64 and float32; of these ranking and recall."""
     if not golden.holds('eval'):
         report.skip('eval')
         return
     state = golden.weights('state') | golden.weights('eval_buffers')
-    model.float().load_state_dict(from_published(state))
     model.eval()
+    reference = {'map_iou': dict(all=golden['eval/map_iou'])} | {
+        name: golden.group(f'eval/{name}', required=True)
+        for name in ('sent_iou', 'sent_contrastive', 'contrastive', 'iou_score')}
+    for dtype in (torch.float64, torch.float32):
+        model.to(dtype).load_state_dict(from_published(state))
+        ours = inference_figures(model, features.to(dtype), samples)
+        check_forward(report, ours, reference, dtype)
+    scores = [moment_scores(ours['contrastive'][v], ours['iou_score'][v],
+                            golden.config['score_power']) for v in ours['contrastive']]
+    check_ranking(report, golden, model.grid, scores, golden.config['nms_thr'], 'eval/')
+
+
+def inference_figures(model, features, samples) -> dict[str, dict[str, torch.Tensor]]:
+    """Embeddings and scores of a batch by the names of the published code, each by video."""
     batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
     moments, sentences = model(**batch, mode='tensor')
-    report.compare('eval/map_iou', dict(all=moments['iou'].transpose(1, 2)),
-                   dict(all=golden['eval/map_iou']), FLOAT32_BOUND)
     counts = [len(sample.sentences) for sample in samples]
     contrastive, iou_score = model.head.score(
         moments, sentences, batch['sentences'].video, counts)
-    for name, ours in (('sent_iou', sentences['iou']),
-                       ('sent_contrastive', sentences['contrastive']),
-                       ('contrastive', contrastive), ('iou_score', iou_score)):
-        by_video = {str(v): part for v, part in enumerate(ours.split(counts))}
-        report.compare(f'eval/{name}', by_video, golden.group(f'eval/{name}', required=True),
-                       FLOAT32_BOUND)
-    scores = moment_scores(contrastive, iou_score, golden.config['score_power']).split(counts)
-    check_ranking(report, golden, model.grid, list(scores), golden.config['nms_thr'], 'eval/')
+    by_sentence = dict(sent_iou=sentences['iou'], sent_contrastive=sentences['contrastive'],
+                       contrastive=contrastive, iou_score=iou_score)
+    return dict(map_iou=dict(all=moments['iou'].transpose(1, 2))) | {
+        name: {str(v): part for v, part in enumerate(value.split(counts))}
+        for name, value in by_sentence.items()}
+
+
+def check_forward(report: Report, ours: dict, reference: dict, dtype: torch.dtype) -> None:
+    """Compare quantities by name and video: float64 each in its row, float32 all in one."""
+    if dtype == torch.float64:
+        for name, values in ours.items():
+            report.compare(f'eval/{name}', values, reference[name], FORWARD_BOUND)
+        return
+    ours, reference = ({f'{name}/{key}': value for name, values in figures.items()
+                        for key, value in values.items()} for figures in (ours, reference))
+    report.compare('eval in float32', ours, reference, FLOAT32_BOUND,
+                   absolute=dict.fromkeys(reference, 1.))

@@ -15,9 +15,9 @@ from .golden_file import GoldenFile
 from .golden_file_error import GoldenFileError
 from .golden_settings import GoldenSettings
 from .model_check import (
-    FLOAT32_BOUND,
     FLOAT64_BOUND,
     POOLING_BOUND,
+    check_forward,
     is_zero_gradient,
     model_settings,
 )
@@ -170,23 +170,26 @@ def check_gradients(report: Report, golden: GoldenFile, model, losses: dict, vid
 
 @torch.no_grad()
 def check_scores(report: Report, golden: GoldenFile, model, features, samples) -> None:
-    """Scores of all cells in eval mode, in float32, video by video."""
+    """Scores of all cells in eval mode, in float64 and float32, video by video."""
     if not golden.holds('eval'):
         report.skip('eval')
         return
     state = golden.weights('state')
     if golden.holds('eval_buffers'):
         state |= golden.weights('eval_buffers')
-    model.float().load_state_dict(from_published(state))
+    reference = {name: golden.group(f'eval/{name}', required=True)
+                 for name in ('contrastive', 'iou_score')}
     model.eval()
-    ours = dict(contrastive={}, iou_score={})
-    for v, sample in enumerate(samples):
-        moments, sentences = model(**batch_of(model, [features[v]], [sample]), mode='tensor')
-        for name, value in zip(ours, model.head.score(moments, sentences, [sample]), strict=True):
-            ours[name][str(v)] = value
-    for name, values in ours.items():
-        report.compare(f'eval/{name}', values, golden.group(f'eval/{name}', required=True),
-                       FLOAT32_BOUND)
+    for dtype in (torch.float64, torch.float32):
+        model.to(dtype).load_state_dict(from_published(state))
+        ours = {name: {} for name in reference}
+        for v, sample in enumerate(samples):
+            batch = batch_of(model, [features[v].to(dtype)], [sample])
+            moments, sentences = model(**batch, mode='tensor')
+            scores = model.head.score(moments, sentences, [sample])
+            for name, value in zip(ours, scores, strict=True):
+                ours[name][str(v)] = value
+        check_forward(report, ours, reference, dtype)
 
 
 def check_evaluation_set(report: Report, golden: GoldenFile, model, samples) -> None:
