@@ -10,8 +10,14 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # Tools that work on a checkout, and are of no use in an installed package.
-ONLY_IN_CHECKOUT = ('check_wheel.py', 'quickstart.sh', 'reproduce.py', 'reproduction',
-                    'run_tests.sh', 'setup_venv.sh')
+ONLY_IN_CHECKOUT = (
+    'check_wheel.py',
+    'quickstart.sh',
+    'reproduce.py',
+    'reproduction',
+    'run_tests.sh',
+    'setup_venv.sh',
+)
 
 
 def read_requirements(name):

@@ -5,8 +5,10 @@
 # one GPU's batch, as published, so fewer videos per GPU mean fewer negatives; scope='global' in
 # default_hooks.negatives takes them from all GPUs, queue_size=K from the last K videos as well.
 _base_ = [
-    '_base_/datasets/activitynet.py', '_base_/models/mmn_distilbert.py',
-    '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
+    '_base_/datasets/activitynet.py',
+    '_base_/models/mmn_distilbert.py',
+    '_base_/schedules/mmn_adamw.py',
+    '_base_/default_runtime.py',
 ]
 
 model = dict(
@@ -18,13 +20,16 @@ model = dict(
         loss_iou=dict(min_iou=0.5, max_iou=1.0),
         contrastive_weight=0.1,
         score_power=0.5,
-        nms_threshold=0.5))
+        nms_threshold=0.5,
+    ),
+)
 
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
 train_cfg = dict(max_epochs=18)
 param_scheduler = [dict(type='MultiStepLR', milestones=[7, 15], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=6))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=6),
+)
 
 auto_scale_lr = dict(base_batch_size=48, enable=False)

@@ -8,8 +8,10 @@
 # counts as the best one here. The published protocol takes the best epoch on the test split, which
 # is optimistic: --cfg-options default_hooks.checkpoint.save_best=grounding/R1@0.5
 _base_ = [
-    '_base_/datasets/charades_sta.py', '_base_/models/mmn_distilbert.py',
-    '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
+    '_base_/datasets/charades_sta.py',
+    '_base_/models/mmn_distilbert.py',
+    '_base_/schedules/mmn_adamw.py',
+    '_base_/default_runtime.py',
 ]
 
 model = dict(
@@ -21,7 +23,9 @@ model = dict(
         loss_iou=dict(min_iou=0.5, max_iou=1.0),
         contrastive_weight=0.05,
         score_power=0.5,
-        nms_threshold=0.5))
+        nms_threshold=0.5,
+    ),
+)
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 train_cfg = dict(max_epochs=18)
@@ -29,6 +33,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[8, 13], gamma=0.1)]
 default_hooks = dict(
     checkpoint=dict(save_best=None),
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=7))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=7),
+)
 
 auto_scale_lr = dict(base_batch_size=48, enable=False)

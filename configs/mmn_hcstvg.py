@@ -7,13 +7,16 @@
 # as the best one here. The published protocol takes the best epoch on the test split, which is
 # optimistic: --cfg-options default_hooks.checkpoint.save_best=tubes/m_vIoU
 _base_ = [
-    '_base_/datasets/hcstvg.py', '_base_/models/mmn_tubes_distilbert.py',
-    '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
+    '_base_/datasets/hcstvg.py',
+    '_base_/models/mmn_tubes_distilbert.py',
+    '_base_/schedules/mmn_adamw.py',
+    '_base_/default_runtime.py',
 ]
 
 model = dict(
     backbone=dict(in_channels=2048),  # CSN 1024, flow I3D 1024
-    neck=dict(kernel_size=7, num_layers=4))
+    neck=dict(kernel_size=7, num_layers=4),
+)
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 train_cfg = dict(max_epochs=20)
@@ -21,6 +24,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[11, 16], gamma=0.1)]
 default_hooks = dict(
     checkpoint=dict(save_best=None),
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=5),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=10))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=10),
+)
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)

@@ -3,8 +3,10 @@
 # scope='global' in default_hooks.negatives takes them from all GPUs, queue_size=K from the last K
 # videos as well.
 _base_ = [
-    '_base_/datasets/activitynet.py', '_base_/models/mscl_distilbert.py',
-    '_base_/schedules/mmn_adamw.py', '_base_/default_runtime.py'
+    '_base_/datasets/activitynet.py',
+    '_base_/models/mscl_distilbert.py',
+    '_base_/schedules/mmn_adamw.py',
+    '_base_/default_runtime.py',
 ]
 
 # A score curve is of the whole video, however long.
@@ -13,9 +15,7 @@ long_video = dict(_delete_=True)
 # Which sentence belongs to which video, and never when. Validation and test need timestamps.
 train_dataloader = dict(dataset=dict(weak=True))
 
-model = dict(
-    num_clips=64,
-    backbone=dict(in_channels=500, kernel_size=4, stride=4))
+model = dict(num_clips=64, backbone=dict(in_channels=500, kernel_size=4, stride=4))
 
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
 train_cfg = dict(max_epochs=18)
@@ -23,6 +23,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[10, 15], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
     stages=dict(type='ContrastStageHook', from_epochs=[4, 5, 6, 7]),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=18, exclude_same_text=True))
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=18, exclude_same_text=True),
+)
 
 auto_scale_lr = dict(base_batch_size=48, enable=False)

@@ -157,12 +157,17 @@ def allow_checkpoint_classes() -> None:
 
     from . import safe_pickle
 
-    allowed = [(_log_history(), 'mmengine.logging.history_buffer.HistoryBuffer'),
-               (_statistic, 'builtins.getattr'), (safe_pickle.PlainDtype, 'numpy.dtype'),
-               (safe_pickle.PlainArray, 'numpy.ndarray')]
+    allowed = [
+        (_log_history(), 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (_statistic, 'builtins.getattr'),
+        (safe_pickle.PlainDtype, 'numpy.dtype'),
+        (safe_pickle.PlainArray, 'numpy.ndarray'),
+    ]
     for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [(safe_pickle.rebuild_array, f'{core}._reconstruct'),
-                    (safe_pickle.rebuild_scalar, f'{core}.scalar')]
+        allowed += [
+            (safe_pickle.rebuild_array, f'{core}._reconstruct'),
+            (safe_pickle.rebuild_scalar, f'{core}.scalar'),
+        ]
     torch.serialization.add_safe_globals(allowed)
     checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
 
@@ -172,8 +177,15 @@ def allow_checkpoint_classes() -> None:
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
         try:
             return stock(cls, filename, map_location, logger)
-        except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, TypeError, ValueError,
-                struct.error) as error:  # a damaged file fails in many ways
+        except (
+            pickle.UnpicklingError,
+            EOFError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            struct.error,
+        ) as error:  # a damaged file fails in many ways
             if type(error) is RuntimeError and 'PytorchStreamReader' not in str(error):
                 raise
             raise _explain_refusal(filename, error) from None
@@ -200,8 +212,11 @@ def _log_history() -> type:
             length = state.get('max_length') if type(state) is dict else None
             for name in ('_log_history', '_count_history'):
                 values = state[name] if type(length) is int else None
-                if type(values) is not PlainArray or values.ndim != 1 or (
-                        values.dtype.kind not in 'biuf'):
+                if (
+                    type(values) is not PlainArray
+                    or values.ndim != 1
+                    or (values.dtype.kind not in 'biuf')
+                ):
                     raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
                 setattr(self, name, np.array(values))
             self.max_length = length

@@ -1,4 +1,5 @@
 """Files that a program writes, and whether it may, asked before its work rather than after it."""
+
 import argparse
 import datetime
 import hashlib
@@ -20,7 +21,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-PATIENCE = 1.  # seconds of waiting for a lock: another process may be looking just now
+PATIENCE = 1.0  # seconds of waiting for a lock: another process may be looking just now
 
 
 class OutputError(ValueError, argparse.ArgumentTypeError):
@@ -70,8 +71,7 @@ def writable_folder(path: str | Path) -> Path:
             raise OutputError(f'{path} is a file, and a folder is needed')
         _try_writing(path)
     except OSError as error:
-        raise OutputError(
-            f'the folder {path} cannot be written into: {error.strerror}') from None
+        raise OutputError(f'the folder {path} cannot be written into: {error.strerror}') from None
     return path
 
 
@@ -114,8 +114,9 @@ def safe_name(text: str, longest: int = 180) -> str:
         text (str): Any text.
         longest (int): Bytes, so that endings can follow. Defaults to 180.
     """
-    text = re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]', '_',
-                  unicodedata.normalize('NFC', text))
+    text = re.sub(
+        r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]', '_', unicodedata.normalize('NFC', text)
+    )
     return text.encode()[:longest].decode(errors='ignore').strip('. ') or '_'
 
 
@@ -227,12 +228,16 @@ class OutputFolder:
             OutputError: If there are others of these names; it names the first.
         """
         listed = self._read()['files']
-        found = [problem for name, source in files.items()
-                 if (problem := self._problem(name, source, listed))]
+        found = [
+            problem
+            for name, source in files.items()
+            if (problem := self._problem(name, source, listed))
+        ]
         if found:
             more = f', and {len(found) - 1} more like it' if found[1:] else ''
-            raise OutputError(f'{found[0]}{more}: nothing is replaced. Move it away, or choose '
-                              'another folder')
+            raise OutputError(
+                f'{found[0]}{more}: nothing is replaced. Move it away, or choose another folder'
+            )
 
     def begin(self, files: dict[str, str | None]) -> None:
         """List files that are about to be written: what a kill leaves of them may be replaced.
@@ -273,8 +278,10 @@ class OutputFolder:
         if entry is None:
             return f'{path} is there and was not written by this program'
         if 'size' in entry and (
-                not path.is_file() or path.stat().st_size != entry['size']
-                or _content(path)['sha256'] != entry['sha256']):
+            not path.is_file()
+            or path.stat().st_size != entry['size']
+            or _content(path)['sha256'] != entry['sha256']
+        ):
             return f'{path} has been changed since it was written'
         if source is not None and entry['source'] not in (None, source):
             return f'{path} was made of something else ({entry["source"]})'
@@ -284,14 +291,17 @@ class OutputFolder:
         try:
             listed = json.loads(self._list.read_bytes())
             if isinstance(listed['names'], dict) and all(
-                    'source' in entry for entry in listed['files'].values()):
+                'source' in entry for entry in listed['files'].values()
+            ):
                 return listed
         except FileNotFoundError:
             return dict(names={}, files={})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        raise OutputError(f'{self._list} should list what was written there and cannot be read: '
-                          'delete it, or choose another folder')
+        raise OutputError(
+            f'{self._list} should list what was written there and cannot be read: '
+            'delete it, or choose another folder'
+        )
 
     @contextmanager
     def _changing(self) -> Iterator[dict]:
@@ -344,7 +354,8 @@ class FileLock:
         while not self._reserve():
             if time.monotonic() > end:
                 raise FileInUseError(  # to open a lock's file and close it would end the lock
-                    f'{self._of} is in use by another part of this process')
+                    f'{self._of} is in use by another part of this process'
+                )
             time.sleep(0.01)
         try:
             return self._lock(end)
@@ -379,7 +390,7 @@ class FileLock:
         while True:
             file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', 0)
             try:
-                reason = lock_file(file, patience=max(0., end - time.monotonic()))
+                reason = lock_file(file, patience=max(0.0, end - time.monotonic()))
             except BlockingIOError:
                 file.close()
                 raise FileInUseError(self._message()) from None
@@ -387,9 +398,15 @@ class FileLock:
                 break
             file.close()  # released and removed since it was opened
         file.truncate(0)
-        file.write(json.dumps(dict(
-            process=os.getpid(), host=socket.gethostname(),
-            began=datetime.datetime.now().astimezone().isoformat(timespec='seconds'))).encode())
+        file.write(
+            json.dumps(
+                dict(
+                    process=os.getpid(),
+                    host=socket.gethostname(),
+                    began=datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+                )
+            ).encode()
+        )
         self._file = file
         return reason
 

@@ -6,6 +6,7 @@ and `rebuild_scalar` stand in for numpy's own where PyTorch unpickles a checkpoi
 declare any bytes to be an array of objects, or change what a type says of itself, and the
 interpreter then crashes at the first look at the array.
 """
+
 import io
 import math
 import pickle
@@ -52,7 +53,7 @@ class PlainDtype:
 class PlainArray(np.ndarray):
     """Stands for ``numpy.ndarray`` in a checkpoint; it is pickled as that again."""
 
-    __array_priority__ = -1.  # what is computed from it and an array is an array
+    __array_priority__ = -1.0  # what is computed from it and an array is an array
 
     def __new__(cls, *args):
         """An empty array, to be filled; a pickle gets no other."""
@@ -91,13 +92,19 @@ def _array_state(state: Any, flat: bool = False) -> Any:
         raise pickle.UnpicklingError('an array without a type of numbers or strings')
     _, shape, plain, fortran, data = state
     data = data.encode('latin1') if isinstance(data, str) else data  # Python 2's
-    if not isinstance(data, bytes | bytearray) or not isinstance(shape, tuple) or len(
-            shape) > 32 or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+    if (
+        not isinstance(data, bytes | bytearray)
+        or not isinstance(shape, tuple)
+        or len(shape) > 32
+        or not all(type(n) is int and 0 <= n < 2**63 for n in shape)
+    ):
         raise pickle.UnpicklingError('an array without a shape or without content')
     size = math.prod(shape) * plain.dtype.itemsize
     if size != len(data) or math.prod(n or 1 for n in shape) > max(EMPTY, size):
-        raise pickle.UnpicklingError(f'an array of shape {shape} and type {plain.dtype} takes '
-                                     f'{size:,} bytes, but {len(data):,} are there')
+        raise pickle.UnpicklingError(
+            f'an array of shape {shape} and type {plain.dtype} takes '
+            f'{size:,} bytes, but {len(data):,} are there'
+        )
     if flat:
         return np.frombuffer(data, plain.dtype)
     return 1, shape, plain.dtype, bool(fortran), data
@@ -143,7 +150,8 @@ class RestrictedUnpickler(pickle._Unpickler):
             value = super().load()
         except KeyError as error:  # of `dispatch`
             raise pickle.UnpicklingError(
-                f'{error} is no instruction that makes plain data') from error
+                f'{error} is no instruction that makes plain data'
+            ) from error
         _require_plain(value, SHARING * self._size)
         return value
 
@@ -222,35 +230,89 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def _top(self, *kinds: type) -> Any:
         if type(self.stack[-1]) not in kinds:
-            raise pickle.UnpicklingError(f'an instruction for {kinds[0].__name__} on '
-                                         f'{type(self.stack[-1]).__name__}')
+            raise pickle.UnpicklingError(
+                f'an instruction for {kinds[0].__name__} on {type(self.stack[-1]).__name__}'
+            )
         return self.stack[-1]
 
-    dispatch = {code: pickle._Unpickler.dispatch[code] for code in b''.join((
-        pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK,
-        pickle.DUP, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.PUT, pickle.BINPUT,
-        pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
-        pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1,
-        pickle.LONG4, pickle.FLOAT, pickle.BINFLOAT, pickle.STRING, pickle.BINSTRING,
-        pickle.SHORT_BINSTRING, pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE,
-        pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
-        pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
-        pickle.EMPTY_LIST, pickle.LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET, pickle.GLOBAL,
-        pickle.STACK_GLOBAL))}
-    dispatch.update({
-        pickle.BYTEARRAY8[0]: load_bytearray8, pickle.APPEND[0]: load_append,
-        pickle.APPENDS[0]: load_appends, pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict,
-        pickle.ADDITEMS[0]: load_additems, pickle.FROZENSET[0]: load_frozenset,
-        pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build})
+    dispatch = {
+        code: pickle._Unpickler.dispatch[code]
+        for code in b''.join(
+            (
+                pickle.PROTO,
+                pickle.FRAME,
+                pickle.STOP,
+                pickle.MARK,
+                pickle.POP,
+                pickle.POP_MARK,
+                pickle.DUP,
+                pickle.GET,
+                pickle.BINGET,
+                pickle.LONG_BINGET,
+                pickle.PUT,
+                pickle.BINPUT,
+                pickle.LONG_BINPUT,
+                pickle.MEMOIZE,
+                pickle.NONE,
+                pickle.NEWTRUE,
+                pickle.NEWFALSE,
+                pickle.INT,
+                pickle.BININT,
+                pickle.BININT1,
+                pickle.BININT2,
+                pickle.LONG,
+                pickle.LONG1,
+                pickle.LONG4,
+                pickle.FLOAT,
+                pickle.BINFLOAT,
+                pickle.STRING,
+                pickle.BINSTRING,
+                pickle.SHORT_BINSTRING,
+                pickle.UNICODE,
+                pickle.BINUNICODE,
+                pickle.SHORT_BINUNICODE,
+                pickle.BINUNICODE8,
+                pickle.BINBYTES,
+                pickle.SHORT_BINBYTES,
+                pickle.BINBYTES8,
+                pickle.EMPTY_TUPLE,
+                pickle.TUPLE,
+                pickle.TUPLE1,
+                pickle.TUPLE2,
+                pickle.TUPLE3,
+                pickle.EMPTY_LIST,
+                pickle.LIST,
+                pickle.EMPTY_DICT,
+                pickle.EMPTY_SET,
+                pickle.GLOBAL,
+                pickle.STACK_GLOBAL,
+            )
+        )
+    }
+    dispatch.update(
+        {
+            pickle.BYTEARRAY8[0]: load_bytearray8,
+            pickle.APPEND[0]: load_append,
+            pickle.APPENDS[0]: load_appends,
+            pickle.SETITEM[0]: load_setitem,
+            pickle.SETITEMS[0]: load_setitems,
+            pickle.DICT[0]: load_dict,
+            pickle.ADDITEMS[0]: load_additems,
+            pickle.FROZENSET[0]: load_frozenset,
+            pickle.REDUCE[0]: load_reduce,
+            pickle.BUILD[0]: load_build,
+        }
+    )
 
 
 def _key(key: Any) -> Any:
     """A key that is hashed at once: the hash of nested tuples takes for ever, or crashes."""
     items = key if type(key) is tuple else (key,)
     if not all(type(item) in SCALARS or isinstance(item, np.generic) for item in items):
-        raise pickle.UnpicklingError(f'a key or an item of a set is a {type(key).__name__} that is '
-                                     'no number, string, or tuple of them')
+        raise pickle.UnpicklingError(
+            f'a key or an item of a set is a {type(key).__name__} that is '
+            'no number, string, or tuple of them'
+        )
     return key
 
 
@@ -273,8 +335,9 @@ def _require_plain(root: Any, limit: int) -> None:
             elif kind not in CONTAINERS:
                 raise pickle.UnpicklingError('it asks for a function or type as data')
             elif sizes.get(id(item), 1) == 0 or len(opened) > DEPTH:
-                raise pickle.UnpicklingError('a container holds itself, or more than '
-                                             f'{DEPTH} lie within each other')
+                raise pickle.UnpicklingError(
+                    f'a container holds itself, or more than {DEPTH} lie within each other'
+                )
             elif id(item) in sizes:
                 this[2] += sizes[id(item)]
             else:
@@ -315,8 +378,9 @@ def _make_scalar(reader: RestrictedUnpickler, dtype: PlainDtype, data: bytes) ->
     return rebuild_scalar(dtype, data)
 
 
-def _from_buffer(reader: RestrictedUnpickler, data: bytes, dtype: PlainDtype, shape: tuple,
-                 order: str) -> np.ndarray:
+def _from_buffer(
+    reader: RestrictedUnpickler, data: bytes, dtype: PlainDtype, shape: tuple, order: str
+) -> np.ndarray:
     reader.spend(data)
     flat = _array_state((1, shape, dtype, False, data), flat=True)
     return flat.reshape(shape, order='F' if order == 'F' else 'C')
@@ -361,9 +425,15 @@ _ALLOWED = {
     ('builtins', 'set'): _Call(lambda *args: set(map(_key, _items(*args)))),
     ('builtins', 'frozenset'): _Call(lambda *args: frozenset(map(_key, _items(*args)))),
     ('collections', 'OrderedDict'): _Call(
-        lambda *args: OrderedDict((_key(key), value) for key, value in _items(*args))),
-    **{(f'{package}.{module}', name): call for package in ('numpy.core', 'numpy._core')
-       for module, name, call in (('multiarray', '_reconstruct', _Call(_begin_array)),
-                                  ('multiarray', 'scalar', _Call(_make_scalar)),
-                                  ('numeric', '_frombuffer', _Call(_from_buffer)))},
+        lambda *args: OrderedDict((_key(key), value) for key, value in _items(*args))
+    ),
+    **{
+        (f'{package}.{module}', name): call
+        for package in ('numpy.core', 'numpy._core')
+        for module, name, call in (
+            ('multiarray', '_reconstruct', _Call(_begin_array)),
+            ('multiarray', 'scalar', _Call(_make_scalar)),
+            ('numeric', '_frombuffer', _Call(_from_buffer)),
+        )
+    },
 }

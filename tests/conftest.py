@@ -1,4 +1,5 @@
 """Fixtures shared by all tests, and how they are shared out to processes."""
+
 import os
 import random
 from contextlib import contextmanager
@@ -33,9 +34,13 @@ LONGEST = (
 def pytest_addoption(parser):
     """Let the order of tests be chosen."""
     parser.addoption(
-        '--random-order', type=int, metavar='SEED', default=None,
+        '--random-order',
+        type=int,
+        metavar='SEED',
+        default=None,
         help='Run the files of tests, and the tests of every file, in an order drawn from a seed. '
-             'Defaults to the longest files first, and the order in the file.')
+        'Defaults to the longest files first, and the order in the file.',
+    )
 
 
 def pytest_report_header(config):

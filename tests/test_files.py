@@ -1,4 +1,5 @@
 """Names and folders of outputs."""
+
 import io
 import json
 import os
@@ -18,18 +19,36 @@ from mmn_plugin.files import (
 )
 
 
-@pytest.mark.parametrize(('text', 'name'), [
-    ('видео 1', 'видео 1'), ('v_ab-1.2', 'v_ab-1.2'), ('a/b\\c:d', 'a_b_c_d'), ('a\nb\0', 'a_b_'),
-    ('..', '_'), ('', '_'), ('.hidden', 'hidden'), ('e\u0301', '\u00e9'), ('a\udcff', 'a_'),
-    ('視' * 100, '視' * 60)])
+@pytest.mark.parametrize(
+    ('text', 'name'),
+    [
+        ('видео 1', 'видео 1'),
+        ('v_ab-1.2', 'v_ab-1.2'),
+        ('a/b\\c:d', 'a_b_c_d'),
+        ('a\nb\0', 'a_b_'),
+        ('..', '_'),
+        ('', '_'),
+        ('.hidden', 'hidden'),
+        ('e\u0301', '\u00e9'),
+        ('a\udcff', 'a_'),
+        ('視' * 100, '視' * 60),
+    ],
+)
 def test_an_id_in_any_script_is_a_files_name(tmp_path, text, name):
     assert safe_name(text) == name
     (tmp_path / f'{name}_timeline.png').touch()
 
 
 def test_no_two_inputs_have_one_name_and_each_keeps_its_own():
-    inputs = [('1', 'a/b'), ('2', 'a_b'), ('3', 'A_B'), ('4', 'a_b-2'), ('5', 'видео'),
-              ('6', 'видео'), ('6', 'other')]
+    inputs = [
+        ('1', 'a/b'),
+        ('2', 'a_b'),
+        ('3', 'A_B'),
+        ('4', 'a_b-2'),
+        ('5', 'видео'),
+        ('6', 'видео'),
+        ('6', 'other'),
+    ]
     names = UniqueNames()
     found = [names.of(*pair) for pair in inputs]
     assert found == ['a_b', 'a_b-2', 'A_B-3', 'a_b-2-2', 'видео', 'видео-2', 'other']
@@ -58,8 +77,11 @@ def test_only_files_that_are_as_they_were_written_are_replaced(tmp_path):
     assert not folder.path.exists()
     for text in ('one', 'two'):
         write(folder, 'a.txt', text)
-    for change in (lambda path: path.write_text('owt'), lambda path: path.write_text('three'),
-                   lambda path: (path.unlink(), path.mkdir())):
+    for change in (
+        lambda path: path.write_text('owt'),
+        lambda path: path.write_text('three'),
+        lambda path: (path.unlink(), path.mkdir()),
+    ):
         change(folder.path / 'a.txt')
         with pytest.raises(OutputError, match=r'a\.txt has been changed since it was written'):
             write(OutputFolder(folder.path), 'a.txt', 'mine')
@@ -97,7 +119,7 @@ def test_processes_that_write_at_the_same_time_lose_no_entry(tmp_path):
             try:
                 folder = OutputFolder(tmp_path)
                 for i in range(5):
-                    name, = folder.names_of([(f'{number} {i}', 'v')])
+                    (name,) = folder.names_of([(f'{number} {i}', 'v')])
                     write(folder, f'{name}.txt', 'x')
                 code = 0
             finally:
@@ -108,8 +130,9 @@ def test_processes_that_write_at_the_same_time_lose_no_entry(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*names, '.mmn_outputs.json'}
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"names": 1, "files": {}}',
-                                     '{"names": {}, "files": {"a": 1}}'])
+@pytest.mark.parametrize(
+    'content', ['', '[]', '{"names": 1, "files": {}}', '{"names": {}, "files": {"a": 1}}']
+)
 def test_a_list_that_cannot_be_read_is_named_and_left_alone(tmp_path, content):
     (tmp_path / '.mmn_outputs.json').write_text(content)
     with pytest.raises(OutputError, match=r'\.mmn_outputs\.json should list what was written'):

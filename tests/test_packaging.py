@@ -71,10 +71,17 @@ def test_every_package_is_installed(setup_arguments, tmp_path):
 
 def test_files_that_are_no_code_are_installed_too(setup_arguments, tmp_path):
     data = setup_arguments(site=tmp_path)['package_data']
-    carried = {path for package, patterns in data.items() for pattern in patterns
-               for path in ROOT.joinpath(*package.split('.')).glob(pattern)}
-    there = {path for path in (ROOT / 'mmn_plugin').rglob('*') if path.is_file()
-             and not {'.mim', '__pycache__'} & set(path.parts) and path.suffix != '.py'}
+    carried = {
+        path
+        for package, patterns in data.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split('.')).glob(pattern)
+    }
+    there = {
+        path
+        for path in (ROOT / 'mmn_plugin').rglob('*')
+        if path.is_file() and not {'.mim', '__pycache__'} & set(path.parts) and path.suffix != '.py'
+    }
     assert there == carried
     assert {path.name for path in there} == {'page.css', 'page.js'}
 
@@ -86,15 +93,32 @@ def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, t
     command.run()
     root = tmp_path / 'lib' / 'mmn_plugin' / '.mim'
     carried = {path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file()}
-    assert {'model-index.yml', 'configs/mmn_tacos.py', 'configs/_base_/datasets/tacos.py',
-            'tools/train.py', 'tools/dist_common.sh', 'tools/data/tacos/README.md'} <= carried
-    assert not [name for name in carried if re.search(
-        'check_wheel|quickstart|reproduc|run_tests|setup_venv|pycache', name)]
-    left_out = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'tools').rglob('*')
-                if path.is_file() and '__pycache__' not in path.parts} - carried
+    assert {
+        'model-index.yml',
+        'configs/mmn_tacos.py',
+        'configs/_base_/datasets/tacos.py',
+        'tools/train.py',
+        'tools/dist_common.sh',
+        'tools/data/tacos/README.md',
+    } <= carried
+    assert not [
+        name
+        for name in carried
+        if re.search('check_wheel|quickstart|reproduc|run_tests|setup_venv|pycache', name)
+    ]
+    left_out = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / 'tools').rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    } - carried
     assert {name.split('/')[1] for name in left_out} == {
-        'check_wheel.py', 'quickstart.sh', 'reproduce.py', 'reproduction', 'run_tests.sh',
-        'setup_venv.sh'}
+        'check_wheel.py',
+        'quickstart.sh',
+        'reproduce.py',
+        'reproduction',
+        'run_tests.sh',
+        'setup_venv.sh',
+    }
 
 
 def test_extras_are_pinned(setup_arguments, tmp_path):
@@ -149,15 +173,19 @@ def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
 
 
 def test_every_tool_finds_an_uninstalled_package_in_the_same_way():
-    tools = [path for path in (ROOT / 'tools').rglob('*.py')
-             if re.search('^(import|from) mmn_plugin', path.read_text(), re.MULTILINE)
-             and path.name != 'check_wheel.py']  # which needs nothing but Python
+    tools = [
+        path
+        for path in (ROOT / 'tools').rglob('*.py')
+        if re.search('^(import|from) mmn_plugin', path.read_text(), re.MULTILINE)
+        and path.name != 'check_wheel.py'
+    ]  # which needs nothing but Python
     assert len(tools) > 15
     for path in tools:
         up = len(path.relative_to(ROOT).parts) - 1
-        assert ("if find_spec('mmn_plugin') is None:  # a checkout that is not installed\n"
-                f'    sys.path.insert(0, str(Path(__file__).resolve().parents[{up}]))\n'
-                ) in path.read_text(), path
+        assert (
+            "if find_spec('mmn_plugin') is None:  # a checkout that is not installed\n"
+            f'    sys.path.insert(0, str(Path(__file__).resolve().parents[{up}]))\n'
+        ) in path.read_text(), path
 
 
 def test_version_is_one(setup_arguments, tmp_path):

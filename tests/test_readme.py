@@ -1,4 +1,5 @@
 """What the README says is so."""
+
 import ast
 import json
 import os
@@ -39,15 +40,21 @@ def test_every_result_is_shown_and_says_how_it_was_measured(reproduce):
         assert f'<!-- result: {path.stem} -->' in README
         assert path.stem in reproduce['EXPERIMENTS']
         assert re.fullmatch(r'[0-9a-f]{40}', result['commit'])
-        how = {option: result[option] for option, names in reproduce['OPTIONS'].items()
-               if path.stem in names}
+        how = {
+            option: result[option]
+            for option, names in reproduce['OPTIONS'].items()
+            if path.stem in names
+        }
         assert result['command'] == reproduce['command_of'](path.stem, how)
         assert {'cpu', 'cores', 'torch'} <= result['machine'].keys()
 
 
 def test_shapes_is_learnt_and_not_easy():
-    measured = {path.stem: json.loads(path.read_text())['per_seed'] for path in RESULTS
-                if path.stem in ('shapes', 'shapes_words')}
+    measured = {
+        path.stem: json.loads(path.read_text())['per_seed']
+        for path in RESULTS
+        if path.stem in ('shapes', 'shapes_words')
+    }
     for seed in measured['shapes']:
         assert seed['R1@0.5'] >= 70
         assert seed['R1@0.7'] >= 50
@@ -72,8 +79,10 @@ def weak():
 
 
 def test_weak_supervision_learns_and_beats_a_baseline_tuned_as_well(weak):
-    mean = {row: statistics.fmean(seed['R1@0.5'] for seed in seeds)
-            for row, seeds in weak['per_seed'].items()}
+    mean = {
+        row: statistics.fmean(seed['R1@0.5'] for seed in seeds)
+        for row, seeds in weak['per_seed'].items()
+    }
     alone, _, full, _, tuned, ceiling = mean.values()
     assert full >= alone + 5
     assert full > tuned
@@ -84,12 +93,21 @@ def test_weak_supervision_learns_and_beats_a_baseline_tuned_as_well(weak):
 def test_weak_supervision_is_described_by_its_figures(weak):
     alone, _, full, control, tuned, ceiling = [
         {name: statistics.fmean(seed[name] for seed in seeds) for name in ('R1@0.5', 'R1@0.7')}
-        for seeds in weak['per_seed'].values()]
+        for seeds in weak['per_seed'].values()
+    ]
     section = README.split('## Weak supervision')[1].split('\n## ')[0].split('<!-- end -->')[1]
     said = re.findall(r'\d+\.\d(?= points|\s+at IoU=0\.7)', re.sub(r'\s+', ' ', section))
-    assert said == [f'{left[name] - right[name]:.1f}' for left, right, name in (
-        (full, alone, 'R1@0.5'), (full, control, 'R1@0.5'), (full, control, 'R1@0.7'),
-        (full, tuned, 'R1@0.5'), (full, tuned, 'R1@0.7'), (ceiling, tuned, 'R1@0.5'))]
+    assert said == [
+        f'{left[name] - right[name]:.1f}'
+        for left, right, name in (
+            (full, alone, 'R1@0.5'),
+            (full, control, 'R1@0.5'),
+            (full, control, 'R1@0.7'),
+            (full, tuned, 'R1@0.5'),
+            (full, tuned, 'R1@0.7'),
+            (ceiling, tuned, 'R1@0.5'),
+        )
+    ]
 
 
 def test_weak_supervision_is_chosen_on_validation_with_as_many_trials_and_steps(weak):
@@ -111,8 +129,10 @@ def test_the_table_itself_says_how_many_settings_were_looked_at(reproduce):
     said = f'{module.LOOKED_AT[module.FULL]} of the contrast'
     assert said in table
     assert f'| {module.FULL} | {module.LOOKED_AT[module.FULL]} + 4 |' in table
-    assert f'{said.split()[0]} settings of the contrast' in (
-        ROOT / 'docs/weak_supervision.md').read_text()
+    assert (
+        f'{said.split()[0]} settings of the contrast'
+        in (ROOT / 'docs/weak_supervision.md').read_text()
+    )
 
 
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):
@@ -144,8 +164,11 @@ def messages_of(path: Path) -> list[str]:
     """
     tree = ast.parse(path.read_text(encoding='utf-8'))
     alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    return [text_of(node) for node in ast.walk(tree)
-            if isinstance(node, ast.JoinedStr | ast.Constant | ast.BinOp) and id(node) not in alone]
+    return [
+        text_of(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr | ast.Constant | ast.BinOp) and id(node) not in alone
+    ]
 
 
 def text_of(node: ast.AST) -> str:
@@ -166,11 +189,15 @@ def known_messages() -> str:
     config_utils = Path(mmengine.__file__).parent / 'config' / 'utils.py'
     texts += [text.replace('…', 'mmn_plugin') for text in messages_of(config_utils)]
     # Python's
-    texts += [f'No module named {name!r}' for name in
-              ('mmaction.models.localizers.drn', 'pkg_resources', 'mmcv')]
+    texts += [
+        f'No module named {name!r}'
+        for name in ('mmaction.models.localizers.drn', 'pkg_resources', 'mmcv')
+    ]
     # Python's where a script is absent, and openmim's (mim/commands/train.py of 0.3.9)
-    texts += ["can't open file '…/site-packages/mmn_plugin/…/tools/…'",
-              "doesn't exist and we can not find the config file in codebase mmn_plugin."]
+    texts += [
+        "can't open file '…/site-packages/mmn_plugin/…/tools/…'",
+        "doesn't exist and we can not find the config file in codebase mmn_plugin.",
+    ]
     # put together from parts when it is printed
     batch = dict(data_samples=[SimpleNamespace(video_id='a')])
     losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
@@ -203,8 +230,13 @@ def test_the_custom_data_example_runs_as_it_stands(tmp_path):
         (tmp_path / re.match(r'# (\w+\.py):', text)[1]).write_text(text)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
     result = subprocess.run(
-        ['bash', '-e', '-c', blocks[2][1]], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=dict(os.environ, PATH=path, MMN=str(ROOT)))
+        ['bash', '-e', '-c', blocks[2][1]],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(os.environ, PATH=path, MMN=str(ROOT)),
+    )
     assert result.returncode == 0, result.stdout[-3000:]
     assert (tmp_path / 'work_dirs' / 'my_config' / 'epoch_1.pth').is_file()
 
@@ -219,12 +251,16 @@ def test_the_short_run_on_real_annotations_works_as_written(shared, tmp_path, mo
     arguments = re.search(r'^python tools/(data/\S+) (.*)$', prepare, re.MULTILINE)
     assert run_tool(arguments[1], *arguments[2].split())[0] == 0
     settings = subprocess.run(
-        ['bash', '-c', f'{prepare[prepare.index("options=("):]}printf "%s\\n" "${{options[@]}}"'],
-        text=True, capture_output=True, check=True).stdout.split()
+        ['bash', '-c', f'{prepare[prepare.index("options=(") :]}printf "%s\\n" "${{options[@]}}"'],
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.split()
     assert len(settings) == 19
     assert commands.count('--cfg-options "${options[@]}"') == 3
     # in one process: two would need half a minute each time
-    code, output = run_tool('train.py', 'mmn_charades.py', '--cfg-options',
-                            *settings, 'train_cfg.max_epochs=1')
+    code, output = run_tool(
+        'train.py', 'mmn_charades.py', '--cfg-options', *settings, 'train_cfg.max_epochs=1'
+    )
     assert code == 0, output[-3000:]
     assert (tmp_path / 'work_dirs' / 'mmn_charades' / 'epoch_1.pth').is_file()

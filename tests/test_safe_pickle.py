@@ -1,4 +1,5 @@
 """Pickles of foreign origin give plain data or an error, whatever is in them."""
+
 import io
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ def read(content):
 
 def fuzz(folder, *arguments):
     """What became of pickles in a process that they may end, and of its memory."""
+
     def report():
         os.chdir(folder)
         sender.send(pickle_fuzz.report(*arguments))
@@ -55,15 +57,25 @@ def test_pickles_made_to_do_harm_are_refused(found):
     assert set(found['attacks']) == set(pickle_fuzz.ATTACKS) - harmless
 
 
-@pytest.mark.parametrize('name', ['objects over bytes', 'objects in a list', 'a field of objects',
-                                  'objects from a buffer', 'a type of objects by dict'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'objects over bytes',
+        'objects in a list',
+        'a field of objects',
+        'objects from a buffer',
+        'a type of objects by dict',
+    ],
+)
 def test_arrays_of_objects_are_refused_by_the_name_of_their_type(found, name):
     assert 'it asks for numpy.dtype(' in found['attacks'][name]
 
 
 def test_a_shape_beyond_its_content_is_said(found):
-    assert 'takes 8,796,093,022,208 bytes, but 64 are there' in (
-        found['attacks']['a shape beyond its content'])
+    assert (
+        'takes 8,796,093,022,208 bytes, but 64 are there'
+        in (found['attacks']['a shape beyond its content'])
+    )
 
 
 def test_checkpoints_made_to_do_harm_crash_nothing(tmp_path):
@@ -78,8 +90,16 @@ def test_checkpoints_made_to_do_harm_crash_nothing(tmp_path):
 @pytest.mark.parametrize('protocol', range(6))
 def test_arrays_keep_order_bytes_and_type(protocol):
     square = np.arange(6, dtype=np.float32).reshape(2, 3)
-    arrays = [square, np.asfortranarray(square), square.astype('>f8'), np.zeros((0, 4)),
-              np.array(['s', 'tt']), np.array([b'x']), np.array([True]), np.array(2j)]
+    arrays = [
+        square,
+        np.asfortranarray(square),
+        square.astype('>f8'),
+        np.zeros((0, 4)),
+        np.array(['s', 'tt']),
+        np.array([b'x']),
+        np.array([True]),
+        np.array(2j),
+    ]
     for ours, given in zip(read(pickle.dumps(arrays, protocol)), arrays, strict=True):
         np.testing.assert_array_equal(ours, given)
         assert type(ours) is np.ndarray
@@ -89,9 +109,16 @@ def test_arrays_keep_order_bytes_and_type(protocol):
 
 @pytest.mark.parametrize('protocol', range(6))
 def test_shared_containers_and_flat_keys_pass(protocol):
-    boxes = [[1, 2., -3]] * 4
-    content = {('a', 1): boxes, 'b': boxes, np.int64(3): OrderedDict(x=frozenset({1}), y={None}),
-               'c': bytearray(b'abc'), 'd': 1j, 'e': 2**70, 'f': b''}
+    boxes = [[1, 2.0, -3]] * 4
+    content = {
+        ('a', 1): boxes,
+        'b': boxes,
+        np.int64(3): OrderedDict(x=frozenset({1}), y={None}),
+        'c': bytearray(b'abc'),
+        'd': 1j,
+        'e': 2**70,
+        'f': b'',
+    }
     found = read(pickle.dumps(content, protocol))
     assert found == content
     assert found['b'] is found['a', 1]

@@ -8,6 +8,7 @@ picture, a video with the box drawn and the sentence below, and DIR/VIDEO_tubes.
 answers (the challenge's format, under VIDEO#0, VIDEO#1, ...). What was written is listed in
 DIR/.mmn_outputs.json; nothing else is replaced, and another video of the same name gets VIDEO-2.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -29,18 +30,23 @@ from mmn_plugin.visualization.tube_pictures import draw_tube_frames, write_tube_
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('video', help='video file')
-    parser.add_argument('sentences', nargs='+', type=text_argument,
-                        help='what to look for')
-    parser.add_argument('--config', required=True,
-                        help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument('sentences', nargs='+', type=text_argument, help='what to look for')
+    parser.add_argument(
+        '--config', required=True, help='path of a config, or the name of one of mmn_plugin'
+    )
     parser.add_argument('--checkpoint', required=True, help='checkpoint trained with it (.pth)')
-    parser.add_argument('--tracks', metavar='FILE',
-                        help='tubes of any detector and tracker: JSON {video: [[[frame, x1, y1, '
-                        'x2, y2], ...], ...]}, or a tube file (.h5)')
-    parser.add_argument('--out', type=OutputFolder,
-                        help='folder for pictures, videos and the JSON file')
+    parser.add_argument(
+        '--tracks',
+        metavar='FILE',
+        help='tubes of any detector and tracker: JSON {video: [[[frame, x1, y1, '
+        'x2, y2], ...], ...]}, or a tube file (.h5)',
+    )
+    parser.add_argument(
+        '--out', type=OutputFolder, help='folder for pictures, videos and the JSON file'
+    )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
     return parser.parse_intermixed_args(argv)
 
@@ -48,7 +54,7 @@ def parse_args(argv=None):
 def claim(args) -> tuple[str, dict]:
     """What the files' names begin with, and which may be written; see `OutputFolder`."""
     source = input_of(args.video)
-    name, = args.out.names_of([(source, printable(Path(args.video).stem))])
+    (name,) = args.out.names_of([(source, printable(Path(args.video).stem))])
     ends = [f'_{i}.{kind}' for i in range(len(args.sentences)) for kind in ('png', 'mp4')]
     files = {f'{name}{end}': source for end in (*ends, '_tubes.json')}
     args.out.claim(files)
@@ -64,8 +70,10 @@ def write(args, name, answers) -> None:
         picture = draw_tube_frames(args.video, answer['sentence'], answer['tube'])
         Image.fromarray(picture).save(out / f'{name}_{i}.png')
         write_tube_video(args.video, out / f'{name}_{i}.mp4', answer['sentence'], answer['tube'])
-    write_submission(out / f'{name}_tubes.json',
-                     {f'{stem}#{i}': answer['tube'] for i, answer in enumerate(answers)})
+    write_submission(
+        out / f'{name}_tubes.json',
+        {f'{stem}#{i}': answer['tube'] for i, answer in enumerate(answers)},
+    )
     print(f'written to {out}')
 
 
@@ -75,8 +83,11 @@ def main(argv=None) -> None:
     with plain_errors():
         name, files = claim(args) if args.out else (None, {})
         inferencer = TubeGroundingInferencer(args.config, args.checkpoint, args.device)
-        tubes = (read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
-                 if args.tracks else None)
+        tubes = (
+            read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
+            if args.tracks
+            else None
+        )
         answers = inferencer(args.video, args.sentences, tubes)
         for answer in answers:
             if answer['span'] is None:
@@ -84,8 +95,10 @@ def main(argv=None) -> None:
                 continue
             start, end = answer['span']
             box = ', '.join(f'{value:.0f}' for value in answer['tube'][0, 1:])
-            print(f'{answer["sentence"]}: tube {answer["tube_index"]}, {start:.2f} - {end:.2f} s, '
-                  f'first box [{box}], score {answer["score"]:.3f}')
+            print(
+                f'{answer["sentence"]}: tube {answer["tube_index"]}, {start:.2f} - {end:.2f} s, '
+                f'first box [{box}], score {answer["score"]:.3f}'
+            )
         if args.out:
             with args.out.writing(files):
                 write(args, name, answers)

@@ -3,6 +3,7 @@
 Writes ``docs/results/NAME.json`` (command, commit, seeds, machine, every value) and renders its
 table in the README. Run from the checkout's root, on the Shapes corpus of ``tools/quickstart.sh``.
 """
+
 import argparse
 import datetime
 import json
@@ -27,39 +28,76 @@ RESULTS = ROOT / 'docs' / 'results'
 README = ROOT / 'README.md'
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
-    absence=absent.absence, agreement=experiments.agreement,
-    agreement_tubes=of_tubes.agreement_tubes, benchmark=performance.benchmark,
-    data_cost=performance.data_cost, dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost, faults=faults,
-    inference_cost=inference.inference_cost, layouts=performance.layouts,
-    long_video=long_videos.long_video, memory=performance.memory,
-    memory_bf16=performance.memory_bf16, negatives=experiments.negatives,
-    negatives_cost=experiments.negatives_cost, precision=speed.precision,
-    quickstart=experiments.quickstart, shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words, text_cache=speed.text_cache, tubes=of_tubes.tubes,
-    videos=videos.videos, weak=weak)
+    absence=absent.absence,
+    agreement=experiments.agreement,
+    agreement_tubes=of_tubes.agreement_tubes,
+    benchmark=performance.benchmark,
+    data_cost=performance.data_cost,
+    dataset_cost=experiments.dataset_cost,
+    evaluation_cost=performance.evaluation_cost,
+    faults=faults,
+    inference_cost=inference.inference_cost,
+    layouts=performance.layouts,
+    long_video=long_videos.long_video,
+    memory=performance.memory,
+    memory_bf16=performance.memory_bf16,
+    negatives=experiments.negatives,
+    negatives_cost=experiments.negatives_cost,
+    precision=speed.precision,
+    quickstart=experiments.quickstart,
+    shapes=experiments.shapes,
+    shapes_words=experiments.shapes_words,
+    text_cache=speed.text_cache,
+    tubes=of_tubes.tubes,
+    videos=videos.videos,
+    weak=weak,
+)
 # What each option is for; the other experiments take none.
 OPTIONS = dict(
-    seeds=('absence', 'long_video', 'negatives', 'precision', 'shapes', 'shapes_words',
-           'text_cache', 'tubes', 'videos', 'weak'),
-    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'))
+    seeds=(
+        'absence',
+        'long_video',
+        'negatives',
+        'precision',
+        'shapes',
+        'shapes_words',
+        'text_cache',
+        'tubes',
+        'videos',
+        'weak',
+    ),
+    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'),
+)
 RENDERERS = dict(
-    absence=absent.render_absence, benchmark=performance.render_benchmark,
-    data_cost=performance.render_data_cost, evaluation_cost=performance.render_evaluation_cost,
-    inference_cost=inference.render_inference_cost, layouts=performance.render_layouts,
-    long_video=long_videos.render_long_video, memory=performance.render_memory,
-    memory_bf16=performance.render_memory_bf16, precision=speed.render_precision,
+    absence=absent.render_absence,
+    benchmark=performance.render_benchmark,
+    data_cost=performance.render_data_cost,
+    evaluation_cost=performance.render_evaluation_cost,
+    inference_cost=inference.render_inference_cost,
+    layouts=performance.render_layouts,
+    long_video=long_videos.render_long_video,
+    memory=performance.render_memory,
+    memory_bf16=performance.render_memory_bf16,
+    precision=speed.render_precision,
     text_cache=speed.render_text_cache,
-    tubes=of_tubes.render_tubes, videos=videos.render_videos, weak=render_weak, **OF_EXPERIMENTS)
+    tubes=of_tubes.render_tubes,
+    videos=videos.render_videos,
+    weak=render_weak,
+    **OF_EXPERIMENTS,
+)
 
 
 def machine() -> dict:
     """What the figures were measured on."""
     cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
     packages = ('torch', 'mmengine', 'mmaction2', 'transformers', 'numpy')
-    return dict(cpu=cpu[1] if cpu else platform.processor(), cores=len(os.sched_getaffinity(0)),
-                system=platform.system(), python=platform.python_version(),
-                **{name: version(name) for name in packages})
+    return dict(
+        cpu=cpu[1] if cpu else platform.processor(),
+        cores=len(os.sched_getaffinity(0)),
+        system=platform.system(),
+        python=platform.python_version(),
+        **{name: version(name) for name in packages},
+    )
 
 
 def command_of(name: str, how: dict) -> str:
@@ -83,7 +121,8 @@ def measure(name: str, args: argparse.Namespace) -> dict:
         date=datetime.date.today().isoformat(),
         machine=machine(),
         **how,
-        **EXPERIMENTS[name](args))
+        **EXPERIMENTS[name](args),
+    )
 
 
 def update_readme(text: str, results: Path = RESULTS) -> str:
@@ -114,11 +153,17 @@ def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None
 def main() -> None:
     """Measure what was asked for, and render the README."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('names', nargs='*', choices=[*EXPERIMENTS, []], metavar='NAME',
-                        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render README')
+    parser.add_argument(
+        'names',
+        nargs='*',
+        choices=[*EXPERIMENTS, []],
+        metavar='NAME',
+        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render README',
+    )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--repeats', type=int, default=3,
-                        help='rounds of faults and of benchmarks (default: 3)')
+    parser.add_argument(
+        '--repeats', type=int, default=3, help='rounds of faults and of benchmarks (default: 3)'
+    )
     args = parser.parse_args()
     if args.names:
         require_writable(parser, [README, *(RESULTS / f'{name}.json' for name in args.names)])

@@ -83,11 +83,13 @@ def refuse_other_answers(cfg, args):
     """Refuse files of moments where the answers are tubes, and the other way round."""
     tubes = grounds_tubes(cfg)
     if tubes and (args.dump or '').endswith('.json'):
-        raise ValueError('--dump FILE.json is for moments; of tubes --submission FILE.json writes '
-                         'the answers')
+        raise ValueError(
+            '--dump FILE.json is for moments; of tubes --submission FILE.json writes the answers'
+        )
     if args.submission and not tubes:
-        raise ValueError('--submission is for tubes; of moments --dump FILE.json writes the '
-                         'answers')
+        raise ValueError(
+            '--submission is for tubes; of moments --dump FILE.json writes the answers'
+        )
 
 
 def add_writers(cfg, args):

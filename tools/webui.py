@@ -7,6 +7,7 @@ encryption, so put a server that has both before it where others can reach it. W
 uploads lies in a folder of its own, which is deleted when the visitor leaves, after a while
 without questions, and at the end. Needs Gradio: ``pip install "mmn_plugin[web]"``.
 """
+
 import argparse
 import signal
 import sys
@@ -31,31 +32,60 @@ def parse_args(argv=None):
     """Read the command line."""
     limits = Limits()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint', help='trained model: a checkpoint (.pth) or a folder of '
-                        'save_pretrained')
-    parser.add_argument('--config', help='a config, or a name of model-index.yml (default: the '
-                        "checkpoint's own)")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings of the config, key=value')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained'
+    )
+    parser.add_argument(
+        '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, key=value',
+    )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
     parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
-    parser.add_argument('--host', default='127.0.0.1',
-                        help='address to listen at (default: 127.0.0.1, this machine alone)')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen at (default: 127.0.0.1, this machine alone)',
+    )
     parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
-    parser.add_argument('--max-mb', type=float, default=limits.megabytes,
-                        help=f'largest upload (default: {limits.megabytes:g})')
-    parser.add_argument('--max-minutes', type=float, default=limits.seconds / 60,
-                        help=f'longest video (default: {limits.seconds / 60:g})')
-    parser.add_argument('--max-pixels', type=int, default=limits.pixels,
-                        help='largest picture of a video, width x height '
-                        f'(default: {limits.pixels}, 4096 x 2304)')
-    parser.add_argument('--max-work', type=float, default=limits.work_seconds, metavar='SECONDS',
-                        help='time that may be spent on reading a video '
-                        f'(default: {limits.work_seconds:g})')
-    parser.add_argument('--keep-minutes', type=float, default=limits.idle_seconds / 60,
-                        help='delete a video after so long without a question '
-                        f'(default: {limits.idle_seconds / 60:g})')
+    parser.add_argument(
+        '--max-mb',
+        type=float,
+        default=limits.megabytes,
+        help=f'largest upload (default: {limits.megabytes:g})',
+    )
+    parser.add_argument(
+        '--max-minutes',
+        type=float,
+        default=limits.seconds / 60,
+        help=f'longest video (default: {limits.seconds / 60:g})',
+    )
+    parser.add_argument(
+        '--max-pixels',
+        type=int,
+        default=limits.pixels,
+        help=f'largest picture of a video, width x height (default: {limits.pixels}, 4096 x 2304)',
+    )
+    parser.add_argument(
+        '--max-work',
+        type=float,
+        default=limits.work_seconds,
+        metavar='SECONDS',
+        help=f'time that may be spent on reading a video (default: {limits.work_seconds:g})',
+    )
+    parser.add_argument(
+        '--keep-minutes',
+        type=float,
+        default=limits.idle_seconds / 60,
+        help='delete a video after so long without a question '
+        f'(default: {limits.idle_seconds / 60:g})',
+    )
     parser.add_argument('--no-examples', action='store_true', help='offer no videos of Shapes')
     return parser.parse_args(argv)
 
@@ -96,15 +126,23 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if find_spec('gradio') is None:
-            raise ModuleNotFoundError('the page needs Gradio: pip install "mmn_plugin[web]", or '
-                                      'pip install -r requirements/web.txt')
-        limits = Limits(args.max_mb, 60 * args.max_minutes, idle_seconds=60 * args.keep_minutes,
-                        pixels=args.max_pixels, work_seconds=args.max_work)
+            raise ModuleNotFoundError(
+                'the page needs Gradio: pip install "mmn_plugin[web]", or '
+                'pip install -r requirements/web.txt'
+            )
+        limits = Limits(
+            args.max_mb,
+            60 * args.max_minutes,
+            idle_seconds=60 * args.keep_minutes,
+            pixels=args.max_pixels,
+            work_seconds=args.max_work,
+        )
         grounder = VideoGrounder(build_inferencer(args), limits)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
         with SessionStore(limits) as store:
-            examples = [] if args.no_examples else build_examples(
-                grounder, store.folder / 'examples')
+            examples = (
+                [] if args.no_examples else build_examples(grounder, store.folder / 'examples')
+            )
             page = GroundingPage(grounder, store, examples)
             url = page.launch(args.host, args.port, block=False)
             print(f'{url}  (Ctrl+C ends it)', flush=True)

@@ -9,8 +9,15 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     # A kill costs at most so many minutes, or one epoch where that takes longer. interval=1 makes
     # a checkpoint of every epoch; iter_interval=N adds one every N iterations (epochs of hours).
-    checkpoint=dict(type='SafeCheckpointHook', interval=None, minutes=10, iter_interval=0,
-                    save_best='grounding/R1@0.5', rule='greater', max_keep_ckpts=3),
+    checkpoint=dict(
+        type='SafeCheckpointHook',
+        interval=None,
+        minutes=10,
+        iter_interval=0,
+        save_best='grounding/R1@0.5',
+        rule='greater',
+        max_keep_ckpts=3,
+    ),
     run_state=dict(type='RunStateHook'),  # what an exact resume needs
     preemption=dict(type='PreemptionHook'),  # SIGTERM, Ctrl-C: save and stop
     sampler_seed=dict(type='DistSamplerSeedHook'),
@@ -20,7 +27,8 @@ default_hooks = dict(
     tokenizer=dict(type='TokenizerHook'),
     architecture=dict(type='ArchitectureHook'),
     extractor=dict(type='ExtractorHook'),  # which features the checkpoint belongs to
-    broadcast_buffers=dict(type='BroadcastBuffersHook'))
+    broadcast_buffers=dict(type='BroadcastBuffersHook'),
+)
 
 env_cfg = dict(
     # Every batch of a config has the same shape. For the same bits again on a GPU set it to False,
@@ -28,11 +36,13 @@ env_cfg = dict(
     cudnn_benchmark=True,
     allow_tf32=False,  # True: on GPUs float32 products and convolutions with factors of 10 bits
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))  # gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),
+)  # gloo where there is no GPU
 
 # The language model has no gradients while it is frozen; see FreezeLanguageModelHook.
 model_wrapper_cfg = dict(
-    type='MMDistributedDataParallel', find_unused_parameters=True, broadcast_buffers=False)
+    type='MMDistributedDataParallel', find_unused_parameters=True, broadcast_buffers=False
+)
 
 # For TensorBoard or Weights & Biases put TensorboardVisBackend or WandbVisBackend here.
 visualizer = dict(type='GroundingVisualizer', vis_backends=[dict(type='LocalVisBackend')])

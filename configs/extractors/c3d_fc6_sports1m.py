@@ -8,5 +8,6 @@ extractor = dict(
     layer='backbone.fc6',
     activation='relu',
     ignored_weights=[r'backbone\.fc8\.'],  # the Sports-1M classes, where the file has them
-    fps=30.,
-    stride=16)
+    fps=30.0,
+    stride=16,
+)

@@ -6,5 +6,6 @@ extractor = dict(
     checkpoint='https://download.openmmlab.com/mmaction/v1.0/recognition/i3d/'
     'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb/'
     'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb_20220812-e213c223.pth',
-    fps=30.,
-    stride=16)
+    fps=30.0,
+    stride=16,
+)

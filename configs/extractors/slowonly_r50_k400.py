@@ -5,5 +5,6 @@ extractor = dict(
     checkpoint='https://download.openmmlab.com/mmaction/v1.0/recognition/slowonly/'
     'slowonly_r50_8xb16-8x8x1-256e_kinetics400-rgb/'
     'slowonly_r50_8xb16-8x8x1-256e_kinetics400-rgb_20220901-2132fc87.pth',
-    fps=30.,
-    stride=16)
+    fps=30.0,
+    stride=16,
+)

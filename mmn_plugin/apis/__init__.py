@@ -6,7 +6,8 @@ _MODULES = dict(
     EXTRACTORS='extractors',
     EncodedVideo='encoded_video',
     GroundingInferencer='grounding_inferencer',
-    TubeGroundingInferencer='tube_grounding_inferencer')
+    TubeGroundingInferencer='tube_grounding_inferencer',
+)
 
 
 def __getattr__(name: str):

@@ -1,4 +1,5 @@
 """The config that a checkpoint carries, read without running it."""
+
 import ast
 import re
 
@@ -31,9 +32,11 @@ def checkpoint_config(checkpoint: dict, path: str) -> Config:
             (target,) = line.targets
             values[target.id] = _value(line.value)
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f'the config that {path} carries is more than plain data ({error}), and '
-                         'running it could run foreign code: give the config that it was trained '
-                         'with') from None
+        raise ValueError(
+            f'the config that {path} carries is more than plain data ({error}), and '
+            'running it could run foreign code: give the config that it was trained '
+            'with'
+        ) from None
     config = Config(values)
     require_plain_types(config, path)
     return config
@@ -52,11 +55,16 @@ def require_plain_types(config: Config, path: str) -> None:
         ValueError: Naming the entry.
     """
     for key, value in _entries(config._cfg_dict.to_dict()):
-        known = value in _SCOPES if key == '_scope_' else (
-            isinstance(value, str) and re.fullmatch(r'\w+', value))
+        known = (
+            value in _SCOPES
+            if key == '_scope_'
+            else (isinstance(value, str) and re.fullmatch(r'\w+', value))
+        )
         if not known:
-            raise ValueError(f'the config that {path} carries asks for {key}={value!r}, which '
-                             'could import foreign code: give the config that it was trained with')
+            raise ValueError(
+                f'the config that {path} carries asks for {key}={value!r}, which '
+                'could import foreign code: give the config that it was trained with'
+            )
 
 
 def _entries(value):
@@ -84,10 +92,15 @@ def _value(node: ast.AST):
         return kind(_value(entry) for entry in node.elts)
     if isinstance(node, ast.Dict):
         return _joined(zip(node.keys, node.values, strict=True))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' \
-            and not node.args:
-        return _joined((entry.arg and ast.Constant(entry.arg), entry.value)
-                       for entry in node.keywords)
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == 'dict'
+        and not node.args
+    ):
+        return _joined(
+            (entry.arg and ast.Constant(entry.arg), entry.value) for entry in node.keywords
+        )
     raise ValueError(f'it has {ast.unparse(node):.60}')
 
 

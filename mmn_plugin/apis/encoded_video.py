@@ -1,4 +1,5 @@
 """A video after everything that does not depend on a sentence."""
+
 from dataclasses import dataclass
 
 from torch import Tensor

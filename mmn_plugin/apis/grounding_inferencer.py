@@ -1,4 +1,5 @@
 """From a video and sentences to moments."""
+
 import logging
 import re
 import threading
@@ -75,12 +76,22 @@ class GroundingInferencer(BaseInferencer):
     visualize_kwargs = {'show', 'out_dir'}
     postprocess_kwargs = {'drop_absent'}
 
-    def __init__(self, config: str | Path | Config | None = None,
-                 checkpoint: str | Path | None = None, device: str | None = None,
-                 top_n: int | None = None, sentence_batch: int = 256, window_batch: int = 8,
-                 presence_threshold: float | None = None, long_video: dict | None = None) -> None:
-        for name, value in (('sentence_batch', sentence_batch), ('window_batch', window_batch),
-                            ('top_n', top_n)):
+    def __init__(
+        self,
+        config: str | Path | Config | None = None,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        top_n: int | None = None,
+        sentence_batch: int = 256,
+        window_batch: int = 8,
+        presence_threshold: float | None = None,
+        long_video: dict | None = None,
+    ) -> None:
+        for name, value in (
+            ('sentence_batch', sentence_batch),
+            ('window_batch', window_batch),
+            ('top_n', top_n),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f'{name}={value}; it must be at least 1')
         config, path = resolve_model(config, checkpoint)
@@ -90,8 +101,10 @@ class GroundingInferencer(BaseInferencer):
         self._own_config = config is None or is_folder(path)
         config, self._loaded = read_checkpoint(path, config)
         if grounds_tubes(config):
-            raise ValueError(f'{config.filename or path} is of tubes, and this is for moments: '
-                             'ask with tools/ground_tubes.py, or TubeGroundingInferencer')
+            raise ValueError(
+                f'{config.filename or path} is of tubes, and this is for moments: '
+                'ask with tools/ground_tubes.py, or TubeGroundingInferencer'
+            )
         super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
         self.meta = plain_meta(self._loaded.pop('meta', {}))
         del self._loaded
@@ -99,12 +112,13 @@ class GroundingInferencer(BaseInferencer):
         self.top_n = top_n or self.model.head.top_n
         self.ranker = MomentRanker(self.model, sentence_batch)
         if presence_threshold is not None:
-            self.meta['presence'] = dict(threshold=presence_threshold, tail=0.)
+            self.meta['presence'] = dict(threshold=presence_threshold, tail=0.0)
         if long_video is not None:
             self.config.long_video = long_video
         settings = LongVideo(**self.config.get('long_video') or {})
         self.video_encoder = VideoEncoder(
-            self.model, self.pipeline, self.device, settings, window_batch)
+            self.model, self.pipeline, self.device, settings, window_batch
+        )
         self._extractor, self._lock, self._warned = None, threading.Lock(), False
 
     @classmethod
@@ -119,8 +133,9 @@ class GroundingInferencer(BaseInferencer):
             FileNotFoundError: If it is no such folder.
         """
         if not is_folder(folder):
-            raise FileNotFoundError(f'{folder} is no folder of save_pretrained: it has no '
-                                    'config.json')
+            raise FileNotFoundError(
+                f'{folder} is no folder of save_pretrained: it has no config.json'
+            )
         return cls(None, folder, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -148,9 +163,13 @@ class GroundingInferencer(BaseInferencer):
             return None
         if sample.length_in_windows > 1 and 'tail' not in calibrated and not self._warned:
             self._warned = True
-            print_log('an earlier release measured the presence threshold, for videos of one '
-                      'window: in longer ones more absent sentences pass. Measure it again with '
-                      'tools/analysis_tools/calibrate_presence.py', 'current', logging.WARNING)
+            print_log(
+                'an earlier release measured the presence threshold, for videos of one '
+                'window: in longer ones more absent sentences pass. Measure it again with '
+                'tools/analysis_tools/calibrate_presence.py',
+                'current',
+                logging.WARNING,
+            )
         return threshold_at(calibrated, sample.length_in_windows)
 
     @property
@@ -168,12 +187,20 @@ class GroundingInferencer(BaseInferencer):
                         'the config has no `extractor`, so that a video file cannot be used: give '
                         'features, (T, D) with duration=<seconds>, or add the extractor that made '
                         "the training's features, such as "
-                        "extractor = dict(type='GridFeatureExtractor')")
+                        "extractor = dict(type='GridFeatureExtractor')"
+                    )
                 self._extractor = matching_extractor(settings, self.model, self.device)
             return self._extractor
 
-    def __call__(self, video, sentences, duration=None, return_datasamples: bool = False,
-                 batch_size: int = 4, **kwargs) -> list:
+    def __call__(
+        self,
+        video,
+        sentences,
+        duration=None,
+        return_datasamples: bool = False,
+        batch_size: int = 4,
+        **kwargs,
+    ) -> list:
         """Ground sentences in a video, or in each of several.
 
         Args:
@@ -201,28 +228,44 @@ class GroundingInferencer(BaseInferencer):
         if out_dir is not None:
             claim_timelines(out_dir, videos, kwargs.get('video_id'))
         results = super().__call__(
-            videos, return_datasamples, batch_size, sentences=sentences, duration=duration,
-            curves=bool(kwargs.get('show')) or out_dir is not None, **kwargs)
+            videos,
+            return_datasamples,
+            batch_size,
+            sentences=sentences,
+            duration=duration,
+            curves=bool(kwargs.get('show')) or out_dir is not None,
+            **kwargs,
+        )
         return results[0] if several is None else results
 
-    def preprocess(self, inputs: list, batch_size: int, sentences: list[list[str]],
-                   duration=None, fps: float | None = None,
-                   video_id=None) -> Iterator[list[tuple[VideoFeatures, list[str]]]]:
+    def preprocess(
+        self,
+        inputs: list,
+        batch_size: int,
+        sentences: list[list[str]],
+        duration=None,
+        fps: float | None = None,
+        video_id=None,
+    ) -> Iterator[list[tuple[VideoFeatures, list[str]]]]:
         """Features of the videos with their sentences, a batch of videos at a time."""
         durations, names = (one_each(value, len(inputs)) for value in (duration, video_id))
         if not len(durations) == len(names) == len(inputs):
-            raise ValueError(f'{len(inputs)} videos, but {len(durations)} durations and '
-                             f'{len(names)} names')
+            raise ValueError(
+                f'{len(inputs)} videos, but {len(durations)} durations and {len(names)} names'
+            )
 
         def read(video, texts, seconds, name):
             return VideoFeatures.of(video, lambda: self.extractor, seconds, name, fps), texts
 
-        yield from self._get_chunk_data(
-            map(read, inputs, sentences, durations, names), batch_size)
+        yield from self._get_chunk_data(map(read, inputs, sentences, durations, names), batch_size)
 
     @torch.inference_mode()
-    def forward(self, inputs: list[tuple[VideoFeatures, list[str]]],
-                top_n: int | None = None, curves: bool = False) -> list[GroundingDataSample]:
+    def forward(
+        self,
+        inputs: list[tuple[VideoFeatures, list[str]]],
+        top_n: int | None = None,
+        curves: bool = False,
+    ) -> list[GroundingDataSample]:
         """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
         samples = []
         encoded = self.video_encoder([features for features, _ in inputs])
@@ -232,22 +275,37 @@ class GroundingInferencer(BaseInferencer):
                 samples[-1].pred_instances.curves = self.ranker.curves(video, texts)
         return samples
 
-    def visualize(self, inputs: list, preds: list[GroundingDataSample], show: bool = False,
-                  out_dir: str | Path | None = None) -> list | None:
+    def visualize(
+        self,
+        inputs: list,
+        preds: list[GroundingDataSample],
+        show: bool = False,
+        out_dir: str | Path | None = None,
+    ) -> list | None:
         """Timelines, shown or written as ``<out_dir>/<video>_timeline.png``, where asked for."""
         if not show and out_dir is None:
             return None
         return draw_timelines(inputs, preds, show, out_dir)
 
-    def postprocess(self, preds: list[GroundingDataSample], visualization=None,
-                    return_datasamples: bool = False, drop_absent: bool = False) -> list:
+    def postprocess(
+        self,
+        preds: list[GroundingDataSample],
+        visualization=None,
+        return_datasamples: bool = False,
+        drop_absent: bool = False,
+    ) -> list:
         """Samples as they are, or as lists of dicts."""
         if return_datasamples:
             return preds
         return [result_dicts(sample, self.threshold_of(sample), drop_absent) for sample in preds]
 
-    def encode(self, video, duration: float | None = None, video_id: str | None = None,
-               fps: float | None = None) -> EncodedVideo:
+    def encode(
+        self,
+        video,
+        duration: float | None = None,
+        video_id: str | None = None,
+        fps: float | None = None,
+    ) -> EncodedVideo:
         """Do everything that does not depend on a sentence.
 
         Args:
@@ -269,8 +327,13 @@ class GroundingInferencer(BaseInferencer):
         features = VideoFeatures.of(video, lambda: self.extractor, duration, video_id, fps)
         return self.video_encoder([features])[0]
 
-    def ground(self, encoded: EncodedVideo, sentences: str | Sequence[str],
-               top_n: int | None = None, drop_absent: bool = False) -> list[dict]:
+    def ground(
+        self,
+        encoded: EncodedVideo,
+        sentences: str | Sequence[str],
+        top_n: int | None = None,
+        drop_absent: bool = False,
+    ) -> list[dict]:
         """Rank the moments of an encoded video for each sentence.
 
         Args:
@@ -291,8 +354,9 @@ class GroundingInferencer(BaseInferencer):
         sample = self.predict(encoded, sentences, top_n)
         return result_dicts(sample, self.threshold_of(sample), drop_absent)
 
-    def predict(self, encoded: EncodedVideo, sentences: str | Sequence[str],
-                top_n: int | None = None) -> GroundingDataSample:
+    def predict(
+        self, encoded: EncodedVideo, sentences: str | Sequence[str], top_n: int | None = None
+    ) -> GroundingDataSample:
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take."""
         return self.ranker.predict(encoded, self.ranker.check(sentences), top_n or self.top_n)
 

@@ -1,4 +1,5 @@
 """A trained model from its checkpoint."""
+
 import os
 import re
 from types import SimpleNamespace
@@ -92,8 +93,9 @@ def require_model(config: Config) -> None:
         raise ValueError(f'{config.filename or "the config"} lacks the setting `model`')
 
 
-def build_model(config: Config, loaded: dict, path: str, device: str,
-                own_tokenizer: bool = False) -> nn.Module:
+def build_model(
+    config: Config, loaded: dict, path: str, device: str, own_tokenizer: bool = False
+) -> nn.Module:
     """As `load_model`, from what `read_checkpoint` gives.
 
     Args:

@@ -1,4 +1,5 @@
 """How videos longer than those of training are looked at."""
+
 from dataclasses import dataclass
 
 
@@ -29,11 +30,14 @@ class LongVideo:
 
     def __post_init__(self):
         if self.window is not None and not self.window > 0:
-            raise ValueError(f'long_video.window={self.window}: give seconds above 0, or None for '
-                             'one window over any video')
+            raise ValueError(
+                f'long_video.window={self.window}: give seconds above 0, or None for '
+                'one window over any video'
+            )
         if not 0 <= self.overlap < 1:
-            raise ValueError(f'long_video.overlap={self.overlap}: it must be at least 0 and below '
-                             '1')
+            raise ValueError(
+                f'long_video.overlap={self.overlap}: it must be at least 0 and below 1'
+            )
 
     def window_of(self, duration: float) -> float | None:
         """Seconds of the windows of a video of some duration; None: it is looked at whole."""

@@ -61,10 +61,15 @@ def model_card(content: dict) -> str:
     size = model['backbone']['in_channels']
     limit = content['tokenizer'].get('max_length')
     return _TEMPLATE.format(
-        title='A temporal grounding model', version=content['mmn_plugin'], sentence='…',
-        features=f'{size} numbers per step; ' + (
-            f'made from a video file by `{extractor["type"]}`' if extractor else
-            'no extractor is known, so that only ready features can be used'),
+        title='A temporal grounding model',
+        version=content['mmn_plugin'],
+        sentence='…',
+        features=f'{size} numbers per step; '
+        + (
+            f'made from a video file by `{extractor["type"]}`'
+            if extractor
+            else 'no extractor is known, so that only ready features can be used'
+        ),
         moments=moments,
         tokens='no limit' if limit is None else f'{limit} tokens; a longer one is cut',
         vocabulary='`tokenizer.json`, with which it was trained',
@@ -74,13 +79,17 @@ def model_card(content: dict) -> str:
             f'A sentence whose presence is below {presence["threshold"]:.3f} '
             f'{"(more in a video of several windows) " if presence.get("tail") else ""}probably '
             'does not occur; that threshold was measured on its validation set, and is sometimes '
-            'wrong in either direction.' if presence else
-            'Nothing tells whether a sentence occurs at all: no threshold was measured.'),
+            'wrong in either direction.'
+            if presence
+            else 'Nothing tells whether a sentence occurs at all: no threshold was measured.'
+        ),
         long_video=(
             f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '
             f'in windows of {window:g} s; a moment longer than a window is never found whole.'
-            if window else
-            'A video of any length is one window: the longer it is, the coarser the grid.'))
+            if window
+            else 'A video of any length is one window: the longer it is, the coarser the grid.'
+        ),
+    )
 
 
 def _moments(model: dict) -> tuple[int, str]:

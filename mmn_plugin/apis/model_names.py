@@ -1,4 +1,5 @@
 """The names of model-index.yml."""
+
 import os
 from pathlib import Path
 
@@ -13,13 +14,13 @@ def named_models() -> dict[str, dict]:
     """Entries of this package's model index by name."""
     root = package_data_root()
     index = yaml.safe_load((root / 'model-index.yml').read_text(encoding='utf-8'))
-    pages = [yaml.safe_load((root / path).read_text(encoding='utf-8'))
-             for path in index['Import']]
+    pages = [yaml.safe_load((root / path).read_text(encoding='utf-8')) for path in index['Import']]
     return {entry['Name']: entry for page in pages for entry in page['Models']}
 
 
-def resolve_model(config: str | Path | Config | None,
-                  checkpoint: str | Path | None) -> tuple[Config | None, str]:
+def resolve_model(
+    config: str | Path | Config | None, checkpoint: str | Path | None
+) -> tuple[Config | None, str]:
     """Config and checkpoint from what a user gave.
 
     Args:
@@ -41,17 +42,22 @@ def resolve_model(config: str | Path | Config | None,
     if isinstance(config, str) and Path(config).suffix != '.py':
         entry = named_models().get(config.lower())
         if entry is None and not Path(config).exists():
-            raise FileNotFoundError(f'there is no model {config!r}; give the path of a config, or '
-                                    f'one of {", ".join(named_models())}')
+            raise FileNotFoundError(
+                f'there is no model {config!r}; give the path of a config, or '
+                f'one of {", ".join(named_models())}'
+            )
     if entry is not None:
         checkpoint = checkpoint or _weights(entry)
         if checkpoint is None:
-            raise ValueError(f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
-                             'one that was trained with its config')
+            raise ValueError(
+                f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
+                'one that was trained with its config'
+            )
         config = str(package_data_root() / entry['Config'])
     if checkpoint is None:
-        raise ValueError('no checkpoint was given: give the file (.pth) or folder of a trained '
-                         'model')
+        raise ValueError(
+            'no checkpoint was given: give the file (.pth) or folder of a trained model'
+        )
     if config is not None and not isinstance(config, Config):
         config = load_config(config)
     return config, os.fsdecode(checkpoint)

@@ -1,4 +1,5 @@
 """The moments of an encoded video, ranked for sentences."""
+
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,8 +30,9 @@ class MomentRanker:
         self.sentence_batch = sentence_batch
 
     @torch.inference_mode()
-    def predict(self, encoded: EncodedVideo, sentences: list[str],
-                top_n: int) -> GroundingDataSample:
+    def predict(
+        self, encoded: EncodedVideo, sentences: list[str], top_n: int
+    ) -> GroundingDataSample:
         """Data sample whose ``pred_instances`` hold ``moments`` (s, n, 2), ``scores`` (s, n) and
         ``presence`` (s,), on the CPU.
 
@@ -41,7 +43,8 @@ class MomentRanker:
         for sample in self._batches(encoded, sentences):
             scores, presence = self._score(encoded, sample)
             moments, best, presence = rank(
-                encoded.spans, scores, self.model.head.nms_threshold, top_n, beside=[presence])
+                encoded.spans, scores, self.model.head.nms_threshold, top_n, beside=[presence]
+            )
             found.append(InstanceData(moments=moments, scores=best, presence=presence))
         result = self._sample(encoded, sentences)
         result.pred_instances = InstanceData.cat(found)
@@ -50,8 +53,9 @@ class MomentRanker:
     @torch.inference_mode()
     def score(self, encoded: EncodedVideo, sentences: list[str]) -> Tensor:
         """Score of every moment, before NMS: (s, U), on the CPU."""
-        return torch.cat([self._score(encoded, sample)[0].cpu()
-                          for sample in self._batches(encoded, sentences)])
+        return torch.cat(
+            [self._score(encoded, sample)[0].cpu() for sample in self._batches(encoded, sentences)]
+        )
 
     @torch.inference_mode()
     def curves(self, encoded: EncodedVideo, sentences: list[str]) -> Tensor:
@@ -62,8 +66,12 @@ class MomentRanker:
         head = self.model.head
         if not hasattr(head, 'video_curves'):
             return video_curves(self.model.grid, encoded, self.score(encoded, sentences))
-        return torch.cat([head.video_curves(encoded.moments, self._embed(sample)).cpu()
-                          for sample in self._batches(encoded, sentences)])
+        return torch.cat(
+            [
+                head.video_curves(encoded.moments, self._embed(sample)).cpu()
+                for sample in self._batches(encoded, sentences)
+            ]
+        )
 
     def check(self, sentences: str | Sequence[str]) -> list[str]:
         """Sentences as a list.
@@ -87,8 +95,10 @@ class MomentRanker:
         inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
         for sentence, (_, problem) in zip(sentences, inspected, strict=True):
             if problem:
-                raise ValueError(f'the sentence {sentence!r} {problem}; the model cannot know what '
-                                 'it means. Use words that it was trained with')
+                raise ValueError(
+                    f'the sentence {sentence!r} {problem}; the model cannot know what '
+                    'it means. Use words that it was trained with'
+                )
         return sentences
 
     def check_lists(self, sentences, num_videos: int | None) -> list[list[str]]:
@@ -107,30 +117,38 @@ class MomentRanker:
         if num_videos is None:
             return [self.check(sentences)]
         nested = not isinstance(sentences, str) and any(
-            isinstance(entry, list | tuple | np.ndarray) for entry in sentences)
+            isinstance(entry, list | tuple | np.ndarray) for entry in sentences
+        )
         if not nested:
             return [self.check(sentences)] * num_videos
         if len(sentences) != num_videos:
             raise ValueError(f'{num_videos} videos, but {len(sentences)} lists of sentences')
         return [self.check(entry) for entry in sentences]
 
-    def _batches(self, encoded: EncodedVideo,
-                 sentences: list[str]) -> Iterator[GroundingDataSample]:
+    def _batches(
+        self, encoded: EncodedVideo, sentences: list[str]
+    ) -> Iterator[GroundingDataSample]:
         size = max(min(self.sentence_batch, _CELLS // len(encoded.spans)), 1)
         for first in range(0, len(sentences), size):
-            yield self._sample(encoded, sentences[first:first + size])
+            yield self._sample(encoded, sentences[first : first + size])
 
     @staticmethod
     def _sample(encoded: EncodedVideo, sentences: list[str]) -> GroundingDataSample:
-        return GroundingDataSample(metainfo=dict(
-            video_id=encoded.video_id, duration=encoded.duration,
-            length_in_windows=encoded.length_in_windows, sentences=sentences,
-            sentence_index=list(range(len(sentences)))))
+        return GroundingDataSample(
+            metainfo=dict(
+                video_id=encoded.video_id,
+                duration=encoded.duration,
+                length_in_windows=encoded.length_in_windows,
+                sentences=sentences,
+                sentence_index=list(range(len(sentences))),
+            )
+        )
 
     def _score(self, encoded: EncodedVideo, sample: GroundingDataSample) -> tuple[Tensor, Tensor]:
         """Scores (s, U) and presence (s,), on the model's device."""
         contrastive, iou = self.model.head.score_video(
-            encoded.moments, self._embed(sample))  # (s, U)
+            encoded.moments, self._embed(sample)
+        )  # (s, U)
         scores = moment_scores(contrastive, iou, encoded.score_power)
         if encoded.num_windows > 1:
             scores *= encoded.trust

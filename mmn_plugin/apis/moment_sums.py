@@ -1,4 +1,5 @@
 """Embeddings of the moments of a video, window by window."""
+
 import torch
 from torch import Tensor
 
@@ -43,7 +44,8 @@ class MomentSums:
         if len(self.plan) == 1:
             return self._sums
         counts = torch.zeros(len(self.plan.spans)).index_add(
-            0, self.plan.place.flatten(), self.plan.weight.flatten())  # (U,)
+            0, self.plan.place.flatten(), self.plan.weight.flatten()
+        )  # (U,)
         for values in self._sums.values():
             values.div_(counts.to(values)[:, None])
         return self._sums

@@ -1,4 +1,5 @@
 """From which presence on a sentence counts as occurring."""
+
 import random
 from collections.abc import Mapping, Sequence
 
@@ -14,17 +15,20 @@ def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
         ValueError: If there is none of either.
     """
     if not len(present) or not len(absent):
-        raise ValueError(f'{len(present)} present and {len(absent)} absent sentences: at least one '
-                         'of each is needed')
+        raise ValueError(
+            f'{len(present)} present and {len(absent)} absent sentences: at least one '
+            'of each is needed'
+        )
     values = np.concatenate([present, absent])
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]  # 1, 2, ...; the mean of equal ones
     low = len(present) * (len(present) + 1) / 2
-    return float((ranks[:len(present)].sum() - low) / (len(present) * len(absent)))
+    return float((ranks[: len(present)].sum() - low) / (len(present) * len(absent)))
 
 
-def measure_presence(inferencer, dataset,
-                     absent: Mapping[str, Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+def measure_presence(
+    inferencer, dataset, absent: Mapping[str, Sequence[str]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Presence of annotated sentences in their videos, and of absent ones.
 
     Args:
@@ -39,8 +43,9 @@ def measure_presence(inferencer, dataset,
     for packed in dataset:
         sample = packed['data_samples']
         encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
-        for values, sentences in zip(found, (sample.sentences, absent[sample.video_id]),
-                                     strict=True):
+        for values, sentences in zip(
+            found, (sample.sentences, absent[sample.video_id]), strict=True
+        ):
             if sentences:
                 values.append(inferencer.predict(encoded, sentences).pred_instances.presence)
     return tuple(np.concatenate(values) if values else np.zeros(0) for values in found)
@@ -58,15 +63,18 @@ def foreign_sentences(dataset, per_video: int = 16, seed: int = 0) -> dict[str, 
         seed (int): Chooses them. Defaults to 0.
     """
     rng = random.Random(seed)
-    own = {sample.video_id: list(sample.sentences)
-           for sample in (packed['data_samples'] for packed in dataset)}
+    own = {
+        sample.video_id: list(sample.sentences)
+        for sample in (packed['data_samples'] for packed in dataset)
+    }
     everything = sorted({sentence for sentences in own.values() for sentence in sentences})
     chosen = {}
     for video_id, sentences in own.items():
         known = set(map(normalised_text, sentences))
         others = rng.sample(everything, min(len(everything), per_video + len(sentences)))
-        chosen[video_id] = [sentence for sentence in others
-                            if normalised_text(sentence) not in known][:per_video]
+        chosen[video_id] = [
+            sentence for sentence in others if normalised_text(sentence) not in known
+        ][:per_video]
     return chosen
 
 
@@ -82,7 +90,7 @@ def threshold_at(calibrated: Mapping, length: float) -> float:
             same for every length.
         length (float): Seconds of the video over seconds of a window; 1 if it was looked at whole.
     """
-    threshold, tail = calibrated['threshold'], calibrated.get('tail', 0.)
+    threshold, tail = calibrated['threshold'], calibrated.get('tail', 0.0)
     if length <= 1 or not tail:
         return threshold
     passing = calibrated['absent_kept']
@@ -105,12 +113,13 @@ def tail_of(absent: Sequence[float]) -> float:
     above = above[above > low]
     inside = int((above < high).sum())
     if not inside:
-        return 0.
+        return 0.0
     return float(np.log((1 - low) / (1 - above.clip(max=high))).sum() / inside)
 
 
-def calibrate_presence(inferencer, dataset, keep: float = 0.95,
-                       absent: Mapping[str, Sequence[str]] | None = None) -> dict:
+def calibrate_presence(
+    inferencer, dataset, keep: float = 0.95, absent: Mapping[str, Sequence[str]] | None = None
+) -> dict:
     """Threshold that keeps a share of the sentences that do occur.
 
     Args:
@@ -132,8 +141,7 @@ def calibrate_presence(inferencer, dataset, keep: float = 0.95,
         raise ValueError(f'keep={keep}: give a share between 0 and 1')
     absent = foreign_sentences(dataset) if absent is None else absent
     present, others = measure_presence(inferencer, dataset, absent)
-    result = dict(
-        auroc=auroc(present, others), keep=keep, present=len(present), absent=len(others))
+    result = dict(auroc=auroc(present, others), keep=keep, present=len(present), absent=len(others))
     result['threshold'] = float(np.quantile(present, 1 - keep, method='lower'))
     result['absent_kept'] = float((others >= result['threshold']).mean())
     result['tail'] = tail_of(others)

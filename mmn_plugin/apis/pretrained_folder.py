@@ -1,4 +1,5 @@
 """A trained model as a folder: config, weights, tokenizer and a model card."""
+
 import json
 import os
 from contextlib import suppress
@@ -17,7 +18,11 @@ from .model_card import model_card
 
 FORMAT, VERSION = 'mmn_plugin/model', 1
 CONFIG, WEIGHTS, TOKENIZER, CARD = (
-    'config.json', 'model.safetensors', 'tokenizer.json', 'README.md')
+    'config.json',
+    'model.safetensors',
+    'tokenizer.json',
+    'README.md',
+)
 
 
 def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
@@ -38,17 +43,24 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     _require_no_others(folder)
     state = model.data_preprocessor.tokenizer.state()
     content = dict(
-        format=FORMAT, version=VERSION, mmn_plugin=__version__,
+        format=FORMAT,
+        version=VERSION,
+        mmn_plugin=__version__,
         config=_portable(config, model),
         tokenizer={key: value for key, value in state.items() if key != 'tokenizer'},
-        meta=meta)
+        meta=meta,
+    )
     try:
         text = json.dumps(content, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f'the config cannot be written as JSON ({error}): only numbers, strings, '
-                         'lists and dicts can') from error
-    weights = {name: value.detach().cpu().contiguous().clone()
-               for name, value in model.state_dict().items()}
+        raise ValueError(
+            f'the config cannot be written as JSON ({error}): only numbers, strings, '
+            'lists and dicts can'
+        ) from error
+    weights = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(text + '\n', encoding='utf-8')  # first: it says whose they are
     save_file(weights, folder / WEIGHTS, metadata=dict(format='pt'))
@@ -63,8 +75,10 @@ def _require_no_others(folder: Path) -> None:
         if json.loads((folder / CONFIG).read_bytes()).get('format') == FORMAT:
             return
     if found:
-        raise OutputError(f'{folder / found[0]} is there and was not written by save_pretrained: '
-                          'nothing is replaced. Move it away, or choose another folder')
+        raise OutputError(
+            f'{folder / found[0]} is there and was not written by save_pretrained: '
+            'nothing is replaced. Move it away, or choose another folder'
+        )
 
 
 def _portable(config: Config, model) -> dict:
@@ -107,13 +121,16 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
         content = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
         kind = content.get('format'), content.get('version')
         if kind == (FORMAT, VERSION):
-            config, tokenizer, meta = (dict(content[key]) for key in (
-                'config', 'tokenizer', 'meta'))
+            config, tokenizer, meta = (
+                dict(content[key]) for key in ('config', 'tokenizer', 'meta')
+            )
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'{folder / CONFIG} is damaged: {error}') from None
     if kind != (FORMAT, VERSION):
-        raise ValueError(f'{folder / CONFIG} is no model of mmn_plugin that this release reads: '
-                         f'format {kind[0]!r}, version {kind[1]!r}')
+        raise ValueError(
+            f'{folder / CONFIG} is no model of mmn_plugin that this release reads: '
+            f'format {kind[0]!r}, version {kind[1]!r}'
+        )
     try:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:

@@ -1,4 +1,5 @@
 """Videos that are no files yet."""
+
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,8 +31,10 @@ def file_of_stream(stream) -> Iterator[Path]:
             try:
                 shutil.copyfileobj(stream, copy, 1 << 20)
             except TypeError:
-                raise ValueError(f'the open file {name or ""} gives text: open videos in binary '
-                                 "mode, open(path, 'rb')") from None
+                raise ValueError(
+                    f'the open file {name or ""} gives text: open videos in binary '
+                    "mode, open(path, 'rb')"
+                ) from None
         if not path.stat().st_size:
             raise ValueError(f'the open file {name or ""} is empty')
         yield path
@@ -49,8 +52,10 @@ def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
         ValueError: If the frames are no such array.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(f'frames of shape {frames.shape} and type {frames.dtype}: expected '
-                         '(T, H, W, 3) uint8, RGB')
+        raise ValueError(
+            f'frames of shape {frames.shape} and type {frames.dtype}: expected '
+            '(T, H, W, 3) uint8, RGB'
+        )
     with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
         path = Path(folder) / 'video.avi'
         with VideoWriter(path, fps, form='avi', codec='ffv1', pixels='bgr0') as video:

@@ -1,4 +1,5 @@
 """Pictures of answers."""
+
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -44,12 +45,19 @@ def claim_timelines(out_dir: str | Path, videos: Sequence, names=None) -> None:
     given = one_each(names, len(videos))
     if len(given) == len(videos):  # else `preprocess` refuses them
         folder, names = OutputFolder(out_dir), map(video_name, videos)
-        folder.claim(timeline_files(folder, videos, [
-            name or own for name, own in zip(given, names, strict=True)]))
+        folder.claim(
+            timeline_files(
+                folder, videos, [name or own for name, own in zip(given, names, strict=True)]
+            )
+        )
 
 
-def draw_timelines(videos: Sequence, samples: Sequence[GroundingDataSample], show: bool = False,
-                   out_dir: str | Path | None = None) -> list:
+def draw_timelines(
+    videos: Sequence,
+    samples: Sequence[GroundingDataSample],
+    show: bool = False,
+    out_dir: str | Path | None = None,
+) -> list:
     """A timeline of each video, shown or written as ``<out_dir>/<video>_timeline.png``.
 
     What was written is listed in ``<out_dir>/.mmn_outputs.json``, and nothing else is replaced; of
@@ -79,8 +87,13 @@ def draw_timelines(videos: Sequence, samples: Sequence[GroundingDataSample], sho
     with writing:
         for video, sample, path in zip(videos, samples, paths, strict=True):
             source = video if isinstance(video, str | Path) and Path(video).is_file() else None
-            visualizer.add_datasample(sample.video_id, source, sample, out_path=path,
-                                      curves=sample.pred_instances.get('curves'))
+            visualizer.add_datasample(
+                sample.video_id,
+                source,
+                sample,
+                out_path=path,
+                curves=sample.pred_instances.get('curves'),
+            )
             pictures.append(visualizer.get_image())
             if show:
                 visualizer.show(pictures[-1], win_name=sample.video_id)

@@ -1,4 +1,5 @@
 """From a video, its tubes and sentences to spans of tubes."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,22 +48,34 @@ class TubeGroundingInferencer:
         [{'sentence': 'a red circle grows', 'tube': array of (n, 5), 'score': 0.9, ...}]
     """
 
-    def __init__(self, config: str | Path | Config, checkpoint: str | Path,
-                 device: str | None = None):
+    def __init__(
+        self, config: str | Path | Config, checkpoint: str | Path, device: str | None = None
+    ):
         self.config = config if isinstance(config, Config) else load_config(config)
         if not grounds_tubes(self.config):
-            raise ValueError(f'{self.config.filename or "the config"} is of moments, and this is '
-                             'for tubes: ask with tools/ground.py, or GroundingInferencer')
+            raise ValueError(
+                f'{self.config.filename or "the config"} is of moments, and this is '
+                'for tubes: ask with tools/ground.py, or GroundingInferencer'
+            )
         self.device = device or get_device()
         self.model = load_model(self.config, checkpoint, self.device)
         dataset = self.config.test_dataloader.dataset
         self.streams = list(dataset.streams)
         # built here: `Compose` looks them up in the default scope, which a script need not have set
-        self.transforms = Compose([TRANSFORMS.build(step) for step in dataset.pipeline
-                                   if step['type'] != LoadTubes.__name__])
+        self.transforms = Compose(
+            [
+                TRANSFORMS.build(step)
+                for step in dataset.pipeline
+                if step['type'] != LoadTubes.__name__
+            ]
+        )
 
-    def __call__(self, video: str | Path, sentences: str | Sequence[str],
-                 tubes: Sequence[np.ndarray] | TubeVideo | None = None) -> list[dict]:
+    def __call__(
+        self,
+        video: str | Path,
+        sentences: str | Sequence[str],
+        tubes: Sequence[np.ndarray] | TubeVideo | None = None,
+    ) -> list[dict]:
         """Ground sentences in a video file.
 
         Args:
@@ -89,8 +102,14 @@ class TubeGroundingInferencer:
         info = probe_video(video)
         given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
         complete = set(self.streams) <= given.features.keys()
-        found = TubeVideo(Path(video).stem, sentences, [], given.tubes,
-                          given.features if complete else {}, given.source)
+        found = TubeVideo(
+            Path(video).stem,
+            sentences,
+            [],
+            given.tubes,
+            given.features if complete else {},
+            given.source,
+        )
         if found.tubes is not None:
             found.tubes = [np.asarray(tube, np.float32) for tube in found.tubes]
             found.check(str(video))
@@ -105,8 +124,9 @@ class TubeGroundingInferencer:
         frames = np.stack(list(VideoReader(video, None, extractor.size, info.times)))
         scale = frames.shape[-1] / np.array([info.width, info.height])  # of (F, 3, size, size)
         if found.tubes is None:
-            found.tubes = [_scaled(tube, 1 / scale)
-                           for tube in self._build(TRACKERS, 'tracker')(frames)]
+            found.tubes = [
+                _scaled(tube, 1 / scale) for tube in self._build(TRACKERS, 'tracker')(frames)
+            ]
         found.features = extractor(frames, [_scaled(tube, scale) for tube in found.tubes])
 
     @torch.inference_mode()
@@ -119,15 +139,23 @@ class TubeGroundingInferencer:
         video.check(f'video {video.video_id!r}')
         missing = [stream for stream in self.streams if stream not in video.features]
         if missing and video.tubes:
-            raise TubeError(f'video {video.video_id!r} has no features {missing[0]!r}, which the '
-                            f'model was trained with; it has {sorted(video.features)}')
-        packed = self.transforms(dict(
-            video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
-            features=[video.features.get(stream, []) for stream in self.streams]))
+            raise TubeError(
+                f'video {video.video_id!r} has no features {missing[0]!r}, which the '
+                f'model was trained with; it has {sorted(video.features)}'
+            )
+        packed = self.transforms(
+            dict(
+                video_id=video.video_id,
+                sentences=video.sentences,
+                tubes=video.tubes,
+                features=[video.features.get(stream, []) for stream in self.streams],
+            )
+        )
         if not video.tubes:
             return self.model.head.rank(torch.zeros(0, 1), [packed['data_samples']])[0]
-        batch = self.model.data_preprocessor(dict(
-            inputs=[packed['inputs']], data_samples=[packed['data_samples']]))
+        batch = self.model.data_preprocessor(
+            dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
+        )
         return self.model(**batch, mode='predict')[0]
 
     def _answers(self, sample, info: VideoInfo) -> list[dict]:
@@ -137,16 +165,24 @@ class TubeGroundingInferencer:
             tube, span = predicted.tubes[i], None
             if len(tube):
                 span = [float(info.times[int(tube[0, 0])]), ends[int(tube[-1, 0])]]
-            answers.append(dict(
-                sentence=sentence, tube=tube, span=span,
-                tube_index=int(predicted.tube_index[i]), score=float(predicted.scores[i])))
+            answers.append(
+                dict(
+                    sentence=sentence,
+                    tube=tube,
+                    span=span,
+                    tube_index=int(predicted.tube_index[i]),
+                    score=float(predicted.scores[i]),
+                )
+            )
         return answers
 
     def _build(self, registry: Registry, name: str):
         settings = self.config.get(name)
         if settings is None:
-            raise ValueError(f'the config has no `{name}`: give one, such as in '
-                             'mmn_shapes_tubes.py, or tubes with features (see `ground`)')
+            raise ValueError(
+                f'the config has no `{name}`: give one, such as in '
+                'mmn_shapes_tubes.py, or tubes with features (see `ground`)'
+            )
         return registry.build(settings)
 
     def _check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
@@ -156,8 +192,10 @@ class TubeGroundingInferencer:
         inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
         for sentence, (_, problem) in zip(sentences, inspected, strict=True):
             if problem:
-                raise ValueError(f'the sentence {sentence!r} {problem}; use words that the model '
-                                 'was trained with')
+                raise ValueError(
+                    f'the sentence {sentence!r} {problem}; use words that the model '
+                    'was trained with'
+                )
         return sentences
 
 

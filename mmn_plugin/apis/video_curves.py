@@ -1,4 +1,5 @@
 """Scores over time of a video, looked at whole or in windows."""
+
 import torch
 from torch import Tensor
 

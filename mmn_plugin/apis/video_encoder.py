@@ -1,4 +1,5 @@
 """Everything about a video that does not depend on a sentence."""
+
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
@@ -26,8 +27,14 @@ class VideoEncoder:
         window_batch (int): Windows that go through the model together.
     """
 
-    def __init__(self, model: nn.Module, pipeline: Callable, device: str, long_video: LongVideo,
-                 window_batch: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        pipeline: Callable,
+        device: str,
+        long_video: LongVideo,
+        window_batch: int,
+    ):
         self.model = model
         self.pipeline = pipeline
         self.device = device
@@ -58,7 +65,7 @@ class VideoEncoder:
     @torch.inference_mode()
     def encode_pooled(self, inputs: Tensor, sample: GroundingDataSample) -> EncodedVideo:
         """Encode a video as a dataset gives it, (R, D) after pooling: always as one window."""
-        plan = WindowPlan(self.model.grid, len(inputs), 1., sample.duration)
+        plan = WindowPlan(self.model.grid, len(inputs), 1.0, sample.duration)
         sums = MomentSums(plan)
         moments = self.model.encode_moments(inputs[None].to(self.device), [sample])  # (1, P, J)
         moments = self.model.head.normalise(moments)
@@ -68,33 +75,56 @@ class VideoEncoder:
     def _require_same_extractor(self, video: VideoFeatures) -> None:
         if video.fingerprint is not None:
             require_same_extractor(
-                getattr(self.model, 'extractor_fingerprints', None), [video.fingerprint],
+                getattr(self.model, 'extractor_fingerprints', None),
+                [video.fingerprint],
                 str(getattr(self.model, 'loaded_from', 'the checkpoint')),
-                [f'the file with the features of {video.video_id}'])
+                [f'the file with the features of {video.video_id}'],
+            )
 
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         window = self.long_video.window_of(video.duration)
-        return WindowPlan(self.model.grid, len(video.values), video.row_seconds, video.duration,
-                          window, self.long_video.overlap)
+        return WindowPlan(
+            self.model.grid,
+            len(video.values),
+            video.row_seconds,
+            video.duration,
+            window,
+            self.long_video.overlap,
+        )
 
     def _windows(self, videos, plans) -> Iterator[tuple[int, int, dict]]:
         """(place of the video, number of the window, packed inputs) of all windows."""
         for place, (video, plan) in enumerate(zip(videos, plans, strict=True)):
             for window in range(len(plan)):
-                yield place, window, self.pipeline(dict(
-                    features=plan.features(video.values, window), video_id=video.video_id,
-                    duration=plan.window, sentences=[]))
+                yield (
+                    place,
+                    window,
+                    self.pipeline(
+                        dict(
+                            features=plan.features(video.values, window),
+                            video_id=video.video_id,
+                            duration=plan.window,
+                            sentences=[],
+                        )
+                    ),
+                )
 
-    def _encoded(self, video: VideoFeatures | GroundingDataSample, plan: WindowPlan,
-                 sums: MomentSums) -> EncodedVideo:
+    def _encoded(
+        self, video: VideoFeatures | GroundingDataSample, plan: WindowPlan, sums: MomentSums
+    ) -> EncodedVideo:
         power = self.model.head.score_power
         if len(plan) > 1 and self.long_video.score_power is not None:
             power = self.long_video.score_power
         return EncodedVideo(
-            video_id=video.video_id, duration=video.duration, moments=sums.mean(),
-            spans=plan.spans.to(self.device), trust=plan.trust.to(self.device),
-            num_windows=len(plan), length_in_windows=plan.duration / plan.window,
-            score_power=power)
+            video_id=video.video_id,
+            duration=video.duration,
+            moments=sums.mean(),
+            spans=plan.spans.to(self.device),
+            trust=plan.trust.to(self.device),
+            num_windows=len(plan),
+            length_in_windows=plan.duration / plan.window,
+            score_power=power,
+        )
 
 
 def _chunks(items: Iterator, size: int) -> Iterator[list]:

@@ -1,4 +1,5 @@
 """Features of whatever stands for a video."""
+
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -36,8 +37,14 @@ class VideoFeatures:
     fingerprint: dict | None = None
 
     @classmethod
-    def of(cls, video, extractor: Callable, duration: float | None = None,
-           video_id: str | None = None, fps: float | None = None) -> 'VideoFeatures':
+    def of(
+        cls,
+        video,
+        extractor: Callable,
+        duration: float | None = None,
+        video_id: str | None = None,
+        fps: float | None = None,
+    ) -> 'VideoFeatures':
         """Features of a video file, an open file, frames, or features.
 
         Args:
@@ -58,17 +65,22 @@ class VideoFeatures:
         video_id = video_id or video_name(video)
         if duration is not None:
             duration = positive_number(
-                duration, f'duration={duration!r}: give the seconds of the video, above 0')
+                duration, f'duration={duration!r}: give the seconds of the video, above 0'
+            )
         if _is_entry(video):
             return cls._of_store(video, duration, video_id)
         if isinstance(video, h5py.Dataset):
             require_written(video, f'{video.file.filename}: entry {video.name!r}')
             return cls._of_entry(video, video[()], duration, video_id)
         if isinstance(video, np.ndarray) and video.ndim == 4:
-            fps = positive_number(fps, 'an array of frames does not tell its rate: give '
-                                       f'fps=<frames per second above 0>, not {fps!r}')
-            return cls._extracted(file_of_frames(video, fps), extractor,
-                                  duration or len(video) / fps, video_id)
+            fps = positive_number(
+                fps,
+                'an array of frames does not tell its rate: give '
+                f'fps=<frames per second above 0>, not {fps!r}',
+            )
+            return cls._extracted(
+                file_of_frames(video, fps), extractor, duration or len(video) / fps, video_id
+            )
         if hasattr(video, 'read'):
             return cls._extracted(file_of_stream(video), extractor, duration, video_id)
         if isinstance(video, str | Path):
@@ -89,15 +101,17 @@ class VideoFeatures:
             return cls._of_entry(file[entry], values, duration, video_id)
 
     @classmethod
-    def _of_entry(cls, entry: h5py.Dataset, values, duration: float | None,
-                  video_id: str) -> 'VideoFeatures':
+    def _of_entry(
+        cls, entry: h5py.Dataset, values, duration: float | None, video_id: str
+    ) -> 'VideoFeatures':
         features = cls._ready(values, video_id, duration or _entry_duration(entry))
         features.fingerprint = entry_fingerprint(entry)
         return features
 
     @classmethod
-    def _extracted(cls, source, extractor: Callable, duration: float | None,
-                   video_id: str) -> 'VideoFeatures':
+    def _extracted(
+        cls, source, extractor: Callable, duration: float | None, video_id: str
+    ) -> 'VideoFeatures':
         with source as path:
             duration = duration or probe_video(path).duration
             used = extractor()
@@ -111,16 +125,22 @@ class VideoFeatures:
         try:
             values = np.asarray(values, dtype=np.float32)
         except (TypeError, ValueError):
-            raise ValueError(f'{video_id}: a {type(values).__name__} is neither the path of a '
-                             'video, nor an open file, nor an array of numbers') from None
+            raise ValueError(
+                f'{video_id}: a {type(values).__name__} is neither the path of a '
+                'video, nor an open file, nor an array of numbers'
+            ) from None
         if values.ndim != 2 or 0 in values.shape:
-            raise ValueError(f'the features of video {video_id} have the shape {values.shape}; '
-                             'expected (T, D), a row per step of time (frames are (T, H, W, 3))')
+            raise ValueError(
+                f'the features of video {video_id} have the shape {values.shape}; '
+                'expected (T, D), a row per step of time (frames are (T, H, W, 3))'
+            )
         if not np.isfinite(values).all():
             raise ValueError(f'the features of video {video_id} hold NaN or infinity')
         if duration is None:
-            raise ValueError(f'features alone do not tell how long video {video_id} is: give '
-                             'duration=<seconds above 0>')
+            raise ValueError(
+                f'features alone do not tell how long video {video_id} is: give '
+                'duration=<seconds above 0>'
+            )
         return cls(video_id, float(duration), values, duration / len(values))
 
 
@@ -145,9 +165,15 @@ def _entry_duration(entry: h5py.Dataset) -> float | None:
     stride, fps = entry.attrs.get('stride'), entry.attrs.get('fps')
     if stride is None or fps is None:
         return None
-    stride, fps = (positive_number(value, f'{entry.file.filename}: entry {entry.name!r} has '
-                                          f'stride={stride!r} and fps={fps!r}; both must be '
-                                          'numbers above 0') for value in (stride, fps))
+    stride, fps = (
+        positive_number(
+            value,
+            f'{entry.file.filename}: entry {entry.name!r} has '
+            f'stride={stride!r} and fps={fps!r}; both must be '
+            'numbers above 0',
+        )
+        for value in (stride, fps)
+    )
     return len(entry) * stride / fps
 
 
@@ -156,4 +182,4 @@ def split_entry(name: str) -> tuple[str, str]:
     parts = name.split('::')
     paths = ['::'.join(parts[:place]) for place in range(1, len(parts))]
     path = next((path for path in paths if Path(path).exists()), paths[0])
-    return path, name[len(path) + 2:]
+    return path, name[len(path) + 2 :]

@@ -1,4 +1,5 @@
 """What users hand over as videos, names, rates and durations, in one form."""
+
 import os
 from fractions import Fraction
 from pathlib import Path

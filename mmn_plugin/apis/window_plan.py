@@ -1,4 +1,5 @@
 """Which windows of a video are looked at, and which moments they hold together."""
+
 import math
 
 import numpy as np
@@ -35,8 +36,15 @@ class WindowPlan:
             one sees whole, else 1.
     """
 
-    def __init__(self, grid: MomentGrid, num_rows: int, row_seconds: float, duration: float,
-                 window: float | None = None, overlap: float = 0.75):
+    def __init__(
+        self,
+        grid: MomentGrid,
+        num_rows: int,
+        row_seconds: float,
+        duration: float,
+        window: float | None = None,
+        overlap: float = 0.75,
+    ):
         self.duration = duration
         self.num_rows = num_rows
         if window is None or window >= duration:
@@ -74,7 +82,8 @@ class WindowPlan:
         place = place.reshape(code.shape)
         index = np.arange(len(starts))[:, None]
         cut = ((first == 0) & (index > 0)) | (
-            (last == grid.num_clips - 1) & (index < len(starts) - 1))
+            (last == grid.num_clips - 1) & (index < len(starts) - 1)
+        )
         whole = np.zeros(len(codes), dtype=bool)
         whole[place[~cut]] = True
         begin, length = np.divmod(codes, grid.num_clips)
@@ -82,7 +91,7 @@ class WindowPlan:
         self.spans = torch.from_numpy(spans.clip(max=self.duration)).to(torch.float32)
         self.place = torch.from_numpy(place)
         self.weight = torch.from_numpy((~cut | ~whole[place]).astype(np.float32))
-        self.trust = torch.from_numpy(np.where(whole, 1., CUT_TRUST).astype(np.float32))
+        self.trust = torch.from_numpy(np.where(whole, 1.0, CUT_TRUST).astype(np.float32))
 
     def features(self, video: np.ndarray, index: int) -> np.ndarray:
         """Rows of one window; past the end of the video the last row is repeated.

@@ -1,4 +1,5 @@
 """Annotations and features of temporal grounding, one sample per video."""
+
 import warnings
 
 from .feature_cache import FeatureCache
@@ -23,11 +24,25 @@ from .tube_grounding_dataset import TubeGroundingDataset, grounds_tubes
 from .write_random_features import write_random_features
 
 __all__ = [
-    'FeatureCache', 'FeatureError', 'FeatureStore', 'FolderFeatureCache', 'FolderFeatureStore',
-    'HDF5FeatureStore', 'LoadClipFeatures', 'LoadTubes', 'MemoryFeatureCache',
-    'PackGroundingInputs', 'PackTubeInputs', 'PoolClipFeatures', 'PoolTubeFeatures',
-    'TemporalGroundingDataset', 'TubeGroundingDataset', 'grounds_tubes', 'open_feature_store',
-    'stack_videos', 'write_random_features'
+    'FeatureCache',
+    'FeatureError',
+    'FeatureStore',
+    'FolderFeatureCache',
+    'FolderFeatureStore',
+    'HDF5FeatureStore',
+    'LoadClipFeatures',
+    'LoadTubes',
+    'MemoryFeatureCache',
+    'PackGroundingInputs',
+    'PackTubeInputs',
+    'PoolClipFeatures',
+    'PoolTubeFeatures',
+    'TemporalGroundingDataset',
+    'TubeGroundingDataset',
+    'grounds_tubes',
+    'open_feature_store',
+    'stack_videos',
+    'write_random_features',
 ]
 
 # Data loaders may ask for pinned memory; without a GPU PyTorch does not pin, and need not say so.

@@ -1,4 +1,5 @@
 """Give a dataset a feature cache."""
+
 import logging
 
 from mmengine.logging import print_log
@@ -24,11 +25,12 @@ def cache_features(dataset) -> None:
         raise ValueError(
             f'feature_cache={dataset.feature_cache!r} keeps what LoadClipFeatures and, right after '
             'it, PoolClipFeatures give, but the pipeline of the dataset '
-            f'{dataset.ann_file} has no such pair: correct it, or set feature_cache=None')
-    load, pool = steps[place:place + 2]
+            f'{dataset.ann_file} has no such pair: correct it, or set feature_cache=None'
+        )
+    load, pool = steps[place : place + 2]
     cache = _build_cache(dataset, (pool.num_segments, dataset.feature_size))
     if cache is not None:
-        steps[place:place + 2] = [CachedClipFeatures(load, pool, cache)]
+        steps[place : place + 2] = [CachedClipFeatures(load, pool, cache)]
 
 
 def _build_cache(dataset, shape: tuple[int, int]) -> FeatureCache | None:
@@ -39,8 +41,12 @@ def _build_cache(dataset, shape: tuple[int, int]) -> FeatureCache | None:
     try:
         cache = MemoryFeatureCache(video_ids, shape)
     except OSError as error:
-        print_log(f"feature_cache='memory' would take {size:,.0f} MB, which are not there "
-                  f'({error.strerror}); the run goes on without it', 'current', logging.WARNING)
+        print_log(
+            f"feature_cache='memory' would take {size:,.0f} MB, which are not there "
+            f'({error.strerror}); the run goes on without it',
+            'current',
+            logging.WARNING,
+        )
         return None
     print_log(f"feature_cache='memory' takes up to {size:,.0f} MB", 'current', logging.INFO)
     return cache

@@ -1,4 +1,5 @@
 """Pooled features that were computed before."""
+
 import hashlib
 import json
 from abc import ABC, abstractmethod

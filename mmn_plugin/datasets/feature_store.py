@@ -1,4 +1,5 @@
 """Where the features of a dataset's videos are read from."""
+
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -34,7 +35,8 @@ class FeatureStore(ABC):
         if not self.path.exists():
             raise FileNotFoundError(
                 f'features {self.path} do not exist; correct data_root or data_prefix.features in '
-                f'the config, or get them as tools/data/ describes. {describe_folder(self.path)}')
+                f'the config, or get them as tools/data/ describes. {describe_folder(self.path)}'
+            )
 
     @abstractmethod
     def video_ids(self) -> set[str]:
@@ -97,8 +99,11 @@ class FeatureStore(ABC):
             self.check_version(video_id, version)
         where = self.where(video_id)
         if array.dtype.kind not in 'fiu':
-            raise FeatureError(f'{where} holds {array.dtype} values; features must be numbers. '
-                               'Extract or convert the file again', 'features are not numbers')
+            raise FeatureError(
+                f'{where} holds {array.dtype} values; features must be numbers. '
+                'Extract or convert the file again',
+                'features are not numbers',
+            )
         self.check_shape(video_id, array.shape)
         array = np.ascontiguousarray(array, dtype=np.float32)
         if not np.isfinite(array).all():
@@ -106,7 +111,8 @@ class FeatureStore(ABC):
             raise FeatureError(
                 f'{where} holds NaN or Inf in {len(bad)} of {len(array)} rows (first: row '
                 f'{bad[0]}). Extract this video again, or remove it from the annotations',
-                'NaN or Inf in features')
+                'NaN or Inf in features',
+            )
         return array
 
     def check_shape(self, video_id: str, shape: tuple[int, ...]) -> None:
@@ -116,13 +122,17 @@ class FeatureStore(ABC):
             FeatureError: Naming file, video and shape.
         """
         if len(shape) != 2:
-            raise FeatureError(f'{self.where(video_id)} has shape {tuple(shape)}; features must be '
-                               '(T, D), one row per clip. Reshape or extract them again',
-                               'features not of rank 2')
+            raise FeatureError(
+                f'{self.where(video_id)} has shape {tuple(shape)}; features must be '
+                '(T, D), one row per clip. Reshape or extract them again',
+                'features not of rank 2',
+            )
         if 0 in shape:
-            raise FeatureError(f'{self.where(video_id)} is empty, shape {tuple(shape)}. Extract '
-                               'this video again, or remove it from the annotations',
-                               'empty features')
+            raise FeatureError(
+                f'{self.where(video_id)} is empty, shape {tuple(shape)}. Extract '
+                'this video again, or remove it from the annotations',
+                'empty features',
+            )
 
     def where(self, video_id: str) -> str:
         """File and video, for messages."""
@@ -133,7 +143,8 @@ class FeatureStore(ABC):
         return FeatureError(
             f'{self.where(video_id)} is not in the features. Extract it, or remove it from the '
             'annotations; tools/data/check_dataset.py lists all that are missing',
-            'video without features')
+            'video without features',
+        )
 
 
 def file_version(path: str | Path) -> tuple[int, ...]:
@@ -161,9 +172,11 @@ def change_of(where: str | Path, path: Path | None, version: Sequence[int]) -> s
         pass
     except OSError:
         return None
-    return (f'{where} was {how} while it was in use: what was read before came from another '
-            'version. Let the writing finish, and resume from a checkpoint that was saved before '
-            'it, or train anew')
+    return (
+        f'{where} was {how} while it was in use: what was read before came from another '
+        'version. Let the writing finish, and resume from a checkpoint that was saved before '
+        'it, or train anew'
+    )
 
 
 def describe_folder(path: str | Path, limit: int = 10) -> str:

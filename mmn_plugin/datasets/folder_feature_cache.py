@@ -1,4 +1,5 @@
 """Pooled features in a folder, for later runs as well."""
+
 import contextlib
 import logging
 import os
@@ -32,8 +33,7 @@ class FolderFeatureCache(FeatureCache):
     def get(self, video_id: str, fingerprint: bytes) -> np.ndarray | None:
         """The mapped features (changes to them stay in memory), or None."""
         try:
-            features = np.load(self._path(video_id, fingerprint), mmap_mode='c',
-                               allow_pickle=False)
+            features = np.load(self._path(video_id, fingerprint), mmap_mode='c', allow_pickle=False)
         except (OSError, ValueError, EOFError):  # not there, or damaged
             return None
         good = features.shape == self.shape and features.dtype == np.float32
@@ -56,10 +56,13 @@ class FolderFeatureCache(FeatureCache):
             self._writable = False
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            print_log(f'feature_cache={str(self.folder)!r} cannot be written to '
-                      f'({error.strerror}); the run goes on without storing pooled features. Free '
-                      'some space, make the folder writable, or give another one',
-                      logger='current', level=logging.WARNING)
+            print_log(
+                f'feature_cache={str(self.folder)!r} cannot be written to '
+                f'({error.strerror}); the run goes on without storing pooled features. Free '
+                'some space, make the folder writable, or give another one',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _path(self, video_id: str, fingerprint: bytes) -> Path:
         name = quote(video_id, safe=' ')[:180]  # the fingerprint tells what this cuts off

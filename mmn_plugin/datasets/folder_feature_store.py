@@ -1,4 +1,5 @@
 """Features in a folder, one file per video."""
+
 import os
 import pickle
 import zipfile
@@ -79,12 +80,20 @@ class FolderFeatureStore(FeatureStore):
             return self._to_array(path, torch.load(path, map_location='cpu', weights_only=True))
         except FeatureError:
             raise
-        except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError,
-                zipfile.BadZipFile, zlib.error) as error:
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            RuntimeError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             reason = str(error).split('\n', 1)[0]
             raise FeatureError(
                 f'{path}: cannot read the features of video {video_id!r} ({reason}). The file is '
-                'damaged or holds more than an array; download or extract it again') from error
+                'damaged or holds more than an array; download or extract it again'
+            ) from error
 
     def _only(self, path: Path, archive: np.lib.npyio.NpzFile) -> np.ndarray:
         with archive:
@@ -93,18 +102,23 @@ class FolderFeatureStore(FeatureStore):
             if key not in names:
                 raise FeatureError(
                     f'{path} holds the arrays {sorted(names)[:5]}, none of them {key!r}; set '
-                    'feature_key in the dataset config to the name of the features')
+                    'feature_key in the dataset config to the name of the features'
+                )
             return np.asarray(archive[key])
 
     def _to_array(self, path: Path, content) -> np.ndarray:
         if self.feature_key is not None:
             if not isinstance(content, dict) or self.feature_key not in content:
-                raise FeatureError(f'{path} holds no dict with {self.feature_key!r}; correct '
-                                   'feature_key in the dataset config')
+                raise FeatureError(
+                    f'{path} holds no dict with {self.feature_key!r}; correct '
+                    'feature_key in the dataset config'
+                )
             content = content[self.feature_key]
         if not isinstance(content, torch.Tensor):
-            raise FeatureError(f'{path} holds a {type(content).__name__}, not a tensor; set '
-                               'feature_key in the dataset config, or save the tensor alone')
+            raise FeatureError(
+                f'{path} holds a {type(content).__name__}, not a tensor; set '
+                'feature_key in the dataset config, or save the tensor alone'
+            )
         return tensor_to_array(content)
 
     def _find(self, video_id: str) -> Path | None:

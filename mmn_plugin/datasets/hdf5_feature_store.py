@@ -1,4 +1,5 @@
 """Features in an HDF5 file."""
+
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -87,18 +88,25 @@ class HDF5FeatureStore(FeatureStore):
             if isinstance(entry, h5py.Group):
                 raise FeatureError(
                     f'{self.where(video_id)} is a group that holds {sorted(entry)[:5]}, not an '
-                    'array; set feature_key in the dataset config to the name of its features')
+                    'array; set feature_key in the dataset config to the name of its features'
+                )
             return entry
         if isinstance(entry, h5py.Dataset):
-            raise FeatureError(f'{self.where(video_id)} is an array, not a group with '
-                               f'{self.feature_key!r}; set feature_key=None in the dataset config')
+            raise FeatureError(
+                f'{self.where(video_id)} is an array, not a group with '
+                f'{self.feature_key!r}; set feature_key=None in the dataset config'
+            )
         if self.feature_key not in entry:
-            raise FeatureError(f'{self.where(video_id)} has no {self.feature_key!r}; it holds '
-                               f'{sorted(entry)[:5]}. Correct feature_key in the dataset config')
+            raise FeatureError(
+                f'{self.where(video_id)} has no {self.feature_key!r}; it holds '
+                f'{sorted(entry)[:5]}. Correct feature_key in the dataset config'
+            )
         entry = entry[self.feature_key]
         if not isinstance(entry, h5py.Dataset):
-            raise FeatureError(f'{self.where(video_id)}: {self.feature_key!r} is not an array; '
-                               'correct feature_key in the dataset config')
+            raise FeatureError(
+                f'{self.where(video_id)}: {self.feature_key!r} is not an array; '
+                'correct feature_key in the dataset config'
+            )
         return entry
 
     def _retry(self, what: str, read: Callable[[], Any]) -> Any:
@@ -130,8 +138,11 @@ def require_written(dataset: h5py.Dataset, where: str) -> None:
         FeatureError: If it was never written, or in part; or is empty.
     """
     if dataset.shape is None:
-        raise FeatureError(f'{where} is empty, without a shape. Extract this video again, or '
-                           'remove it from the annotations', 'empty features')
+        raise FeatureError(
+            f'{where} is empty, without a shape. Extract this video again, or '
+            'remove it from the annotations',
+            'empty features',
+        )
     if dataset.is_virtual:
         return
     if dataset.chunks is None:
@@ -139,11 +150,15 @@ def require_written(dataset: h5py.Dataset, where: str) -> None:
         parts = min(dataset.size, 1)
     else:
         stored = dataset.id.get_num_chunks()
-        parts = math.prod(-(-size // chunk) for size, chunk in
-                          zip(dataset.shape, dataset.chunks, strict=True))
+        parts = math.prod(
+            -(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+        )
     if stored < parts:
         what, kind = 'was created, but never written', 'features never written'
         if stored:
             what, kind = f'was written in {stored} of {parts} chunks', 'features partly written'
-        raise FeatureError(f'{where} {what}: what is read of it is made up by HDF5. Extract this '
-                           'video again, or remove it from the annotations', kind)
+        raise FeatureError(
+            f'{where} {what}: what is read of it is made up by HDF5. Extract this '
+            'video again, or remove it from the annotations',
+            kind,
+        )

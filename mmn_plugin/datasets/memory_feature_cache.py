@@ -1,4 +1,5 @@
 """Pooled features in memory that a data loader's workers share."""
+
 import mmap
 from collections.abc import Sequence
 
@@ -29,10 +30,10 @@ class MemoryFeatureCache(FeatureCache):
         # Not torch's shared memory: /dev/shm is small in many containers.
         count = len(self.video_ids)
         features = mmap.mmap(-1, max(1, 4 * count * self.shape[0] * self.shape[1]))
-        self._features = np.frombuffer(features, np.float32)[:count * np.prod(self.shape)]
+        self._features = np.frombuffer(features, np.float32)[: count * np.prod(self.shape)]
         self._features = self._features.reshape(count, *self.shape)  # (V, R, D)
         marks = mmap.mmap(-1, max(1, 16 * count))
-        self._marks = np.frombuffer(marks, np.uint8)[:16 * count].reshape(count, 16)
+        self._marks = np.frombuffer(marks, np.uint8)[: 16 * count].reshape(count, 16)
 
     def get(self, video_id: str, fingerprint: bytes) -> np.ndarray | None:
         """A copy, or None; also where another process writes it at this moment."""

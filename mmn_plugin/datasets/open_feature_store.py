@@ -1,4 +1,5 @@
 """Choose the reader for a path with features."""
+
 import os
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from .folder_feature_store import FolderFeatureStore
 from .hdf5_feature_store import HDF5FeatureStore
 
 
-def open_feature_store(path: str | bytes | os.PathLike,
-                       feature_key: str | None = None) -> FeatureStore:
+def open_feature_store(
+    path: str | bytes | os.PathLike, feature_key: str | None = None
+) -> FeatureStore:
     """Reader of the features at a path: a folder of files, or an HDF5 file.
 
     Args:
@@ -25,6 +27,8 @@ def open_feature_store(path: str | bytes | os.PathLike,
     if path.is_dir():
         return FolderFeatureStore(path, feature_key)
     if path.suffix in (*FolderFeatureStore.SUFFIXES, '.pkl', '.pickle'):
-        raise FeatureError(f'{path} is not a feature store; data_prefix.features must name an HDF5 '
-                           'file, or a folder of .npy, .npz or .pt files, one per video')
+        raise FeatureError(
+            f'{path} is not a feature store; data_prefix.features must name an HDF5 '
+            'file, or a folder of .npy, .npz or .pt files, one per video'
+        )
     return HDF5FeatureStore(path, feature_key)

@@ -1,4 +1,5 @@
 """The command line that the scripts in ``tools/data/<dataset>/`` share."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -19,15 +20,25 @@ def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
         out (str): Default folder of the dataset.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--features', type=Path,
-                        help='downloaded feature file (default: it lies in OUT already)')
-    parser.add_argument('--out', type=writable_folder, default=Path(out),
-                        help=f'folder of the dataset, data_root of the config (default: {out})')
-    parser.add_argument('--copy', action='store_true',
-                        help='copy the features instead of linking to them')
-    parser.add_argument('--quick', action='store_true',
-                        help='look at the shapes of features alone, not at every value')
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--features', type=Path, help='downloaded feature file (default: it lies in OUT already)'
+    )
+    parser.add_argument(
+        '--out',
+        type=writable_folder,
+        default=Path(out),
+        help=f'folder of the dataset, data_root of the config (default: {out})',
+    )
+    parser.add_argument(
+        '--copy', action='store_true', help='copy the features instead of linking to them'
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='look at the shapes of features alone, not at every value',
+    )
     return parser
 
 

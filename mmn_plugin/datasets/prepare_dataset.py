@@ -1,4 +1,5 @@
 """Put a downloaded dataset where the configs look for it, and verify it."""
+
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -8,17 +9,18 @@ from .checks import CheckReport, check_annotations, check_features, check_splits
 from .feature_store import describe_folder
 
 
-def prepare_dataset(out: str | Path,
-                    annotations: Mapping[str, Path],
-                    features: Path | None,
-                    feature_name: str,
-                    feature_size: int,
-                    expected: Mapping[str, tuple[int, int]],
-                    feature_key: str | None = None,
-                    copy: bool = False,
-                    quick: bool = False,
-                    track: Callable[[Iterable, str], Iterable] = lambda items, text: items
-                    ) -> CheckReport:
+def prepare_dataset(
+    out: str | Path,
+    annotations: Mapping[str, Path],
+    features: Path | None,
+    feature_name: str,
+    feature_size: int,
+    expected: Mapping[str, tuple[int, int]],
+    feature_key: str | None = None,
+    copy: bool = False,
+    quick: bool = False,
+    track: Callable[[Iterable, str], Iterable] = lambda items, text: items,
+) -> CheckReport:
     """Gather annotations and features of a dataset in one folder and verify them.
 
     Running it again changes nothing that is in place already.
@@ -49,20 +51,37 @@ def prepare_dataset(out: str | Path,
     if features is not None:
         _place(features, target, copy)
     if not target.exists():
-        report.add('error', 'all', 'features missing',
-                   f'{target} does not exist: download it and give its path with --features')
+        report.add(
+            'error',
+            'all',
+            'features missing',
+            f'{target} does not exist: download it and give its path with --features',
+        )
     for split, source in annotations.items():
         _place(source, out / f'{split}.json', copy=True)
         videos = check_annotations(out / f'{split}.json', split, report)
         video_ids[split] = [video.video_id for video in videos]
         found = len(videos), sum(len(video.sentences) for video in videos)
         if found != expected[split]:
-            report.add('error', split, 'not the published annotations',
-                       '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'.format(
-                           source, *found, *expected[split]))
+            report.add(
+                'error',
+                split,
+                'not the published annotations',
+                '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'.format(
+                    source, *found, *expected[split]
+                ),
+            )
         if target.exists():
-            check_features([str(target)], [feature_key], video_ids[split], split, report,
-                           feature_size, quick, track=track)
+            check_features(
+                [str(target)],
+                [feature_key],
+                video_ids[split],
+                split,
+                report,
+                feature_size,
+                quick,
+                track=track,
+            )
     check_splits({split: set(ids) for split, ids in video_ids.items()}, report)
     return report
 

@@ -1,4 +1,5 @@
 """From the samples of a batch to as few tensors as there can be."""
+
 from collections.abc import Sequence
 
 import torch

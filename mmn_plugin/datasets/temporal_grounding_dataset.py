@@ -1,4 +1,5 @@
 """Videos with the sentences that describe their moments."""
+
 import copy
 import logging
 import os
@@ -64,22 +65,27 @@ class TemporalGroundingDataset(BaseDataset):
 
     METAINFO = dict(dataset_type='temporal_grounding')
 
-    def __init__(self,
-                 ann_file: str,
-                 data_root: str = '',
-                 data_prefix: dict | None = None,
-                 feature_key: str | Sequence[str | None] | None = None,
-                 pipeline: Sequence = (),
-                 test_mode: bool = False,
-                 feature_cache: str | None = None,
-                 weak: bool = False,
-                 **kwargs):
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        feature_key: str | Sequence[str | None] | None = None,
+        pipeline: Sequence = (),
+        test_mode: bool = False,
+        feature_cache: str | None = None,
+        weak: bool = False,
+        **kwargs,
+    ):
         self.feature_key = feature_key
         self.weak = weak
         if feature_cache is not None and not (
-                isinstance(feature_cache, (str, os.PathLike)) and str(feature_cache)):
-            raise ValueError("feature_cache is None, 'memory' or a folder, not "
-                             f'{feature_cache!r}: correct it in the dataset of {ann_file}')
+            isinstance(feature_cache, (str, os.PathLike)) and str(feature_cache)
+        ):
+            raise ValueError(
+                "feature_cache is None, 'memory' or a folder, not "
+                f'{feature_cache!r}: correct it in the dataset of {ann_file}'
+            )
         self.feature_cache = feature_cache
         self.feature_sizes: list[int] = []
         super().__init__(
@@ -87,10 +93,12 @@ class TemporalGroundingDataset(BaseDataset):
             data_root=data_root,
             data_prefix=dict(data_prefix or {}),
             # MMEngine would look them up in the default scope, which a script need not have set
-            pipeline=[TRANSFORMS.build(step) if isinstance(step, dict) else step
-                      for step in pipeline],
+            pipeline=[
+                TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline
+            ],
             test_mode=test_mode,
-            **kwargs)
+            **kwargs,
+        )
 
     @property
     def feature_files(self) -> list[str]:
@@ -104,9 +112,11 @@ class TemporalGroundingDataset(BaseDataset):
         if self.feature_key is None or isinstance(self.feature_key, str):
             return [self.feature_key] * len(self.feature_files)
         if len(self.feature_key) != len(self.feature_files):
-            raise ValueError(f'feature_key={list(self.feature_key)} has {len(self.feature_key)} '
-                             f'entries for {len(self.feature_files)} feature files; give one name '
-                             'for all, or one (or None) for each')
+            raise ValueError(
+                f'feature_key={list(self.feature_key)} has {len(self.feature_key)} '
+                f'entries for {len(self.feature_files)} feature files; give one name '
+                'for all, or one (or None) for each'
+            )
         return list(self.feature_key)
 
     def full_init(self) -> None:
@@ -130,29 +140,38 @@ class TemporalGroundingDataset(BaseDataset):
             raise FileNotFoundError(
                 f'annotation file {self.ann_file} does not exist; correct data_root or ann_file in '
                 'the config, or get it as tools/data/ describes. '
-                f'{describe_folder(self.ann_file)}')
+                f'{describe_folder(self.ann_file)}'
+            )
         videos = (read_sentences if self.weak else read_annotations)(self.ann_file)
         data_list = [copy.copy(vars(video)) for video in videos]
         if not data_list:
             why = 'there is none' if self.weak else 'every one has start >= end'
-            raise ValueError(f'{self.ann_file} has no usable sentence: {why}. '
-                             'Run tools/data/check_dataset.py on the config')
+            raise ValueError(
+                f'{self.ann_file} has no usable sentence: {why}. '
+                'Run tools/data/check_dataset.py on the config'
+            )
         if self.weak:
             for entry in data_list:
                 del entry['moments']
         if self.feature_files:
             self._check_features(data_list)
         sentences = sum(len(entry['sentences']) for entry in data_list)
-        print_log(f'{self.ann_file}: {len(data_list)} videos, {sentences} sentences',
-                  logger='current', level=logging.INFO)
+        print_log(
+            f'{self.ann_file}: {len(data_list)} videos, {sentences} sentences',
+            logger='current',
+            level=logging.INFO,
+        )
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
         """One video's annotation, and where its features are."""
         info = super().get_data_info(idx)
         if self.feature_files:
-            info.update(feature_files=self.feature_files, feature_keys=self.feature_keys,
-                        feature_sizes=self.feature_sizes)
+            info.update(
+                feature_files=self.feature_files,
+                feature_keys=self.feature_keys,
+                feature_sizes=self.feature_sizes,
+            )
         return info
 
     def _check_features(self, data_list: list[dict]) -> None:
@@ -181,10 +200,12 @@ class TemporalGroundingDataset(BaseDataset):
         raise FeatureError(
             f'{path}: {len(missing)} of the {len(video_ids)} videos in {self.ann_file} are absent: '
             f'{shown}. The file holds {len(available)} videos ({there}, ...). Extract the missing '
-            'ones or remove them from the annotations; tools/data/check_dataset.py lists them all')
+            'ones or remove them from the annotations; tools/data/check_dataset.py lists them all'
+        )
 
     def _join_prefix(self) -> None:
         """Join ``data_root`` with the paths; unlike MMEngine's, a prefix may be a list."""
+
         def join(path: str | bytes | os.PathLike) -> str:
             path = os.fsdecode(path)
             return path if is_abs(path) or not self.data_root else str(Path(root, path))

@@ -1,4 +1,5 @@
 """Videos with candidate tubes and the sentences that describe one of them for a while."""
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,15 @@ class TubeGroundingDataset(BaseDataset):
 
     METAINFO = dict(dataset_type='tube_grounding')
 
-    def __init__(self, ann_file: str, streams: Sequence[str], data_root: str = '',
-                 pipeline: Sequence = (), test_mode: bool = False, **kwargs):
+    def __init__(
+        self,
+        ann_file: str,
+        streams: Sequence[str],
+        data_root: str = '',
+        pipeline: Sequence = (),
+        test_mode: bool = False,
+        **kwargs,
+    ):
         if isinstance(streams, str) or not streams:
             raise ValueError(f'streams={streams!r}: give a list with at least one name')
         self.streams = list(streams)
@@ -50,10 +58,12 @@ class TubeGroundingDataset(BaseDataset):
             ann_file=ann_file,
             data_root=data_root,
             # MMEngine would look them up in the default scope, which a script need not have set
-            pipeline=[TRANSFORMS.build(step) if isinstance(step, dict) else step
-                      for step in pipeline],
+            pipeline=[
+                TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline
+            ],
             test_mode=test_mode,
-            **kwargs)
+            **kwargs,
+        )
 
     @property
     def feature_files(self) -> list[str]:
@@ -88,15 +98,23 @@ class TubeGroundingDataset(BaseDataset):
                 if not self.test_mode and not file.has_truth(video_id):
                     raise TubeError(
                         f'{self.ann_file}: video {video_id!r} has no ground truth to train with; '
-                        'it is for tests (tools/test.py --submission)')
+                        'it is for tests (tools/test.py --submission)'
+                    )
                 sentences = file.sentences(video_id)
-                videos.append(dict(video_id=video_id, sentences=sentences,
-                                   sentence_index=list(range(len(sentences)))))
+                videos.append(
+                    dict(
+                        video_id=video_id,
+                        sentences=sentences,
+                        sentence_index=list(range(len(sentences))),
+                    )
+                )
         finally:
             file.close()  # nothing stays open that a forked worker would inherit
         if len(videos) == len(without) * self.test_mode:
-            raise TubeError(f'{self.ann_file} has no video with a candidate tube; run the tracker '
-                            'and convert its tubes')
+            raise TubeError(
+                f'{self.ann_file} has no video with a candidate tube; run the tracker '
+                'and convert its tubes'
+            )
         self._tell(videos, without)
         return videos
 
@@ -106,22 +124,32 @@ class TubeGroundingDataset(BaseDataset):
         if sizes != self.feature_sizes:
             raise TubeError(
                 f'{file.path}: video {video_id!r} has streams {self.streams} of sizes {sizes}, '
-                f'videos before it of {self.feature_sizes}; extract all with the same networks')
+                f'videos before it of {self.feature_sizes}; extract all with the same networks'
+            )
 
     def _tell(self, videos: list[dict], without: list[str]) -> None:
         sentences = sum(len(video['sentences']) for video in videos)
-        print_log(f'{self.ann_file}: {len(videos)} videos, {sentences} sentences', 'current',
-                  logging.INFO)
+        print_log(
+            f'{self.ann_file}: {len(videos)} videos, {sentences} sentences', 'current', logging.INFO
+        )
         if without:
             fate = 'count as not found' if self.test_mode else 'are left out'
-            print_log(f'{self.ann_file}: {len(without)} videos without candidate tubes {fate}: '
-                      f'{", ".join(without[:5])}', 'current', logging.WARNING)
+            print_log(
+                f'{self.ann_file}: {len(without)} videos without candidate tubes {fate}: '
+                f'{", ".join(without[:5])}',
+                'current',
+                logging.WARNING,
+            )
 
     def get_data_info(self, idx: int) -> dict:
         """One video's sentences, and where its tubes are."""
         info = super().get_data_info(idx)
-        info.update(tube_file=self.ann_file, tube_version=self.tube_version, streams=self.streams,
-                    feature_sizes=self.feature_sizes)
+        info.update(
+            tube_file=self.ann_file,
+            tube_version=self.tube_version,
+            streams=self.streams,
+            feature_sizes=self.feature_sizes,
+        )
         return info
 
     def _join_prefix(self) -> None:

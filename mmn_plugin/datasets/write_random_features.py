@@ -1,4 +1,5 @@
 """Features that mean nothing, to try the pipeline where the real ones are not at hand."""
+
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -6,12 +7,14 @@ import h5py
 import numpy as np
 
 
-def write_random_features(path: str | Path,
-                          video_ids: Iterable[str],
-                          size: int,
-                          num_rows: int = 64,
-                          feature_key: str | None = None,
-                          seed: int = 0) -> None:
+def write_random_features(
+    path: str | Path,
+    video_ids: Iterable[str],
+    size: int,
+    num_rows: int = 64,
+    feature_key: str | None = None,
+    seed: int = 0,
+) -> None:
     """Write an HDF5 file in which every video has the same random features.
 
     The array is stored once and linked under each video, so that the file stays small whatever the

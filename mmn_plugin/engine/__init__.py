@@ -1,3 +1,4 @@
 """Training loop parts."""
+
 from .hooks import *  # noqa: F403
 from .loops import *  # noqa: F403  registers them

@@ -1,4 +1,5 @@
 """Decisions that all ranks take together."""
+
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ def highest(number: int) -> int:
     return int(value)
 
 
-def let_others_end_first(seconds: float = 5.) -> None:
+def let_others_end_first(seconds: float = 5.0) -> None:
     """Wait before ending on account of another rank's failure.
 
     A launcher reports the process that ended first as the cause, and ends the others by SIGTERM,

@@ -1,4 +1,5 @@
 """The model itself."""
+
 from mmengine.model import is_model_wrapper
 from torch import nn
 

@@ -1,4 +1,5 @@
 """Two habits of processes that talk over gloo which end or hang a run now and then."""
+
 import atexit
 import os
 import sys
@@ -30,8 +31,11 @@ def make_gloo_safe() -> None:
 
 
 def _uses_gloo() -> bool:
-    return (distributed.is_available() and distributed.is_initialized()
-            and distributed.get_backend() == 'gloo')
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_backend() == 'gloo'
+    )
 
 
 def _pause() -> None:

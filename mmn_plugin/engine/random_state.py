@@ -1,4 +1,5 @@
 """The random numbers of one process: read, set, kept apart."""
+
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ def random_state() -> dict:
     state = dict(
         python=random.getstate(),
         numpy=(algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
-        torch=torch.get_rng_state())
+        torch=torch.get_rng_state(),
+    )
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state['cuda'] = torch.cuda.get_rng_state()
     return state

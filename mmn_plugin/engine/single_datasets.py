@@ -1,4 +1,5 @@
 """Datasets inside others."""
+
 from collections.abc import Iterator
 
 

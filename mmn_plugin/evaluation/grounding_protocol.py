@@ -1,4 +1,5 @@
 """What is reported, and for which groups of sentences."""
+
 import itertools
 import logging
 from collections.abc import Sequence
@@ -39,13 +40,15 @@ class GroundingProtocol:
         FileNotFoundError: If the file of subsets does not exist.
     """
 
-    def __init__(self,
-                 top_n: Sequence[int] = (1, 5),
-                 iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
-                 duration_buckets: Sequence[float] = (10, 30),
-                 duration_unit: str = 'seconds',
-                 subsets: dict | str | None = None,
-                 chance: dict | None = None):
+    def __init__(
+        self,
+        top_n: Sequence[int] = (1, 5),
+        iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
+        duration_buckets: Sequence[float] = (10, 30),
+        duration_unit: str = 'seconds',
+        subsets: dict | str | None = None,
+        chance: dict | None = None,
+    ):
         if not top_n or min(top_n) < 1:
             raise ValueError(f'top_n={top_n}; give one n >= 1 or more')
         if not iou_thrs or not all(0 < thr <= 1 for thr in iou_thrs):
@@ -54,8 +57,9 @@ class GroundingProtocol:
             raise ValueError(f'duration_unit={duration_unit!r}; it must be "seconds" or "share"')
         edges = [0, *duration_buckets]
         if edges != sorted(set(edges)):
-            raise ValueError(f'duration_buckets={duration_buckets}; the edges must be above 0 and '
-                             'rise')
+            raise ValueError(
+                f'duration_buckets={duration_buckets}; the edges must be above 0 and rise'
+            )
         self.top_n, self.iou_thrs = tuple(top_n), tuple(iou_thrs)
         self.duration_buckets, self.duration_unit = tuple(duration_buckets), duration_unit
         self.subsets = _load_subsets(subsets)
@@ -90,12 +94,13 @@ class GroundingProtocol:
         if result.moments.shape[1] < max(self.top_n):
             raise ValueError(
                 f'R@{max(self.top_n)} is asked for, but video {result.video_id!r} comes with '
-                f'{result.moments.shape[1]} ranked moments per sentence; let the model keep more')
+                f'{result.moments.shape[1]} ranked moments per sentence; let the model keep more'
+            )
 
     def _ranked_iou(self, results: list[GroundingResult]) -> Tensor:
         for result in results:
             self.check(result)
-        moments = torch.cat([result.moments[:, :max(self.top_n)] for result in results])
+        moments = torch.cat([result.moments[:, : max(self.top_n)] for result in results])
         return ranked_iou(moments, torch.cat([result.ground_truth for result in results]))
 
     def _row(self, name: str, iou: Tensor) -> SummaryRow:
@@ -104,10 +109,14 @@ class GroundingProtocol:
 
     def _figures(self, table: Tensor, miou: float) -> dict[str, float]:
         percent = (100 * table).tolist()
-        figures = {f'R{n}@{thr:g}': percent[i][j]
-                   for i, n in enumerate(self.top_n) for j, thr in enumerate(self.iou_thrs)}
-        means = {f'R{n}_mean': sum(percent[i]) / len(self.iou_thrs)
-                 for i, n in enumerate(self.top_n)}
+        figures = {
+            f'R{n}@{thr:g}': percent[i][j]
+            for i, n in enumerate(self.top_n)
+            for j, thr in enumerate(self.iou_thrs)
+        }
+        means = {
+            f'R{n}_mean': sum(percent[i]) / len(self.iou_thrs) for i, n in enumerate(self.top_n)
+        }
         return {**figures, **means, 'mIoU': 100 * miou}
 
     def _bucket_masks(self, results: list[GroundingResult]):
@@ -118,7 +127,7 @@ class GroundingProtocol:
         if self.duration_unit == 'share':
             length = length / durations
         unit = 's' if self.duration_unit == 'seconds' else '_of_video'
-        edges = [0., *self.duration_buckets, torch.inf]
+        edges = [0.0, *self.duration_buckets, torch.inf]
         for low, high in itertools.pairwise(edges):
             name = f'{low:g}-{high:g}{unit}' if high < torch.inf else f'from_{low:g}{unit}'
             yield name, (length >= low) & (length < high)
@@ -130,9 +139,12 @@ class GroundingProtocol:
             absent = wanted.difference(place)
             if absent:
                 video, index = min(absent)
-                print_log(f'{len(absent)} of the {len(wanted)} sentences of the subset {name!r} '
-                          f'were not evaluated, the first: video {video!r}, sentence {index}',
-                          logger='current', level=logging.WARNING)
+                print_log(
+                    f'{len(absent)} of the {len(wanted)} sentences of the subset {name!r} '
+                    f'were not evaluated, the first: video {video!r}, sentence {index}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
             yield name, torch.tensor([key in wanted for key in place])
 
     def _chance(self, results: list[GroundingResult]) -> SummaryRow:
@@ -142,8 +154,9 @@ class GroundingProtocol:
         if self._chance_row is None or not torch.equal(self._chance_row[0], truth):
             settings = dict(self.chance)
             grid = MomentGrid(settings.pop('num_clips'), settings.pop('pooling_counts'))
-            table, miou = chance_level(moments, durations, grid, top_n=self.top_n,
-                                       iou_thrs=self.iou_thrs, **settings)
+            table, miou = chance_level(
+                moments, durations, grid, top_n=self.top_n, iou_thrs=self.iou_thrs, **settings
+            )
             row = SummaryRow('chance', len(moments), self._figures(table, miou))
             self._chance_row = truth, row
         return self._chance_row[1]
@@ -157,18 +170,23 @@ def _ground_truth(results: list[GroundingResult]) -> tuple[Tensor, Tensor]:
 
 def _load_subsets(subsets: dict | str | None) -> dict:
     if isinstance(subsets, str | Path):
-        content = read_json(
-            Path(subsets), f'file of subsets {subsets} does not exist', ValueError)
+        content = read_json(Path(subsets), f'file of subsets {subsets} does not exist', ValueError)
     else:
         content = subsets or {}
-    well_formed = isinstance(content, dict) and 'chance' not in content and all(
-        isinstance(videos, dict) and all(isinstance(indices, list | tuple)
-                                         for indices in videos.values())
-        for videos in content.values())
+    well_formed = (
+        isinstance(content, dict)
+        and 'chance' not in content
+        and all(
+            isinstance(videos, dict)
+            and all(isinstance(indices, list | tuple) for indices in videos.values())
+            for videos in content.values()
+        )
+    )
     if not well_formed:
         source = subsets if isinstance(subsets, str | Path) else 'of the config'
-        raise ValueError(f'subsets ({source}) must be {{name: {{video id: [index, ...]}}}} with no '
-                         'name "chance"')
+        raise ValueError(
+            f'subsets ({source}) must be {{name: {{video id: [index, ...]}}}} with no name "chance"'
+        )
     return dict(content)
 
 
@@ -177,6 +195,7 @@ def _chance_settings(chance: dict | None) -> dict | None:
         return None
     needed, allowed = {'num_clips', 'pooling_counts', 'iou_threshold'}, {'seed', 'min_samples'}
     if not needed <= set(chance) <= needed | allowed:
-        raise ValueError(f'chance={chance}; it needs {sorted(needed)} and may have '
-                         f'{sorted(allowed)}')
+        raise ValueError(
+            f'chance={chance}; it needs {sorted(needed)} and may have {sorted(allowed)}'
+        )
     return dict(chance)

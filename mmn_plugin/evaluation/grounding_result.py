@@ -1,4 +1,5 @@
 """What evaluation keeps of one video."""
+
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +39,10 @@ class GroundingResult:
         }
         for name, (got, wanted) in shapes.items():
             if got != wanted:
-                raise ValueError(f'video {self.video_id!r} has {num} sentences, but its {name} '
-                                 f'have the shape {got} instead of {wanted}')
+                raise ValueError(
+                    f'video {self.video_id!r} has {num} sentences, but its {name} '
+                    f'have the shape {got} instead of {wanted}'
+                )
 
     @property
     def key(self) -> tuple:
@@ -56,8 +59,10 @@ class GroundingResult:
         if isinstance(sample, BaseDataElement):
             sample = sample.to_dict()
         if 'pred_instances' not in sample or 'gt_instances' not in sample:
-            raise ValueError(f'video {sample.get("video_id")!r} reached the metric without '
-                             'pred_instances and gt_instances; run the model in mode="predict"')
+            raise ValueError(
+                f'video {sample.get("video_id")!r} reached the metric without '
+                'pred_instances and gt_instances; run the model in mode="predict"'
+            )
         prediction = sample['pred_instances']
         return cls(
             video_id=sample['video_id'],
@@ -66,7 +71,8 @@ class GroundingResult:
             sentences=list(sample['sentences']),
             ground_truth=_plain(sample['gt_instances']['moments']),
             moments=_plain(prediction['moments']),
-            scores=_plain(prediction['scores']))
+            scores=_plain(prediction['scores']),
+        )
 
 
 def _plain(tensor: Tensor) -> Tensor:

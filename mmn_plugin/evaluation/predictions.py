@@ -1,4 +1,5 @@
 """Files of predictions: written after a test, scored without the model (docs/predictions.md)."""
+
 import json
 import math
 import os
@@ -39,20 +40,24 @@ def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> N
             if index in known:
                 raise PredictionsError(
                     f'video {result.video_id!r} has sentence {index} twice: a file of predictions '
-                    'belongs to one annotation file; dump each dataset to a file of its own')
+                    'belongs to one annotation file; dump each dataset to a file of its own'
+                )
             valid = ~result.moments[row].isnan().any(-1)  # (n,)
-            video['sentences'].append({
-                'index': index,
-                'sentence': result.sentences[row],
-                'moments': result.moments[row, valid].tolist(),
-                'scores': result.scores[row, valid].tolist(),
-            })
+            video['sentences'].append(
+                {
+                    'index': index,
+                    'sentence': result.sentences[row],
+                    'moments': result.moments[row, valid].tolist(),
+                    'scores': result.scores[row, valid].tolist(),
+                }
+            )
     content = {'format': FORMAT, 'version': VERSION, 'videos': videos}
     try:
         text = json.dumps(content, allow_nan=False)
     except ValueError as error:
-        raise PredictionsError(f'{path}: not written, a moment or score is NaN or infinite; '
-                               'did the model diverge?') from error
+        raise PredictionsError(
+            f'{path}: not written, a moment or score is NaN or infinite; did the model diverge?'
+        ) from error
     _write_atomically(Path(path), text)
 
 
@@ -74,20 +79,24 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
     path = Path(path)
     content = read_json(path, f'file of predictions {path} does not exist', PredictionsError)
     if not isinstance(content, dict) or content.get('format') != FORMAT:
-        raise PredictionsError(f'{path} is not a file of predictions: it lacks '
-                               f'"format": "{FORMAT}" (see docs/predictions.md; tubes are scored '
-                               'by tools/analysis_tools/eval_tubes.py)')
+        raise PredictionsError(
+            f'{path} is not a file of predictions: it lacks '
+            f'"format": "{FORMAT}" (see docs/predictions.md; tubes are scored '
+            'by tools/analysis_tools/eval_tubes.py)'
+        )
     if content.get('version') != VERSION:
-        raise PredictionsError(f'{path} has version {content.get("version")!r}; this release reads '
-                               f'version {VERSION}')
+        raise PredictionsError(
+            f'{path} has version {content.get("version")!r}; this release reads version {VERSION}'
+        )
     videos = content.get('videos')
     if not isinstance(videos, dict) or not videos:
         raise PredictionsError(f'{path} has no "videos": {{video id: ...}}')
     return {name: _check_video(f'{path}: video {name!r}', video) for name, video in videos.items()}
 
 
-def match_predictions(predictions: dict[str, dict], annotations: Sequence[VideoAnnotation],
-                      top_n: int) -> list[GroundingResult]:
+def match_predictions(
+    predictions: dict[str, dict], annotations: Sequence[VideoAnnotation], top_n: int
+) -> list[GroundingResult]:
     """Put predictions beside the ground truth; what is not annotated is left out.
 
     Args:
@@ -106,15 +115,18 @@ def match_predictions(predictions: dict[str, dict], annotations: Sequence[VideoA
     if missing:
         raise PredictionsError(
             f'predictions lack {len(missing)} of the {len(annotations)} annotated videos, the '
-            f'first {missing[0]!r}; do the two files belong together?')
+            f'first {missing[0]!r}; do the two files belong together?'
+        )
     return [_match_video(predictions[video.video_id], video, top_n) for video in annotations]
 
 
 def _match_video(prediction: dict, video: VideoAnnotation, top_n: int) -> GroundingResult:
     where = f'video {video.video_id!r}'
     if not math.isclose(prediction['duration'], video.duration, rel_tol=0.01):
-        raise PredictionsError(f'{where} lasts {prediction["duration"]:g} s in the predictions but '
-                               f'{video.duration:g} s in the annotations')
+        raise PredictionsError(
+            f'{where} lasts {prediction["duration"]:g} s in the predictions but '
+            f'{video.duration:g} s in the annotations'
+        )
     num = len(video.sentences)
     moments, scores = torch.full((num, top_n, 2), torch.nan), torch.full((num, top_n), torch.nan)
     for row, index in enumerate(video.sentence_index):
@@ -126,14 +138,22 @@ def _match_video(prediction: dict, video: VideoAnnotation, top_n: int) -> Ground
             raise PredictionsError(
                 f'{where}: sentence {index} is {predicted["sentence"]!r} in the predictions but '
                 f'{sentence!r} in the annotations; indices count all sentences of the annotation '
-                'file, from 0')
+                'file, from 0'
+            )
         ranked = predicted['moments'][:top_n]
         if ranked:
-            moments[row, :len(ranked)] = torch.tensor(ranked, dtype=torch.float32)
+            moments[row, : len(ranked)] = torch.tensor(ranked, dtype=torch.float32)
             given = predicted.get('scores', [torch.nan] * len(ranked))
-            scores[row, :len(ranked)] = torch.tensor(given[:top_n], dtype=torch.float32)
-    return GroundingResult(video.video_id, video.duration, video.sentence_index, video.sentences,
-                           torch.tensor(video.moments, dtype=torch.float32), moments, scores)
+            scores[row, : len(ranked)] = torch.tensor(given[:top_n], dtype=torch.float32)
+    return GroundingResult(
+        video.video_id,
+        video.duration,
+        video.sentence_index,
+        video.sentences,
+        torch.tensor(video.moments, dtype=torch.float32),
+        moments,
+        scores,
+    )
 
 
 def _check_video(where: str, video: dict) -> dict:
@@ -148,8 +168,10 @@ def _check_video(where: str, video: dict) -> dict:
             raise PredictionsError(f'{where}, entry {place} of "sentences" is not an object')
         index = sentence.get('index')
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-            raise PredictionsError(f'{where}, entry {place} of "sentences" has index={index!r}; '
-                                   'expected its place in the annotation file, from 0')
+            raise PredictionsError(
+                f'{where}, entry {place} of "sentences" has index={index!r}; '
+                'expected its place in the annotation file, from 0'
+            )
         if index in sentences:
             raise PredictionsError(f'{where} has sentence {index} twice')
         _check_sentence(f'{where}, sentence {index}', sentence)
@@ -165,16 +187,21 @@ def _check_sentence(where: str, sentence: dict) -> None:
         raise PredictionsError(f'{where} needs "moments": [[start, end], ...], best first')
     for moment in moments:
         if not (isinstance(moment, list) and len(moment) == 2 and all(map(_finite, moment))):
-            raise PredictionsError(f'{where} has the moment {moment!r}; expected [start, end], two '
-                                   'finite numbers of seconds')
+            raise PredictionsError(
+                f'{where} has the moment {moment!r}; expected [start, end], two '
+                'finite numbers of seconds'
+            )
         if moment[0] >= moment[1]:
-            raise PredictionsError(f'{where} has the moment {moment!r}, which is empty or ends '
-                                   'before it starts')
+            raise PredictionsError(
+                f'{where} has the moment {moment!r}, which is empty or ends before it starts'
+            )
     if scores is None:
         return
     if not isinstance(scores, list) or len(scores) != len(moments) or not all(map(_finite, scores)):
-        raise PredictionsError(f'{where} has {len(moments)} moments and the scores {scores!r}; '
-                               'expected as many finite numbers')
+        raise PredictionsError(
+            f'{where} has {len(moments)} moments and the scores {scores!r}; '
+            'expected as many finite numbers'
+        )
     if scores != sorted(scores, reverse=True):
         raise PredictionsError(f'{where}: scores rise down the list; moments go best first')
 

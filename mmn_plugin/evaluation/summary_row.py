@@ -1,4 +1,5 @@
 """An evaluation's table: its rows, and what is made of them."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO

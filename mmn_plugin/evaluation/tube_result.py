@@ -1,4 +1,5 @@
 """What evaluation keeps of one video with tubes."""
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -43,8 +44,9 @@ class TubeResult:
 
     def overlaps(self) -> list[tuple[float, float]]:
         """Both IoUs (vIoU, tIoU) of each sentence's answer."""
-        return [tube_iou(tube, truth)
-                for tube, truth in zip(self.tubes, self.ground_truth, strict=True)]
+        return [
+            tube_iou(tube, truth) for tube, truth in zip(self.tubes, self.ground_truth, strict=True)
+        ]
 
     @staticmethod
     def by_name(results: Iterable['TubeResult'], kind: str) -> dict[str, np.ndarray]:
@@ -62,8 +64,10 @@ class TubeResult:
         for result in results:
             for name, tube in zip(result.names, getattr(result, kind), strict=True):
                 if name in found:
-                    raise ValueError(f'two sentences are {name!r} in a submission, of video '
-                                     f'{result.video_id!r} and of another; rename one video')
+                    raise ValueError(
+                        f'two sentences are {name!r} in a submission, of video '
+                        f'{result.video_id!r} and of another; rename one video'
+                    )
                 found[name] = tube
         return found
 
@@ -78,11 +82,14 @@ class TubeResult:
             sample = sample.to_dict()
         predicted = sample.get('pred_instances', {}).get('tubes')
         if predicted is None or len(predicted) != len(sample['sentences']):
-            raise ValueError(f'video {sample.get("video_id")!r} reached the metric without a tube '
-                             'per sentence; it needs a TubeMatchingHead and mode="predict"')
+            raise ValueError(
+                f'video {sample.get("video_id")!r} reached the metric without a tube '
+                'per sentence; it needs a TubeMatchingHead and mode="predict"'
+            )
         return cls(
             video_id=sample['video_id'],
             sentence_index=[int(index) for index in sample['sentence_index']],
             sentences=list(sample['sentences']),
             ground_truth=list(sample.get('gt_instances', {}).get('tubes', [])),
-            tubes=list(predicted))
+            tubes=list(predicted),
+        )

@@ -1,4 +1,5 @@
 """The HC-STVG challenge's JSON, and scoring it."""
+
 import json
 import os
 import re
@@ -42,8 +43,11 @@ def _as_json(tube: np.ndarray) -> dict:
     frames = [int(frame) for frame in tube[:, 0]]
     # a float32 as a double has the same value, so that scoring the file gives the same figures
     boxes = tube[:, 1:].astype(np.float32).astype(float).tolist()
-    return dict(st_frame=frames[0], ed_frame=frames[-1],
-                bbox={str(frame): box for frame, box in zip(frames, boxes, strict=True)})
+    return dict(
+        st_frame=frames[0],
+        ed_frame=frames[-1],
+        bbox={str(frame): box for frame, box in zip(frames, boxes, strict=True)},
+    )
 
 
 def read_submission(path: str | Path) -> dict[str, np.ndarray]:
@@ -69,26 +73,31 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     content = read_json(
-        path, f'{path} does not exist; tools/test.py --submission writes it',
-        PredictionsError)
+        path, f'{path} does not exist; tools/test.py --submission writes it', PredictionsError
+    )
     if not isinstance(content, dict):
         raise PredictionsError(f'{path} is not a JSON object of videos')
     if content.get('format') == FORMAT:
-        raise PredictionsError(f'{path} holds predicted moments; tools/analysis_tools/'
-                               'eval_predictions.py scores these')
+        raise PredictionsError(
+            f'{path} holds predicted moments; tools/analysis_tools/eval_predictions.py scores these'
+        )
     return {name: _tube(entry, f'{path}: answer {name!r}') for name, entry in content.items()}
 
 
 def _tube(entry: dict, where: str) -> np.ndarray:
     bounds = [entry.get(key) for key in ('st_frame', 'ed_frame')] if isinstance(entry, dict) else []
     if not bounds or not all(map(_is_whole, bounds)) or not isinstance(entry.get('bbox'), dict):
-        raise PredictionsError(f'{where} is not {{"st_frame": number, "ed_frame": number, "bbox": '
-                               '{frame: [x1, y1, x2, y2]}}')
+        raise PredictionsError(
+            f'{where} is not {{"st_frame": number, "ed_frame": number, "bbox": '
+            '{frame: [x1, y1, x2, y2]}}'
+        )
     start, end = map(int, bounds)
     if not entry['bbox']:
         if start != -1 or end != -1:
-            raise PredictionsError(f'{where} has no box in its frames {start} to {end}; where there'
-                                   ' is no answer, st_frame and ed_frame are -1')
+            raise PredictionsError(
+                f'{where} has no box in its frames {start} to {end}; where there'
+                ' is no answer, st_frame and ed_frame are -1'
+            )
         return np.zeros((0, 5), np.float32)
     if not 0 <= start <= end:
         raise PredictionsError(f'{where} has the impossible frames {start} to {end}')
@@ -112,8 +121,10 @@ def _check_box(box: list, where: str) -> None:
         raise PredictionsError(f'{where}: {box!r} is not a box of four finite numbers')
     x1, y1, x2, y2 = box
     if x2 < x1 or y2 < y1:
-        raise PredictionsError(f'{where}: the box {box} ends before it begins; expected x1, y1, '
-                               'x2, y2 (not width and height)')
+        raise PredictionsError(
+            f'{where}: the box {box} ends before it begins; expected x1, y1, '
+            'x2, y2 (not width and height)'
+        )
 
 
 def _is_number(value) -> bool:
@@ -126,8 +137,11 @@ def _is_whole(value) -> bool:
     return _is_number(value) and int(value) == value
 
 
-def score_submission(answers: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray],
-                     iou_thrs: Sequence[float] = (0.3, 0.5)) -> dict[str, float]:
+def score_submission(
+    answers: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    iou_thrs: Sequence[float] = (0.3, 0.5),
+) -> dict[str, float]:
     """Figures of answers, as `TubeGroundingMetric` finds them.
 
     Args:
@@ -146,8 +160,10 @@ def score_submission(answers: Mapping[str, np.ndarray], truth: Mapping[str, np.n
     check_thresholds(iou_thrs)
     unknown = sorted(answers.keys() - truth.keys())
     if unknown:
-        raise PredictionsError(f'{len(unknown)} answers are about videos that the ground truth '
-                               f'does not have ({", ".join(unknown[:3])}); is it another split?')
+        raise PredictionsError(
+            f'{len(unknown)} answers are about videos that the ground truth '
+            f'does not have ({", ".join(unknown[:3])}); is it another split?'
+        )
     nothing = np.zeros((0, 5), np.float32)
     overlaps = [tube_iou(answers.get(name, nothing), tube) for name, tube in sorted(truth.items())]
     return tube_figures(*zip(*overlaps, strict=True), iou_thrs)

@@ -1,4 +1,5 @@
 """From videos to features: reading and writing videos."""
+
 from .video import (
     VIDEO_SUFFIXES,
     RGBVideoReader,
@@ -11,6 +12,17 @@ from .video import (
 from .video_stream import VideoLimitError, VideoReadError
 from .video_writing import VideoWriter, cut_clip, webvtt
 
-__all__ = ['VIDEO_SUFFIXES', 'RGBVideoReader', 'VideoInfo', 'VideoLimitError', 'VideoReadError',
-           'VideoReader', 'VideoWriter', 'cut_clip', 'probe_video', 'read_pictures',
-           'sample_frames', 'webvtt']
+__all__ = [
+    'VIDEO_SUFFIXES',
+    'RGBVideoReader',
+    'VideoInfo',
+    'VideoLimitError',
+    'VideoReadError',
+    'VideoReader',
+    'VideoWriter',
+    'cut_clip',
+    'probe_video',
+    'read_pictures',
+    'sample_frames',
+    'webvtt',
+]

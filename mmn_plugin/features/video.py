@@ -4,6 +4,7 @@ All times are seconds from a video's first picture, wherever in its file's own t
 length reaches from there to the end of the last picture, as its packets tell; what headers say is
 only compared with it. Pictures come upright.
 """
+
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +16,25 @@ from av.video.reformatter import VideoReformatter
 
 from .video_stream import ROUNDING, VideoLimitError, VideoReadError, open_pictures, quarters, turned
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.mpg', '.mpeg', '.flv', '.wmv',
-                  '.ts', '.m2ts', '.mts', '.ogv', '.3gp', '.h264', '.264')
+VIDEO_SUFFIXES = (
+    '.mp4',
+    '.avi',
+    '.mkv',
+    '.webm',
+    '.mov',
+    '.m4v',
+    '.mpg',
+    '.mpeg',
+    '.flv',
+    '.wmv',
+    '.ts',
+    '.m2ts',
+    '.mts',
+    '.ogv',
+    '.3gp',
+    '.h264',
+    '.264',
+)
 # Newer releases of PyAV scale with as many threads as there are cores, in every reader; and a
 # forked process that frees an inherited scaler waits for its threads for ever.
 ONE_THREAD = dict(threads=1) if 'threads' in str(VideoReformatter.reformat.__doc__) else {}
@@ -49,8 +67,9 @@ class VideoInfo:
         return int(np.clip(place, 0, len(self.times) - 1))
 
 
-def probe_video(path: str | Path, max_pixels: int | None = None,
-                timeout: float | None = None) -> VideoInfo:
+def probe_video(
+    path: str | Path, max_pixels: int | None = None, timeout: float | None = None
+) -> VideoInfo:
     """Length, rate and size of a video, from all its packets; only the first picture is decoded.
 
     Args:
@@ -75,12 +94,19 @@ def probe_video(path: str | Path, max_pixels: int | None = None,
         timeline = stream.timeline
         notes = timeline.check(origin)
         height, width = turned((frame.height, frame.width), frame)
-        return VideoInfo(timeline.times(origin), timeline.duration(origin), timeline.rate(origin),
-                         width, height, notes)
+        return VideoInfo(
+            timeline.times(origin),
+            timeline.duration(origin),
+            timeline.rate(origin),
+            width,
+            height,
+            notes,
+        )
 
 
-def read_pictures(path: str | Path, start: float = 0.,
-                  end: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
+def read_pictures(
+    path: str | Path, start: float = 0.0, end: float | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
     """Pictures of a part of a video: the one that is shown at its start, and all that begin in it.
 
     Args:
@@ -119,8 +145,7 @@ def read_pictures(path: str | Path, start: float = 0.,
             raise VideoReadError(f'{path}: has no frame from {start:g}{until} s')
 
 
-def read_sound(path: str | Path, start: float,
-               end: float) -> Iterator[tuple[float, av.AudioFrame]]:
+def read_sound(path: str | Path, start: float, end: float) -> Iterator[tuple[float, av.AudioFrame]]:
     """Pieces of a video's first sound that begin in a part of it.
 
     Args:
@@ -195,8 +220,9 @@ class VideoReader:
 
     plane = (1, 2)  # axes of a frame's rows and columns
 
-    def __init__(self, path: str | Path, fps: float | None, size: int,
-                 times: np.ndarray | None = None) -> None:
+    def __init__(
+        self, path: str | Path, fps: float | None, size: int, times: np.ndarray | None = None
+    ) -> None:
         self.path = Path(path)
         self.fps = fps
         self.size = size
@@ -254,8 +280,14 @@ class VideoReader:
     def convert(self, frame: av.VideoFrame) -> np.ndarray:
         """Make an array (..., height, width) of a picture."""
         scaled = self._reformatter.reformat(
-            frame, width=self.size, height=self.size, format='yuv444p',
-            dst_color_range='MPEG', interpolation='AREA', **ONE_THREAD)
+            frame,
+            width=self.size,
+            height=self.size,
+            format='yuv444p',
+            dst_color_range='MPEG',
+            interpolation='AREA',
+            **ONE_THREAD,
+        )
         return scaled.to_ndarray()  # (3, size, size)
 
 
@@ -272,8 +304,13 @@ class RGBVideoReader(VideoReader):
 
     plane = (0, 1)
 
-    def __init__(self, path: str | Path, fps: float | None, times: np.ndarray | None = None,
-                 shape: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float | None,
+        times: np.ndarray | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(path, fps, 0, times)
         self.shape = shape or (None, None)
 
@@ -281,7 +318,8 @@ class RGBVideoReader(VideoReader):
         """Make an array (H, W, 3) of a picture."""
         height, width = turned(self.shape, frame)
         return self._reformatter.reformat(
-            frame, width=width, height=height, format='rgb24', **ONE_THREAD).to_ndarray()
+            frame, width=width, height=height, format='rgb24', **ONE_THREAD
+        ).to_ndarray()
 
 
 def _rgb(frame: av.VideoFrame, height: int | None = None, width: int | None = None) -> np.ndarray:

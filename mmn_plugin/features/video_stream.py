@@ -1,4 +1,5 @@
 """An opened video: its packets, their times, and decoding from any moment on."""
+
 import re
 import struct
 from array import array
@@ -13,11 +14,11 @@ import numpy as np
 
 ROUNDING = 5e-4  # seconds; time stamps may be whole milliseconds
 DAMAGED = 0.1  # share of packets that may be damaged; from there on a video is not usable
-MISSING = 1.  # seconds by which headers and pictures may differ (and 2 %): headers are rounded
+MISSING = 1.0  # seconds by which headers and pictures may differ (and 2 %): headers are rounded
 UNEVEN = 0.25  # deviation from the average interval that counts as uneven
 SHARE = 0.02  # share of uneven intervals from which on a video is said to have a variable rate
-BEYOND = 60.  # seconds of a leap past the declared end that is taken for a damaged time stamp
-PAUSE = 3600.  # seconds from one picture to the next that are, wherever they are
+BEYOND = 60.0  # seconds of a leap past the declared end that is taken for a damaged time stamp
+PAUSE = 3600.0  # seconds from one picture to the next that are, wherever they are
 # Containers that write a time beside every picture. In others (MPEG-PS, AVI, raw streams) a decoder
 # that begins in the middle counts from a guess, one picture off or more.
 SEEKABLE = ('mov', 'matroska', 'mpegts', 'flv', 'asf')
@@ -45,8 +46,9 @@ class VideoLimitError(VideoReadError):
 
 
 @contextmanager
-def open_pictures(path: str | Path, max_pixels: int | None = None,
-                  threads: int = 1) -> Iterator['PictureStream']:
+def open_pictures(
+    path: str | Path, max_pixels: int | None = None, threads: int = 1
+) -> Iterator['PictureStream']:
     """Open a `PictureStream` as a context; what FFmpeg complains of becomes a `VideoReadError`."""
     path = Path(path)
     if not path.is_file():
@@ -113,12 +115,15 @@ class PictureStream:
         rate = (stream.guessed_rate if raw else stream.average_rate) or 25
         self.timeline = Timeline(self.path, float(rate), *self._declared())
         self.origin: float | None = None
-        self.last = 0.
+        self.last = 0.0
         self.decoded = self._good = self._bad = 0
 
     def _choose_stream(self):
-        streams = [stream for stream in self.container.streams.video  # no covers of audio files
-                   if 'attached_pic' not in repr(stream.disposition)]
+        streams = [
+            stream
+            for stream in self.container.streams.video  # no covers of audio files
+            if 'attached_pic' not in repr(stream.disposition)
+        ]
         if streams:
             return streams[0]
         others = sorted({stream.type for stream in self.container.streams}) or ['nothing']
@@ -130,8 +135,11 @@ class PictureStream:
             return
         width, height = self.stream.width, self.stream.height
         if width * height > self.max_pixels:
-            raise VideoLimitError(self.path, f'its pictures have {width} x {height} pixels; at '
-                                             f'most {self.max_pixels:,} pixels are taken')
+            raise VideoLimitError(
+                self.path,
+                f'its pictures have {width} x {height} pixels; at '
+                f'most {self.max_pixels:,} pixels are taken',
+            )
         self.stream.codec_context.options = dict(max_pixels=str(self.max_pixels))  # if they grow
 
     def _declared(self) -> tuple[float | None, bool]:
@@ -194,8 +202,8 @@ class PictureStream:
             time = self._stamps.popleft() if self._stamps else None
         if time is None:
             self._seekable = False
-            step = 0. if self.origin is None else self.last + 1 / self.timeline.average
-            self.origin = self.origin or 0.
+            step = 0.0 if self.origin is None else self.last + 1 / self.timeline.average
+            self.origin = self.origin or 0.0
             return step
         if self.origin is None:
             self.origin = time
@@ -208,12 +216,15 @@ class PictureStream:
             VideoReadError: If too many were.
         """
         if self._bad > DAMAGED * (self._bad + self._good):
-            raise VideoReadError(f'{self.path}: {self._bad} of {self._bad + self._good} packets '
-                                 'are damaged')
+            raise VideoReadError(
+                f'{self.path}: {self._bad} of {self._bad + self._good} packets are damaged'
+            )
         if not self._bad:
             return {}
-        return {'damaged packets': f'{self._bad} of {self._bad + self._good} left out or mended by '
-                                   'the decoder'}
+        return {
+            'damaged packets': f'{self._bad} of {self._bad + self._good} left out or mended by '
+            'the decoder'
+        }
 
     def pictures_since(self, seconds: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Pictures from a key frame at or before a time on.
@@ -223,13 +234,13 @@ class PictureStream:
         """
         if self.origin is None:
             next(self.pictures(), None)
-        back = 0.
+        back = 0.0
         while self._seekable and seconds > back:
             found = self._seek(seconds - back, seconds)
             if found is not None:
                 yield from found
                 return
-            back = max(1., 2 * back)
+            back = max(1.0, 2 * back)
         self.rewind()
         yield from self.pictures()
 
@@ -271,7 +282,7 @@ class PictureStream:
     def sound_since(self, seconds: float) -> Iterator[tuple[float, av.AudioFrame]]:
         """The first sound from a time or earlier on, with times from the first picture."""
         next(self.pictures(), None)
-        origin, back = self.origin or 0., 0.5
+        origin, back = self.origin or 0.0, 0.5
         while seconds > back:
             sound = self.container.streams.audio[0]
             target = int((origin + seconds - back) / sound.time_base)
@@ -326,10 +337,12 @@ class Timeline:
         self._begins.append(begin)
         self._end = max(self._end, begin + ((packet.duration or 0) * tick or 1 / self.average))
         decoded = begin if packet.dts is None else packet.dts * tick
-        if decoded < self._decoded - max(BACK / self.average, 1.):
-            raise VideoReadError(f'{self.path}: its time stamps go back by '
-                                 f'{self._decoded - decoded:.1f} s; if it was joined from several '
-                                 'files, give these, or join them by encoding them anew')
+        if decoded < self._decoded - max(BACK / self.average, 1.0):
+            raise VideoReadError(
+                f'{self.path}: its time stamps go back by '
+                f'{self._decoded - decoded:.1f} s; if it was joined from several '
+                'files, give these, or join them by encoding them anew'
+            )
         self._decoded = max(self._decoded, decoded)
 
     def times(self, origin: float) -> np.ndarray:
@@ -362,8 +375,9 @@ class Timeline:
         if self.declared is not None:
             limit = min(limit, BEYOND + max(last, self.declared))
         if time > limit:
-            raise VideoReadError(f'{self.path}: its time stamps leap from {last:.1f} s to '
-                                 f'{time:.1f} s')
+            raise VideoReadError(
+                f'{self.path}: its time stamps leap from {last:.1f} s to {time:.1f} s'
+            )
 
     def check(self, origin: float) -> dict[str, str]:
         """What is unusual about the times, once all packets have been read.
@@ -377,13 +391,16 @@ class Timeline:
             self.require_step(float(times[i]), float(times[i + 1]))
         notes = self._check_end(self.duration(origin))
         if self._without:
-            notes['no time stamps'] = (f'of {self._without} frames; taken to be '
-                                       f'{self.average:.2f} fps')
+            notes['no time stamps'] = (
+                f'of {self._without} frames; taken to be {self.average:.2f} fps'
+            )
         rate = self.rate(origin)
         uneven = int((abs(steps * rate - 1) > UNEVEN).sum())
         if uneven > max(1, SHARE * len(steps)):
-            notes['variable frame rate'] = (f'{uneven} of {len(steps)} intervals are not those of '
-                                            f'{rate:.2f} fps; followed by time stamps')
+            notes['variable frame rate'] = (
+                f'{uneven} of {len(steps)} intervals are not those of '
+                f'{rate:.2f} fps; followed by time stamps'
+            )
         return notes
 
     def _check_end(self, duration: float) -> dict[str, str]:
@@ -395,9 +412,14 @@ class Timeline:
             return {}
         if missing < 0 or _is_complete(self.path):
             # sound or subtitles may well last longer than the pictures
-            return {} if missing > 0 and self.of_all else {
-                'wrong duration': f'its header says {self.declared:.1f} s; its pictures last '
-                                  f'{duration:.1f} s'}
+            return (
+                {}
+                if missing > 0 and self.of_all
+                else {
+                    'wrong duration': f'its header says {self.declared:.1f} s; its pictures last '
+                    f'{duration:.1f} s'
+                }
+            )
         message = f'its pictures end at {duration:.1f} s of {self.declared:.1f} s'
         if not self.of_all:
             raise VideoReadError(f'{self.path}: is cut off: {message}')
@@ -410,7 +432,7 @@ def _is_complete(path: Path) -> bool:
     with path.open('rb') as file:
         head = file.read(12)
         if head[:4] == b'RIFF':  # AVI
-            length, = struct.unpack('<I', head[4:8])
+            (length,) = struct.unpack('<I', head[4:8])
             return 0 < length <= size - 8
         at = 0
         while at < size:
@@ -437,7 +459,7 @@ def _matroska_box(head: bytes) -> int | None:
     if begin >= len(head) or not head[begin]:
         return None
     width = 9 - head[begin].bit_length()
-    value = int.from_bytes(head[begin:begin + width], 'big') - (1 << 7 * width)
+    value = int.from_bytes(head[begin : begin + width], 'big') - (1 << 7 * width)
     return None if value == (1 << 7 * width) - 1 else begin + width + value
 
 

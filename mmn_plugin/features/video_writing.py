@@ -1,4 +1,5 @@
 """Writing videos, and parts of them with their chapters."""
+
 import os
 import re
 from collections.abc import Iterable
@@ -36,9 +37,17 @@ class VideoWriter:
             as the one before.
     """
 
-    def __init__(self, path: str | Path, rate: float, form: str = 'mp4', codec: str = 'libx264',
-                 pixels: str = 'yuv420p', sound: tuple[int, str] | None = None,
-                 threads: int = 0, **options: str) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        rate: float,
+        form: str = 'mp4',
+        codec: str = 'libx264',
+        pixels: str = 'yuv420p',
+        sound: tuple[int, str] | None = None,
+        threads: int = 0,
+        **options: str,
+    ) -> None:
         self.path = Path(path)
         self._unfinished = self.path.with_name(self.path.name + '.part')
         self._rate = Fraction(rate).limit_denominator(1001)
@@ -83,12 +92,13 @@ class VideoWriter:
             pixels (str): What the array holds. Defaults to ``'rgb24'``.
         """
         if pixels == 'rgb24' and self._pixels == 'yuv420p':
-            picture = picture[:picture.shape[0] // 2 * 2, :picture.shape[1] // 2 * 2]
+            picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=pixels)
         if self._stream is None:
             self._stream = self._begin(frame, timed=time is not None)
-        frame = frame.reformat(self._stream.width, self._stream.height, format=self._pixels,
-                              **ONE_THREAD)
+        frame = frame.reformat(
+            self._stream.width, self._stream.height, format=self._pixels, **ONE_THREAD
+        )
         if time is None:
             frame.pts, frame.time_base = self._count, 1 / self._rate
         else:
@@ -170,5 +180,7 @@ def webvtt(chapters: Iterable[tuple[float, float, str]]) -> str:
 def time_stamp(seconds: float) -> str:
     """``hh:mm:ss.ttt``."""
     total = round(seconds * 1000)
-    return (f'{total // 3_600_000:02}:{total // 60_000 % 60:02}:{total // 1000 % 60:02}.'
-            f'{total % 1000:03}')
+    return (
+        f'{total // 3_600_000:02}:{total // 60_000 % 60:02}:{total // 1000 % 60:02}.'
+        f'{total % 1000:03}'
+    )

@@ -1,4 +1,5 @@
 """Models: from a sample to losses or scored moments."""
+
 from .backbones import ClipEncoder
 from .data_preprocessors import GroundingDataPreprocessor, TubeDataPreprocessor
 from .heads import MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
@@ -15,8 +16,23 @@ from .text_encoders import SentenceEncoder
 from .tokenizer import SentenceTokenizer
 
 __all__ = [
-    'MMN', 'MSCL', 'ClipEncoder', 'FrameNeck', 'GroundingDataPreprocessor', 'IoURegressionLoss',
-    'MomentMapConv', 'MomentMapNeck', 'MomentMapPool', 'MutualMatchingHead', 'MutualMatchingLoss',
-    'ScoreCurveHead', 'SelfContrastLoss', 'SentenceEncoder', 'SentenceTokenizer',
-    'TubeDataPreprocessor', 'TubeMatchingHead', 'TubeMatchingLoss', 'VideoMatchingLoss',
+    'MMN',
+    'MSCL',
+    'ClipEncoder',
+    'FrameNeck',
+    'GroundingDataPreprocessor',
+    'IoURegressionLoss',
+    'MomentMapConv',
+    'MomentMapNeck',
+    'MomentMapPool',
+    'MutualMatchingHead',
+    'MutualMatchingLoss',
+    'ScoreCurveHead',
+    'SelfContrastLoss',
+    'SentenceEncoder',
+    'SentenceTokenizer',
+    'TubeDataPreprocessor',
+    'TubeMatchingHead',
+    'TubeMatchingLoss',
+    'VideoMatchingLoss',
 ]

@@ -1,4 +1,5 @@
 """Names of the weights in the published code's checkpoints, and in ours."""
+
 import re
 
 from torch import Tensor
@@ -7,10 +8,22 @@ AFFINE = ('weight', 'bias')
 STATISTICS = ('running_mean', 'running_var')
 LAYER = r'(0|[1-9]\d{0,2})'
 # Parts of DistilBERT, which has the same names in both.
-BERT_EMBEDDINGS = ('word_embeddings.weight', 'position_embeddings.weight', 'LayerNorm.weight',
-                   'LayerNorm.bias')
-BERT_MODULES = ('attention.q_lin', 'attention.k_lin', 'attention.v_lin', 'attention.out_lin',
-                'sa_layer_norm', 'ffn.lin1', 'ffn.lin2', 'output_layer_norm')
+BERT_EMBEDDINGS = (
+    'word_embeddings.weight',
+    'position_embeddings.weight',
+    'LayerNorm.weight',
+    'LayerNorm.bias',
+)
+BERT_MODULES = (
+    'attention.q_lin',
+    'attention.k_lin',
+    'attention.v_lin',
+    'attention.out_lin',
+    'sa_layer_norm',
+    'ffn.lin1',
+    'ffn.lin2',
+    'output_layer_norm',
+)
 BERT_LAYER = tuple(f'{module}.{kind}' for module in BERT_MODULES for kind in AFFINE)
 
 # (published, ours, group of layers or None, names below), the first two each a module's prefix.
@@ -24,8 +37,12 @@ MODULES = (
     ('proposal_conv.conv1x1_iou.', 'neck.fc_iou.', None, AFFINE),
     ('proposal_conv.conv1x1_contrastive.', 'neck.fc_contrastive.', None, AFFINE),
     ('text_encoder.bert.embeddings.', 'text_encoder.bert.embeddings.', None, BERT_EMBEDDINGS),
-    ('text_encoder.bert.transformer.layer.', 'text_encoder.bert.transformer.layer.', 'bert',
-     BERT_LAYER),
+    (
+        'text_encoder.bert.transformer.layer.',
+        'text_encoder.bert.transformer.layer.',
+        'bert',
+        BERT_LAYER,
+    ),
     ('text_encoder.layernorm.', 'text_encoder.layernorm.', None, AFFINE),
     ('text_encoder.fc_out1.', 'text_encoder.fc_iou.', None, AFFINE),
     ('text_encoder.fc_out2.', 'text_encoder.fc_contrastive.', None, AFFINE),
@@ -36,8 +53,10 @@ OPTIONAL_NAME = 'num_batches_tracked'  # of BatchNorm; PyTorch fills it in
 POINTWISE = re.compile(r'(neck\.fc_\w+|proposal_conv\.conv1x1_\w+)\.weight$')
 # What checkpoints hold and nothing uses: constants that old releases of transformers saved among
 # the weights, and two layers of the HC-STVG variant.
-UNUSED = ('text_encoder.bert.embeddings.position_ids',
-          *(f'featpool.{layer}.{kind}' for layer in ('fc1', 'fc2') for kind in AFFINE))
+UNUSED = (
+    'text_encoder.bert.embeddings.position_ids',
+    *(f'featpool.{layer}.{kind}' for layer in ('fc1', 'fc2') for kind in AFFINE),
+)
 WRAPPER = 'module.'
 PUBLISHED, OURS = 0, 1  # columns of MODULES
 NAMED = 20  # names of one kind in a message
@@ -104,8 +123,9 @@ def _split(name: str, column: int) -> tuple[tuple, int | None] | None:
         _, _, group, below = module
         allowed = (*below, OPTIONAL_NAME) if STATISTICS[0] in below else below
         layer = f'{LAYER}[.]' if group else '()'
-        found = re.fullmatch(layer + f'({"|".join(map(re.escape, allowed))})',
-                             name.removeprefix(module[column]))
+        found = re.fullmatch(
+            layer + f'({"|".join(map(re.escape, allowed))})', name.removeprefix(module[column])
+        )
         return found and (module, int(found[1]) if group else None)
     return None
 
@@ -117,12 +137,18 @@ def _require_all(state: dict, column: int, expected: str) -> None:
     for module, layer in filter(None, split.values()):
         if layer is not None:
             layers[module[2]] = max(layers.get(module[2], 0), 1 + layer)
-    missing = [name for module in MODULES for name in _names(module, column, layers)
-               if name not in state]
+    missing = [
+        name for module in MODULES for name in _names(module, column, layers) if name not in state
+    ]
     if unknown or missing:
-        raise KeyError(f'this is no {expected}: ' + '; '.join(
-            f'{kind} {_listed(names)}' for kind, names in
-            (('unknown', unknown), ('missing', missing)) if names))
+        raise KeyError(
+            f'this is no {expected}: '
+            + '; '.join(
+                f'{kind} {_listed(names)}'
+                for kind, names in (('unknown', unknown), ('missing', missing))
+                if names
+            )
+        )
 
 
 def _names(module: tuple, column: int, layers: dict[str, int]) -> list[str]:

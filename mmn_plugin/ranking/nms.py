@@ -1,4 +1,5 @@
 """Greedy non-maximum suppression of moments, for all sentences at once."""
+
 from collections.abc import Sequence
 
 import torch
@@ -11,11 +12,13 @@ _CELLS_GPU = 1 << 25
 _NAN = 'NaN among the scores to rank: the model diverged, or its input holds NaN'
 
 
-def nms(spans: Tensor,
-        scores: Tensor,
-        iou_threshold: float,
-        top_n: int,
-        sentence_video: Tensor | None = None) -> Tensor:
+def nms(
+    spans: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    top_n: int,
+    sentence_video: Tensor | None = None,
+) -> Tensor:
     """Rank the moments of every sentence and suppress those too close to a better one.
 
     ``top_n`` rounds, each of which takes every sentence's best remaining moment and suppresses what
@@ -45,8 +48,14 @@ def nms(spans: Tensor,
     return picks
 
 
-def rank(spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int,
-         sentence_video: Tensor | None = None, beside: Sequence[Tensor] = ()) -> list[Tensor]:
+def rank(
+    spans: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    top_n: int,
+    sentence_video: Tensor | None = None,
+    beside: Sequence[Tensor] = (),
+) -> list[Tensor]:
     """Moments and scores that `nms` leaves of every sentence, on the host.
 
     All that leaves the device does so in one copy, which is the only thing the host waits for.
@@ -70,15 +79,17 @@ def rank(spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int,
     values = [*take_moments(spans, scores, picks, sentence_video), *beside]
     rows = [value[:, None].flatten(1) for value in values]
     parts = torch.cat(rows, 1).cpu().split([row.shape[1] for row in rows], 1)
-    moments, best, *beside = (part.to(value.dtype).reshape(value.shape)
-                              for part, value in zip(parts, values, strict=True))
+    moments, best, *beside = (
+        part.to(value.dtype).reshape(value.shape) for part, value in zip(parts, values, strict=True)
+    )
     if (best.isnan() & ~moments[..., 0].isnan()).any():  # a moment was picked for its NaN
         raise ValueError(_NAN)
     return [moments, best, *beside]
 
 
-def _pick(spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int,
-          sentence_video: Tensor | None) -> tuple[Tensor, Tensor]:
+def _pick(
+    spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int, sentence_video: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """As `nms`, with whether a score is NaN as a tensor, for which nobody has waited."""
     _check_shapes(spans, scores, top_n, sentence_video)
     picks = scores.new_full((len(scores), top_n), -1, dtype=torch.int64)
@@ -97,24 +108,28 @@ def _pick(spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int,
     return picks, has_nan
 
 
-def _check_shapes(spans: Tensor, scores: Tensor, top_n: int,
-                  sentence_video: Tensor | None) -> None:
+def _check_shapes(spans: Tensor, scores: Tensor, top_n: int, sentence_video: Tensor | None) -> None:
     if top_n < 1:
         raise ValueError(f'top_n={top_n}; at least 1 moment must be kept')
     if scores.dim() != 2 or spans.shape[-2:] != (scores.shape[1], 2):
-        raise ValueError(f'scores {tuple(scores.shape)} must be (sentences, moments) and spans '
-                         f'{tuple(spans.shape)} end in (moments, 2)')
+        raise ValueError(
+            f'scores {tuple(scores.shape)} must be (sentences, moments) and spans '
+            f'{tuple(spans.shape)} end in (moments, 2)'
+        )
     if sentence_video is not None:
         wanted = spans.dim() == 3 and len(sentence_video) == len(scores)
     else:
         wanted = spans.dim() == 2 or (spans.dim() == 3 and len(spans) == len(scores))
     if not wanted:
-        raise ValueError(f'spans {tuple(spans.shape)} fit neither all of the {len(scores)} '
-                         'sentences nor each; give sentence_video (S,) where they are per video')
+        raise ValueError(
+            f'spans {tuple(spans.shape)} fit neither all of the {len(scores)} '
+            'sentences nor each; give sentence_video (S,) where they are per video'
+        )
 
 
-def _rounds(edges: tuple[Tensor, Tensor], scores: Tensor, iou_threshold: float,
-            picks: Tensor) -> Tensor:
+def _rounds(
+    edges: tuple[Tensor, Tensor], scores: Tensor, iou_threshold: float, picks: Tensor
+) -> Tensor:
     """Fill ``picks`` (S, n) for one chunk of sentences; returns whether a score was NaN."""
     starts, ends = edges  # (P,) or (S, P)
     alive = scores.masked_fill(scores == 0, -torch.inf)  # (S, P); a copy, the rounds write to it
@@ -146,10 +161,9 @@ def _iou_with_pick(starts: Tensor, ends: Tensor, index: Tensor) -> Tensor:
     return overlap.div_(hull)
 
 
-def take_moments(spans: Tensor,
-                 scores: Tensor,
-                 picks: Tensor,
-                 sentence_video: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def take_moments(
+    spans: Tensor, scores: Tensor, picks: Tensor, sentence_video: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Spans and scores of the moments that `nms` picked.
 
     Args:
@@ -170,5 +184,7 @@ def take_moments(spans: Tensor,
         if sentence_video is not None:
             row = sentence_video.to(scores.device)
         moments = spans[row[:, None], index]
-    return (moments.masked_fill(none[..., None], torch.nan),
-            scores.gather(1, index).masked_fill(none, torch.nan))
+    return (
+        moments.masked_fill(none[..., None], torch.nan),
+        scores.gather(1, index).masked_fill(none, torch.nan),
+    )

@@ -1,4 +1,5 @@
 """From a curve of scores over time to moments."""
+
 from collections.abc import Sequence
 
 import torch
@@ -22,8 +23,9 @@ def relative_threshold(scores: Tensor, share: float) -> Tensor:
     return torch.minimum(low + share * (high - low), high)  # rounding could pass it
 
 
-def score_runs(curves: Tensor, thresholds: Sequence[float], grid: MomentGrid,
-               halving: float = 0.3) -> tuple[Tensor, Tensor]:
+def score_runs(
+    curves: Tensor, thresholds: Sequence[float], grid: MomentGrid, halving: float = 0.3
+) -> tuple[Tensor, Tensor]:
     """Find the runs of each curve above several relative thresholds, and how they stand out.
 
     A run is a longest stretch of neighbouring clips whose scores are all at least the threshold.
@@ -59,4 +61,4 @@ def score_runs(curves: Tensor, thresholds: Sequence[float], grid: MomentGrid,
     length = ends + 1 - starts  # (P,)
     rest = grid.num_clips - length
     contrast = inside / length - (total[:, -1:] - inside) / rest.clamp(min=1)
-    return torch.where(rest > 0, contrast, 0.), weight
+    return torch.where(rest > 0, contrast, 0.0), weight

@@ -1,4 +1,5 @@
 """One score per moment and sentence."""
+
 from torch import Tensor
 
 

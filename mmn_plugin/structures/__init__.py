@@ -1,4 +1,5 @@
 """The words that all other rooms share."""
+
 from .grounding_data_sample import GroundingDataSample
 from .moment_grid import MomentGrid
 from .sentence_batch import SentenceBatch
@@ -8,6 +9,14 @@ from .tube_data_sample import TubeDataSample
 from .tube_iou import box_iou, cell_bounds, cell_iou, tube_iou
 
 __all__ = [
-    'GroundingDataSample', 'MomentGrid', 'SentenceBatch', 'TokenIds', 'TubeDataSample', 'box_iou',
-    'cell_bounds', 'cell_iou', 'temporal_iou', 'tube_iou'
+    'GroundingDataSample',
+    'MomentGrid',
+    'SentenceBatch',
+    'TokenIds',
+    'TubeDataSample',
+    'box_iou',
+    'cell_bounds',
+    'cell_iou',
+    'temporal_iou',
+    'tube_iou',
 ]

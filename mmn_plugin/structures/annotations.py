@@ -1,4 +1,5 @@
 """Annotations as the datasets publish them, and the one place that knows their rules."""
+
 import math
 import re
 from pathlib import Path
@@ -30,8 +31,9 @@ def read_annotations(path: str | Path) -> list[VideoAnnotation]:
         FileNotFoundError: If the file does not exist.
         AnnotationError: If it is not in the published format or a moment lies outside its video.
     """
-    videos = (parse_video(path, video_id, entry)
-              for video_id, entry in load_annotation_file(path).items())
+    videos = (
+        parse_video(path, video_id, entry) for video_id, entry in load_annotation_file(path).items()
+    )
     return [video for video in videos if video.sentences]
 
 
@@ -52,8 +54,10 @@ def read_sentences(path: str | Path) -> list[VideoAnnotation]:
         FileNotFoundError: If the file does not exist.
         AnnotationError: If it is not in the format.
     """
-    videos = (parse_sentences(path, video_id, entry)
-              for video_id, entry in load_annotation_file(path).items())
+    videos = (
+        parse_sentences(path, video_id, entry)
+        for video_id, entry in load_annotation_file(path).items()
+    )
     return [video for video in videos if video.sentences]
 
 
@@ -76,8 +80,7 @@ def parse_sentences(path: str | Path, video_id: str, entry: dict) -> VideoAnnota
         raise AnnotationError(f'{where} needs the list "sentences"')
     for index, sentence in enumerate(sentences):
         _check_sentence(f'{where}, sentence {index} ({sentence!r})', sentence)
-    return VideoAnnotation(
-        video_id, duration, None, list(sentences), list(range(len(sentences))))
+    return VideoAnnotation(video_id, duration, None, list(sentences), list(range(len(sentences))))
 
 
 def load_annotation_file(path: str | Path) -> dict:
@@ -95,12 +98,16 @@ def load_annotation_file(path: str | Path) -> dict:
     """
     path = Path(path)
     content = read_json(
-        path, f'annotation file {path} does not exist; see tools/data/ for where to get it, or '
+        path,
+        f'annotation file {path} does not exist; see tools/data/ for where to get it, or '
         'correct ann_file / data_root in the config',
-        AnnotationError)
+        AnnotationError,
+    )
     if not isinstance(content, dict) or not content:
-        raise AnnotationError(f'{path} holds no videos; expected a JSON object '
-                              '{video id: {"duration": ..., "timestamps": ..., "sentences": ...}}')
+        raise AnnotationError(
+            f'{path} holds no videos; expected a JSON object '
+            '{video id: {"duration": ..., "timestamps": ..., "sentences": ...}}'
+        )
     return content
 
 
@@ -122,8 +129,10 @@ def parse_video(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation
     if not isinstance(timestamps, list) or not isinstance(sentences, list):
         raise AnnotationError(f'{where} needs the lists "timestamps" and "sentences"')
     if len(timestamps) != len(sentences):
-        raise AnnotationError(f'{where} has {len(timestamps)} timestamps but {len(sentences)} '
-                              'sentences; they belong together one to one')
+        raise AnnotationError(
+            f'{where} has {len(timestamps)} timestamps but {len(sentences)} '
+            'sentences; they belong together one to one'
+        )
     video = VideoAnnotation(video_id, duration, [], [], [])
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
         here = f'{where}, sentence {index} ({sentence!r})'
@@ -138,8 +147,10 @@ def parse_video(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation
 
 def _check_entry(where: str, entry: dict) -> None:
     if not isinstance(entry, dict):
-        raise AnnotationError(f'{where} is {entry!r}, not an object with "timestamps", "sentences" '
-                              'and "duration" (or "fps" and "num_frames")')
+        raise AnnotationError(
+            f'{where} is {entry!r}, not an object with "timestamps", "sentences" '
+            'and "duration" (or "fps" and "num_frames")'
+        )
 
 
 def _check_sentence(here: str, sentence: str) -> None:
@@ -151,18 +162,19 @@ def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
     """Duration in seconds, and how many of the annotation's time units make a second."""
     in_frames = 'fps' in entry and 'num_frames' in entry
     if in_frames == ('duration' in entry):
-        raise AnnotationError(f'{where} needs either "duration" (times in seconds) or "fps" and '
-                              f'"num_frames" (times in frames); it has {sorted(entry)}')
+        raise AnnotationError(
+            f'{where} needs either "duration" (times in seconds) or "fps" and '
+            f'"num_frames" (times in frames); it has {sorted(entry)}'
+        )
     for key in ('fps', 'num_frames') if in_frames else ('duration',):
         if not _is_number(entry[key]) or entry[key] <= 0:
             raise AnnotationError(f'{where} has {key}={entry[key]!r}; it must be a number above 0')
     if in_frames:
         return entry['num_frames'] / entry['fps'], entry['fps']
-    return float(entry['duration']), 1.
+    return float(entry['duration']), 1.0
 
 
-def _moment(here: str, timestamp: list, duration: float,
-            unit: float) -> tuple[float, float] | None:
+def _moment(here: str, timestamp: list, duration: float, unit: float) -> tuple[float, float] | None:
     """Clamped seconds of one timestamp; None where start >= end as annotated."""
     well_formed = isinstance(timestamp, list) and len(timestamp) == 2
     if not well_formed or not all(map(_is_number, timestamp)):
@@ -175,8 +187,9 @@ def _moment(here: str, timestamp: list, duration: float,
     if start >= duration or end <= 0:
         raise AnnotationError(
             f'{here}: its moment, {start:g} to {end:g} s, lies outside the video of {duration:g} '
-            's; correct it or remove the sentence (are the times in the unit that the file says?)')
-    return float(max(start, 0.)), float(min(end, duration))
+            's; correct it or remove the sentence (are the times in the unit that the file says?)'
+        )
+    return float(max(start, 0.0)), float(min(end, duration))
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,5 @@
 """What is known and predicted about one video."""
+
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData

@@ -1,4 +1,5 @@
 """Which moments of a video exist."""
+
 from collections.abc import Sequence
 
 import torch
@@ -41,8 +42,10 @@ class MomentGrid:
         used = [level for level, count in enumerate(self.pooling_counts) if count]
         gap = [level for level in range(1, max(used, default=0)) if level not in used]
         if any(not isinstance(count, int) or count < 0 for count in self.pooling_counts) or gap:
-            raise ValueError(f'pooling_counts={list(self.pooling_counts)}: give whole numbers, '
-                             'none below 0 and no 0 between levels (strides can only double)')
+            raise ValueError(
+                f'pooling_counts={list(self.pooling_counts)}: give whole numbers, '
+                'none below 0 and no 0 between levels (strides can only double)'
+            )
 
     def _valid_cells(self) -> Tensor:
         mask = torch.eye(self.num_clips, dtype=torch.bool)
@@ -50,7 +53,8 @@ class MomentGrid:
             if offset >= self.num_clips:
                 raise ValueError(
                     f'pooling_counts={list(self.pooling_counts)} asks for moments of {offset + 1} '
-                    f'clips, but num_clips={self.num_clips}; lower the counts or raise num_clips')
+                    f'clips, but num_clips={self.num_clips}; lower the counts or raise num_clips'
+                )
             starts = torch.arange(0, self.num_clips - offset, stride)
             mask[starts, starts + offset] = True
         return mask
@@ -104,7 +108,7 @@ class MomentGrid:
         spans = self.spans(duration).to(moments.device)
         return temporal_iou(moments.to(torch.float32)[:, None], spans[None])
 
-    def to_map(self, values: Tensor, fill: float = 0.) -> Tensor:
+    def to_map(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Lay values of the moments out on the map.
 
         Args:
@@ -121,5 +125,7 @@ class MomentGrid:
         return dense.unflatten(-1, (size, size))
 
     def __repr__(self) -> str:
-        return (f'MomentGrid(num_clips={self.num_clips}, '
-                f'pooling_counts={list(self.pooling_counts)}, num_moments={self.num_moments})')
+        return (
+            f'MomentGrid(num_clips={self.num_clips}, '
+            f'pooling_counts={list(self.pooling_counts)}, num_moments={self.num_moments})'
+        )

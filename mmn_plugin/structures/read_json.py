@@ -1,4 +1,5 @@
 """JSON files of users."""
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -48,8 +49,11 @@ def _keys_to(content: Any, wanted: dict) -> list | None:
     """Keys and places that lead to an object; None: it is not there."""
     if content is wanted:
         return []
-    pairs = content.items() if isinstance(content, dict) else (
-        enumerate(content) if isinstance(content, list) else ())
+    pairs = (
+        content.items()
+        if isinstance(content, dict)
+        else (enumerate(content) if isinstance(content, list) else ())
+    )
     for key, value in pairs:
         rest = _keys_to(value, wanted)
         if rest is not None:

@@ -1,4 +1,5 @@
 """The sentences of a batch, laid end to end."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,5 +40,9 @@ class SentenceBatch(NamedTuple):
         if self.token_ids is not None:
             token_ids = self.token_ids.take(rows)
             length = max(map(len, token_ids), default=0)
-        return SentenceBatch(self.input_ids[index, :length], self.attention_mask[index, :length],
-                             self.video[index], token_ids)
+        return SentenceBatch(
+            self.input_ids[index, :length],
+            self.attention_mask[index, :length],
+            self.video[index],
+            token_ids,
+        )

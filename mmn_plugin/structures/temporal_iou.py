@@ -1,4 +1,5 @@
 """Temporal intersection over union."""
+
 import torch
 from torch import Tensor
 

@@ -1,4 +1,5 @@
 """Token ids on the host."""
+
 from collections.abc import Iterator, Sequence
 
 

@@ -1,4 +1,5 @@
 """What is known and predicted about the tubes of one video."""
+
 from .grounding_data_sample import GroundingDataSample
 
 

@@ -1,4 +1,5 @@
 """How well boxes over time agree with the true ones."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,7 @@ def match_boxes(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     place = np.searchsorted(truth[:, 0], boxes[:, 0]).clip(max=len(truth) - 1)
     shared = truth[place, 0] == boxes[:, 0]
-    return shared, np.where(shared, box_iou(boxes[:, 1:], truth[place, 1:]), 0.)
+    return shared, np.where(shared, box_iou(boxes[:, 1:], truth[place, 1:]), 0.0)
 
 
 def tube_iou(tube: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
@@ -80,8 +81,12 @@ def cell_bounds(grid: MomentGrid, lengths: Sequence[int]) -> np.ndarray:
     return np.stack([bounds[:, grid.starts.numpy()], bounds[:, grid.ends.numpy() + 1]], -1)
 
 
-def cell_iou(grid: MomentGrid, tubes: Sequence[np.ndarray], truth: np.ndarray,
-             bounds: np.ndarray | None = None) -> np.ndarray:
+def cell_iou(
+    grid: MomentGrid,
+    tubes: Sequence[np.ndarray],
+    truth: np.ndarray,
+    bounds: np.ndarray | None = None,
+) -> np.ndarray:
     """Spatio-temporal IoU of every cell of every tube with one true tube.
 
     A cell's sum of box IoUs is the difference of two cumulative sums over its tube, so the work is
@@ -105,4 +110,4 @@ def cell_iou(grid: MomentGrid, tubes: Sequence[np.ndarray], truth: np.ndarray,
     num_shared = shared[end] - shared[begin]
     union = end - begin + len(truth) - num_shared
     result = (overlap[end] - overlap[begin]) / union
-    return np.where(num_shared > 0, result, 0.).astype(np.float32)
+    return np.where(num_shared > 0, result, 0.0).astype(np.float32)

@@ -1,4 +1,5 @@
 """What the datasets annotate."""
+
 from dataclasses import dataclass
 
 

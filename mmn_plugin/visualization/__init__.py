@@ -3,6 +3,7 @@
 matplotlib is imported when the first picture is drawn, and never through pyplot, so that a
 notebook's or a server's own figures are left alone.
 """
+
 from mmn_plugin.features import sample_frames
 
 from .grounding_visualizer import GroundingVisualizer

@@ -1,4 +1,5 @@
 """A picture that is laid out in pixels."""
+
 import numpy as np
 
 from mmn_plugin.files import printable
@@ -26,8 +27,11 @@ class Canvas:
 
         self.width, self.height = int(width), int(height)
         # a hundredth of a pixel more: matplotlib cuts off what is behind the point
-        self.figure = Figure(figsize=((self.width + 0.01) / DPI, (self.height + 0.01) / DPI),
-                             dpi=DPI, facecolor='white')
+        self.figure = Figure(
+            figsize=((self.width + 0.01) / DPI, (self.height + 0.01) / DPI),
+            dpi=DPI,
+            facecolor='white',
+        )
         self._agg = FigureCanvasAgg(self.figure)
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
@@ -49,17 +53,23 @@ class Canvas:
         style = dict(linewidth=0) | style
         self.axes.add_patch(Rectangle((left, top), width, height, **style))
 
-    def picture(self, image: np.ndarray, left: float, top: float, width: float,
-                height: float) -> None:
+    def picture(
+        self, image: np.ndarray, left: float, top: float, width: float, height: float
+    ) -> None:
         """Show an image (H, W, 3) uint8, scaled to a rectangle."""
         self.axes.imshow(image, extent=(left, left + width, top + height, top), aspect='auto')
         self._reset()
 
     def inner_axes(self, left: float, top: float, width: float, height: float):
         """Make a common axes that fills a rectangle of the picture."""
-        return self.figure.add_axes((
-            left / self.width, 1 - (top + height) / self.height, width / self.width,
-            height / self.height))
+        return self.figure.add_axes(
+            (
+                left / self.width,
+                1 - (top + height) / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
 
     def to_array(self) -> np.ndarray:
         """Draw: (height, width, 3) uint8, RGB."""

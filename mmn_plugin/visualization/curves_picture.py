@@ -1,4 +1,5 @@
 """Training curves, one panel per figure, one colour per run."""
+
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -72,8 +73,14 @@ class CurvesPicture:
     def _draw_panel(self, axes, key: str) -> None:
         for i, log in enumerate(self.logs):
             steps, values = _points(log.curves.get(key, {}))
-            axes.plot(steps, values, color=_colour(i), linewidth=1.6,
-                      marker='o' if len(steps) < 3 else None, markersize=4)
+            axes.plot(
+                steps,
+                values,
+                color=_colour(i),
+                linewidth=1.6,
+                marker='o' if len(steps) < 3 else None,
+                markersize=4,
+            )
         unit = 'epoch' if '/' in key and any(log.by_epoch for log in self.logs) else 'iteration'
         axes.set_xlabel(unit, fontsize=SMALL, color=palette.QUIET)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)

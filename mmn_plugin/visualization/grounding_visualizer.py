@@ -1,4 +1,5 @@
 """Pictures of grounded sentences."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +27,16 @@ class GroundingVisualizer(Visualizer):
         >>> image = visualizer.draw_moment_map(grid, scores, truth, peaks, duration=24.)
     """
 
-    def draw_timeline(self, sample: GroundingDataSample, frames: Sequence | None = None,
-                      top_n: int = 3, draw_gt: bool = True, draw_pred: bool = True,
-                      max_sentences: int = 8, curves=None) -> np.ndarray:
+    def draw_timeline(
+        self,
+        sample: GroundingDataSample,
+        frames: Sequence | None = None,
+        top_n: int = 3,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        max_sentences: int = 8,
+        curves=None,
+    ) -> np.ndarray:
         """Draw ground truth and ranked predictions of each sentence as bars over time.
 
         With ``curves`` the score over time is drawn below the bars.
@@ -56,12 +64,20 @@ class GroundingVisualizer(Visualizer):
         rows = TimelineRow.from_sample(sample, top_n, draw_gt, draw_pred, curves)
         left_out = len(rows) - max_sentences
         note = f'{left_out} more sentences are not shown' if left_out > 0 else ''
-        return Timeline(
-            rows[:max_sentences], sample.duration, sample.video_id, frames, note).draw()
+        return Timeline(rows[:max_sentences], sample.duration, sample.video_id, frames, note).draw()
 
-    def draw_moment_map(self, grid: MomentGrid, values, ground_truth=None, peaks=None, *,
-                        duration: float, title: str = '', label: str = 'score',
-                        unit: str | None = None) -> np.ndarray:
+    def draw_moment_map(
+        self,
+        grid: MomentGrid,
+        values,
+        ground_truth=None,
+        peaks=None,
+        *,
+        duration: float,
+        title: str = '',
+        label: str = 'score',
+        unit: str | None = None,
+    ) -> np.ndarray:
         """Draw a value per moment as a heat map of start against end.
 
         Args:
@@ -86,7 +102,8 @@ class GroundingVisualizer(Visualizer):
         from .moment_map_picture import MomentMapPicture
 
         return MomentMapPicture(
-            grid, values, duration, ground_truth, peaks, title, label, unit).draw()
+            grid, values, duration, ground_truth, peaks, title, label, unit
+        ).draw()
 
     def draw_score_curves(self, sample: GroundingDataSample, curves=None) -> np.ndarray:
         """Draw scores over time without a map, a panel for each sentence.
@@ -106,9 +123,15 @@ class GroundingVisualizer(Visualizer):
 
         return ScoreCurvesPicture(sample, curves).draw()
 
-    def draw_tubes(self, sample: TubeDataSample, video: str | Path | None = None,
-                   max_sentences: int = 8, count: int = 6, draw_gt: bool = True,
-                   draw_pred: bool = True) -> np.ndarray:
+    def draw_tubes(
+        self,
+        sample: TubeDataSample,
+        video: str | Path | None = None,
+        max_sentences: int = 8,
+        count: int = 6,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+    ) -> np.ndarray:
         """Draw frames with the true box (orange) and the answer's (blue), a row per sentence.
 
         Args:
@@ -140,14 +163,26 @@ class GroundingVisualizer(Visualizer):
                     caption += f', vIoU {tube_iou(tube, true)[0]:.2f}'
             rows.append(draw_tube_frames(video, caption, tube, true, count))
         width = max(row.shape[1] for row in rows)
-        return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)),
-                                      constant_values=255) for row in rows])
+        return np.concatenate(
+            [
+                np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+                for row in rows
+            ]
+        )
 
     @master_only
-    def add_datasample(self, name: str, video: str | Path | Sequence | None = None,
-                       data_sample: GroundingDataSample | None = None, draw_gt: bool = True,
-                       draw_pred: bool = True, top_n: int = 3, out_path: str | None = None,
-                       step: int = 0, curves=None) -> None:
+    def add_datasample(
+        self,
+        name: str,
+        video: str | Path | Sequence | None = None,
+        data_sample: GroundingDataSample | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        top_n: int = 3,
+        out_path: str | None = None,
+        step: int = 0,
+        curves=None,
+    ) -> None:
         """Draw a sample's timeline, or its tubes, and give it to all back ends.
 
         Args:
@@ -169,14 +204,17 @@ class GroundingVisualizer(Visualizer):
             VideoReadError: If the video cannot be read.
         """
         if data_sample is None:
-            raise ValueError(f'add_datasample({name!r}) needs a data_sample: without sentences '
-                             'there is nothing to draw')
+            raise ValueError(
+                f'add_datasample({name!r}) needs a data_sample: without sentences '
+                'there is nothing to draw'
+            )
         if isinstance(data_sample, TubeDataSample):
             image = self.draw_tubes(data_sample, video, draw_gt=draw_gt, draw_pred=draw_pred)
         else:
             frames = sample_frames(video) if isinstance(video, str | Path) else video
-            image = self.draw_timeline(data_sample, frames, top_n, draw_gt, draw_pred,
-                                       curves=curves)
+            image = self.draw_timeline(
+                data_sample, frames, top_n, draw_gt, draw_pred, curves=curves
+            )
         self.set_image(image)  # what get_image and show give
         if out_path is None:
             self.add_image(name, image, step)

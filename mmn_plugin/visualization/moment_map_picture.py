@@ -1,4 +1,5 @@
 """A 2D moment map as a heat map."""
+
 import math
 
 import numpy as np
@@ -33,16 +34,27 @@ class MomentMapPicture:
         unit (str | None): What ``duration`` counts; None: seconds. Defaults to None.
     """
 
-    def __init__(self, grid: MomentGrid, values, duration: float, truth=None, peaks=None,
-                 title: str = '', label: str = 'score', unit: str | None = None) -> None:
+    def __init__(
+        self,
+        grid: MomentGrid,
+        values,
+        duration: float,
+        truth=None,
+        peaks=None,
+        title: str = '',
+        label: str = 'score',
+        unit: str | None = None,
+    ) -> None:
         import torch
 
         self.grid, self.duration, self.label = grid, float(duration), label
         self.unit = unit
         values = torch.as_tensor(values).detach().float().cpu()  # (P,)
         if values.shape != (grid.num_moments,):
-            raise ValueError(f'a map of {grid.num_moments} moments needs as many values, not '
-                             f'{tuple(values.shape)}')
+            raise ValueError(
+                f'a map of {grid.num_moments} moments needs as many values, not '
+                f'{tuple(values.shape)}'
+            )
         self.map = grid.to_map(values, fill=math.nan).numpy()  # (N, N)
         self.truth, self.peaks = _moments(truth), _moments(peaks)
         self.title = wrap(title, WIDTH - 40, SIZE, 'bold') if title.strip() else []
@@ -74,8 +86,9 @@ class MomentMapPicture:
         half, end = self.duration / self.grid.num_clips / 2, self.duration
         # the cell (i, j) ends after clip j and starts before clip i: its middle lies there
         extent = (half, end + half, end - half, -half)
-        return axes.imshow(self.map, cmap=colours, extent=extent, aspect='auto',
-                           interpolation='nearest')
+        return axes.imshow(
+            self.map, cmap=colours, extent=extent, aspect='auto', interpolation='nearest'
+        )
 
     def _draw_axes(self, axes) -> None:
         left, right = axes.get_xlim()
@@ -84,8 +97,9 @@ class MomentMapPicture:
         axes.set_xticks([t for t in ticks if left <= t <= right])
         axes.set_yticks([t for t in ticks if top <= t <= bottom])
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda t, _: f'{t:g}' if self.unit else
-                                     tick_text(t, self.duration))
+            axis.set_major_formatter(
+                lambda t, _: f'{t:g}' if self.unit else tick_text(t, self.duration)
+            )
         unit = self.unit or time_unit(self.duration)
         axes.set_xlabel(f'end of the moment ({unit})', fontsize=SMALL, color=palette.QUIET)
         axes.set_ylabel(f'start of the moment ({unit})', fontsize=SMALL, color=palette.QUIET)
@@ -106,9 +120,18 @@ class MomentMapPicture:
         start, end = self._best_cell(moment)
         side = max(self.pixels, 12) * 0.72  # points in a pixel at 100 dpi
         for colour, width in (('white', 4.5), (palette.TRUTH, 2.5)):
-            axes.plot([end], [start], marker='s', markersize=side, markerfacecolor='none',
-                      markeredgecolor=colour, markeredgewidth=width, linestyle='none',
-                      clip_on=False, zorder=3)
+            axes.plot(
+                [end],
+                [start],
+                marker='s',
+                markersize=side,
+                markerfacecolor='none',
+                markeredgecolor=colour,
+                markeredgewidth=width,
+                linestyle='none',
+                clip_on=False,
+                zorder=3,
+            )
 
     def _number_peaks(self, axes) -> None:
         """Number the peaks; one that would cover an earlier one is led aside."""
@@ -118,17 +141,46 @@ class MomentMapPicture:
             taken = [(end * scale, start * scale) for start, end in cells]
         for rank, (start, end) in enumerate(self.peaks, 1):
             x, y = end * scale, start * scale
-            place = next(((px, py) for px, py in _around(x, y) if all(
-                math.hypot(px - a, py - b) >= 2 * RADIUS + 1 for a, b in taken)), (x, y))
+            place = next(
+                (
+                    (px, py)
+                    for px, py in _around(x, y)
+                    if all(math.hypot(px - a, py - b) >= 2 * RADIUS + 1 for a, b in taken)
+                ),
+                (x, y),
+            )
             taken.append(place)
             px, py = place[0] / scale, place[1] / scale
             if place != (x, y):
-                axes.plot([end, px], [start, py], color=palette.TEXT, linewidth=0.9, zorder=4,
-                          clip_on=False)
-            axes.plot([px], [py], marker='o', markersize=2 * RADIUS * 0.72, color='white',
-                      markeredgecolor=palette.TEXT, markeredgewidth=1, zorder=5, clip_on=False)
-            axes.text(px, py, str(rank), fontsize=8, ha='center', va='center_baseline', zorder=6,
-                      color=palette.TEXT)
+                axes.plot(
+                    [end, px],
+                    [start, py],
+                    color=palette.TEXT,
+                    linewidth=0.9,
+                    zorder=4,
+                    clip_on=False,
+                )
+            axes.plot(
+                [px],
+                [py],
+                marker='o',
+                markersize=2 * RADIUS * 0.72,
+                color='white',
+                markeredgecolor=palette.TEXT,
+                markeredgewidth=1,
+                zorder=5,
+                clip_on=False,
+            )
+            axes.text(
+                px,
+                py,
+                str(rank),
+                fontsize=8,
+                ha='center',
+                va='center_baseline',
+                zorder=6,
+                color=palette.TEXT,
+            )
 
     def _draw_legend(self, axes) -> None:
         """Explain the marks, in the corner where a moment would end before it starts."""
@@ -137,15 +189,43 @@ class MomentMapPicture:
 
         entries = [Patch(color=palette.ABSENT, label='no such moment')]
         if len(self.peaks):
-            entries.insert(0, Line2D(
-                [], [], marker='o', linestyle='none', markersize=9, color='white',
-                markeredgecolor=palette.TEXT, label='predictions by rank'))
+            entries.insert(
+                0,
+                Line2D(
+                    [],
+                    [],
+                    marker='o',
+                    linestyle='none',
+                    markersize=9,
+                    color='white',
+                    markeredgecolor=palette.TEXT,
+                    label='predictions by rank',
+                ),
+            )
         if len(self.truth):
-            entries.insert(0, Line2D(
-                [], [], marker='s', linestyle='none', markersize=8, markerfacecolor='none',
-                markeredgecolor=palette.TRUTH, markeredgewidth=2.5, label='ground truth'))
-        legend = axes.legend(handles=entries, loc='lower left', fontsize=SMALL, framealpha=1,
-                             edgecolor='white', labelcolor=palette.TEXT, borderpad=0.7)
+            entries.insert(
+                0,
+                Line2D(
+                    [],
+                    [],
+                    marker='s',
+                    linestyle='none',
+                    markersize=8,
+                    markerfacecolor='none',
+                    markeredgecolor=palette.TRUTH,
+                    markeredgewidth=2.5,
+                    label='ground truth',
+                ),
+            )
+        legend = axes.legend(
+            handles=entries,
+            loc='lower left',
+            fontsize=SMALL,
+            framealpha=1,
+            edgecolor='white',
+            labelcolor=palette.TEXT,
+            borderpad=0.7,
+        )
         legend.set_zorder(10)
 
 

@@ -13,5 +13,5 @@ RUNS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#0000
 
 def fade(colour: str, amount: float) -> str:
     """Mix a colour with white: 0 leaves it, 1 is white."""
-    channels = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return '#' + ''.join(f'{round(c + (255 - c) * amount):02X}' for c in channels)

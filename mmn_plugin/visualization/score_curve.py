@@ -1,4 +1,5 @@
 """Scores of moments as a curve over time."""
+
 import math
 
 import torch
@@ -25,8 +26,9 @@ def score_curve(grid: MomentGrid, values) -> Tensor:
     """
     values = torch.as_tensor(values).detach().float().cpu()  # (..., P)
     if values.shape[-1:] != (grid.num_moments,):
-        raise ValueError(f'a curve of {grid.num_moments} moments needs as many values, not '
-                         f'{tuple(values.shape)}')
+        raise ValueError(
+            f'a curve of {grid.num_moments} moments needs as many values, not {tuple(values.shape)}'
+        )
     best = grid.to_map(values, fill=-math.inf)  # (..., N, N): start, end
     best = best.cummax(-2).values  # that start at a clip or before it
     best = best.flip(-1).cummax(-1).values.flip(-1)  # and end at it or after it

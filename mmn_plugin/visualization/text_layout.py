@@ -1,4 +1,5 @@
 """How much room text takes."""
+
 from functools import lru_cache
 
 from mmn_plugin.files import printable
@@ -21,8 +22,9 @@ def text_width(text: str, size: float, weight: str = 'normal') -> float:
     return _renderer().get_text_width_height_descent(printable(text), font, ismath=False)[0]
 
 
-def wrap(text: str, width: float, size: float, weight: str = 'normal',
-         max_lines: int = 4) -> list[str]:
+def wrap(
+    text: str, width: float, size: float, weight: str = 'normal', max_lines: int = 4
+) -> list[str]:
     """Break text into lines that fit.
 
     Args:
@@ -48,7 +50,7 @@ def wrap(text: str, width: float, size: float, weight: str = 'normal',
         last = lines[max_lines - 1]
         while last and text_width(last + ' …', size, weight) > width:
             last = last[:-1]
-        lines = [*lines[:max_lines - 1], last + ' …']
+        lines = [*lines[: max_lines - 1], last + ' …']
     return lines
 
 

@@ -1,4 +1,5 @@
 """Seconds as people read them."""
+
 import math
 
 

@@ -1,4 +1,5 @@
 """Moments of a video's sentences over a common time axis."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,12 +35,19 @@ class Timeline:
         note (str): A last line under the axis. Defaults to none.
     """
 
-    def __init__(self, rows: Sequence[TimelineRow], duration: float, title: str,
-                 frames: Sequence[np.ndarray] | None = None, note: str = '') -> None:
+    def __init__(
+        self,
+        rows: Sequence[TimelineRow],
+        duration: float,
+        title: str,
+        frames: Sequence[np.ndarray] | None = None,
+        note: str = '',
+    ) -> None:
         self.rows, self.duration, self.title, self.note = rows, duration, title, note
         self.frames = frames if frames is not None and len(frames) else None
         self.top_score = max(
-            (float(row.curve.max()) for row in rows if row.curve is not None), default=0.)
+            (float(row.curve.max()) for row in rows if row.curve is not None), default=0.0
+        )
         self.columns = ['score'] if any(len(row.moments) for row in rows) else []
         if self.columns and any(row.truth is not None for row in rows):
             self.columns.append('IoU')
@@ -64,7 +72,7 @@ class Timeline:
         return self.canvas.to_array()
 
     def _x(self, seconds: float) -> float:
-        share = min(max(float(seconds) / self.duration, 0.), 1.)
+        share = min(max(float(seconds) / self.duration, 0.0), 1.0)
         return self.left + share * (self.right - self.left)
 
     def _height(self, index: int) -> int:
@@ -101,23 +109,36 @@ class Timeline:
         for i in range(count):
             frame = self.frames[int((i + 0.5) / count * len(self.frames))]
             tall = shown * height / width
-            self.canvas.picture(frame, self.left + (i + 0.5) * slot - shown / 2,
-                                top + (THUMBNAILS - tall) / 2, shown, tall)
+            self.canvas.picture(
+                frame,
+                self.left + (i + 0.5) * slot - shown / 2,
+                top + (THUMBNAILS - tall) / 2,
+                shown,
+                tall,
+            )
 
     def _draw_row(self, index: int, top: int) -> None:
         row, canvas = self.rows[index], self.canvas
         for line in self.titles[index]:
-            canvas.text(MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold',
-                        color=palette.TEXT)
+            canvas.text(
+                MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold', color=palette.TEXT
+            )
             top += LINE
         for i, name in enumerate(self.columns if len(row.moments) else []):
-            canvas.text(self._column(i), top - LINE / 2, name, SMALL, ha='right',
-                        color=palette.QUIET)
+            canvas.text(
+                self._column(i), top - LINE / 2, name, SMALL, ha='right', color=palette.QUIET
+            )
         top += 4
         lanes = len(row.moments) + (row.truth is not None)
         for lane in range(max(lanes, 1)):
-            canvas.rectangle(self.left, top + LANE * lane + (LANE - BAR) / 2,
-                             self.right - self.left, BAR, color=palette.TRACK, zorder=0)
+            canvas.rectangle(
+                self.left,
+                top + LANE * lane + (LANE - BAR) / 2,
+                self.right - self.left,
+                BAR,
+                color=palette.TRACK,
+                zorder=0,
+            )
         bottom = top + self._lanes_height(row)
         if not lanes:
             canvas.text(self.left + 6, top + LANE / 2, 'no moment', SMALL, color=palette.QUIET)
@@ -132,26 +153,36 @@ class Timeline:
 
     def _draw_grid(self, top: float, bottom: float) -> None:
         for tick in time_ticks(self.duration, TICKS):
-            self.canvas.axes.plot([self._x(tick)] * 2, [top, bottom], color=palette.GRID,
-                                  linewidth=0.8, zorder=0.5)
+            self.canvas.axes.plot(
+                [self._x(tick)] * 2, [top, bottom], color=palette.GRID, linewidth=0.8, zorder=0.5
+            )
 
     def _draw_truth(self, row: TimelineRow, top: float, bottom: float) -> None:
         """The bar of the ground truth, and its shadow over the predictions."""
         left, right = self._x(row.truth[0]), self._x(row.truth[1])
-        self.canvas.rectangle(left, top + LANE / 2, right - left, bottom - top - LANE / 2,
-                              color=palette.TRUTH, alpha=0.16, zorder=0.7)
+        self.canvas.rectangle(
+            left,
+            top + LANE / 2,
+            right - left,
+            bottom - top - LANE / 2,
+            color=palette.TRUTH,
+            alpha=0.16,
+            zorder=0.7,
+        )
         self._draw_lane('truth', row.truth, top, palette.TRUTH, palette.TEXT)
 
     def _draw_predictions(self, row: TimelineRow, top: float) -> None:
         overlaps = row.iou()
         for rank, (moment, score) in enumerate(zip(row.moments, row.scores, strict=True)):
             colour = palette.fade(palette.PREDICTION, min(0.18 * rank, 0.72))
-            self._draw_lane(f'rank {rank + 1}', moment, top, colour,
-                            'white' if rank < 2 else palette.TEXT)
+            self._draw_lane(
+                f'rank {rank + 1}', moment, top, colour, 'white' if rank < 2 else palette.TEXT
+            )
             figures = [f'{score:.2f}'] + ([f'{overlaps[rank]:.2f}'] if overlaps is not None else [])
             for i, figure in enumerate(figures):
-                self.canvas.text(self._column(i), top + LANE / 2, figure, SMALL, ha='right',
-                                 color=palette.TEXT)
+                self.canvas.text(
+                    self._column(i), top + LANE / 2, figure, SMALL, ha='right', color=palette.TEXT
+                )
             top += LANE
 
     def _draw_curve(self, curve: np.ndarray, top: float, bottom: float) -> None:
@@ -159,13 +190,16 @@ class Timeline:
         canvas, base, high = self.canvas, bottom - 3, top + 6
         edges = np.linspace(self.left, self.right, len(curve) + 1).repeat(2)[1:-1]
         heights = base - (base - high) * (np.maximum(curve, 0) / self.top_score).repeat(2)
-        canvas.axes.fill_between(edges, heights, base, color=palette.PREDICTION, alpha=0.18,
-                                 linewidth=0, zorder=0.8)
+        canvas.axes.fill_between(
+            edges, heights, base, color=palette.PREDICTION, alpha=0.18, linewidth=0, zorder=0.8
+        )
         canvas.axes.plot(edges, heights, color=palette.PREDICTION, linewidth=1.2, zorder=0.9)
-        canvas.axes.plot([self.left, self.right], [base] * 2, color=palette.GRID, linewidth=0.8,
-                         zorder=0.6)
-        canvas.text(self.left - 8, (high + base) / 2, 'score', SMALL, ha='right',
-                    color=palette.QUIET)
+        canvas.axes.plot(
+            [self.left, self.right], [base] * 2, color=palette.GRID, linewidth=0.8, zorder=0.6
+        )
+        canvas.text(
+            self.left - 8, (high + base) / 2, 'score', SMALL, ha='right', color=palette.QUIET
+        )
         for y, value in ((high, f'{self.top_score:.2f}'), (base - 3, '0')):
             canvas.text(self.right + 6, y, value, TINY, color=palette.QUIET)
 
@@ -189,10 +223,22 @@ class Timeline:
         canvas.axes.plot([self.left, self.right], [y, y], color=palette.QUIET, linewidth=1)
         for tick in time_ticks(self.duration, TICKS):
             canvas.axes.plot([self._x(tick)] * 2, [y, y + 4], color=palette.QUIET, linewidth=1)
-            canvas.text(self._x(tick), y + 14, tick_text(tick, self.duration), SMALL,
-                        ha='center', color=palette.QUIET)
-        canvas.text((self.left + self.right) / 2, y + 31, f'time ({time_unit(self.duration)})',
-                    SMALL, ha='center', color=palette.QUIET)
+            canvas.text(
+                self._x(tick),
+                y + 14,
+                tick_text(tick, self.duration),
+                SMALL,
+                ha='center',
+                color=palette.QUIET,
+            )
+        canvas.text(
+            (self.left + self.right) / 2,
+            y + 31,
+            f'time ({time_unit(self.duration)})',
+            SMALL,
+            ha='center',
+            color=palette.QUIET,
+        )
 
     def _column(self, index: int) -> float:
         """Right edge of a column of figures."""

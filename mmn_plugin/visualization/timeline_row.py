@@ -1,4 +1,5 @@
 """One sentence of a timeline."""
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,8 +35,9 @@ class TimelineRow:
         return temporal_iou(moments, truth.to(moments.dtype)).numpy()
 
     @classmethod
-    def from_sample(cls, sample, top_n: int, truth: bool = True, predictions: bool = True,
-                    curves=None) -> list['TimelineRow']:
+    def from_sample(
+        cls, sample, top_n: int, truth: bool = True, predictions: bool = True, curves=None
+    ) -> list['TimelineRow']:
         """Make the rows of a data sample.
 
         Args:
@@ -53,8 +55,10 @@ class TimelineRow:
         rows = [cls(sentence) for sentence in sample.sentences]
         if curves is not None:
             if len(curves) != len(rows):
-                raise ValueError(f'{len(rows)} sentences of video {sample.video_id} need as many '
-                                 f'score curves, not {len(curves)}')
+                raise ValueError(
+                    f'{len(rows)} sentences of video {sample.video_id} need as many '
+                    f'score curves, not {len(curves)}'
+                )
             for row, curve in zip(rows, _array(curves), strict=True):
                 row.curve = curve
         if truth and 'gt_instances' in sample:

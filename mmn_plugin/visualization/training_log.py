@@ -1,4 +1,5 @@
 """Scalars that MMEngine wrote during training."""
+
 import json
 from pathlib import Path
 
@@ -28,8 +29,10 @@ class TrainingLog:
         path = Path(path)
         files = _files(path)
         if not files:
-            raise FileNotFoundError(f'{path}: no vis_data/scalars.json below it; give a work '
-                                    'directory of tools/train.py, or a scalars.json')
+            raise FileNotFoundError(
+                f'{path}: no vis_data/scalars.json below it; give a work '
+                'directory of tools/train.py, or a scalars.json'
+            )
         self.name = _name(path)
         self.by_epoch = False
         self.curves: dict[str, dict[int, float]] = {}
@@ -47,9 +50,11 @@ class TrainingLog:
                 entry = json.loads(line)
                 step = int(entry['step'])
             except (ValueError, KeyError, TypeError):
-                raise ValueError(f'{file}, line {number}: not a line of scalars as MMEngine '
-                                 'writes them; a run that was killed may leave half a line at the '
-                                 'end, which can be deleted') from None
+                raise ValueError(
+                    f'{file}, line {number}: not a line of scalars as MMEngine '
+                    'writes them; a run that was killed may leave half a line at the '
+                    'end, which can be deleted'
+                ) from None
             self.by_epoch |= 'epoch' in entry
             for key, value in entry.items():
                 if key not in ('step', 'iter', 'epoch') and isinstance(value, int | float):

@@ -1,4 +1,5 @@
 """A tube drawn into its video, as a picture or as a video, with the sentence below."""
+
 from collections.abc import Iterator, Sequence
 from itertools import islice, repeat
 from pathlib import Path
@@ -16,8 +17,13 @@ SIDE = 256  # pixels that the shorter side of a frame has at least
 BLANK = 224  # grey of a frame where there is no video
 
 
-def draw_tube_frames(video: str | Path | None, sentence: str, tube: np.ndarray,
-                     truth: np.ndarray | None = None, count: int = 6) -> np.ndarray:
+def draw_tube_frames(
+    video: str | Path | None,
+    sentence: str,
+    tube: np.ndarray,
+    truth: np.ndarray | None = None,
+    count: int = 6,
+) -> np.ndarray:
     """Some frames of a video beside each other, their numbers and the caption below.
 
     Args:
@@ -55,8 +61,13 @@ def draw_tube_frames(video: str | Path | None, sentence: str, tube: np.ndarray,
     return np.concatenate([row, _caption(sentence, row.shape[1])])
 
 
-def write_tube_video(video: str | Path, out: str | Path, sentence: str, tube: np.ndarray,
-                     truth: np.ndarray | None = None) -> None:
+def write_tube_video(
+    video: str | Path,
+    out: str | Path,
+    sentence: str,
+    tube: np.ndarray,
+    truth: np.ndarray | None = None,
+) -> None:
     """Write the video with the box in it and the sentence below; every picture keeps its time.
 
     Args: as of `draw_tube_frames`; ``out`` is the .mp4 to write.
@@ -72,7 +83,8 @@ def write_tube_video(video: str | Path, out: str | Path, sentence: str, tube: np
     with VideoWriter(out, info.rate, bf='0') as writer:
         writer.end = info.duration
         for frame, (picture, begin, end) in enumerate(
-                zip(_read(video, info, scale), info.times, ends, strict=True)):
+            zip(_read(video, info, scale), info.times, ends, strict=True)
+        ):
             if begin < end:  # else nobody sees it
                 _draw_boxes(frame, picture, scale, tube, truth)
                 writer.add(np.concatenate([picture, _caption(sentence, picture.shape[1])]), begin)
@@ -94,7 +106,7 @@ def _read(video: str | Path, info: VideoInfo, scale: float) -> Iterator[np.ndarr
 
 def _blank(tubes: Sequence[np.ndarray]) -> tuple[Iterator[np.ndarray], float]:
     """Pictures without content that the boxes fit in, and the scale of the boxes."""
-    sides = [tube[:, 3:].max(0) + 1. for tube in tubes]
+    sides = [tube[:, 3:].max(0) + 1.0 for tube in tubes]
     width, height = np.max([*sides, (1, 1)], 0)
     width, height = max(width, height / 2), max(height, width / 2)
     scale = SIDE / min(width, height)
@@ -114,10 +126,13 @@ def _draw_box(picture: np.ndarray, box: np.ndarray, colour: str) -> None:
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     x1, x2, y1, y2 = *np.clip([x1, x2], 0, width), *np.clip([y1, y2], 0, height)
-    rgb = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
-    for rows, columns in ((slice(y1, y1 + 3), slice(x1, x2)), (slice(max(y2 - 3, 0), y2),
-                          slice(x1, x2)), (slice(y1, y2), slice(x1, x1 + 3)),
-                          (slice(y1, y2), slice(max(x2 - 3, 0), x2))):
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    for rows, columns in (
+        (slice(y1, y1 + 3), slice(x1, x2)),
+        (slice(max(y2 - 3, 0), y2), slice(x1, x2)),
+        (slice(y1, y2), slice(x1, x1 + 3)),
+        (slice(y1, y2), slice(max(x2 - 3, 0), x2)),
+    ):
         picture[rows, columns] = rgb
 
 
@@ -130,11 +145,13 @@ def _caption(sentence: str, width: int) -> np.ndarray:
 
     lines = textwrap.wrap(sentence, max(8, width // 9)) or ['']
     height = CAPTION * len(lines)
-    figure = Figure(figsize=((width + 0.01) / 100, (height + 0.01) / 100), dpi=100,
-                    facecolor='white')
+    figure = Figure(
+        figsize=((width + 0.01) / 100, (height + 0.01) / 100), dpi=100, facecolor='white'
+    )
     canvas = FigureCanvasAgg(figure)
     for i, line in enumerate(lines):
-        figure.text(6 / width, 1 - (i + 0.5) / len(lines), line, size=11, va='center',
-                    parse_math=False)
+        figure.text(
+            6 / width, 1 - (i + 0.5) / len(lines), line, size=11, va='center', parse_math=False
+        )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:height, :width, :3].copy()

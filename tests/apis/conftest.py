@@ -1,4 +1,5 @@
 """What several tests of the interfaces share."""
+
 import pytest
 from helpers.tiny_extractors import save_weights
 

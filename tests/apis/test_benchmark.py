@@ -1,4 +1,5 @@
 """The parts of the benchmark tool."""
+
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -40,23 +41,34 @@ def test_operations_equal_a_hand_count():
     assert work.flops(1, 'test', training=False) == 40 * 72
 
 
-@pytest.mark.parametrize(('grid', 'kernel_size', 'num_layers', 'train', 'test'), [
-    ((128, [15, 8, 8, 8]), 5, 8, 0.44, 0.54),
-    ((64, [15, 8, 8]), 9, 4, 0.35, 0.50),
-    ((16, [15]), 5, 8, 0.45, 0.51),
-])
+@pytest.mark.parametrize(
+    ('grid', 'kernel_size', 'num_layers', 'train', 'test'),
+    [
+        ((128, [15, 8, 8, 8]), 5, 8, 0.44, 0.54),
+        ((64, [15, 8, 8]), 9, 4, 0.35, 0.50),
+        ((16, [15]), 5, 8, 0.45, 0.51),
+    ],
+)
 def test_work_that_the_published_grids_spare(grid, kernel_size, num_layers, train, test):
     work = EncoderWork.of(MomentGrid(*grid), 512, kernel_size, num_layers)
-    left = [work.flops(1, cells, False) / work.flops(1, 'dense', False)
-            for cells in ('train', 'test')]
+    left = [
+        work.flops(1, cells, False) / work.flops(1, 'dense', False) for cells in ('train', 'test')
+    ]
     assert [round(1 - share, 2) for share in left] == [train, test]
 
 
 def test_variants_are_all_combinations_and_the_plain_one_comes_first():
     variants = Variant.product(['dense', 'sparse'], ['fp32', 'bf16'], channels_last=True)
     assert list(map(str, variants)) == [
-        'dense fp32', 'sparse fp32', 'dense bf16', 'sparse bf16', 'dense fp32 channels_last',
-        'sparse fp32 channels_last', 'dense bf16 channels_last', 'sparse bf16 channels_last']
+        'dense fp32',
+        'sparse fp32',
+        'dense bf16',
+        'sparse bf16',
+        'dense fp32 channels_last',
+        'sparse fp32 channels_last',
+        'dense bf16 channels_last',
+        'sparse bf16 channels_last',
+    ]
 
 
 def test_a_variant_sets_the_precision_and_takes_it_back():
@@ -80,21 +92,22 @@ def test_subjects_run_in_turns():
 
 
 def test_ratio_compares_within_a_round():
-    slow = Subject('slow', None, seconds=[2., 20., 4.])  # the machine was busy in the second
-    fast = Subject('fast', None, seconds=[1., 10., 2.])
+    slow = Subject('slow', None, seconds=[2.0, 20.0, 4.0])  # the machine was busy in the second
+    fast = Subject('fast', None, seconds=[1.0, 10.0, 2.0])
     assert ratio(fast, slow) == 2
     assert ratio(slow, slow) == 1
 
 
 def test_spread_is_half_the_distance_between_quartiles():
-    assert spread([1., 2., 3., 4., 5.]) == pytest.approx(1 / 3)
-    assert spread([7.]) == 0
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1 / 3)
+    assert spread([7.0]) == 0
 
 
 def test_a_typical_batch_has_the_sentences_of_all_videos():
     for (name, split), recorded in RECORDED_ANNOTATIONS.items():
         statistics = AnnotationStatistics.of_dataset(
-            dict(data_root=f'data/{name}/', ann_file='absent.json'), split)
+            dict(data_root=f'data/{name}/', ann_file='absent.json'), split
+        )
         assert len(statistics.sentences) == sum(recorded['videos'].values())
         mean = statistics.sentences.mean()
         assert np.mean(statistics.sentences_of(25)) == pytest.approx(mean, rel=0.05)
@@ -118,7 +131,7 @@ def test_an_unknown_dataset_without_annotations_is_refused():
 class Slow(nn.Module):
     """Passes time on a clock of its own."""
 
-    seconds = 0.
+    seconds = 0.0
 
     def perf_counter(self):
         return self.seconds
@@ -150,7 +163,7 @@ def test_phases_are_counted_and_nothing_stays_behind(monkeypatch):
 
 def take_memory(megabytes):
     kept = torch.ones(2**18 * 40)  # 40 MB that are there before
-    return lambda: (torch.ones(2**18 * megabytes).sum() + kept[0])
+    return lambda: torch.ones(2**18 * megabytes).sum() + kept[0]
 
 
 @pytest.mark.skipif(not can_measure('cpu'), reason='needs Linux to measure a peak')
@@ -177,15 +190,16 @@ def gpus(monkeypatch):
             state.asked.append(state.current)
 
         def elapsed_time(self, _):
-            return 5.
+            return 5.0
 
     monkeypatch.setattr(torch.cuda, 'device', device)
     monkeypatch.setattr(torch.cuda, 'Event', Event)
     for name in ('synchronize', 'reset_peak_memory_stats'):
         monkeypatch.setattr(torch.cuda, name, state.asked.append)
     for name in ('memory_allocated', 'max_memory_allocated'):
-        monkeypatch.setattr(torch.cuda, name,
-                            lambda asked: state.asked.append(asked) or next(state.allocated))
+        monkeypatch.setattr(
+            torch.cuda, name, lambda asked: state.asked.append(asked) or next(state.allocated)
+        )
     return state
 
 

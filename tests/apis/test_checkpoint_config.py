@@ -1,4 +1,5 @@
 """The config of a checkpoint is read, and never run."""
+
 import pytest
 from mmengine.config import Config
 
@@ -17,22 +18,41 @@ def test_the_text_that_mmengine_stores_gives_the_same_config(name):
 
 def test_literals_and_dicts_are_understood():
     config = read("a = dict(b=[-1, (2., 'x')], **{'c d': None})\ne = {1: inf}\n")
-    assert config.a.b == [-1, (2., 'x')]
+    assert config.a.b == [-1, (2.0, 'x')]
     assert config.a['c d'] is None
     assert config.e == {1: float('inf')}
 
 
-@pytest.mark.parametrize('text', [
-    'import os', "a = open('x', 'w')", 'a = [c for c in (1,)]', 'a = __import__("os")', 'a = (',
-    "a = dict([('b', 1)])", 'a, b = 1, 2', 'a = b', 'a += 1', 'print(1)', 'a.b = 1'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        'import os',
+        "a = open('x', 'w')",
+        'a = [c for c in (1,)]',
+        'a = __import__("os")',
+        'a = (',
+        "a = dict([('b', 1)])",
+        'a, b = 1, 2',
+        'a = b',
+        'a += 1',
+        'print(1)',
+        'a.b = 1',
+    ],
+)
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match=r'a\.pth carries is more than plain data.*foreign code'):
         read(text)
 
 
-@pytest.mark.parametrize('text', [
-    "model = dict(type='os.system', command='x')", "a = [dict(b=dict(type='mmn.MMN'))]",
-    "a = dict(_scope_='foreign', type='MMN')", "a = dict(type=['MMN'])"])
+@pytest.mark.parametrize(
+    'text',
+    [
+        "model = dict(type='os.system', command='x')",
+        "a = [dict(b=dict(type='mmn.MMN'))]",
+        "a = dict(_scope_='foreign', type='MMN')",
+        "a = dict(type=['MMN'])",
+    ],
+)
 def test_what_would_import_foreign_code_is_refused(text):
     with pytest.raises(ValueError, match='could import foreign code'):
         read(text)

@@ -1,4 +1,5 @@
 """From a video and sentences to moments."""
+
 from unittest import mock
 
 import h5py
@@ -55,7 +56,7 @@ def test_answers_are_those_of_a_test_run(tmp_path):
 
 def test_a_video_file_is_its_features_and_its_length(inferencer, video):
     features = GridFeatureExtractor()(video)
-    assert inferencer(str(video), SENTENCES) == inferencer(features, SENTENCES, duration=24.)
+    assert inferencer(str(video), SENTENCES) == inferencer(features, SENTENCES, duration=24.0)
 
 
 def test_a_real_video_gives_ranked_moments_within_it(inferencer, shared):
@@ -67,7 +68,7 @@ def test_a_real_video_gives_ranked_moments_within_it(inferencer, shared):
 
 
 def test_an_encoded_video_is_not_encoded_again(inferencer, features):
-    encoded = inferencer.encode(features, duration=10.)
+    encoded = inferencer.encode(features, duration=10.0)
     with mock.patch.object(inferencer.model, 'encode_moments', side_effect=AssertionError):
         first = inferencer.ground(encoded, SENTENCES[0])
         both = inferencer.ground(encoded, SENTENCES)
@@ -76,7 +77,7 @@ def test_an_encoded_video_is_not_encoded_again(inferencer, features):
 
 
 def test_map_scores_hold_those_of_the_ranked_moments(inferencer, features):
-    encoded = inferencer.encode(torch.from_numpy(features), duration=10.)
+    encoded = inferencer.encode(torch.from_numpy(features), duration=10.0)
     scores = inferencer.score_moments(encoded, SENTENCES)
     ranked = inferencer.predict(encoded, SENTENCES).pred_instances
     assert scores.shape == (2, inferencer.model.grid.num_moments)
@@ -85,15 +86,16 @@ def test_map_scores_hold_those_of_the_ranked_moments(inferencer, features):
 
 def test_top_n_sets_the_number_of_moments(grounder, features):
     inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu', top_n=2)
-    assert [len(a['moments']) for a in inferencer(features, SENTENCES, 10.)] == [2, 2]
+    assert [len(a['moments']) for a in inferencer(features, SENTENCES, 10.0)] == [2, 2]
 
 
 def test_the_checkpoint_brings_its_tokenizer_where_the_vocabulary_is_gone(
-        grounder, inferencer, features):
+    grounder, inferencer, features
+):
     config = Config.fromfile(grounder.config)
     config.model.data_preprocessor.tokenizer.vocab = 'gone.txt'
     moved = GroundingInferencer(config, grounder.checkpoint, 'cpu')
-    assert moved(features, SENTENCES, 10.) == inferencer(features, SENTENCES, 10.)
+    assert moved(features, SENTENCES, 10.0) == inferencer(features, SENTENCES, 10.0)
 
 
 def test_without_any_vocabulary_construction_fails(grounder, tmp_path):
@@ -105,13 +107,20 @@ def test_without_any_vocabulary_construction_fails(grounder, tmp_path):
         GroundingInferencer(config, tmp_path / 'bare.pth', 'cpu')
 
 
-@pytest.mark.parametrize(('sentences', 'message'), [
-    ('', "sentence '' is empty"), (['a box', '  '], "sentence '  ' is empty"),
-    ('zzz qqq', "'zzz qqq' holds no word of the vocabulary"), ([], 'no sentence'),
-    ([None], 'None is empty'), ('?!', r"'\?!' holds no word")])
+@pytest.mark.parametrize(
+    ('sentences', 'message'),
+    [
+        ('', "sentence '' is empty"),
+        (['a box', '  '], "sentence '  ' is empty"),
+        ('zzz qqq', "'zzz qqq' holds no word of the vocabulary"),
+        ([], 'no sentence'),
+        ([None], 'None is empty'),
+        ('?!', r"'\?!' holds no word"),
+    ],
+)
 def test_a_sentence_that_says_nothing_is_refused(inferencer, features, sentences, message):
     with pytest.raises(ValueError, match=message):
-        inferencer(features, sentences, 10.)
+        inferencer(features, sentences, 10.0)
 
 
 def test_a_sentence_is_refused_before_the_video_is_read(inferencer):
@@ -121,12 +130,18 @@ def test_a_sentence_is_refused_before_the_video_is_read(inferencer):
 
 def test_features_of_another_size_are_refused(inferencer):
     with pytest.raises(ValueError, match=f'kitchen have size 7, .*in_channels is {GRID_SIZE}'):
-        inferencer.encode(np.ones((5, 7)), duration=10., video_id='kitchen')
+        inferencer.encode(np.ones((5, 7)), duration=10.0, video_id='kitchen')
 
 
-@pytest.mark.parametrize(('shape', 'duration', 'message'), [
-    ((GRID_SIZE,), 10., 'shape'), ((0, GRID_SIZE), 10., 'shape'),
-    ((3, GRID_SIZE), None, 'duration'), ((3, GRID_SIZE), 0., 'duration')])
+@pytest.mark.parametrize(
+    ('shape', 'duration', 'message'),
+    [
+        ((GRID_SIZE,), 10.0, 'shape'),
+        ((0, GRID_SIZE), 10.0, 'shape'),
+        ((3, GRID_SIZE), None, 'duration'),
+        ((3, GRID_SIZE), 0.0, 'duration'),
+    ],
+)
 def test_unusable_features_are_refused(inferencer, shape, duration, message):
     with pytest.raises(ValueError, match=message):
         inferencer.encode(np.ones(shape), duration=duration)
@@ -135,7 +150,7 @@ def test_unusable_features_are_refused(inferencer, shape, duration, message):
 def test_features_that_are_no_numbers_are_refused(inferencer, features):
     features[3, 3] = np.nan
     with pytest.raises(ValueError, match='NaN'):
-        inferencer.encode(features, duration=10.)
+        inferencer.encode(features, duration=10.0)
 
 
 def test_an_unreadable_video_is_named(inferencer, tmp_path):
@@ -150,7 +165,7 @@ def test_a_config_without_extractor_takes_features_alone(grounder, video, featur
     config = Config.fromfile(grounder.config)
     config.pop('extractor')
     inferencer = GroundingInferencer(config, grounder.checkpoint, 'cpu')
-    assert len(inferencer(features, SENTENCES, 10.)) == 2
+    assert len(inferencer(features, SENTENCES, 10.0)) == 2
     with pytest.raises(ValueError, match='no `extractor`'):
         inferencer(video, SENTENCES)
 
@@ -186,14 +201,18 @@ def test_shapes_config_extracts_as_the_tool_does():
 
 
 def test_thousands_of_sentences_go_through_the_model_a_batch_at_a_time(
-        grounder, inferencer, features, monkeypatch):
+    grounder, inferencer, features, monkeypatch
+):
     few = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu', sentence_batch=100)
-    encoded = few.encode(features, duration=10.)
+    encoded = few.encode(features, duration=10.0)
     words = ('a person opens', 'the red box', 'slowly closes the blue door')
     sentences = [f'{words[i % 3]} {words[i % 2]}' for i in range(1050)]
     sizes, encode = [], few.model.text_encoder.forward
-    monkeypatch.setattr(few.model.text_encoder, 'forward', lambda batch: (
-        sizes.append(len(batch.video)), encode(batch))[1])
+    monkeypatch.setattr(
+        few.model.text_encoder,
+        'forward',
+        lambda batch: (sizes.append(len(batch.video)), encode(batch))[1],
+    )
     ranked = few.predict(encoded, sentences)
     assert sizes == [100] * 10 + [50]
     assert ranked.sentences == sentences

@@ -1,4 +1,5 @@
 """Chapters and clips."""
+
 from fractions import Fraction
 
 import av
@@ -10,9 +11,11 @@ from mmn_plugin.features.video_writing import time_stamp
 
 
 def test_chapters_are_in_order_of_time_and_escaped():
-    text = webvtt([(61.5, 3723.0004, 'b --> <c> & d\n\n e'), (0., 2.25, 'a')])
-    assert text == ('WEBVTT\n\n1\n00:00:00.000 --> 00:00:02.250\na\n\n'
-                    '2\n00:01:01.500 --> 01:02:03.000\nb --&gt; &lt;c&gt; &amp; d e\n')
+    text = webvtt([(61.5, 3723.0004, 'b --> <c> & d\n\n e'), (0.0, 2.25, 'a')])
+    assert text == (
+        'WEBVTT\n\n1\n00:00:00.000 --> 00:00:02.250\na\n\n'
+        '2\n00:01:01.500 --> 01:02:03.000\nb --&gt; &lt;c&gt; &amp; d e\n'
+    )
     assert webvtt([]) == 'WEBVTT\n'
     assert time_stamp(59.9999) == '00:01:00.000'
 
@@ -22,8 +25,10 @@ def video(tmp_path_factory):
     """8 s of frames that grow brighter by 2 each, 15 a second, with a tone."""
     path = tmp_path_factory.mktemp('outputs') / 'v.mp4'
     with av.open(str(path), 'w') as container:
-        pictures, sound = container.add_stream('libx264', rate=15), container.add_stream(
-            'aac', rate=8000)
+        pictures, sound = (
+            container.add_stream('libx264', rate=15),
+            container.add_stream('aac', rate=8000),
+        )
         pictures.width, pictures.height, pictures.pix_fmt = 48, 32, 'yuv420p'
         pictures.options = dict(crf='1', g='60')
         sound.layout = 'mono'
@@ -32,7 +37,7 @@ def video(tmp_path_factory):
             container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         tone = np.sin(np.arange(64000) / 5).astype(np.float32)[None]
         for first in range(0, 64000, 1000):
-            part = av.AudioFrame.from_ndarray(tone[:, first:first + 1000], 'fltp', 'mono')
+            part = av.AudioFrame.from_ndarray(tone[:, first : first + 1000], 'fltp', 'mono')
             part.rate, part.pts, part.time_base = 8000, first, Fraction(1, 8000)
             container.mux(sound.encode(part))
         container.mux(pictures.encode())
@@ -40,7 +45,7 @@ def video(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(('start', 'end'), [(0., 2.), (3.2, 5.6), (7., 8.)])
+@pytest.mark.parametrize(('start', 'end'), [(0.0, 2.0), (3.2, 5.6), (7.0, 8.0)])
 def test_a_clip_holds_the_frames_and_the_sound_of_its_time(video, tmp_path, start, end):
     cut_clip(video, start, end, tmp_path / 'c.mp4')
     assert [path.name for path in tmp_path.iterdir()] == ['c.mp4']
@@ -58,5 +63,5 @@ def test_what_cannot_be_cut_is_named_and_leaves_nothing(video, tmp_path):
     with pytest.raises(VideoReadError, match=r'bad\.mp4: cannot be decoded'):
         cut_clip(tmp_path / 'bad.mp4', 0, 1, tmp_path / 'c.mp4')
     with pytest.raises(VideoReadError, match='has no frame from 20 to 21 s'):
-        cut_clip(video, 20., 21., tmp_path / 'c.mp4')
+        cut_clip(video, 20.0, 21.0, tmp_path / 'c.mp4')
     assert [path.name for path in tmp_path.iterdir()] == ['bad.mp4']

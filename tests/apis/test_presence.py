@@ -1,4 +1,5 @@
 """Whether a sentence occurs at all."""
+
 from unittest import mock
 
 import numpy as np
@@ -37,7 +38,7 @@ def inferencer(grounder):
 def test_auroc_counts_pairs_in_the_right_order():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        present, absent = rng.integers(0, 6, 7) + 1., rng.integers(0, 6, 9) + 0.
+        present, absent = rng.integers(0, 6, 7) + 1.0, rng.integers(0, 6, 9) + 0.0
         pairs = present[:, None] - absent
         assert auroc(present, absent) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
     assert auroc([2, 3], [0, 1]) == 1
@@ -62,7 +63,7 @@ def test_presence_is_that_of_the_inferencer(inferencer, dataset):
     sample = dataset[0]['data_samples']
     encoded = inferencer.video_encoder.encode_pooled(dataset[0]['inputs'], sample)
     expected = inferencer.predict(encoded, [*sample.sentences, 'red box']).pred_instances.presence
-    assert np.allclose(present[:len(expected) - 1], expected[:-1])
+    assert np.allclose(present[: len(expected) - 1], expected[:-1])
     assert others[0] == pytest.approx(float(expected[-1]))
     assert (np.abs(present) <= 1 + 1e-6).all()
 
@@ -86,7 +87,7 @@ def bounded(rng, power, size):
     return 1 - rng.random(size) ** (1 / power)
 
 
-@pytest.mark.parametrize('power', [1.5, 2.5, 8.])
+@pytest.mark.parametrize('power', [1.5, 2.5, 8.0])
 @pytest.mark.parametrize('length', [4, 10, 100])
 def test_the_share_of_absent_sentences_that_pass_is_the_same_in_long_videos(power, length):
     rng = np.random.default_rng(0)
@@ -106,26 +107,32 @@ def test_the_tail_hardly_depends_on_one_percent_that_occur_unannotated():
     some_occur = np.concatenate([absent, np.full(40, 0.99)])
     assert tail_of(absent) == pytest.approx(1 / 2.5, rel=0.1)
     assert tail_of(some_occur) == pytest.approx(1 / 2.5, rel=0.2)
-    assert tail_of([0.3] * 9) == 0.
+    assert tail_of([0.3] * 9) == 0.0
 
 
-@pytest.mark.parametrize('overlap', [0., 0.75])
+@pytest.mark.parametrize('overlap', [0.0, 0.75])
 def test_a_long_video_has_a_higher_threshold(grounder, dataset, overlap):
-    inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu',
-                                     long_video=dict(window=10., overlap=overlap))
+    inferencer = GroundingInferencer(
+        grounder.config, grounder.checkpoint, 'cpu', long_video=dict(window=10.0, overlap=overlap)
+    )
     found = calibrate_presence(inferencer, dataset, keep=0.5)
     features = np.random.default_rng(0).random((60, FEATURE_SIZE), dtype=np.float32)
-    short, long = (inferencer.predict(inferencer.encode(features[:rows], seconds), 'red box')
-                   for rows, seconds in ((12, 12.), (60, 60.)))
+    short, long = (
+        inferencer.predict(inferencer.encode(features[:rows], seconds), 'red box')
+        for rows, seconds in ((12, 12.0), (60, 60.0))
+    )
     assert inferencer.threshold_of(short) == found['threshold']
     assert inferencer.threshold_of(long) == threshold_at(found, 6) > found['threshold']
     presence = long.pred_instances.presence.item()
-    for tail, present in ((0., True), (0.5, False)):
+    for tail, present in ((0.0, True), (0.5, False)):
         # between the threshold of one window and that of six
         inferencer.meta['presence'] = dict(
-            found, threshold=presence - 1e-6, tail=tail, absent_kept=0.1)
-        for answer in (inferencer(features, 'red box', 60.)[0],
-                       inferencer.ground(inferencer.encode(features, 60.), 'red box')[0]):
+            found, threshold=presence - 1e-6, tail=tail, absent_kept=0.1
+        )
+        for answer in (
+            inferencer(features, 'red box', 60.0)[0],
+            inferencer.ground(inferencer.encode(features, 60.0), 'red box')[0],
+        ):
             assert answer['present'] == present
 
 
@@ -133,18 +140,19 @@ def test_a_threshold_of_ones_own_is_that_of_every_video(grounder, inferencer, da
     calibrate_presence(inferencer, dataset)
     inferencer.save_pretrained(tmp_path / 'a')
     given = GroundingInferencer.from_pretrained(
-        tmp_path / 'a', device='cpu', presence_threshold=0.3)
+        tmp_path / 'a', device='cpu', presence_threshold=0.3
+    )
     given.save_pretrained(tmp_path / 'b')
     again = GroundingInferencer.from_pretrained(tmp_path / 'b', device='cpu')
-    assert given.threshold_of(Sample(9.)) == again.threshold_of(Sample(9.)) == 0.3
+    assert given.threshold_of(Sample(9.0)) == again.threshold_of(Sample(9.0)) == 0.3
 
 
 def test_a_threshold_of_an_earlier_release_serves_with_a_note(inferencer):
     inferencer.meta['presence'] = dict(threshold=0.3, keep=0.95, absent_kept=0.1)
     with mock.patch('mmn_plugin.apis.grounding_inferencer.print_log') as say:
-        assert inferencer.threshold_of(Sample(1.)) == 0.3
+        assert inferencer.threshold_of(Sample(1.0)) == 0.3
         say.assert_not_called()
-        assert inferencer.threshold_of(Sample(9.)) == inferencer.threshold_of(Sample(5.)) == 0.3
+        assert inferencer.threshold_of(Sample(9.0)) == inferencer.threshold_of(Sample(5.0)) == 0.3
     assert 'calibrate_presence.py' in say.call_args.args[0]
     assert say.call_count == 1
 
@@ -154,7 +162,7 @@ class Sample:
         self.length_in_windows = length_in_windows
 
 
-@pytest.mark.parametrize('keep', [0., 1., 1.5])
+@pytest.mark.parametrize('keep', [0.0, 1.0, 1.5])
 def test_a_share_that_is_none_is_refused(inferencer, dataset, keep):
     with pytest.raises(ValueError, match='keep='):
         calibrate_presence(inferencer, dataset, keep)

@@ -1,4 +1,5 @@
 """A model without its config, and as a folder."""
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,13 +47,14 @@ def folder(inferencer, tmp_path):
 
 def test_the_checkpoint_carries_its_config(grounder, inferencer, video):
     given = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu')
-    assert inferencer(video, SENTENCES, 30.) == given(video, SENTENCES, 30.)
+    assert inferencer(video, SENTENCES, 30.0) == given(video, SENTENCES, 30.0)
     assert type(inferencer.extractor) is type(given.extractor)
     assert inferencer.extractor.settings == given.extractor.settings
 
 
 def test_the_checkpoints_vocabulary_serves_whatever_lies_at_the_configured_place(
-        grounder, inferencer, video, tmp_path):
+    grounder, inferencer, video, tmp_path
+):
     vocabulary = grounder.corpus / 'vocab.txt'
     kept = vocabulary.read_text()
     try:
@@ -60,12 +62,12 @@ def test_the_checkpoints_vocabulary_serves_whatever_lies_at_the_configured_place
         moved = GroundingInferencer(checkpoint=grounder.checkpoint, device='cpu')
     finally:
         vocabulary.write_text(kept)
-    assert moved(video, SENTENCES, 30.) == inferencer(video, SENTENCES, 30.)
+    assert moved(video, SENTENCES, 30.0) == inferencer(video, SENTENCES, 30.0)
 
 
 def test_a_saved_model_answers_the_same_to_the_bit(inferencer, folder, video):
     again = GroundingInferencer.from_pretrained(folder, device='cpu')
-    assert again(video, SENTENCES, 30.) == inferencer(video, SENTENCES, 30.)
+    assert again(video, SENTENCES, 30.0) == inferencer(video, SENTENCES, 30.0)
     assert again.extractor.settings == inferencer.extractor.settings
     ours, theirs = inferencer.model.state_dict(), again.model.state_dict()
     assert ours.keys() == theirs.keys()
@@ -79,16 +81,21 @@ def test_a_folder_needs_nothing_of_the_machine_it_was_saved_on(folder, grounder)
     assert 'name_or_path' not in text
     assert str(grounder.folder) not in text
     assert sorted(path.name for path in folder.iterdir()) == [
-        'README.md', 'config.json', 'model.safetensors', 'tokenizer.json']
+        'README.md',
+        'config.json',
+        'model.safetensors',
+        'tokenizer.json',
+    ]
 
 
 def test_settings_travel_with_the_folder(grounder, video, tmp_path):
-    options = dict(presence_threshold=0.25, long_video=dict(window=10., overlap=0.5))
-    GroundingInferencer(
-        checkpoint=grounder.checkpoint, device='cpu', **options).save_pretrained(tmp_path)
+    options = dict(presence_threshold=0.25, long_video=dict(window=10.0, overlap=0.5))
+    GroundingInferencer(checkpoint=grounder.checkpoint, device='cpu', **options).save_pretrained(
+        tmp_path
+    )
     again = GroundingInferencer.from_pretrained(tmp_path, device='cpu')
     assert again.presence_threshold == 0.25
-    assert again.encode(video, 30.).num_windows == 5
+    assert again.encode(video, 30.0).num_windows == 5
     page = (tmp_path / 'README.md').read_text()
     assert 'presence is below 0.250' in page
     assert 'windows of 10 s' in page
@@ -97,16 +104,21 @@ def test_settings_travel_with_the_folder(grounder, video, tmp_path):
 
 def test_a_folder_can_stand_where_a_checkpoint_does(grounder, inferencer, folder, video):
     given = GroundingInferencer(grounder.config, folder, 'cpu')
-    assert given(video, SENTENCES, 30.) == inferencer(video, SENTENCES, 30.)
+    assert given(video, SENTENCES, 30.0) == inferencer(video, SENTENCES, 30.0)
 
 
-@pytest.mark.parametrize(('name', 'content', 'message'), [
-    ('config.json', b'{', 'config.json is damaged'), ('config.json', b'[]', 'is damaged'),
-    ('config.json', b'{"format": "other"}', "format 'other'"),
-    ('config.json', b'{"format": "mmn_plugin/model", "version": 1}', "is damaged: 'config'"),
-    ('model.safetensors', b'xx', 'model.safetensors is damaged'),
-    ('model.safetensors', None, 'lacks model.safetensors'),
-    ('tokenizer.json', None, 'lacks tokenizer.json')])
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('config.json', b'{', 'config.json is damaged'),
+        ('config.json', b'[]', 'is damaged'),
+        ('config.json', b'{"format": "other"}', "format 'other'"),
+        ('config.json', b'{"format": "mmn_plugin/model", "version": 1}', "is damaged: 'config'"),
+        ('model.safetensors', b'xx', 'model.safetensors is damaged'),
+        ('model.safetensors', None, 'lacks model.safetensors'),
+        ('tokenizer.json', None, 'lacks tokenizer.json'),
+    ],
+)
 def test_a_damaged_folder_is_named(folder, name, content, message):
     if content is None:
         (folder / name).unlink()
@@ -158,11 +170,10 @@ def test_names_come_from_the_model_index(grounder):
         GroundingInferencer(grounder.config)
 
 
-def test_weights_of_a_named_model_are_taken_where_they_are_published(
-        grounder, monkeypatch, video):
+def test_weights_of_a_named_model_are_taken_where_they_are_published(grounder, monkeypatch, video):
     entry = dict(Name='tiny', Config=str(grounder.config), Weights=str(grounder.checkpoint))
     monkeypatch.setattr('mmn_plugin.apis.model_names.named_models', lambda: dict(tiny=entry))
-    assert len(GroundingInferencer('tiny', device='cpu')(video, SENTENCES, 30.)) == 3
+    assert len(GroundingInferencer('tiny', device='cpu')(video, SENTENCES, 30.0)) == 3
 
 
 def test_a_checkpoint_without_config_asks_for_it(grounder, tmp_path):
@@ -173,24 +184,38 @@ def test_a_checkpoint_without_config_asks_for_it(grounder, tmp_path):
 
 
 def test_a_pretrained_language_model_is_not_asked_for_again(grounder, tmp_path, video):
-    config = DistilBertConfig(vocab_size=32, dim=16, n_heads=2, n_layers=1, hidden_dim=16,
-                              max_position_embeddings=32, tie_weights_=True)
+    config = DistilBertConfig(
+        vocab_size=32,
+        dim=16,
+        n_heads=2,
+        n_layers=1,
+        hidden_dim=16,
+        max_position_embeddings=32,
+        tie_weights_=True,
+    )
     DistilBertModel(config).save_pretrained(tmp_path / 'language_model')
     settings = Config.fromfile(grounder.config)
     settings.model.text_encoder = dict(
-        type='SentenceEncoder', embed_channels=8, name_or_path=str(tmp_path / 'language_model'))
+        type='SentenceEncoder', embed_channels=8, name_or_path=str(tmp_path / 'language_model')
+    )
     model = MODELS.build(settings.model).eval()
-    checkpoint = dict(state_dict=model.state_dict(), meta=dict(
-        cfg=settings.pretty_text, tokenizer=model.data_preprocessor.tokenizer.state()))
+    checkpoint = dict(
+        state_dict=model.state_dict(),
+        meta=dict(cfg=settings.pretty_text, tokenizer=model.data_preprocessor.tokenizer.state()),
+    )
     ArchitectureHook().before_save_checkpoint(_Runner(model), checkpoint)
     torch.save(checkpoint, tmp_path / 'full.pth')
-    before = GroundingInferencer(settings, tmp_path / 'full.pth', 'cpu')(video, SENTENCES, 30.)
+    before = GroundingInferencer(settings, tmp_path / 'full.pth', 'cpu')(video, SENTENCES, 30.0)
     (tmp_path / 'language_model').rename(tmp_path / 'gone')
     alone = GroundingInferencer(checkpoint=tmp_path / 'full.pth', device='cpu')
-    assert alone(video, SENTENCES, 30.) == before
+    assert alone(video, SENTENCES, 30.0) == before
     alone.save_pretrained(tmp_path / 'folder')
-    assert GroundingInferencer.from_pretrained(
-        tmp_path / 'folder', device='cpu')(video, SENTENCES, 30.) == before
+    assert (
+        GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')(
+            video, SENTENCES, 30.0
+        )
+        == before
+    )
 
 
 class _Runner:
@@ -199,7 +224,7 @@ class _Runner:
 
 
 def test_absent_sentences_can_come_back_empty(grounder, inferencer, video):
-    encoded = inferencer.encode(video, 30.)
+    encoded = inferencer.encode(video, 30.0)
     presence = inferencer.predict(encoded, SENTENCES).pred_instances.presence
     assert presence.shape == (3,)
     assert 'present' not in inferencer.ground(encoded, SENTENCES)[0]
@@ -207,11 +232,12 @@ def test_absent_sentences_can_come_back_empty(grounder, inferencer, video):
         inferencer.ground(encoded, SENTENCES, drop_absent=True)
     middle = float(presence.sort().values[1])
     strict = GroundingInferencer(
-        checkpoint=grounder.checkpoint, device='cpu', presence_threshold=middle)
-    answers = strict(video, SENTENCES, 30., drop_absent=True)
+        checkpoint=grounder.checkpoint, device='cpu', presence_threshold=middle
+    )
+    answers = strict(video, SENTENCES, 30.0, drop_absent=True)
     assert sum(answer['present'] for answer in answers) == 2
     assert all(bool(answer['moments']) == answer['present'] for answer in answers)
-    assert all(answer['moments'] for answer in strict(video, SENTENCES, 30.))
+    assert all(answer['moments'] for answer in strict(video, SENTENCES, 30.0))
 
 
 @pytest.mark.parametrize('conv_mode', ['dense', 'sparse'])
@@ -224,11 +250,11 @@ def test_threads_share_one_inferencer(inferencer, video, monkeypatch, conv_mode)
     rng = np.random.default_rng(0)
     asked = [[' '.join(rng.choice(words, 4)) for _ in range(3)] for _ in range(24)]
     videos = [video[i:] for i in range(24)]
-    alone = [inferencer(v, s, 30.) for v, s in zip(videos, asked, strict=True)]
+    alone = [inferencer(v, s, 30.0) for v, s in zip(videos, asked, strict=True)]
     inferencer._extractor = None
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            together = list(pool.map(inferencer, videos, asked, [30.] * 24))
+            together = list(pool.map(inferencer, videos, asked, [30.0] * 24))
             for ours, theirs in zip(together, alone, strict=True):
                 assert ours == theirs
         extractors = list(pool.map(lambda _: inferencer.extractor, range(8)))

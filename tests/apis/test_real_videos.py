@@ -1,4 +1,5 @@
 """Real videos all the way: decoded, described, grounded, written."""
+
 import json
 
 import av
@@ -11,11 +12,15 @@ from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 
-VIDEOS = dict(arm_wrestling=10., basketball=10.)  # seconds
+VIDEOS = dict(arm_wrestling=10.0, basketball=10.0)  # seconds
 SENTENCES = ['a person opens the door', 'a red box']
 # 1 fps: few clips, since C3D takes half a second for each
-C3D = dict(Config.fromfile('mmn_plugin::extractors/c3d_fc6_sports1m.py').extractor,
-           fps=1., stride=5, device='cpu')
+C3D = dict(
+    Config.fromfile('mmn_plugin::extractors/c3d_fc6_sports1m.py').extractor,
+    fps=1.0,
+    stride=5,
+    device='cpu',
+)
 
 
 @pytest.fixture(scope='module', params=['grid', 'c3d'])
@@ -31,11 +36,21 @@ def grounder(request, tmp_path_factory, shared, c3d_weights):
     grounder.inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu')
     with pytest.MonkeyPatch.context() as patch:
         if request.param == 'c3d':  # which takes seconds to be built
-            patch.setattr('mmn_plugin.apis.extractors.build_extractor',
-                          lambda *_: grounder.inferencer.extractor)
+            patch.setattr(
+                'mmn_plugin.apis.extractors.build_extractor',
+                lambda *_: grounder.inferencer.extractor,
+            )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
-        code, output = run_tool('data/extract_features.py', *videos, '--config',
-                                grounder.config, '--out', grounder.features, '--workers', 0)
+        code, output = run_tool(
+            'data/extract_features.py',
+            *videos,
+            '--config',
+            grounder.config,
+            '--out',
+            grounder.features,
+            '--workers',
+            0,
+        )
     assert code == 0, output
     return grounder
 
@@ -47,26 +62,44 @@ def test_rows_divide_the_video_evenly(grounder, name):
         rows, size = file[name].shape
         assert size == grounder.size
         assert rows * grounder.seconds_per_row == pytest.approx(
-            VIDEOS[name], abs=grounder.seconds_per_row)
+            VIDEOS[name], abs=grounder.seconds_per_row
+        )
         assert file[name][()].std(axis=0).max() > 0  # not the same all the time
 
 
 @pytest.mark.parametrize('name', VIDEOS)
 def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
-        grounder, shared, tmp_path, monkeypatch, name):
+    grounder, shared, tmp_path, monkeypatch, name
+):
     if grounder.size != GRID_SIZE:  # C3D takes seconds to be built
-        monkeypatch.setattr('mmn_plugin.apis.GroundingInferencer',
-                            lambda *_, **__: grounder.inferencer)
+        monkeypatch.setattr(
+            'mmn_plugin.apis.GroundingInferencer', lambda *_, **__: grounder.inferencer
+        )
     features = f'{grounder.features}::{name}'
     code, output = run_tool(
-        'ground.py', shared / 'media' / f'{name}.mp4', *SENTENCES, '--config', grounder.config,
-        '--checkpoint', grounder.checkpoint, '--device', 'cpu', '--out', tmp_path, '--clips', '1',
-        '--top-n', '3')
+        'ground.py',
+        shared / 'media' / f'{name}.mp4',
+        *SENTENCES,
+        '--config',
+        grounder.config,
+        '--checkpoint',
+        grounder.checkpoint,
+        '--device',
+        'cpu',
+        '--out',
+        tmp_path,
+        '--clips',
+        '1',
+        '--top-n',
+        '3',
+    )
     assert code == 0, output
     assert all(sentence in output for sentence in SENTENCES)
     written = {path.name for path in tmp_path.glob('[!.]*')}
-    assert written == {f'{name}{end}' for end in (
-        '.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')}
+    assert written == {
+        f'{name}{end}'
+        for end in ('.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')
+    }
 
     found = json.loads((tmp_path / f'{name}.json').read_text())['videos'][name]
     assert found['duration'] == pytest.approx(VIDEOS[name], abs=0.1)

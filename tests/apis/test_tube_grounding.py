@@ -1,4 +1,5 @@
 """Training, testing and asking a model of tubes, through the tools."""
+
 import json
 import os
 import shutil
@@ -25,8 +26,15 @@ def trained(tmp_path_factory):
     code, output = run_tool('train.py', config, '--work-dir', folder / 'run')
     assert code == 0, output
     [checkpoint] = (folder / 'run').glob('best_tubes_m_vIoU_epoch_1.pth')
-    code, test = run_tool('test.py', config, checkpoint, '--work-dir', folder / 'test',
-                          '--submission', folder / 'answers.json')
+    code, test = run_tool(
+        'test.py',
+        config,
+        checkpoint,
+        '--work-dir',
+        folder / 'test',
+        '--submission',
+        folder / 'answers.json',
+    )
     assert code == 0, test
     return SimpleNamespace(folder=folder, corpus=corpus, train=output, test=test)
 
@@ -42,8 +50,13 @@ def test_training_and_test_run_through_the_tools(trained):
 def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
     figures = next(trained.folder.glob('test/*/*.json')).read_text()
     figures = json.loads(figures.splitlines()[-1])
-    code, output = run_tool('analysis_tools/eval_tubes.py', trained.folder / 'answers.json',
-                            trained.corpus / 'test.h5', '--json', trained.folder / 'scores.json')
+    code, output = run_tool(
+        'analysis_tools/eval_tubes.py',
+        trained.folder / 'answers.json',
+        trained.corpus / 'test.h5',
+        '--json',
+        trained.folder / 'scores.json',
+    )
     assert code == 0, output
     for name, value in json.loads((trained.folder / 'scores.json').read_text()).items():
         assert figures[name] == pytest.approx(value, rel=1e-9)
@@ -57,11 +70,17 @@ def asked(tmp_path_factory):
     config = write_tube_config(folder / 'tiny.py', corpus)
     size = sum(TubeFeatureExtractor.sizes.values())
     with config.open('a') as file:
-        file.write(f"model['backbone']['in_channels'] = {size}\n"
-                   "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
-                   "tracker = dict(type='ShapesTracker', min_area=8)\n")
-    return SimpleNamespace(folder=folder, config=config, video=write_scene(folder),
-                           checkpoint=save_checkpoint(config, folder / 'tiny.pth'))
+        file.write(
+            f"model['backbone']['in_channels'] = {size}\n"
+            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
+            "tracker = dict(type='ShapesTracker', min_area=8)\n"
+        )
+    return SimpleNamespace(
+        folder=folder,
+        config=config,
+        video=write_scene(folder),
+        checkpoint=save_checkpoint(config, folder / 'tiny.pth'),
+    )
 
 
 def test_a_raw_video_is_tracked_and_asked(asked):
@@ -72,11 +91,11 @@ def test_a_raw_video_is_tracked_and_asked(asked):
         start, end = answer['span']
         assert 0 <= start < end <= 24.2
         assert answer['tube'].shape[1] == 5
-    again = TubeGroundingInferencer(
-        os.fsencode(asked.config), os.fsencode(asked.checkpoint), 'cpu')
+    again = TubeGroundingInferencer(os.fsencode(asked.config), os.fsencode(asked.checkpoint), 'cpu')
     for video in (os.fsencode(asked.video), np.array(str(asked.video))):
-        for answer, other in zip(again(video, np.array(['a red box', 'the blue door'])), answers,
-                                 strict=True):
+        for answer, other in zip(
+            again(video, np.array(['a red box', 'the blue door'])), answers, strict=True
+        ):
             assert answer['span'] == other['span']
     with pytest.raises(ValueError, match=r"holds '\\ud83d', which is no character"):
         inferencer(asked.video, ['a red \ud83d box'])
@@ -102,8 +121,10 @@ def test_features_of_a_tube_file_are_used_and_need_no_extractor(asked, tmp_path)
     inferencer = TubeGroundingInferencer(asked.config, asked.checkpoint, 'cpu')
     tubes = [np.array([[t, 3, 4, 20, 22] for t in range(n)], np.float32) for n in (40, 60)]
     rng = np.random.default_rng(0)
-    features = {stream: [rng.random((5, size), np.float32) for _ in tubes]
-                for stream, size in TubeFeatureExtractor.sizes.items()}
+    features = {
+        stream: [rng.random((5, size), np.float32) for _ in tubes]
+        for stream, size in TubeFeatureExtractor.sizes.items()
+    }
     video = TubeVideo('scene', ['not asked for'], [], tubes, features)
     write_tube_file(tmp_path / 'x.h5', [video])
     found = read_tracks(tmp_path / 'x.h5', 'scene.mp4', inferencer.streams)
@@ -125,20 +146,44 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
     tracks = tmp_path / 'tracks.json'
     tracks.write_text(json.dumps({'scene': [[[t, 3, 4, 20, 22, 0.9] for t in range(30, 60)]]}))
     code, output = run_tool(
-        'ground_tubes.py', asked.video, 'a red box', '--config', asked.config, '--checkpoint',
-        asked.checkpoint, '--tracks', tracks, '--out', tmp_path / 'out', '--device', 'cpu')
+        'ground_tubes.py',
+        asked.video,
+        'a red box',
+        '--config',
+        asked.config,
+        '--checkpoint',
+        asked.checkpoint,
+        '--tracks',
+        tracks,
+        '--out',
+        tmp_path / 'out',
+        '--device',
+        'cpu',
+    )
     assert code == 0, output
     assert 'a red box: tube 0' in output
     assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {
-        'scene_0.png', 'scene_0.mp4', 'scene_tubes.json'}
+        'scene_0.png',
+        'scene_0.mp4',
+        'scene_tubes.json',
+    }
     answer = json.loads((tmp_path / 'out/scene_tubes.json').read_text())['scene#0']
     assert 30 <= answer['st_frame'] <= answer['ed_frame'] < 60
 
 
 def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
     (tmp_path / 'scene_0.mp4').write_text('mine')
-    code, output = run_tool('ground_tubes.py', asked.video, 'a red box', '--config', asked.config,
-                            '--checkpoint', 'none.pth', '--out', tmp_path)
+    code, output = run_tool(
+        'ground_tubes.py',
+        asked.video,
+        'a red box',
+        '--config',
+        asked.config,
+        '--checkpoint',
+        'none.pth',
+        '--out',
+        tmp_path,
+    )
     assert code == 1
     assert f'{tmp_path / "scene_0.mp4"} is there and was not written by this program' in output
     assert (tmp_path / 'scene_0.mp4').read_text() == 'mine'
@@ -159,11 +204,18 @@ def test_the_box_is_drawn_where_it_is(asked, tmp_path):
     assert draw_tube_frames(asked.video, 'nothing', tube[:0]).ndim == 3
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    ('[]', 'not a JSON object'), ('{"a": []}', "no video 'scene.mp4'"), ('x', 'not a JSON file'),
-    (f'{{"scene": [[[1{400 * "0"}, 1, 1, 2, 2]]]}}', 'track 0 is not a list'),
-    ('{"scene": [[[1, 2]]]}', 'track 0'), ('{"scene": [5]}', 'track 0 is not a list'),
-    ('{"scene": [[[1, 9, 9, 3, 3]]]}', 'ends before')])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('[]', 'not a JSON object'),
+        ('{"a": []}', "no video 'scene.mp4'"),
+        ('x', 'not a JSON file'),
+        (f'{{"scene": [[[1{400 * "0"}, 1, 1, 2, 2]]]}}', 'track 0 is not a list'),
+        ('{"scene": [[[1, 2]]]}', 'track 0'),
+        ('{"scene": [5]}', 'track 0 is not a list'),
+        ('{"scene": [[[1, 9, 9, 3, 3]]]}', 'ends before'),
+    ],
+)
 def test_unfit_track_files_are_refused_by_name(tmp_path, content, message):
     (tmp_path / 'x.json').write_text(content)
     with pytest.raises(TubeError, match=message):
@@ -172,12 +224,16 @@ def test_unfit_track_files_are_refused_by_name(tmp_path, content, message):
 
 def test_published_weights_with_layers_that_nothing_uses_are_converted(shared, tmp_path):
     with np.load(shared / 'golden/hcstvg_pool.npz') as golden:
-        state = {key.removeprefix('state/'): torch.from_numpy(golden[key])
-                 for key in golden.files if key.startswith('state/')}
+        state = {
+            key.removeprefix('state/'): torch.from_numpy(golden[key])
+            for key in golden.files
+            if key.startswith('state/')
+        }
     assert 'featpool.fc1.weight' in state
     torch.save(dict(model=state), tmp_path / 'a.pth')
-    code, output = run_tool('model_converters/mmn_to_mmengine.py', tmp_path / 'a.pth',
-                            tmp_path / 'b.pth')
+    code, output = run_tool(
+        'model_converters/mmn_to_mmengine.py', tmp_path / 'a.pth', tmp_path / 'b.pth'
+    )
     assert code == 0, output
     converted = torch.load(tmp_path / 'b.pth')['state_dict']
     assert len(converted) == len(state) - 4

@@ -1,4 +1,5 @@
 """Frames and boxes of tubes in videos of any rate and orientation: answers and pictures."""
+
 import json
 from unittest import mock
 
@@ -28,12 +29,13 @@ def upright(number: int, shape: tuple[int, int]) -> np.ndarray:
     """A red square, 24 pixels wide and 18 high, on grey."""
     picture = np.full((*shape, 3), 90, np.uint8)
     at = corner(number)
-    picture[at:at + 18, at:at + 24] = 200, 30, 30
+    picture[at : at + 18, at : at + 24] = 200, 30, 30
     return picture
 
 
-BOXES = np.array([[k, corner(k), corner(k), corner(k) + 23, corner(k) + 17] for k in range(COUNT)],
-                 np.float32)
+BOXES = np.array(
+    [[k, corner(k), corner(k), corner(k) + 23, corner(k) + 17] for k in range(COUNT)], np.float32
+)
 
 
 @pytest.fixture(scope='module')
@@ -42,8 +44,12 @@ def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp('videos')
     write(folder / 'plain.mkv', paint=lambda k: upright(k, SHAPES['plain']), crf='0')
     write(folder / 'uneven.mkv', UNEVEN, paint=lambda k: upright(k, SHAPES['plain']), crf='0')
-    write(folder / 'rotated.mp4', rotation=90, crf='0',
-          paint=lambda k: np.ascontiguousarray(np.rot90(upright(k, SHAPES['rotated']), -1)))
+    write(
+        folder / 'rotated.mp4',
+        rotation=90,
+        crf='0',
+        paint=lambda k: np.ascontiguousarray(np.rot90(upright(k, SHAPES['rotated']), -1)),
+    )
     return {path.stem: path for path in folder.iterdir()}
 
 
@@ -54,9 +60,11 @@ def inferencer(tmp_path_factory):
     config = write_tube_config(folder / 'tiny.py', write_tubes(folder / 'corpus'))
     size = sum(TubeFeatureExtractor.sizes.values())
     with config.open('a') as file:
-        file.write(f"model['backbone']['in_channels'] = {size}\n"
-                   "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
-                   "tracker = dict(type='ShapesTracker', min_area=8)\n")
+        file.write(
+            f"model['backbone']['in_channels'] = {size}\n"
+            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
+            "tracker = dict(type='ShapesTracker', min_area=8)\n"
+        )
     return TubeGroundingInferencer(config, save_checkpoint(config, folder / 'tiny.pth'), 'cpu')
 
 
@@ -72,8 +80,10 @@ def test_boxes_of_the_tracker_lie_where_the_object_is(inferencer, videos, name):
 
 def test_a_track_means_the_same_pictures_at_any_rate(inferencer, videos):
     tubes = [BOXES[5:70], BOXES[20:40] + np.float32([0, 5, 5, 5, 5]), BOXES[10:30]]
-    plain, uneven = ([inferencer(videos[name], sentence, tubes)[0] for sentence in SENTENCES]
-                     for name in ('plain', 'uneven'))
+    plain, uneven = (
+        [inferencer(videos[name], sentence, tubes)[0] for sentence in SENTENCES]
+        for name in ('plain', 'uneven')
+    )
     for one, other in zip(plain, uneven, strict=True):
         assert one['score'] == other['score']
         np.testing.assert_array_equal(one['tube'], other['tube'])
@@ -107,7 +117,7 @@ def test_drawn_frames_are_those_of_the_boxes(videos, name):
     picture = draw_tube_frames(videos[name], 'a red box', BOXES[[7, 33, 78]], count=2)
     width = SHAPES[name][1] * scale
     for place, number in enumerate((7, 78)):
-        cell = picture[:SHAPES[name][0] * scale, place * (width + 4):][:, :width]
+        cell = picture[: SHAPES[name][0] * scale, place * (width + 4) :][:, :width]
         rows, columns = np.nonzero((cell == [0x00, 0x72, 0xB2]).all(-1))
         found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         np.testing.assert_array_equal(found / scale - [0, 0, 1, 1], BOXES[number, 1:])
@@ -126,22 +136,28 @@ def test_boxes_without_a_video_are_drawn_on_grey():
 def test_a_picture_that_cannot_be_decoded_shifts_no_frame(tmp_path):
     spoil(tmp_path / 'v.mkv', 17)
     write_tube_video(tmp_path / 'v.mkv', tmp_path / 'out.mp4', 'a red box', BOXES[:0])
-    pictures = np.stack([picture[:48 * 6] for _, picture in read_pictures(tmp_path / 'out.mp4')])
+    pictures = np.stack([picture[: 48 * 6] for _, picture in read_pictures(tmp_path / 'out.mp4')])
     np.testing.assert_array_equal(numbers(pictures), [*range(17), 16, *range(18, COUNT)])
 
 
 MISFITS = {
     'frame 80, but the video has 80 pictures, 0 to 79': TubeVideo(
-        '', [], [], [BOXES, BOXES + np.float32([1, 0, 0, 0, 0])]),
+        '', [], [], [BOXES, BOXES + np.float32([1, 0, 0, 0, 0])]
+    ),
     'tube 0: all its boxes lie outside the pictures, which are 64 x 48': TubeVideo(
-        '', [], [], [BOXES[:9] + np.float32([0, 64, 0, 64, 0])]),
+        '', [], [], [BOXES[:9] + np.float32([0, 64, 0, 64, 0])]
+    ),
     'box in frame -3; frames are counted from 0': TubeVideo(
-        '', [], [], [BOXES - np.float32([3, 0, 0, 0, 0])]),
+        '', [], [], [BOXES - np.float32([3, 0, 0, 0, 0])]
+    ),
     'video of fps 5, but it has 10': TubeVideo('', [], [], [BOXES[:40]], {}, dict(fps=5)),
     'video of num_frames 40, but it has 80': TubeVideo(
-        '', [], [], [BOXES[:40]], {}, dict(num_frames=40)),
+        '', [], [], [BOXES[:40]], {}, dict(num_frames=40)
+    ),
     'video of width 48, but it has 64': TubeVideo(
-        '', [], [], [BOXES], {}, dict(fps=10, width=48, height=64))}
+        '', [], [], [BOXES], {}, dict(fps=10, width=48, height=64)
+    ),
+}
 
 
 @pytest.mark.parametrize('message', MISFITS)
@@ -153,8 +169,10 @@ def test_tubes_of_another_video_are_refused(inferencer, videos, message):
 
 def test_pictures_of_frames_that_a_video_lacks_are_refused(videos, tmp_path):
     late = BOXES + np.float32([5, 0, 0, 0, 0])
-    for draw in (lambda: draw_tube_frames(videos['plain'], '', BOXES, late),
-                 lambda: write_tube_video(videos['plain'], tmp_path / 'x.mp4', '', late)):
+    for draw in (
+        lambda: draw_tube_frames(videos['plain'], '', BOXES, late),
+        lambda: write_tube_video(videos['plain'], tmp_path / 'x.mp4', '', late),
+    ):
         with pytest.raises(TubeError, match=r'plain\.mkv has a box in frame 84, but'):
             draw()
     assert not list(tmp_path.iterdir())
@@ -162,8 +180,12 @@ def test_pictures_of_frames_that_a_video_lacks_are_refused(videos, tmp_path):
 
 def test_tracks_that_end_long_before_the_video_are_warned_of(inferencer, videos):
     with mock.patch('mmn_plugin.datasets.tubes.tube_video.print_log') as told:
-        for tubes in ([BOXES], [BOXES[:39], BOXES[:41]], [], TubeVideo(
-                '', [], [], [BOXES[:20]], {}, dict(num_frames=80))):
+        for tubes in (
+            [BOXES],
+            [BOXES[:39], BOXES[:41]],
+            [],
+            TubeVideo('', [], [], [BOXES[:20]], {}, dict(num_frames=80)),
+        ):
             inferencer(videos['plain'], 'a red box', tubes)
         assert not told.called
         inferencer(videos['plain'], 'a red box', [BOXES[:20]])
@@ -176,7 +198,7 @@ def test_a_rate_is_not_compared_where_it_varies(inferencer, videos):
 
 
 def test_a_track_file_tells_what_the_tracker_saw(tmp_path, videos):
-    path, source = tmp_path / 'tracks.json', dict(fps=25., num_frames=100, width=64, height=48)
+    path, source = tmp_path / 'tracks.json', dict(fps=25.0, num_frames=100, width=64, height=48)
     path.write_text(json.dumps({'plain': dict(tracks=[BOXES.tolist()], **source)}))
     video = read_tracks(path, 'plain.mkv')
     assert video.source == source
@@ -186,8 +208,12 @@ def test_a_track_file_tells_what_the_tracker_saw(tmp_path, videos):
     video.sentences = ['a red box']
     write_tube_file(tmp_path / 'tracks.h5', [video])
     assert read_tracks(tmp_path / 'tracks.h5', 'plain.mkv').source == source
-    for content in (dict(fps=25), dict(tracks=[], rate=25), dict(tracks=[], fps='25'),
-                    dict(tracks=[], fps=0)):
+    for content in (
+        dict(fps=25),
+        dict(tracks=[], rate=25),
+        dict(tracks=[], fps='25'),
+        dict(tracks=[], fps=0),
+    ):
         path.write_text(json.dumps({'plain': content}))
         with pytest.raises(TubeError, match=r"'plain' is neither a list of tracks nor"):
             read_tracks(path, 'plain.mkv')

@@ -56,11 +56,16 @@ def test_no_config_chooses_the_best_epoch_on_its_test_split():
     choosing = {}
     for path in config_root().glob('m*.py'):
         config = Config.fromfile(path)
-        splits = [Path(loader.dataset.data_root, loader.dataset.ann_file)
-                  for loader in (config.val_dataloader, config.test_dataloader)]
+        splits = [
+            Path(loader.dataset.data_root, loader.dataset.ann_file)
+            for loader in (config.val_dataloader, config.test_dataloader)
+        ]
         choosing[path.stem] = splits[0] == splits[1], config.default_hooks.checkpoint.save_best
     assert {name for name, (same, _) in choosing.items() if same} == {
-        'mmn_charades', 'mscl_charades', 'mmn_hcstvg'}
+        'mmn_charades',
+        'mscl_charades',
+        'mmn_hcstvg',
+    }
     assert {name for name, (same, best) in choosing.items() if same == bool(best)} == set()
 
 

@@ -1,4 +1,5 @@
 """A tiny corpus in the published layout."""
+
 import json
 
 import h5py
@@ -13,11 +14,16 @@ PIPELINE = [
 
 ANNOTATIONS = {
     'kitchen.avi': dict(
-        fps=25., num_frames=500, timestamps=[[0, 100], [300, 200], [250, 600]],
-        sentences=['He took out pot', 'reversed', 'He washed plate']),
+        fps=25.0,
+        num_frames=500,
+        timestamps=[[0, 100], [300, 200], [250, 600]],
+        sentences=['He took out pot', 'reversed', 'He washed plate'],
+    ),
     'garden': dict(
-        duration=30.5, timestamps=[[-1, 4.5], [10, 30.5]],
-        sentences=['a dog runs.', ' A dog sleeps.']),
+        duration=30.5,
+        timestamps=[[-1, 4.5], [10, 30.5]],
+        sentences=['a dog runs.', ' A dog sleeps.'],
+    ),
 }
 
 

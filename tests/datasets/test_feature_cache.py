@@ -1,4 +1,5 @@
 """Pooled features that are kept."""
+
 import os
 import pickle
 from pathlib import Path
@@ -24,9 +25,15 @@ KINDS = ('memory', 'folder')
 def build(corpus, pipeline):
     def make(kind=None, **kwargs):
         cache = str(corpus / 'cache') if kind == 'folder' else kind
-        options = dict(ann_file='train.json', data_root=str(corpus), pipeline=pipeline,
-                       data_prefix=dict(features='features.hdf5'), feature_cache=cache)
+        options = dict(
+            ann_file='train.json',
+            data_root=str(corpus),
+            pipeline=pipeline,
+            data_prefix=dict(features='features.hdf5'),
+            feature_cache=cache,
+        )
         return TemporalGroundingDataset(**{**options, **kwargs})
+
     return make
 
 
@@ -70,7 +77,7 @@ def test_what_a_reader_does_to_its_sample_stays_its_own(build, kind):
     dataset = build(kind)
     first = inputs(dataset)
     for tensor in inputs(dataset):
-        tensor.fill_(7.)
+        tensor.fill_(7.0)
     for kept, fresh in zip(inputs(dataset), first, strict=True):
         assert torch.equal(kept, fresh)
 
@@ -97,8 +104,9 @@ def test_a_changed_source_is_read_again(build, corpus, reads, rows):
 def test_other_pooling_is_computed_anew(build, pipeline, change):
     inputs(build('folder'))
     steps = [pipeline[0], dict(type='PoolClipFeatures', **change), pipeline[2]]
-    for kept, wanted in zip(inputs(build('folder', pipeline=steps)),
-                            inputs(build(pipeline=steps)), strict=True):
+    for kept, wanted in zip(
+        inputs(build('folder', pipeline=steps)), inputs(build(pipeline=steps)), strict=True
+    ):
         assert torch.equal(kept, wanted)
 
 
@@ -122,8 +130,9 @@ def test_several_files_are_kept_together(build, corpus):
     prefix = dict(features=['features.hdf5', 'more.hdf5'])
     inputs(build('folder'))
     inputs(build('folder', data_prefix=prefix))
-    for kept, wanted in zip(inputs(build('folder', data_prefix=prefix)),
-                            inputs(build(data_prefix=prefix)), strict=True):
+    for kept, wanted in zip(
+        inputs(build('folder', data_prefix=prefix)), inputs(build(data_prefix=prefix)), strict=True
+    ):
         assert kept.shape == (4, 10)
         assert torch.equal(kept, wanted)
 
@@ -131,8 +140,9 @@ def test_several_files_are_kept_together(build, corpus):
 def test_forked_workers_fill_one_memory(build, reads):
     dataset = build('memory')
     wanted = inputs(build())
-    loader = DataLoader(dataset, batch_size=1, num_workers=2, collate_fn=list,
-                        multiprocessing_context='fork')
+    loader = DataLoader(
+        dataset, batch_size=1, num_workers=2, collate_fn=list, multiprocessing_context='fork'
+    )
     list(loader)
     reads.clear()
     for kept, fresh in zip(inputs(dataset), wanted, strict=True):  # here, where nobody has read
@@ -162,7 +172,8 @@ def test_a_damaged_file_is_made_again(build, corpus):
 
 
 def test_a_place_that_cannot_be_written_to_is_said_once_and_the_run_goes_on(
-        build, corpus, monkeypatch):
+    build, corpus, monkeypatch
+):
     wanted = inputs(build())
 
     def full(*args):
@@ -170,8 +181,9 @@ def test_a_place_that_cannot_be_written_to_is_said_once_and_the_run_goes_on(
 
     monkeypatch.setattr(os, 'replace', full)
     said = []
-    monkeypatch.setattr('mmn_plugin.datasets.folder_feature_cache.print_log',
-                        lambda text, **_: said.append(text))
+    monkeypatch.setattr(
+        'mmn_plugin.datasets.folder_feature_cache.print_log', lambda text, **_: said.append(text)
+    )
     for kept, fresh in zip(inputs(build('folder')), wanted, strict=True):
         assert torch.equal(kept, fresh)
     assert len(said) == 1
@@ -183,8 +195,9 @@ def test_a_place_that_cannot_be_written_to_is_said_once_and_the_run_goes_on(
 def test_a_file_in_the_place_of_the_folder_is_said(build, corpus, monkeypatch):
     (corpus / 'cache').write_text('')
     said = []
-    monkeypatch.setattr('mmn_plugin.datasets.folder_feature_cache.print_log',
-                        lambda text, **_: said.append(text))
+    monkeypatch.setattr(
+        'mmn_plugin.datasets.folder_feature_cache.print_log', lambda text, **_: said.append(text)
+    )
     assert len(inputs(build('folder'))) == 2
     assert len(said) == 1
 
@@ -195,8 +208,9 @@ def test_too_little_memory_is_said_and_the_run_goes_on(build, monkeypatch):
 
     monkeypatch.setattr('mmn_plugin.datasets.memory_feature_cache.mmap.mmap', none_left)
     said = []
-    monkeypatch.setattr('mmn_plugin.datasets.cache_features.print_log',
-                        lambda text, *_: said.append(text))
+    monkeypatch.setattr(
+        'mmn_plugin.datasets.cache_features.print_log', lambda text, *_: said.append(text)
+    )
     assert len(inputs(build('memory'))) == 2
     assert 'the run goes on without it' in said[0]
 

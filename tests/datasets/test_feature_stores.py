@@ -30,8 +30,8 @@ def folder(tmp_path):
     path = tmp_path / 'features'
     path.mkdir()
     np.save(path / 's1.avi.npy', np.ones((3, 2), np.float16))
-    torch.save(torch.full((4, 2), 2., dtype=torch.bfloat16), path / 'v_b.pt')
-    torch.save({'clip': torch.full((5, 2), 3.)}, path / 'v_c.pth')
+    torch.save(torch.full((4, 2), 2.0, dtype=torch.bfloat16), path / 'v_b.pt')
+    torch.save({'clip': torch.full((5, 2), 3.0)}, path / 'v_c.pth')
     np.savez(path / 'v_z.npz', features=np.zeros((6, 2)))
     return path
 
@@ -76,8 +76,9 @@ def test_folder_of_npy_and_pt_files(folder):
     assert store.shape('s1.avi') == (3, 2)
     np.testing.assert_array_equal(store.read('s1.avi'), np.ones((3, 2), np.float32))
     np.testing.assert_array_equal(store.read('v_b'), np.full((4, 2), 2, np.float32))
-    np.testing.assert_array_equal(open_feature_store(folder, 'clip').read('v_c'),
-                                  np.full((5, 2), 3, np.float32))
+    np.testing.assert_array_equal(
+        open_feature_store(folder, 'clip').read('v_c'), np.full((5, 2), 3, np.float32)
+    )
 
 
 def test_a_pt_file_that_holds_more_than_a_tensor_is_refused(folder):
@@ -86,7 +87,7 @@ def test_a_pt_file_that_holds_more_than_a_tensor_is_refused(folder):
 
 
 def test_npz_files_are_read_by_key_or_as_the_only_array(folder):
-    clips, other = np.full((3, 2), 4.), np.full((3, 2), 5.)
+    clips, other = np.full((3, 2), 4.0), np.full((3, 2), 5.0)
     np.savez(folder / 'v_d.npz', features=clips, times=other)
     np.savez_compressed(folder / 'v_e.npz', anything=clips)
     np.savez(folder / 'v_f.npz', slow=clips, fast=other)
@@ -103,9 +104,15 @@ def test_npz_files_are_read_by_key_or_as_the_only_array(folder):
         open_feature_store(folder, 'fast').read('v_d')
 
 
-@pytest.mark.parametrize('damage', [
-    lambda content: content[:len(content) // 2], lambda content: b'nothing',
-    lambda content: b'', lambda content: content.replace(content[60:90], bytes(30))])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b'nothing',
+        lambda content: b'',
+        lambda content: content.replace(content[60:90], bytes(30)),
+    ],
+)
 def test_a_damaged_npz_file_names_the_video(folder, damage):
     path = folder / 'v_d.npz'
     np.savez_compressed(path, features=np.random.default_rng(0).random((50, 20)))
@@ -123,14 +130,20 @@ def test_arrays_under_the_suffix_of_the_other_kind_are_read(folder):
         np.testing.assert_array_equal(store.read(video_id), np.ones((3, 2)))
 
 
-@pytest.mark.parametrize('tensor', [
-    torch.full((3, 2), 2., requires_grad=True), torch.nn.Parameter(torch.full((3, 2), 2.)),
-    torch.full((3, 2), 2.).to_sparse(), torch.full((3, 2), 2., dtype=torch.float64).T.T,
-    torch.full((3, 2), -2., dtype=torch.complex64).conj().real.neg(),
-    torch.full((3, 2), 2., dtype=torch.bfloat16, requires_grad=True)])
+@pytest.mark.parametrize(
+    'tensor',
+    [
+        torch.full((3, 2), 2.0, requires_grad=True),
+        torch.nn.Parameter(torch.full((3, 2), 2.0)),
+        torch.full((3, 2), 2.0).to_sparse(),
+        torch.full((3, 2), 2.0, dtype=torch.float64).T.T,
+        torch.full((3, 2), -2.0, dtype=torch.complex64).conj().real.neg(),
+        torch.full((3, 2), 2.0, dtype=torch.bfloat16, requires_grad=True),
+    ],
+)
 def test_tensors_of_any_kind_are_read(folder, tensor):
     torch.save(tensor, folder / 'v_d.pt')
-    np.testing.assert_array_equal(open_feature_store(folder).read('v_d'), np.full((3, 2), 2.))
+    np.testing.assert_array_equal(open_feature_store(folder).read('v_d'), np.full((3, 2), 2.0))
 
 
 class _Payload:
@@ -183,24 +196,35 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_damaged_chunk_names_the_video(tmp_path):
     path = tmp_path / 'chunk.hdf5'
     with h5py.File(path, 'w') as file:
-        data = file.create_dataset('v_a', data=np.random.default_rng(0).random((50, 40)),
-                                   chunks=(50, 40), compression='gzip')
+        data = file.create_dataset(
+            'v_a',
+            data=np.random.default_rng(0).random((50, 40)),
+            chunks=(50, 40),
+            compression='gzip',
+        )
         offset = data.id.get_chunk_info(0).byte_offset
     content = bytearray(path.read_bytes())
-    content[offset:offset + 64] = bytes(64)
+    content[offset : offset + 64] = bytes(64)
     path.write_bytes(content)
     with pytest.raises(FeatureError, match=r"chunk\.hdf5: cannot read video 'v_a'"):
         open_feature_store(path).read('v_a')
 
 
-@pytest.mark.parametrize(('array', 'message', 'kind'), [
-    (np.zeros((0, 5)), 'is empty', 'empty features'),
-    (np.zeros((3, 0)), 'is empty', 'empty features'),
-    (np.zeros(5), r'shape \(5,\)', 'features not of rank 2'),
-    (np.zeros((1, 3, 5)), r'shape \(1, 3, 5\)', 'features not of rank 2'),
-    (np.array([[0., 1.], [np.nan, 1.], [np.inf, 0.]]), '2 of 3 rows .first: row 1', 'NaN or Inf'),
-    (np.array([[b'x']]), 'must be numbers', 'not numbers'),
-])
+@pytest.mark.parametrize(
+    ('array', 'message', 'kind'),
+    [
+        (np.zeros((0, 5)), 'is empty', 'empty features'),
+        (np.zeros((3, 0)), 'is empty', 'empty features'),
+        (np.zeros(5), r'shape \(5,\)', 'features not of rank 2'),
+        (np.zeros((1, 3, 5)), r'shape \(1, 3, 5\)', 'features not of rank 2'),
+        (
+            np.array([[0.0, 1.0], [np.nan, 1.0], [np.inf, 0.0]]),
+            '2 of 3 rows .first: row 1',
+            'NaN or Inf',
+        ),
+        (np.array([[b'x']]), 'must be numbers', 'not numbers'),
+    ],
+)
 def test_unusable_features_are_named(tmp_path, array, message, kind):
     store = write(tmp_path / 'f.hdf5', 'v_a', array)
     with pytest.raises(FeatureError, match=rf"f\.hdf5: video 'v_a'.*{message}") as caught:
@@ -287,9 +311,10 @@ def test_forked_workers_open_their_own_handle(corpus):
     expected = store.read('kitchen.avi')  # open in the parent before the workers start
     context = multiprocessing.get_context('fork')
     queue = context.Queue()
-    workers = [context.Process(target=_read_in_child,
-                               args=(store, expected, store._handle, queue))
-               for _ in range(2)]
+    workers = [
+        context.Process(target=_read_in_child, args=(store, expected, store._handle, queue))
+        for _ in range(2)
+    ]
     for worker in workers:
         worker.start()
     for _ in range(20):
@@ -335,7 +360,8 @@ CHANGES = {  # what is done to a file
     'replaced': lambda path: os.replace(shutil.copy(path, path.with_suffix('.new')), path),
     'rewritten': lambda path: (path.write_bytes(path.read_bytes()), os.utime(path, ns=(0, 1))),
     'truncated': lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    'removed': lambda path: path.unlink()}
+    'removed': lambda path: path.unlink(),
+}
 
 
 def saying(how):
@@ -367,8 +393,11 @@ def test_a_file_that_appears_before_the_one_in_use_is_noticed(folder):
 
 @pytest.mark.parametrize('kind', ['folder', 'file'])
 def test_a_file_that_is_replaced_during_a_read_is_noticed(corpus, folder, kind, monkeypatch):
-    file, video_id = ((folder / 's1.avi.npy', 's1.avi') if kind == 'folder' else
-                      (corpus / 'features.hdf5', 'garden'))
+    file, video_id = (
+        (folder / 's1.avi.npy', 's1.avi')
+        if kind == 'folder'
+        else (corpus / 'features.hdf5', 'garden')
+    )
     store = open_feature_store(folder if kind == 'folder' else file)
     store.read(video_id)
     original = store._read_array
@@ -399,8 +428,11 @@ def of_folder(corpus):
     for name in ('kitchen.avi', 'garden'):
         np.save(corpus / 'npy' / f'{name}.npy', np.ones((3, 5)))
     return TemporalGroundingDataset(
-        ann_file=str(corpus / 'train.json'), data_prefix=dict(features=str(corpus / 'npy')),
-        pipeline=[dict(type='LoadClipFeatures')], test_mode=True)
+        ann_file=str(corpus / 'train.json'),
+        data_prefix=dict(features=str(corpus / 'npy')),
+        pipeline=[dict(type='LoadClipFeatures')],
+        test_mode=True,
+    )
 
 
 @pytest.mark.parametrize('how', CHANGES)
@@ -408,7 +440,9 @@ def test_workers_compare_with_the_file_of_the_dataset(corpus, how):
     dataset = TemporalGroundingDataset(
         ann_file=str(corpus / 'train.json'),
         data_prefix=dict(features=str(corpus / 'features.hdf5')),
-        pipeline=[dict(type='LoadClipFeatures')], test_mode=True)
+        pipeline=[dict(type='LoadClipFeatures')],
+        test_mode=True,
+    )
     CHANGES[how](corpus / 'features.hdf5')  # between the dataset and its first worker
     with pytest.raises((FeatureError, FileNotFoundError), match=r'features\.hdf5'):
         dataset[0]
@@ -417,8 +451,10 @@ def test_workers_compare_with_the_file_of_the_dataset(corpus, how):
 @pytest.mark.parametrize('how', CHANGES)
 def test_workers_compare_with_the_folder_of_the_dataset(of_folder, corpus, how):
     CHANGES[how](corpus / 'npy' / 'garden.npy')
-    with (ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool,
-          pytest.raises(FeatureError, match=f"video 'garden' {saying(how)}")):
+    with (
+        ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool,
+        pytest.raises(FeatureError, match=f"video 'garden' {saying(how)}"),
+    ):
         pool.submit(of_folder.__getitem__, 1).result(timeout=120)
     assert of_folder[0]['features'].shape == (3, 5), 'the other video is as it was'
 

@@ -14,8 +14,10 @@ def pool_by_definition(features, num_segments, clamp_last):
     rows = features.astype(np.float64)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     length = len(rows)
-    bounds = [int(np.round(np.float32(i) / np.float32(num_segments) * np.float32(length)))
-              for i in range(num_segments + 1)]
+    bounds = [
+        int(np.round(np.float32(i) / np.float32(num_segments) * np.float32(length)))
+        for i in range(num_segments + 1)
+    ]
     if clamp_last:
         bounds = [min(bound, length - 1) for bound in bounds]
     segments = []
@@ -37,8 +39,8 @@ def test_pooling_is_the_mean_of_normalised_rows(length, num_segments, clamp_last
 
 
 @pytest.mark.parametrize(
-    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool',
-             'activitynet_conv'])
+    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool', 'activitynet_conv']
+)
 def test_pooling_agrees_with_the_published_code(golden, name):
     figures = golden(name)
     num_segments = json.loads(str(figures['config_json']))['num_pre_clips']
@@ -54,8 +56,11 @@ def test_hcstvg_pooling_agrees_with_the_published_code(golden):
     tube = 0
     for video, count in enumerate(figures['num_tubes']):
         for i in range(count):
-            streams = [figures[key] for key in sorted(figures.files)
-                       if key.startswith(f'tube_feat/{video}/{i}/')]
+            streams = [
+                figures[key]
+                for key in sorted(figures.files)
+                if key.startswith(f'tube_feat/{video}/{i}/')
+            ]
             pooled = transform(dict(features=streams))['features']
             expected = figures['pooled_feats'][tube]
             assert np.abs(pooled - expected).max() <= 1e-6 * np.abs(expected).max()

@@ -1,4 +1,5 @@
 """The whole pipeline on the real annotations; features are random."""
+
 import json
 import sys
 
@@ -9,9 +10,13 @@ import pytest
 from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
 
 SIZES = {  # videos and sentences after dropping, reference/mmn.md
-    'tacos/train': (75, 9_790), 'tacos/val': (27, 4_436), 'tacos/test': (25, 4_001),
-    'charades_sta/train': (5_336, 12_404), 'charades_sta/test': (1_334, 3_720),
-    'activitynet/train': (10_009, 37_417), 'activitynet/val': (4_917, 17_505),
+    'tacos/train': (75, 9_790),
+    'tacos/val': (27, 4_436),
+    'tacos/test': (25, 4_001),
+    'charades_sta/train': (5_336, 12_404),
+    'charades_sta/test': (1_334, 3_720),
+    'activitynet/train': (10_009, 37_417),
+    'activitynet/val': (4_917, 17_505),
     'activitynet/test': (4_885, 17_031),
 }
 SEGMENTS = dict(tacos=256, charades_sta=32, activitynet=256)
@@ -28,11 +33,15 @@ def build(shared, tmp_path, split, videos=None):
     if not features.exists():
         write_random_features(features, annotations, 8, 20, key)
     return TemporalGroundingDataset(
-        ann_file=str(tmp_path / 'annotations.json'), data_prefix=dict(features=str(features)),
-        feature_key=key, pipeline=[
+        ann_file=str(tmp_path / 'annotations.json'),
+        data_prefix=dict(features=str(features)),
+        feature_key=key,
+        pipeline=[
             dict(type='LoadClipFeatures'),
             dict(type='PoolClipFeatures', num_segments=SEGMENTS[name]),
-            dict(type='PackGroundingInputs')])
+            dict(type='PackGroundingInputs'),
+        ],
+    )
 
 
 @pytest.mark.parametrize('split', SIZES)
@@ -77,16 +86,18 @@ def test_a_dataset_is_built_in_time_and_memory_in_proportion_to_its_sentences(sh
     for videos in (None, 1000):  # the features are written with the first, for all
         build(shared, tmp_path, 'activitynet/train', videos)
         dataset, calls = calls_of(lambda n=videos: build(shared, tmp_path, 'activitynet/train', n))
-        costs.append(calls / sum(len(dataset.get_data_info(index)['sentences'])
-                                 for index in range(len(dataset))))
+        costs.append(
+            calls
+            / sum(len(dataset.get_data_info(index)['sentences']) for index in range(len(dataset)))
+        )
         # strings and seconds: about as large as the annotation file, and not a map per sentence
         assert dataset.data_bytes.nbytes < 2 * (tmp_path / 'annotations.json').stat().st_size
     assert costs[0] < 1.25 * costs[1]
 
 
 @pytest.mark.parametrize(
-    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool',
-             'activitynet_conv'])
+    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool', 'activitynet_conv']
+)
 def test_samples_agree_with_the_published_code(golden, tmp_path, name):
     figures = golden(name)
     config = json.loads(str(figures['config_json']))
@@ -96,11 +107,16 @@ def test_samples_agree_with_the_published_code(golden, tmp_path, name):
         for video_id in figures['video_order']:
             file[f'{video_id}/{key}' if key else str(video_id)] = figures[f'feat/{video_id}']
     dataset = TemporalGroundingDataset(
-        ann_file='train.json', data_root=str(tmp_path),
-        data_prefix=dict(features='features.hdf5'), feature_key=key,
-        pipeline=[dict(type='LoadClipFeatures'),
-                  dict(type='PoolClipFeatures', num_segments=config['num_pre_clips']),
-                  dict(type='PackGroundingInputs')])
+        ann_file='train.json',
+        data_root=str(tmp_path),
+        data_prefix=dict(features='features.hdf5'),
+        feature_key=key,
+        pipeline=[
+            dict(type='LoadClipFeatures'),
+            dict(type='PoolClipFeatures', num_segments=config['num_pre_clips']),
+            dict(type='PackGroundingInputs'),
+        ],
+    )
     assert len(dataset) == len(figures['video_order'])
     for index, video_id in enumerate(figures['video_order']):
         packed = dataset[index]

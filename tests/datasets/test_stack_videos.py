@@ -1,4 +1,5 @@
 """A batch in few tensors."""
+
 import copy
 import pickle
 
@@ -13,7 +14,7 @@ from mmn_plugin.structures import GroundingDataSample
 
 def make_sample():
     sample = GroundingDataSample(metainfo=dict(video_id='v', sentences=['a', 'b']))
-    sample.gt_instances = InstanceData(moments=torch.tensor([[1., 2.], [3., 4.]]))
+    sample.gt_instances = InstanceData(moments=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     return sample
 
 
@@ -31,16 +32,26 @@ def test_inputs_of_different_shapes_stay_apart():
 
 def test_a_config_names_it(corpus, pipeline):
     dataset = TemporalGroundingDataset(
-        ann_file='train.json', data_root=str(corpus), pipeline=pipeline,
-        data_prefix=dict(features='features.hdf5'))
-    loader = Runner.build_dataloader(dict(
-        dataset=dataset, batch_size=2, num_workers=1, collate_fn=dict(type='stack_videos'),
-        sampler=dict(type='DefaultSampler', shuffle=False)))
-    batch, = loader
+        ann_file='train.json',
+        data_root=str(corpus),
+        pipeline=pipeline,
+        data_prefix=dict(features='features.hdf5'),
+    )
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=dataset,
+            batch_size=2,
+            num_workers=1,
+            collate_fn=dict(type='stack_videos'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        )
+    )
+    (batch,) = loader
     assert batch['inputs'].shape == (2, 4, 5)
     for i, sample in enumerate(batch['data_samples']):
-        assert torch.equal(sample.gt_instances.moments,
-                           dataset[i]['data_samples'].gt_instances.moments)
+        assert torch.equal(
+            sample.gt_instances.moments, dataset[i]['data_samples'].gt_instances.moments
+        )
 
 
 def test_a_sample_comes_back_from_another_process_or_a_copy_whole():
@@ -49,7 +60,7 @@ def test_a_sample_comes_back_from_another_process_or_a_copy_whole():
         assert torch.equal(again.gt_instances.moments, sample.gt_instances.moments)
         assert again.gt_instances.moments.dtype == torch.float32
         assert again.sentences == sample.sentences
-        again.gt_instances.moments[0, 0] = 9.
+        again.gt_instances.moments[0, 0] = 9.0
         assert sample.gt_instances.moments[0, 0] == 1
     sample.gt_instances.labels = torch.ones(2)
     sample.pred_instances = InstanceData(scores=torch.ones(2, 5))

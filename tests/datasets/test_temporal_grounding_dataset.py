@@ -22,8 +22,9 @@ from mmn_plugin.structures.annotation_error import AnnotationError
 
 
 def build(corpus, **kwargs):
-    options = dict(ann_file='train.json', data_root=str(corpus),
-                   data_prefix=dict(features='features.hdf5'))
+    options = dict(
+        ann_file='train.json', data_root=str(corpus), data_prefix=dict(features='features.hdf5')
+    )
     return TemporalGroundingDataset(**{**options, **kwargs})
 
 
@@ -31,8 +32,10 @@ def build(corpus, **kwargs):
 def test_paths_may_be_of_any_kind(corpus, pipeline, kind):
     for prefix in (kind(corpus / 'features.hdf5'), [kind(corpus / 'features.hdf5')]):
         dataset = TemporalGroundingDataset(
-            ann_file=kind(corpus / 'train.json'), data_prefix=dict(features=prefix),
-            pipeline=pipeline)
+            ann_file=kind(corpus / 'train.json'),
+            data_prefix=dict(features=prefix),
+            pipeline=pipeline,
+        )
         assert dataset.feature_files == [str(corpus / 'features.hdf5')]
         assert dataset[0]['inputs'].shape == (4, 5)
 
@@ -42,7 +45,7 @@ def test_a_sample_is_a_video_with_its_usable_sentences(corpus, pipeline):
     assert len(dataset) == 2
     sample = dataset[0]['data_samples']
     assert sample.video_id == 'kitchen.avi'
-    assert sample.duration == 20.
+    assert sample.duration == 20.0
     assert sample.sentences == ['He took out pot', 'He washed plate']
     assert sample.sentence_index == [0, 2]  # the reversed one is dropped
     np.testing.assert_array_equal(sample.gt_instances.moments, [[0, 4], [10, 20]])
@@ -71,9 +74,14 @@ def test_inputs_are_pooled_features(corpus, pipeline):
 
 
 def test_it_is_built_from_the_registry(corpus):
-    dataset = DATASETS.build(dict(
-        type='TemporalGroundingDataset', ann_file='train.json', data_root=str(corpus),
-        data_prefix=dict(features='features.hdf5')))
+    dataset = DATASETS.build(
+        dict(
+            type='TemporalGroundingDataset',
+            ann_file='train.json',
+            data_root=str(corpus),
+            data_prefix=dict(features='features.hdf5'),
+        )
+    )
     assert dataset.feature_size == 5
     assert dataset.metainfo['dataset_type'] == 'temporal_grounding'
 
@@ -84,8 +92,12 @@ def test_an_unknown_dataset_name_is_named(corpus):
 
 
 def test_absolute_paths_ignore_the_root(corpus):
-    dataset = build(corpus, data_root='elsewhere', ann_file=str(corpus / 'train.json'),
-                    data_prefix=dict(features=str(corpus / 'features.hdf5')))
+    dataset = build(
+        corpus,
+        data_root='elsewhere',
+        ann_file=str(corpus / 'train.json'),
+        data_prefix=dict(features=str(corpus / 'features.hdf5')),
+    )
     assert len(dataset) == 2
 
 
@@ -99,14 +111,18 @@ def test_several_feature_files_are_joined(corpus, pipeline):
     with h5py.File(corpus / 'flow.hdf5', 'w') as file:
         file['kitchen.avi/flow'] = np.ones((9, 3), np.float32)  # another length
         file['garden/flow'] = np.ones((2, 3), np.float32)
-    dataset = build(corpus, data_prefix=dict(features=['features.hdf5', 'flow.hdf5']),
-                    feature_key=[None, 'flow'], pipeline=pipeline)
+    dataset = build(
+        corpus,
+        data_prefix=dict(features=['features.hdf5', 'flow.hdf5']),
+        feature_key=[None, 'flow'],
+        pipeline=pipeline,
+    )
     assert dataset.feature_size == 8
     inputs = dataset[0]['inputs']
     assert inputs.shape == (4, 8)
     single = build(corpus, pipeline=pipeline)[0]['inputs']
     np.testing.assert_array_equal(inputs[:, :5], single)
-    np.testing.assert_allclose(inputs[:, 5:], 3 ** -.5, rtol=1e-6)
+    np.testing.assert_allclose(inputs[:, 5:], 3**-0.5, rtol=1e-6)
 
 
 def test_keys_and_files_must_match_in_number(corpus):
@@ -159,16 +175,18 @@ def test_nan_in_a_video_is_named(corpus, pipeline):
 
 
 def test_annotations_without_usable_sentence_are_refused(corpus):
-    (corpus / 'train.json').write_text(json.dumps(
-        {'garden': dict(duration=9., timestamps=[[5, 5]], sentences=['x'])}))
+    (corpus / 'train.json').write_text(
+        json.dumps({'garden': dict(duration=9.0, timestamps=[[5, 5]], sentences=['x'])})
+    )
     with pytest.raises(ValueError, match='no usable sentence'):
         build(corpus)
 
 
 def test_bad_annotations_are_named(corpus):
-    (corpus / 'train.json').write_text(json.dumps(
-        {'garden': dict(duration=-1., timestamps=[[5, 6]], sentences=['x'])}))
-    with pytest.raises(AnnotationError, match=r"garden.*duration=-1"):
+    (corpus / 'train.json').write_text(
+        json.dumps({'garden': dict(duration=-1.0, timestamps=[[5, 6]], sentences=['x'])})
+    )
+    with pytest.raises(AnnotationError, match=r'garden.*duration=-1'):
         build(corpus)
 
 
@@ -176,7 +194,7 @@ def test_entries_hold_strings_and_seconds_only(corpus):
     info = build(corpus).get_data_info(0)
     tensors = [value for value in info.values() if isinstance(value, torch.Tensor | np.ndarray)]
     assert not tensors
-    assert info['moments'] == [(0., 4.), (10., 20.)]
+    assert info['moments'] == [(0.0, 4.0), (10.0, 20.0)]
 
 
 def test_nothing_stays_open_after_building(corpus):
@@ -195,9 +213,13 @@ def test_a_used_dataset_is_pickled_without_handles(corpus, pipeline):
 def test_workers_read_what_the_main_process_reads(corpus, pipeline, method):
     dataset = build(corpus, pipeline=pipeline)
     expected = [dataset[i]['inputs'] for i in range(2)]  # open here before the workers start
-    loader = DataLoader(torch.utils.data.ConcatDataset([dataset] * 10), batch_size=4,
-                        num_workers=2 if method == 'fork' else 1,
-                        multiprocessing_context=method, collate_fn=pseudo_collate)
+    loader = DataLoader(
+        torch.utils.data.ConcatDataset([dataset] * 10),
+        batch_size=4,
+        num_workers=2 if method == 'fork' else 1,
+        multiprocessing_context=method,
+        collate_fn=pseudo_collate,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         batches = [inputs for batch in loader for inputs in batch['inputs']]

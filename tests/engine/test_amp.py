@@ -1,4 +1,5 @@
 """Which precision --amp and the loops choose."""
+
 import warnings
 from types import SimpleNamespace
 
@@ -37,10 +38,12 @@ def test_training_takes_the_precision_that_was_asked_for(device):
         return
     assert wrapper('auto') == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     assert wrapper('auto', dtype='bfloat16')['dtype'] == 'bfloat16'
-    assert wrapper('fp16', loss_scale=8.) == dict(
-        type='AmpOptimWrapper', loss_scale=8., dtype='float16')
-    assert wrapper('bf16', loss_scale=8.) == dict(
-        type='AmpOptimWrapper', loss_scale=dict(enabled=False), dtype='bfloat16')
+    assert wrapper('fp16', loss_scale=8.0) == dict(
+        type='AmpOptimWrapper', loss_scale=8.0, dtype='float16'
+    )
+    assert wrapper('bf16', loss_scale=8.0) == dict(
+        type='AmpOptimWrapper', loss_scale=dict(enabled=False), dtype='bfloat16'
+    )
 
 
 class Recorder:
@@ -68,8 +71,11 @@ def test_loops_compute_in_the_precision_that_was_asked_for(device, loop_type):
     recorder, loader = Recorder(device), SimpleNamespace(dataset=SimpleNamespace(metainfo={}))
     evaluator = Evaluator([])
     before = torch.get_autocast_dtype(device)
-    expected = dict(auto=torch.bfloat16, bf16=torch.bfloat16) if device == 'cpu' else dict(
-        auto=torch.float16, bf16=torch.bfloat16, fp16=torch.float16)
+    expected = (
+        dict(auto=torch.bfloat16, bf16=torch.bfloat16)
+        if device == 'cpu'
+        else dict(auto=torch.float16, bf16=torch.bfloat16, fp16=torch.float16)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of torch, that there is no GPU
         for amp in expected:
@@ -90,4 +96,9 @@ def test_a_loop_of_ones_own_is_not_replaced(device):
 
 def test_a_bare_amp_leaves_the_next_argument_alone():
     assert explicit_amp(['--amp', 'config.py', '--amp', 'bf16', '--amp']) == [
-        '--amp=auto', 'config.py', '--amp', 'bf16', '--amp=auto']
+        '--amp=auto',
+        'config.py',
+        '--amp',
+        'bf16',
+        '--amp=auto',
+    ]

@@ -1,4 +1,5 @@
 """The model, wrapped or not."""
+
 from types import SimpleNamespace
 
 from torch import nn

@@ -1,4 +1,5 @@
 """A loss or gradient that is no number stops training, or its batch is left out."""
+
 import logging
 from functools import partial
 from types import SimpleNamespace
@@ -40,25 +41,33 @@ class Model(BaseModel):
             self.negatives.collect(random_candidates([1, 1], [s.video_id for s in data_samples]))
         weight = self.layer.weight.sum()
         zero = dict(nan=weight * 0, inf=weight - weight.detach()).get(self.bad_gradient)
-        return dict(loss_a=self.layer(self.norm(inputs)).square().mean(), loss_b=inputs.sum() * 0,
-                    loss_c=inputs.sum() * 0 if zero is None else zero.sqrt())
+        return dict(
+            loss_a=self.layer(self.norm(inputs)).square().mean(),
+            loss_b=inputs.sum() * 0,
+            loss_c=inputs.sum() * 0 if zero is None else zero.sqrt(),
+        )
 
 
 class Run:
     """A runner of just what the hook looks at."""
 
-    def __init__(self, counts=1, checked=True, clip=None, wrapper=OptimWrapper, device='cpu',
-                 **hook):
+    def __init__(
+        self, counts=1, checked=True, clip=None, wrapper=OptimWrapper, device='cpu', **hook
+    ):
         torch.manual_seed(0)
         self.epoch, self.model = 2, Model().to(device)
         self.message_hub = MessageHub(f'run {id(self)}')
-        self.optim_wrapper = wrapper(optimizer=torch.optim.AdamW(
-            self.model.parameters(), lr=0.1), accumulative_counts=counts, clip_grad=clip)
+        self.optim_wrapper = wrapper(
+            optimizer=torch.optim.AdamW(self.model.parameters(), lr=0.1),
+            accumulative_counts=counts,
+            clip_grad=clip,
+        )
         self.optim_wrapper.message_hub = self.message_hub
         self.hook, self.said, self.hooks = CheckLossHook(**hook), [], []
         self.logger = logging.Logger('run')
-        self.logger.addHandler(SimpleNamespace(
-            level=0, handle=lambda record: self.said.append(record.getMessage())))
+        self.logger.addHandler(
+            SimpleNamespace(level=0, handle=lambda record: self.said.append(record.getMessage()))
+        )
         if checked:
             self.hook.before_train(self)
 
@@ -67,10 +76,12 @@ class Run:
         for hook in self.hooks:
             getattr(hook, name)(self)
 
-    def step(self, index, value=1., bad_gradient=None):
+    def step(self, index, value=1.0, bad_gradient=None):
         self.model.bad_gradient = bad_gradient
         samples = [SimpleNamespace(video_id=f'v{index}'), SimpleNamespace(video_id='w')]
-        inputs = torch.tensor([[1., 2.], [3., index + value]], device=self.model.norm.weight.device)
+        inputs = torch.tensor(
+            [[1.0, 2.0], [3.0, index + value]], device=self.model.norm.weight.device
+        )
         batch = dict(inputs=inputs, data_samples=samples)
         self.hook.before_train_iter(self, index, batch)
         outputs = self.model.train_step(batch, self.optim_wrapper)
@@ -147,8 +158,9 @@ def test_a_skipped_batch_stays_out_of_the_memory_bank():
     run.step(2, NAN)
     negatives.source.settle()
     for name, value in bank.state_dict().items():
-        assert torch.equal(value, before[name]) if torch.is_tensor(value) else (
-            value == before[name])
+        assert (
+            torch.equal(value, before[name]) if torch.is_tensor(value) else (value == before[name])
+        )
     run.step(3)
     negatives.source.settle()
     assert bank.state_dict()['video_ids'] == ['v0', 'w', 'v3', 'w']
@@ -164,8 +176,12 @@ def test_too_many_skips_stop_also_after_a_resume():
         resumed.step(2, NAN)
 
 
-CLIPS = [None, dict(max_norm=0.05), dict(max_norm=0.05, norm_type=1),
-         dict(type='value', clip_value=0.01)]
+CLIPS = [
+    None,
+    dict(max_norm=0.05),
+    dict(max_norm=0.05, norm_type=1),
+    dict(type='value', clip_value=0.01),
+]
 
 
 @pytest.mark.parametrize('counts', [1, 2])
@@ -191,8 +207,10 @@ def test_a_bad_gradient_of_a_finite_loss_stops_before_the_weights_are_spoilt(bad
     run = Run(clip=clip and dict(clip))
     run.step(0)
     weights = [p.detach().clone() for p in run.model.parameters()]
-    text = (rf'gradient norm={bad} \(from layer\.weight\) at epoch 3, iteration 8, in the batch '
-            r'of videos v7, w\.')
+    text = (
+        rf'gradient norm={bad} \(from layer\.weight\) at epoch 3, iteration 8, in the batch '
+        r'of videos v7, w\.'
+    )
     with pytest.raises(FloatingPointError, match=text):
         run.step(7, bad_gradient=bad)
     assert same(weights, [p.detach() for p in run.model.parameters()])
@@ -241,8 +259,10 @@ def test_a_large_finite_gradient_whose_norm_overflows_is_bad():
 def test_a_loss_scaler_sees_to_gradients_itself(enabled, monkeypatch):
     monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
     monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', partial(torch.amp.GradScaler, 'cpu'))
-    run = Run(clip=dict(max_norm=5), wrapper=partial(
-        AmpOptimWrapper, loss_scale=dict(enabled=enabled), dtype='bfloat16'))
+    run = Run(
+        clip=dict(max_norm=5),
+        wrapper=partial(AmpOptimWrapper, loss_scale=dict(enabled=enabled), dtype='bfloat16'),
+    )
     before = [p.detach().clone() for p in run.model.parameters()]
     if enabled:
         scale = run.optim_wrapper.loss_scaler.get_scale()
@@ -264,7 +284,7 @@ class Waits(TorchDispatchMode):
         last (float): Last value of what it is given; the others are 0.
     """
 
-    def __init__(self, last=0.):
+    def __init__(self, last=0.0):
         super().__init__()
         self.count, self.last = 0, last
 
@@ -292,7 +312,8 @@ def ranks(request, monkeypatch):
         monkeypatch.setattr(check_loss_hook, 'get_world_size', lambda: request.param)
         monkeypatch.setattr(check_loss_hook, 'get_comm_device', lambda: torch.device('meta'))
         monkeypatch.setattr(
-            check_loss_hook, 'all_reduce', lambda tensor, op: reduced.append((tensor.shape, op)))
+            check_loss_hook, 'all_reduce', lambda tensor, op: reduced.append((tensor.shape, op))
+        )
         monkeypatch.setattr(preemption_hook, 'highest', lambda _: pytest.fail('a second time'))
     return reduced
 
@@ -320,24 +341,35 @@ def test_the_host_waits_for_the_device_once_per_iteration(ranks, clip, counts):
         assert waits.count == 1
     assert run.said == []
     logged = {name: value.current() for name, value in run.message_hub.log_scalars.items()}
-    assert logged.pop('train/grad_norm', 0.) == 0.
-    assert logged == {'train/loss': 0., 'train/loss_a': 0., 'train/loss_b': 0., 'train/loss_c': 0.}
+    assert logged.pop('train/grad_norm', 0.0) == 0.0
+    assert logged == {
+        'train/loss': 0.0,
+        'train/loss_a': 0.0,
+        'train/loss_b': 0.0,
+        'train/loss_c': 0.0,
+    }
     assert ranks in ([], [((3,), 'max')] * 2)
 
 
 @pytest.mark.parametrize('ranks', [2], indirect=True)
 def test_ranks_learn_with_the_loss_that_one_was_asked_to_stop(ranks):
     run, preemption = run_away()
-    with Waits(last=1.):
+    with Waits(last=1.0):
         run.step(0)
     with pytest.raises(Preempted):
         preemption.between_train_iters(run)
     assert 'another process was asked to stop: stopping after iteration 0' in run.said[0]
 
 
-@pytest.mark.parametrize('wait', [
-    lambda away: away.sum().item(), lambda away: away.cpu(), lambda away: float(away.max()),
-    lambda away: away + torch.ones(2).to('meta')])
+@pytest.mark.parametrize(
+    'wait',
+    [
+        lambda away: away.sum().item(),
+        lambda away: away.cpu(),
+        lambda away: float(away.max()),
+        lambda away: away + torch.ones(2).to('meta'),
+    ],
+)
 def test_waiting_is_counted(wait):
     away = torch.ones(2, device='meta')
     with Waits() as waits:

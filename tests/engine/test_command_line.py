@@ -1,4 +1,5 @@
 """What a mistake in a config, a checkpoint or an option looks like on the command line."""
+
 import argparse
 import socket
 
@@ -36,12 +37,16 @@ def printed(capsys, action) -> str:
     return text
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ("_base_ = ['absent.py']\n", 'absent.py, which does not exist'),
-    ("_base_ = 'mmn_plugin::absent.py'\n", "no config 'absent.py'"),
-    ('a = absent\n', "cannot be run: name 'absent' is not defined"),
-    ("custom_imports = dict(imports=['absent_module'])\n", "['absent_module']}; the folder of"),
-    ('a = = 1\n', 'is not valid Python')])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ("_base_ = ['absent.py']\n", 'absent.py, which does not exist'),
+        ("_base_ = 'mmn_plugin::absent.py'\n", "no config 'absent.py'"),
+        ('a = absent\n', "cannot be run: name 'absent' is not defined"),
+        ("custom_imports = dict(imports=['absent_module'])\n", "['absent_module']}; the folder of"),
+        ('a = = 1\n', 'is not valid Python'),
+    ],
+)
 def test_a_config_that_cannot_be_read_is_one_line(tmp_path, capsys, text, message):
     path = tmp_path / 'my_config.py'
     path.write_text(text)
@@ -80,10 +85,14 @@ def test_an_absent_setting_of_a_part_is_named_with_its_path(tmp_path, capsys):
     assert f'{path} lacks the setting `loaders.0.dataset.pipeline`' in printed(capsys, run)
 
 
-@pytest.mark.parametrize(('extra', 'named'), [
-    ("model['foo'] = 1\n", "'MMN'"),
-    ("model['backbone']['foo'] = 1\n", "'ClipEncoder'"),
-    ("model['head'] = dict(foo=1)\n", "'MutualMatchingHead'")])
+@pytest.mark.parametrize(
+    ('extra', 'named'),
+    [
+        ("model['foo'] = 1\n", "'MMN'"),
+        ("model['backbone']['foo'] = 1\n", "'ClipEncoder'"),
+        ("model['head'] = dict(foo=1)\n", "'MutualMatchingHead'"),
+    ],
+)
 def test_a_setting_that_a_class_does_not_take_is_one_line(folder, capsys, extra, named):
     config = load_config(str(write_config(folder / 'mistake.py', folder / 'corpus', extra=extra)))
     output = printed(capsys, lambda: MODELS.build(config.model))
@@ -91,27 +100,47 @@ def test_a_setting_that_a_class_does_not_take_is_one_line(folder, capsys, extra,
     assert "unexpected keyword argument 'foo'" in output
 
 
-@pytest.mark.parametrize(('option', 'message'), [
-    ('train_dataloader.batchsize', 'a dataloader of the config: DataLoader.__init__() got an'),
-    ('randomness.sed', 'randomness of the config: Runner.set_randomness() got an'),
-    ('env_cfg.mp_cfg.foo', 'env_cfg of the config: set_multi_processing() got an')])
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('train_dataloader.batchsize', 'a dataloader of the config: DataLoader.__init__() got an'),
+        ('randomness.sed', 'randomness of the config: Runner.set_randomness() got an'),
+        ('env_cfg.mp_cfg.foo', 'env_cfg of the config: set_multi_processing() got an'),
+    ],
+)
 def test_a_setting_that_a_call_does_not_take_is_one_line(folder, tmp_path, option, message):
     config = write_config(folder / 'call.py', folder / 'corpus')
-    code, output = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',
-                            f'{option}=3')
+    code, output = run_tool(
+        'train.py', config, '--work-dir', tmp_path, '--cfg-options', f'{option}=3'
+    )
     assert code == 1
     assert output.splitlines()[-1] == (
-        f"Error: {message} unexpected keyword argument '{option.rpartition('.')[2]}'")
+        f"Error: {message} unexpected keyword argument '{option.rpartition('.')[2]}'"
+    )
 
 
-@pytest.mark.parametrize(('hook', 'message'), [
-    ('checkpoint', "SafeCheckpointHook.__init__() got an unexpected keyword argument 'intervall'"),
-    ('sampler_seed', 'DistSamplerSeedHook() takes no arguments')])
+@pytest.mark.parametrize(
+    ('hook', 'message'),
+    [
+        (
+            'checkpoint',
+            "SafeCheckpointHook.__init__() got an unexpected keyword argument 'intervall'",
+        ),
+        ('sampler_seed', 'DistSamplerSeedHook() takes no arguments'),
+    ],
+)
 def test_a_setting_that_a_hook_does_not_take_is_one_line_at_the_start(
-        folder, tmp_path, hook, message):
+    folder, tmp_path, hook, message
+):
     config = write_config(folder / 'hook.py', folder / 'corpus')
-    code, output = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',
-                            f'default_hooks.{hook}.intervall=3')
+    code, output = run_tool(
+        'train.py',
+        config,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        f'default_hooks.{hook}.intervall=3',
+    )
     assert code == 1
     assert 'Epoch(train)' not in output
     assert message in output.splitlines()[-1]
@@ -123,12 +152,19 @@ def test_a_needed_setting_that_is_absent_is_one_line(capsys):
     assert 'in_channels' in output
 
 
-@pytest.mark.parametrize(('optimizer', 'message'), [
-    (dict(type='Absent', lr=1.), "type of the config is 'Absent'"),
-    (dict(type='AdamW', foo=1.), "AdamW.__init__() got an unexpected keyword argument 'foo'")])
+@pytest.mark.parametrize(
+    ('optimizer', 'message'),
+    [
+        (dict(type='Absent', lr=1.0), "type of the config is 'Absent'"),
+        (dict(type='AdamW', foo=1.0), "AdamW.__init__() got an unexpected keyword argument 'foo'"),
+    ],
+)
 def test_a_mistake_in_the_optimiser_is_one_line(capsys, optimizer, message):
-    settings = dict(type='OptimWrapper', optimizer=optimizer,
-                    paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=.1))))
+    settings = dict(
+        type='OptimWrapper',
+        optimizer=optimizer,
+        paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))),
+    )
     output = printed(capsys, lambda: build_optim_wrapper(torch.nn.Linear(1, 1), settings))
     assert message in output
 
@@ -148,11 +184,15 @@ def test_a_type_error_of_another_kind_is_not_hidden():
         _ = Broken.absent
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    ([1, 2], 'bad.pth holds a list and is no checkpoint'),
-    (dict(state_dict=[1]), 'bad.pth is no checkpoint'),
-    ({3: 1}, 'bad.pth is no checkpoint'),
-    (dict(state_dict={}, meta=None), "bad.pth is a damaged checkpoint: its 'meta' is None")])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ([1, 2], 'bad.pth holds a list and is no checkpoint'),
+        (dict(state_dict=[1]), 'bad.pth is no checkpoint'),
+        ({3: 1}, 'bad.pth is no checkpoint'),
+        (dict(state_dict={}, meta=None), "bad.pth is a damaged checkpoint: its 'meta' is None"),
+    ],
+)
 def test_what_is_no_checkpoint_is_refused_by_name(content, message):
     with pytest.raises(ValueError, match=message):
         require_checkpoint_content(content, 'bad.pth')
@@ -177,37 +217,58 @@ def test_a_number_of_workers_is_0_or_more():
             whole_number(text)
 
 
-@pytest.mark.parametrize(('option', 'value', 'least'), [
-    ('train_dataloader.batch_size', 0, 1), ('val_dataloader.batch_size', -1, 1),
-    ('test_dataloader.batch_size', 2.5, 1), ('train_dataloader.batch_size', True, 1),
-    ('train_dataloader.num_workers', -1, 0), ('train_cfg.max_epochs', 0, 1),
-    ('train_cfg.val_interval', 0, 1), ('optim_wrapper.accumulative_counts', 0, 1)])
+@pytest.mark.parametrize(
+    ('option', 'value', 'least'),
+    [
+        ('train_dataloader.batch_size', 0, 1),
+        ('val_dataloader.batch_size', -1, 1),
+        ('test_dataloader.batch_size', 2.5, 1),
+        ('train_dataloader.batch_size', True, 1),
+        ('train_dataloader.num_workers', -1, 0),
+        ('train_cfg.max_epochs', 0, 1),
+        ('train_cfg.val_interval', 0, 1),
+        ('optim_wrapper.accumulative_counts', 0, 1),
+    ],
+)
 def test_a_size_that_leaves_nothing_to_do_is_one_line(folder, capsys, option, value, least):
     config = write_config(folder / 'sizes.py', folder / 'corpus')
     output = printed(capsys, lambda: load_config(str(config), {option: value}))
     assert f'{option}={value} of the config: give a whole number of {least} or more' in output
 
 
-@pytest.mark.parametrize(('launcher', 'variables', 'parts'), [
-    ('pytorch', {}, ('torchrun', 'dist_train.sh', 'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT')),
-    ('pytorch', dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='a'), ('sets MASTER_PORT;',)),
-    ('pytorch', dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='a', MASTER_PORT='x'),
-     ('MASTER_PORT=x is no number',)),
-    ('slurm', {}, ('srun', 'slurm_train.sh', 'SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST')),
-    ('mpi', {}, ('mpirun', 'OMPI_COMM_WORLD_RANK', 'MASTER_ADDR'))])
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'parts'),
+    [
+        (
+            'pytorch',
+            {},
+            ('torchrun', 'dist_train.sh', 'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT'),
+        ),
+        ('pytorch', dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='a'), ('sets MASTER_PORT;',)),
+        (
+            'pytorch',
+            dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='a', MASTER_PORT='x'),
+            ('MASTER_PORT=x is no number',),
+        ),
+        ('slurm', {}, ('srun', 'slurm_train.sh', 'SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST')),
+        ('mpi', {}, ('mpirun', 'OMPI_COMM_WORLD_RANK', 'MASTER_ADDR')),
+    ],
+)
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
 def test_a_launcher_that_did_not_start_the_process_is_one_line(
-        folder, tmp_path, monkeypatch, tool, launcher, variables, parts):
+    folder, tmp_path, monkeypatch, tool, launcher, variables, parts
+):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     config = write_config(folder / 'launched.py', folder / 'corpus')
     checkpoint = ['absent.pth'] if tool == 'test.py' else []
-    code, output = run_tool(tool, config, *checkpoint, '--launcher', launcher, '--work-dir',
-                            tmp_path / 'work')
+    code, output = run_tool(
+        tool, config, *checkpoint, '--launcher', launcher, '--work-dir', tmp_path / 'work'
+    )
     assert code == 1
-    line, = output.splitlines()
+    (line,) = output.splitlines()
     for part in parts:
         assert part in line
     assert not (tmp_path / 'work').exists()
@@ -228,12 +289,14 @@ def test_a_port_in_use_is_one_line(folder, tmp_path, monkeypatch):
         other.bind(('127.0.0.1', 0))
         other.listen()
         port = str(other.getsockname()[1])
-        for name, value in dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1',
-                                MASTER_PORT=port).items():
+        for name, value in dict(
+            RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=port
+        ).items():
             monkeypatch.setenv(name, value)
         config = write_config(folder / 'port.py', folder / 'corpus')
-        code, output = run_tool('train.py', config, '--launcher', 'pytorch', '--work-dir',
-                                tmp_path / 'work')
+        code, output = run_tool(
+            'train.py', config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'work'
+        )
     assert code == 1
     assert 'Traceback' not in output
     assert f'port {port} of this machine is in use' in output.splitlines()[-1]

@@ -1,4 +1,5 @@
 """Options, schedule and stored state of the hook that owns the negatives."""
+
 import contextlib
 import logging
 import shutil
@@ -21,16 +22,20 @@ from mmn_plugin.engine.hooks import CrossVideoNegativeHook
 WORLD_SIZE = 'mmn_plugin.engine.hooks.cross_video_negative_hook.get_world_size'
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(scope='everywhere'), "scope='everywhere': give 'local' or 'global'"),
-    (dict(queue_size=-1), 'queue_size=-1'),
-    (dict(queue_size=1.5), 'queue_size=1.5'),
-    (dict(scope='global', from_epoch=0), 'from_epoch=0: epochs count from 1'),
-    (dict(scope='global', weight=0.), 'weight=0.0'),
-    (dict(weight=0.5), 'weight=0.5: it acts on negatives from outside'),
-    (dict(from_epoch=3), 'from_epoch=3: it acts on negatives from outside'),
-    (dict(late_factor=-1), 'late_factor=-1'),
-    (dict(full_through_epoch=-1), 'full_through_epoch=-1')])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(scope='everywhere'), "scope='everywhere': give 'local' or 'global'"),
+        (dict(queue_size=-1), 'queue_size=-1'),
+        (dict(queue_size=1.5), 'queue_size=1.5'),
+        (dict(scope='global', from_epoch=0), 'from_epoch=0: epochs count from 1'),
+        (dict(scope='global', weight=0.0), 'weight=0.0'),
+        (dict(weight=0.5), 'weight=0.5: it acts on negatives from outside'),
+        (dict(from_epoch=3), 'from_epoch=3: it acts on negatives from outside'),
+        (dict(late_factor=-1), 'late_factor=-1'),
+        (dict(full_through_epoch=-1), 'full_through_epoch=-1'),
+    ],
+)
 def test_an_option_out_of_range_or_without_effect_is_refused(options, message):
     with pytest.raises(ValueError, match=f'CrossVideoNegativeHook: {message}'):
         CrossVideoNegativeHook(**(dict(full_through_epoch=1) | options))
@@ -39,8 +44,12 @@ def test_an_option_out_of_range_or_without_effect_is_refused(options, message):
 def runner_of(epoch=0, videos=8, max_epochs=5, resume=True, modules=()):
     loader = SimpleNamespace(dataset=range(videos))
     return SimpleNamespace(
-        epoch=epoch, max_epochs=max_epochs, train_dataloader=loader, _resume=resume,
-        model=SimpleNamespace(head=SimpleNamespace(), modules=lambda: iter(modules)))
+        epoch=epoch,
+        max_epochs=max_epochs,
+        train_dataloader=loader,
+        _resume=resume,
+        model=SimpleNamespace(head=SimpleNamespace(), modules=lambda: iter(modules)),
+    )
 
 
 def test_wider_negatives_begin_at_their_epoch():
@@ -50,19 +59,24 @@ def test_wider_negatives_begin_at_their_epoch():
         hook.before_train_epoch(runner)
         source = runner.model.head.negatives
         seen.append((source.scope, source.bank is not None, source.weight))
-    assert seen == [('local', False, 1.)] + [('global', True, .5)] * 2
+    assert seen == [('local', False, 1.0)] + [('global', True, 0.5)] * 2
 
 
-@pytest.mark.parametrize(('options', 'said'), [
-    (dict(scope='global', from_epoch=6), 'is after the last epoch'),
-    (dict(queue_size=8), 'reaches over a whole epoch'),
-    (dict(queue_size=7, from_epoch=5), None)])
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (dict(scope='global', from_epoch=6), 'is after the last epoch'),
+        (dict(queue_size=8), 'reaches over a whole epoch'),
+        (dict(queue_size=7, from_epoch=5), None),
+    ],
+)
 def test_options_that_are_hardly_meant_are_said(options, said, caplog):
     module = 'mmn_plugin.engine.hooks.cross_video_negative_hook.print_log'
     with mock.patch(module) as log:
         CrossVideoNegativeHook(1, **options).before_train(runner_of())
-    assert [said in call.args[0] and call.args[2] == logging.WARNING
-            for call in log.call_args_list] == ([True] if said else [])
+    assert [
+        said in call.args[0] and call.args[2] == logging.WARNING for call in log.call_args_list
+    ] == ([True] if said else [])
 
 
 def test_synchronised_batchnorm_is_refused_where_pytorch_has_none():
@@ -104,10 +118,15 @@ def test_a_bank_that_is_of_no_use_leaves_it_empty_and_says_so():
 def queue_config(tmp_path_factory):
     """A run whose only memory, beside weights and optimiser, is the queue; it trained 3 epochs."""
     folder = tmp_path_factory.mktemp('queue')
-    extra = ("default_hooks = dict(negatives=dict(full_through_epoch=3, scope='global', "
-             'queue_size=5, from_epoch=2, exclude_same_text=True))\n')
-    config = Config.fromfile(write_config(
-        folder / 'tiny.py', write_corpus(folder / 'corpus'), epochs=3, dropout=0., extra=extra))
+    extra = (
+        "default_hooks = dict(negatives=dict(full_through_epoch=3, scope='global', "
+        'queue_size=5, from_epoch=2, exclude_same_text=True))\n'
+    )
+    config = Config.fromfile(
+        write_config(
+            folder / 'tiny.py', write_corpus(folder / 'corpus'), epochs=3, dropout=0.0, extra=extra
+        )
+    )
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     config.default_hooks.checkpoint.update(interval=1, save_best=None, max_keep_ckpts=-1)
     config.work_dir = str(folder / 'whole')
@@ -121,7 +140,7 @@ def stored(config, epoch):
 
 def bank_of(config, epoch):
     """File of what all ranks have in common."""
-    found, = Path(config.work_dir).glob(f'run_state/epoch_{epoch}.pth-*/common.pth')
+    (found,) = Path(config.work_dir).glob(f'run_state/epoch_{epoch}.pth-*/common.pth')
     return found
 
 
@@ -129,7 +148,13 @@ def test_the_queue_fills_from_its_epoch_on_and_stays_out_of_the_checkpoint(queue
     banks = [torch.load(bank_of(queue_config, epoch), weights_only=True) for epoch in (1, 2, 3)]
     assert [len(bank['hook.CrossVideoNegativeHook']['video_ids']) for bank in banks] == [0, 5, 5]
     assert set(stored(queue_config, 3)) == {
-        'meta', 'state_dict', 'message_hub', 'optimizer', 'param_schedulers', 'run_state'}
+        'meta',
+        'state_dict',
+        'message_hub',
+        'optimizer',
+        'param_schedulers',
+        'run_state',
+    }
 
 
 @pytest.mark.parametrize('how', ['with the bank', 'loaded to a device', 'without the bank'])

@@ -1,4 +1,5 @@
 """Two processes train as one: across the unfreezing epoch, resumed on each side of it."""
+
 import pytest
 import torch
 from helpers.tiny_corpus import write_config, write_corpus
@@ -23,11 +24,19 @@ def run(tmp_path_factory, zygote):
     config = write_config(folder / 'tiny.py', write_corpus(folder / 'corpus'), extra=EXTRA)
     output = folder / 'output.txt'
     for epochs in (1, 3, 4):
-        codes, text = zygote.run(config, '--work-dir', folder, '--resume', '--cfg-options',
-                                 f'train_cfg.max_epochs={epochs}', output=output)
+        codes, text = zygote.run(
+            config,
+            '--work-dir',
+            folder,
+            '--resume',
+            '--cfg-options',
+            f'train_cfg.max_epochs={epochs}',
+            output=output,
+        )
         assert codes == [0, 0], text[-6000:]
-    codes, text = zygote.run(config, folder / 'epoch_4.pth', '--work-dir', folder / 'test',
-                             tool='test.py', output=output)
+    codes, text = zygote.run(
+        config, folder / 'epoch_4.pth', '--work-dir', folder / 'test', tool='test.py', output=output
+    )
     assert codes == [0, 0], text[-6000:]
     return folder
 
@@ -64,8 +73,10 @@ def test_the_language_model_stands_still_while_frozen_and_moves_at_a_tenth_after
 
 
 def test_a_frozen_language_model_has_no_optimiser_state(run):
-    states = [torch.load(run / f'epoch_{epoch}.pth', weights_only=False)['optimizer']['state']
-              for epoch in (2, 3)]
+    states = [
+        torch.load(run / f'epoch_{epoch}.pth', weights_only=False)['optimizer']['state']
+        for epoch in (2, 3)
+    ]
     bert = language_model(of_rank(run, 0, 1))
     assert len(states[1]) - len(states[0]) == len(bert)
 

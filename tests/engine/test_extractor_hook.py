@@ -1,4 +1,5 @@
 """A checkpoint belongs to the extractor of its features."""
+
 import json
 import shutil
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from mmn_plugin.datasets.features.fingerprint import (
 )
 from mmn_plugin.engine.hooks import ExtractorHook
 
-GRID = dict(extractor='grid v1 size=48', stride=6, fps=8.)
+GRID = dict(extractor='grid v1 size=48', stride=6, fps=8.0)
 LAYER = dict(type='RecognizerFeatureExtractor', layer='backbone.fc6', weights='sha256:1')
 
 
@@ -37,8 +38,9 @@ def loop_of(*files, keys=None):
 
 
 def runner_of(train=None, val=None, test=None, resume=False, load_from='epoch_9.pth'):
-    return SimpleNamespace(train_loop=train, val_loop=val, test_loop=test, _resume=resume,
-                           _load_from=load_from)
+    return SimpleNamespace(
+        train_loop=train, val_loop=val, test_loop=test, _resume=resume, _load_from=load_from
+    )
 
 
 def checkpoint_of(*files):
@@ -53,8 +55,10 @@ def checkpoint_of(*files):
 @pytest.fixture
 def logged(monkeypatch):
     lines = []
-    monkeypatch.setattr('mmn_plugin.engine.hooks.extractor_hook.print_log',
-                        lambda message, *_: lines.append(message))
+    monkeypatch.setattr(
+        'mmn_plugin.engine.hooks.extractor_hook.print_log',
+        lambda message, *_: lines.append(message),
+    )
     return lines
 
 
@@ -73,20 +77,28 @@ def test_a_file_tells_which_extractor_made_it(tmp_path):
 def test_a_checkpoint_carries_the_fingerprints_of_its_files(tmp_path, logged):
     files = [write_features(tmp_path / 'a.h5'), write_features(tmp_path / 'b.h5', size=4)]
     checkpoint = checkpoint_of(*files)
-    assert checkpoint['meta']['extractor'] == [dict(GRID, feature_size=6),
-                                              dict(GRID, feature_size=4)]
+    assert checkpoint['meta']['extractor'] == [
+        dict(GRID, feature_size=6),
+        dict(GRID, feature_size=4),
+    ]
     torch.save(checkpoint, tmp_path / 'c.pth')
     torch.load(tmp_path / 'c.pth', weights_only=True)
     assert logged == []
 
 
-@pytest.mark.parametrize(('settings', 'size', 'message'), [
-    (dict(GRID, stride=4), 6, 'stride 6, here 4'), (dict(GRID, fps=4.), 6, r'fps 8\.0, here 4\.0'),
-    (dict(GRID, extractor='other'), 6, 'extractor grid v1 size=48, here other'),
-    (GRID, 9, 'feature_size 6, here 9')])
+@pytest.mark.parametrize(
+    ('settings', 'size', 'message'),
+    [
+        (dict(GRID, stride=4), 6, 'stride 6, here 4'),
+        (dict(GRID, fps=4.0), 6, r'fps 8\.0, here 4\.0'),
+        (dict(GRID, extractor='other'), 6, 'extractor grid v1 size=48, here other'),
+        (GRID, 9, 'feature_size 6, here 9'),
+    ],
+)
 @pytest.mark.parametrize('use', ['test', 'resume', 'val'])
 def test_features_of_another_extractor_are_refused_and_both_are_named(
-        tmp_path, settings, size, message, use):
+    tmp_path, settings, size, message, use
+):
     ours = write_features(tmp_path / 'train.h5')
     other = write_features(tmp_path / 'other.h5', settings, size)
     hook, theirs = ExtractorHook(), checkpoint_of(ours)

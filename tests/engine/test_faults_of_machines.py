@@ -1,4 +1,5 @@
 """Ranks that die, disks that are full, several machines: through the scripts that users call."""
+
 import os
 import re
 import shutil
@@ -36,10 +37,15 @@ def config(tmp_path_factory):
 def start(script, *arguments, new_session=False, **environment):
     paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
     return subprocess.Popen(
-        ['bash', str(ROOT / 'tools' / script), *map(str, arguments)], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=new_session, env=dict(
-            os.environ, PYTHON=sys.executable, PYTHONPATH=paths, OMP_NUM_THREADS='1',
-            **environment))
+        ['bash', str(ROOT / 'tools' / script), *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=new_session,
+        env=dict(
+            os.environ, PYTHON=sys.executable, PYTHONPATH=paths, OMP_NUM_THREADS='1', **environment
+        ),
+    )
 
 
 def output_of(job, mark, before=300, after=60):
@@ -74,8 +80,9 @@ def output_of(job, mark, before=300, after=60):
 def test_a_job_that_does_not_end_is_ended(before, after):
     """Its child would keep the pipe open."""
     script = ('' if after == 60 else 'echo begun; ') + 'sleep 1000; echo over'
-    job = subprocess.Popen(['bash', '-c', script], text=True, stdout=subprocess.PIPE,
-                           start_new_session=True)
+    job = subprocess.Popen(
+        ['bash', '-c', script], text=True, stdout=subprocess.PIPE, start_new_session=True
+    )
     began = time.monotonic()
     with pytest.raises(AssertionError, match='the job had to be ended'):
         output_of(job, 'begun', before, after)
@@ -84,15 +91,22 @@ def test_a_job_that_does_not_end_is_ended(before, after):
 
 @pytest.mark.parametrize('fault', ['raise', 'kill'])
 def test_a_dying_rank_ends_the_job_with_its_error_first(config, tmp_path, fault):
-    job = start('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work', new_session=True,
-                MMN_FAULT=repr({fault: (1, 1)}))
+    job = start(
+        'dist_train.sh',
+        config,
+        2,
+        '--work-dir',
+        tmp_path / 'work',
+        new_session=True,
+        MMN_FAULT=repr({fault: (1, 1)}),
+    )
     output = output_of(job, 'the fault comes now')
     assert 'the fault comes now' in output
     assert job.returncode != 0
     if fault == 'raise':
         first = re.search(r'^.*Error.*$', output, re.MULTILINE)[0]
         assert 'a fault of the test' in first
-    cause = output[output.index('Root Cause'):]
+    cause = output[output.index('Root Cause') :]
     assert re.search(r'rank *: 1 ', cause)
     assert re.search(r'exitcode *: ' + ('1 ' if fault == 'raise' else '-9 '), cause)
     assert 'Connection closed' not in output
@@ -102,8 +116,18 @@ def test_two_agents_stop_together(config, tmp_path):
     """Two machines, as far as torchrun can tell; SIGTERM to one of them."""
     port = Zygote.free_port()
     arguments = (config, 1, '--work-dir', tmp_path / 'work')
-    nodes = [start('dist_train.sh', *arguments, '--cfg-options', 'train_cfg.max_epochs=2000',
-                   NNODES='2', NODE_RANK=str(node), PORT=str(port)) for node in (0, 1)]
+    nodes = [
+        start(
+            'dist_train.sh',
+            *arguments,
+            '--cfg-options',
+            'train_cfg.max_epochs=2000',
+            NNODES='2',
+            NODE_RANK=str(node),
+            PORT=str(port),
+        )
+        for node in (0, 1)
+    ]
     deadline = time.monotonic() + 300
     while not (tmp_path / 'work/epoch_2.pth').exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -138,12 +162,21 @@ def remount(disk, *options):
 
 
 def test_a_full_and_a_read_only_disk_leave_the_earlier_checkpoints(
-        config, small_disk, tmp_path, zygote):
+    config, small_disk, tmp_path, zygote
+):
     def run(*arguments, epochs=30):
         path = tmp_path / f'{time.monotonic()}.txt'
         return zygote.run(
-            config, '--work-dir', small_disk, *arguments, '--cfg-options',
-            f'train_cfg.max_epochs={epochs}', 'log_level="ERROR"', ranks=1, output=path)
+            config,
+            '--work-dir',
+            small_disk,
+            *arguments,
+            '--cfg-options',
+            f'train_cfg.max_epochs={epochs}',
+            'log_level="ERROR"',
+            ranks=1,
+            output=path,
+        )
 
     codes, output = run()
     assert codes == [1]

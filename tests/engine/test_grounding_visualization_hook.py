@@ -1,4 +1,5 @@
 """Pictures of some videos, during training and in a test."""
+
 import re
 from types import SimpleNamespace
 from unittest import mock
@@ -26,7 +27,7 @@ visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='Tensorb
 
 def readme_hook() -> str:
     blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-    block, = (block for block in blocks if 'GroundingVisualizationHook' in block)
+    (block,) = (block for block in blocks if 'GroundingVisualizationHook' in block)
     return block
 
 
@@ -40,8 +41,13 @@ def tiny(tmp_path_factory):
     frames = np.full((40, 48, 32), 128, np.uint8)
     write_video(folder / 'videos' / 'test_0.mp4', frames, fps=8)
     (folder / 'videos' / 'test_2.mp4').write_bytes(b'no video')
-    return SimpleNamespace(folder=folder, corpus=corpus, config=config, videos=folder / 'videos',
-                           checkpoint=save_checkpoint(config, folder / 'tiny.pth'))
+    return SimpleNamespace(
+        folder=folder,
+        corpus=corpus,
+        config=config,
+        videos=folder / 'videos',
+        checkpoint=save_checkpoint(config, folder / 'tiny.pth'),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -50,20 +56,31 @@ def batches(tiny):
     dataset = DATASETS.build(Config.fromfile(tiny.config).test_dataloader.dataset)
     model = MODELS.build(Config.fromfile(tiny.config).model).eval()
     packed = [dataset[i] for i in range(5)]
-    batches = [pseudo_collate(packed[i:i + 2]) for i in (0, 2, 4)]
+    batches = [pseudo_collate(packed[i : i + 2]) for i in (0, 2, 4)]
     return model, [(batch, model.test_step(batch)) for batch in batches]
 
 
 @pytest.fixture
 def draw(batches, tmp_path):
     """Feed one validation to a hook; returns the names of the pictures."""
-    visualizer = VISUALIZERS.build(dict(
-        type='GroundingVisualizer', name=str(tmp_path), save_dir=str(tmp_path),
-        vis_backends=[dict(type='LocalVisBackend')]))
+    visualizer = VISUALIZERS.build(
+        dict(
+            type='GroundingVisualizer',
+            name=str(tmp_path),
+            save_dir=str(tmp_path),
+            vis_backends=[dict(type='LocalVisBackend')],
+        )
+    )
 
     def run(hook, model=batches[0], done=batches[1]):
-        runner = SimpleNamespace(model=model, visualizer=visualizer, epoch=1, iter=9,
-                                 logger=mock.Mock(), log_processor=SimpleNamespace(by_epoch=True))
+        runner = SimpleNamespace(
+            model=model,
+            visualizer=visualizer,
+            epoch=1,
+            iter=9,
+            logger=mock.Mock(),
+            log_processor=SimpleNamespace(by_epoch=True),
+        )
         hook.before_val_epoch(runner)
         for i, (batch, outputs) in enumerate(done):
             hook.after_val_iter(runner, i, batch, outputs)
@@ -73,8 +90,7 @@ def draw(batches, tmp_path):
 
 
 def test_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
-    accumulator = pytest.importorskip(
-        'tensorboard.backend.event_processing.event_accumulator')
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     hook = readme_hook().replace('data/shapes/videos', str(tiny.videos))
     config = write_config(tmp_path / f'{tmp_path.name}.py', tiny.corpus, extra=hook + BACKENDS)
     code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
@@ -89,8 +105,18 @@ def test_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
 
 def test_the_test_tool_writes_pictures(tiny, tmp_path):
     code, output = run_tool(
-        'test.py', tiny.config, tiny.checkpoint, '--work-dir', tmp_path / 'work', '--show-dir',
-        tmp_path / 'pictures', '--interval', '2', '--video-dir', tiny.videos)
+        'test.py',
+        tiny.config,
+        tiny.checkpoint,
+        '--work-dir',
+        tmp_path / 'work',
+        '--show-dir',
+        tmp_path / 'pictures',
+        '--interval',
+        '2',
+        '--video-dir',
+        tiny.videos,
+    )
     assert code == 0, output[-3000:]
     names = sorted(path.name for path in (tmp_path / 'pictures').glob('[!.]*'))
     assert names == [f'test_{i}_{kind}.png' for i in (0, 2, 4) for kind in ('map1', 'timeline')]
@@ -102,11 +128,21 @@ def test_the_test_tool_writes_pictures(tiny, tmp_path):
 def test_a_wrong_folder_is_one_message(tiny, tmp_path):
     (tmp_path / 'file').write_text('')
     for option, value, message in (
-            ('--video-dir', 'no_such', 'no_such with videos does not exist'),
-            ('--interval', '0', 'interval=0; it must be at least 1'),
-            ('--show-dir', tmp_path / 'file', 'file is a file, and a folder is needed')):
-        code, output = run_tool('test.py', tiny.config, tiny.checkpoint, '--work-dir',
-                                tmp_path / 'work', '--show-dir', tmp_path, option, value)
+        ('--video-dir', 'no_such', 'no_such with videos does not exist'),
+        ('--interval', '0', 'interval=0; it must be at least 1'),
+        ('--show-dir', tmp_path / 'file', 'file is a file, and a folder is needed'),
+    ):
+        code, output = run_tool(
+            'test.py',
+            tiny.config,
+            tiny.checkpoint,
+            '--work-dir',
+            tmp_path / 'work',
+            '--show-dir',
+            tmp_path,
+            option,
+            value,
+        )
         assert code == 1
         assert message in output
         assert 'Traceback' not in output
@@ -114,8 +150,17 @@ def test_a_wrong_folder_is_one_message(tiny, tmp_path):
 
 def test_files_of_someone_else_stop_a_test_and_its_own_are_replaced(tiny, tmp_path):
     folder = tmp_path / 'pictures'
-    given = ('test.py', tiny.config, tiny.checkpoint, '--work-dir', tmp_path / 'work', '--show-dir',
-             folder, '--interval', '4')
+    given = (
+        'test.py',
+        tiny.config,
+        tiny.checkpoint,
+        '--work-dir',
+        tmp_path / 'work',
+        '--show-dir',
+        folder,
+        '--interval',
+        '4',
+    )
     for _ in range(2):
         code, output = run_tool(*given)
         assert code == 0, output[-3000:]
@@ -133,8 +178,10 @@ def test_all_ranks_refuse_what_one_of_them_would_have_to_replace(tiny, tmp_path)
     (tmp_path / 'test_3_timeline.png').write_bytes(b'mine')
     module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
     for rank in range(2):
-        with (mock.patch(f'{module}.get_world_size', return_value=2),
-              mock.patch(f'{module}.get_rank', return_value=rank)):
+        with (
+            mock.patch(f'{module}.get_world_size', return_value=2),
+            mock.patch(f'{module}.get_rank', return_value=rank),
+        ):
             hook = GroundingVisualizationHook(interval=1, out_dir=str(tmp_path))
             with pytest.raises(OutputError, match=r'test_3_timeline\.png is there'):
                 hook.before_test_epoch(runner)
@@ -147,23 +194,30 @@ def test_ids_in_other_scripts_have_pictures_of_their_own(batches, draw):
         sample.set_metainfo(dict(video_id=name))
     hook = GroundingVisualizationHook(interval=1, max_maps=0)
     assert draw(hook, done=[(batch, outputs)]) == [
-        'val_βίντεο_timeline_1.png', 'val_видео_timeline_1.png']
+        'val_βίντεο_timeline_1.png',
+        'val_видео_timeline_1.png',
+    ]
 
 
 def test_every_nth_video_is_drawn_and_no_more_than_told(draw):
     assert draw(GroundingVisualizationHook(interval=2, max_videos=2, max_maps=0)) == [
-        'val_test_0_timeline_1.png', 'val_test_2_timeline_1.png']
+        'val_test_0_timeline_1.png',
+        'val_test_2_timeline_1.png',
+    ]
 
 
 def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
     module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
-    with (mock.patch(f'{module}.get_world_size', return_value=2),
-          mock.patch(f'{module}.get_rank', return_value=1)):
+    with (
+        mock.patch(f'{module}.get_world_size', return_value=2),
+        mock.patch(f'{module}.get_rank', return_value=1),
+    ):
         # of the whole dataset's 0, 1, 2 ... this rank has 1, 3, 5, 7, 9; 3 and 9 are due
         assert draw(GroundingVisualizationHook(interval=3)) == []  # the first rank's back ends
-        assert draw(GroundingVisualizationHook(
-            interval=3, max_maps=0, out_dir=str(tmp_path))) == [
-                'test_1_timeline.png', 'test_4_timeline.png']
+        assert draw(GroundingVisualizationHook(interval=3, max_maps=0, out_dir=str(tmp_path))) == [
+            'test_1_timeline.png',
+            'test_4_timeline.png',
+        ]
 
 
 def test_the_curve_peaks_at_the_score_of_rank_one(batches):
@@ -183,11 +237,13 @@ def test_thumbnails_make_the_picture_taller(draw, tiny, tmp_path):
 
 def test_a_model_without_scores_of_moments_has_bars_alone(draw):
     assert draw(GroundingVisualizationHook(max_videos=1), model=SimpleNamespace()) == [
-        'val_test_0_timeline_1.png']
+        'val_test_0_timeline_1.png'
+    ]
 
 
-@pytest.mark.parametrize('setting', [
-    dict(interval=0), dict(top_n=0), dict(max_sentences=0), dict(max_maps=-1)])
+@pytest.mark.parametrize(
+    'setting', [dict(interval=0), dict(top_n=0), dict(max_sentences=0), dict(max_maps=-1)]
+)
 def test_numbers_that_draw_nothing_are_refused(setting):
     with pytest.raises(ValueError, match=f'GroundingVisualizationHook.{next(iter(setting))}='):
         GroundingVisualizationHook(**setting)

@@ -1,4 +1,5 @@
 """What happens at which epoch."""
+
 import json
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ def test_the_contrastive_factor_falls_after_the_last_full_epoch():
     for epoch in range(4):
         hook.before_train_epoch(runner_of(epoch, head=head))
         seen.append(head.contrastive_factor)
-    assert seen == [1., 1., 0.01, 0.01]
+    assert seen == [1.0, 1.0, 0.01, 0.01]
 
 
 def test_the_language_model_trains_after_the_last_frozen_epoch():
@@ -44,22 +45,21 @@ def test_the_language_model_trains_after_the_last_frozen_epoch():
 
 
 def test_a_milestone_takes_effect_in_the_epoch_after_it():
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler, rates = MultiStepLR(optimizer, milestones=[2], gamma=0.1), []
     for _ in range(4):  # epochs 1 to 4
         rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
         scheduler.step()
-    assert rates == pytest.approx([1., 1., .1, .1])
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_loss_that_is_no_number_stops_with_the_names_of_its_videos(value):
     samples = [SimpleNamespace(video_id='first'), SimpleNamespace(video_id='second')]
-    outputs = dict(loss=torch.tensor(value), loss_iou=torch.tensor(1.))
+    outputs = dict(loss=torch.tensor(value), loss_iou=torch.tensor(1.0))
     with pytest.raises(FloatingPointError, match=r'epoch 3, iteration 8.*first, second'):
-        CheckLossHook().after_train_iter(
-            runner_of(2), 7, dict(data_samples=samples), outputs)
+        CheckLossHook().after_train_iter(runner_of(2), 7, dict(data_samples=samples), outputs)
 
 
 def preprocessor_of(vocabulary):
@@ -69,21 +69,29 @@ def preprocessor_of(vocabulary):
 def test_a_checkpoint_carries_its_tokenizer_to_where_the_vocabulary_file_is_absent(tmp_path):
     checkpoint = dict(meta={})
     TokenizerHook().before_save_checkpoint(
-        runner_of(data_preprocessor=preprocessor_of(VOCABULARY)), checkpoint)
+        runner_of(data_preprocessor=preprocessor_of(VOCABULARY)), checkpoint
+    )
     torch.save(checkpoint, tmp_path / 'x.pth')
     checkpoint = torch.load(tmp_path / 'x.pth', weights_only=True)
     other = GroundingDataPreprocessor(
-        dict(type='SentenceTokenizer', vocab=str(tmp_path / 'absent.txt')))
+        dict(type='SentenceTokenizer', vocab=str(tmp_path / 'absent.txt'))
+    )
     TokenizerHook().after_load_checkpoint(runner_of(data_preprocessor=other), checkpoint)
     sentences = ['a red door', 'the box opens']
     assert other.tokenizer.encode(sentences) == preprocessor_of(VOCABULARY).tokenizer.encode(
-        sentences)
+        sentences
+    )
 
 
 @pytest.mark.parametrize('hook', [ArchitectureHook, CheckpointCheckHook, TokenizerHook])
-@pytest.mark.parametrize(('content', 'message'), [
-    ([1], 'bad.pth holds a list'), (dict(state_dict=3), 'its state_dict is a int'),
-    (dict(meta=None), "'meta' is None")])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ([1], 'bad.pth holds a list'),
+        (dict(state_dict=3), 'its state_dict is a int'),
+        (dict(meta=None), "'meta' is None"),
+    ],
+)
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(hook, content, message):
     # by each of them, since a config may do without the others
     with pytest.raises(ValueError, match=message):
@@ -93,11 +101,13 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(hook, content, message)
 def test_a_checkpoint_of_another_vocabulary_is_refused_with_what_differs():
     checkpoint = dict(meta={})
     TokenizerHook().before_save_checkpoint(
-        runner_of(data_preprocessor=preprocessor_of(VOCABULARY)), checkpoint)
+        runner_of(data_preprocessor=preprocessor_of(VOCABULARY)), checkpoint
+    )
     swapped = [*VOCABULARY[:-2], VOCABULARY[-1], VOCABULARY[-2]]
     with pytest.raises(ValueError, match=rf"another vocabulary.* 2 differ, .*'{swapped[-1]}'"):
         TokenizerHook().after_load_checkpoint(
-            runner_of(data_preprocessor=preprocessor_of(swapped)), checkpoint)
+            runner_of(data_preprocessor=preprocessor_of(swapped)), checkpoint
+        )
 
 
 def test_a_checkpoint_whose_tokenizer_was_written_down_otherwise_is_taken():

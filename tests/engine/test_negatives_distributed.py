@@ -1,4 +1,5 @@
 """Two processes with common negatives train as one process with both their batches."""
+
 import re
 
 import pytest
@@ -15,8 +16,12 @@ EXACT = [name for name in CASES if name != 'local']
 def ranks(tmp_path_factory, zygote):
     """What each of two processes saw in every case."""
     folder = tmp_path_factory.mktemp('ranks')
-    codes, output = zygote.run(folder, tool=ROOT / 'tests/helpers/two_rank_training.py',
-                               launcher=False, output=folder / 'output.txt')
+    codes, output = zygote.run(
+        folder,
+        tool=ROOT / 'tests/helpers/two_rank_training.py',
+        launcher=False,
+        output=folder / 'output.txt',
+    )
     assert codes == [0, 0], output[-6000:]
     return [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
 
@@ -34,13 +39,15 @@ def largest_difference(ours, reference):
     assert ours.keys() == reference.keys()
     largest = {name: value.abs().max() for name, value in reference.items()}
     floor = FLOOR * max(largest.values())
-    return max((ours[name] - value).abs().max() / max(largest[name], floor)
-               for name, value in reference.items())
+    return max(
+        (ours[name] - value).abs().max() / max(largest[name], floor)
+        for name, value in reference.items()
+    )
 
 
 def test_a_small_parameter_counts_as_a_large_one():
-    reference = dict(large=torch.tensor([1., 100.]), small=torch.tensor([1e-3, 0.]))
-    ours = dict(large=torch.tensor([1., 100.]), small=torch.tensor([1e-3, 1e-6]))
+    reference = dict(large=torch.tensor([1.0, 100.0]), small=torch.tensor([1e-3, 0.0]))
+    ours = dict(large=torch.tensor([1.0, 100.0]), small=torch.tensor([1e-3, 1e-6]))
     assert largest_difference(ours, reference) == pytest.approx(1e-3)
 
 
@@ -51,13 +58,13 @@ def test_two_processes_have_the_losses_and_gradients_of_one(ranks, name):
     for rank in ranks:
         for losses, wanted in zip(rank[name]['losses'], expected['losses'], strict=True):
             assert losses == pytest.approx(wanted, rel=bound)
-        for gradients, wanted in zip(
-                rank[name]['gradients'], expected['gradients'], strict=True):
+        for gradients, wanted in zip(rank[name]['gradients'], expected['gradients'], strict=True):
             assert largest_difference(gradients, wanted) < bound
             floor = FLOOR * max(value.abs().max() for value in wanted.values())
             for parameter, value in wanted.items():
                 zero = parameter.endswith('k_lin.bias') or (
-                    name.startswith('trained') and re.search(r'convs\.\d\.bias', parameter))
+                    name.startswith('trained') and re.search(r'convs\.\d\.bias', parameter)
+                )
                 assert zero or value.abs().max() > floor
         assert largest_difference(rank[name]['weights'], expected['weights']) < bound
 
@@ -94,14 +101,17 @@ default_hooks = dict(negatives=dict(scope='global', queue_size=3, exclude_same_t
 def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tmp_path, zygote):
     corpus = write_corpus(tmp_path / 'corpus', train=7)
     config = write_config(tmp_path / 'tiny.py', corpus, extra=RUN)
-    codes, output = zygote.run(config, '--work-dir', tmp_path, '--amp',
-                               output=tmp_path / 'output.txt')
+    codes, output = zygote.run(
+        config, '--work-dir', tmp_path, '--amp', output=tmp_path / 'output.txt'
+    )
     assert codes == [0, 0], output[-6000:]
     for epoch in (1, 2):
-        first, second = (torch.load(tmp_path / f'rank{rank}_epoch{epoch}.pth', weights_only=True)
-                         for rank in (0, 1))
+        first, second = (
+            torch.load(tmp_path / f'rank{rank}_epoch{epoch}.pth', weights_only=True)
+            for rank in (0, 1)
+        )
         assert all(torch.equal(second[name], value) for name, value in first.items())
-    common, = tmp_path.glob('run_state/epoch_2.pth-*/common.pth')
+    (common,) = tmp_path.glob('run_state/epoch_2.pth-*/common.pth')
     stored = torch.load(common, weights_only=True)
     assert len(stored['hook.CrossVideoNegativeHook']['video_ids']) == 3
     losses = [entry['loss'] for entry in logged_scalars(tmp_path) if 'loss' in entry]

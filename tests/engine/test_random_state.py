@@ -1,4 +1,5 @@
 """Random numbers are taken up where they were left."""
+
 import contextlib
 import random
 
@@ -9,8 +10,14 @@ from mmn_plugin.engine.random_state import isolated_random_state, random_state, 
 
 
 def draw():
-    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(),
-            torch.rand(1).item(), torch.randn(1).item()]
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        np.random.rand(),
+        np.random.randn(),
+        torch.rand(1).item(),
+        torch.randn(1).item(),
+    ]
 
 
 def test_the_numbers_go_on_through_a_checkpoint(tmp_path):

@@ -1,4 +1,5 @@
 """What every process writes beside a checkpoint, and takes back with that one alone."""
+
 import re
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from helpers.on_device import checkpoints_on_device
 from helpers.tiny_run import ITERATIONS, tiny_run
 from mmengine.hooks import Hook
 
-SAFE = dict(type='SafeCheckpointHook', interval=1, save_best='score', rule='greater',
-            iter_interval=2)
+SAFE = dict(
+    type='SafeCheckpointHook', interval=1, save_best='score', rule='greater', iter_interval=2
+)
 
 
 class MemoryHook(Hook):
@@ -69,14 +71,20 @@ def test_every_checkpoint_names_files_of_its_own(unbroken):
     mine = load(states(folder)['epoch_4.pth'] / 'rank_0.pth')
     assert mine['parts']['hook.MemoryHook']['numbers'].tolist() == hook.numbers
     assert load(states(folder)['epoch_4.pth'] / 'common.pth') == {
-        'hook.MemoryHook': dict(count=4 * ITERATIONS)}
+        'hook.MemoryHook': dict(count=4 * ITERATIONS)
+    }
 
 
 def test_nothing_of_it_is_in_a_checkpoint_or_in_the_best_one(unbroken):
     folder, _ = unbroken
     assert set(load(folder / 'epoch_4.pth')['run_state']) == {
-        'version', 'world_size', 'folder', 'common', 'loop'}
-    best, = folder.glob('best_*.pth')
+        'version',
+        'world_size',
+        'folder',
+        'common',
+        'loop',
+    }
+    (best,) = folder.glob('best_*.pth')
     assert set(load(best)) == {'meta', 'state_dict', 'message_hub'}
 
 
@@ -103,17 +111,24 @@ def test_a_checkpoint_that_is_written_again_leaves_one_set_of_files(tmp_path):
 
 
 def test_a_kill_before_a_checkpoint_is_replaced_leaves_it_with_its_own_files(tmp_path):
-    options = dict(scores=[0.] * 4)
+    options = dict(scores=[0.0] * 4)
     _, first = run(tmp_path, epochs=3, **options)
     other = MemoryHook()
-    other.after_train_iter = lambda *args, **kwargs: other.numbers.append(0.)
-    killed, _ = run(tmp_path, other, dict(iter_interval=0), kill='save', epochs=3,
-                    resume=tmp_path / 'epoch_2.pth', **options)
+    other.after_train_iter = lambda *args, **kwargs: other.numbers.append(0.0)
+    killed, _ = run(
+        tmp_path,
+        other,
+        dict(iter_interval=0),
+        kill='save',
+        epochs=3,
+        resume=tmp_path / 'epoch_2.pth',
+        **options,
+    )
     assert killed.killed
     assert killed.runner.iter == 3 * ITERATIONS
     assert len(list(tmp_path.glob('run_state/epoch_3.pth-*'))) == 2
     _, hook = run(tmp_path, resume=tmp_path / 'epoch_3.pth', **options)
-    assert hook.numbers[:3 * ITERATIONS] == first.numbers
+    assert hook.numbers[: 3 * ITERATIONS] == first.numbers
     run(tmp_path, resume=tmp_path / 'epoch_2.pth', **options)  # written again, and whole
     assert len(list(tmp_path.glob('run_state/epoch_3.pth-*'))) == 1
 
@@ -137,7 +152,8 @@ def spoil(path, how):
 @pytest.mark.parametrize('name', ['rank_0.pth', 'common.pth'])
 @pytest.mark.parametrize('how', ['missing', 'damaged'])
 def test_a_whole_epochs_checkpoint_goes_on_without_and_says_what_is_lost(
-        tmp_path, capsys, name, how):
+    tmp_path, capsys, name, how
+):
     run(tmp_path, kill=f'iteration {2 * ITERATIONS + 1}')
     spoil(states(tmp_path)['epoch_2.pth'] / name, how)
     resumed, hook = run(tmp_path, resume=True)
@@ -145,15 +161,21 @@ def test_a_whole_epochs_checkpoint_goes_on_without_and_says_what_is_lost(
     assert resumed.events[0] == 'epoch 3'
     said = capsys.readouterr().out
     reason = 'is missing' if how == 'missing' else r'cannot be read \(.+\)'
-    assert re.search(rf'run_state/epoch_2.pth-\w+/{name}, a part of the checkpoint, {reason}: the '
-                     'order of the videos goes on, but .*begin anew', said)
+    assert re.search(
+        rf'run_state/epoch_2.pth-\w+/{name}, a part of the checkpoint, {reason}: the '
+        'order of the videos goes on, but .*begin anew',
+        said,
+    )
 
 
 def test_inside_an_epoch_it_does_not(tmp_path):
     run(tmp_path, kill=f'iteration {ITERATIONS + 2}', checkpoint=dict(iter_interval=4))
     spoil(states(tmp_path)['iter_4.pth'] / 'rank_0.pth', 'missing')
-    with pytest.raises(ValueError, match=r'inside an epoch .* as many processes and all '
-                                         r'their files.*whole epoch'):
+    with pytest.raises(
+        ValueError,
+        match=r'inside an epoch .* as many processes and all '
+        r'their files.*whole epoch',
+    ):
         run(tmp_path, resume=True)
 
 
@@ -189,15 +211,15 @@ def test_what_a_checkpoint_cannot_hold_is_refused_with_its_owner(tmp_path):
         run(tmp_path, hook)
 
 
-def test_a_checkpoint_on_a_device_is_resumed_with_what_belongs_on_the_cpu_there(
-        tmp_path, unbroken):
+def test_a_checkpoint_on_a_device_is_resumed_with_what_belongs_on_the_cpu_there(tmp_path, unbroken):
     run(tmp_path, kill=f'iteration {2 * ITERATIONS + 1}')
     seen = []
 
     class StepHook(Hook):
         def before_train(self, runner):
-            seen.extend(type(state['step']) for state in runner.optim_wrapper.state_dict()[
-                'state'].values())
+            seen.extend(
+                type(state['step']) for state in runner.optim_wrapper.state_dict()['state'].values()
+            )
 
     hook = MemoryHook()
     with checkpoints_on_device():

@@ -1,4 +1,5 @@
 """What cannot work ends before the first iteration, in one message; NaN ends at once."""
+
 import json
 import re
 import shutil
@@ -23,7 +24,7 @@ def refused(config, *options) -> str:
     assert 'Epoch(train)' not in output
     assert 'Traceback' not in output
     assert not list((config.parent / 'work').glob('*.pth'))
-    return output[output.rindex('Error: '):]
+    return output[output.rindex('Error: ') :]
 
 
 def edit(path, change):
@@ -46,8 +47,9 @@ def test_validation_features_of_another_size_are_named_with_file_and_video(corpu
     with h5py.File(corpus / 'wide.h5', 'w') as file:
         for video in json.loads((corpus / 'test.json').read_text()):
             file[video] = np.zeros((9, FEATURE_SIZE + 1), np.float32)
-    message = refused(config, '--cfg-options',
-                      'val_dataloader.dataset.data_prefix.features=wide.h5')
+    message = refused(
+        config, '--cfg-options', 'val_dataloader.dataset.data_prefix.features=wide.h5'
+    )
     assert re.search(r'video test_0 have size 7, but model.backbone.in_channels is 6', message)
     assert 'wide.h5' in message
 
@@ -69,8 +71,9 @@ def test_features_that_were_never_written_are_refused(corpus, config):
 
 def test_features_that_are_all_zero_are_refused(corpus, config):
     change_features(corpus, np.zeros_like)
-    assert re.search(r'features\.h5: of 4 videos that were looked at, 4 tell nothing.*all zero',
-                     refused(config))
+    assert re.search(
+        r'features\.h5: of 4 videos that were looked at, 4 tell nothing.*all zero', refused(config)
+    )
 
 
 def test_features_that_never_change_are_warned_of(corpus, config):
@@ -82,15 +85,15 @@ def test_features_that_never_change_are_warned_of(corpus, config):
 
 
 def test_a_number_of_segments_that_does_not_fit_the_grid_is_refused(config):
-    message = refused(config, '--cfg-options',
-                      'val_dataloader.dataset.pipeline.1.num_segments=24')
+    message = refused(config, '--cfg-options', 'val_dataloader.dataset.pipeline.1.num_segments=24')
     assert '24 feature rows of video test_0 give 12 clips, but model.grid.num_clips is 8' in message
 
 
 @pytest.mark.parametrize('sentence', ['', '猫'])
 def test_a_validation_sentence_that_cannot_be_encoded_is_named(corpus, config, sentence):
-    edit(corpus / 'test.json',
-         lambda videos: videos['test_1']['sentences'].__setitem__(0, sentence))
+    edit(
+        corpus / 'test.json', lambda videos: videos['test_1']['sentences'].__setitem__(0, sentence)
+    )
     message = refused(config)
     assert 'test.json' in message
     assert "video 'test_1', sentence 0" in message
@@ -107,8 +110,9 @@ def test_more_ranks_than_the_head_keeps_are_refused(config):
 
 
 def test_a_best_checkpoint_by_an_unknown_metric_is_refused(config):
-    message = refused(config, '--cfg-options',
-                      'default_hooks.checkpoint.save_best=grounding/R1@0.55')
+    message = refused(
+        config, '--cfg-options', 'default_hooks.checkpoint.save_best=grounding/R1@0.55'
+    )
     assert 'grounding/R1@0.5,' in message
 
 
@@ -118,8 +122,10 @@ OPTIMISTIC = 'chooses the checkpoint on the test split'
 def test_choosing_the_best_epoch_on_the_test_split_is_warned_of(corpus, config):
     code, output = train(config)
     assert code == 0
-    assert f'save_best=grounding/R1@0.5 {OPTIMISTIC}: validation reads {corpus / "test.json"}' \
+    assert (
+        f'save_best=grounding/R1@0.5 {OPTIMISTIC}: validation reads {corpus / "test.json"}'
         in output
+    )
     assert output.index(OPTIMISTIC) < output.index('Epoch(train)')
 
 
@@ -132,13 +138,13 @@ def test_a_copy_of_the_test_annotations_is_the_test_split_too(corpus, config):
 def test_tubes_in_wrappers_chosen_on_the_test_split_are_warned_of(tmp_path):
     tubes = write_tube_config(tmp_path / 'tubes.py', write_tubes(tmp_path / 'tubes'))
     with tubes.open('a') as file:
-        file.write('''
+        file.write("""
 _inner = dict(type='TubeGroundingDataset', ann_file='test.h5', test_mode=True, **{
     key: value for key, value in val_dataloader['dataset'].items()}, pipeline=[
         dict(type='LoadTubes'), dict(type='PoolTubeFeatures', num_segments=32),
         dict(type='PackTubeInputs')])
 val_dataloader['dataset'] = dict(_delete_=True, type='ConcatDataset', datasets=[_inner])
-''')
+""")
     code, output = train(tubes)
     assert code == 0, output
     assert f'save_best=tubes/m_vIoU {OPTIMISTIC}' in output
@@ -165,7 +171,8 @@ def test_sizes_of_the_joint_space_that_differ_are_refused(config):
 
 def test_more_positives_than_moments_are_refused(config):
     assert 'fewer moments' in refused(
-        config, '--cfg-options', 'model.head.loss_matching.num_positive=99')
+        config, '--cfg-options', 'model.head.loss_matching.num_positive=99'
+    )
 
 
 def test_a_loss_that_is_nan_ends_the_run_and_names_the_videos(corpus, config):
@@ -178,10 +185,16 @@ def test_a_loss_that_is_nan_ends_the_run_and_names_the_videos(corpus, config):
 def test_a_checkpoint_of_other_moments_is_refused_although_its_weights_fit(config):
     assert train(config, '--cfg-options', 'train_cfg.max_epochs=1')[0] == 0
     checkpoint = config.parent / 'work' / 'epoch_1.pth'
-    other = ('--cfg-options', 'model.grid.num_clips=16', 'model.grid.pooling_counts=[7]',
-             'model.backbone.kernel_size=1', 'model.backbone.stride=1')
-    code, output = run_tool('test.py', config, checkpoint, '--work-dir', config.parent / 'test',
-                            *other)
+    other = (
+        '--cfg-options',
+        'model.grid.num_clips=16',
+        'model.grid.pooling_counts=[7]',
+        'model.backbone.kernel_size=1',
+        'model.backbone.stride=1',
+    )
+    code, output = run_tool(
+        'test.py', config, checkpoint, '--work-dir', config.parent / 'test', *other
+    )
     assert code == 1
     assert 'num_clips: 8, here 16' in ' '.join(output.split())
     assert 'Grounding (percent)' not in output

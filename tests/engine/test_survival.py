@@ -3,6 +3,7 @@
 A run of four epochs that nothing happens to is the measure. Another one goes through everything
 that a long run meets, and has to end with the same weights, bit for bit.
 """
+
 import re
 import shutil
 from types import SimpleNamespace
@@ -56,8 +57,16 @@ def run_in(zygote, folder, config):
         output = folder / f'{name}_{next(count)}.txt'
         if options:
             arguments = (*arguments, '--cfg-options', *options)
-        return zygote.run(config, '--work-dir', folder / name, *arguments, output=output,
-                          MMN_ENTROPY=str(entropy), MMN_FAULT=repr(fault or {}), **more)
+        return zygote.run(
+            config,
+            '--work-dir',
+            folder / name,
+            *arguments,
+            output=output,
+            MMN_ENTROPY=str(entropy),
+            MMN_FAULT=repr(fault or {}),
+            **more,
+        )
 
     return run
 
@@ -79,11 +88,13 @@ def tried(lab, unbroken):
         write=dict(write='epoch_3.pth.part'),  # while a checkpoint is written
         term=dict(group=(7, 1)),  # SIGTERM to one rank and its workers, inside an epoch
         term_val=dict(term_val=(9, 0)),  # SIGTERM inside a validation
-        end={})
+        end={},
+    )
     legs = {}
     for entropy, (name, fault) in enumerate(faults.items(), start=1):
-        codes, output = lab.run('tried', *(['--resume'] if legs else []), entropy=entropy,
-                                fault=fault)
+        codes, output = lab.run(
+            'tried', *(['--resume'] if legs else []), entropy=entropy, fault=fault
+        )
         files = sorted(path.name for path in (lab.folder / 'tried').glob('*.pth*'))
         legs[name] = SimpleNamespace(codes=codes, output=output, files=files)
     return SimpleNamespace(folder=lab.folder / 'tried', legs=legs)
@@ -163,11 +174,14 @@ def test_a_validation_that_a_kill_prevented_is_made_up_for_and_counts(unbroken, 
     assert 'epoch_2.pth' in killed.files
     assert 'Epoch(val) [2]' not in killed.output
     assert resumed.output.index('Epoch(val) [2]') < resumed.output.index('Epoch(train) [3]')
-    best = [sorted(path.name for path in folder.glob('best_*'))
-            for folder in (unbroken, tried.folder)]
+    best = [
+        sorted(path.name for path in folder.glob('best_*')) for folder in (unbroken, tried.folder)
+    ]
     assert best[0] == best[1]
-    hubs = [load(folder / 'epoch_4.pth')['message_hub']['runtime_info']
-            for folder in (unbroken, tried.folder)]
+    hubs = [
+        load(folder / 'epoch_4.pth')['message_hub']['runtime_info']
+        for folder in (unbroken, tried.folder)
+    ]
     assert hubs[0]['best_score'] == hubs[1]['best_score']
     assert_same(*(load(folder / best[0][0])['state_dict'] for folder in (unbroken, tried.folder)))
 
@@ -204,8 +218,14 @@ def timed(lab):
     """Legs of a run with checkpoints by time, by clocks that disagree: 4.5 and 45 min an epoch."""
     legs = []
     for fault in (dict(write='run_state/epoch_2.pth-'), dict(kill=(10,)), {}):
-        legs.append(lab.run('timed', *(['--resume'] if legs else []), fault=dict(
-            fault, clock=(90., 900.)), options=('default_hooks.checkpoint.interval=None',)))
+        legs.append(
+            lab.run(
+                'timed',
+                *(['--resume'] if legs else []),
+                fault=dict(fault, clock=(90.0, 900.0)),
+                options=('default_hooks.checkpoint.interval=None',),
+            )
+        )
         legs[-1] += (sorted(path.name for path in (lab.folder / 'timed').glob('*.pth')),)
     return legs
 
@@ -224,8 +244,9 @@ def test_checkpoints_by_time_are_rank_0s_decision_and_lose_nothing(lab, unbroken
     first, second = (load(folder / 'epoch_4.pth') for folder in (unbroken, lab.folder / 'timed'))
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(first[part], second[part])
-    assert_same(*(load_states(folder, 'epoch_4.pth')[1]
-                  for folder in (unbroken, lab.folder / 'timed')))
+    assert_same(
+        *(load_states(folder, 'epoch_4.pth')[1] for folder in (unbroken, lab.folder / 'timed'))
+    )
 
 
 def test_a_kill_while_a_process_writes_its_state_leaves_no_checkpoint_without(lab, timed):
@@ -239,9 +260,12 @@ def test_a_kill_while_a_process_writes_its_state_leaves_no_checkpoint_without(la
 @pytest.fixture(scope='module')
 def accumulated(lab):
     """Folders of an unbroken and a stopped run, with bf16 and windows of two iterations."""
-    options = ('optim_wrapper.accumulative_counts=2', 'default_hooks.checkpoint.iter_interval=2',
-               "default_hooks.negatives.scope='global'",
-               'train_cfg.max_epochs=3')
+    options = (
+        'optim_wrapper.accumulative_counts=2',
+        'default_hooks.checkpoint.iter_interval=2',
+        "default_hooks.negatives.scope='global'",
+        'train_cfg.max_epochs=3',
+    )
     codes = [lab.run('amp', '--amp', options=options)]
     stop = dict(term=(4, 0))
     codes += [lab.run('amp_stopped', '--amp', options=options, fault=stop)]
@@ -260,8 +284,11 @@ def test_accumulation_and_bf16_resume_inside_a_window(accumulated):
     first, second = (load(folder / name / 'epoch_3.pth') for name in ('amp', 'amp_stopped'))
     for part in ('state_dict', 'optimizer'):
         assert_same(first[part], second[part])
-    banks = [load(path) for name in ('amp', 'amp_stopped')
-             for path in (folder / name).glob('run_state/epoch_3.pth-*/common.pth')]
+    banks = [
+        load(path)
+        for name in ('amp', 'amp_stopped')
+        for path in (folder / name).glob('run_state/epoch_3.pth-*/common.pth')
+    ]
     assert len(banks) == 2
     assert_same(*banks)
 
@@ -304,15 +331,19 @@ def test_one_ranks_bad_gradient_is_skipped_by_all(lab):
     codes, output = lab.run('skip_gradient', options=options, fault=dict(gradient=(0, 1)))
     assert codes == [0, 0], output[-3000:]
     # the gradient is the mean of the ranks' where it is looked at
-    place = (r'1 of at most 100.*rank 0, 1: gradient norm=nan \(from .*at epoch 1, iteration 1, '
-             r'in the batch of videos train_\d, train_\d, train_\d, train_\d\.')
+    place = (
+        r'1 of at most 100.*rank 0, 1: gradient norm=nan \(from .*at epoch 1, iteration 1, '
+        r'in the batch of videos train_\d, train_\d, train_\d, train_\d\.'
+    )
     assert re.search(place, output), output[-3000:]
     checkpoint = load(lab.folder / 'skip_gradient/epoch_1.pth')
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {2}
-    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids']
-             for rank in load_states(lab.folder / 'skip_gradient', 'epoch_1.pth')]
+    banks = [
+        rank['parts']['hook.CrossVideoNegativeHook']['video_ids']
+        for rank in load_states(lab.folder / 'skip_gradient', 'epoch_1.pth')
+    ]
     assert [len(videos) for videos in banks] == [3, 3]  # of five
 
 
@@ -363,6 +394,7 @@ def test_a_whole_epochs_checkpoint_goes_on_with_another_number_of_ranks(lab, unb
     codes, output = lab.run('one_rank', '--resume', unbroken / 'epoch_3.pth', ranks=1)
     assert codes == [0], output[-3000:]
     assert 'saved by 2 processes, and this run has 1' in output
-    seeds = [load(path / 'epoch_4.pth')['meta']['seed']
-             for path in (unbroken, lab.folder / 'one_rank')]
+    seeds = [
+        load(path / 'epoch_4.pth')['meta']['seed'] for path in (unbroken, lab.folder / 'one_rank')
+    ]
     assert seeds[0] == seeds[1]

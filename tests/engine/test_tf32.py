@@ -1,4 +1,5 @@
 """Whether float32 is float32 on a GPU, decided in one place."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -41,8 +42,10 @@ def test_it_is_set_whatever_names_were_used_before():
 
 
 def test_an_older_pytorch_has_the_old_names_alone(monkeypatch):
-    old = SimpleNamespace(cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
-                          cudnn=SimpleNamespace(allow_tf32=True))
+    old = SimpleNamespace(
+        cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
+        cudnn=SimpleNamespace(allow_tf32=True),
+    )
     monkeypatch.setattr(torch, 'backends', old)
     assert tf32_allowed() == (False, True)
     set_tf32(True, False)

@@ -1,4 +1,5 @@
 """TensorBoard and Weights & Biases, switched on by a config as the README says."""
+
 import json
 import os
 import re
@@ -17,7 +18,7 @@ README = (ROOT / 'README.md').read_text()
 def readme_lines(component: str) -> str:
     """The README's lines of a config that switch this on."""
     blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-    block, = (block for block in blocks if component in block)
+    (block,) = (block for block in blocks if component in block)
     return block
 
 
@@ -39,15 +40,28 @@ def test_losses_metrics_and_pictures_reach_the_real_wandb(tmp_path):
     """Two processes, offline: what `wandb sync` would send is on the disk when they end."""
     corpus = write_corpus(tmp_path / 'corpus', train=4, test=3)
     extra = readme_lines('WandbVisBackend') + readme_lines('GroundingVisualizationHook').replace(
-        ", video_dir='data/shapes/videos'", '')
+        ", video_dir='data/shapes/videos'", ''
+    )
     config = write_config(tmp_path / 'tiny.py', corpus, extra=extra)
     # Processes of their own: wandb's folder for pictures belongs to the process that imports it,
     # and would be gone with the first of several that were forked from that one.
     launched = subprocess.run(
-        ['bash', ROOT / 'tools' / 'dist_train.sh', config, '2', '--work-dir', tmp_path / 'work',
-         '--cfg-options', 'visualizer.vis_backends.1.define_metric_cfg.grounding/R1_mean=max'],
+        [
+            'bash',
+            ROOT / 'tools' / 'dist_train.sh',
+            config,
+            '2',
+            '--work-dir',
+            tmp_path / 'work',
+            '--cfg-options',
+            'visualizer.vis_backends.1.define_metric_cfg.grounding/R1_mean=max',
+        ],
         env=dict(os.environ, PYTHON=sys.executable, WANDB_MODE='offline', WANDB_SILENT='true'),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
     assert launched.returncode == 0, launched.stdout[-3000:]
     [run] = (tmp_path / 'work').glob('*/vis_data/wandb/offline-run-*')  # of rank 0 alone
     found = records(run)
@@ -68,16 +82,18 @@ def test_losses_metrics_and_pictures_reach_the_real_wandb(tmp_path):
     local = [json.loads(line) for line in scalars]
     assert losses == [line['loss'] for line in local if 'loss' in line]
     for metric in ('grounding/R1@0.5', 'grounding/mIoU'):
-        assert [line[metric] for line in logged if metric in line] == [
-            line[metric] for line in local if metric in line] != []
+        assert (
+            [line[metric] for line in logged if metric in line]
+            == [line[metric] for line in local if metric in line]
+            != []
+        )
     key = 'val_test_0_timeline/path'
     pictures = [run / 'files' / line[key] for line in logged if key in line]
     assert [picture.is_file() for picture in pictures] == [True, True]  # one per epoch
 
 
 def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
-    accumulator = pytest.importorskip(
-        'tensorboard.backend.event_processing.event_accumulator')
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     code, output = train(readme_lines('TensorboardVisBackend'))
     assert code == 0, output[-3000:]
     folder = next((tmp_path / 'work').glob('*/vis_data'))
@@ -86,8 +102,9 @@ def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
     assert [event.step for event in events.Scalars('grounding/R1@0.5')] == [1, 2]
 
 
-@pytest.mark.parametrize(('backend', 'package'), [
-    ('WandbVisBackend', 'wandb'), ('TensorboardVisBackend', 'tensorboard')])
+@pytest.mark.parametrize(
+    ('backend', 'package'), [('WandbVisBackend', 'wandb'), ('TensorboardVisBackend', 'tensorboard')]
+)
 def test_an_absent_package_is_one_line(train, monkeypatch, backend, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, 'torch.utils.tensorboard', raising=False)

@@ -1,4 +1,5 @@
 """Training that never learns when: no timestamp reaches it, and none changes a bit of it."""
+
 import json
 import shutil
 
@@ -29,7 +30,7 @@ def deleted(entry):
 
 def shuffled(entry):
     entry['timestamps'] = entry['timestamps'][::-1]
-    entry['timestamps'][0] = [9., 1.]  # such a sentence would be dropped, were times looked at
+    entry['timestamps'][0] = [9.0, 1.0]  # such a sentence would be dropped, were times looked at
 
 
 def absurd(entry):
@@ -70,9 +71,12 @@ def trained(corpus, tmp_path_factory):
 
 @pytest.mark.parametrize('change', [deleted, shuffled, absurd])
 def test_timestamps_of_the_training_file_change_no_bit_of_the_weights(
-        corpus, trained, tmp_path, change):
-    first, second = (torch.load(path, weights_only=True)['state_dict'] for path in
-                     (trained, train(corpus, tmp_path, change)))
+    corpus, trained, tmp_path, change
+):
+    first, second = (
+        torch.load(path, weights_only=True)['state_dict']
+        for path in (trained, train(corpus, tmp_path, change))
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -83,8 +87,11 @@ def test_training_moves_every_stage(corpus, trained):
     before = MODELS.build(config.model).state_dict()
     after = torch.load(trained, weights_only=True)['state_dict']
     assert before.keys() == after.keys()
-    assert not [name for name in before if name.startswith('neck.stages')
-                and torch.equal(before[name], after[name])]
+    assert not [
+        name
+        for name in before
+        if name.startswith('neck.stages') and torch.equal(before[name], after[name])
+    ]
 
 
 def walk(thing, seen):
@@ -117,7 +124,7 @@ def timestamps_within(things, corpus) -> tuple[set, int]:
     for video in json.loads((corpus / 'train.json').read_text()).values():
         for time in np.ravel(video['timestamps']):
             times |= {time, time / video['duration']}
-    times = {value for value in np.float32(list(times)).tolist() if value not in (0., 1.)}
+    times = {value for value in np.float32(list(times)).tolist() if value not in (0.0, 1.0)}
     times -= {float(whole) for whole in range(100)}  # clips, places and counts look like these
     seen, found, tensors = {}, set(), 0
     walk(things, seen)
@@ -131,17 +138,20 @@ def timestamps_within(things, corpus) -> tuple[set, int]:
 
 @pytest.mark.parametrize('weak', [True, False])
 def test_neither_the_batch_nor_the_losses_inputs_hold_a_timestamp(
-        corpus, tmp_path, monkeypatch, weak):
+    corpus, tmp_path, monkeypatch, weak
+):
     config = Config.fromfile(write_weak_config(tmp_path / 'weak.py', corpus))
     config.train_dataloader.dataset.weak = weak  # what is found in a batch that has them
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     model, inputs = MODELS.build(config.model), []
     for module in (model.head.loss_matching, model.head.loss_contrast):
         module.register_forward_pre_hook(
-            lambda _, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True)
+            lambda _, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True
+        )
     head_loss = ScoreCurveHead.loss
-    monkeypatch.setattr(ScoreCurveHead, 'loss', lambda self, *args: (
-        inputs.append(args), head_loss(self, *args))[1])
+    monkeypatch.setattr(
+        ScoreCurveHead, 'loss', lambda self, *args: (inputs.append(args), head_loss(self, *args))[1]
+    )
     for batch in loader:
         prepared = model.data_preprocessor(batch, training=True)
         model(**prepared, mode='loss')
@@ -156,8 +166,9 @@ def test_a_checkpoint_is_tested_and_used_like_any_other(corpus, trained, tmp_pat
     folder = trained.parents[1]
     fresh_run()
     dump = tmp_path / 'predictions.json'
-    code, output = run_tool('test.py', folder / 'weak.py', trained, '--work-dir', tmp_path,
-                            '--dump', dump)
+    code, output = run_tool(
+        'test.py', folder / 'weak.py', trained, '--work-dir', tmp_path, '--dump', dump
+    )
     assert code == 0, output
     written = json.loads(dump.read_text())['videos']
     inferencer = GroundingInferencer(folder / 'weak.py', trained, 'cpu')
@@ -172,11 +183,14 @@ def test_a_checkpoint_is_tested_and_used_like_any_other(corpus, trained, tmp_pat
 @pytest.fixture
 def draw(trained, tmp_path):
     """Runs the tool that draws score curves; exit code, output and the picture's path."""
+
     def run(*arguments):
         config, out = trained.parents[1] / 'weak.py', tmp_path / 'curves.png'
-        code, output = run_tool('analysis_tools/draw_score_curves.py', config, trained,
-                                '--out', out, *arguments)
+        code, output = run_tool(
+            'analysis_tools/draw_score_curves.py', config, trained, '--out', out, *arguments
+        )
         return code, output, out
+
     return run
 
 
@@ -193,26 +207,50 @@ def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
     assert code == 0, output
     image = (imread(out)[..., :3] * 255).round().astype(int)
     for colour in palette.RUNS[:2]:
-        wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (image == wanted).all(-1).sum() > 50
 
 
 def test_pictures_of_a_test_show_the_clips_scores_and_no_map(trained, tmp_path):
     fresh_run()
-    code, output = run_tool('test.py', trained.parents[1] / 'weak.py', trained, '--work-dir',
-                            tmp_path, '--show-dir', tmp_path / 'pictures', '--interval', '4')
+    code, output = run_tool(
+        'test.py',
+        trained.parents[1] / 'weak.py',
+        trained,
+        '--work-dir',
+        tmp_path,
+        '--show-dir',
+        tmp_path / 'pictures',
+        '--interval',
+        '4',
+    )
     assert code == 0, output
     assert sorted(path.name for path in (tmp_path / 'pictures').glob('[!.]*')) == [
-        'test_0_timeline.png', 'test_4_timeline.png']
+        'test_0_timeline.png',
+        'test_4_timeline.png',
+    ]
 
 
 def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
     code, output = run_tool(
-        'ground.py', f'{corpus}/features.h5::test_0', 'the red box', '--checkpoint', trained,
-        '--duration', '20', '--device', 'cpu', '--out', tmp_path)
+        'ground.py',
+        f'{corpus}/features.h5::test_0',
+        'the red box',
+        '--checkpoint',
+        trained,
+        '--duration',
+        '20',
+        '--device',
+        'cpu',
+        '--out',
+        tmp_path,
+    )
     assert code == 0, output
     assert sorted(path.name for path in tmp_path.glob('[!.]*')) == [
-        'test_0.json', 'test_0.vtt', 'test_0_timeline.png']
+        'test_0.json',
+        'test_0.vtt',
+        'test_0_timeline.png',
+    ]
 
 
 def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
@@ -221,8 +259,9 @@ def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
     dataset = DATASETS.build(config.test_dataloader.dataset)
     packed = dataset[0]
     sample = packed['data_samples']
-    expected = inferencer.model.test_step(
-        dict(inputs=[packed['inputs']], data_samples=[sample]))[0].pred_instances.curves
+    expected = inferencer.model.test_step(dict(inputs=[packed['inputs']], data_samples=[sample]))[
+        0
+    ].pred_instances.curves
     encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
     torch.testing.assert_close(inferencer.ranker.curves(encoded, sample.sentences), expected)
     again = inferencer.ranker.predict(encoded, sample.sentences, 5).pred_instances
@@ -234,7 +273,7 @@ def test_a_folder_of_it_gives_the_same_answers_and_an_export_is_refused(corpus, 
     inferencer.save_pretrained(tmp_path / 'folder')
     again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
     video = f'{corpus}/features.h5::test_0'
-    assert again(video, 'the red box', 20.) == inferencer(video, 'the red box', 20.)
+    assert again(video, 'the red box', 20.0) == inferencer(video, 'the red box', 20.0)
     with pytest.raises(ValueError, match='only MMN can be exported, not MSCL'):
         export_onnx(inferencer, tmp_path / 'onnx')
 

@@ -1,4 +1,5 @@
 """Predictions made up by seed."""
+
 import zlib
 
 import torch
@@ -16,9 +17,14 @@ def sample_of(annotation, top_n=5):
     scores = torch.rand(len(truth), top_n, generator=generator).sort(descending=True).values
     missing = torch.rand(len(truth), generator=generator) < 0.1
     moments[missing, 2:], scores[missing, 2:] = torch.nan, torch.nan
-    sample = GroundingDataSample(metainfo=dict(
-        video_id=annotation.video_id, duration=annotation.duration, sentences=annotation.sentences,
-        sentence_index=annotation.sentence_index))
+    sample = GroundingDataSample(
+        metainfo=dict(
+            video_id=annotation.video_id,
+            duration=annotation.duration,
+            sentences=annotation.sentences,
+            sentence_index=annotation.sentence_index,
+        )
+    )
     sample.gt_instances = InstanceData(moments=truth)
     sample.pred_instances = InstanceData(moments=moments, scores=scores)
     return sample

@@ -22,8 +22,8 @@ from mmn_plugin.structures.video_annotation import VideoAnnotation
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'tests/data/predictions'
 VIDEOS = [
-    VideoAnnotation('b', 100 / 3, [(0., 50 / 3), (0.1, 0.7)], ['first', 'second'], [0, 3]),
-    VideoAnnotation('a', 20., [(10., 14.)], ['third'], [1]),
+    VideoAnnotation('b', 100 / 3, [(0.0, 50 / 3), (0.1, 0.7)], ['first', 'second'], [0, 3]),
+    VideoAnnotation('a', 20.0, [(10.0, 14.0)], ['third'], [1]),
 ]
 
 
@@ -67,7 +67,7 @@ def test_scores_may_be_left_out(tmp_path):
     (tmp_path / 'pred.json').write_text(json.dumps(content))
     annotations = read_annotations(DATA / 'annotations.json')
     found = match_predictions(read_predictions(tmp_path / 'pred.json'), annotations, top_n=1)
-    assert found[1].moments[0, 0].tolist() == [6., 14.]
+    assert found[1].moments[0, 0].tolist() == [6.0, 14.0]
     assert found[1].scores.isnan().all()
 
 
@@ -118,30 +118,37 @@ def put(*path):
         content[last] = value
         if value is None:
             del content[last]
+
     return change
 
 
 FIRST = ('videos', 'kitchen_01', 'sentences', 0)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (put('format', 'something'), 'is not a file of predictions'),
-    (put('version', 2), 'has version 2'),
-    (put('videos', {}), 'has no "videos"'),
-    (put('videos', 'kitchen_01', []), "video 'kitchen_01' needs"),
-    (put('videos', 'kitchen_01', 'duration', 0), "video 'kitchen_01' has duration=0"),
-    (put(*FIRST, 'text'), "video 'kitchen_01', entry 0 .* not an object"),
-    (put(*FIRST, 'index', -1), "video 'kitchen_01', entry 0 .* index=-1"),
-    (put(*FIRST, 'index', 2), "video 'kitchen_01' has sentence 2 twice"),
-    (put(*FIRST, 'sentence', None), "video 'kitchen_01', sentence 0 needs its text"),
-    (put(*FIRST, 'moments', None), 'sentence 0 needs "moments"'),
-    (put(*FIRST, 'moments', 1, [10.]), r'sentence 0 has the moment \[10.0\]'),
-    (put(*FIRST, 'moments', 1, [float('nan'), 20.]), r'sentence 0 has the moment \[nan, 20.0\]'),
-    (put(*FIRST, 'moments', 1, [20., 20.]), 'which is empty or ends before'),
-    (put(*FIRST, 'scores', [0.1]), 'has 3 moments and the scores'),
-    (put(*FIRST, 'scores', 0, float('inf')), 'as many finite numbers'),
-    (put(*FIRST, 'scores', [0.1, 0.2, 0.3]), 'sentence 0: scores rise'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (put('format', 'something'), 'is not a file of predictions'),
+        (put('version', 2), 'has version 2'),
+        (put('videos', {}), 'has no "videos"'),
+        (put('videos', 'kitchen_01', []), "video 'kitchen_01' needs"),
+        (put('videos', 'kitchen_01', 'duration', 0), "video 'kitchen_01' has duration=0"),
+        (put(*FIRST, 'text'), "video 'kitchen_01', entry 0 .* not an object"),
+        (put(*FIRST, 'index', -1), "video 'kitchen_01', entry 0 .* index=-1"),
+        (put(*FIRST, 'index', 2), "video 'kitchen_01' has sentence 2 twice"),
+        (put(*FIRST, 'sentence', None), "video 'kitchen_01', sentence 0 needs its text"),
+        (put(*FIRST, 'moments', None), 'sentence 0 needs "moments"'),
+        (put(*FIRST, 'moments', 1, [10.0]), r'sentence 0 has the moment \[10.0\]'),
+        (
+            put(*FIRST, 'moments', 1, [float('nan'), 20.0]),
+            r'sentence 0 has the moment \[nan, 20.0\]',
+        ),
+        (put(*FIRST, 'moments', 1, [20.0, 20.0]), 'which is empty or ends before'),
+        (put(*FIRST, 'scores', [0.1]), 'has 3 moments and the scores'),
+        (put(*FIRST, 'scores', 0, float('inf')), 'as many finite numbers'),
+        (put(*FIRST, 'scores', [0.1, 0.2, 0.3]), 'sentence 0: scores rise'),
+    ],
+)
 def test_a_broken_file_is_refused_by_name(tmp_path, change, message):
     content, path = sample_file(), tmp_path / 'pred.json'
     change(content)
@@ -151,13 +158,19 @@ def test_a_broken_file_is_refused_by_name(tmp_path, change, message):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (put('videos', 'garden_02', None), "lack 1 of the 2 annotated videos, the first 'garden_02'"),
-    (put('videos', 'kitchen_01', 'sentences', 1, None), "'kitchen_01'.* lack sentence 2"),
-    (put(*FIRST, 'index', 1), "'kitchen_01'.* lack sentence 0"),
-    (put(*FIRST, 'sentence', 'else'), "sentence 0 is 'else' in the predictions"),
-    (put('videos', 'garden_02', 'duration', 500), "'garden_02' lasts 500 s"),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            put('videos', 'garden_02', None),
+            "lack 1 of the 2 annotated videos, the first 'garden_02'",
+        ),
+        (put('videos', 'kitchen_01', 'sentences', 1, None), "'kitchen_01'.* lack sentence 2"),
+        (put(*FIRST, 'index', 1), "'kitchen_01'.* lack sentence 0"),
+        (put(*FIRST, 'sentence', 'else'), "sentence 0 is 'else' in the predictions"),
+        (put('videos', 'garden_02', 'duration', 500), "'garden_02' lasts 500 s"),
+    ],
+)
 def test_predictions_that_do_not_fit_the_annotations_are_refused(tmp_path, change, message):
     content, path = sample_file(), tmp_path / 'pred.json'
     change(content)

@@ -1,4 +1,5 @@
 """One length and one clock, whatever a container says: reader, probe, thumbnails, clips, sound."""
+
 import os
 from multiprocessing import get_context
 
@@ -32,9 +33,16 @@ from mmn_plugin.features import (
     sample_frames,
 )
 
-FAULTS = ('original.mp4', 'audio27.webm', 'audio48.mkv', 'gop80.ts', 'live.webm', 'start09.mkv',
-          'start15.mkv')
-CLIPS = ((0., 2.), (7.5, 15.), (20.2, 24.))
+FAULTS = (
+    'original.mp4',
+    'audio27.webm',
+    'audio48.mkv',
+    'gop80.ts',
+    'live.webm',
+    'start09.mkv',
+    'start15.mkv',
+)
+CLIPS = ((0.0, 2.0), (7.5, 15.0), (20.2, 24.0))
 PAUSES = np.cumsum(np.where(np.arange(COUNT) % 8, 0.05, 0.5)) - 0.5  # 4.45 s in all
 
 
@@ -54,8 +62,12 @@ def answers(shared, tmp_path_factory):
             for start, end in CLIPS:
                 cut_clip(path, start, end, folder / 'clip.mp4')
                 clips.append(pictures_of(folder / 'clip.mp4'))
-            made[name] = (probe_video(path), VideoFeatures.of(path, GridFeatureExtractor),
-                          clips, sample_frames(path).astype(int))
+            made[name] = (
+                probe_video(path),
+                VideoFeatures.of(path, GridFeatureExtractor),
+                clips,
+                sample_frames(path).astype(int),
+            )
         return made[name]
 
     return make
@@ -65,7 +77,7 @@ def answers(shared, tmp_path_factory):
 def test_a_faulty_container_is_answered_as_the_original(answers, name):
     info, features, clips, thumbnails = answers(name)
     right, right_features, right_clips, right_thumbnails = answers('original.mp4')
-    assert info.duration == features.duration == right.duration == 24.
+    assert info.duration == features.duration == right.duration == 24.0
     np.testing.assert_allclose(info.times, right.times, atol=1e-9)
     assert info.notes == {}
     assert features.values.shape == right_features.values.shape
@@ -81,25 +93,25 @@ def _mid(path):
     copy_without(path, path.with_name('whole.ts'), 2)
 
 
-SOUND = ('aac', 14.)
+SOUND = ('aac', 14.0)
 HIDDEN = 20, 50
 # name -> (writer, numbers of its pictures, their times or None for an even rate)
 VIDEOS = {
     'plain.mp4': write,
     'sound.mp4': lambda path: write(path, sound=SOUND),
     'sound.mov': lambda path: write(path, sound=SOUND),
-    'sound.webm': lambda path: write(path, codec='libvpx', sound=('libopus', 14.)),
-    'sound.avi': lambda path: write(path, codec='mpeg4', sound=('pcm_s16le', 14.)),
+    'sound.webm': lambda path: write(path, codec='libvpx', sound=('libopus', 14.0)),
+    'sound.avi': lambda path: write(path, codec='mpeg4', sound=('pcm_s16le', 14.0)),
     'sound.flv': lambda path: write(path, sound=SOUND),
     'sound.ts': lambda path: write(path, sound=SOUND, g='60'),
-    'text.mkv': lambda path: write(path, text=14.),
+    'text.mkv': lambda path: write(path, text=14.0),
     'late.mp4': lambda path: write(path, TIMES + 5),
     'late.mkv': lambda path: write(path, TIMES + 2.5, sound=SOUND),
     'late.ts': lambda path: write(path, TIMES + 5, g='60'),
     'short.avi': lambda path: lie_avi(path, 5, codec='mpeg4'),
     'long.avi': lambda path: lie_avi(path, 800, codec='mpeg4'),
-    'short.mkv': lambda path: lie_matroska(path, 1.),
-    'long.mkv': lambda path: lie_matroska(path, 100.),
+    'short.mkv': lambda path: lie_matroska(path, 1.0),
+    'long.mkv': lambda path: lie_matroska(path, 100.0),
     'b_frames.mp4': lambda path: write(path, bf='3'),
     'b_frames.avi': lambda path: write(path, bf='3'),
     'mpeg4_b_frames.avi': lambda path: write(path, codec='mpeg4', bf='2', g='20'),
@@ -117,7 +129,8 @@ VIDEOS = {
     'pauses.mkv': lambda path: write(path, PAUSES),
     'pauses.mp4': lambda path: write(path, PAUSES),
     'edit_list.mp4': lambda path: write(
-        path, TIMES - 0.8, container=dict(avoid_negative_ts='disabled')),
+        path, TIMES - 0.8, container=dict(avoid_negative_ts='disabled')
+    ),
     'begins_between_key_frames.ts': _mid,
     'hidden.webm': lambda path: hide(path, *HIDDEN),
 }
@@ -133,7 +146,7 @@ def video(request, tmp_path_factory):
     if 'hidden' in request.param:
         return path, np.delete(np.arange(COUNT), HIDDEN), np.delete(TIMES, HIDDEN)
     first = 8 if request.param in ('edit_list.mp4', 'begins_between_key_frames.ts') else 0
-    return path, np.arange(first, COUNT), TIMES[:COUNT - first]
+    return path, np.arange(first, COUNT), TIMES[: COUNT - first]
 
 
 def shown(video, moments):
@@ -184,7 +197,7 @@ def test_thumbnails_show_the_middle_of_equal_parts(video):
     np.testing.assert_array_equal(found, shown(video, moments))
 
 
-@pytest.mark.parametrize(('start', 'end'), [(0., 1.), (3.1, 4.2), (0.23, 0.47)])
+@pytest.mark.parametrize(('start', 'end'), [(0.0, 1.0), (3.1, 4.2), (0.23, 0.47)])
 def test_a_clip_holds_the_pictures_of_its_time(video, tmp_path, start, end):
     cut_clip(video[0], start, end, tmp_path / 'clip.mp4')
     times = np.array([start, *(t for t in video[2] if start + 1e-3 < t < end - 2e-3)])
@@ -209,18 +222,18 @@ def test_raw_streams_are_the_same_in_extraction_and_inference(tmp_path):
 
 def test_the_sound_of_a_clip_is_that_of_its_pictures(tmp_path):
     write(tmp_path / 'late.mkv', TIMES + 2.5, sound=SOUND)  # pictures of 3 s are shown at 5.5 s
-    cut_clip(tmp_path / 'late.mkv', 3., 5., tmp_path / 'clip.mp4')
+    cut_clip(tmp_path / 'late.mkv', 3.0, 5.0, tmp_path / 'clip.mp4')
     with av.open(str(tmp_path / 'clip.mp4')) as clip:
         pieces = [(piece.time, np.abs(piece.to_ndarray()).max()) for piece in clip.decode(audio=0)]
     for time, amplitude in pieces[5:-2]:
         assert 20 * amplitude == pytest.approx(5.5 + time, abs=0.1)
-    assert pieces[-1][0] == pytest.approx(2., abs=0.1)
+    assert pieces[-1][0] == pytest.approx(2.0, abs=0.1)
 
 
 def test_files_joined_byte_by_byte_are_named_rather_than_told_wrong(tmp_path):
     write(tmp_path / 'one.ts', g='20')
     (tmp_path / 'two.ts').write_bytes(2 * (tmp_path / 'one.ts').read_bytes())
-    for read in (probe_video, sample_frames, lambda path: list(RGBVideoReader(path, 8.))):
+    for read in (probe_video, sample_frames, lambda path: list(RGBVideoReader(path, 8.0))):
         with pytest.raises(VideoReadError, match=r'two\.ts: its time stamps go back by 7\.\d s'):
             read(tmp_path / 'two.ts')
 
@@ -231,8 +244,8 @@ def test_a_name_may_hold_what_ffmpeg_takes_for_a_protocol(tmp_path, monkeypatch)
     for name in ('day 1: talk.mp4', os.fsdecode(b'caf\xe9.mp4')):
         os.rename('plain.mp4', name)
         assert probe_video(name).duration == LENGTH
-        cut_clip(name, 1., 2., 'file:clip.mp4')
-        assert probe_video('file:clip.mp4').duration == 1.
+        cut_clip(name, 1.0, 2.0, 'file:clip.mp4')
+        assert probe_video('file:clip.mp4').duration == 1.0
         os.rename(name, 'plain.mp4')
 
 
@@ -246,7 +259,7 @@ def test_limits_are_kept_before_a_picture_is_decoded(tmp_path):
     with pytest.raises(VideoLimitError, match='at most 100 pixels'):
         next(iter(reader))
     with pytest.raises(VideoLimitError, match='it takes longer than 0 s'):
-        probe_video(tmp_path / 'v.mp4', timeout=0.)
+        probe_video(tmp_path / 'v.mp4', timeout=0.0)
 
 
 def test_a_process_forked_while_a_video_is_read_can_let_go_of_it(tmp_path):
@@ -255,7 +268,7 @@ def test_a_process_forked_while_a_video_is_read_can_let_go_of_it(tmp_path):
         os._exit(7)
 
     write(tmp_path / 'v.mp4')
-    held = [iter(RGBVideoReader(tmp_path / 'v.mp4', 8.))]
+    held = [iter(RGBVideoReader(tmp_path / 'v.mp4', 8.0))]
     next(held[0])
     process = get_context('fork').Process(target=leave)
     process.start()

@@ -1,11 +1,18 @@
 """A stand-in for a GPU that counts what the host waits for."""
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 AWAY = torch.device('meta')  # tensors without values stand in for those on a GPU
 aten = torch.ops.aten
-ASKS = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.bincount,
-        aten.repeat_interleave, aten.equal}
+ASKS = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten.bincount,
+    aten.repeat_interleave,
+    aten.equal,
+}
 INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
@@ -45,8 +52,10 @@ class AwayDevice(TorchDispatchMode):
             devices = {value.device for value in args[:2]}
             return len(devices) > 1 and not (args[0].device == AWAY and args[2:] == (True,))
         if away and packet in INDEXED:
-            return any(index is not None and (index.dtype == torch.bool or index.device != AWAY)
-                       for index in args[1])
+            return any(
+                index is not None and (index.dtype == torch.bool or index.device != AWAY)
+                for index in args[1]
+            )
         return away and packet in ASKS
 
     @staticmethod

@@ -3,6 +3,7 @@
 Every writer takes a path and writes `SECONDS` seconds of a picture whose upper left quarter is red
 and whose brightness rises with time, unless its name says otherwise.
 """
+
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ MILLISECOND = Fraction(1, 1000)
 def picture(share: float, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """A frame (H, W, 3) at a share of the video's length."""
     frame = np.full((height, width, 3), 40 + int(150 * share), np.uint8)
-    frame[:height // 2, :width // 2] = (220, 30, 30)
+    frame[: height // 2, : width // 2] = (220, 30, 30)
     # something that does not compress away, so that a file has bytes to lose
     noise = np.random.default_rng(int(share * 1000)).integers(-20, 20, frame.shape)
     return (frame + noise).clip(0, 255).astype(np.uint8)
@@ -29,9 +30,17 @@ def even() -> Iterator[tuple[float, np.ndarray]]:
         yield i / FPS, picture(i / (SECONDS * FPS))
 
 
-def encode(path: Path, frames=None, codec: str = 'libx264', pixels: str = 'yuv420p',
-           rotation: int = 0, options: dict | None = None, sound: float = 0.,
-           container_options: dict | None = None, form: str | None = None) -> None:
+def encode(
+    path: Path,
+    frames=None,
+    codec: str = 'libx264',
+    pixels: str = 'yuv420p',
+    rotation: int = 0,
+    options: dict | None = None,
+    sound: float = 0.0,
+    container_options: dict | None = None,
+    form: str | None = None,
+) -> None:
     """Write frames with their times, and some seconds of silence where asked."""
     frames = list(even()) if frames is None else frames
     with av.open(str(path), 'w', format=form, options=container_options or {}) as container:
@@ -63,7 +72,7 @@ def _silence(container, stream, seconds: float) -> None:
 def audio_only(path: Path) -> None:
     """Sound without pictures."""
     with av.open(str(path), 'w') as container:
-        _silence(container, container.add_stream('aac', rate=8000, layout='mono'), 3.)
+        _silence(container, container.add_stream('aac', rate=8000, layout='mono'), 3.0)
 
 
 def audio_with_cover(path: Path) -> None:
@@ -76,14 +85,14 @@ def audio_with_cover(path: Path) -> None:
         frame = av.VideoFrame.from_ndarray(picture(0.5), format='rgb24').reformat(format='yuvj420p')
         container.mux(cover.encode(frame))
         container.mux(cover.encode())
-        _silence(container, voice, 3.)
+        _silence(container, voice, 3.0)
 
 
 def cut(path: Path, share: float, **how) -> None:
     """Keep only the first bytes."""
     encode(path, **how)
     whole = path.read_bytes()
-    path.write_bytes(whole[:int(share * len(whole))])
+    path.write_bytes(whole[: int(share * len(whole))])
 
 
 def damage(path: Path, share: float) -> None:
@@ -93,13 +102,13 @@ def damage(path: Path, share: float) -> None:
     rng, begin = np.random.default_rng(0), content.find(b'mdat') + 2000
     for _ in range(max(1, int(share * (len(content) - begin) / 200))):
         at = int(rng.integers(begin, len(content) - 200))
-        content[at:at + 200] = rng.bytes(200)
+        content[at : at + 200] = rng.bytes(200)
     path.write_bytes(content)
 
 
 def at_times(times) -> list[tuple[float, np.ndarray]]:
     """Frames whose brightness is that of their time."""
-    return [(time, picture(min(time / SECONDS, 1.))) for time in times]
+    return [(time, picture(min(time / SECONDS, 1.0))) for time in times]
 
 
 def uneven_times() -> list[float]:
@@ -114,34 +123,53 @@ VIDEOS: dict[str, tuple[str, Callable[[Path], None]]] = {
     'text called .mp4': ('text.mp4', lambda path: path.write_text('no video at all\n' * 99)),
     'sound only': ('sound.mp4', audio_only),
     'sound with a cover picture': ('cover.mp4', audio_with_cover),
-    'MP4 cut off, its index (at the end) is lost': (
-        'cut_index.mp4', lambda path: cut(path, 0.6)),
+    'MP4 cut off, its index (at the end) is lost': ('cut_index.mp4', lambda path: cut(path, 0.6)),
     'MP4 cut off, its index (at the beginning) is there': (
         'cut_pictures.mp4',
-        lambda path: cut(path, 0.6, container_options=dict(movflags='+faststart'))),
+        lambda path: cut(path, 0.6, container_options=dict(movflags='+faststart')),
+    ),
     'Matroska cut off': ('cut.mkv', lambda path: cut(path, 0.6)),
     'MPEG-TS cut off (says nowhere how long it is)': (
-        'cut_ts.mpg', lambda path: cut(path, 0.6, form='mpegts')),
+        'cut_ts.mpg',
+        lambda path: cut(path, 0.6, form='mpegts'),
+    ),
     '1 % of the bytes overwritten': ('scratched.mp4', lambda path: damage(path, 0.01)),
     '50 % of the bytes overwritten': ('ruined.mp4', lambda path: damage(path, 0.5)),
     'variable frame rate, with a pause of 2 s': (
-        'uneven.mp4', lambda path: encode(path, at_times(uneven_times()))),
+        'uneven.mp4',
+        lambda path: encode(path, at_times(uneven_times())),
+    ),
     'phone held upright (rotated by 90 degrees)': (
-        'upright.mp4', lambda path: encode(path, rotation=-90)),
+        'upright.mp4',
+        lambda path: encode(path, rotation=-90),
+    ),
     'upside down (rotated by 180 degrees)': (
-        'flipped.mp4', lambda path: encode(path, rotation=180)),
+        'flipped.mp4',
+        lambda path: encode(path, rotation=180),
+    ),
     'sound is twice as long as the pictures (Matroska)': (
-        'long_sound.mkv', lambda path: encode(path, sound=2. * SECONDS)),
+        'long_sound.mkv',
+        lambda path: encode(path, sound=2.0 * SECONDS),
+    ),
     'first picture at 5 s': (
-        'late.mp4', lambda path: encode(path, [(time + 5, frame) for time, frame in even()])),
+        'late.mp4',
+        lambda path: encode(path, [(time + 5, frame) for time, frame in even()]),
+    ),
     'time stamps leap by 27 hours': (
-        'leap.mkv', lambda path: encode(path, [(time + 1e5 * (time > 4), frame)
-                                               for time, frame in even()])),
+        'leap.mkv',
+        lambda path: encode(path, [(time + 1e5 * (time > 4), frame) for time, frame in even()]),
+    ),
     'raw H.264 without time stamps': ('raw.m4v', lambda path: encode(path, form='h264')),
-    'one picture': ('one.mp4', lambda path: encode(path, [(0., picture(0.5))])),
+    'one picture': ('one.mp4', lambda path: encode(path, [(0.0, picture(0.5))])),
     'odd size, 4:4:4, 10 bit': (
-        'odd.mkv', lambda path: encode(path, [(time, frame[-37:, -51:]) for time, frame in even()],
-                                       codec='ffv1', pixels='yuv444p10le')),
+        'odd.mkv',
+        lambda path: encode(
+            path,
+            [(time, frame[-37:, -51:]) for time, frame in even()],
+            codec='ffv1',
+            pixels='yuv444p10le',
+        ),
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 A decoded picture tells its number by the shades of its halves. Every writer takes a path and writes
 `COUNT` pictures, `FPS` a second, unless it says otherwise.
 """
+
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -32,15 +33,23 @@ def numbers(pictures) -> np.ndarray:
     if pictures.shape[1] > pictures.shape[2]:
         pictures = np.rot90(pictures, -1, (1, 2))
     width = pictures.shape[2]
-    halves = (pictures[:, 8:-8, 4:width // 2 - 4], pictures[:, 8:-8, width // 2 + 4:-4])
+    halves = (pictures[:, 8:-8, 4 : width // 2 - 4], pictures[:, 8:-8, width // 2 + 4 : -4])
     first, second = (np.rint((half.mean((1, 2, 3)) - 20) / STEP).astype(int) for half in halves)
     return 9 * first + second
 
 
-def write(path: Path, times=TIMES, codec: str = 'libx264', form: str | None = None,
-          sound: tuple[str, float] | None = None, text: float = 0., rotation: int = 0,
-          container: dict | None = None, paint: Callable[[int], np.ndarray] = picture,
-          **options: str) -> None:
+def write(
+    path: Path,
+    times=TIMES,
+    codec: str = 'libx264',
+    form: str | None = None,
+    sound: tuple[str, float] | None = None,
+    text: float = 0.0,
+    rotation: int = 0,
+    container: dict | None = None,
+    paint: Callable[[int], np.ndarray] = picture,
+    **options: str,
+) -> None:
     """Write a picture at each time.
 
     Args:
@@ -60,8 +69,9 @@ def write(path: Path, times=TIMES, codec: str = 'libx264', form: str | None = No
         stream = file.add_stream(codec, rate=FPS)
         stream.height, stream.width = paint(0).shape[:2]
         stream.pix_fmt, stream.thread_count = 'yuv420p', 1
-        stream.options = dict(dict(crf='8') if codec == 'libx264' else dict(qmin='1', b='2M'),
-                              **options)
+        stream.options = dict(
+            dict(crf='8') if codec == 'libx264' else dict(qmin='1', b='2M'), **options
+        )
         if codec != 'mpeg4' and len(set(np.diff(times).round(6))) > 1:
             stream.codec_context.time_base = MILLISECOND
         if rotation:
@@ -87,7 +97,7 @@ def _tone(file, stream, seconds: float) -> None:
     samples = np.sin(2400 * time) * time / 20  # louder and louder
     samples = (samples * 32000).astype(np.int16) if form == 's16' else samples.astype(np.float32)
     for first in range(0, len(samples), 960):
-        frame = av.AudioFrame.from_ndarray(samples[None, first:first + 960], form, 'mono')
+        frame = av.AudioFrame.from_ndarray(samples[None, first : first + 960], form, 'mono')
         frame.sample_rate, frame.pts, frame.time_base = 48000, first, Fraction(1, 48000)
         file.mux(stream.encode(frame))
     file.mux(stream.encode())
@@ -130,15 +140,23 @@ def copy(path: Path, source: Path, change: Callable[[int, bytes], bytes | None])
 def hide(path: Path, *which: int) -> None:
     """VP8 some of whose pictures are never shown: others are made from them."""
     write(path.with_name('whole.webm'), codec='libvpx')
-    copy(path, path.with_name('whole.webm'), lambda number, content: bytes(
-        [content[0] & (~16 if number in which else 255)]) + content[1:])
+    copy(
+        path,
+        path.with_name('whole.webm'),
+        lambda number, content: (
+            bytes([content[0] & (~16 if number in which else 255)]) + content[1:]
+        ),
+    )
 
 
 def spoil(path: Path, *which: int, **how) -> None:
     """Key frames alone, some of which cannot be decoded."""
     write(path.with_name(f'whole_{path.name}'), g='1', **how)
-    copy(path, path.with_name(f'whole_{path.name}'),
-         lambda number, content: bytes(len(content)) if number in which else content)
+    copy(
+        path,
+        path.with_name(f'whole_{path.name}'),
+        lambda number, content: bytes(len(content)) if number in which else content,
+    )
 
 
 def lie_avi(path: Path, count: int, **how) -> None:
@@ -147,7 +165,7 @@ def lie_avi(path: Path, count: int, **how) -> None:
     content = bytearray(path.read_bytes())
     for chunk, place in ((b'avih', 24), (b'strh', 40)):
         at = content.find(chunk) + place
-        content[at:at + 4] = struct.pack('<I', count)
+        content[at : at + 4] = struct.pack('<I', count)
     path.write_bytes(content)
 
 
@@ -156,5 +174,5 @@ def lie_matroska(path: Path, seconds: float, **how) -> None:
     write(path, **how)
     content = bytearray(path.read_bytes())
     at = content.find(b'\x44\x89\x88') + 3
-    content[at:at + 8] = struct.pack('>d', 1000 * seconds)
+    content[at : at + 8] = struct.pack('>d', 1000 * seconds)
     path.write_bytes(content.replace(b'DURATION', b'DURATIO_'))

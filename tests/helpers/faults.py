@@ -3,6 +3,7 @@
 The environment variable MMN_FAULT holds Python literals: a dict of what to do, where and when.
 MMN_ENTROPY seeds what a run without a configured seed draws its seed from.
 """
+
 import ast
 import os
 import random
@@ -85,8 +86,11 @@ class FaultHook(Hook):
     def _now(self, runner, what):
         """Whether this fault is due: (iteration,) on all ranks, (iteration, rank) on one."""
         when = self.fault.get(what)
-        return when is not None and runner.iter == when[0] and get_rank() in when[1:2] + (
-            (get_rank(),) if len(when) == 1 else ())
+        return (
+            when is not None
+            and runner.iter == when[0]
+            and get_rank() in when[1:2] + ((get_rank(),) if len(when) == 1 else ())
+        )
 
 
 @TRANSFORMS.register_module(force=True)

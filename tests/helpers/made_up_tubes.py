@@ -1,4 +1,5 @@
 """Videos of a few random tubes, and a config of a few channels that trains on them in seconds."""
+
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,19 @@ def random_tube(rng, num_boxes: int, start: int = 0) -> np.ndarray:
 def random_video(rng, name: str, num_tubes: int = 3, num_sentences: int = 1) -> TubeVideo:
     """Streams of a tube differ in length; the first candidates overlap the ground truth."""
     truth = [random_tube(rng, int(rng.integers(20, 40)), 10) for _ in range(num_sentences)]
-    tubes = [random_tube(rng, int(rng.integers(1, 60)), int(rng.integers(0, 20)))
-             for _ in range(num_tubes)]
+    tubes = [
+        random_tube(rng, int(rng.integers(1, 60)), int(rng.integers(0, 20)))
+        for _ in range(num_tubes)
+    ]
     if num_tubes:
         tubes[0] = truth[0] + np.float32([0, 1, -1, 1, 0])
-    features = {stream: [rng.standard_normal((int(rng.integers(1, 20)), size)).astype(np.float32)
-                         for _ in tubes] for stream, size in SIZES.items() if num_tubes}
+    features = {
+        stream: [
+            rng.standard_normal((int(rng.integers(1, 20)), size)).astype(np.float32) for _ in tubes
+        ]
+        for stream, size in SIZES.items()
+        if num_tubes
+    }
     sentences = [' '.join(rng.choice(WORDS, 5)) for _ in range(num_sentences)]
     return TubeVideo(name, sentences, truth, tubes, features)
 
@@ -33,10 +41,14 @@ def write_tubes(folder: Path, train: int = 6, test: int = 5, seed: int = 0) -> P
     """Write train.h5, test.h5 (one video of it without tubes) and vocab.txt."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_tube_file(folder / 'train.h5', [
-        random_video(rng, f'train_{i}', 2 + i % 3, 1 + i % 2) for i in range(train)])
-    write_tube_file(folder / 'test.h5', [
-        random_video(rng, f'test_{i}', 0 if i == 2 else 3) for i in range(test)])
+    write_tube_file(
+        folder / 'train.h5',
+        [random_video(rng, f'train_{i}', 2 + i % 3, 1 + i % 2) for i in range(train)],
+    )
+    write_tube_file(
+        folder / 'test.h5',
+        [random_video(rng, f'test_{i}', 0 if i == 2 else 3) for i in range(test)],
+    )
     (folder / 'vocab.txt').write_text('\n'.join(VOCABULARY) + '\n')
     return folder
 
@@ -54,11 +66,14 @@ def write_tube_config(path: Path, corpus: Path, epochs: int = 1) -> Path:
         test_dataloader=dict(**loader, dataset=dataset),
         train_cfg=dict(max_epochs=epochs),
         default_hooks=dict(
-            checkpoint=dict(save_best='tubes/m_vIoU'),
-            freeze_language_model=dict(through_epoch=0)),
-        randomness=dict(seed=0))
-    lines = ["_base_ = 'mmn_plugin::mmn_hcstvg.py'",
-             *(f'{key} = {value!r}' for key, value in settings.items()),
-             "model['grid'] = dict(num_clips=16, pooling_counts=[15])"]
+            checkpoint=dict(save_best='tubes/m_vIoU'), freeze_language_model=dict(through_epoch=0)
+        ),
+        randomness=dict(seed=0),
+    )
+    lines = [
+        "_base_ = 'mmn_plugin::mmn_hcstvg.py'",
+        *(f'{key} = {value!r}' for key, value in settings.items()),
+        "model['grid'] = dict(num_clips=16, pooling_counts=[15])",
+    ]
     path.write_text('\n'.join(lines) + '\n')
     return path

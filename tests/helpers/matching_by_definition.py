@@ -1,10 +1,11 @@
 """The contrastive losses as the reference page writes them: loops over moments and sentences."""
+
 import torch
 
 from mmn_plugin.structures import temporal_iou
 
 
-def losses_by_definition(settings, own, others=(), weight=1., exclude_same_text=False):
+def losses_by_definition(settings, own, others=(), weight=1.0, exclude_same_text=False):
     """``loss_vid`` and ``loss_sent`` of the sentences of ``own`` against all candidates.
 
     Args:
@@ -15,17 +16,26 @@ def losses_by_definition(settings, own, others=(), weight=1., exclude_same_text=
         exclude_same_text (bool): Whether text decides too.
     """
     pools = [own, *others]
-    videos = [(pool.video_ids[v], pool.moments[v], 1. if pool is own else weight, pool, v)
-              for pool in pools for v in range(len(pool.video_ids))]
-    sentences = [(pool, k, 1. if pool is own else weight)
-                 for pool in pools for k in range(len(pool.sentences))]
+    videos = [
+        (pool.video_ids[v], pool.moments[v], 1.0 if pool is own else weight, pool, v)
+        for pool in pools
+        for v in range(len(pool.video_ids))
+    ]
+    sentences = [
+        (pool, k, 1.0 if pool is own else weight)
+        for pool in pools
+        for k in range(len(pool.sentences))
+    ]
     vid, sent = [], []
     for s, place in enumerate(own.sentence_video.tolist()):
         name, moments = own.video_ids[place], own.moments[place]
 
         def same_text(pool, k, s=s, name=name):
-            return (exclude_same_text and pool.texts[k] == own.texts[s]
-                    and pool.video_ids[pool.sentence_video[k]] != name)
+            return (
+                exclude_same_text
+                and pool.texts[k] == own.texts[s]
+                and pool.video_ids[pool.sentence_video[k]] != name
+            )
 
         for p in own.iou[s].topk(settings['num_positive']).indices.tolist():
             positive = moments[p] @ own.sentences[s] - settings['margin']
@@ -33,8 +43,10 @@ def losses_by_definition(settings, own, others=(), weight=1., exclude_same_text=
             total = (positive / t).exp()
             for pool, k, w in sentences:
                 overlap = temporal_iou(pool.ground_truth[k], own.ground_truth[s])
-                removed = (pool.video_ids[pool.sentence_video[k]] == name
-                           and overlap >= settings['sentence_removal_iou'])
+                removed = (
+                    pool.video_ids[pool.sentence_video[k]] == name
+                    and overlap >= settings['sentence_removal_iou']
+                )
                 if not removed and not same_text(pool, k):
                     total = total + w * (moments[p] @ pool.sentences[k] / t).exp()
             vid.append(total.log() - positive / t)

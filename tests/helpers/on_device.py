@@ -1,4 +1,5 @@
 """Stands in for tensors that a checkpoint's ``map_location`` has put on a GPU."""
+
 from unittest import mock
 
 import torch
@@ -10,8 +11,10 @@ class OnDevice(torch.Tensor):
     """Refuses what a tensor on a GPU refuses; a copy on another device is an ordinary tensor."""
 
     def numpy(self, **_):
-        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to "
-                        'copy the tensor to host memory first.')
+        raise TypeError(
+            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to "
+            'copy the tensor to host memory first.'
+        )
 
     def __array__(self, *_, **__):
         return self.numpy()
@@ -32,4 +35,5 @@ def checkpoints_on_device():
     """Within it a Runner loads checkpoints to that device."""
     load = runner_module._load_checkpoint
     return mock.patch.object(
-        runner_module, '_load_checkpoint', lambda *args, **kwargs: on_device(load(*args, **kwargs)))
+        runner_module, '_load_checkpoint', lambda *args, **kwargs: on_device(load(*args, **kwargs))
+    )

@@ -1,4 +1,5 @@
 """Pickles made to do harm: by hand, at random from the calls that are let through, by mutation."""
+
 import codecs
 import copyreg
 import io
@@ -62,7 +63,7 @@ CALLED = {  # all are calls of what numpy and Python themselves pickle
     'a shape beyond its content': array(dtype('f8', '<'), shape=(2**40,)),
     'a shape beyond all numbers': array(dtype('f8', '<'), shape=(2**62, 2**62, 2**62)),
     'a gigantic shape without elements': array(dtype('f8', '<'), b'', (0, 2**50)),
-    'a shape of floats': array(dtype('f8', '<'), shape=(8.,)),
+    'a shape of floats': array(dtype('f8', '<'), shape=(8.0,)),
     'an array of a class': array(dtype('f8', '<'), kind=Subclass),
     'an array of the class list': array(dtype('f8', '<'), kind=list),
     'a plain reconstructor': Call(copyreg._reconstructor, np.ndarray, object, None),
@@ -81,32 +82,97 @@ RAW = {
     'an item of a set that unfolds': b'\x80\x04\x8f()' + b'q\x00h\x00\x86' * 60 + b'\x90.',
     'a frozenset that unfolds': b'\x80\x04()' + b'q\x00h\x00\x86' * 60 + b'\x91.',
     'tuples that unfold': b'\x80\x02)' + b'q\x00h\x00\x86' * 60 + b'.',
-    'lists that unfold': b'\x80\x02]' + b''.join(
-        b'q%c](' % i + b'h%c' % i * 50 + b'e' for i in range(12)) + b'.',
+    'lists that unfold': b'\x80\x02]'
+    + b''.join(b'q%c](' % i + b'h%c' % i * 50 + b'e' for i in range(12))
+    + b'.',
     'a list as deep as the stack': b'\x80\x02' + b']' * 500_000 + b'a' * 499_999 + b'.',
     'a list of itself': b'\x80\x02]q\x00h\x00a.',
-    'an encoding that unfolds': b'\x80\x03c_codecs\nencode\nq\x01' + b'h\x01' * 40 + SIXTEEN + (
-        pickle.dumps('hex', 2)[2:-1] + b'\x86R') * 40 + b'.',
+    'an encoding that unfolds': b'\x80\x03c_codecs\nencode\nq\x01'
+    + b'h\x01' * 40
+    + SIXTEEN
+    + (pickle.dumps('hex', 2)[2:-1] + b'\x86R') * 40
+    + b'.',
     'bytes unfolded from one string': b'\x80\x02]q\x00(c_codecs\nencode\nq\x01h\x01X'
-    + struct.pack('<I', 10**6) + b'a' * 10**6 + b'q\x02' + b'X\x06\x00\x00\x00latin1q\x03\x86R'
-    + b'h\x01h\x02h\x03\x86R' * 5000 + b'e.',
-    'a persistent id': b'\x80\x02NQ.', 'a persistent id as text': b'Pname\n.',
-    'an extension': b'\x80\x02\x82\x01.', 'a buffer from elsewhere': b'\x80\x05\x97.',
+    + struct.pack('<I', 10**6)
+    + b'a' * 10**6
+    + b'q\x02'
+    + b'X\x06\x00\x00\x00latin1q\x03\x86R'
+    + b'h\x01h\x02h\x03\x86R' * 5000
+    + b'e.',
+    'a persistent id': b'\x80\x02NQ.',
+    'a persistent id as text': b'Pname\n.',
+    'an extension': b'\x80\x02\x82\x01.',
+    'a buffer from elsewhere': b'\x80\x05\x97.',
     'a buffer made read-only': b'\x80\x05C\x01a\x98.',
-    'a class': b'cnumpy\nndarray\n.', 'a function in a list': b'\x80\x02]c_codecs\nencode\na.',
-    'an instance': b'(inumpy\nndarray\n.', 'an object': b'(cnumpy\nndarray\nK\x08o.',
+    'a class': b'cnumpy\nndarray\n.',
+    'a function in a list': b'\x80\x02]c_codecs\nencode\na.',
+    'an instance': b'(inumpy\nndarray\n.',
+    'an object': b'(cnumpy\nndarray\nK\x08o.',
     'a new object': b'\x80\x02cnumpy\nndarray\nK\x08\x85\x81.',
     'attributes of a function': b'\x80\x02c_codecs\nencode\n}X\x01\x00\x00\x00aK\x01sb.',
     'attributes of a class': b'\x80\x02ccollections\nOrderedDict\nN}X\x01\x00\x00\x00aK\x01s\x86b.',
     'items of an array': pickle.dumps(np.zeros(3), 2)[:-1] + b'K\x00K\x01s.',
 }
 ATTACKS = {**{name: pickle.dumps([call], 4) for name, call in CALLED.items()}, **RAW}
-ODD = (None, True, 0, 1, -1, 2**31, 2**63, -2**63, 2**100, 0.5, '', 'O', 'f8', '<f8', 'V8', 'U2',
-       'M8[s]', 'hex', 'latin1', '|', '<', b'', FOREIGN, b'\0' * 8, (), (8,), (2**40,), (0, 2**60),
-       ((8,), 2), [], [1] * 8, {}, {'a': 1}, {1}, np.ndarray, np.dtype, Subclass, list, object)
+ODD = (
+    None,
+    True,
+    0,
+    1,
+    -1,
+    2**31,
+    2**63,
+    -(2**63),
+    2**100,
+    0.5,
+    '',
+    'O',
+    'f8',
+    '<f8',
+    'V8',
+    'U2',
+    'M8[s]',
+    'hex',
+    'latin1',
+    '|',
+    '<',
+    b'',
+    FOREIGN,
+    b'\0' * 8,
+    (),
+    (8,),
+    (2**40,),
+    (0, 2**60),
+    ((8,), 2),
+    [],
+    [1] * 8,
+    {},
+    {'a': 1},
+    {1},
+    np.ndarray,
+    np.dtype,
+    Subclass,
+    list,
+    object,
+)
 INSTRUCTIONS = b'bRtsuaeq.(h}])l\x85\x86\x81\x8f\x90\x91\x93\x94'
-CALLABLE = (np.dtype, np.ndarray, RECONSTRUCT, SCALAR, FROM_BUFFER, codecs.encode, set, frozenset,
-            bytearray, bytes, complex, OrderedDict, copyreg._reconstructor, getattr, os.getcwd)
+CALLABLE = (
+    np.dtype,
+    np.ndarray,
+    RECONSTRUCT,
+    SCALAR,
+    FROM_BUFFER,
+    codecs.encode,
+    set,
+    frozenset,
+    bytearray,
+    bytes,
+    complex,
+    OrderedDict,
+    copyreg._reconstructor,
+    getattr,
+    os.getcwd,
+)
 
 
 def contents():
@@ -115,9 +181,20 @@ def contents():
     return [
         {'a': [numbers, np.asfortranarray(numbers), numbers.astype('>f8')], 'b': ('x', b'y')},
         OrderedDict(a={1, 2}, b=frozenset('ab'), c=1j, d=bytearray(b'abc')),
-        [np.array(['s', 'tt']), np.float64(3), np.int8(1), np.bool_(True), np.zeros((0, 4)), True,
-         None, 2.5, 2**70, b''],
-        {('video', i): [[float(i), 1., 2.]] * 3 for i in range(4)}]
+        [
+            np.array(['s', 'tt']),
+            np.float64(3),
+            np.int8(1),
+            np.bool_(True),
+            np.zeros((0, 4)),
+            True,
+            None,
+            2.5,
+            2**70,
+            b'',
+        ],
+        {('video', i): [[float(i), 1.0, 2.0]] * 3 for i in range(4)},
+    ]
 
 
 def tree(rng, depth=3):
@@ -130,12 +207,18 @@ def tree(rng, depth=3):
         return honest if rng.random() < 0.75 else tree(rng, depth - 1)
 
     if kind < 0.5:
-        made = dtype(maybe(rng.choice(('f8', 'i1', 'O', 'S3', 'V4'))), maybe('<'),
-                     tuple(maybe(None) for _ in range(3)), maybe(-1), maybe(-1),
-                     maybe(rng.choice((0, 8, 63))))
+        made = dtype(
+            maybe(rng.choice(('f8', 'i1', 'O', 'S3', 'V4'))),
+            maybe('<'),
+            tuple(maybe(None) for _ in range(3)),
+            maybe(-1),
+            maybe(-1),
+            maybe(rng.choice((0, 8, 63))),
+        )
     elif kind < 0.8:
-        made = array(maybe(dtype('f8', '<')), maybe(FOREIGN), maybe((8,)), maybe(np.ndarray),
-                     maybe(False))
+        made = array(
+            maybe(dtype('f8', '<')), maybe(FOREIGN), maybe((8,)), maybe(np.ndarray), maybe(False)
+        )
     else:
         args = [tree(rng, depth - 1) for _ in range(rng.randrange(4))]
         return rng.choice((args, tuple(args), Call(rng.choice(CALLABLE), *args)))
@@ -156,11 +239,15 @@ def mutate(rng, content, others):
             content[at:at] = content[at:end] * rng.randrange(1, 4)
         elif how == 3:
             other = rng.choice(others)
-            content[at:] = other[rng.randrange(len(other)):]
+            content[at:] = other[rng.randrange(len(other)) :]
         else:
-            put = rng.choice((bytes([rng.choice(INSTRUCTIONS)]),
-                              struct.pack('<q', rng.choice((-1, 2**31 - 1, 2**40, 2**63 - 1)))))
-            content[at:at + rng.randrange(len(put) + 1)] = put
+            put = rng.choice(
+                (
+                    bytes([rng.choice(INSTRUCTIONS)]),
+                    struct.pack('<q', rng.choice((-1, 2**31 - 1, 2**40, 2**63 - 1))),
+                )
+            )
+            content[at : at + rng.randrange(len(put) + 1)] = put
     return bytes(content)
 
 
@@ -190,8 +277,9 @@ def plain(value, names=False, depth=0):
         return depth < 200 and all(plain(item, names, depth + 1) for item in value)
     if names and (callable(value) or type(value).__name__ == 'PlainDtype'):
         return True
-    return value is None or isinstance(value, (bool, int, float, complex, str, bytes, bytearray,
-                                               np.generic))
+    return value is None or isinstance(
+        value, (bool, int, float, complex, str, bytes, bytearray, np.generic)
+    )
 
 
 def read_plain(content):
@@ -212,8 +300,11 @@ def peak():
 def report(seed, count, checkpoint=False):
     """What became of them; for a process of its own, which they may end or fill."""
     protocols, read = ((2,), read_checkpoint) if checkpoint else (range(6), read_plain)
-    attacks = {name: pickle.dumps([call], 2) for name, call in CALLED.items()} if (
-        checkpoint) else ATTACKS
+    attacks = (
+        {name: pickle.dumps([call], 2) for name, call in CALLED.items()}
+        if (checkpoint)
+        else ATTACKS
+    )
     cases = [*attacks.items(), *(('', content) for content in generate(seed, count, protocols))]
     used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))

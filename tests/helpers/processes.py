@@ -1,4 +1,5 @@
 """What another process does meanwhile."""
+
 import contextlib
 import os
 import signal

@@ -1,4 +1,5 @@
 """A hook that shows what each rank has in memory, which a checkpoint (rank 0's) does not."""
+
 from pathlib import Path
 
 import torch

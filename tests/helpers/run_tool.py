@@ -1,4 +1,5 @@
 """Run a tool as the shell would, in this process (a new one spends seconds on imports)."""
+
 import contextlib
 import io
 import runpy
@@ -15,8 +16,11 @@ def run_tool(name: str, *arguments) -> tuple[int, str]:
     """Exit code, and what was printed, of ``tools/<name> <arguments>``."""
     script, output = ROOT / 'tools' / name, io.StringIO()
     forget_runs()
-    with (mock.patch.object(sys, 'argv', [str(script), *map(str, arguments)]),
-          contextlib.redirect_stdout(output), contextlib.redirect_stderr(output)):
+    with (
+        mock.patch.object(sys, 'argv', [str(script), *map(str, arguments)]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
         try:
             runpy.run_path(str(script), run_name='__main__')
         except SystemExit as stop:

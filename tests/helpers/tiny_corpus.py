@@ -1,4 +1,5 @@
 """A corpus of a few videos, and a config of a few channels that trains on it in a second."""
+
 import json
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def _video(rng) -> dict:
     return dict(
         duration=duration,
         timestamps=np.stack([starts, starts + lengths], axis=1).round(2).tolist(),
-        sentences=[' '.join(rng.choice(WORDS, 5)) + '.' for _ in range(count)])
+        sentences=[' '.join(rng.choice(WORDS, 5)) + '.' for _ in range(count)],
+    )
 
 
 def tiny_model(vocab, dropout: float = 0.1) -> dict:
@@ -42,29 +44,49 @@ def tiny_model(vocab, dropout: float = 0.1) -> dict:
     return dict(
         grid=dict(num_clips=8, pooling_counts=[7]),
         data_preprocessor=dict(
-            tokenizer=dict(_delete_=True, type='SentenceTokenizer', vocab=str(vocab))),
+            tokenizer=dict(_delete_=True, type='SentenceTokenizer', vocab=str(vocab))
+        ),
         backbone=dict(in_channels=FEATURE_SIZE, out_channels=8, kernel_size=2, stride=2),
         neck=dict(channels=8, embed_channels=8, kernel_size=3, num_layers=2),
         text_encoder=dict(
             _delete_=True,
             type='SentenceEncoder',
             embed_channels=8,
-            config=dict(model_type='distilbert', vocab_size=32, dim=16, n_heads=2, n_layers=1,
-                        hidden_dim=16, max_position_embeddings=32, dropout=dropout,
-                        attention_dropout=dropout)))
+            config=dict(
+                model_type='distilbert',
+                vocab_size=32,
+                dim=16,
+                n_heads=2,
+                n_layers=1,
+                hidden_dim=16,
+                max_position_embeddings=32,
+                dropout=dropout,
+                attention_dropout=dropout,
+            ),
+        ),
+    )
 
 
-def write_config(path: Path, corpus: Path, base: str = 'mmn_plugin::mmn_charades.py',
-                 epochs: int = 2, dropout: float = 0.1, extra: str = '') -> Path:
+def write_config(
+    path: Path,
+    corpus: Path,
+    base: str = 'mmn_plugin::mmn_charades.py',
+    epochs: int = 2,
+    dropout: float = 0.1,
+    extra: str = '',
+) -> Path:
     """Write a config that inherits `base` and trains a tiny model on `corpus`."""
     loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
     dataset = dict(
-        data_root=f'{corpus}/', data_prefix=dict(features='features.h5'), feature_key=None,
+        data_root=f'{corpus}/',
+        data_prefix=dict(features='features.h5'),
+        feature_key=None,
         pipeline=[
             dict(type='LoadClipFeatures'),
             dict(type='PoolClipFeatures', num_segments=NUM_SEGMENTS),
-            dict(type='PackGroundingInputs')
-        ])
+            dict(type='PackGroundingInputs'),
+        ],
+    )
     settings = dict(
         model=tiny_model(corpus / 'vocab.txt', dropout),
         train_dataloader=dict(**loader, dataset=dict(ann_file='train.json', **dataset)),
@@ -72,7 +94,8 @@ def write_config(path: Path, corpus: Path, base: str = 'mmn_plugin::mmn_charades
         test_dataloader=dict(**loader, dataset=dict(ann_file='test.json', **dataset)),
         train_cfg=dict(max_epochs=epochs),
         default_hooks=dict(checkpoint=dict(save_best='grounding/R1@0.5')),
-        randomness=dict(seed=0))
+        randomness=dict(seed=0),
+    )
     lines = [f'_base_ = {base!r}', *(f'{key} = {value!r}' for key, value in settings.items())]
     path.write_text('\n'.join(lines) + '\n' + extra)
     return path

@@ -1,4 +1,5 @@
 """Recognisers and vision models of a few channels with random weights, on the disk."""
+
 from pathlib import Path
 
 import torch
@@ -15,30 +16,61 @@ def write_recognizer(folder: Path, kind: str = '3d', clip_len: int = 4) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     head = dict(type='I3DHead', num_classes=5, in_channels=32, spatial_type='avg')
     if kind == '3d':
-        backbone = dict(type='ResNet3dSlowOnly', depth=18, base_channels=4, lateral=False,
-                        conv1_kernel=(1, 3, 3), conv1_stride_t=1, pool1_stride_t=1,
-                        inflate=(0, 0, 1, 1), pretrained=None)
+        backbone = dict(
+            type='ResNet3dSlowOnly',
+            depth=18,
+            base_channels=4,
+            lateral=False,
+            conv1_kernel=(1, 3, 3),
+            conv1_stride_t=1,
+            pool1_stride_t=1,
+            inflate=(0, 0, 1, 1),
+            pretrained=None,
+        )
         sampling = dict(type='SampleFrames', clip_len=clip_len, frame_interval=2, num_clips=1)
     else:
-        backbone = dict(type='MobileOneTSM', arch='s0') if kind == 'tsm' else dict(
-            type='ResNet', depth=18, pretrained=None)
+        backbone = (
+            dict(type='MobileOneTSM', arch='s0')
+            if kind == 'tsm'
+            else dict(type='ResNet', depth=18, pretrained=None)
+        )
         head = dict(type='TSNHead', num_classes=5, in_channels=512, spatial_type='avg')
         sampling = dict(type='SampleFrames', clip_len=1, frame_interval=1, num_clips=clip_len)
     shape = 'NCTHW' if kind == '3d' else 'NCHW'
     model = dict(
-        type='Recognizer3D' if kind == '3d' else 'Recognizer2D', backbone=backbone, cls_head=head,
-        data_preprocessor=dict(type='ActionDataPreprocessor', mean=[100., 110., 120.],
-                               std=[50., 60., 70.], format_shape=shape))
-    pipeline = [dict(type='DecordInit'), sampling, dict(type='DecordDecode'),
-                dict(type='Resize', scale=(-1, 40)), dict(type='CenterCrop', crop_size=SIDE),
-                dict(type='FormatShape', input_format=shape), dict(type='PackActionInputs')]
+        type='Recognizer3D' if kind == '3d' else 'Recognizer2D',
+        backbone=backbone,
+        cls_head=head,
+        data_preprocessor=dict(
+            type='ActionDataPreprocessor',
+            mean=[100.0, 110.0, 120.0],
+            std=[50.0, 60.0, 70.0],
+            format_shape=shape,
+        ),
+    )
+    pipeline = [
+        dict(type='DecordInit'),
+        sampling,
+        dict(type='DecordDecode'),
+        dict(type='Resize', scale=(-1, 40)),
+        dict(type='CenterCrop', crop_size=SIDE),
+        dict(type='FormatShape', input_format=shape),
+        dict(type='PackActionInputs'),
+    ]
     config = folder / 'recognizer.py'
-    config.write_text(f'model = {model!r}\n'
-                      f'val_dataloader = dict(dataset=dict(pipeline={pipeline!r}))\n')
+    config.write_text(
+        f'model = {model!r}\nval_dataloader = dict(dataset=dict(pipeline={pipeline!r}))\n'
+    )
     torch.manual_seed(0)
     save_weights(model, folder / 'recognizer.pth')
-    return dict(type='RecognizerFeatureExtractor', config=str(config),
-                checkpoint=str(folder / 'recognizer.pth'), fps=8., stride=4, device='cpu')
+    return dict(
+        type='RecognizerFeatureExtractor',
+        config=str(config),
+        checkpoint=str(folder / 'recognizer.pth'),
+        fps=8.0,
+        stride=4,
+        device='cpu',
+    )
 
 
 def build(model: dict):
@@ -50,9 +82,17 @@ def build(model: dict):
 def save_weights(model: dict, path: Path, prefix: str = '') -> None:
     """Checkpoint with the weights of a part of a newly built model."""
     state = build(model).state_dict()
-    torch.save(dict(meta={}, state_dict={
-        key.removeprefix(prefix): value for key, value in state.items()
-        if key.startswith(prefix)}), path)
+    torch.save(
+        dict(
+            meta={},
+            state_dict={
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            },
+        ),
+        path,
+    )
 
 
 def write_vision_model(folder: Path, kind: str) -> dict:
@@ -64,18 +104,20 @@ def write_vision_model(folder: Path, kind: str) -> dict:
     text = dict(TOWER, vocab_size=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     size = dict(height=SIDE, width=SIDE)
     if kind == 'clip':
-        model = transformers.CLIPModel(transformers.CLIPConfig(
-            vision_config=vision, text_config=text, projection_dim=12))
-        processor = transformers.CLIPImageProcessor(
-            size=dict(shortest_edge=SIDE), crop_size=size)
+        model = transformers.CLIPModel(
+            transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=12)
+        )
+        processor = transformers.CLIPImageProcessor(size=dict(shortest_edge=SIDE), crop_size=size)
     elif kind == 'siglip':
-        model = transformers.SiglipModel(transformers.SiglipConfig(
-            vision_config=vision, text_config=text))
+        model = transformers.SiglipModel(
+            transformers.SiglipConfig(vision_config=vision, text_config=text)
+        )
         processor = transformers.SiglipImageProcessor(size=size)
     else:
         model = transformers.ViTModel(transformers.ViTConfig(**vision), add_pooling_layer=False)
         processor = transformers.ViTImageProcessor(size=size)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return dict(type='HuggingFaceFeatureExtractor', model=str(folder), fps=4., stride=2,
-                device='cpu')
+    return dict(
+        type='HuggingFaceFeatureExtractor', model=str(folder), fps=4.0, stride=2, device='cpu'
+    )

@@ -1,4 +1,5 @@
 """Runs of a model of one weight, with validation scores and ends as a test wants them."""
+
 import itertools
 import os
 import signal
@@ -39,7 +40,7 @@ class Line(BaseModel):
 class Score(BaseMetric):
     """Reports what it is told to."""
 
-    score = 0.
+    score = 0.0
 
     def process(self, data_batch, data_samples):
         self.results.append(None)
@@ -60,7 +61,7 @@ class ScriptHook(Hook):
     def before_train(self, runner):
         for hook in runner.hooks:
             if isinstance(hook, SafeCheckpointHook):
-                hook.clock = lambda: 60. * self.minutes * runner.iter / ITERATIONS
+                hook.clock = lambda: 60.0 * self.minutes * runner.iter / ITERATIONS
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self._end(f'iteration {runner.iter + 1}')
@@ -94,9 +95,19 @@ class TermHook(Hook):
                 os.kill(os.getpid(), number)
 
 
-def tiny_run(folder: Path, checkpoint: dict, epochs: int = 4, scores=(1., 2., 3., 4.),
-             kill: str | None = None, minutes: float = 0., resume=False, hooks=(),
-             schedule=(), lr: float = 0.1, **default_hooks) -> SimpleNamespace:
+def tiny_run(
+    folder: Path,
+    checkpoint: dict,
+    epochs: int = 4,
+    scores=(1.0, 2.0, 3.0, 4.0),
+    kill: str | None = None,
+    minutes: float = 0.0,
+    resume=False,
+    hooks=(),
+    schedule=(),
+    lr: float = 0.1,
+    **default_hooks,
+) -> SimpleNamespace:
     """Train in a work folder.
 
     Args:
@@ -118,23 +129,40 @@ def tiny_run(folder: Path, checkpoint: dict, epochs: int = 4, scores=(1., 2., 3.
         learning rate of each epoch; ``runner``; ``code`` of an exit, and ``killed``.
     """
     script = ScriptHook(scores, kill, minutes)
-    loader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='pseudo_collate'), dataset=[
-        dict(inputs=torch.tensor([float(i), 1.])) for i in range(2 * ITERATIONS)])
-    settings = dict(train_cfg=dict(type='ResumableTrainLoop', max_epochs=epochs),
-                    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=lr)))
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        collate_fn=dict(type='pseudo_collate'),
+        dataset=[dict(inputs=torch.tensor([float(i), 1.0])) for i in range(2 * ITERATIONS)],
+    )
+    settings = dict(
+        train_cfg=dict(type='ResumableTrainLoop', max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=lr)),
+    )
     torch.manual_seed(0)
     runner = Runner(
-        Line(), str(folder), default_scope='mmaction', experiment_name=f'tiny_{next(_count)}',
+        Line(),
+        str(folder),
+        default_scope='mmaction',
+        experiment_name=f'tiny_{next(_count)}',
         train_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=True)),
         val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=settings['train_cfg'], val_cfg=dict(),
-        val_evaluator=[Score()], param_scheduler=list(schedule) or None,
-        optim_wrapper=settings['optim_wrapper'], randomness=dict(seed=0), cfg=Config(settings),
-        default_hooks=dict(checkpoint=checkpoint, **default_hooks), custom_hooks=[script, *hooks],
-        load_from=str(resume) if isinstance(resume, Path) else None, resume=bool(resume),
-        log_level='WARNING')
-    result = SimpleNamespace(events=script.events, rates=script.rates, runner=runner, code=0,
-                             killed=False)
+        train_cfg=settings['train_cfg'],
+        val_cfg=dict(),
+        val_evaluator=[Score()],
+        param_scheduler=list(schedule) or None,
+        optim_wrapper=settings['optim_wrapper'],
+        randomness=dict(seed=0),
+        cfg=Config(settings),
+        default_hooks=dict(checkpoint=checkpoint, **default_hooks),
+        custom_hooks=[script, *hooks],
+        load_from=str(resume) if isinstance(resume, Path) else None,
+        resume=bool(resume),
+        log_level='WARNING',
+    )
+    result = SimpleNamespace(
+        events=script.events, rates=script.rates, runner=runner, code=0, killed=False
+    )
     try:
         runner.train()
     except Killed:

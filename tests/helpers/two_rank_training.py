@@ -1,4 +1,5 @@
 """Training steps of a tiny model, the same in one process and, shared out, in two."""
+
 import copy
 import os
 import sys
@@ -17,43 +18,65 @@ from mmn_plugin.models.negatives import NegativeSource
 from mmn_plugin.models.negatives.gather import gather_rows
 from mmn_plugin.structures import GroundingDataSample
 
-SENTENCES = ('A person opens the door.', 'the red box', 'then the blue box closes slowly',
-             'a person opens the DOOR', 'the box')
+SENTENCES = (
+    'A person opens the door.',
+    'the red box',
+    'then the blue box closes slowly',
+    'a person opens the DOOR',
+    'the box',
+)
 
 # Videos and numbers of sentences per rank and step, and what else differs from CASE. A name that
 # occurs twice is the same video.
-CASE = dict(steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 2)]]], source=dict(scope='global'),
-            loss={}, max_norm=None, dtype=torch.float64, accumulate=1, train_bn=False,
-            conv_mode='dense', weak=False)
+CASE = dict(
+    steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 2)]]],
+    source=dict(scope='global'),
+    loss={},
+    max_norm=None,
+    dtype=torch.float64,
+    accumulate=1,
+    train_bn=False,
+    conv_mode='dense',
+    weak=False,
+)
 CASES = {
     '1 sentence per rank': dict(steps=[[[('a', 1)], [('c', 1)]]]),
     '3 sentences per rank': {},
     '17 sentences per rank': dict(steps=[[[('a', 9), ('b', 8)], [('c', 5), ('d', 12)]]]),
     '1 and 17 sentences': dict(steps=[[[('a', 1)], [('c', 5), ('d', 12)]]]),
-    'the same video on both ranks': dict(
-        steps=[[[('a', 2), ('b', 3)], [('c', 1), ('a', 2)]]]),
+    'the same video on both ranks': dict(steps=[[[('a', 2), ('b', 3)], [('c', 1), ('a', 2)]]]),
     'three positives': dict(loss=dict(num_positive=3)),
     'chunks of one video': dict(loss=dict(num_positive=3, chunk_elements=1)),
-    'a last short batch': dict(steps=[
-        [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]),
+    'a last short batch': dict(
+        steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]
+    ),
     'clipping': dict(max_norm=0.05),
     'float32': dict(dtype=torch.float32, loss=dict(num_positive=3), max_norm=0.05),
     'a queue': dict(
-        source=dict(scope='global', queue_size=5), loss=dict(num_positive=3),
-        steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
-               [[('e', 1)], [('a', 2), ('f', 3)]],
-               [[('b', 1), ('g', 2)], [('h', 1)]]]),
+        source=dict(scope='global', queue_size=5),
+        loss=dict(num_positive=3),
+        steps=[
+            [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
+            [[('e', 1)], [('a', 2), ('f', 3)]],
+            [[('b', 1), ('g', 2)], [('h', 1)]],
+        ],
+    ),
     'texts': dict(
         source=dict(scope='global', queue_size=5, exclude_same_text=True),
-        steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]],
-               [[('e', 4)], [('a', 4), ('f', 5)]]]),
-    'accumulation': dict(accumulate=2, max_norm=0.05, steps=[
-        [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]]),
+        steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
+    ),
+    'accumulation': dict(
+        accumulate=2,
+        max_norm=0.05,
+        steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]],
+    ),
     'trained BatchNorm over all ranks': dict(train_bn=True, max_norm=0.05),
     'trained BatchNorm over all ranks, sparse': dict(train_bn=True, conv_mode='sparse'),
     'weak supervision': dict(
-        weak=True, source=dict(scope='global', queue_size=5, exclude_same_text=True),
-        steps=[[[('a', 4), ('b', 3)], [('c', 1)]], [[('e', 4)], [('a', 4), ('f', 5)]]]),
+        weak=True,
+        source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        steps=[[[('a', 4), ('b', 3)], [('c', 1)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
+    ),
     'local': dict(source=dict(scope='local')),
 }
 
@@ -62,10 +85,12 @@ class AllRanksBatchNorm2d(nn.BatchNorm2d):
     """What ``sync_bn`` does on GPUs: training statistics over all ranks' cells."""
 
     def forward(self, x):
-        own = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)),
-                         x.new_tensor([x.numel() / x.shape[1]])])
-        total, squares, count = gather_rows(own[None], [1, 1]).sum(0).split(
-            [x.shape[1], x.shape[1], 1])
+        own = torch.cat(
+            [x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])]
+        )
+        total, squares, count = (
+            gather_rows(own[None], [1, 1]).sum(0).split([x.shape[1], x.shape[1], 1])
+        )
         mean = total / count
         variance = squares / count - mean.square()
         with torch.no_grad():
@@ -73,7 +98,8 @@ class AllRanksBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         mean, variance, weight, bias = (
-            value[:, None, None] for value in (mean, variance, self.weight, self.bias))
+            value[:, None, None] for value in (mean, variance, self.weight, self.bias)
+        )
         return (x - mean) / (variance + self.eps).sqrt() * weight + bias
 
 
@@ -86,7 +112,7 @@ def build_model(settings: dict) -> nn.Module:
     """The same weights for every process; BatchNorm is frozen on made-up statistics."""
     weak = settings['weak']
     config = Config.fromfile(f'mmn_plugin::{"mscl" if weak else "mmn"}_charades.py')
-    config.merge_from_dict(dict(model=(tiny_weak_model if weak else tiny_model)('unused', 0.)))
+    config.merge_from_dict(dict(model=(tiny_weak_model if weak else tiny_model)('unused', 0.0)))
     config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
     config.model.head.loss_matching.update(settings['loss'])
     if not weak:
@@ -95,25 +121,28 @@ def build_model(settings: dict) -> nn.Module:
     model = MODELS.build(config.model).to(settings['dtype']).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and not settings['train_bn']:
-            module.running_mean.uniform_(-.1, .1)
-            module.running_var.uniform_(.5, 1.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
             module.eval()
     model.head.negatives = NegativeSource(**settings['source'])
     return model
 
 
-def sample(name: str, count: int,
-           weak: bool = False) -> tuple[torch.Tensor, GroundingDataSample]:
+def sample(name: str, count: int, weak: bool = False) -> tuple[torch.Tensor, GroundingDataSample]:
     """A video's features and sentences, which its name and their number decide."""
     generator = torch.Generator().manual_seed(ord(name))
-    duration = 20. + ord(name) % 7
-    result = GroundingDataSample(metainfo=dict(
-        video_id=name, duration=duration, sentence_index=list(range(count)),
-        sentences=[SENTENCES[(ord(name) + i) % len(SENTENCES)] for i in range(count)]))
+    duration = 20.0 + ord(name) % 7
+    result = GroundingDataSample(
+        metainfo=dict(
+            video_id=name,
+            duration=duration,
+            sentence_index=list(range(count)),
+            sentences=[SENTENCES[(ord(name) + i) % len(SENTENCES)] for i in range(count)],
+        )
+    )
     starts = torch.rand(count, generator=generator) * duration / 2
     if not weak:
-        result.gt_instances = InstanceData(
-            moments=torch.stack([starts, starts + duration / 4], 1))
+        result.gt_instances = InstanceData(moments=torch.stack([starts, starts + duration / 4], 1))
     return torch.randn(NUM_SEGMENTS, FEATURE_SIZE, generator=generator), result
 
 
@@ -126,8 +155,11 @@ def train(settings: dict, rank: int | None) -> dict:
         ``statistics``, BatchNorm's running mean and variance.
     """
     plain = build_model(settings)
-    model = plain if rank is None else MMDistributedDataParallel(
-        plain, find_unused_parameters=True, broadcast_buffers=False)
+    model = (
+        plain
+        if rank is None
+        else MMDistributedDataParallel(plain, find_unused_parameters=True, broadcast_buffers=False)
+    )
     if settings['train_bn'] and rank is not None:
         all_ranks = AllRanksBatchNorm2d
         if settings['conv_mode'] == 'sparse':  # computes it itself, and on the CPU as well
@@ -136,15 +168,20 @@ def train(settings: dict, rank: int | None) -> dict:
             if isinstance(module, nn.BatchNorm2d):
                 module.__class__, module.process_group = all_ranks, None
     clip = settings['max_norm'] and dict(max_norm=settings['max_norm'])
-    optim = build_optim_wrapper(model, dict(
-        type='OptimWrapper', optimizer=dict(type='SGD', lr=.1), clip_grad=clip,
-        accumulative_counts=settings['accumulate']))
+    optim = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            optimizer=dict(type='SGD', lr=0.1),
+            clip_grad=clip,
+            accumulative_counts=settings['accumulate'],
+        ),
+    )
     optim.initialize_count_status(model, 0, len(settings['steps']))
     seen, gradients = [], []
     for ranks in settings['steps']:
         videos = ranks[rank] if rank is not None else [video for part in ranks for video in part]
-        inputs, samples = zip(
-            *(sample(*video, settings['weak']) for video in videos), strict=True)
+        inputs, samples = zip(*(sample(*video, settings['weak']) for video in videos), strict=True)
         inputs = [value.to(settings['dtype']) for value in inputs]
         data = plain.data_preprocessor(dict(inputs=inputs, data_samples=list(samples)))
         with optim.optim_context(model):
@@ -154,21 +191,31 @@ def train(settings: dict, rank: int | None) -> dict:
         if optim.should_update():
             if clip:
                 optim._clip_grad()
-            gradients.append(copy.deepcopy({
-                name: parameter.grad for name, parameter in plain.named_parameters()}))
+            gradients.append(
+                copy.deepcopy(
+                    {name: parameter.grad for name, parameter in plain.named_parameters()}
+                )
+            )
             optim.optimizer.step()
             optim.zero_grad()
-    return dict(losses=seen, gradients=gradients,
-                weights={name: value.detach() for name, value in plain.named_parameters()},
-                statistics={name: value for name, value in plain.named_buffers()
-                            if name.endswith(('running_mean', 'running_var'))})
+    return dict(
+        losses=seen,
+        gradients=gradients,
+        weights={name: value.detach() for name, value in plain.named_parameters()},
+        statistics={
+            name: value
+            for name, value in plain.named_buffers()
+            if name.endswith(('running_mean', 'running_var'))
+        },
+    )
 
 
 def work(rank: int, folder: str) -> None:
     """One of two processes: all cases, each saved for the test to read."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
     torch.save({name: train(case(name), rank) for name in CASES}, f'{folder}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
 

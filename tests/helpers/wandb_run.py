@@ -1,4 +1,5 @@
 """What the package wandb wrote in a run with WANDB_MODE=offline."""
+
 import json
 import struct
 from pathlib import Path
@@ -20,7 +21,7 @@ def records(folder: Path) -> list:
             continue
         # LevelDB's log: checksum, length, and 1 whole, 2 first, 3 middle, 4 last part of a record
         _, length, kind = struct.unpack_from('<IHB', content, place)
-        whole += content[place + HEADER:place + HEADER + length]
+        whole += content[place + HEADER : place + HEADER + length]
         place += HEADER + length
         if kind in (1, 4):
             found.append(Record.FromString(whole))

@@ -1,4 +1,5 @@
 """What a run left in its work folder."""
+
 import json
 from pathlib import Path
 

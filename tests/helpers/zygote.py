@@ -4,6 +4,7 @@ One process imports the package and waits; every run is forked from it, one proc
 the environment that ``torchrun`` would give. A rank that ends badly ends the others, as there, and
 so does a run of more than `PATIENCE` seconds. Tests share one through the fixture ``zygote``.
 """
+
 import gc
 import json
 import os
@@ -31,24 +32,42 @@ class Zygote:
     def __enter__(self):
         path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1'))
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1'),
+        )
         return self
 
     def __exit__(self, *_):
         self.process.stdin.close()
         self.process.wait(PATIENCE)
 
-    def start(self, *arguments, ranks: int = 2, tool: str | Path = 'train.py', output: Path,
-              launcher: bool = True, cwd: Path | str = '.', **environment) -> list[int]:
+    def start(
+        self,
+        *arguments,
+        ranks: int = 2,
+        tool: str | Path = 'train.py',
+        output: Path,
+        launcher: bool = True,
+        cwd: Path | str = '.',
+        **environment,
+    ) -> list[int]:
         """Fork the ranks of ``tools/<tool> <arguments>``; returns their process ids.
 
         A `tool` may be the path of any script, and is not told of its `launcher` where that is
         false.
         """
-        request = dict(arguments=list(map(str, arguments)), ranks=ranks, tool=str(tool),
-                       output=str(output), launcher=launcher, cwd=str(cwd),
-                       environment=environment)
+        request = dict(
+            arguments=list(map(str, arguments)),
+            ranks=ranks,
+            tool=str(tool),
+            output=str(output),
+            launcher=launcher,
+            cwd=str(cwd),
+            environment=environment,
+        )
         self.process.stdin.write(json.dumps(request) + '\n')
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
@@ -74,8 +93,12 @@ def _rank(request: dict, rank: int, port: int) -> None:
     os.environ.update(request['environment'])
     if request['ranks'] > 1:
         os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(request['ranks']),
-            MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(request['ranks']),
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port),
+        )
     script = ROOT / 'tools' / request['tool']
     sys.argv = [str(script), *request['arguments']]
     if request.get('launcher', True):
@@ -96,10 +119,19 @@ def _import_everything() -> None:
     import importlib
 
     from helpers.formatting import remember_formatting
-    for name in ('mmn_plugin', 'torch._dynamo', 'matplotlib.figure',
-                 'matplotlib.backends.backend_agg', 'mmaction.datasets', 'mmaction.engine',
-                 'mmaction.evaluation', 'mmaction.models', 'mmaction.visualization',
-                 'transformers.models.distilbert.modeling_distilbert'):
+
+    for name in (
+        'mmn_plugin',
+        'torch._dynamo',
+        'matplotlib.figure',
+        'matplotlib.backends.backend_agg',
+        'mmaction.datasets',
+        'mmaction.engine',
+        'mmaction.evaluation',
+        'mmaction.models',
+        'mmaction.visualization',
+        'transformers.models.distilbert.modeling_distilbert',
+    ):
         importlib.import_module(name)
     remember_formatting()
     gc.collect()
@@ -109,6 +141,7 @@ def _import_everything() -> None:
 def _serve() -> None:
     _import_everything()
     import torch
+
     torch.set_num_threads(1)
     for line in sys.stdin:
         request = json.loads(line)

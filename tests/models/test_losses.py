@@ -1,4 +1,5 @@
 """The losses against the reference page's formulas, written as loops."""
+
 import math
 
 import pytest
@@ -9,15 +10,22 @@ from helpers.random_candidates import random_candidates
 from mmn_plugin.models import IoURegressionLoss, MutualMatchingLoss
 from mmn_plugin.models.negatives import NegativePool, Negatives
 
-SETTINGS = dict(num_positive=2, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3,
-                temperature_video=0.1, temperature_sentence=0.2)
+SETTINGS = dict(
+    num_positive=2,
+    negative_iou=0.5,
+    sentence_removal_iou=0.5,
+    margin=0.3,
+    temperature_video=0.1,
+    temperature_sentence=0.2,
+)
 P = 7
 
 
 def losses(own, negatives=None, **settings):
     video = torch.from_numpy(own.sentence_video)
     return MutualMatchingLoss(**(SETTINGS | settings))(
-        own.moments, own.sentences, video, own.iou, own.ground_truth, negatives)
+        own.moments, own.sentences, video, own.iou, own.ground_truth, negatives
+    )
 
 
 def assert_same_values_and_gradients(ours, expected, inputs):
@@ -25,7 +33,8 @@ def assert_same_values_and_gradients(ours, expected, inputs):
         assert value.item() == pytest.approx(reference.item(), rel=1e-9)
         gradients, references = (
             torch.autograd.grad(loss, inputs, retain_graph=True, materialize_grads=True)
-            for loss in (value, reference))
+            for loss in (value, reference)
+        )
         for gradient, wanted in zip(gradients, references, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-10)
 
@@ -36,40 +45,56 @@ def test_matching_losses_and_gradients_equal_the_formulas(counts, chunk_elements
     own = random_candidates(counts, range(len(counts)))
     inputs = [own.moments.requires_grad_(), own.sentences.requires_grad_()]
     assert_same_values_and_gradients(
-        losses(own, chunk_elements=chunk_elements), losses_by_definition(SETTINGS, own), inputs)
+        losses(own, chunk_elements=chunk_elements), losses_by_definition(SETTINGS, own), inputs
+    )
 
 
-@pytest.mark.parametrize('settings', [
-    dict(), dict(weight=0.3), dict(exclude_same_text=True),
-    dict(weight=2., exclude_same_text=True)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(),
+        dict(weight=0.3),
+        dict(exclude_same_text=True),
+        dict(weight=2.0, exclude_same_text=True),
+    ],
+)
 @pytest.mark.parametrize('num_positive', [1, 3])
 def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_positive):
     # Video b is in the queue twice, video c occurs twice in the batch; texts repeat everywhere.
     own = random_candidates([3, 1, 2, 1], 'abcc', list('xyxzxyz'))
     queue = random_candidates([2, 3, 2], 'bdb', list('xxyzyxx'))
-    inputs = [own.moments.requires_grad_(), own.sentences.requires_grad_(),
-              queue.moments.requires_grad_(), queue.sentences.requires_grad_()]
-    settings = dict(weight=1., exclude_same_text=False) | settings
+    inputs = [
+        own.moments.requires_grad_(),
+        own.sentences.requires_grad_(),
+        queue.moments.requires_grad_(),
+        queue.sentences.requires_grad_(),
+    ]
+    settings = dict(weight=1.0, exclude_same_text=False) | settings
     expected = losses_by_definition(
-        SETTINGS | dict(num_positive=num_positive), own, [queue], **settings)
+        SETTINGS | dict(num_positive=num_positive), own, [queue], **settings
+    )
     if not settings['exclude_same_text']:
         own.texts = None
-    pools = [NegativePool.of(own, own, 0, 0, settings['weight']),
-             NegativePool.of(queue, own, weight=settings['weight'])]
+    pools = [
+        NegativePool.of(own, own, 0, 0, settings['weight']),
+        NegativePool.of(queue, own, weight=settings['weight']),
+    ]
     assert_same_values_and_gradients(
         losses(own, Negatives(pools), num_positive=num_positive, chunk_elements=50),
-        expected, inputs)
+        expected,
+        inputs,
+    )
 
 
 def test_a_sentence_of_the_same_moment_is_no_negative_but_one_of_another_video_is():
     own = random_candidates([2, 1], 'ab')
-    own.ground_truth[:] = torch.tensor([1., 2.])
+    own.ground_truth[:] = torch.tensor([1.0, 2.0])
     mask = MutualMatchingLoss(**SETTINGS | dict(num_positive=1)).no_negative_sentences(
-        NegativePool.of(own, own, 0, 0), own.ground_truth)
+        NegativePool.of(own, own, 0, 0), own.ground_truth
+    )
     is_negative = torch.ones(3, 3, dtype=torch.bool)
     is_negative[mask.rows, mask.blocks] = ~mask.masked[:, 0]
-    assert is_negative.tolist() == [[False, False, True], [False, False, True],
-                                    [True, True, False]]
+    assert is_negative.tolist() == [[False, False, True], [False, False, True], [True, True, False]]
 
 
 def test_a_chunk_of_nothing_is_refused():
@@ -83,6 +108,6 @@ def test_iou_loss_is_cross_entropy_with_the_scaled_iou():
     loss = IoURegressionLoss(min_iou=0.3, max_iou=0.7)(logits, iou).item()
     expected = 0
     for x, y in zip(logits.flatten().tolist(), iou.flatten().tolist(), strict=True):
-        score, target = 1 / (1 + math.exp(-x)), min(max((y - .3) / .4, 0), 1)
+        score, target = 1 / (1 + math.exp(-x)), min(max((y - 0.3) / 0.4, 0), 1)
         expected -= target * math.log(score) + (1 - target) * math.log(1 - score)
     assert loss == pytest.approx(expected / logits.numel(), rel=1e-9)

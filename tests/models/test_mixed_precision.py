@@ -1,4 +1,5 @@
 """What stays in float32 under bfloat16 autocast."""
+
 import copy
 import weakref
 
@@ -21,7 +22,7 @@ SENTENCES = ['a person opens the door', 'the red box', 'then the blue box slowly
 def model(request):
     torch.manual_seed(0)
     config = Config.fromfile('mmn_plugin::mmn_charades.py')
-    config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.)))
+    config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.0)))
     config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
     config.model.neck.moment_map = dict(type=request.param)
     return MODELS.build(config.model)
@@ -31,11 +32,16 @@ def model(request):
 def batch(model):
     samples = []
     for video, count in (('v', 2), ('w', 3)):
-        sample = GroundingDataSample(metainfo=dict(
-            video_id=video, duration=20., sentences=SENTENCES[:count],
-            sentence_index=list(range(count))))
+        sample = GroundingDataSample(
+            metainfo=dict(
+                video_id=video,
+                duration=20.0,
+                sentences=SENTENCES[:count],
+                sentence_index=list(range(count)),
+            )
+        )
         moments = torch.rand(count, 2) * 8
-        sample.gt_instances = InstanceData(moments=moments.cumsum(1) + torch.tensor([0., 1.]))
+        sample.gt_instances = InstanceData(moments=moments.cumsum(1) + torch.tensor([0.0, 1.0]))
         samples.append(sample)
     inputs = [torch.randn(NUM_SEGMENTS, FEATURE_SIZE) for _ in samples]
     return model.data_preprocessor(dict(inputs=inputs, data_samples=samples))
@@ -79,8 +85,11 @@ class MapPrecisions(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         for value in output if isinstance(output, list | tuple) else [output]:
-            if (isinstance(value, torch.Tensor) and value.shape[:2] == self.shape
-                    and value.is_floating_point()):
+            if (
+                isinstance(value, torch.Tensor)
+                and value.shape[:2] == self.shape
+                and value.is_floating_point()
+            ):
                 self.seen.add(value.dtype)
         return output
 
@@ -141,8 +150,11 @@ def test_batch_statistics_are_those_of_float32(model, batch):
     exact(**batch, mode='loss')
     with bf16():
         model(**batch, mode='loss')
-    pairs = [(one, two) for one, two in zip(model.modules(), exact.modules(), strict=True)
-             if isinstance(one, nn.BatchNorm2d)]
+    pairs = [
+        (one, two)
+        for one, two in zip(model.modules(), exact.modules(), strict=True)
+        if isinstance(one, nn.BatchNorm2d)
+    ]
     assert pairs
     for rounded, wanted in pairs:
         assert rounded.running_mean.dtype == rounded.running_var.dtype == torch.float32

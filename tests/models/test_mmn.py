@@ -1,4 +1,5 @@
 """The whole model: predictions, errors, independence of a batch's composition."""
+
 import copy
 
 import pytest
@@ -14,29 +15,39 @@ from mmn_plugin.structures import GroundingDataSample, SentenceBatch
 @pytest.fixture
 def model():
     config = Config.fromfile('mmn_plugin::mmn_charades.py')
-    config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.)))
+    config.merge_from_dict(dict(model=tiny_model('unused', dropout=0.0)))
     config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
     return MODELS.build(config.model)
 
 
-def sample(video_id, sentences, duration=20.):
-    result = GroundingDataSample(metainfo=dict(
-        video_id=video_id, duration=duration, sentences=sentences,
-        sentence_index=list(range(len(sentences)))))
+def sample(video_id, sentences, duration=20.0):
+    result = GroundingDataSample(
+        metainfo=dict(
+            video_id=video_id,
+            duration=duration,
+            sentences=sentences,
+            sentence_index=list(range(len(sentences))),
+        )
+    )
     starts = torch.linspace(0.1, 0.9, len(sentences)) * duration / 2
     result.gt_instances = InstanceData(moments=torch.stack([starts, starts + duration / 4], 1))
     return result
 
 
 def batch_of(model, samples):
-    inputs = [torch.randn(NUM_SEGMENTS, FEATURE_SIZE,
-                          generator=torch.Generator().manual_seed(len(s.video_id)))
-              for s in samples]
+    inputs = [
+        torch.randn(
+            NUM_SEGMENTS, FEATURE_SIZE, generator=torch.Generator().manual_seed(len(s.video_id))
+        )
+        for s in samples
+    ]
     return model.data_preprocessor(dict(inputs=inputs, data_samples=copy.deepcopy(samples)))
 
 
-SAMPLES = [sample('v', ['a person opens the door', 'then the box']),
-           sample('vv', ['the red box'], duration=33.)]
+SAMPLES = [
+    sample('v', ['a person opens the door', 'then the box']),
+    sample('vv', ['the red box'], duration=33.0),
+]
 
 
 def test_predictions_do_not_depend_on_the_other_videos_of_the_batch(model):
@@ -88,8 +99,9 @@ def test_features_of_another_size_are_refused_by_the_name_of_the_video(model):
 
 def test_videos_of_different_lengths_in_one_batch_are_refused_by_name(model):
     with pytest.raises(ValueError, match=r'vv: \(4, 6\)'):
-        model.data_preprocessor(dict(inputs=[torch.zeros(5, 6), torch.zeros(4, 6)],
-                                     data_samples=SAMPLES))
+        model.data_preprocessor(
+            dict(inputs=[torch.zeros(5, 6), torch.zeros(4, 6)], data_samples=SAMPLES)
+        )
 
 
 def test_a_tokenizer_of_another_vocabulary_than_the_language_model_is_refused(model):
@@ -106,16 +118,33 @@ def test_a_text_encoder_needs_one_source_of_its_language_model():
 
 def test_a_language_model_that_is_nowhere_to_be_had_is_named(tmp_path):
     with pytest.raises(OSError, match=r'text_encoder\.name_or_path=FOLDER'):
-        MODELS.build(dict(type='SentenceEncoder', embed_channels=4,
-                          name_or_path=str(tmp_path / 'absent')))
+        MODELS.build(
+            dict(type='SentenceEncoder', embed_channels=4, name_or_path=str(tmp_path / 'absent'))
+        )
 
 
-@pytest.mark.parametrize('config', [
-    dict(model_type='bert', hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-         intermediate_size=16, vocab_size=32),
-    dict(model_type='roberta', hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-         intermediate_size=16, vocab_size=32),
-    dict(model_type='distilbert', dim=16, n_layers=1, n_heads=2, hidden_dim=16, vocab_size=32)])
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(
+            model_type='bert',
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            vocab_size=32,
+        ),
+        dict(
+            model_type='roberta',
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            vocab_size=32,
+        ),
+        dict(model_type='distilbert', dim=16, n_layers=1, n_heads=2, hidden_dim=16, vocab_size=32),
+    ],
+)
 def test_any_bert_like_model_serves_and_all_its_parameters_are_used(config):
     encoder = MODELS.build(dict(type='SentenceEncoder', embed_channels=4, config=config))
     ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
@@ -127,20 +156,39 @@ def test_any_bert_like_model_serves_and_all_its_parameters_are_used(config):
 
 
 def test_a_pretrained_language_model_is_read_from_a_local_folder(tmp_path):
-    made = MODELS.build(dict(type='SentenceEncoder', embed_channels=4, config=dict(
-        model_type='distilbert', dim=16, n_layers=1, n_heads=2, hidden_dim=16, vocab_size=32)))
+    made = MODELS.build(
+        dict(
+            type='SentenceEncoder',
+            embed_channels=4,
+            config=dict(
+                model_type='distilbert', dim=16, n_layers=1, n_heads=2, hidden_dim=16, vocab_size=32
+            ),
+        )
+    )
     made.bert.save_pretrained(tmp_path)
-    read = MODELS.build(dict(type='SentenceEncoder', embed_channels=4,
-                             name_or_path=str(tmp_path)))
+    read = MODELS.build(dict(type='SentenceEncoder', embed_channels=4, name_or_path=str(tmp_path)))
     for name, value in made.bert.state_dict().items():
         assert torch.equal(value, read.bert.state_dict()[name])
 
 
 def test_a_sentence_of_the_most_tokens_fits_whatever_positions_begin_with():
     for kind, limit in (('roberta', 18), ('bert', 20)):
-        encoder = MODELS.build(dict(type='SentenceEncoder', embed_channels=4, config=dict(
-            model_type=kind, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, vocab_size=32, max_position_embeddings=20, pad_token_id=1)))
+        encoder = MODELS.build(
+            dict(
+                type='SentenceEncoder',
+                embed_channels=4,
+                config=dict(
+                    model_type=kind,
+                    hidden_size=16,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    intermediate_size=16,
+                    vocab_size=32,
+                    max_position_embeddings=20,
+                    pad_token_id=1,
+                ),
+            )
+        )
         assert encoder.max_tokens == limit
         ids = torch.full((1, limit), 5)
         encoder(SentenceBatch(ids, torch.ones_like(ids), torch.tensor([0])))

@@ -1,4 +1,5 @@
 """The moment map and its convolutions against their definitions."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,15 +17,16 @@ def test_a_pooled_moment_is_the_maximum_of_its_clips(shape):
     clips = torch.randn(2, 3, grid.num_clips)
     moments = MomentMapPool(grid, 3)(clips)
     for p, (start, end) in enumerate(zip(grid.starts, grid.ends, strict=True)):
-        assert torch.equal(moments[..., p], clips[..., start:end + 1].amax(-1))
+        assert torch.equal(moments[..., p], clips[..., start : end + 1].amax(-1))
 
 
 def test_a_convolved_moment_is_the_convolution_of_the_two_it_is_made_of():
     grid = MomentGrid(6, [2])
     module = MomentMapConv(grid, 3)
     clips = torch.randn(1, 3, 6)
-    cell = {cell: p for p, cell in enumerate(zip(grid.starts.tolist(), grid.ends.tolist(),
-                                                 strict=True))}
+    cell = {
+        cell: p for p, cell in enumerate(zip(grid.starts.tolist(), grid.ends.tolist(), strict=True))
+    }
     moments = module(clips)
     shorter = torch.stack([moments[..., cell[1, 2]], moments[..., cell[2, 3]]], -1)
     torch.testing.assert_close(moments[..., cell[1, 3]], module.convs[1](shorter)[..., 0])
@@ -38,10 +40,14 @@ def encode_by_definition(encoder, grid, moments):
     valid = F.pad(grid.mask, [pad] * 4)
     for conv, norm in zip(encoder.convs, encoder.bn, strict=True):
         size = hidden.shape[-1] - kernel + 1
-        counts = torch.tensor([[int(valid[i:i + kernel, j:j + kernel].sum()) for j in range(size)]
-                               for i in range(size)])
+        counts = torch.tensor(
+            [
+                [int(valid[i : i + kernel, j : j + kernel].sum()) for j in range(size)]
+                for i in range(size)
+            ]
+        )
         hidden = norm(F.conv2d(hidden, conv.weight, conv.bias)).relu()
-        hidden = torch.where(counts > 0, hidden / counts.clamp(min=1), 0.)
+        hidden = torch.where(counts > 0, hidden / counts.clamp(min=1), 0.0)
         valid = counts > 0
     return hidden[..., grid.mask]
 
@@ -52,10 +58,11 @@ def test_the_encoder_averages_over_the_valid_cells_under_each_kernel(training):
     encoder = MomentEncoder(grid, channels=4, kernel_size=3, num_layers=4).double()
     encoder.train(training)
     for norm in encoder.bn:
-        norm.momentum = 0.  # the second pass must see the same statistics
+        norm.momentum = 0.0  # the second pass must see the same statistics
     moments = torch.randn(2, 4, grid.num_moments, dtype=torch.float64)
-    torch.testing.assert_close(encoder(moments), encode_by_definition(encoder, grid, moments),
-                               rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        encoder(moments), encode_by_definition(encoder, grid, moments), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_a_kernel_that_cannot_be_padded_evenly_is_refused():

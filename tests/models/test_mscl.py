@@ -1,4 +1,5 @@
 """The weakly-supervised model: curves, moments, errors, stages."""
+
 import copy
 from types import SimpleNamespace
 
@@ -29,20 +30,30 @@ def model():
     return build()
 
 
-def sample(video_id, sentences, duration=20.):
-    return GroundingDataSample(metainfo=dict(
-        video_id=video_id, duration=duration, sentences=sentences,
-        sentence_index=list(range(len(sentences)))))
+def sample(video_id, sentences, duration=20.0):
+    return GroundingDataSample(
+        metainfo=dict(
+            video_id=video_id,
+            duration=duration,
+            sentences=sentences,
+            sentence_index=list(range(len(sentences))),
+        )
+    )
 
 
-SAMPLES = [sample('v', ['a person opens the door', 'then the box']),
-           sample('vv', ['the red box'], duration=33.)]
+SAMPLES = [
+    sample('v', ['a person opens the door', 'then the box']),
+    sample('vv', ['the red box'], duration=33.0),
+]
 
 
 def batch_of(model, samples):
-    inputs = [torch.randn(NUM_SEGMENTS, FEATURE_SIZE,
-                          generator=torch.Generator().manual_seed(len(s.video_id)))
-              for s in samples]
+    inputs = [
+        torch.randn(
+            NUM_SEGMENTS, FEATURE_SIZE, generator=torch.Generator().manual_seed(len(s.video_id))
+        )
+        for s in samples
+    ]
     return model.data_preprocessor(dict(inputs=inputs, data_samples=copy.deepcopy(samples)))
 
 
@@ -53,7 +64,8 @@ def test_predictions_do_not_depend_on_the_other_videos_of_the_batch(model):
         single = model(**batch_of(model, [alone]), mode='predict')[0].pred_instances
         for name in ('moments', 'scores', 'curves'):
             torch.testing.assert_close(
-                together[index].pred_instances[name], single[name], equal_nan=True)
+                together[index].pred_instances[name], single[name], equal_nan=True
+            )
 
 
 def test_moments_are_runs_of_the_curve_ranked_by_contrast(model):
@@ -81,8 +93,9 @@ def test_a_video_encoded_once_gives_the_scores_of_a_prediction(model):
     with torch.no_grad():
         moments = model.encode_moments(batch['inputs'])
         sentences = model.text_encoder(batch['sentences'])
-        scores = moment_scores(*model.head.score(
-            moments, sentences, batch['sentences'].video), model.head.score_power)
+        scores = moment_scores(
+            *model.head.score(moments, sentences, batch['sentences'].video), model.head.score_power
+        )
         alone = model.head.score_video(dict(contrastive=moments['contrastive'][0]), sentences)
     torch.testing.assert_close(moment_scores(*alone, model.head.score_power), scores)
     expected = model(**batch, mode='predict')[0].pred_instances.scores[:, 0]
@@ -91,8 +104,9 @@ def test_a_video_encoded_once_gives_the_scores_of_a_prediction(model):
 
 def test_moments_of_several_windows_are_refused(model):
     with pytest.raises(ValueError, match='one window'):
-        model.head.score_video(dict(contrastive=torch.zeros(7, 8)),
-                               dict(contrastive=torch.ones(1, 8)))
+        model.head.score_video(
+            dict(contrastive=torch.zeros(7, 8)), dict(contrastive=torch.ones(1, 8))
+        )
 
 
 def test_a_stage_that_has_not_begun_has_no_loss_and_changes_no_score(model):
@@ -142,8 +156,9 @@ def test_stages_begin_at_their_epochs():
         seen.append(head.active_stages)
     assert seen == [0, 1, 3, 3]
     with pytest.raises(ValueError, match=r'from_epochs=\[2, 3, 3\] has 3 entries'):
-        hook.before_train(SimpleNamespace(model=SimpleNamespace(
-            head=SimpleNamespace(windows=(4, 2)))))
+        hook.before_train(
+            SimpleNamespace(model=SimpleNamespace(head=SimpleNamespace(windows=(4, 2))))
+        )
 
 
 @pytest.mark.parametrize('epochs', [[0, 1], [3, 2]])
@@ -152,10 +167,16 @@ def test_epochs_that_fall_are_refused(epochs):
         ContrastStageHook(epochs)
 
 
-@pytest.mark.parametrize(('head', 'message'), [
-    (dict(windows=(2, 4)), 'coarse to fine'), (dict(windows=(0,)), '1 clip or more'),
-    (dict(run_thresholds=()), 'run_thresholds'), (dict(run_thresholds=(1.,)), 'between 0 and 1'),
-    (dict(threshold_halving=0.), 'above 0')])
+@pytest.mark.parametrize(
+    ('head', 'message'),
+    [
+        (dict(windows=(2, 4)), 'coarse to fine'),
+        (dict(windows=(0,)), '1 clip or more'),
+        (dict(run_thresholds=()), 'run_thresholds'),
+        (dict(run_thresholds=(1.0,)), 'between 0 and 1'),
+        (dict(threshold_halving=0.0), 'above 0'),
+    ],
+)
 def test_settings_that_make_no_sense_are_named(head, message):
     with pytest.raises(ValueError, match=message):
         build(**head)
@@ -163,9 +184,12 @@ def test_settings_that_make_no_sense_are_named(head, message):
 
 def test_answers_after_the_first_overlap_it(model):
     """As the configs have it: several thresholds, so that one peak has several answers."""
-    curve = torch.tensor([.1, .2, .3, .4, .5, .7, .9, 1., .95, .8, .6, .5, .4, .2, .1, .1])
-    [ranked] = model.head.rank_curves(curve[None], torch.zeros(1, dtype=torch.int64),
-                                      [sample('v', ['the red box'])])
+    curve = torch.tensor(
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0, 0.95, 0.8, 0.6, 0.5, 0.4, 0.2, 0.1, 0.1]
+    )
+    [ranked] = model.head.rank_curves(
+        curve[None], torch.zeros(1, dtype=torch.int64), [sample('v', ['the red box'])]
+    )
     moments, scores = (ranked.pred_instances[key][0] for key in ('moments', 'scores'))
     threshold = 0.1 + model.head.run_thresholds[0] * 0.9
     first = [i for i, score in enumerate(curve.tolist()) if score >= threshold]

@@ -1,4 +1,5 @@
 """The memory bank, what a batch is compared with, and when two texts are the same."""
+
 import copy
 
 import numpy as np
@@ -32,11 +33,14 @@ def pushed(*batches):
 
 
 def batches(number=6):
-    return [random_candidates([1 + (i + j) % 3 for j in range(1 + i % 3)],
-                              [f'video_{i}_{j}' for j in range(1 + i % 3)],
-                              [f'text {i}' for j in range(1 + i % 3) for _ in
-                               range(1 + (i + j) % 3)])
-            for i in range(number)]
+    return [
+        random_candidates(
+            [1 + (i + j) % 3 for j in range(1 + i % 3)],
+            [f'video_{i}_{j}' for j in range(1 + i % 3)],
+            [f'text {i}' for j in range(1 + i % 3) for _ in range(1 + (i + j) % 3)],
+        )
+        for i in range(number)
+    ]
 
 
 def test_the_bank_holds_the_last_videos_with_their_own_sentences():
@@ -70,8 +74,9 @@ def test_a_stored_bank_comes_back_and_another_size_keeps_the_newest(size, tmp_pa
     assert held(bank) == dict(last[-size:])
     if size == 4:  # bit for bit, the order of sums included, now and later
         for batch in everything[4:]:
-            for one, other in zip(stored.state_dict().values(), bank.state_dict().values(),
-                                  strict=True):
+            for one, other in zip(
+                stored.state_dict().values(), bank.state_dict().values(), strict=True
+            ):
                 assert torch.equal(one, other) if torch.is_tensor(one) else one == other
             stored.push(batch)
             bank.push(batch)
@@ -133,18 +138,23 @@ def test_backward_may_use_the_bank_until_the_next_batch():
         assert torch.equal(batch.sentences.grad, expected.expand_as(batch.sentences))
 
 
-@pytest.mark.parametrize(('one', 'other'), [
-    ('A person opens the door.', 'a person  opens the door'),
-    ("The man's hat!", 'the man s hat'),
-    ('STRASSE', 'straße'),
-    ('caf\u00e9', 'cafe\u0301'),
-    (' first, then second ', 'First; then\tsecond?')])
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        ('A person opens the door.', 'a person  opens the door'),
+        ("The man's hat!", 'the man s hat'),
+        ('STRASSE', 'straße'),
+        ('caf\u00e9', 'cafe\u0301'),
+        (' first, then second ', 'First; then\tsecond?'),
+    ],
+)
 def test_texts_that_differ_in_case_punctuation_and_white_space_are_the_same(one, other):
     assert normalised_text(one) == normalised_text(other)
 
 
-@pytest.mark.parametrize(('one', 'other'), [
-    ('a person opens the door', 'the person opens the door'), ('box 1', 'box 2')])
+@pytest.mark.parametrize(
+    ('one', 'other'), [('a person opens the door', 'the person opens the door'), ('box 1', 'box 2')]
+)
 def test_other_words_are_another_text(one, other):
     assert normalised_text(one) != normalised_text(other)
 

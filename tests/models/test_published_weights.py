@@ -1,4 +1,5 @@
 """Converting checkpoints of the published code."""
+
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ TOOL = 'model_converters/mmn_to_mmengine.py'
 @pytest.fixture
 def published(golden):
     file = golden('charades_conv')
-    return {key.removeprefix('state/'): torch.from_numpy(file[key])
-            for key in file.files if key.startswith('state/')}
+    return {
+        key.removeprefix('state/'): torch.from_numpy(file[key])
+        for key in file.files
+        if key.startswith('state/')
+    }
 
 
 def test_there_and_back_gives_the_same_weights(published):
@@ -53,9 +57,11 @@ def test_the_tool_converts_a_file_both_ways_round(published, tmp_path):
 
 def drop(*parts):
     """Take away every name that holds one of the parts."""
+
     def change(state):
         for name in [name for name in state if any(part in name for part in parts)]:
             del state[name]
+
     return change
 
 
@@ -69,24 +75,48 @@ def add(name):
     return lambda state: state.update({name: torch.zeros(1)})
 
 
-@pytest.mark.parametrize(('change', 'kind', 'named'), [
-    (drop('transformer.layer.0.ffn.lin1.bias'), 'missing',
-     ['text_encoder.bert.transformer.layer.0.ffn.lin1.bias']),
-    (keep_words_alone, 'missing', [
-        'text_encoder.bert.embeddings.LayerNorm.bias',
-        'text_encoder.bert.embeddings.position_embeddings.weight',
-        'text_encoder.bert.transformer.layer.0.attention.q_lin.weight']),
-    (add('text_encoder.bert.foo'), 'unknown', ['text_encoder.bert.foo']),
-    (add('featpool.conv.extra'), 'unknown', ['featpool.conv.extra']),
-    (add('proposal_conv.convs.0.gamma'), 'unknown', ['proposal_conv.convs.0.gamma']),
-    (drop('proposal_conv.bn.7.'), 'missing',
-     [f'proposal_conv.bn.7.{kind}' for kind in ('weight', 'bias', 'running_mean', 'running_var')]),
-    (drop('transformer.layer.0.'), 'missing',
-     ['text_encoder.bert.transformer.layer.0.sa_layer_norm.weight']),
-    (add('featpool.conv.num_batches_tracked'), 'unknown', ['featpool.conv.num_batches_tracked']),
-    (add('proposal_conv.convs.00.weight'), 'unknown', ['proposal_conv.convs.00.weight']),
-    (drop('feat2d.convs.0.'), 'missing', ['feat2d.convs.0.weight', 'feat2d.convs.0.bias']),
-])
+@pytest.mark.parametrize(
+    ('change', 'kind', 'named'),
+    [
+        (
+            drop('transformer.layer.0.ffn.lin1.bias'),
+            'missing',
+            ['text_encoder.bert.transformer.layer.0.ffn.lin1.bias'],
+        ),
+        (
+            keep_words_alone,
+            'missing',
+            [
+                'text_encoder.bert.embeddings.LayerNorm.bias',
+                'text_encoder.bert.embeddings.position_embeddings.weight',
+                'text_encoder.bert.transformer.layer.0.attention.q_lin.weight',
+            ],
+        ),
+        (add('text_encoder.bert.foo'), 'unknown', ['text_encoder.bert.foo']),
+        (add('featpool.conv.extra'), 'unknown', ['featpool.conv.extra']),
+        (add('proposal_conv.convs.0.gamma'), 'unknown', ['proposal_conv.convs.0.gamma']),
+        (
+            drop('proposal_conv.bn.7.'),
+            'missing',
+            [
+                f'proposal_conv.bn.7.{kind}'
+                for kind in ('weight', 'bias', 'running_mean', 'running_var')
+            ],
+        ),
+        (
+            drop('transformer.layer.0.'),
+            'missing',
+            ['text_encoder.bert.transformer.layer.0.sa_layer_norm.weight'],
+        ),
+        (
+            add('featpool.conv.num_batches_tracked'),
+            'unknown',
+            ['featpool.conv.num_batches_tracked'],
+        ),
+        (add('proposal_conv.convs.00.weight'), 'unknown', ['proposal_conv.convs.00.weight']),
+        (drop('feat2d.convs.0.'), 'missing', ['feat2d.convs.0.weight', 'feat2d.convs.0.bias']),
+    ],
+)
 def test_every_name_is_checked_to_its_end(published, change, kind, named):
     change(published)
     with pytest.raises(KeyError) as error:
@@ -118,18 +148,24 @@ def test_a_long_list_of_missing_names_is_cut(published):
         from_published(published)
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    (None, 'published.pth does not exist'),
-    (dict(epoch=3), 'published.pth holds no weights'),
-    ([1, 2], 'published.pth holds no weights'),
-    (dict(model=[torch.zeros(1)]), 'published.pth holds no weights'),
-    (dict(model={3: torch.zeros(1)}), 'published.pth holds no weights'),
-    (dict(model=dict(other=torch.zeros(1))), 'unknown other'),
-    (dict(model=dict(a=torch.zeros(1)), hook=Path('x')),
-     'published.pth was not loaded: it holds a pathlib.PosixPath, and loading'),
-    (b'', 'published.pth is damaged or no PyTorch checkpoint'),
-    (b'PK no checkpoint', 'published.pth is damaged or no PyTorch checkpoint'),
-    ('cut', 'published.pth is damaged or no PyTorch checkpoint')])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'published.pth does not exist'),
+        (dict(epoch=3), 'published.pth holds no weights'),
+        ([1, 2], 'published.pth holds no weights'),
+        (dict(model=[torch.zeros(1)]), 'published.pth holds no weights'),
+        (dict(model={3: torch.zeros(1)}), 'published.pth holds no weights'),
+        (dict(model=dict(other=torch.zeros(1))), 'unknown other'),
+        (
+            dict(model=dict(a=torch.zeros(1)), hook=Path('x')),
+            'published.pth was not loaded: it holds a pathlib.PosixPath, and loading',
+        ),
+        (b'', 'published.pth is damaged or no PyTorch checkpoint'),
+        (b'PK no checkpoint', 'published.pth is damaged or no PyTorch checkpoint'),
+        ('cut', 'published.pth is damaged or no PyTorch checkpoint'),
+    ],
+)
 def test_the_tool_says_in_one_line_what_is_wrong_with_a_file(content, message, tmp_path):
     source = tmp_path / 'published.pth'
     if isinstance(content, bytes):
@@ -148,8 +184,10 @@ def test_the_tool_says_in_one_line_what_is_wrong_with_a_file(content, message, t
 
 def test_a_place_that_cannot_be_written_is_one_line(published, tmp_path):
     torch.save(published, tmp_path / 'published.pth')
-    for out, problem in ((tmp_path, 'is a folder'),
-                         (tmp_path / 'published.pth' / 'out.pth', 'cannot be written')):
+    for out, problem in (
+        (tmp_path, 'is a folder'),
+        (tmp_path / 'published.pth' / 'out.pth', 'cannot be written'),
+    ):
         code, output = run_tool(TOOL, tmp_path / 'published.pth', out)
         assert code == 2
         assert f'error: argument out: {out} {problem}' in output.splitlines()[-1]

@@ -1,4 +1,5 @@
 """Sentences by length, and from the memory of a frozen language model."""
+
 import itertools
 
 import pytest
@@ -8,8 +9,15 @@ from mmn_plugin.models.text_encoders import SentenceEncoder
 from mmn_plugin.models.text_encoders.length_buckets import length_buckets
 from mmn_plugin.structures import SentenceBatch, TokenIds
 
-CONFIG = dict(model_type='distilbert', vocab_size=50, dim=16, n_heads=2, n_layers=2,
-              hidden_dim=32, max_position_embeddings=64)
+CONFIG = dict(
+    model_type='distilbert',
+    vocab_size=50,
+    dim=16,
+    n_heads=2,
+    n_layers=2,
+    hidden_dim=32,
+    max_position_embeddings=64,
+)
 
 
 def batch_of(*lengths, seed=0):
@@ -18,8 +26,8 @@ def batch_of(*lengths, seed=0):
     input_ids = torch.zeros(len(ids), max(lengths), dtype=torch.int64)
     mask = torch.zeros_like(input_ids)
     for row, sentence in enumerate(ids):
-        input_ids[row, :len(sentence)] = torch.tensor(sentence)
-        mask[row, :len(sentence)] = 1
+        input_ids[row, : len(sentence)] = torch.tensor(sentence)
+        mask[row, : len(sentence)] = 1
     return SentenceBatch(input_ids, mask, torch.zeros(len(ids), dtype=torch.int64), TokenIds(ids))
 
 
@@ -131,7 +139,7 @@ def test_kept_sentences_are_not_computed_again(calls):
     ids = [*batch.token_ids, *more.token_ids, more.token_ids.ids[1]]
     mixed = batch_of(*map(len, ids))
     for row, sentence in enumerate(ids):
-        mixed.input_ids[row, :len(sentence)] = torch.tensor(sentence)
+        mixed.input_ids[row, : len(sentence)] = torch.tensor(sentence)
     mixed = kept(encoder, mixed._replace(token_ids=TokenIds(ids)))
     assert calls == [(2, 6)]  # the unseen ones, once
     assert torch.equal(mixed[:3], first)
@@ -161,8 +169,9 @@ def test_sentences_without_host_ids_are_found_as_well(calls):
 def test_it_is_emptied_when_the_weights_may_change(change):
     encoder, batch = frozen_encoder().eval(), batch_of(4, 9, 5)
     before = encoder(batch)['iou']
-    weights = {key: value + 0.1 * torch.randn_like(value)
-               for key, value in encoder.state_dict().items()}
+    weights = {
+        key: value + 0.1 * torch.randn_like(value) for key, value in encoder.state_dict().items()
+    }
     if change == 'unfreeze':
         encoder.bert.requires_grad_(True)
         encoder(batch)
@@ -171,11 +180,12 @@ def test_it_is_emptied_when_the_weights_may_change(change):
     if change == 'load':
         encoder.load_state_dict(weights)
     elif change == 'load part':
-        encoder.bert.load_state_dict({key.removeprefix('bert.'): value
-                                      for key, value in weights.items() if 'bert' in key})
+        encoder.bert.load_state_dict(
+            {key.removeprefix('bert.'): value for key, value in weights.items() if 'bert' in key}
+        )
     elif change == 'in place':
         with torch.no_grad():
-            next(encoder.bert.parameters()).add_(1.)
+            next(encoder.bert.parameters()).add_(1.0)
     else:
         encoder.double()
     after = encoder(batch)['iou']
@@ -231,7 +241,8 @@ def test_pooling_and_normalisation_stay_in_float32_under_autocast(encoder):
     encoder.eval()
     seen = []
     encoder.layernorm.register_forward_hook(
-        lambda module, given, result: seen.append((given[0].dtype, result.dtype)))
+        lambda module, given, result: seen.append((given[0].dtype, result.dtype))
+    )
     with torch.autocast('cpu', dtype=torch.bfloat16):
         encoder(batch_of(4, 9, 5))
     assert seen == [(torch.float32, torch.float32)]

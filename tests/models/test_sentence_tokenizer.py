@@ -12,8 +12,23 @@ from mmaction.registry import TOKENIZER
 from mmn_plugin.models.tokenizer import SentenceTokenizer
 from mmn_plugin.structures.annotations import parse_video
 
-VOCAB = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'dog', 'run', '##s', '##ning', 'cafe',
-         '.', '!', "'", 'he']
+VOCAB = [
+    '[PAD]',
+    '[UNK]',
+    '[CLS]',
+    '[SEP]',
+    '[MASK]',
+    'a',
+    'dog',
+    'run',
+    '##s',
+    '##ning',
+    'cafe',
+    '.',
+    '!',
+    "'",
+    'he',
+]
 
 SENTENCES = [
     'Café déjà-vu: a naïve façade!',  # accents are stripped
@@ -27,8 +42,11 @@ SENTENCES = [
 
 def word_pieces(sentence, vocab):
     """Plain WordPiece of an uncased BERT: clean, split, then longest match from the left."""
-    text = ''.join(' ' if c.isspace() else c for c in sentence
-                   if c.isspace() or not unicodedata.category(c).startswith('C'))
+    text = ''.join(
+        ' ' if c.isspace() else c
+        for c in sentence
+        if c.isspace() or not unicodedata.category(c).startswith('C')
+    )
     text = ''.join(f' {c} ' if '\u4e00' <= c <= '\u9fff' else c for c in text)
     text = unicodedata.normalize('NFD', text.lower())
     text = ''.join(c for c in text if unicodedata.category(c) != 'Mn')
@@ -69,8 +87,8 @@ def real(shared):
 
 
 @pytest.mark.parametrize(
-    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool',
-             'activitynet_conv'])
+    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool', 'activitynet_conv']
+)
 def test_ids_agree_with_the_published_code(shared, golden, name):
     figures = golden(name)
     annotations = json.loads(str(figures['annotation_json']))
@@ -97,6 +115,7 @@ def test_known_ids_of_the_real_vocabulary(real):
 
 def test_it_agrees_with_transformers(real):
     from transformers import BertTokenizerFast
+
     vocab = {t: i for i, t in enumerate(real.read_text(encoding='utf-8').split('\n')[:30_522])}
     theirs = BertTokenizerFast(vocab=vocab, do_lower_case=True)(SENTENCES)['input_ids']
     if all(set(ids) <= {100, 101, 102} for ids in theirs):
@@ -134,6 +153,7 @@ def test_case_can_be_kept():
 
 def test_a_pretrained_folder_is_read(tmp_path):
     from transformers import BertTokenizerFast
+
     BertTokenizerFast(vocab={token: i for i, token in enumerate(VOCAB)}).save_pretrained(tmp_path)
     tokenizer = SentenceTokenizer(str(tmp_path))
     assert tokenizer.encode(['Café dogs']) == [[2, 10, 6, 8, 3]]
@@ -181,7 +201,7 @@ def test_the_memory_of_sentences_is_bounded(tokenizer, monkeypatch):
     sentences = [f'a dog {"!" * n}' for n in range(8)]
     expected = SentenceTokenizer(vocab=VOCAB).encode(sentences)
     for start in range(7):
-        assert tokenizer.encode(sentences[start:start + 2]) == expected[start:start + 2]
+        assert tokenizer.encode(sentences[start : start + 2]) == expected[start : start + 2]
         assert len(tokenizer._cache) <= 3
 
 
@@ -214,8 +234,10 @@ def test_one_known_word_suffices(tokenizer):
 
 def test_truncation_keeps_the_separator_and_warns_once(monkeypatch):
     messages = []
-    monkeypatch.setattr('mmn_plugin.models.tokenizer.sentence_tokenizer.print_log',
-                        lambda message, **kwargs: messages.append(message))
+    monkeypatch.setattr(
+        'mmn_plugin.models.tokenizer.sentence_tokenizer.print_log',
+        lambda message, **kwargs: messages.append(message),
+    )
     tokenizer = SentenceTokenizer(vocab=VOCAB, max_length=4)
     assert tokenizer.encode(['a dog', 'a dog runs!']) == [[2, 5, 6, 3], [2, 5, 6, 3]]
     tokenizer.encode(['he runs a cafe'])
@@ -242,9 +264,11 @@ def folder_of():
     from transformers import BertTokenizerFast
 
     def write(path, vocab, **settings):
-        BertTokenizerFast(vocab={token: i for i, token in enumerate(vocab)}, **settings
-                          ).save_pretrained(path)
+        BertTokenizerFast(
+            vocab={token: i for i, token in enumerate(vocab)}, **settings
+        ).save_pretrained(path)
         return SentenceTokenizer(str(path))
+
     return write
 
 
@@ -255,7 +279,8 @@ def test_the_same_tokenizer_from_file_and_folders_is_the_same(real, tmp_path, fo
     (tmp_path / 'plain/vocab.txt').write_text('\n'.join(tokens), encoding='utf-8')
     plain = SentenceTokenizer(str(tmp_path / 'plain'))
     (tmp_path / 'plain/tokenizer_config.json').write_text(
-        json.dumps(dict(tokenizer_class='BertTokenizer', do_lower_case=True)))
+        json.dumps(dict(tokenizer_class='BertTokenizer', do_lower_case=True))
+    )
     configured = SentenceTokenizer(str(tmp_path / 'plain'))
     saved = folder_of(tmp_path / 'saved', tokens)
     assert saved.state() != from_file.state()
@@ -276,49 +301,98 @@ def normalizer(lowercase=True, strip_accents=None, clean_text=True, handle_chine
     return dict(type='BertNormalizer', **locals())
 
 
-@pytest.mark.parametrize('parts', [
-    {}, dict(normalizer=normalizer(strip_accents=True)),
-    dict(normalizer=dict(type='Sequence', normalizers=[normalizer()])),
-    dict(normalizer=dict(type='Sequence', normalizers=[
-        normalizer(lowercase=False, strip_accents=True), dict(type='Lowercase')])),
-    dict(pre_tokenizer=dict(type='Sequence', pretokenizers=[
-        dict(type='WhitespaceSplit'), dict(type='BertPreTokenizer')])),
-    dict(post_processor=dict(
-        type='TemplateProcessing', pair=[],
-        single=[{'SpecialToken': dict(id='[CLS]', type_id=0)},
-                {'Sequence': dict(id='A', type_id=0)},
-                {'SpecialToken': dict(id='[SEP]', type_id=0)}],
-        special_tokens={token: dict(id=token, ids=[i], tokens=[token])
-                        for token, i in (('[CLS]', 2), ('[SEP]', 3))}))])
+@pytest.mark.parametrize(
+    'parts',
+    [
+        {},
+        dict(normalizer=normalizer(strip_accents=True)),
+        dict(normalizer=dict(type='Sequence', normalizers=[normalizer()])),
+        dict(
+            normalizer=dict(
+                type='Sequence',
+                normalizers=[
+                    normalizer(lowercase=False, strip_accents=True),
+                    dict(type='Lowercase'),
+                ],
+            )
+        ),
+        dict(
+            pre_tokenizer=dict(
+                type='Sequence',
+                pretokenizers=[dict(type='WhitespaceSplit'), dict(type='BertPreTokenizer')],
+            )
+        ),
+        dict(
+            post_processor=dict(
+                type='TemplateProcessing',
+                pair=[],
+                single=[
+                    {'SpecialToken': dict(id='[CLS]', type_id=0)},
+                    {'Sequence': dict(id='A', type_id=0)},
+                    {'SpecialToken': dict(id='[SEP]', type_id=0)},
+                ],
+                special_tokens={
+                    token: dict(id=token, ids=[i], tokens=[token])
+                    for token, i in (('[CLS]', 2), ('[SEP]', 3))
+                },
+            )
+        ),
+    ],
+)
 def test_how_a_tokenizer_is_written_down_does_not_matter(tokenizer, parts):
     assert tokenizer.differences(rewritten(tokenizer, **parts)) == []
 
 
-@pytest.mark.parametrize(('parts', 'message'), [
-    (dict(normalizer=normalizer(lowercase=False)), "normalizer: 'Dog' becomes 'Dog', here 'dog'"),
-    (dict(normalizer=normalizer(strip_accents=False)),
-     "normalizer: 'café' becomes 'café', here 'cafe'"),
-    (dict(normalizer=None), "normalizer: 'Dog' becomes 'Dog'"),
-    (dict(normalizer=normalizer(handle_chinese_chars=False)), "normalizer: '小狗'"),
-    (dict(normalizer=normalizer(clean_text=False)), 'normalizer: '),
-    (dict(normalizer=dict(type='Sequence', normalizers=[normalizer(), dict(
-        type='Replace', pattern=dict(String='ß'), content='ss')])),
-     "normalizer: 'ß' becomes 'ss', here 'ß'"),
-    (dict(pre_tokenizer=dict(type='WhitespaceSplit')), 'pre-tokenizer: "a dog'),
-    (dict(post_processor=None), "ids: 'Dog' becomes [6], here [2, 6, 3]"),
-    (dict(added_tokens=[]), 'ids: ')])
+@pytest.mark.parametrize(
+    ('parts', 'message'),
+    [
+        (
+            dict(normalizer=normalizer(lowercase=False)),
+            "normalizer: 'Dog' becomes 'Dog', here 'dog'",
+        ),
+        (
+            dict(normalizer=normalizer(strip_accents=False)),
+            "normalizer: 'café' becomes 'café', here 'cafe'",
+        ),
+        (dict(normalizer=None), "normalizer: 'Dog' becomes 'Dog'"),
+        (dict(normalizer=normalizer(handle_chinese_chars=False)), "normalizer: '小狗'"),
+        (dict(normalizer=normalizer(clean_text=False)), 'normalizer: '),
+        (
+            dict(
+                normalizer=dict(
+                    type='Sequence',
+                    normalizers=[
+                        normalizer(),
+                        dict(type='Replace', pattern=dict(String='ß'), content='ss'),
+                    ],
+                )
+            ),
+            "normalizer: 'ß' becomes 'ss', here 'ß'",
+        ),
+        (dict(pre_tokenizer=dict(type='WhitespaceSplit')), 'pre-tokenizer: "a dog'),
+        (dict(post_processor=None), "ids: 'Dog' becomes [6], here [2, 6, 3]"),
+        (dict(added_tokens=[]), 'ids: '),
+    ],
+)
 def test_another_step_is_named_with_an_example(tokenizer, parts, message):
     found = tokenizer.differences(rewritten(tokenizer, **parts))
     assert len(found) == 1
     assert message in found[0]
 
 
-@pytest.mark.parametrize(('other', 'message'), [
-    (dict(vocab=[*VOCAB[:-2], 'he', "'"]), '15 tokens, here 15; 2 differ, the first is'),
-    (dict(vocab=[*VOCAB, 'cat']), "16 tokens, here 15; 1 differ, the first is 'cat' with the id"),
-    (dict(vocab=VOCAB[::-1]), 'the id of [PAD]: 14, here 0'),
-    (dict(vocab=VOCAB, max_length=7), 'max_length: 7, here None'),
-    (dict(vocab=VOCAB, lowercase=False), "'Dog' becomes 'Dog', here 'dog'")])
+@pytest.mark.parametrize(
+    ('other', 'message'),
+    [
+        (dict(vocab=[*VOCAB[:-2], 'he', "'"]), '15 tokens, here 15; 2 differ, the first is'),
+        (
+            dict(vocab=[*VOCAB, 'cat']),
+            "16 tokens, here 15; 1 differ, the first is 'cat' with the id",
+        ),
+        (dict(vocab=VOCAB[::-1]), 'the id of [PAD]: 14, here 0'),
+        (dict(vocab=VOCAB, max_length=7), 'max_length: 7, here None'),
+        (dict(vocab=VOCAB, lowercase=False), "'Dog' becomes 'Dog', here 'dog'"),
+    ],
+)
 def test_another_tokenizer_is_told_by_what_differs(tokenizer, other, message):
     state = SentenceTokenizer(**other).state()
     assert message in '; '.join(tokenizer.differences(state))
@@ -334,8 +408,10 @@ def test_another_rule_of_the_model_is_named(tokenizer):
 
 def test_a_cased_folder_is_not_an_uncased_vocabulary(real, tmp_path, folder_of):
     cased = folder_of(tmp_path, VOCAB, do_lower_case=False)
-    assert "'Dog' becomes 'Dog', here 'dog'" in (
-        SentenceTokenizer(vocab=VOCAB).differences(cased.state())[0])
+    assert (
+        "'Dog' becomes 'Dog', here 'dog'"
+        in (SentenceTokenizer(vocab=VOCAB).differences(cased.state())[0])
+    )
 
 
 def test_it_is_built_from_the_registry():

@@ -1,4 +1,5 @@
 """The sparse moment encoder against the dense one."""
+
 import copy
 import math
 import pickle
@@ -29,13 +30,15 @@ def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):
     num_clips, counts, kernel_size, num_layers = SIZES[name]
     grid = MomentGrid(num_clips, counts)
     torch.manual_seed(0)
-    dense, sparse = (MomentEncoder(grid, channels, kernel_size, num_layers, mode).to(dtype)
-                     for mode in ('dense', 'sparse'))
+    dense, sparse = (
+        MomentEncoder(grid, channels, kernel_size, num_layers, mode).to(dtype)
+        for mode in ('dense', 'sparse')
+    )
     for norm in dense.bn:
-        norm.running_mean.normal_(0, .1)
-        norm.running_var.uniform_(.5, 1.5)
-        torch.nn.init.uniform_(norm.weight, .5, 1.5)
-        torch.nn.init.normal_(norm.bias, 0, .1)
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        torch.nn.init.normal_(norm.bias, 0, 0.1)
     sparse.load_state_dict(dense.state_dict())
     return dense.train(training), sparse.train(training), grid
 
@@ -59,8 +62,10 @@ def inputs(grid, batch_size=2, channels=CHANNELS, dtype=torch.float32):
     """Moments, and the gradient of their encoding."""
     generator = torch.Generator().manual_seed(1)
     shape = batch_size, channels, grid.num_moments
-    return (torch.randn(shape, generator=generator).to(dtype),
-            torch.randn(shape, generator=generator).to(dtype))
+    return (
+        torch.randn(shape, generator=generator).to(dtype),
+        torch.randn(shape, generator=generator).to(dtype),
+    )
 
 
 def gated_passes(encoder, exact, moments, weights, rounding, autocast=False):
@@ -81,8 +86,11 @@ def gated_passes(encoder, exact, moments, weights, rounding, autocast=False):
 
         patch.setattr(moment_encoder, 'sparse_norm', record)
         for norm in encoder.bn:  # of a dense one; a sparse one does not call them
-            hooks.append(norm.register_forward_hook(
-                lambda module, args, output: gates.append(output.flatten(2) > 0)))
+            hooks.append(
+                norm.register_forward_hook(
+                    lambda module, args, output: gates.append(output.flatten(2) > 0)
+                )
+            )
         found = passes(encoder, moments, weights, autocast)
     places = [slice(None)] * len(hooks)
     if encoder.conv_mode == 'sparse':
@@ -98,6 +106,7 @@ def gated_passes(encoder, exact, moments, weights, rounding, autocast=False):
 
 def imposed(gate, places, rounding):
     """Hook that makes the ReLU after a norm let through what ``gate`` says at some places."""
+
     def impose(module, args, output):
         flat = output.flatten(2)
         opened = flat > 0  # stays at cells that are not active: no moment depends on them
@@ -106,13 +115,15 @@ def imposed(gate, places, rounding):
         # `relu` passes every value above 0, and the gradient of this is that of the output
         passed = flat + (flat.detach().clamp(min=1e-12) - flat.detach())
         return torch.where(opened, passed, 0).view_as(output)
+
     return impose
 
 
 def assert_same(dense, sparse, moments, weights, forward=1e-11, backward=1e-11):
     """Result, gradients and statistics of a sparse encoder are those of a dense one in float64."""
     (actual, gradients), (expected, expected_gradients), exact = gated_passes(
-        sparse, dense, moments, weights, forward)
+        sparse, dense, moments, weights, forward
+    )
     assert relative(actual, expected) < forward
     biases = {f'convs.{layer}.bias' for layer in range(len(dense.convs))}
     for key, gradient in expected_gradients.items():
@@ -121,24 +132,29 @@ def assert_same(dense, sparse, moments, weights, forward=1e-11, backward=1e-11):
         else:
             assert relative(gradients[key], gradient) < backward, key
     for (key, value), other in zip(exact.named_buffers(), sparse.buffers(), strict=True):
-        torch.testing.assert_close(other, value, rtol=forward, atol=forward, msg=key,
-                                   check_dtype=False)
+        torch.testing.assert_close(
+            other, value, rtol=forward, atol=forward, msg=key, check_dtype=False
+        )
 
 
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize(('dtype', 'forward', 'backward'),
-                         [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-11, 1e-11)])
+@pytest.mark.parametrize(
+    ('dtype', 'forward', 'backward'), [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-11, 1e-11)]
+)
 @pytest.mark.parametrize('name', SIZES)
 def test_it_is_the_dense_encoder_forward_and_backward(name, dtype, forward, backward, training):
     dense, sparse, grid = encoders(name, dtype=dtype, training=training)
     assert_same(dense, sparse, *inputs(grid, dtype=dtype), forward, backward)
 
 
-@pytest.mark.parametrize(('elements', 'windows', 'sizes'), [
-    (25 * 256, 2**20, [25]), (7 * 256, 4000, [6, 6, 7, 6]), (1, 1, [1] * 25)])
+@pytest.mark.parametrize(
+    ('elements', 'windows', 'sizes'),
+    [(25 * 256, 2**20, [25]), (7 * 256, 4000, [6, 6, 7, 6]), (1, 1, [1] * 25)],
+)
 @pytest.mark.parametrize('training', [True, False])
-def test_any_number_of_groups_of_weights_gives_the_same(elements, windows, sizes, training,
-                                                        monkeypatch):
+def test_any_number_of_groups_of_weights_gives_the_same(
+    elements, windows, sizes, training, monkeypatch
+):
     """At few channels all weights, and all windows of a chunk, would be held at a time."""
     groups, counts = sparse_conv._groups, set()
 
@@ -163,7 +179,8 @@ def test_published_sizes_have_several_groups_of_weights_that_cover_all(name):
     groups = sparse_conv._groups(plan, torch.empty(512, 512, *kernel, device='meta'))
     assert len(groups) > 1
     assert [place for group in groups for place in range(group.start, group.stop)] == list(
-        range(plan.transform.components))
+        range(plan.transform.components)
+    )
     largest = max(group.stop - group.start for group in groups)
     held = largest * plan.transform.blocks**2 * 512**2
     assert held < 1.25 * sparse_conv.WEIGHT_ELEMENTS
@@ -178,12 +195,16 @@ def test_bfloat16_is_as_close_to_exact_as_the_dense_encoder(name, training, monk
     def errors(encoder):
         """Of the result and some gradients, relative in norm."""
         (result, gradients), (expected, exact), _ = gated_passes(
-            copy.deepcopy(encoder), dense, moments, weights, math.inf, autocast=True)
+            copy.deepcopy(encoder), dense, moments, weights, math.inf, autocast=True
+        )
         assert encoder is dense or result.dtype == torch.bfloat16
-        pairs = dict(result=(result, expected), **{
-            key: (gradients[key], exact[key]) for key in ('moments', 'convs.0.weight')})
-        return {key: ((one - other).norm() / other.norm()).item()
-                for key, (one, other) in pairs.items()}
+        pairs = dict(
+            result=(result, expected),
+            **{key: (gradients[key], exact[key]) for key in ('moments', 'convs.0.weight')},
+        )
+        return {
+            key: ((one - other).norm() / other.norm()).item() for key, (one, other) in pairs.items()
+        }
 
     of_dense = errors(dense)
     for fast in (True, False):
@@ -201,9 +222,18 @@ def test_the_neck_gives_the_same_embeddings_with_either_map(moment_map):
     embeddings = []
     for mode in ('dense', 'sparse'):
         torch.manual_seed(0)
-        neck = MODELS.build(dict(
-            type='MomentMapNeck', grid=grid, channels=8, embed_channels=4, kernel_size=5,
-            num_layers=2, moment_map=dict(type=moment_map), conv_mode=mode)).double()
+        neck = MODELS.build(
+            dict(
+                type='MomentMapNeck',
+                grid=grid,
+                channels=8,
+                embed_channels=4,
+                kernel_size=5,
+                num_layers=2,
+                moment_map=dict(type=moment_map),
+                conv_mode=mode,
+            )
+        ).double()
         torch.manual_seed(1)
         embeddings.append(neck(torch.randn(3, 8, 16, dtype=torch.float64)))
     for space in ('iou', 'contrastive'):
@@ -253,8 +283,9 @@ def test_training_keeps_one_activation_per_layer(name):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             encoder(moments)
         weights = {parameter.data_ptr() for parameter in encoder.parameters()}
-        kept[encoder.conv_mode] = sum(size for storage, size in storages.items()
-                                      if storage not in weights)
+        kept[encoder.conv_mode] = sum(
+            size for storage, size in storages.items() if storage not in weights
+        )
     plan = sparse.plan(torch.float32, 'cpu')
     cells = len(plan.cells[0]) + sum(map(len, plan.cells[1:]))
     assert kept['sparse'] < 1.1 * 4 * CHANNELS * len(moments) * cells
@@ -265,8 +296,10 @@ def test_it_computes_the_cells_that_moments_depend_on():
     shares = {}
     for name in SIZES:
         _, sparse, _ = encoders(name, channels=1)
-        shares[name] = [round(100 * (1 - sparse.train(mode).plan(torch.float32, 'cpu').share()))
-                        for mode in (True, False)]
+        shares[name] = [
+            round(100 * (1 - sparse.train(mode).plan(torch.float32, 'cpu').share()))
+            for mode in (True, False)
+        ]
     # counted cell by cell when this was planned
     assert shares == dict(tacos=[44, 54], charades_sta=[45, 51], activitynet=[35, 50])
 
@@ -321,8 +354,9 @@ def test_backward_inside_autocast_has_the_gradients_of_backward_outside():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         result.backward(weights)
     assert torch.equal(moments.grad, expected['moments'])
-    assert all(torch.equal(parameter.grad, expected[name])
-               for name, parameter in sparse.named_parameters())
+    assert all(
+        torch.equal(parameter.grad, expected[name]) for name, parameter in sparse.named_parameters()
+    )
 
 
 def test_weights_may_be_of_half_precision_themselves():
@@ -338,8 +372,9 @@ def test_weights_may_be_of_half_precision_themselves():
 def test_kernels_of_other_sizes(kernel_size):
     grid = MomentGrid(16, [7, 4])
     torch.manual_seed(0)
-    dense, sparse = (MomentEncoder(grid, 6, kernel_size, 2, mode).double()
-                     for mode in ('dense', 'sparse'))
+    dense, sparse = (
+        MomentEncoder(grid, 6, kernel_size, 2, mode).double() for mode in ('dense', 'sparse')
+    )
     sparse.load_state_dict(dense.state_dict())
     assert_same(dense, sparse, *inputs(grid, channels=6, dtype=torch.float64))
 
@@ -348,15 +383,20 @@ def test_kernels_of_other_sizes(kernel_size):
 def said(monkeypatch):
     """What the encoder logs."""
     texts = []
-    monkeypatch.setattr('mmn_plugin.models.necks.moment_encoder.print_log',
-                        lambda text, *_: texts.append(text))
+    monkeypatch.setattr(
+        'mmn_plugin.models.necks.moment_encoder.print_log', lambda text, *_: texts.append(text)
+    )
     return texts
 
 
-@pytest.mark.parametrize(('channels', 'device', 'text'), [
-    (64, 'cpu', 'dense, which is faster with fewer than 128 channels'),
-    (128, 'cpu', 'sparse'),
-    (128, 'meta', "dense on 'meta', where the sparse one is not measured")])
+@pytest.mark.parametrize(
+    ('channels', 'device', 'text'),
+    [
+        (64, 'cpu', 'dense, which is faster with fewer than 128 channels'),
+        (128, 'cpu', 'sparse'),
+        (128, 'meta', "dense on 'meta', where the sparse one is not measured"),
+    ],
+)
 def test_auto_takes_the_faster_one_and_says_which(channels, device, text, said):
     grid = MomentGrid(8, [3])
     encoder = MomentEncoder(grid, channels, kernel_size=3, num_layers=2)

@@ -1,4 +1,5 @@
 """Chunked and recomputed equals all at once."""
+
 import math
 
 import numpy as np
@@ -26,7 +27,7 @@ def arguments(fill):
     return rows, blocks, mask, log_weight, expected
 
 
-@pytest.mark.parametrize('fill', [0., -math.inf])
+@pytest.mark.parametrize('fill', [0.0, -math.inf])
 @pytest.mark.parametrize('chunk_elements', [1, N * L * 2, N * L * 4 + 1, 10**6])
 def test_values_and_gradients_do_not_depend_on_the_chunks(fill, chunk_elements):
     rows, blocks, mask, log_weight, expected = arguments(fill)
@@ -35,7 +36,8 @@ def test_values_and_gradients_do_not_depend_on_the_chunks(fill, chunk_elements):
     weights = torch.randn(N, dtype=torch.float64)
     wanted = torch.autograd.grad((expected * weights).sum(), (rows, blocks))
     for gradient, reference in zip(
-            torch.autograd.grad((ours * weights).sum(), (rows, blocks)), wanted, strict=True):
+        torch.autograd.grad((ours * weights).sum(), (rows, blocks)), wanted, strict=True
+    ):
         torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
 
 
@@ -45,7 +47,7 @@ def test_a_row_with_nothing_to_sum_is_minus_infinity_and_has_no_gradient():
     mask = PairMask.of(np.array([0]), np.array([0]), torch.ones(1, 1, dtype=torch.bool))
     result = streaming_logsumexp(rows, blocks, T, mask)
     assert result[0] == -math.inf
-    (result.exp() * torch.tensor([1., 0.])).sum().backward()
+    (result.exp() * torch.tensor([1.0, 0.0])).sum().backward()
     assert rows.grad.eq(0).all()
     assert blocks.grad.eq(0).all()
 
@@ -61,6 +63,7 @@ def test_saved_memory_does_not_grow_with_the_number_of_similarities():
     rows, blocks = torch.randn(N, J, requires_grad=True), torch.randn(M, L, J)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: saved.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        lambda tensor: saved.append(tensor.numel()) or tensor, lambda tensor: tensor
+    ):
         streaming_logsumexp(rows, blocks, T)
     assert sum(saved) == rows.numel() + blocks.numel() + N

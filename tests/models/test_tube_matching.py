@@ -1,4 +1,5 @@
 """The head and losses on tubes: each video by itself, wherever it lies in the batch."""
+
 import copy
 
 import numpy as np
@@ -20,16 +21,27 @@ SETTINGS = dict(negative_iou=0.5, margin=0.4, temperature_video=0.2, temperature
 
 @pytest.fixture
 def head():
-    return MODELS.build(dict(
-        type='TubeMatchingHead', grid=GRID, loss_matching=dict(type='TubeMatchingLoss', **SETTINGS),
-        loss_iou=dict(type='IoURegressionLoss', min_iou=0.3, max_iou=0.9), contrastive_weight=1.))
+    return MODELS.build(
+        dict(
+            type='TubeMatchingHead',
+            grid=GRID,
+            loss_matching=dict(type='TubeMatchingLoss', **SETTINGS),
+            loss_iou=dict(type='IoURegressionLoss', min_iou=0.3, max_iou=0.9),
+            contrastive_weight=1.0,
+        )
+    )
 
 
 def sample_of(video):
-    sample = TubeDataSample(metainfo=dict(
-        video_id=video.video_id, sentences=video.sentences,
-        sentence_index=list(range(len(video.sentences))), tubes=video.tubes,
-        tube_index=list(range(len(video.tubes)))))
+    sample = TubeDataSample(
+        metainfo=dict(
+            video_id=video.video_id,
+            sentences=video.sentences,
+            sentence_index=list(range(len(video.sentences))),
+            tubes=video.tubes,
+            tube_index=list(range(len(video.tubes))),
+        )
+    )
     sample.gt_instances = InstanceData(tubes=video.ground_truth)
     return sample
 
@@ -37,8 +49,9 @@ def sample_of(video):
 def batch_of(counts, sentences=1, seed=0):
     """Samples with random embeddings of their tubes and sentences."""
     rng = np.random.default_rng(seed)
-    samples = [sample_of(random_video(rng, str(v), count, sentences))
-               for v, count in enumerate(counts)]
+    samples = [
+        sample_of(random_video(rng, str(v), count, sentences)) for v, count in enumerate(counts)
+    ]
     shape = (GRID.num_moments, 6)
     moments = [torch.from_numpy(rng.standard_normal((count, *shape))) for count in counts]
     texts = [torch.from_numpy(rng.standard_normal((sentences, 6))) for _ in counts]
@@ -47,9 +60,11 @@ def batch_of(counts, sentences=1, seed=0):
 
 def losses_of(head, samples, moments, texts):
     video = torch.arange(len(samples)).repeat_interleave(
-        torch.tensor([len(sample.sentences) for sample in samples]))
-    embeddings = [dict(iou=torch.cat(part), contrastive=torch.cat(part).flip(-1))
-                  for part in (moments, texts)]
+        torch.tensor([len(sample.sentences) for sample in samples])
+    )
+    embeddings = [
+        dict(iou=torch.cat(part), contrastive=torch.cat(part).flip(-1)) for part in (moments, texts)
+    ]
     return head.loss(*embeddings, video, samples)
 
 
@@ -87,10 +102,14 @@ def test_sentence_to_moments_is_that_of_the_definition(head, counts):
     target = np.split(head.targets(samples), np.cumsum(counts)[:-1])
     norm = torch.nn.functional.normalize
     expected = by_definition(
-        samples, [norm(x.flip(-1), dim=-1) for x in moments],
-        [norm(x.flip(-1), dim=-1) for x in texts], target)
+        samples,
+        [norm(x.flip(-1), dim=-1) for x in moments],
+        [norm(x.flip(-1), dim=-1) for x in texts],
+        target,
+    )
     assert losses_of(head, samples, moments, texts)['loss_sent'].item() == pytest.approx(
-        expected.item(), rel=1e-9)
+        expected.item(), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize('sentences', [1, 2])
@@ -109,7 +128,8 @@ def test_moment_to_sentences_is_that_of_the_definition(head, sentences):
         logits[s] -= SETTINGS['margin']
         terms.append(-(logits / SETTINGS['temperature_video']).log_softmax(0)[s])
     assert losses_of(head, samples, moments, texts)['loss_vid'].item() == pytest.approx(
-        torch.stack(terms).mean().item(), rel=1e-9)
+        torch.stack(terms).mean().item(), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize('sentences', [1, 2])
@@ -133,12 +153,16 @@ def test_the_published_fault_is_absent(shared):
     features = list(torch.from_numpy(reference['pooled_feats']).double().split(counts))
     batch = model.data_preprocessor(dict(inputs=features, data_samples=samples))
     with torch.no_grad():
-        moments, sentences = (torch.nn.functional.normalize(embeddings['contrastive'], dim=-1)
-                              for embeddings in model(**batch, mode='tensor'))
+        moments, sentences = (
+            torch.nn.functional.normalize(embeddings['contrastive'], dim=-1)
+            for embeddings in model(**batch, mode='tensor')
+        )
         ours = model(**batch, mode='loss')['loss_sent'].item() / model.head.contrastive_weight
     target = np.split(reference['stiou'], np.cumsum(counts)[:-1])
-    sound, faulty = (by_definition(samples, moments.split(counts), sentences.split(1), target,
-                                   fault).item() for fault in (False, True))
+    sound, faulty = (
+        by_definition(samples, moments.split(counts), sentences.split(1), target, fault).item()
+        for fault in (False, True)
+    )
     published = reference['train/all_published(vid,sent,iou)'][1]
     assert faulty == pytest.approx(published, rel=1e-6)
     assert ours == pytest.approx(sound, rel=1e-6)
@@ -147,8 +171,10 @@ def test_the_published_fault_is_absent(shared):
 
 def test_the_iou_loss_is_a_mean_over_all_cells_of_the_batch(head):
     samples, moments, texts = batch_of((1, 5))
-    single = [losses_of(head, [s], [m], [t])['loss_iou'] for s, m, t in
-              zip(samples, moments, texts, strict=True)]
+    single = [
+        losses_of(head, [s], [m], [t])['loss_iou']
+        for s, m, t in zip(samples, moments, texts, strict=True)
+    ]
     together = losses_of(head, samples, moments, texts)['loss_iou']
     torch.testing.assert_close(together, (single[0] + 5 * single[1]) / 6)
 
@@ -168,8 +194,8 @@ def test_prediction_is_the_best_span_that_holds_a_box(head):
     tubes = [samples[0].tubes[0][:1], samples[0].tubes[0][:20]]
     samples[0].set_metainfo(dict(tubes=tubes))
     scores = torch.zeros(2, GRID.num_moments)
-    scores[0, 0] = 9.  # cell (0, 0) of a tube of one box is empty
-    scores[1, 3] = 1.  # cell (0, 3)
+    scores[0, 0] = 9.0  # cell (0, 0) of a tube of one box is empty
+    scores[1, 3] = 1.0  # cell (0, 3)
     head.rank(scores, samples)
     found = samples[0].pred_instances
     assert found.tube_index.tolist() == [1]
@@ -194,4 +220,5 @@ def test_negatives_of_other_devices_are_refused(head):
 def test_samples_survive_a_copy(head):
     samples, moments, texts = batch_of((3,))
     assert losses_of(head, copy.deepcopy(samples), moments, texts) == losses_of(
-        head, samples, moments, texts)
+        head, samples, moments, texts
+    )

@@ -1,4 +1,5 @@
 """The losses of weakly-supervised grounding against loops, and where there is nothing to learn."""
+
 import math
 
 import numpy as np
@@ -27,27 +28,33 @@ def matching(own, source=None):
 
 
 def pooled(loss, video, sentence):
-    best = (video @ sentence).sort(descending=True).values[:max(1, round(0.4 * len(video)))]
+    best = (video @ sentence).sort(descending=True).values[: max(1, round(0.4 * len(video)))]
     return ((best / 0.1).softmax(0) @ best / loss.temperature).item()
 
 
-def by_definition(loss, own, *pools, excluded=frozenset(), weights=(1.,)):
+def by_definition(loss, own, *pools, excluded=frozenset(), weights=(1.0,)):
     """Sentence by sentence, against all candidates; texts ``excluded`` repel nothing."""
     of_video, of_sentence = [], []
     for s, v in enumerate(own.sentence_video):
         name, positive = own.video_ids[v], pooled(loss, own.moments[v], own.sentences[s])
         video_total = sentence_total = math.exp(positive)
         for seen, weight in zip(pools, weights, strict=True):
-            same = {t for t in range(len(seen.sentences))
-                    if own.texts and own.texts[s] in excluded and seen.texts[t] == own.texts[s]}
+            same = {
+                t
+                for t in range(len(seen.sentences))
+                if own.texts and own.texts[s] in excluded and seen.texts[t] == own.texts[s]
+            }
             twins = {seen.video_ids[seen.sentence_video[t]] for t in same}
             sentence_total += weight * sum(
                 math.exp(pooled(loss, seen.moments[w], own.sentences[s]))
-                for w, other in enumerate(seen.video_ids) if other not in {name, *twins})
+                for w, other in enumerate(seen.video_ids)
+                if other not in {name, *twins}
+            )
             video_total += weight * sum(
                 math.exp(pooled(loss, own.moments[v], seen.sentences[t]))
                 for t, w in enumerate(seen.sentence_video)
-                if seen.video_ids[w] != name and t not in same)
+                if seen.video_ids[w] != name and t not in same
+            )
         of_video.append(math.log(video_total) - positive)
         of_sentence.append(math.log(sentence_total) - positive)
     return np.mean(of_video), np.mean(of_sentence)
@@ -63,7 +70,7 @@ def test_a_batch_of_one_video_gives_no_loss_and_moves_nothing():
     own = weak_candidates([3], 'a')
     own.moments.requires_grad_()
     _, found = matching(own)
-    assert [value.item() for value in found] == [0., 0.]
+    assert [value.item() for value in found] == [0.0, 0.0]
     sum(found).backward()
     assert torch.equal(own.moments.grad, torch.zeros_like(own.moments))
 
@@ -73,19 +80,20 @@ def test_a_sentence_of_two_videos_repels_neither_where_texts_are_compared():
     plain, compared = NegativeSource(), NegativeSource(exclude_same_text=True)
     loss, found = matching(own, compared)
     assert [value.item() for value in found] == pytest.approx(
-        by_definition(loss, own, own, excluded={'same'}))
+        by_definition(loss, own, own, excluded={'same'})
+    )
     assert matching(own, plain)[1] != found
 
 
 def test_videos_that_share_their_only_sentence_give_no_loss():
     own = weak_candidates([1, 1], 'ab', texts=['same', 'same'])
     _, found = matching(own, NegativeSource(exclude_same_text=True))
-    assert [value.item() for value in found] == [0., 0.]
+    assert [value.item() for value in found] == [0.0, 0.0]
 
 
 def test_one_text_twice_in_a_video_is_no_negative_of_itself():
     own = weak_candidates([2], 'a', texts=['same', 'same'])
-    assert [value.item() for value in matching(own)[1]] == [0., 0.]
+    assert [value.item() for value in matching(own)[1]] == [0.0, 0.0]
 
 
 def test_a_queue_brings_negatives_and_needs_no_timestamps():
@@ -110,7 +118,8 @@ def test_negatives_of_the_queue_weigh_what_was_asked():
     source.collect(first)
     loss, found = matching(second, source)
     assert [value.item() for value in found] == pytest.approx(
-        by_definition(loss, second, second, first, weights=(1., 0.3)))
+        by_definition(loss, second, second, first, weights=(1.0, 0.3))
+    )
 
 
 def contrast(**changes):
@@ -124,26 +133,33 @@ def curve_video(scores):
     return torch.stack([scores, (1 - scores**2).sqrt()], -1)[None]
 
 
-SENTENCE, VIDEO = torch.tensor([[1., 0.]], dtype=torch.float64), torch.tensor([0])
+SENTENCE, VIDEO = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([0])
 
 
 def test_hard_negatives_are_the_nearest_background_and_what_is_beside_the_foreground():
-    nearness = torch.tensor([[.8, .1, .2, .9, 1., .3, .7, .6]])
+    nearness = torch.tensor([[0.8, 0.1, 0.2, 0.9, 1.0, 0.3, 0.7, 0.6]])
     foreground = torch.tensor([[0, 0, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
-    for count, wanted in ((0, {2, 5}), (1, {0, 2, 5}), (2, {0, 2, 5, 6}), (99, {0, 1, 2, 5, 6, 7}),
-                          (None, {0, 1, 2, 5, 6, 7})):
+    for count, wanted in (
+        (0, {2, 5}),
+        (1, {0, 2, 5}),
+        (2, {0, 2, 5, 6}),
+        (99, {0, 1, 2, 5, 6, 7}),
+        (None, {0, 1, 2, 5, 6, 7}),
+    ):
         hard = contrast(num_hard=count).hard_negatives(nearness, ~foreground)
         assert set(hard[0].nonzero()[:, 0].tolist()) == wanted
 
 
 def test_a_stage_equals_its_definition():
-    clips = curve_video([.1, .2, .9, .8, .3, .0])
+    clips = curve_video([0.1, 0.2, 0.9, 0.8, 0.3, 0.0])
     loss = contrast(num_hard=0, prototype_weight=0.5)(clips, clips, SENTENCE, VIDEO, 1)
     prototype = F.normalize(clips[0, 2] + clips[0, 3], dim=0)
     terms = []
     for i in (2, 3):
         for anchor, positive, weight in (
-                (SENTENCE[0], clips[0, i], 1.), (clips[0, i], prototype, 0.5)):
+            (SENTENCE[0], clips[0, i], 1.0),
+            (clips[0, i], prototype, 0.5),
+        ):
             logits = torch.stack([anchor @ positive, anchor @ clips[0, 1], anchor @ clips[0, 4]])
             terms.append(-weight * (logits / 0.1).log_softmax(0)[0])
     assert loss.item() == pytest.approx(sum(terms).item() / 2)
@@ -176,30 +192,33 @@ def test_a_window_repels_the_sentences_of_its_video_that_are_not_about_it():
 
 
 def test_one_text_twice_in_a_video_never_repels_itself():
-    clips = curve_video([.0, .2, .9, .8, .3, .1])
+    clips = curve_video([0.0, 0.2, 0.9, 0.8, 0.3, 0.1])
     # dropout makes the embeddings of one text differ, and so their foregrounds
-    sentences = F.normalize(torch.tensor([[1., 0.], [1., 3.]], dtype=torch.float64), dim=-1)
+    sentences = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 3.0]], dtype=torch.float64), dim=-1)
     arguments = clips, clips, sentences, torch.tensor([0, 0]), 1
-    apart, same = (contrast(sentence_weight=1.)(*arguments, torch.tensor(texts)).item()
-                   for texts in ([0, 1], [4, 4]))
+    apart, same = (
+        contrast(sentence_weight=1.0)(*arguments, torch.tensor(texts)).item()
+        for texts in ([0, 1], [4, 4])
+    )
     assert same == pytest.approx(contrast()(*arguments).item())
     assert apart > same
 
 
 def test_what_lies_between_the_thresholds_is_neither():
-    clips = curve_video([.0, .5, .9, 1., .6, .1])
-    loss = contrast(threshold=.85, background=.3, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
+    clips = curve_video([0.0, 0.5, 0.9, 1.0, 0.6, 0.1])
+    loss = contrast(threshold=0.85, background=0.3, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
     without = clips.clone()
-    without[0, 1] = without[0, 4] = torch.tensor([.55, -.8352], dtype=torch.float64)
-    moved = contrast(threshold=.85, background=.3, num_hard=0)(
-        without, without, SENTENCE, VIDEO, 1)
+    without[0, 1] = without[0, 4] = torch.tensor([0.55, -0.8352], dtype=torch.float64)
+    moved = contrast(threshold=0.85, background=0.3, num_hard=0)(
+        without, without, SENTENCE, VIDEO, 1
+    )
     assert moved.item() == pytest.approx(loss.item())
-    assert contrast(threshold=.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1) != loss
+    assert contrast(threshold=0.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1) != loss
 
 
 def test_foreground_follows_the_stage_before_and_has_no_gradient():
-    scoring = curve_video([.9, .8, .1, .0]).requires_grad_()
-    clips = curve_video([.0, .1, .8, .9]).requires_grad_()
+    scoring = curve_video([0.9, 0.8, 0.1, 0.0]).requires_grad_()
+    clips = curve_video([0.0, 0.1, 0.8, 0.9]).requires_grad_()
     contrast()(scoring, clips, SENTENCE, VIDEO, 1).backward()
     assert scoring.grad is None
     assert (clips.grad[0, 0] @ SENTENCE[0]) < 0 < (clips.grad[0, 2] @ SENTENCE[0])
@@ -207,7 +226,7 @@ def test_foreground_follows_the_stage_before_and_has_no_gradient():
 
 @pytest.mark.parametrize('window', [3, 4, 8])
 def test_a_video_no_longer_than_a_window_adds_nothing(window):
-    clips = curve_video([.9, .1, .2]).requires_grad_()
+    clips = curve_video([0.9, 0.1, 0.2]).requires_grad_()
     assert contrast()(clips, clips, SENTENCE, VIDEO, 2).item() > 0
     loss = contrast()(clips, clips, SENTENCE, VIDEO, window)
     loss.backward()
@@ -216,28 +235,49 @@ def test_a_video_no_longer_than_a_window_adds_nothing(window):
 
 
 def test_a_video_that_scores_the_same_throughout_adds_nothing():
-    clips = curve_video([.4] * 6)
+    clips = curve_video([0.4] * 6)
     assert contrast()(clips, clips, SENTENCE, VIDEO, 2).item() == 0
 
 
 def test_the_last_window_may_be_shorter():
-    clips = curve_video([.0, .2, .4, .6, .8])
+    clips = curve_video([0.0, 0.2, 0.4, 0.6, 0.8])
     assert SelfContrastLoss.windows(clips, 2).shape == (1, 3, 2)
     torch.testing.assert_close(SelfContrastLoss.windows(clips, 2)[0, 2], clips[0, 4])
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(type='VideoMatchingLoss', temperature=.1, top_share=0.), 'top_share=0'),
-    (dict(type='VideoMatchingLoss', temperature=0., top_share=.1), 'must be above 0'),
-    (dict(type='SelfContrastLoss', temperature=.1, threshold=1., num_hard=1), 'threshold=1.0'),
-    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=-1), 'num_hard=-1'),
-    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=2.5), 'num_hard=2.5'),
-    (dict(type='SelfContrastLoss', temperature=math.nan, threshold=.5, num_hard=1), 'nan'),
-    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, background=.6),
-     'background=0.6'),
-    (dict(type='SelfContrastLoss', temperature=.1, threshold=.5, num_hard=1, sentence_weight=-1.),
-     'sentence_weight=-1.0'),
-])
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(type='VideoMatchingLoss', temperature=0.1, top_share=0.0), 'top_share=0'),
+        (dict(type='VideoMatchingLoss', temperature=0.0, top_share=0.1), 'must be above 0'),
+        (
+            dict(type='SelfContrastLoss', temperature=0.1, threshold=1.0, num_hard=1),
+            'threshold=1.0',
+        ),
+        (dict(type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=-1), 'num_hard=-1'),
+        (
+            dict(type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=2.5),
+            'num_hard=2.5',
+        ),
+        (dict(type='SelfContrastLoss', temperature=math.nan, threshold=0.5, num_hard=1), 'nan'),
+        (
+            dict(
+                type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=1, background=0.6
+            ),
+            'background=0.6',
+        ),
+        (
+            dict(
+                type='SelfContrastLoss',
+                temperature=0.1,
+                threshold=0.5,
+                num_hard=1,
+                sentence_weight=-1.0,
+            ),
+            'sentence_weight=-1.0',
+        ),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(settings)

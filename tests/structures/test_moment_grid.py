@@ -1,4 +1,5 @@
 """Which moments exist, in seconds and on the map."""
+
 import pytest
 import torch
 
@@ -28,10 +29,15 @@ def test_cells_are_those_of_the_definition_in_row_major_order(dataset):
 
 def test_a_moment_runs_from_the_start_of_its_first_to_the_end_of_its_last_clip():
     grid = MomentGrid(4, [3])
-    spans = dict(zip(zip(grid.starts.tolist(), grid.ends.tolist(), strict=True),
-                     grid.spans(10.).tolist(), strict=True))
-    assert spans[0, 3] == [0., 10.]
-    assert spans[1, 1] == [2.5, 5.]
+    spans = dict(
+        zip(
+            zip(grid.starts.tolist(), grid.ends.tolist(), strict=True),
+            grid.spans(10.0).tolist(),
+            strict=True,
+        )
+    )
+    assert spans[0, 3] == [0.0, 10.0]
+    assert spans[1, 1] == [2.5, 5.0]
     assert spans[1, 2] == [2.5, 7.5]
 
 
@@ -55,7 +61,7 @@ def test_a_map_holds_each_value_in_its_cell_and_the_fill_elsewhere():
 def test_iou_of_a_moment_with_itself_is_one_and_its_best_cell_is_found():
     grid = MomentGrid(16, [15])
     target = 40
-    iou = grid.iou(grid.spans(32.)[target:target + 1], 32.)
+    iou = grid.iou(grid.spans(32.0)[target : target + 1], 32.0)
     assert iou.shape == (1, grid.num_moments)
     assert iou[0].argmax() == target
     assert iou[0, target] == 1

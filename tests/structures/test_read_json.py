@@ -1,4 +1,5 @@
 """Keys that stand twice, which JSON itself allows and whose last value it keeps."""
+
 import pytest
 
 from mmn_plugin.datasets.tubes import TubeError, read_tracks
@@ -22,12 +23,19 @@ READERS = {
 
 
 @pytest.mark.parametrize('reader', READERS)
-@pytest.mark.parametrize(('text', 'message'), [
-    ('{"a": 1, "b": {}, "a": 2}', "'a' twice;"),
-    ('{"b": [0, {"x": {"k": 1, "k": 1}}]}', "'k' twice, in 'b', 1, 'x';"),
-    ('{"a": {"k": 1, "k": 2}, "a": {}}', "'a' twice;"),
-    ('{"a": 1, "c": 1, "b": {}, "a": 2, "c": 2, "a": 3}', "'a', 'c' twice;"),
-    ('{' + ', '.join(f'"{key}": 1' for key in 'abcdefgh' * 2) + '}', "'a', .* and 3 more twice;")])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{"a": 1, "b": {}, "a": 2}', "'a' twice;"),
+        ('{"b": [0, {"x": {"k": 1, "k": 1}}]}', "'k' twice, in 'b', 1, 'x';"),
+        ('{"a": {"k": 1, "k": 2}, "a": {}}', "'a' twice;"),
+        ('{"a": 1, "c": 1, "b": {}, "a": 2, "c": 2, "a": 3}', "'a', 'c' twice;"),
+        (
+            '{' + ', '.join(f'"{key}": 1' for key in 'abcdefgh' * 2) + '}',
+            "'a', .* and 3 more twice;",
+        ),
+    ],
+)
 def test_a_key_that_stands_twice_is_named(tmp_path, reader, text, message):
     path = tmp_path / 'file.json'
     path.write_text(text)

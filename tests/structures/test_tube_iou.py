@@ -1,4 +1,5 @@
 """Spatio-temporal IoU against its definition, written as loops."""
+
 import numpy as np
 import pytest
 from helpers.made_up_tubes import random_tube
@@ -10,7 +11,7 @@ def by_definition(tube, truth):
     """vIoU, tIoU: a loop over frames."""
     ours = {row[0]: row[1:].astype(float) for row in tube}
     theirs = {row[0]: row[1:].astype(float) for row in truth}
-    total = 0.
+    total = 0.0
     for frame in ours.keys() & theirs.keys():
         a, b = ours[frame], theirs[frame]
         width = min(a[2], b[2]) + 1 - max(a[0], b[0])
@@ -41,8 +42,13 @@ def test_every_cell_has_the_iou_of_the_definition(seed):
         tubes = [tube[rng.random(len(tube)) < 0.7] if len(tube) > 10 else tube for tube in tubes]
     found = cell_iou(grid, tubes, truth)
     bounds = cell_bounds(grid, [len(tube) for tube in tubes])
-    expected = [[by_definition(tube[first:last], truth)[0] if last > first else 0.
-                 for first, last in bounds[t]] for t, tube in enumerate(tubes)]
+    expected = [
+        [
+            by_definition(tube[first:last], truth)[0] if last > first else 0.0
+            for first, last in bounds[t]
+        ]
+        for t, tube in enumerate(tubes)
+    ]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found[:3].max() > 0
     assert (found[3] == 0).all()  # shares no frame

@@ -1,4 +1,5 @@
 """The benchmark tool at toy width."""
+
 import json
 
 import pytest
@@ -22,6 +23,7 @@ def measured(config, tmp_path):
         code, output = run_tool(TOOL, config, '--task', task, *FAST, '--json', path, *options)
         assert code == 0, output
         return json.loads(path.read_text()), output
+
     return run
 
 
@@ -37,15 +39,25 @@ def test_training_step(measured):
     # of a toy: less than the kernel's count of resident pages, which may be late, tells from none
     assert first['peak_mb'] == pytest.approx(0, abs=5)
     phases = result['phases']['dense fp32']
-    wanted = {'data', 'text', 'map', 'encoder', 'encoder backward', 'loss', 'backward',
-              'optimiser', 'total'}
+    wanted = {
+        'data',
+        'text',
+        'map',
+        'encoder',
+        'encoder backward',
+        'loss',
+        'backward',
+        'optimiser',
+        'total',
+    }
     assert phases.keys() == wanted
     assert sum(phases.values()) - phases['encoder backward'] <= 2 * phases['total']
     encoder = phases['encoder'] + phases['encoder backward']
     assert first['encoder_flops_per_second'] == pytest.approx(first['encoder_flops'] / encoder)
     peaks = {(peak['probe'], peak['dtype']): peak for peak in result['machine']}
-    assert peaks.keys() == {(kind, dtype) for kind in ('product', 'convolution')
-                            for dtype in ('fp32', 'bf16')}
+    assert peaks.keys() == {
+        (kind, dtype) for kind in ('product', 'convolution') for dtype in ('fp32', 'bf16')
+    }
     assert peaks['convolution', 'fp32']['flops'] == 3 * 2 * 2 * 64 * 8 * 8 * 9
     for word in ('training step', 'videos/s', 'of conv. peak', 'peak memory', 'encoder', 'other'):
         assert word in output
@@ -57,7 +69,8 @@ def test_prediction_of_one_video_and_of_a_batch(measured):
         ('prediction, 1 video', 'dense fp32', 1),
         ('prediction, 1 video', 'dense fp32 channels_last', 1),
         ('prediction, 2 videos', 'dense fp32', 2),
-        ('prediction, 2 videos', 'dense fp32 channels_last', 2)]
+        ('prediction, 2 videos', 'dense fp32 channels_last', 2),
+    ]
     assert 'peak_mb' not in result['rows'][0]
     assert {'text', 'encoder', 'ranking'} < result['phases']['dense fp32'].keys()
 
@@ -82,17 +95,23 @@ def test_sentence_encoder(measured):
 def test_data_loader(measured):
     result, output = measured('data', '--workers', '0', '--step-ms', '20')
     assert [row['name'] for row in result['rows']] == [
-        'feature_cache=None', 'feature_cache=memory', 'feature_cache=folder']
+        'feature_cache=None',
+        'feature_cache=memory',
+        'feature_cache=folder',
+    ]
     assert all(0 <= row['waiting'] < 1 for row in result['rows'])
     assert 'beside a training step of 20 ms' in output
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (['--dtype', 'fp32,fp8'], 'give one or more of fp32,tf32,bf16'),
-    (['--dtype', 'tf32'], 'tf32 is for CUDA'),
-    (['--annotations', 'nowhere.json'], 'nowhere.json does not exist'),
-    (['--device', 'cuda:99'], "'cuda:99' cannot be used"),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--dtype', 'fp32,fp8'], 'give one or more of fp32,tf32,bf16'),
+        (['--dtype', 'tf32'], 'tf32 is for CUDA'),
+        (['--annotations', 'nowhere.json'], 'nowhere.json does not exist'),
+        (['--device', 'cuda:99'], "'cuda:99' cannot be used"),
+    ],
+)
 def test_what_cannot_be_measured_is_said(config, options, message):
     code, output = run_tool(TOOL, config, *options)
     assert code != 0

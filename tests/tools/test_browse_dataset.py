@@ -1,4 +1,5 @@
 """tools/analysis_tools/browse_dataset.py on a tiny corpus."""
+
 import json
 
 import h5py
@@ -26,8 +27,11 @@ def test_samples_are_listed_and_drawn(config, tmp_path):
     assert 'test_0' in output
     assert 'test_2' in output
     assert '16x6' in output
-    expected = [f'{name}_{i}.png' for name in ('test_0', 'test_2')
-                for i in range(len(videos[name]['sentences']))]
+    expected = [
+        f'{name}_{i}.png'
+        for name in ('test_0', 'test_2')
+        for i in range(len(videos[name]['sentences']))
+    ]
     assert sorted(path.name for path in tmp_path.glob('[!.]*')) == expected
     for sentence in videos['test_0']['sentences']:
         assert sentence in output
@@ -58,16 +62,31 @@ def test_ids_that_differ_in_a_colon_or_a_script_have_pictures_of_their_own(confi
     for name in ids:
         np.save(tmp_path / 'features' / name, features)
     code, output = browse(
-        config, '--split', 'test', '--number', '9', '--max-sentences', '1', '--out',
-        tmp_path / 'out', '--cfg-options', f'test_dataloader.dataset.ann_file={tmp_path}/test.json',
-        f'test_dataloader.dataset.data_prefix.features={tmp_path}/features')
+        config,
+        '--split',
+        'test',
+        '--number',
+        '9',
+        '--max-sentences',
+        '1',
+        '--out',
+        tmp_path / 'out',
+        '--cfg-options',
+        f'test_dataloader.dataset.ann_file={tmp_path}/test.json',
+        f'test_dataloader.dataset.data_prefix.features={tmp_path}/features',
+    )
     assert code == 0, output
     assert sorted(path.name for path in (tmp_path / 'out').glob('*.png')) == [
-        'a_test_0-2_0.png', 'a_test_0_0.png', 'видео_0_0.png', '動画_0_0.png']
+        'a_test_0-2_0.png',
+        'a_test_0_0.png',
+        'видео_0_0.png',
+        '動画_0_0.png',
+    ]
 
 
-@pytest.mark.parametrize(('split', 'word', 'drawn'), [
-    ('train', 'unknown', False), ('test', ' - ', True)])
+@pytest.mark.parametrize(
+    ('split', 'word', 'drawn'), [('train', 'unknown', False), ('test', ' - ', True)]
+)
 def test_weak_samples_are_listed_without_a_truth(config, tmp_path, split, word, drawn):
     weak = write_weak_config(tmp_path / 'weak.py', config.parent / 'corpus')
     code, output = browse(weak, '--split', split, '--number', '1', '--out', tmp_path / 'out')
@@ -76,10 +95,14 @@ def test_weak_samples_are_listed_without_a_truth(config, tmp_path, split, word, 
     assert (tmp_path / 'out').exists() == drawn
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['--cfg-options', 'val_dataloader=None', '--split', 'val'], 'no val_dataloader'),
-    (['--number', '0'], '--number 0'),
-    (['--cfg-options', 'train_dataloader.dataset.ann_file=none.json'], 'none.json')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--cfg-options', 'val_dataloader=None', '--split', 'val'], 'no val_dataloader'),
+        (['--number', '0'], '--number 0'),
+        (['--cfg-options', 'train_dataloader.dataset.ann_file=none.json'], 'none.json'),
+    ],
+)
 def test_mistakes_end_in_one_message(config, tmp_path, arguments, message):
     code, output = browse(config, '--out', tmp_path, *arguments)
     assert code == 1

@@ -1,4 +1,5 @@
 """A vocabulary from annotations serves the tokenizer."""
+
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_corpus
 
@@ -12,7 +13,7 @@ def test_every_word_of_the_training_sentences_is_a_token_of_its_own(tmp_path):
     code, output = run_tool(TOOL, tmp_path / 'train.json', '--out', tmp_path / 'new' / 'vocab.txt')
     assert code == 0, output
     tokenizer = SentenceTokenizer(vocab=str(tmp_path / 'new' / 'vocab.txt'))
-    ids, = tokenizer.encode(['A person opens the door slowly.'])
+    (ids,) = tokenizer.encode(['A person opens the door slowly.'])
     assert len(ids) == 2 + 7
     assert tokenizer.unk_id not in ids
 

@@ -1,4 +1,5 @@
 """tools/analysis_tools/calibrate_presence.py on a small corpus."""
+
 import pytest
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import FEATURE_SIZE
@@ -13,8 +14,17 @@ def grounder(tmp_path_factory):
 
 
 def calibrate(grounder, out, *arguments):
-    return run_tool('analysis_tools/calibrate_presence.py', grounder.checkpoint, '--config',
-                    grounder.config, '--device', 'cpu', '--out', out, *arguments)
+    return run_tool(
+        'analysis_tools/calibrate_presence.py',
+        grounder.checkpoint,
+        '--config',
+        grounder.config,
+        '--device',
+        'cpu',
+        '--out',
+        out,
+        *arguments,
+    )
 
 
 def test_the_threshold_is_in_what_is_written(grounder, tmp_path):
@@ -29,9 +39,16 @@ def test_the_threshold_is_in_what_is_written(grounder, tmp_path):
     assert file.meta['presence']['keep'] == 0.8
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['--keep', '2'], 'keep=2.0'),
-    (['--cfg-options', 'val_dataloader.dataset.ann_file=none.json'], 'none.json does not exist')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--keep', '2'], 'keep=2.0'),
+        (
+            ['--cfg-options', 'val_dataloader.dataset.ann_file=none.json'],
+            'none.json does not exist',
+        ),
+    ],
+)
 def test_mistakes_end_in_one_message(grounder, tmp_path, arguments, message):
     code, output = calibrate(grounder, tmp_path / 'out', *arguments)
     assert code == 1

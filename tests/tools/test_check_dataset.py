@@ -40,8 +40,14 @@ class Corpus:
 
     @staticmethod
     def video(**changes):
-        return {**dict(duration=20., timestamps=[[0, 5], [4, 18]],
-                       sentences=['He took out pot.', 'He washed pot']), **changes}
+        return {
+            **dict(
+                duration=20.0,
+                timestamps=[[0, 5], [4, 18]],
+                sentences=['He took out pot.', 'He washed pot'],
+            ),
+            **changes,
+        }
 
     def config(self):
         vocab = str(self.folder / 'vocab.txt')
@@ -50,12 +56,14 @@ class Corpus:
             '    data_preprocessor=dict(',
             f"        tokenizer=dict(type='SentenceTokenizer', vocab={vocab!r})),",
             "    text_encoder=dict(config=dict(model_type='distilbert', vocab_size=11,",
-            '                                  max_position_embeddings=12)))']
+            '                                  max_position_embeddings=12)))',
+        ]
         for split in ('train', 'val', 'test'):
             lines.append(
                 f"{split}_dataloader = dict(dataset=dict(type='TemporalGroundingDataset', "
                 f"ann_file='{split}.json', data_root={str(self.folder)!r}, "
-                "data_prefix=dict(features='features.hdf5')))")
+                "data_prefix=dict(features='features.hdf5')))"
+            )
         return '\n'.join(lines)
 
     def write(self, split, content):
@@ -87,6 +95,7 @@ def check(tiny, capsys, monkeypatch):
     def run(*options):
         code = tool.main([str(tiny.folder / 'config.py'), *options])
         return code, ' '.join(capsys.readouterr().out.split())
+
     return run
 
 
@@ -100,7 +109,7 @@ def test_a_sound_dataset_passes(check):
 
 
 ERRORS = {
-    'non-positive duration': dict(duration=0.),
+    'non-positive duration': dict(duration=0.0),
     'moment outside its video': dict(timestamps=[[0, 5], [25, 30]]),
     'empty sentence': dict(sentences=['He took out pot.', '  ']),
     'malformed entry': dict(sentences=['He took out pot.']),
@@ -119,11 +128,19 @@ def test_errors_in_annotations_fail_and_are_named(tiny, check, what):
     assert "video 'val_2'" in text
 
 
-@pytest.mark.parametrize('changes', [
-    dict(timestamps=[[0, 5], ['a', 2]]), dict(timestamps=[[0, 5], None]), dict(timestamps=None),
-    dict(duration='long'), dict(duration=float('nan')), dict(fps=3), dict(sentences=[1, 2]),
-    dict(timestamps=[[0, 5], [0, float('nan')]]),
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(timestamps=[[0, 5], ['a', 2]]),
+        dict(timestamps=[[0, 5], None]),
+        dict(timestamps=None),
+        dict(duration='long'),
+        dict(duration=float('nan')),
+        dict(fps=3),
+        dict(sentences=[1, 2]),
+        dict(timestamps=[[0, 5], [0, float('nan')]]),
+    ],
+)
 def test_any_malformed_entry_fails(tiny, check, changes):
     if changes == dict(fps=3):
         changes = dict(fps=3, num_frames=30)  # both units
@@ -134,8 +151,10 @@ def test_any_malformed_entry_fails(tiny, check, changes):
 
 
 @pytest.mark.parametrize('weak', ['True', 'False'])
-@pytest.mark.parametrize(('sentence', 'what'), [
-    ('He took \ud83d out', 'sentence with a part of a character'), ('  ', 'empty sentence')])
+@pytest.mark.parametrize(
+    ('sentence', 'what'),
+    [('He took \ud83d out', 'sentence with a part of a character'), ('  ', 'empty sentence')],
+)
 def test_a_sentence_without_text_is_named_once(tiny, check, sentence, what, weak):
     tiny.change('val', 'val_2', sentences=['He took out pot.', sentence])
     code, text = check('--cfg-options', f'val_dataloader.dataset.weak={weak}')
@@ -173,7 +192,7 @@ def test_what_the_dataset_mends_is_a_warning(tiny, check, what):
 
 FEATURES = {
     'video without features': None,
-    'NaN or Inf in features': np.array([[0.] * 8, [np.nan] * 8]),
+    'NaN or Inf in features': np.array([[0.0] * 8, [np.nan] * 8]),
     'empty features': np.zeros((0, 8)),
     'features not of rank 2': np.zeros(8),
     'features are not numbers': np.array([[b'x'] * 8]),
@@ -200,8 +219,9 @@ def unwritten(folder, video_id, rows, **options):
             dataset[:rows] = np.random.default_rng(0).random((rows, 8))
 
 
-@pytest.mark.parametrize('options', [{}, dict(chunks=(10, 8)),
-                                     dict(chunks=(10, 8), compression='gzip', fillvalue=1.)])
+@pytest.mark.parametrize(
+    'options', [{}, dict(chunks=(10, 8)), dict(chunks=(10, 8), compression='gzip', fillvalue=1.0)]
+)
 @pytest.mark.parametrize('quick', [[], ['--quick']])
 def test_features_that_were_never_written_fail_and_are_named(tiny, check, options, quick):
     unwritten(tiny.folder, 'test_1', 0, **options)
@@ -247,7 +267,7 @@ def test_features_that_tell_nothing_are_named(tiny, check, what):
 
 def test_features_of_most_videos_that_never_change_fail(tiny, check):
     for i in range(3):
-        tiny.features(f'test_{i}', np.repeat(RANDOM[i:i + 1], 9, 0))
+        tiny.features(f'test_{i}', np.repeat(RANDOM[i : i + 1], 9, 0))
     code, text = check()
     assert code == 1
     assert 'error │ test │ features never change' in text
@@ -259,8 +279,9 @@ def test_a_folder_of_npz_files_is_checked(tiny, check):
     with h5py.File(tiny.folder / 'features.hdf5') as file:
         for video_id, features in file.items():
             np.savez_compressed(folder / f'{video_id}.npz', features=features[()])
-    options = [f'{split}_dataloader.dataset.data_prefix.features=npz'
-               for split in ('train', 'val', 'test')]
+    options = [
+        f'{split}_dataloader.dataset.data_prefix.features=npz' for split in ('train', 'val', 'test')
+    ]
     assert check('--cfg-options', *options)[0] == 0
     np.savez(folder / 'val_2.npz', slow=RANDOM, fast=RANDOM)
     code, text = check('--cfg-options', *options)
@@ -396,31 +417,39 @@ def test_wrapped_datasets_are_found(tiny, check):
     wrapped = tiny.config() + (
         "\ntrain_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict("
         "type='ConcatDataset', datasets=[train_dataloader['dataset'], val_dataloader['dataset']])))"
-        '\nval_dataloader = None')
+        '\nval_dataloader = None'
+    )
     (tiny.folder / 'config.py').write_text(wrapped)
     code, text = check()
     assert code == 0
     assert 'train │ 8 │ 16 │' in text
 
 
-@pytest.mark.parametrize(('name', 'key', 'splits'), [
-    ('tacos', None, ('train', 'val', 'test')),
-    ('charades_sta', None, ('train', 'test')),
-    ('activitynet', 'c3d_features', ('train', 'val', 'test')),
-])
+@pytest.mark.parametrize(
+    ('name', 'key', 'splits'),
+    [
+        ('tacos', None, ('train', 'val', 'test')),
+        ('charades_sta', None, ('train', 'test')),
+        ('activitynet', 'c3d_features', ('train', 'val', 'test')),
+    ],
+)
 def test_published_annotations_pass(shared, tmp_path, capsys, name, key, splits):
     folder = shared / 'data' / 'annotations' / name
     ids = [vid for split in splits for vid in json.loads((folder / f'{split}.json').read_text())]
     write_random_features(tmp_path / 'f.hdf5', ids, size=8, num_rows=4, feature_key=key)
     vocab = shared / 'data' / 'vocab' / 'bert-base-uncased.txt'
-    config = [f"model = dict(backbone=dict(in_channels=8), data_preprocessor=dict(tokenizer=dict("
-              f"type='SentenceTokenizer', vocab={str(vocab)!r})), text_encoder=dict(config="
-              "dict(model_type='distilbert')))"]
+    config = [
+        f'model = dict(backbone=dict(in_channels=8), data_preprocessor=dict(tokenizer=dict('
+        f"type='SentenceTokenizer', vocab={str(vocab)!r})), text_encoder=dict(config="
+        "dict(model_type='distilbert')))"
+    ]
     config += [
         f"{split}_dataloader = dict(dataset=dict(type='TemporalGroundingDataset', "
         f"feature_key={key!r}, ann_file={str(folder / split)!r} + '.json', "
-        "data_prefix=dict(features="
-        f"{str(tmp_path / 'f.hdf5')!r})))" for split in splits]
+        'data_prefix=dict(features='
+        f'{str(tmp_path / "f.hdf5")!r})))'
+        for split in splits
+    ]
     (tmp_path / 'config.py').write_text('\n'.join(config))
     code = load_tool().main([str(tmp_path / 'config.py'), '--quick'])
     text = ' '.join(capsys.readouterr().out.split())
@@ -436,6 +465,11 @@ def test_it_runs_as_a_script(tiny, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     done = subprocess.run(
         [sys.executable, TOOL, tiny.folder / 'config.py', '--quick'],
-        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert 'PASSED' in done.stdout

@@ -1,4 +1,5 @@
 """The scripts that prepare TACoS, Charades-STA and ActivityNet Captions."""
+
 import csv
 import importlib.util
 import json
@@ -15,7 +16,8 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools' / 'data'
 FEATURES = dict(
     tacos=('tall_c3d_features.hdf5', 4096, None),
     charades_sta=('vgg_rgb_features.hdf5', 4096, None),
-    activitynet=('sub_activitynet_v1-3.c3d.hdf5', 500, 'c3d_features'))
+    activitynet=('sub_activitynet_v1-3.c3d.hdf5', 500, 'c3d_features'),
+)
 
 
 def load(name):
@@ -33,6 +35,7 @@ def read(path):
 @pytest.fixture
 def downloads(shared, tmp_path):
     """Annotations as downloaded, and a stand-in for the features."""
+
     def make(name):
         source = shared / 'data' / 'annotations' / name
         file, size, key = FEATURES[name]
@@ -43,6 +46,7 @@ def downloads(shared, tmp_path):
             path.chmod(0o644)
         write_random_features(folder / file, ids, size, 3, key)
         return folder, folder / file
+
     return make
 
 
@@ -50,8 +54,15 @@ def downloads(shared, tmp_path):
 def test_published_files_are_gathered_and_verified(downloads, tmp_path, name, capsys):
     folder, features = downloads(name)
     module, out = load(name), tmp_path / 'out' / name
-    options = ['--annotations', str(folder), '--features', str(features), '--out', str(out),
-               '--quick']
+    options = [
+        '--annotations',
+        str(folder),
+        '--features',
+        str(features),
+        '--out',
+        str(out),
+        '--quick',
+    ]
     for _ in range(2):  # it can be run again
         assert module.main(options) == 0
         assert 'PASSED' in capsys.readouterr().out
@@ -59,8 +70,11 @@ def test_published_files_are_gathered_and_verified(downloads, tmp_path, name, ca
     assert (out / file).is_symlink()
     for split, (videos, _) in module.EXPECTED.items():
         dataset = TemporalGroundingDataset(
-            ann_file=f'{split}.json', data_root=str(out), data_prefix=dict(features=file),
-            feature_key=key)
+            ann_file=f'{split}.json',
+            data_root=str(out),
+            data_prefix=dict(features=file),
+            feature_key=key,
+        )
         assert len(dataset) == videos
         assert dataset.feature_size == size
 
@@ -75,8 +89,15 @@ def test_features_in_place_need_not_be_given(downloads, tmp_path):
 
 def test_features_can_be_copied_over_a_link(downloads, tmp_path):
     folder, features = downloads('tacos')
-    options = ['--annotations', str(folder), '--features', str(features), '--out',
-               str(tmp_path / 'out'), '--quick']
+    options = [
+        '--annotations',
+        str(folder),
+        '--features',
+        str(features),
+        '--out',
+        str(tmp_path / 'out'),
+        '--quick',
+    ]
     assert load('tacos').main(options) == 0
     (tmp_path / 'out' / features.name).unlink()
     assert load('tacos').main([*options, '--copy']) == 0
@@ -99,8 +120,19 @@ def test_other_annotations_and_damaged_features_fail(downloads, tmp_path, capsys
         video_id = next(iter(content))
         del file[video_id]
         file[video_id] = np.full((3, 4096), np.nan, np.float32)
-    assert load('tacos').main(['--annotations', str(folder), '--features', str(features),
-                               '--out', str(tmp_path / 'out')]) == 1
+    assert (
+        load('tacos').main(
+            [
+                '--annotations',
+                str(folder),
+                '--features',
+                str(features),
+                '--out',
+                str(tmp_path / 'out'),
+            ]
+        )
+        == 1
+    )
     text = ' '.join(capsys.readouterr().out.split())
     assert 'error │ val │ not the published annotations' in text
     assert 'val │ 26 │' in text
@@ -119,7 +151,8 @@ def test_activitynet_takes_the_original_names(downloads, tmp_path):
     (folder / 'test.json').rename(folder / 'val_2.json')
     files = load('activitynet').annotation_files(folder)
     assert {split: path.name for split, path in files.items()} == dict(
-        train='train.json', val='val_1.json', test='val_2.json')
+        train='train.json', val='val_1.json', test='val_2.json'
+    )
 
 
 @pytest.fixture
@@ -130,23 +163,35 @@ def original_charades(downloads, tmp_path):
         content = read(folder / f'{split}.json')
         with open(folder / f'charades_sta_{split}.txt', 'w', encoding='utf-8') as file:
             for video_id, video in content.items():
-                for (start, end), sentence in zip(video['timestamps'], video['sentences'],
-                                                  strict=True):
-                    late = 3. if end == video['duration'] else 0.  # the original does not clamp
+                for (start, end), sentence in zip(
+                    video['timestamps'], video['sentences'], strict=True
+                ):
+                    late = 3.0 if end == video['duration'] else 0.0  # the original does not clamp
                     file.write(f'{video_id} {start} {end + late}##{sentence}\n')
         with open(folder / f'Charades_v1_{split}.csv', 'w', newline='') as file:
             table = csv.writer(file)
             table.writerow(['id', 'subject', 'scene', 'length'])
-            table.writerows([video_id, 'S1', 'Kitchen, upstairs', video['duration']]
-                            for video_id, video in content.items())
+            table.writerows(
+                [video_id, 'S1', 'Kitchen, upstairs', video['duration']]
+                for video_id, video in content.items()
+            )
     return folder, features
 
 
 def charades_options(folder, features, out):
-    return ['--sta', str(folder / 'charades_sta_train.txt'),
-            str(folder / 'charades_sta_test.txt'), '--durations',
-            str(folder / 'Charades_v1_train.csv'), str(folder / 'Charades_v1_test.csv'),
-            '--features', str(features), '--out', str(out), '--quick']
+    return [
+        '--sta',
+        str(folder / 'charades_sta_train.txt'),
+        str(folder / 'charades_sta_test.txt'),
+        '--durations',
+        str(folder / 'Charades_v1_train.csv'),
+        str(folder / 'Charades_v1_test.csv'),
+        '--features',
+        str(features),
+        '--out',
+        str(out),
+        '--quick',
+    ]
 
 
 def test_charades_text_becomes_the_published_json(original_charades, tmp_path):
@@ -164,16 +209,19 @@ def test_charades_text_becomes_the_published_json(original_charades, tmp_path):
         assert read(out / f'{split}.json') == read(folder / f'{split}.json')
 
 
-@pytest.mark.parametrize(('line', 'message'), [
-    ('3MSZA 24.3##no end', r'line 1: .* is not "<video> <start> <end>##<sentence>"'),
-    ('3MSZA 24.3 30 no separator', 'line 1'),
-    ('ZZZZZ 1 2##unknown video', "video 'ZZZZZ' is in none of the files"),
-])
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('3MSZA 24.3##no end', r'line 1: .* is not "<video> <start> <end>##<sentence>"'),
+        ('3MSZA 24.3 30 no separator', 'line 1'),
+        ('ZZZZZ 1 2##unknown video', "video 'ZZZZZ' is in none of the files"),
+    ],
+)
 def test_a_bad_line_is_named(tmp_path, line, message):
     path = tmp_path / 'charades_sta_test.txt'
     path.write_text(line)
     with pytest.raises(ValueError, match=message):
-        load('charades_sta').convert(path, {'3MSZA': 31.})
+        load('charades_sta').convert(path, {'3MSZA': 31.0})
 
 
 def test_a_table_without_lengths_is_named(tmp_path):

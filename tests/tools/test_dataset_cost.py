@@ -27,9 +27,16 @@ def test_a_bound_that_is_exceeded_fails(tool, shared):
     assert tool.main([ann_file, '--max-seconds', '0']) == 1
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    (None, 'ann.json does not exist'), ('{', 'ann.json'), ('[]', 'ann.json'),
-    ('{"video": 3}', 'ann.json'), ('{"video": {}}', 'video')])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'ann.json does not exist'),
+        ('{', 'ann.json'),
+        ('[]', 'ann.json'),
+        ('{"video": 3}', 'ann.json'),
+        ('{"video": {}}', 'video'),
+    ],
+)
 def test_annotations_that_cannot_be_used_are_one_message(tmp_path, capfd, content, message):
     if content is not None:
         (tmp_path / 'ann.json').write_text(content)
@@ -42,9 +49,14 @@ def test_annotations_that_cannot_be_used_are_one_message(tmp_path, capfd, conten
 
 def test_absent_features_are_one_message(tmp_path):
     (tmp_path / 'ann.json').write_text(
-        '{"video": {"duration": 9, "timestamps": [[1, 2]], "sentences": ["a box"]}}')
-    code, output = run_tool('analysis_tools/dataset_cost.py', tmp_path / 'ann.json',
-                            '--features', tmp_path / 'absent.h5')
+        '{"video": {"duration": 9, "timestamps": [[1, 2]], "sentences": ["a box"]}}'
+    )
+    code, output = run_tool(
+        'analysis_tools/dataset_cost.py',
+        tmp_path / 'ann.json',
+        '--features',
+        tmp_path / 'absent.h5',
+    )
     assert code == 1
     assert 'absent.h5' in output
     assert 'Traceback' not in output

@@ -38,20 +38,41 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
     for metric in metrics:
         metric.process(None, [sample_of(video).to_dict() for video in videos])
     in_loop, _ = (metric.evaluate(len(videos)) for metric in metrics)
-    assert tool.main([str(tmp_path / 'pred.json'), str(annotations), '--chance-clips', '16',
-                      '--chance-counts', '15', '--chance-nms', '0.5',
-                      '--json', str(tmp_path / 'out' / 'figures.json')]) == 0
+    assert (
+        tool.main(
+            [
+                str(tmp_path / 'pred.json'),
+                str(annotations),
+                '--chance-clips',
+                '16',
+                '--chance-counts',
+                '15',
+                '--chance-nms',
+                '0.5',
+                '--json',
+                str(tmp_path / 'out' / 'figures.json'),
+            ]
+        )
+        == 0
+    )
     assert json.loads((tmp_path / 'out' / 'figures.json').read_text()) == in_loop
 
 
 def test_sample_files_are_scored_from_any_folder_without_the_models(tmp_path):
-    code = ('import runpy, sys; sys.argv = sys.argv[1:]\n'
-            'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
-            'except SystemExit as end: assert end.code == 0, end.code\n'
-            'assert "mmaction.models" not in sys.modules')
+    code = (
+        'import runpy, sys; sys.argv = sys.argv[1:]\n'
+        'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+        'except SystemExit as end: assert end.code == 0, end.code\n'
+        'assert "mmaction.models" not in sys.modules'
+    )
     arguments = sample_arguments('--iou', '0.3', '0.5', '--top-n', '1', '2')
-    found = subprocess.run([sys.executable, '-c', code, str(TOOL), *arguments], cwd=tmp_path,
-                           capture_output=True, text=True, timeout=600)
+    found = subprocess.run(
+        [sys.executable, '-c', code, str(TOOL), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert found.returncode == 0, found.stderr
     [row] = [line.split() for line in found.stdout.splitlines() if line.split()[:1] == ['all']]
     assert row == ['all', '3', '66.67', '33.33', '100.00', '66.67', '50.00', '83.33', '37.78']
@@ -60,9 +81,23 @@ def test_sample_files_are_scored_from_any_folder_without_the_models(tmp_path):
 def test_settings_of_the_command_line_reach_the_figures(tmp_path, tool):
     (tmp_path / 'subsets.json').write_text(json.dumps({'unseen': {'garden_02': [0]}}))
     out = tmp_path / 'figures.json'
-    assert tool.main(sample_arguments(
-        '--duration-buckets', '0.3', '--duration-unit', 'share', '--iou', '0.1',
-        '--subsets', str(tmp_path / 'subsets.json'), '--json', str(out))) == 0
+    assert (
+        tool.main(
+            sample_arguments(
+                '--duration-buckets',
+                '0.3',
+                '--duration-unit',
+                'share',
+                '--iou',
+                '0.1',
+                '--subsets',
+                str(tmp_path / 'subsets.json'),
+                '--json',
+                str(out),
+            )
+        )
+        == 0
+    )
     figures = json.loads(out.read_text())
     assert figures['grounding/unseen/R1@0.1'] == 100
     assert figures['grounding/0-0.3_of_video/num_sentences'] == 1
@@ -82,8 +117,10 @@ def test_predictions_that_are_not_annotated_are_noted(tmp_path, tool, capsys):
 def test_bad_files_end_in_one_message_that_names_them(tmp_path, tool, capsys):
     (tmp_path / 'pred.json').write_text('{}')
     out = tmp_path / 'figures.json'
-    assert tool.main([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json'),
-                      '--json', str(out)]) == 1
+    assert (
+        tool.main([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json'), '--json', str(out)])
+        == 1
+    )
     message = capsys.readouterr().err
     assert message.count('\n') == 1
     assert message.startswith('Error: ')
@@ -93,8 +130,10 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, tool, capsys):
     assert 'absent.json does not exist' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(('place', 'value'), [
-    ('moments', [[0, 10**400]]), ('moments', [[0, 1e300]]), ('scores', [10**400, 0])])
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [('moments', [[0, 10**400]]), ('moments', [[0, 1e300]]), ('scores', [10**400, 0])],
+)
 def test_a_number_too_large_is_named(tmp_path, tool, capsys, place, value):
     predictions = json.loads((DATA / 'predictions.json').read_text())
     video, content = next(iter(predictions['videos'].items()))

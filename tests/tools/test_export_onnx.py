@@ -1,4 +1,5 @@
 """tools/deployment/export_onnx.py: both sides in onnxruntime, and a sentence grounded with them."""
+
 import json
 import sys
 
@@ -23,8 +24,9 @@ def exported(grounder):
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(package, reason='the extra [onnx] is not installed')
     out = grounder.folder / 'exported'
-    code, output = run_tool('deployment/export_onnx.py', grounder.checkpoint, '--config',
-                            grounder.config, '--out', out)
+    code, output = run_tool(
+        'deployment/export_onnx.py', grounder.checkpoint, '--config', grounder.config, '--out', out
+    )
     assert code == 0, output
     return out, output
 
@@ -44,21 +46,25 @@ def test_what_is_written_is_enough_to_ground_a_sentence(grounder, exported):
 
     folder, _ = exported
     constants = json.loads((folder / 'model.json').read_text())
-    video, text = (onnxruntime.InferenceSession(folder / f'{name}.onnx') for name in (
-        'video', 'text'))
+    video, text = (
+        onnxruntime.InferenceSession(folder / f'{name}.onnx') for name in ('video', 'text')
+    )
     features = np.random.default_rng(0).random((40, GRID_SIZE), dtype=np.float32)
     pooled = PoolClipFeatures.pool(features, constants['num_segments'])
     ids = np.array([Tokenizer.from_file(str(folder / 'tokenizer.json')).encode('red box').ids])
     moments = video.run(['contrastive', 'iou'], dict(features=pooled[None]))
-    sentence = text.run(['contrastive', 'iou'],
-                        dict(input_ids=ids, attention_mask=np.ones_like(ids)))
-    contrastive, iou = (part[0] @ of_sentence[0] for part, of_sentence in zip(
-        moments, sentence, strict=True))
+    sentence = text.run(
+        ['contrastive', 'iou'], dict(input_ids=ids, attention_mask=np.ones_like(ids))
+    )
+    contrastive, iou = (
+        part[0] @ of_sentence[0] for part, of_sentence in zip(moments, sentence, strict=True)
+    )
     scores = (0.5 * contrastive + 0.5) ** constants['score_power'] / (
-        1 + np.exp(-constants['iou_scale'] * iou))
-    best = 30. * np.array(constants['moments'][scores.argmax()])
+        1 + np.exp(-constants['iou_scale'] * iou)
+    )
+    best = 30.0 * np.array(constants['moments'][scores.argmax()])
     inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu')
-    answer, = inferencer(features, 'red box', 30.)
+    (answer,) = inferencer(features, 'red box', 30.0)
     assert answer['moments'][0] == pytest.approx(best)
     assert answer['scores'][0] == pytest.approx(scores.max(), abs=1e-5)
 
@@ -66,8 +72,14 @@ def test_what_is_written_is_enough_to_ground_a_sentence(grounder, exported):
 def test_a_difference_beyond_the_tolerance_is_an_error(grounder, exported, monkeypatch, tmp_path):
     monkeypatch.setattr('mmn_plugin.apis.export.export_onnx', lambda *_: [])
     monkeypatch.setattr('mmn_plugin.apis.export.check_onnx', lambda *_: dict(video=2e-4))
-    code, output = run_tool('deployment/export_onnx.py', grounder.checkpoint, '--config',
-                            grounder.config, '--out', tmp_path)
+    code, output = run_tool(
+        'deployment/export_onnx.py',
+        grounder.checkpoint,
+        '--config',
+        grounder.config,
+        '--out',
+        tmp_path,
+    )
     assert code == 1
     assert 'differs from PyTorch by 2.0e-04, more than --tolerance 0.0001' in output
 
@@ -76,18 +88,32 @@ def test_a_file_of_someone_else_is_not_replaced(grounder, monkeypatch, tmp_path)
     # it is said before the extra is of use
     monkeypatch.setattr(sys.modules[export_onnx.__module__], '_require', lambda *_: None)
     (tmp_path / 'tokenizer.json').write_text('mine')
-    code, output = run_tool('deployment/export_onnx.py', grounder.checkpoint, '--config',
-                            grounder.config, '--out', tmp_path)
+    code, output = run_tool(
+        'deployment/export_onnx.py',
+        grounder.checkpoint,
+        '--config',
+        grounder.config,
+        '--out',
+        tmp_path,
+    )
     assert code == 1
     assert f'{tmp_path / "tokenizer.json"} is there and was not written by' in output
     assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.json']
 
 
 def test_without_the_extra_the_message_names_it(grounder, monkeypatch, tmp_path):
-    monkeypatch.setattr('importlib.util.find_spec', lambda name, *_: None if (
-        name == 'onnxscript') else 'there')
-    code, output = run_tool('deployment/export_onnx.py', grounder.checkpoint, '--config',
-                            grounder.config, '--out', tmp_path)
+    monkeypatch.setattr(
+        'importlib.util.find_spec', lambda name, *_: None if (name == 'onnxscript') else 'there'
+    )
+    code, output = run_tool(
+        'deployment/export_onnx.py',
+        grounder.checkpoint,
+        '--config',
+        grounder.config,
+        '--out',
+        tmp_path,
+    )
     assert code == 1
-    assert 'onnxscript cannot be imported: install the extra, pip install "mmn_plugin[onnx]"' \
-        in output
+    assert (
+        'onnxscript cannot be imported: install the extra, pip install "mmn_plugin[onnx]"' in output
+    )

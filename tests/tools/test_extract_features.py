@@ -40,8 +40,9 @@ def test_unreadable_videos_are_named_at_the_end(video, tmp_path):
         assert list(file) == ['good']
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('--fps', 0), 'fps must be > 0'), (('--stride', 0), 'stride >= 1')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'), [(('--fps', 0), 'fps must be > 0'), (('--stride', 0), 'stride >= 1')]
+)
 def test_impossible_settings_are_one_clear_message(video, tmp_path, arguments, message):
     code, output = run_tool(TOOL, video, '--out', tmp_path / 'f.h5', *arguments)
     assert code == 1
@@ -63,8 +64,20 @@ def write_extractor(folder, settings):
 
 def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
     config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
-    code, output = run_tool(TOOL, video, '--config', config, '--out', tmp_path / 'f.h5', '--fps',
-                            2, '--cfg-options', 'extractor.batch_size=2', '--device', 'cpu')
+    code, output = run_tool(
+        TOOL,
+        video,
+        '--config',
+        config,
+        '--out',
+        tmp_path / 'f.h5',
+        '--fps',
+        2,
+        '--cfg-options',
+        'extractor.batch_size=2',
+        '--device',
+        'cpu',
+    )
     assert code == 0, output
     with h5py.File(tmp_path / 'f.h5') as file:
         assert file['good'].shape == (3, 16)  # 3 s
@@ -72,9 +85,19 @@ def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
     assert (attributes['fps'], attributes['stride']) == (2, 2)
     assert json.loads(attributes['extractor'])['weights'].startswith('sha256:')
     assert json.loads(attributes['config'])['batch_size'] == 2
-    code, output = run_tool(TOOL, video, '--config', config, '--out', tmp_path / 'f.h5',
-                            '--device', 'cpu', '--cfg-options', 'extractor.output=pooler_output',
-                            'extractor.fps=1')
+    code, output = run_tool(
+        TOOL,
+        video,
+        '--config',
+        config,
+        '--out',
+        tmp_path / 'f.h5',
+        '--device',
+        'cpu',
+        '--cfg-options',
+        'extractor.output=pooler_output',
+        'extractor.fps=1',
+    )
     assert code == 1
     assert 'delete it or name another file' in output
 
@@ -96,13 +119,17 @@ def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
     assert 'fp16 needs a GPU' in output
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('--amp',), '--amp: GridFeatureExtractor has no network'),
-    (('--config', 'none.py'), 'none.py'),
-    (('--config', 'clip_vit_b32', '--device', 'cuda:77'), 'the device'),
-    (('--cfg-options', 'extractor.layer=fc6'), "unexpected keyword argument 'layer'"),
-    (('--cfg-options', 'extractor.type=None'), 'no `extractor`'),
-    (('--cfg-options', 'extractor.type=Guess'), 'there is no extractor')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--amp',), '--amp: GridFeatureExtractor has no network'),
+        (('--config', 'none.py'), 'none.py'),
+        (('--config', 'clip_vit_b32', '--device', 'cuda:77'), 'the device'),
+        (('--cfg-options', 'extractor.layer=fc6'), "unexpected keyword argument 'layer'"),
+        (('--cfg-options', 'extractor.type=None'), 'no `extractor`'),
+        (('--cfg-options', 'extractor.type=Guess'), 'there is no extractor'),
+    ],
+)
 def test_a_wrong_extractor_is_one_clear_message(video, tmp_path, arguments, message):
     code, output = run_tool(TOOL, video, '--out', tmp_path / 'f.h5', *arguments)
     assert code == 1
@@ -117,10 +144,28 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd
         (folder / f'{name}.mp4').write_bytes(video.read_bytes())
     (folder / 'bad.mp4').write_bytes(b'x' * 99)
     config = write_extractor(tmp_path, write_recognizer(tmp_path / 'model'))
-    request = dict(tool=str(TOOL), ranks=2, output=os.devnull, environment={},
-                   arguments=list(map(str, (
-                       folder, '--config', config, '--out', tmp_path / 'f.h5', '--device', 'cpu',
-                       '--report', tmp_path / 'report.json'))))
+    request = dict(
+        tool=str(TOOL),
+        ranks=2,
+        output=os.devnull,
+        environment={},
+        arguments=list(
+            map(
+                str,
+                (
+                    folder,
+                    '--config',
+                    config,
+                    '--out',
+                    tmp_path / 'f.h5',
+                    '--device',
+                    'cpu',
+                    '--report',
+                    tmp_path / 'report.json',
+                ),
+            )
+        ),
+    )
     port, context = Zygote.free_port(), get_context('fork')
     ranks = [context.Process(target=_rank, args=(request, rank, port)) for rank in range(2)]
     for process in ranks:

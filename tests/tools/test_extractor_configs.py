@@ -1,4 +1,5 @@
 """The shipped extractors."""
+
 from pathlib import Path
 
 import pytest
@@ -42,18 +43,26 @@ def test_c3d_weights_are_those_that_its_config_starts_from(name):
 
 
 def test_options_of_the_command_line_replace_those_of_the_config():
-    settings = extractor_config('c3d_fc7_sports1m', {'extractor.batch_size': 2}, 'w.pth', 25., 8)
+    settings = extractor_config('c3d_fc7_sports1m', {'extractor.batch_size': 2}, 'w.pth', 25.0, 8)
     assert settings == dict(
-        extractor_config('extractors/c3d_fc7_sports1m.py'), batch_size=2, checkpoint='w.pth',
-        fps=25., stride=8)
+        extractor_config('extractors/c3d_fc7_sports1m.py'),
+        batch_size=2,
+        checkpoint='w.pth',
+        fps=25.0,
+        stride=8,
+    )
     assert extractor_config('clip_vit_b32', checkpoint='folder')['model'] == 'folder'
     assert extractor_config('mmn_shapes.py') == extractor_config('shapes_grid')
 
 
-@pytest.mark.parametrize(('name', 'checkpoint', 'error', 'message'), [
-    ('no_such', None, FileNotFoundError, 'no_such'),
-    ('mmn_tacos.py', None, ValueError, 'no `extractor`'),
-    ('shapes_grid', 'w.pth', ValueError, 'GridFeatureExtractor has no weights')])
+@pytest.mark.parametrize(
+    ('name', 'checkpoint', 'error', 'message'),
+    [
+        ('no_such', None, FileNotFoundError, 'no_such'),
+        ('mmn_tacos.py', None, ValueError, 'no `extractor`'),
+        ('shapes_grid', 'w.pth', ValueError, 'GridFeatureExtractor has no weights'),
+    ],
+)
 def test_what_cannot_be_is_said(name, checkpoint, error, message):
     with pytest.raises(error, match=message):
         extractor_config(name, checkpoint=checkpoint)

@@ -1,4 +1,5 @@
 """tools/ground.py on a rendered video."""
+
 import json
 import os
 import re
@@ -29,8 +30,17 @@ def grounder(tmp_path_factory):
 
 
 def ground(grounder, *arguments, video=None):
-    return run_tool('ground.py', video or grounder.video, '--config', grounder.config,
-                    '--checkpoint', grounder.checkpoint, '--device', 'cpu', *arguments)
+    return run_tool(
+        'ground.py',
+        video or grounder.video,
+        '--config',
+        grounder.config,
+        '--checkpoint',
+        grounder.checkpoint,
+        '--device',
+        'cpu',
+        *arguments,
+    )
 
 
 def table_rows(output):
@@ -47,19 +57,24 @@ def test_sentences_give_a_table(grounder):
 
 
 def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
-    code, output = ground(grounder, '--annotations', grounder.annotations, '--out', tmp_path,
-                          '--top-n', '3')
+    code, output = ground(
+        grounder, '--annotations', grounder.annotations, '--out', tmp_path, '--top-n', '3'
+    )
     assert code == 0, output
     assert '2.00 - 8.00' in output
     assert 'IoU' in output
     assert 'reversed' not in output
     assert sorted(path.name for path in tmp_path.glob('[!.]*')) == [
-        'scene.json', 'scene.vtt', 'scene_map.png', 'scene_timeline.png']
+        'scene.json',
+        'scene.vtt',
+        'scene_map.png',
+        'scene_timeline.png',
+    ]
     chapters = (tmp_path / 'scene.vtt').read_text()
     assert chapters.startswith('WEBVTT\n\n1\n00:00:')
     assert 'a person opens the door' in chapters
     found = read_predictions(tmp_path / 'scene.json')['scene']
-    assert found['duration'] == 24.
+    assert found['duration'] == 24.0
     assert sorted(found['sentences']) == [0, 2]  # places in the annotation file
     assert 1 <= len(found['sentences'][0]['moments']) <= 3
 
@@ -67,28 +82,46 @@ def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
 @pytest.fixture(scope='module')
 def posix(grounder):
     """Runs the tool in a process of its own, where the locale knows ASCII alone."""
+
     def run(*arguments, **environment):
         environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONPATH': str(ROOT), **environment}
         environment.pop('PYTHONIOENCODING', None)
         done = subprocess.run(
-            [sys.executable, ROOT / 'tools/ground.py', *arguments, '--config', grounder.config,
-             '--checkpoint', grounder.checkpoint, '--device', 'cpu'],
-            capture_output=True, env=environment, check=False, cwd=grounder.folder)
+            [
+                sys.executable,
+                ROOT / 'tools/ground.py',
+                *arguments,
+                '--config',
+                grounder.config,
+                '--checkpoint',
+                grounder.checkpoint,
+                '--device',
+                'cpu',
+            ],
+            capture_output=True,
+            env=environment,
+            check=False,
+            cwd=grounder.folder,
+        )
         return done.returncode, (done.stdout + done.stderr).decode()
+
     return run
 
 
 def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
     video = grounder.folder / 'séance.mp4'
     video.write_bytes(grounder.video.read_bytes())
-    (grounder.folder / 'own.json').write_text(json.dumps({'séance': dict(
-        duration=24., timestamps=[[2., 8.]], sentences=['the red café box'])}))
+    (grounder.folder / 'own.json').write_text(
+        json.dumps(
+            {'séance': dict(duration=24.0, timestamps=[[2.0, 8.0]], sentences=['the red café box'])}
+        )
+    )
     arguments = (video.name, 'the red café box', '--annotations', 'own.json')
     code, output = posix(*arguments, '--out', tmp_path / 'là')
     assert code == 0, output
     assert '2.00 - 8.00' in output
     assert 'the red café box' in output
-    found, = read_predictions(tmp_path / 'là' / 'séance.json').values()
+    (found,) = read_predictions(tmp_path / 'là' / 'séance.json').values()
     assert found['sentences'][0]['sentence'] == 'the red café box'
     assert (tmp_path / 'là' / 'séance_timeline.png').stat().st_size > 1000
 
@@ -121,18 +154,25 @@ def test_the_files_can_be_scored(grounder, tmp_path):
     annotations = json.loads(grounder.annotations.read_text())
     (tmp_path / 'ann.json').write_text(json.dumps({'scene': annotations['scene']}))
     code, output = run_tool(
-        'analysis_tools/eval_predictions.py', tmp_path / 'scene.json', tmp_path / 'ann.json')
+        'analysis_tools/eval_predictions.py', tmp_path / 'scene.json', tmp_path / 'ann.json'
+    )
     assert code == 0, output
 
 
 def test_a_typed_sentence_that_is_annotated_has_its_truth(grounder, tmp_path):
-    code, output = ground(grounder, 'a blue box', 'a red box', '--annotations',
-                          grounder.annotations, '--out', tmp_path)
+    code, output = ground(
+        grounder,
+        'a blue box',
+        'a red box',
+        '--annotations',
+        grounder.annotations,
+        '--out',
+        tmp_path,
+    )
     assert code == 0, output
     assert '9.00 - 20.00' in output
     found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
-    assert {index: s['sentence'] for index, s in found.items()} == {
-        2: 'a red box', 3: 'a blue box'}
+    assert {index: s['sentence'] for index, s in found.items()} == {2: 'a red box', 3: 'a blue box'}
 
 
 def test_max_sentences_limits_the_videos_own(grounder):
@@ -164,8 +204,9 @@ def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
 def test_without_config_the_checkpoint_or_folder_brings_it(grounder, tmp_path):
     GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu').save_pretrained(tmp_path)
     expected = ground(grounder, 'a red box')[1]
-    code, output = run_tool('ground.py', grounder.video, 'a red box', '--checkpoint', tmp_path,
-                            '--device', 'cpu')
+    code, output = run_tool(
+        'ground.py', grounder.video, 'a red box', '--checkpoint', tmp_path, '--device', 'cpu'
+    )
     assert code == 0, output
     assert output == expected
 
@@ -173,8 +214,15 @@ def test_without_config_the_checkpoint_or_folder_brings_it(grounder, tmp_path):
 def test_features_are_grounded_without_video(grounder, tmp_path):
     with h5py.File(tmp_path / 'f.h5', 'w') as file:
         file['scene'] = GridFeatureExtractor()(grounder.video)
-    code, output = ground(grounder, 'a red box', '--duration', '24', '--out', tmp_path / 'out',
-                          video=f'{tmp_path / "f.h5"}::scene')
+    code, output = ground(
+        grounder,
+        'a red box',
+        '--duration',
+        '24',
+        '--out',
+        tmp_path / 'out',
+        video=f'{tmp_path / "f.h5"}::scene',
+    )
     assert code == 0, output
     rows = table_rows(output)
     assert len(rows) == 5
@@ -182,14 +230,21 @@ def test_features_are_grounded_without_video(grounder, tmp_path):
     assert (tmp_path / 'out' / 'scene.json').is_file()
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['a box', '--clips', '1'], 'and --out'), (['a box', '--clips', '-1'], '--clips -1'),
-    ([], 'give a sentence, or --annotations'), (['zzz'], "'zzz' holds no word"),
-    ([''], "'' is empty"), (['a box', '--top-n', '0'], '--top-n 0'),
-    (['a box', '--annotations', 'none.json'], 'none.json does not exist'),
-    (['a box', '--checkpoint', 'none.pth'], 'no checkpoint none.pth'),
-    (['a box', '--config', 'none.py'], "nor does 'none.py' lie in the current folder"),
-    (['a box', '--device', 'cuda:99'], "the device 'cuda:99' cannot be used here")])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['a box', '--clips', '1'], 'and --out'),
+        (['a box', '--clips', '-1'], '--clips -1'),
+        ([], 'give a sentence, or --annotations'),
+        (['zzz'], "'zzz' holds no word"),
+        ([''], "'' is empty"),
+        (['a box', '--top-n', '0'], '--top-n 0'),
+        (['a box', '--annotations', 'none.json'], 'none.json does not exist'),
+        (['a box', '--checkpoint', 'none.pth'], 'no checkpoint none.pth'),
+        (['a box', '--config', 'none.py'], "nor does 'none.py' lie in the current folder"),
+        (['a box', '--device', 'cuda:99'], "the device 'cuda:99' cannot be used here"),
+    ],
+)
 def test_mistakes_end_in_one_message(grounder, arguments, message):
     code, output = ground(grounder, *arguments)
     assert code == 1
@@ -197,9 +252,13 @@ def test_mistakes_end_in_one_message(grounder, arguments, message):
     assert 'Traceback' not in output
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    ([1, 2], 'holds a list and is no checkpoint'),
-    (dict(state_dict={}, meta=None), "its 'meta' is None")])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ([1, 2], 'holds a list and is no checkpoint'),
+        (dict(state_dict={}, meta=None), "its 'meta' is None"),
+    ],
+)
 def test_a_file_that_is_no_checkpoint_is_one_message(grounder, tmp_path, content, message):
     torch.save(content, tmp_path / 'bad.pth')
     code, output = ground(grounder, 'a box', '--checkpoint', tmp_path / 'bad.pth')
@@ -265,8 +324,9 @@ def test_another_video_of_the_same_name_has_files_of_its_own(grounder, tmp_path)
         code, output = ground(grounder, 'a red box', '--out', out, video=video)
         assert code == 0, output
     ends = ('.json', '.vtt', '_map.png', '_timeline.png')
-    assert sorted(tree(out)) == sorted(f'{name}{end}' for name in ('scene', 'scene-2')
-                                       for end in ends)
+    assert sorted(tree(out)) == sorted(
+        f'{name}{end}' for name in ('scene', 'scene-2') for end in ends
+    )
     listed = json.loads((out / '.mmn_outputs.json').read_text())['files']
     assert listed.keys() == tree(out).keys()
     assert listed['scene-2.vtt']['source'] == str(other)
@@ -289,7 +349,8 @@ def test_bad_videos_end_in_one_message(grounder, tmp_path):
         assert code == 1
         assert path.name in output
         assert 'Traceback' not in output
-    code, output = ground(grounder, '--annotations', grounder.annotations,
-                          video=tmp_path / 'absent.mp4')
+    code, output = ground(
+        grounder, '--annotations', grounder.annotations, video=tmp_path / 'absent.mp4'
+    )
     assert code == 1
     assert "has no video 'absent'" in output

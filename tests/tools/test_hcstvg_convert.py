@@ -1,4 +1,5 @@
 """Published pickles become HDF5 without running what is in them."""
+
 import json
 import os
 import pickle
@@ -13,9 +14,20 @@ from mmn_plugin.datasets.tubes.load_pickle import load_pickle
 
 
 def convert(folder, *arguments):
-    return run_tool('data/hcstvg/convert.py', '--annotations', folder / 'ann.json', '--tubes',
-                    folder / 'tubes.pkl', '--stream', f'csn={folder / "csn.pkl"}', '--stream',
-                    f'i3d={folder / "i3d.pkl"}', '--out', folder / 'out.h5', *arguments)
+    return run_tool(
+        'data/hcstvg/convert.py',
+        '--annotations',
+        folder / 'ann.json',
+        '--tubes',
+        folder / 'tubes.pkl',
+        '--stream',
+        f'csn={folder / "csn.pkl"}',
+        '--stream',
+        f'i3d={folder / "i3d.pkl"}',
+        '--out',
+        folder / 'out.h5',
+        *arguments,
+    )
 
 
 def dump(path, content, protocol=4):
@@ -27,9 +39,16 @@ def published(tmp_path):
     """Two videos; the second has no tube. The last frames of a tube come first in the pickle."""
     rng = np.random.default_rng(0)
     boxes = [[1, 2, 10, 20], [2, 2, 10, 20], [3, 2, 10, 20]]
-    (tmp_path / 'ann.json').write_text(json.dumps({
-        'a.mkv': dict(st_frame=7, ed_frame=9, bbox=boxes, English='A man sits down.'),
-        'b.mkv': dict(st_frame=1, ed_frame=3, bbox=[boxes[0], None, boxes[2]], English='Two go.')}))
+    (tmp_path / 'ann.json').write_text(
+        json.dumps(
+            {
+                'a.mkv': dict(st_frame=7, ed_frame=9, bbox=boxes, English='A man sits down.'),
+                'b.mkv': dict(
+                    st_frame=1, ed_frame=3, bbox=[boxes[0], None, boxes[2]], English='Two go.'
+                ),
+            }
+        )
+    )
     tubes = [random_tube(rng, 9), random_tube(rng, 5)]
     dump(tmp_path / 'tubes.pkl', {'a': [tubes[0][::-1], tubes[1].tolist()]}, 2)
     for name, size in (('csn', 4), ('i3d', 3)):
@@ -73,8 +92,13 @@ def test_a_pickle_that_asks_for_code_is_refused_and_the_class_named(published, m
 
 @pytest.mark.parametrize('protocol', range(6))
 def test_arrays_and_plain_containers_pass_in_every_protocol(tmp_path, protocol):
-    content = dict(a=[np.arange(6, dtype=np.float32).reshape(2, 3)], b=('x', b'y', 1, 2.5, None),
-                   c={1, 2}, d=np.float64(3), e=np.array(['s']))
+    content = dict(
+        a=[np.arange(6, dtype=np.float32).reshape(2, 3)],
+        b=('x', b'y', 1, 2.5, None),
+        c={1, 2},
+        d=np.float64(3),
+        e=np.array(['s']),
+    )
     dump(tmp_path / 'x.pkl', content, protocol)
     found = load_pickle(tmp_path / 'x.pkl')
     np.testing.assert_array_equal(found.pop('a')[0], content.pop('a')[0])
@@ -82,7 +106,7 @@ def test_arrays_and_plain_containers_pass_in_every_protocol(tmp_path, protocol):
 
 
 def test_arrays_of_python_2_and_of_old_numpy_pass(tmp_path):
-    arrays = [np.arange(6.).reshape(2, 3), np.float32(3)]
+    arrays = [np.arange(6.0).reshape(2, 3), np.float32(3)]
     new = pickle.dumps(dict(a=arrays, b={1}), 2)
     assert b'numpy._core' in new
     (tmp_path / 'x.pkl').write_bytes(new.replace(b'numpy._core', b'numpy.core'))
@@ -92,8 +116,16 @@ def test_arrays_of_python_2_and_of_old_numpy_pass(tmp_path):
     assert (found['a'][1], found['b']) == (3, {1})
 
 
-@pytest.mark.parametrize('name', ['builtins.eval', 'builtins.getattr', 'numpy.load',
-                                  'functools.partial', 'numpy.core.multiarray.fromfile'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'builtins.eval',
+        'builtins.getattr',
+        'numpy.load',
+        'functools.partial',
+        'numpy.core.multiarray.fromfile',
+    ],
+)
 def test_other_names_are_refused(tmp_path, name):
     module, _, attribute = name.rpartition('.')
     (tmp_path / 'x.pkl').write_bytes(f'c{module}\n{attribute}\n.'.encode())
@@ -114,10 +146,12 @@ def test_damaged_and_unfit_files_end_in_one_message(published):
     folder, _ = published
     whole = (folder / 'tubes.pkl').read_bytes()
     for content, message in (
-            (whole[:50], 'damaged'), (b'no pickle', 'damaged'),
-            (pickle.dumps([1, 2]), 'expected a mapping from videos, found list'),
-            (pickle.dumps({'a': [np.zeros((3, 4))]}), 'features of 2 tubes, but there are 1'),
-            (pickle.dumps({'a': [np.zeros((3, 4))] * 2}), 'shape (3, 4)')):
+        (whole[:50], 'damaged'),
+        (b'no pickle', 'damaged'),
+        (pickle.dumps([1, 2]), 'expected a mapping from videos, found list'),
+        (pickle.dumps({'a': [np.zeros((3, 4))]}), 'features of 2 tubes, but there are 1'),
+        (pickle.dumps({'a': [np.zeros((3, 4))] * 2}), 'shape (3, 4)'),
+    ):
         (folder / 'tubes.pkl').write_bytes(content)
         code, output = convert(folder)
         assert code == 1
@@ -125,12 +159,20 @@ def test_damaged_and_unfit_files_end_in_one_message(published):
         assert len(output.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(('entry', 'message'), [
-    (dict(English='a', st_frame=1, ed_frame=9, bbox=[[1, 2, 3, 4]]), '1 boxes for the frames 1'),
-    (dict(English='a', st_frame=1, ed_frame=1, bbox=[[1, 2, 3]]), 'a list of'),
-    (dict(English='a', st_frame=1, ed_frame=1, bbox=[[1, 2, -3, 4]]), 'ends before'),
-    (dict(English='a', ed_frame=1, bbox=[]), 'st_frame'),
-    (dict(st_frame=1, ed_frame=1, bbox=[[1, 2, 3, 4]]), 'no sentence'), (3, 'not an object')])
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        (
+            dict(English='a', st_frame=1, ed_frame=9, bbox=[[1, 2, 3, 4]]),
+            '1 boxes for the frames 1',
+        ),
+        (dict(English='a', st_frame=1, ed_frame=1, bbox=[[1, 2, 3]]), 'a list of'),
+        (dict(English='a', st_frame=1, ed_frame=1, bbox=[[1, 2, -3, 4]]), 'ends before'),
+        (dict(English='a', ed_frame=1, bbox=[]), 'st_frame'),
+        (dict(st_frame=1, ed_frame=1, bbox=[[1, 2, 3, 4]]), 'no sentence'),
+        (3, 'not an object'),
+    ],
+)
 def test_annotations_that_cannot_be_used_name_the_video(tmp_path, entry, message):
     (tmp_path / 'ann.json').write_text(json.dumps({'clip': entry}))
     with pytest.raises(TubeError, match=message) as error:

@@ -1,4 +1,5 @@
 """tools/launch.py: messages, signals and exit statuses of several processes."""
+
 import os
 import re
 import runpy
@@ -31,9 +32,12 @@ def start(*arguments, **environment):
     kept = {key: value for key, value in os.environ.items() if key not in ('RANK', 'LOCAL_RANK')}
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     return subprocess.Popen(
-        ['bash', str(ROOT / 'tools' / 'dist_train.sh'), *map(str, arguments)], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(
-            kept, PYTHON=sys.executable, PYTHONPATH=path, OMP_NUM_THREADS='1', **environment))
+        ['bash', str(ROOT / 'tools' / 'dist_train.sh'), *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(kept, PYTHON=sys.executable, PYTHONPATH=path, OMP_NUM_THREADS='1', **environment),
+    )
 
 
 def ends_in(output: str, message: str) -> bool:
@@ -54,9 +58,20 @@ def test_an_absent_config_is_one_line(tmp_path):
 
 def test_an_absent_feature_file_is_the_last_line_on_each_of_two_machines(config, tmp_path):
     port = Zygote.free_port()
-    jobs = [start(config, 2 - node, '--work-dir', tmp_path / 'work', '--cfg-options',
-                  'train_dataloader.dataset.data_prefix.features=absent.h5',
-                  NNODES='2', NODE_RANK=str(node), PORT=str(port)) for node in (0, 1)]
+    jobs = [
+        start(
+            config,
+            2 - node,
+            '--work-dir',
+            tmp_path / 'work',
+            '--cfg-options',
+            'train_dataloader.dataset.data_prefix.features=absent.h5',
+            NNODES='2',
+            NODE_RANK=str(node),
+            PORT=str(port),
+        )
+        for node in (0, 1)
+    ]
     outputs = [job.communicate(timeout=300)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [1, 1]
     for output in outputs:
@@ -80,17 +95,22 @@ def launcher():
     return SimpleNamespace(**runpy.run_path(str(ROOT / 'tools' / 'launch.py')))
 
 
-@pytest.mark.parametrize(('exit_codes', 'told', 'expected'), [
-    ({0: 1}, [0], True),
-    ({0: 1, 1: -15}, [0], True),  # stopped by torchrun
-    ({0: 2}, [], True),  # argparse
-    ({0: 1}, [], False),  # a traceback
-    ({0: -9}, [], False),
-    ({0: 1, 1: -9}, [0], False),
-    ({0: 1, 1: 1}, [1], False),
-    ({0: -15}, [], False)])
+@pytest.mark.parametrize(
+    ('exit_codes', 'told', 'expected'),
+    [
+        ({0: 1}, [0], True),
+        ({0: 1, 1: -15}, [0], True),  # stopped by torchrun
+        ({0: 2}, [], True),  # argparse
+        ({0: 1}, [], False),  # a traceback
+        ({0: -9}, [], False),
+        ({0: 1, 1: -9}, [0], False),
+        ({0: 1, 1: 1}, [1], False),
+        ({0: -15}, [], False),
+    ],
+)
 def test_the_report_is_left_out_only_where_all_is_told(
-        launcher, tmp_path, exit_codes, told, expected):
+    launcher, tmp_path, exit_codes, told, expected
+):
     for rank in told:
         (tmp_path / f'rank_{rank}').touch()
     failures = {rank: SimpleNamespace(exitcode=code) for rank, code in exit_codes.items()}
@@ -113,39 +133,53 @@ def test_one_process_of_several_tells_a_message(tmp_path, monkeypatch):
 
 
 TERM, INT, USR1, HUP, KILL = (
-    signal.Signals[f'SIG{name}'] for name in ('TERM', 'INT', 'USR1', 'HUP', 'KILL'))
+    signal.Signals[f'SIG{name}'] for name in ('TERM', 'INT', 'USR1', 'HUP', 'KILL')
+)
 
 
-@pytest.mark.parametrize(('codes', 'number', 'expected'), [
-    ([0, 0], None, 0),
-    ([0, 0], TERM, 0),  # it had trained to the end
-    ([143, 143], None, 143),  # one process was signalled, or the other machine
-    ([143, -15], None, 143),
-    ([143, 143], TERM, 143),
-    ([143, 143], USR1, 143),
-    ([130, 130], INT, 130),
-    ([85, 85], TERM, 85),  # PreemptionHook(exit_code=85)
-    ([-15, -15], TERM, 143),  # before training
-    ([-15], None, 143),
-    ([-10, -10], USR1, 143),
-    ([], TERM, 143),  # before there were processes
-    ([-2, -2], INT, 130),
-    ([-1], HUP, 129),
-    ([1, -15], None, 1),
-    ([2, 2], None, 2),
-    ([-9, 143], TERM, 1),
-    ([1, 143], TERM, 1),  # one could not save
-    ([-10, -15], TERM, 1),
-    ([-11], None, 1)])
+@pytest.mark.parametrize(
+    ('codes', 'number', 'expected'),
+    [
+        ([0, 0], None, 0),
+        ([0, 0], TERM, 0),  # it had trained to the end
+        ([143, 143], None, 143),  # one process was signalled, or the other machine
+        ([143, -15], None, 143),
+        ([143, 143], TERM, 143),
+        ([143, 143], USR1, 143),
+        ([130, 130], INT, 130),
+        ([85, 85], TERM, 85),  # PreemptionHook(exit_code=85)
+        ([-15, -15], TERM, 143),  # before training
+        ([-15], None, 143),
+        ([-10, -10], USR1, 143),
+        ([], TERM, 143),  # before there were processes
+        ([-2, -2], INT, 130),
+        ([-1], HUP, 129),
+        ([1, -15], None, 1),
+        ([2, 2], None, 2),
+        ([-9, 143], TERM, 1),
+        ([1, 143], TERM, 1),  # one could not save
+        ([-10, -15], TERM, 1),
+        ([-11], None, 1),
+    ],
+)
 def test_the_exit_status_tells_preemption_from_failure(launcher, codes, number, expected):
     assert launcher.exit_status(codes, number) == expected
 
 
-@pytest.mark.parametrize(('status', 'nodes', 'node', 'expected'), [
-    (0, '2', '1', 0), (143, '2', '1', 143), (1, '2', '1', 255), (2, '2', '1', 255),
-    (1, '1', '0', 1), (1, '2', None, 1)])
+@pytest.mark.parametrize(
+    ('status', 'nodes', 'node', 'expected'),
+    [
+        (0, '2', '1', 0),
+        (143, '2', '1', 143),
+        (1, '2', '1', 255),
+        (2, '2', '1', 255),
+        (1, '1', '0', 1),
+        (1, '2', None, 1),
+    ],
+)
 def test_of_several_tasks_of_srun_a_failed_one_has_the_highest_status(
-        launcher, monkeypatch, status, nodes, node, expected):
+    launcher, monkeypatch, status, nodes, node, expected
+):
     monkeypatch.delenv('SLURM_NODEID', raising=False)
     if node is not None:
         monkeypatch.setenv('SLURM_NODEID', node)
@@ -170,9 +204,14 @@ def test_processes_get_ten_minutes_and_more_signals_than_torchrun_hands_on(launc
     assert launcher.parse_args(['script.py']).shutdown_timeout == 80
 
 
-@pytest.mark.parametrize(('name', 'value'), [
-    ('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'soon'), ('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '-1'),
-    ('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,TERM')])
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'soon'),
+        ('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '-1'),
+        ('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,TERM'),
+    ],
+)
 def test_a_setting_that_means_nothing_is_refused(launcher, monkeypatch, capsys, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
@@ -182,8 +221,11 @@ def test_a_setting_that_means_nothing_is_refused(launcher, monkeypatch, capsys, 
 
 def test_a_torchrun_without_the_option_gives_them_as_long(launcher, monkeypatch):
     given = []
-    monkeypatch.setattr(SubprocessContext, 'close',
-                        lambda context, death_sig=None, timeout=30: given.append(timeout))
+    monkeypatch.setattr(
+        SubprocessContext,
+        'close',
+        lambda context, death_sig=None, timeout=30: given.append(timeout),
+    )
     launcher.Ending(600, []).install()
     context = SimpleNamespace(subprocess_handlers={})
     SubprocessContext.close(context, TERM)
@@ -218,9 +260,17 @@ def job(zygote, tmp_path):
     def run(*signals, codes=(), saves=True, **environment):
         output, step = tmp_path / 'output.txt', 'ready'
         (pid,) = zygote.start(
-            f'--master_port={zygote.free_port()}', '--nproc_per_node=2', 'worker.py', *codes,
-            tool=ROOT / 'tools/launch.py', launcher=False, ranks=1, cwd=str(tmp_path),
-            output=output, **environment)
+            f'--master_port={zygote.free_port()}',
+            '--nproc_per_node=2',
+            'worker.py',
+            *codes,
+            tool=ROOT / 'tools/launch.py',
+            launcher=False,
+            ranks=1,
+            cwd=str(tmp_path),
+            output=output,
+            **environment,
+        )
         for number in signals:
             deadline = time.monotonic() + 600
             while not all((tmp_path / f'{step}_{rank}').exists() for rank in (0, 1)):
@@ -246,8 +296,7 @@ def test_processes_have_time_to_save_and_their_status_is_the_launchers(job, sign
 
 
 def test_processes_that_take_longer_are_killed_and_that_is_no_preemption(job):
-    status, output = job(
-        TERM, codes=(143, 143), saves=False, TORCH_ELASTIC_SHUTDOWN_TIMEOUT='1')
+    status, output = job(TERM, codes=(143, 143), saves=False, TORCH_ELASTIC_SHUTDOWN_TIMEOUT='1')
     assert status == 1
     assert 'a signal leaves them 1 s, which TORCH_ELASTIC_SHUTDOWN_TIMEOUT sets' in output
 

@@ -31,9 +31,14 @@ def test_another_corpus_in_the_folder_is_one_clear_message(tmp_path):
 
 def test_after_a_kill_it_goes_on(tmp_path):
     command = [sys.executable, ROOT / 'tools' / TOOL, tmp_path, '--videos', '200', '--size', '32']
-    process = subprocess.Popen(list(map(str, command)), cwd=tmp_path, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               env={'PYTHONPATH': str(ROOT)})
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={'PYTHONPATH': str(ROOT)},
+    )
     try:
         deadline = time.time() + 300
         while len(list(tmp_path.glob('videos/*.mp4'))) < 20:

@@ -1,4 +1,5 @@
 """tools/analysis_tools/plot_logs.py."""
+
 import json
 
 from helpers.run_tool import run_tool
@@ -7,8 +8,7 @@ from helpers.run_tool import run_tool
 def write_log(folder):
     (folder / '20260101_000000/vis_data').mkdir(parents=True)
     lines = [dict(loss=1 / i, epoch=i, iter=i, step=i) for i in (1, 2, 3)]
-    (folder / '20260101_000000/vis_data/scalars.json').write_text(
-        '\n'.join(map(json.dumps, lines)))
+    (folder / '20260101_000000/vis_data/scalars.json').write_text('\n'.join(map(json.dumps, lines)))
     return folder
 
 
@@ -27,7 +27,9 @@ def test_several_runs_are_drawn_into_one_picture(tmp_path):
 def test_mistakes_end_in_one_message(tmp_path):
     run = write_log(tmp_path / 'one')
     for arguments, message in (
-            ([tmp_path / 'none'], 'none: no vis_data'), ([run, '--keys', 'mIoU'], "'mIoU'")):
+        ([tmp_path / 'none'], 'none: no vis_data'),
+        ([run, '--keys', 'mIoU'], "'mIoU'"),
+    ):
         code, output = plot(*arguments, '--out', tmp_path / 'x.png')
         assert code == 1
         assert message in output

@@ -1,4 +1,5 @@
 """The quickstart script itself, end to end at a small size, with a kill in the middle."""
+
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from mmn_plugin.structures import temporal_iou
 VIDEOS, EPOCHS = 250, 12
 MARGIN = 20  # points of R@1, IoU=0.5 above chance; 45.8 against 9.0 when this was written
 
-ODD = "it's a \"clone\" of 100% $HOME & `ünï`; [x] #1"
+ODD = 'it\'s a "clone" of 100% $HOME & `ünï`; [x] #1'
 # Stands in for Python: the training leaves its last checkpoint, and ends with TRAIN_EXIT.
 PYTHON = """#!/bin/bash
 work=work_dirs/mmn_shapes
@@ -48,10 +49,19 @@ def copy_checkout(folder: Path) -> Path:
 def start(clone: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != 'OMP_NUM_THREADS'}
     return subprocess.Popen(
-        ['bash', str(clone / 'tools' / 'quickstart.sh'), '--videos', str(VIDEOS), '--epochs',
-         str(EPOCHS)],
-        env=dict(environment, MMN_PYTHON=sys.executable, PYTHONPATH=str(clone)), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        [
+            'bash',
+            str(clone / 'tools' / 'quickstart.sh'),
+            '--videos',
+            str(VIDEOS),
+            '--epochs',
+            str(EPOCHS),
+        ],
+        env=dict(environment, MMN_PYTHON=sys.executable, PYTHONPATH=str(clone)),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def kill_all(out: Path) -> None:
@@ -103,10 +113,10 @@ def test_the_table_and_the_picture_are_there(outputs):
     for row in ('R1@0.5', 'all', 'unseen', 'chance'):
         assert row in resumed
     grounding = out / 'work_dirs/mmn_shapes/grounding'
-    picture, = grounding.glob('*_timeline.png')
+    (picture,) = grounding.glob('*_timeline.png')
     assert picture.stat().st_size > 10_000
     answers = json.loads(next(grounding.glob('*.json')).read_text())
-    video, = answers['videos'].values()
+    (video,) = answers['videos'].values()
     assert len(video['sentences']) == 3
 
 
@@ -138,8 +148,12 @@ def test_a_training_killed_before_its_last_validation_is_run_on(tmp_path):
     def run(exit_code: int) -> subprocess.CompletedProcess:
         return subprocess.run(
             ['bash', str(ROOT / 'tools' / 'quickstart.sh'), '--out', str(tmp_path / 'out')],
-            env=dict(os.environ, MMN_PYTHON=str(python), TRAIN_EXIT=str(exit_code)), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            env=dict(os.environ, MMN_PYTHON=str(python), TRAIN_EXIT=str(exit_code)),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
 
     killed = run(137)
     assert killed.returncode == 137, killed.stdout

@@ -1,4 +1,5 @@
 """tools/run_tests.sh, and how tests are shared out to workers."""
+
 import os
 import re
 import runpy
@@ -22,8 +23,9 @@ def conftest():
     return SimpleNamespace(**runpy.run_path(str(ROOT / 'tests' / 'conftest.py')))
 
 
-@pytest.mark.parametrize(('xdist', 'workers'), [
-    (0, '-n auto --dist loadfile --no-loadscope-reorder '), (1, '')])
+@pytest.mark.parametrize(
+    ('xdist', 'workers'), [(0, '-n auto --dist loadfile --no-loadscope-reorder '), (1, '')]
+)
 def test_options_and_the_exit_code_of_pytest_pass_through(tmp_path, xdist, workers):
     python = tmp_path / 'python'
     python.write_text(PYTHON.format(xdist))
@@ -31,29 +33,39 @@ def test_options_and_the_exit_code_of_pytest_pass_through(tmp_path, xdist, worke
     environment = {key: value for key, value in os.environ.items() if key != 'OMP_NUM_THREADS'}
     done = subprocess.run(
         ['bash', str(ROOT / 'tools' / 'run_tests.sh'), 'tests/a.py', '-k', 'one or two', '-n', '0'],
-        env=dict(environment, MMN_PYTHON=str(python)), capture_output=True, text=True, check=False)
+        env=dict(environment, MMN_PYTHON=str(python)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 5
     assert done.stdout == (
-        f'-m pytest -q {workers}tests/a.py -k one or two -n 0 / OMP_NUM_THREADS=1\n')
+        f'-m pytest -q {workers}tests/a.py -k one or two -n 0 / OMP_NUM_THREADS=1\n'
+    )
 
 
 def test_files_that_begin_are_there(conftest):
     assert not [name for name in conftest.LONGEST if not (ROOT / 'tests' / name).is_file()]
 
 
-@pytest.mark.parametrize(('source', 'arguments', 'cores', 'expected'), [
-    ('ARGS', ['{file}'], 2, 0),
-    ('ARGS', ['{file}::test_one', '{file}::test_other'], 2, 0),
-    ('ARGS', ['{file}', '{file}x'], 2, 2),
-    ('ARGS', ['{folder}'], 2, 2),
-    ('TESTPATHS', ['tests'], 1, 1),
-    ('TESTPATHS', ['tests'], 64, 4)])
-def test_a_single_file_needs_no_workers(
-        conftest, monkeypatch, source, arguments, cores, expected):
+@pytest.mark.parametrize(
+    ('source', 'arguments', 'cores', 'expected'),
+    [
+        ('ARGS', ['{file}'], 2, 0),
+        ('ARGS', ['{file}::test_one', '{file}::test_other'], 2, 0),
+        ('ARGS', ['{file}', '{file}x'], 2, 2),
+        ('ARGS', ['{folder}'], 2, 2),
+        ('TESTPATHS', ['tests'], 1, 1),
+        ('TESTPATHS', ['tests'], 64, 4),
+    ],
+)
+def test_a_single_file_needs_no_workers(conftest, monkeypatch, source, arguments, cores, expected):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(cores), raising=False)
     config = SimpleNamespace(
-        ArgsSource=pytest.Config.ArgsSource, args_source=pytest.Config.ArgsSource[source],
-        args=[text.format(file=__file__, folder=os.path.dirname(__file__)) for text in arguments])
+        ArgsSource=pytest.Config.ArgsSource,
+        args_source=pytest.Config.ArgsSource[source],
+        args=[text.format(file=__file__, folder=os.path.dirname(__file__)) for text in arguments],
+    )
     assert conftest.pytest_xdist_auto_num_workers(config) == expected
 
 
@@ -75,7 +87,8 @@ def test_a_seed_shuffles_files_and_the_tests_of_each(conftest):
     def order(seed, given=items, **worker):
         found = list(given)
         conftest.pytest_collection_modifyitems(
-            SimpleNamespace(getoption=dict(random_order=seed).get, **worker), found)
+            SimpleNamespace(getoption=dict(random_order=seed).get, **worker), found
+        )
         return [(item.path, item.test) for item in found]
 
     first, second = order(1), order(2)
@@ -129,9 +142,24 @@ def test_random_numbers_and_loggers_do_not_depend_on_the_order(tmp_path):
     printed = []
     for seed in (0, 1):
         done = subprocess.run(
-            [sys.executable, '-m', 'pytest', '-q', '-s', '-p', 'no:xdist', '--random-order',
-             str(seed), str(tests)], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+            [
+                sys.executable,
+                '-m',
+                'pytest',
+                '-q',
+                '-s',
+                '-p',
+                'no:xdist',
+                '--random-order',
+                str(seed),
+                str(tests),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        )
         assert done.returncode == 0, done.stdout
         printed.append(re.findall(r'^\.?(\d) (\(.*)$', done.stdout, re.MULTILINE))
     assert len(printed[0]) == 8

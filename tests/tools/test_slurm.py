@@ -1,4 +1,5 @@
 """tools/slurm_train.sh and slurm_test.sh with an srun that runs its tasks on this machine."""
+
 import os
 import re
 import shlex
@@ -28,27 +29,49 @@ PYTHON = '#!/bin/bash\nif [ "$1" = -c ]; then exec {} "$@"; fi\necho "task $*"\n
 @pytest.fixture
 def cluster(tmp_path):
     """Run a script with stand-ins for srun, scontrol and python; returns its lines."""
-    for name, text in dict(srun=SRUN, scontrol=SCONTROL,
-                           python=PYTHON.format(sys.executable)).items():
+    for name, text in dict(
+        srun=SRUN, scontrol=SCONTROL, python=PYTHON.format(sys.executable)
+    ).items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
 
     def run(script, *arguments, **environment):
         return subprocess.run(
-            ['bash', TOOLS / script, *arguments], capture_output=True, text=True, check=False,
-            env=dict(PATH=f'{tmp_path}:/usr/bin:/bin', **environment))
+            ['bash', TOOLS / script, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(PATH=f'{tmp_path}:/usr/bin:/bin', **environment),
+        )
 
     return run
 
 
 def test_one_agent_per_node_and_one_process_per_gpu(cluster):
-    done = cluster('slurm_train.sh', 'part', 'job', 'c.py', '--seed', '3', GPUS='16',
-                   SRUN_ARGS='--time=60 --signal=TERM@120')
+    done = cluster(
+        'slurm_train.sh',
+        'part',
+        'job',
+        'c.py',
+        '--seed',
+        '3',
+        GPUS='16',
+        SRUN_ARGS='--time=60 --signal=TERM@120',
+    )
     assert done.returncode == 0, done.stderr
     srun, *tasks = done.stdout.splitlines()
-    for option in ('-p part', '--job-name=job', '--gres=gpu:8', '--nodes=2', '--ntasks=2',
-                   '--ntasks-per-node=1', '--cpus-per-task=32', '--kill-on-bad-exit=1',
-                   '--time=60', '--signal=TERM@120'):
+    for option in (
+        '-p part',
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--nodes=2',
+        '--ntasks=2',
+        '--ntasks-per-node=1',
+        '--cpus-per-task=32',
+        '--kill-on-bad-exit=1',
+        '--time=60',
+        '--signal=TERM@120',
+    ):
         assert option in srun
     assert len(tasks) == 2
     for node, task in enumerate(tasks):
@@ -60,8 +83,10 @@ def test_one_agent_per_node_and_one_process_per_gpu(cluster):
 
 
 def test_a_job_has_a_port_of_its_own(cluster):
-    outputs = [cluster('slurm_train.sh', 'p', 'j', 'c.py', SLURM_JOB_ID=job).stdout
-               for job in ('12345', '12346')]
+    outputs = [
+        cluster('slurm_train.sh', 'p', 'j', 'c.py', SLURM_JOB_ID=job).stdout
+        for job in ('12345', '12346')
+    ]
     assert [re.search(r'--master_port=(\d+)', text)[1] for text in outputs] == ['22345', '22346']
 
 
@@ -69,7 +94,8 @@ def test_test_takes_a_checkpoint(cluster):
     done = cluster('slurm_test.sh', 'p', 'j', 'c.py', 'x.pth', '--dump', 'o.json', GPUS='2')
     assert '--gres=gpu:2 --nodes=1' in done.stdout
     assert done.stdout.splitlines()[1].endswith(
-        'test.py c.py x.pth --dump o.json --launcher pytorch')
+        'test.py c.py x.pth --dump o.json --launcher pytorch'
+    )
 
 
 def test_without_gpus_it_runs_on_the_cpus_of_one_node(cluster):
@@ -102,17 +128,28 @@ os._exit(int(statuses[rank]))
 
 @pytest.mark.parametrize(('statuses', 'expected'), [(',1', 255), (',143', 143)])
 def test_a_failure_on_one_machine_is_not_hidden_by_the_end_of_the_others(
-        tmp_path, statuses, expected):
+    tmp_path, statuses, expected
+):
     (tmp_path / 'srun').write_text(STRICT_SRUN)
     (tmp_path / 'srun').chmod(0o755)
     (tmp_path / 'task.py').write_text(TASK)
-    (tmp_path / 'task.sh').write_text(
-        f'. {COMMON}; launch task.py 1 "$1"')
+    (tmp_path / 'task.sh').write_text(f'. {COMMON}; launch task.py 1 "$1"')
     done = subprocess.run(
         ['bash', '-c', f'. {COMMON}; launch_slurm p j task.sh {statuses} --'],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(
-            os.environ, PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON=sys.executable, GPUS='2',
-            GPUS_PER_NODE='1', MASTER_ADDR='127.0.0.1', PORT=str(Zygote.free_port())))
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(
+            os.environ,
+            PATH=f'{tmp_path}:{os.environ["PATH"]}',
+            PYTHON=sys.executable,
+            GPUS='2',
+            GPUS_PER_NODE='1',
+            MASTER_ADDR='127.0.0.1',
+            PORT=str(Zygote.free_port()),
+        ),
+    )
     assert done.returncode == expected, done.stderr
 
 

@@ -1,5 +1,6 @@
 """Every tool with a config of tubes, of weak supervision and of moments: it works, or says what to
 use instead in one line."""
+
 import importlib.util
 import json
 from types import SimpleNamespace
@@ -24,11 +25,18 @@ def kinds(tmp_path_factory):
     folder = tmp_path_factory.mktemp('kinds')
     corpus, tubes = write_corpus(folder / 'corpus', train=4, test=5), write_tubes(folder / 'tubes')
     made = SimpleNamespace(folder=folder, corpus=corpus, tube_files=tubes)
-    for name, config in (('moments', write_config(folder / 'moments.py', corpus)),
-                         ('weak', write_weak_config(folder / 'weak.py', corpus)),
-                         ('tubes', write_tube_config(folder / 'tubes.py', tubes))):
-        setattr(made, name, SimpleNamespace(
-            config=config, checkpoint=save_checkpoint(config, folder / f'{name}.pth')))
+    for name, config in (
+        ('moments', write_config(folder / 'moments.py', corpus)),
+        ('weak', write_weak_config(folder / 'weak.py', corpus)),
+        ('tubes', write_tube_config(folder / 'tubes.py', tubes)),
+    ):
+        setattr(
+            made,
+            name,
+            SimpleNamespace(
+                config=config, checkpoint=save_checkpoint(config, folder / f'{name}.pth')
+            ),
+        )
     (folder / 'videos').mkdir()
     for name, count in (('test_0', 100), ('test_1', 12)):  # test_1's tubes are longer than it
         with VideoWriter(folder / f'videos/{name}.mp4', 10) as writer:
@@ -51,37 +59,71 @@ ASK = ['{}/videos/test_0.mp4', 'a red box', '--config', 'CONFIG', '--checkpoint'
 INSTEAD = [  # tool, kind of the config, arguments, message
     ('ground.py', 'tubes', ASK, ASK_TUBES),
     ('webui.py', 'tubes', ['CHECKPOINT', '--config', 'CONFIG'], ASK_TUBES),
-    ('analysis_tools/calibrate_presence.py', 'tubes',
-     ['CHECKPOINT', '--config', 'CONFIG', '--out', 'out'], ASK_TUBES),
-    ('deployment/export_onnx.py', 'tubes',
-     ['CHECKPOINT', '--config', 'CONFIG', '--out', 'out'], ASK_TUBES),
-    ('analysis_tools/draw_score_curves.py', 'tubes', ['CONFIG', 'CHECKPOINT'],
-     'draw tubes with tools/test.py --show-dir'),
+    (
+        'analysis_tools/calibrate_presence.py',
+        'tubes',
+        ['CHECKPOINT', '--config', 'CONFIG', '--out', 'out'],
+        ASK_TUBES,
+    ),
+    (
+        'deployment/export_onnx.py',
+        'tubes',
+        ['CHECKPOINT', '--config', 'CONFIG', '--out', 'out'],
+        ASK_TUBES,
+    ),
+    (
+        'analysis_tools/draw_score_curves.py',
+        'tubes',
+        ['CONFIG', 'CHECKPOINT'],
+        'draw tubes with tools/test.py --show-dir',
+    ),
     ('analysis_tools/benchmark.py', 'tubes', ['CONFIG'], 'models of moments are measured here'),
-    ('data/extract_features.py', 'tubes',
-     ['{}/videos', '--config', 'mmn_shapes_tubes.py', '--out', 'x.h5'],
-     'describes tubes, not clips: tools/ground_tubes.py'),
+    (
+        'data/extract_features.py',
+        'tubes',
+        ['{}/videos', '--config', 'mmn_shapes_tubes.py', '--out', 'x.h5'],
+        'describes tubes, not clips: tools/ground_tubes.py',
+    ),
     ('test.py', 'tubes', ['CONFIG', 'CHECKPOINT', '--dump', 'x.json'], '--submission FILE.json'),
-    ('ground_tubes.py', 'moments', ASK,
-     'is of moments, and this is for tubes: ask with tools/ground.py'),
+    (
+        'ground_tubes.py',
+        'moments',
+        ASK,
+        'is of moments, and this is for tubes: ask with tools/ground.py',
+    ),
     ('ground_tubes.py', 'weak', ASK, 'ask with tools/ground.py'),
-    ('test.py', 'weak', ['CONFIG', 'CHECKPOINT', '--submission', 'x.json'],
-     '--dump FILE.json writes'),
-    ('analysis_tools/benchmark.py', 'weak', ['CONFIG', '--task', 'eval'],
-     'MSCL has none: give --task test')]
+    (
+        'test.py',
+        'weak',
+        ['CONFIG', 'CHECKPOINT', '--submission', 'x.json'],
+        '--dump FILE.json writes',
+    ),
+    (
+        'analysis_tools/benchmark.py',
+        'weak',
+        ['CONFIG', '--task', 'eval'],
+        'MSCL has none: give --task test',
+    ),
+]
 
 
-@pytest.mark.parametrize(('tool', 'kind', 'arguments', 'message'), INSTEAD,
-                         ids=[f'{tool}-{kind}' for tool, kind, *_ in INSTEAD])
-def test_a_tool_for_another_kind_says_what_to_use_instead(kinds, tmp_path, monkeypatch, tool, kind,
-                                                          arguments, message):
+@pytest.mark.parametrize(
+    ('tool', 'kind', 'arguments', 'message'),
+    INSTEAD,
+    ids=[f'{tool}-{kind}' for tool, kind, *_ in INSTEAD],
+)
+def test_a_tool_for_another_kind_says_what_to_use_instead(
+    kinds, tmp_path, monkeypatch, tool, kind, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     made = getattr(kinds, kind)
     filled = dict(CONFIG=made.config, CHECKPOINT=made.checkpoint)
     arguments = [filled.get(argument, argument.format(kinds.folder)) for argument in arguments]
     find = importlib.util.find_spec  # the page's package need not be installed
-    with mock.patch('importlib.util.find_spec',
-                    lambda name, *rest: find('json' if name == 'gradio' else name, *rest)):
+    with mock.patch(
+        'importlib.util.find_spec',
+        lambda name, *rest: find('json' if name == 'gradio' else name, *rest),
+    ):
         assert message in one_line(*run_tool(tool, *arguments))
     assert not {path.name for path in tmp_path.iterdir()} & {'out', 'x.h5', 'x.json'}
 
@@ -89,26 +131,43 @@ def test_a_tool_for_another_kind_says_what_to_use_instead(kinds, tmp_path, monke
 def test_scorers_name_each_other(kinds, tmp_path):
     (tmp_path / 'tubes.json').write_text('{}')
     (tmp_path / 'moments.json').write_text(json.dumps(dict(format='mmn_plugin/predictions')))
-    assert 'eval_tubes.py' in one_line(*run_tool(
-        'analysis_tools/eval_predictions.py', tmp_path / 'tubes.json', kinds.corpus / 'test.json'))
-    assert 'eval_predictions.py' in one_line(*run_tool(
-        'analysis_tools/eval_tubes.py', tmp_path / 'moments.json', kinds.tube_files / 'test.h5'))
+    assert 'eval_tubes.py' in one_line(
+        *run_tool(
+            'analysis_tools/eval_predictions.py',
+            tmp_path / 'tubes.json',
+            kinds.corpus / 'test.json',
+        )
+    )
+    assert 'eval_predictions.py' in one_line(
+        *run_tool(
+            'analysis_tools/eval_tubes.py', tmp_path / 'moments.json', kinds.tube_files / 'test.h5'
+        )
+    )
 
 
 def has(picture, colour):
-    wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return (np.rint(255 * picture[..., :3]) == wanted).all(-1).any()
 
 
 def test_tubes_are_browsed(kinds, tmp_path):
-    code, output = run_tool('analysis_tools/browse_dataset.py', kinds.tubes.config, '--split',
-                            'test', '--number', '5', '--out', tmp_path)
+    code, output = run_tool(
+        'analysis_tools/browse_dataset.py',
+        kinds.tubes.config,
+        '--split',
+        'test',
+        '--number',
+        '5',
+        '--out',
+        tmp_path,
+    )
     assert code == 0, output
     for word in ('truth (frames)', 'best vIoU', 'test_2', '3x32x7', '0x32x7'):
         assert word in output
     # test_2 has no tube: there is nothing to draw
     assert sorted(path.name for path in tmp_path.glob('*.png')) == sorted(
-        f'test_{i}_0{end}.png' for i in (0, 1, 3, 4) for end in ('', '_boxes'))
+        f'test_{i}_0{end}.png' for i in (0, 1, 3, 4) for end in ('', '_boxes')
+    )
     boxes = imread(tmp_path / 'test_0_0_boxes.png')
     assert has(boxes, TRUTH)
     assert has(boxes, PREDICTION)
@@ -118,8 +177,16 @@ def test_tubes_are_browsed(kinds, tmp_path):
 def test_a_test_draws_tubes_in_their_videos_or_on_grey(kinds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output = run_tool(
-        'test.py', kinds.tubes.config, kinds.tubes.checkpoint, '--show-dir', 'pictures',
-        '--interval', '1', '--video-dir', kinds.folder / 'videos')
+        'test.py',
+        kinds.tubes.config,
+        kinds.tubes.checkpoint,
+        '--show-dir',
+        'pictures',
+        '--interval',
+        '1',
+        '--video-dir',
+        kinds.folder / 'videos',
+    )
     assert code == 0, output[-3000:]
     pictures = {path.stem: imread(path) for path in tmp_path.glob('pictures/*.png')}
     assert sorted(pictures) == [f'test_{i}_tubes' for i in range(5)]
@@ -140,20 +207,33 @@ def test_the_hook_draws_tubes_while_training(kinds, tmp_path):
     assert code == 0, output[-3000:]
     names = sorted(path.name for path in (tmp_path / 'work').rglob('*.png'))
     assert names == ['val_test_0_tubes_1.png', 'val_test_3_tubes_1.png']
-    code, output = run_tool('analysis_tools/plot_logs.py', tmp_path / 'work', '--out',
-                            tmp_path / 'curves.png')
+    code, output = run_tool(
+        'analysis_tools/plot_logs.py', tmp_path / 'work', '--out', tmp_path / 'curves.png'
+    )
     assert code == 0, output
 
 
 def test_further_tools_take_tubes_and_weak_models(kinds, tmp_path):
     for tool, *arguments in (
-            ('analysis_tools/dataset_cost.py', kinds.tube_files / 'train.h5'),
-            ('analysis_tools/print_config.py', kinds.tubes.config),
-            ('analysis_tools/print_config.py', kinds.weak.config),
-            ('analysis_tools/draw_score_curves.py', kinds.weak.config, kinds.weak.checkpoint,
-             '--out', tmp_path / 'curves.png'),
-            ('analysis_tools/calibrate_presence.py', kinds.weak.checkpoint, '--config',
-             kinds.weak.config, '--out', tmp_path / 'calibrated'),
-            ('data/check_dataset.py', kinds.weak.config)):
+        ('analysis_tools/dataset_cost.py', kinds.tube_files / 'train.h5'),
+        ('analysis_tools/print_config.py', kinds.tubes.config),
+        ('analysis_tools/print_config.py', kinds.weak.config),
+        (
+            'analysis_tools/draw_score_curves.py',
+            kinds.weak.config,
+            kinds.weak.checkpoint,
+            '--out',
+            tmp_path / 'curves.png',
+        ),
+        (
+            'analysis_tools/calibrate_presence.py',
+            kinds.weak.checkpoint,
+            '--config',
+            kinds.weak.config,
+            '--out',
+            tmp_path / 'calibrated',
+        ),
+        ('data/check_dataset.py', kinds.weak.config),
+    ):
         code, output = run_tool(tool, *arguments)
         assert code == 0, output[-3000:]

@@ -1,4 +1,5 @@
 """Outputs that cannot be written end every tool before its work."""
+
 import re
 from pathlib import Path
 
@@ -31,7 +32,8 @@ CASES = {
     'deployment/export_onnx.py': 'absent.pth --out OUT',
     'ground.py': 'absent.mp4 sentence --checkpoint absent.pth --out OUT',
     'ground_tubes.py': 'absent.mp4 sentence --config absent.py --checkpoint absent.pth --out OUT',
-    'model_converters/mmn_to_mmengine.py': 'absent.pth OUT'}
+    'model_converters/mmn_to_mmengine.py': 'absent.pth OUT',
+}
 OUTPUT = re.compile(r"add_argument\(\s*'(--out|--json|--save-path|--report|--dump|out)'")
 
 
@@ -62,26 +64,35 @@ def test_a_tool_looks_at_its_output_first(name):
 
 
 def test_a_report_of_extraction_is_an_output_too():
-    assert_found_first(*run_tool('data/extract_features.py', 'absent.mp4', '--out', 'a.h5',
-                                 '--report', 'file/x'))
+    assert_found_first(
+        *run_tool('data/extract_features.py', 'absent.mp4', '--out', 'a.h5', '--report', 'file/x')
+    )
 
 
 def test_no_tool_that_writes_is_forgotten():
     scripts = [path for path in (ROOT / 'tools').rglob('*.py') if 'reproduction' not in path.parts]
-    writing = {str(path.relative_to(ROOT / 'tools')) for path in scripts
-               if OUTPUT.search(path.read_text())}
-    of_all = {'test.py'} | {str(path.relative_to(ROOT / 'tools')) for path in scripts
-                            if 'prepare_parser' in path.read_text()}
+    writing = {
+        str(path.relative_to(ROOT / 'tools')) for path in scripts if OUTPUT.search(path.read_text())
+    }
+    of_all = {'test.py'} | {
+        str(path.relative_to(ROOT / 'tools'))
+        for path in scripts
+        if 'prepare_parser' in path.read_text()
+    }
     assert writing | of_all == {*CASES, 'test.py'}
 
 
-@pytest.mark.parametrize(('tool', 'option', 'path'), [
-    ('train.py', '--work-dir', 'file/x'),
-    ('test.py', '--work-dir', 'file/x'),
-    ('test.py', '--dump', 'file/x.json'),
-    ('test.py', '--dump', 'file/x.pkl'),
-    ('test.py', '--submission', 'file/x.json'),
-    ('test.py', '--show-dir', 'file/x')])
+@pytest.mark.parametrize(
+    ('tool', 'option', 'path'),
+    [
+        ('train.py', '--work-dir', 'file/x'),
+        ('test.py', '--work-dir', 'file/x'),
+        ('test.py', '--dump', 'file/x.json'),
+        ('test.py', '--dump', 'file/x.pkl'),
+        ('test.py', '--submission', 'file/x.json'),
+        ('test.py', '--show-dir', 'file/x'),
+    ],
+)
 def test_a_run_looks_at_its_outputs_first(config, tool, option, path):
     checkpoint = ['file'] if tool == 'test.py' else []  # read after that, and no checkpoint
     work = [] if option == '--work-dir' else ['--work-dir', 'work']
@@ -92,16 +103,24 @@ def test_a_run_looks_at_its_outputs_first(config, tool, option, path):
 
 
 def test_checkpoints_elsewhere_are_looked_at_before_training(config):
-    code, output = run_tool('train.py', config, '--work-dir', 'work', '--cfg-options',
-                            'default_hooks.checkpoint.out_dir=file/x')
+    code, output = run_tool(
+        'train.py',
+        config,
+        '--work-dir',
+        'work',
+        '--cfg-options',
+        'default_hooks.checkpoint.out_dir=file/x',
+    )
     assert code == 1
-    assert re.search('file/x/work cannot be written into: Not a directory',
-                     output.splitlines()[-1]), output[-2000:]
+    assert re.search(
+        'file/x/work cannot be written into: Not a directory', output.splitlines()[-1]
+    ), output[-2000:]
     assert 'Epoch(train)' not in output
 
 
 def test_what_is_there_stays_and_nothing_is_made(tmp_path):
     from mmn_plugin.files import OutputError, writable_file, writable_folder
+
     (tmp_path / 'file').write_text('kept')
     assert writable_file(tmp_path / 'file') == tmp_path / 'file'
     assert (tmp_path / 'file').read_text() == 'kept'
@@ -110,8 +129,11 @@ def test_what_is_there_stays_and_nothing_is_made(tmp_path):
     writable_file('/dev/null')
     assert [path.name for path in tmp_path.iterdir()] == ['file']
     (tmp_path / 'dangling').symlink_to(tmp_path / 'a/b')
-    for path, message in (('', 'is a folder: name a file'), ('x' * 300, 'name too long'),
-                          ('dangling/c', 'cannot be written')):
+    for path, message in (
+        ('', 'is a folder: name a file'),
+        ('x' * 300, 'name too long'),
+        ('dangling/c', 'cannot be written'),
+    ):
         with pytest.raises(OutputError, match=message):
             writable_file(tmp_path / path)
     with pytest.raises(OutputError, match='is a file, and a folder is needed'):

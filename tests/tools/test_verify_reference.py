@@ -1,4 +1,5 @@
 """The tool that compares with published figures must find agreement, and any disagreement."""
+
 import json
 import shutil
 import zipfile
@@ -34,8 +35,10 @@ def tampered(source: Path, target: Path, change) -> Path:
     return target
 
 
-@pytest.mark.parametrize(('name', 'mode'), [
-    ('charades_pool', 'dense'), ('charades_pool', 'sparse'), ('charades_conv', 'sparse')])
+@pytest.mark.parametrize(
+    ('name', 'mode'),
+    [('charades_pool', 'dense'), ('charades_pool', 'sparse'), ('charades_conv', 'sparse')],
+)
 def test_every_quantity_of_a_model_agrees(shared, name, mode):
     code, output = verify(shared / 'golden' / f'{name}.npz', '--conv-mode', mode)
     assert code == 0, output
@@ -65,9 +68,14 @@ def test_ranking_and_recall_agree_on_real_annotations(shared, dataset):
 
 def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(shared, tmp_path):
     wrong = {
-        'train/loss_sent': 1.00001, 'grad/featpool.conv.weight': 1.00001, 'pooled_feats': 1.00001,
-        'train_buffers/proposal_conv.bn.2.running_mean': 1.00001, 'eval/contrastive/1': 1.0001,
-        'eval/map_iou': 1.0001, 'trajectory': 1.00001}
+        'train/loss_sent': 1.00001,
+        'grad/featpool.conv.weight': 1.00001,
+        'pooled_feats': 1.00001,
+        'train_buffers/proposal_conv.bn.2.running_mean': 1.00001,
+        'eval/contrastive/1': 1.0001,
+        'eval/map_iou': 1.0001,
+        'trajectory': 1.00001,
+    }
 
     def change(arrays):
         for key, factor in wrong.items():
@@ -77,14 +85,29 @@ def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(shared, tmp_path)
 
     shutil.copy(shared / 'golden' / 'vocab_small.txt', tmp_path)
     code, output = verify(
-        tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change))
+        tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
+    )
     assert code == 1
-    failed = [line.split('│')[1].split()[0] for line in output.splitlines() if 'FAILED' in line
-              and '│' in line]
+    failed = [
+        line.split('│')[1].split()[0]
+        for line in output.splitlines()
+        if 'FAILED' in line and '│' in line
+    ]
     assert set(failed) == {
-        'train/loss_sent', 'grad', 'pooled_feats', 'train_buffers', 'eval/contrastive',
-        'eval/map_iou', 'input_ids', 'eval/top5', 'trajectory/loss_vid', 'trajectory/loss_sent',
-        'trajectory/loss_iou', 'trajectory/total', 'trajectory/grad_norm'}
+        'train/loss_sent',
+        'grad',
+        'pooled_feats',
+        'train_buffers',
+        'eval/contrastive',
+        'eval/map_iou',
+        'input_ids',
+        'eval/top5',
+        'trajectory/loss_vid',
+        'trajectory/loss_sent',
+        'trajectory/loss_iou',
+        'trajectory/total',
+        'trajectory/grad_norm',
+    }
 
 
 def test_groups_that_a_file_does_not_hold_are_said_to_be_skipped(shared, tmp_path):
@@ -94,14 +117,23 @@ def test_groups_that_a_file_does_not_hold_are_said_to_be_skipped(shared, tmp_pat
                 del arrays[key]
 
     path = tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
-    code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path, '--json',
-                          tmp_path / 'rows.json')
+    code, output = verify(
+        '--vocab', shared / 'golden' / 'vocab_small.txt', path, '--json', tmp_path / 'rows.json'
+    )
     assert code == 0, output
-    rows = {row['quantity']: row for row in json.loads((tmp_path / 'rows.json').read_text())[
-        'x.npz']}
+    rows = {
+        row['quantity']: row for row in json.loads((tmp_path / 'rows.json').read_text())['x.npz']
+    }
     assert {name for name, row in rows.items() if row['skipped']} == {
-        'trajectory', 'grad', 'eval', 'word_lens', 'train/loss_vid', 'train/loss_sent',
-        'train/loss_iou', 'train/total'}
+        'trajectory',
+        'grad',
+        'eval',
+        'word_lens',
+        'train/loss_vid',
+        'train/loss_sent',
+        'train/loss_iou',
+        'train/total',
+    }
     assert rows['grad']['max_abs'] is None
     assert output.count('skipped') == output.count('not in this file') + 1
     assert '1 files: all agree (8 quantities skipped)' in output
@@ -113,9 +145,12 @@ ABSENT = [  # key, message
     ('eval/top5/3', 'has no array eval/top5/3'),
     ('feat/KPNJ5', 'has no array feat/KPNJ5'),
     ('state/featpool.conv.bias', 'missing featpool.conv.bias'),
-    ('state/text_encoder.bert.transformer.layer.1.ffn.lin1.bias',
-     'missing text_encoder.bert.transformer.layer.1.ffn.lin1.bias'),
-    ('eval_buffers/', 'has no array eval_buffers/…')]
+    (
+        'state/text_encoder.bert.transformer.layer.1.ffn.lin1.bias',
+        'missing text_encoder.bert.transformer.layer.1.ffn.lin1.bias',
+    ),
+    ('eval_buffers/', 'has no array eval_buffers/…'),
+]
 
 
 @pytest.mark.parametrize(('absent', 'message'), ABSENT, ids=[key for key, _ in ABSENT])
@@ -130,8 +165,7 @@ def test_an_absent_array_is_named_and_the_next_file_is_checked(shared, tmp_path,
 
     golden = shared / 'golden'
     path = tampered(golden / 'charades_pool.npz', tmp_path / 'x.npz', change)
-    code, output = verify('--vocab', golden / 'vocab_small.txt', path,
-                          golden / 'eval_charades.npz')
+    code, output = verify('--vocab', golden / 'vocab_small.txt', path, golden / 'eval_charades.npz')
     assert code == 1
     [line] = [line for line in output.splitlines() if message in line]
     assert str(path) in line
@@ -148,8 +182,10 @@ def test_a_setting_or_weight_of_another_shape_is_named(shared, tmp_path):
     def narrower(arrays):
         arrays['state/featpool.conv.bias'] = np.zeros(3, np.float32)
 
-    for change, message in ((without_setting, "config_json has no setting 'tau_sent'"),
-                            (narrower, 'size mismatch for backbone.conv.bias')):
+    for change, message in (
+        (without_setting, "config_json has no setting 'tau_sent'"),
+        (narrower, 'size mismatch for backbone.conv.bias'),
+    ):
         path = tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
         code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
         assert code == 1
@@ -162,20 +198,20 @@ def test_a_file_without_anything_to_compare_does_not_pass():
     report = Report()
     report.skip('all')
     assert not report.passed
-    report.compare('one', dict(a=1.), dict(a=1.), 0.)
+    report.compare('one', dict(a=1.0), dict(a=1.0), 0.0)
     assert report.passed
 
 
 def test_damaged_files_are_named_and_the_next_is_checked(shared, tmp_path):
     golden = shared / 'golden' / 'eval_charades.npz'
     content = golden.read_bytes()
-    (tmp_path / 'cut.npz').write_bytes(content[:len(content) // 2])
+    (tmp_path / 'cut.npz').write_bytes(content[: len(content) // 2])
     (tmp_path / 'empty.npz').write_bytes(b'')
     np.save(tmp_path / 'single.npy', np.zeros(3))
     # one array's bytes are overwritten, the archive's directory is whole
     with zipfile.ZipFile(golden) as archive:
         place = archive.getinfo('contrastive/0.npy').header_offset + 200
-    (tmp_path / 'bits.npz').write_bytes(content[:place] + b'\xff' * 50 + content[place + 50:])
+    (tmp_path / 'bits.npz').write_bytes(content[:place] + b'\xff' * 50 + content[place + 50 :])
     names = ('cut.npz', 'empty.npz', 'single.npy', 'bits.npz')
     code, output = verify(*(tmp_path / name for name in names), golden)
     assert code == 1
@@ -189,31 +225,56 @@ def test_other_files_end_in_one_message(shared, tmp_path):
     shutil.copy(shared / 'golden' / 'charades_pool.npz', tmp_path / 'alone.npz')
     np.savez(tmp_path / 'other.npz', a=np.zeros(3))
     (tmp_path / 'text.npz').write_text('no archive')
-    for name, message in (('alone.npz', '--vocab FILE'), ('other.npz', 'layout of a golden file'),
-                          ('text.npz', 'not an .npz file'), ('absent.npz', 'does not exist')):
+    for name, message in (
+        ('alone.npz', '--vocab FILE'),
+        ('other.npz', 'layout of a golden file'),
+        ('text.npz', 'not an .npz file'),
+        ('absent.npz', 'does not exist'),
+    ):
         code, output = verify(tmp_path / name)
         assert code == 1
         assert message in ' '.join(output.split())
 
 
 ON_DEVICE = {  # of what is computed there, zero in a stand-in
-    'charades_pool': {'train/total', 'grad', 'train_buffers', 'trajectory/total',
-                      'trajectory/grad_norm', 'eval/map_iou', 'eval/contrastive', 'eval/top5'},
-    'hcstvg_pool': {'train/single/total', 'grad_single_1', 'train_buffers_single_1',
-                    'train/all/loss_vid', 'eval/iou_score'},
-    'eval_charades': {'top5'}}
+    'charades_pool': {
+        'train/total',
+        'grad',
+        'train_buffers',
+        'trajectory/total',
+        'trajectory/grad_norm',
+        'eval/map_iou',
+        'eval/contrastive',
+        'eval/top5',
+    },
+    'hcstvg_pool': {
+        'train/single/total',
+        'grad_single_1',
+        'train_buffers_single_1',
+        'train/all/loss_vid',
+        'eval/iou_score',
+    },
+    'eval_charades': {'top5'},
+}
 
 
-@pytest.mark.parametrize(('name', 'check', 'vocabulary'), [
-    ('charades_pool', check_model, ['vocab_small.txt']),
-    ('hcstvg_pool', check_tubes, ['vocab_small.txt']), ('eval_charades', check_evaluation, [])])
+@pytest.mark.parametrize(
+    ('name', 'check', 'vocabulary'),
+    [
+        ('charades_pool', check_model, ['vocab_small.txt']),
+        ('hcstvg_pool', check_tubes, ['vocab_small.txt']),
+        ('eval_charades', check_evaluation, []),
+    ],
+)
 def test_all_is_computed_on_the_named_device_and_compared_on_the_host(
-        shared, monkeypatch, name, check, vocabulary):
+    shared, monkeypatch, name, check, vocabulary
+):
     monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # knows no meta
     golden = GoldenFile(shared / 'golden' / f'{name}.npz')
     with AwayDevice() as device:
-        report = check(golden, *(golden.path.with_name(file) for file in vocabulary),
-                       device=str(AWAY))
+        report = check(
+            golden, *(golden.path.with_name(file) for file in vocabulary), device=str(AWAY)
+        )
     assert device.waits
     failed = {row.quantity.split(' ')[0] for row in report.rows if not row.passed}
     assert failed >= ON_DEVICE[name]
@@ -235,8 +296,11 @@ def test_the_cpu_can_be_named_and_tf32_is_off(shared):
 
 
 def failed_rows(output):
-    return {line.split('│')[1].split()[0] for line in output.splitlines() if 'FAILED' in line
-            and '│' in line}
+    return {
+        line.split('│')[1].split()[0]
+        for line in output.splitlines()
+        if 'FAILED' in line and '│' in line
+    }
 
 
 def test_every_quantity_of_the_spatio_temporal_variant_agrees(shared):
@@ -264,8 +328,14 @@ def test_a_wrong_figure_of_the_spatio_temporal_variant_fails_its_row(shared, tmp
     code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
     assert code == 1
     assert failed_rows(output) >= {
-        'pooled_feats', 'stiou', 'train/single/loss_sent', 'train/all/loss_vid',
-        'train_buffers_single_1', 'eval/contrastive', 'evalset'}
+        'pooled_feats',
+        'stiou',
+        'train/single/loss_sent',
+        'train/all/loss_vid',
+        'train_buffers_single_1',
+        'eval/contrastive',
+        'evalset',
+    }
     assert 'train/all/loss_sent' not in output
 
 

@@ -1,4 +1,5 @@
 """tools/webui.py: from the command line to a page that is served."""
+
 import os
 import signal
 import tempfile
@@ -17,7 +18,8 @@ from mmengine.config import Config
 from mmn_plugin.apis.webui.example_video import ExampleVideo
 
 needs_gradio = pytest.mark.skipif(
-    find_spec('gradio') is None, reason='Gradio is not installed (requirements/web.txt)')
+    find_spec('gradio') is None, reason='Gradio is not installed (requirements/web.txt)'
+)
 
 
 @pytest.fixture(scope='module')
@@ -52,8 +54,11 @@ def test_the_page_is_served_to_this_machine_alone(grounder, webui):
     seen = {}
 
     def ask(blocks):
-        seen.update(host=blocks.server_name, share=blocks.share, status=urllib.request.urlopen(
-            blocks.local_url).status)
+        seen.update(
+            host=blocks.server_name,
+            share=blocks.share,
+            status=urllib.request.urlopen(blocks.local_url).status,
+        )
 
     code, output = webui(grounder.checkpoint, ask=ask)
     assert code == 0, output
@@ -64,14 +69,20 @@ def test_the_page_is_served_to_this_machine_alone(grounder, webui):
 
 @needs_gradio
 def test_examples_are_offered_where_the_model_knows_their_words(grounder, webui):
-    examples = [ExampleVideo(one.name, one.path, {'a red box': (1., 2.)})
-                for one in ExampleVideo.render(grounder.folder / 'examples', 2)]
+    examples = [
+        ExampleVideo(one.name, one.path, {'a red box': (1.0, 2.0)})
+        for one in ExampleVideo.render(grounder.folder / 'examples', 2)
+    ]
     seen = []
     with mock.patch.object(ExampleVideo, 'render', return_value=examples):
         code, output = webui(
-            grounder.checkpoint, '--config', grounder.config,
-            ask=lambda blocks: seen.append([b.choices for b in blocks.blocks.values()
-                                            if b.get_block_name() == 'radio']))
+            grounder.checkpoint,
+            '--config',
+            grounder.config,
+            ask=lambda blocks: seen.append(
+                [b.choices for b in blocks.blocks.values() if b.get_block_name() == 'radio']
+            ),
+        )
     assert code == 0, output
     assert seen == [[[('Shapes 1', 'Shapes 1'), ('Shapes 2', 'Shapes 2')]]]
 
@@ -86,11 +97,16 @@ def test_example_videos_are_the_same_each_time_and_small(tmp_path):
 
 
 @needs_gradio
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['none.pth'], 'no checkpoint none.pth'), (['CKPT', '--top-n', '0'], '--top-n 0'),
-    (['CKPT', '--max-mb', '0'], 'the limit megabytes=0.0 must be above 0'),
-    (['BARE'], 'bare.pth carries no config: give the one'),
-    (['CKPT', '--config', 'FEATURES'], 'the config has no `extractor`')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none.pth'], 'no checkpoint none.pth'),
+        (['CKPT', '--top-n', '0'], '--top-n 0'),
+        (['CKPT', '--max-mb', '0'], 'the limit megabytes=0.0 must be above 0'),
+        (['BARE'], 'bare.pth carries no config: give the one'),
+        (['CKPT', '--config', 'FEATURES'], 'the config has no `extractor`'),
+    ],
+)
 def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
     bare, features = grounder.folder / 'bare.pth', grounder.folder / 'features.py'
     torch.save(torch.load(grounder.checkpoint, weights_only=True)['state_dict'], bare)
@@ -104,8 +120,9 @@ def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
 
 
 def test_without_gradio_the_message_says_how_to_get_it(grounder):
-    with mock.patch('importlib.util.find_spec',
-                    lambda name: None if name == 'gradio' else find_spec(name)):
+    with mock.patch(
+        'importlib.util.find_spec', lambda name: None if name == 'gradio' else find_spec(name)
+    ):
         code, output = run_tool('webui.py', grounder.checkpoint)
     assert code == 1
     assert 'pip install "mmn_plugin[web]"' in output

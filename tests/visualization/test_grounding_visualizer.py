@@ -1,4 +1,5 @@
 """Where the pictures go."""
+
 import numpy as np
 import pytest
 import torch
@@ -14,17 +15,23 @@ from mmn_plugin.visualization import sample_frames
 
 @pytest.fixture
 def sample():
-    sample = GroundingDataSample(metainfo=dict(
-        video_id='v', duration=8., sentences=['a dog runs'], sentence_index=[0]))
-    sample.gt_instances = InstanceData(moments=torch.tensor([[1., 3.]]))
+    sample = GroundingDataSample(
+        metainfo=dict(video_id='v', duration=8.0, sentences=['a dog runs'], sentence_index=[0])
+    )
+    sample.gt_instances = InstanceData(moments=torch.tensor([[1.0, 3.0]]))
     return sample
 
 
 @pytest.fixture
 def visualizer(tmp_path):
-    return VISUALIZERS.build(dict(
-        type='GroundingVisualizer', name=str(tmp_path), save_dir=str(tmp_path),
-        vis_backends=[dict(type='LocalVisBackend')]))
+    return VISUALIZERS.build(
+        dict(
+            type='GroundingVisualizer',
+            name=str(tmp_path),
+            save_dir=str(tmp_path),
+            vis_backends=[dict(type='LocalVisBackend')],
+        )
+    )
 
 
 @pytest.fixture
@@ -38,19 +45,28 @@ def video(tmp_path):
 
 def test_a_sample_of_tubes_is_drawn_in_its_video_a_row_per_sentence(visualizer, video, tmp_path):
     tube = np.array([[t, 3, 4, 20, 22] for t in range(20)], np.float32)
-    sample = TubeDataSample(metainfo=dict(
-        video_id='v', sentences=['a dog runs', 'a cat sits'], sentence_index=[0, 1],
-        tubes=[tube], tube_index=[0]))
+    sample = TubeDataSample(
+        metainfo=dict(
+            video_id='v',
+            sentences=['a dog runs', 'a cat sits'],
+            sentence_index=[0, 1],
+            tubes=[tube],
+            tube_index=[0],
+        )
+    )
     sample.gt_instances = InstanceData(tubes=[tube[5:], tube])
     sample.pred_instances = InstanceData(
-        tubes=[tube[:0], tube], tube_index=torch.tensor([-1, 0]), scores=torch.tensor([0., 0.9]))
+        tubes=[tube[:0], tube], tube_index=torch.tensor([-1, 0]), scores=torch.tensor([0.0, 0.9])
+    )
     colours = np.array([[0xE6, 0x9F, 0x00], [0x00, 0x72, 0xB2]])  # truth, answer
 
     def drawn(**how):
         visualizer.add_datasample('v', video, sample, out_path=tmp_path / 'v.png', **how)
         image = visualizer.get_image()
-        return len(image), [[bool((half == colour).all(-1).any()) for colour in colours]
-                            for half in np.array_split(image, 2)]
+        return len(image), [
+            [bool((half == colour).all(-1).any()) for colour in colours]
+            for half in np.array_split(image, 2)
+        ]
 
     height, found = drawn(draw_gt=False)
     assert found == [[False, False], [False, True]]
@@ -93,10 +109,14 @@ def test_a_real_video_keeps_the_ratio_of_its_sides(shared):
     assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.1  # three different ones
 
 
-@pytest.mark.parametrize(('rotation', 'shape', 'corner'), [
-    (0, (3, 20, 30, 3), (slice(2, 8), slice(2, 12))),
-    (-90, (3, 20, 13, 3), (slice(2, 8), slice(-5, -1))),
-    (180, (3, 20, 30, 3), (slice(-8, -2), slice(-12, -2)))])
+@pytest.mark.parametrize(
+    ('rotation', 'shape', 'corner'),
+    [
+        (0, (3, 20, 30, 3), (slice(2, 8), slice(2, 12))),
+        (-90, (3, 20, 13, 3), (slice(2, 8), slice(-5, -1))),
+        (180, (3, 20, 30, 3), (slice(-8, -2), slice(-12, -2))),
+    ],
+)
 def test_thumbnails_of_a_rotated_video_are_upright(tmp_path, rotation, shape, corner):
     encode(tmp_path / 'phone.mp4', rotation=rotation)  # red in its upper left quarter
     frames = sample_frames(tmp_path / 'phone.mp4', count=3, height=20)
@@ -115,13 +135,17 @@ def test_an_unreadable_video_is_named(tmp_path):
 
 
 def test_tensorboard_takes_the_pictures(sample, tmp_path):
-    accumulator = pytest.importorskip(
-        'tensorboard.backend.event_processing.event_accumulator')
-    visualizer = VISUALIZERS.build(dict(
-        type='GroundingVisualizer', name=str(tmp_path), save_dir=str(tmp_path),
-        vis_backends=[dict(type='TensorboardVisBackend')]))
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    visualizer = VISUALIZERS.build(
+        dict(
+            type='GroundingVisualizer',
+            name=str(tmp_path),
+            save_dir=str(tmp_path),
+            vis_backends=[dict(type='TensorboardVisBackend')],
+        )
+    )
     visualizer.add_datasample('first', None, sample, step=3)
     visualizer.close()
     events = accumulator.EventAccumulator(str(tmp_path / 'vis_data')).Reload()
-    image, = events.Images('first')
+    (image,) = events.Images('first')
     assert (image.step, image.width) == (3, 960)

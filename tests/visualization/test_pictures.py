@@ -1,4 +1,5 @@
 """What the pictures show, measured in their pixels."""
+
 import subprocess
 import sys
 from itertools import combinations
@@ -17,14 +18,21 @@ from mmn_plugin.visualization.timeline import Timeline
 from mmn_plugin.visualization.timeline_row import TimelineRow
 
 NAN = float('nan')
-LONG = ('The person takes out a cutting board from the drawer below the counter, places it on the '
-        'counter, then cuts $5 worth of carrots $in$ thin slices before washing everything.')
+LONG = (
+    'The person takes out a cutting board from the drawer below the counter, places it on the '
+    'counter, then cuts $5 worth of carrots $in$ thin slices before washing everything.'
+)
 
 
-def sample_of(truth=None, moments=None, duration=24., sentences=('a dog runs',)):
-    sample = GroundingDataSample(metainfo=dict(
-        video_id='garden', duration=duration, sentences=list(sentences),
-        sentence_index=list(range(len(sentences)))))
+def sample_of(truth=None, moments=None, duration=24.0, sentences=('a dog runs',)):
+    sample = GroundingDataSample(
+        metainfo=dict(
+            video_id='garden',
+            duration=duration,
+            sentences=list(sentences),
+            sentence_index=list(range(len(sentences))),
+        )
+    )
     if truth is not None:
         sample.gt_instances = InstanceData(moments=torch.tensor(truth))
     if moments is not None:
@@ -36,7 +44,7 @@ def sample_of(truth=None, moments=None, duration=24., sentences=('a dog runs',))
 
 def pixels(image, colour):
     """Rows and columns of the pixels of exactly this colour."""
-    wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return np.nonzero((image == wanted).all(-1))
 
 
@@ -50,27 +58,28 @@ def visualizer():
     return GroundingVisualizer()
 
 
-@pytest.mark.parametrize(('kind', 'colour'), [
-    ('truth', palette.TRUTH), ('moments', palette.PREDICTION)])
+@pytest.mark.parametrize(
+    ('kind', 'colour'), [('truth', palette.TRUTH), ('moments', palette.PREDICTION)]
+)
 def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
     def bar(start, end):
         moment = [[start, end]] if kind == 'truth' else [[[start, end]]]
         return span(visualizer.draw_timeline(sample_of(**{kind: moment})), colour)
 
-    left, right = bar(0., 24.)
+    left, right = bar(0.0, 24.0)
     width = right - left
     assert width > 600
-    assert bar(6., 12.) == pytest.approx((left + width / 4, left + width / 2), abs=1.5)
+    assert bar(6.0, 12.0) == pytest.approx((left + width / 4, left + width / 2), abs=1.5)
 
 
 def test_an_unknown_truth_is_not_drawn(visualizer):
-    image = visualizer.draw_timeline(sample_of([[NAN, NAN]], [[[1., 2.]]]))
+    image = visualizer.draw_timeline(sample_of([[NAN, NAN]], [[[1.0, 2.0]]]))
     assert len(pixels(image, palette.TRUTH)[0]) == 0
     assert len(pixels(image, palette.PREDICTION)[0])
 
 
 def test_predictions_and_truth_can_be_left_out(visualizer):
-    sample = sample_of([[1., 5.]], [[[2., 6.]]])
+    sample = sample_of([[1.0, 5.0]], [[[2.0, 6.0]]])
     image = visualizer.draw_timeline(sample, draw_pred=False)
     assert len(pixels(image, palette.TRUTH)[0])
     assert not len(pixels(image, palette.PREDICTION)[0])
@@ -79,7 +88,7 @@ def test_predictions_and_truth_can_be_left_out(visualizer):
 
 
 def test_each_rank_has_a_lane_of_its_own(visualizer):
-    sample = sample_of(moments=[[[1., 5.], [6., 9.], [NAN, NAN]]])
+    sample = sample_of(moments=[[[1.0, 5.0], [6.0, 9.0], [NAN, NAN]]])
     one, two, three = (len(visualizer.draw_timeline(sample, top_n=n)) for n in (1, 2, 3))
     assert one < two == three  # the third is padding
 
@@ -87,7 +96,7 @@ def test_each_rank_has_a_lane_of_its_own(visualizer):
 def test_thumbnails_follow_the_time_axis(visualizer):
     frames = np.zeros((16, 90, 160, 3), np.uint8)
     frames[:8], frames[8:] = (200, 0, 0), (0, 0, 200)
-    image = visualizer.draw_timeline(sample_of([[0., 24.]]), frames)
+    image = visualizer.draw_timeline(sample_of([[0.0, 24.0]]), frames)
     left, right = span(image, palette.TRUTH)
     middle = (left + right) / 2
     assert span(image, '#C80000')[1] <= middle <= span(image, '#0000C8')[0]
@@ -96,21 +105,35 @@ def test_thumbnails_follow_the_time_axis(visualizer):
 
 
 def test_sentences_beyond_the_limit_are_counted(visualizer):
-    sample = sample_of([[1., 2.]] * 9, sentences=['a dog runs'] * 9)
+    sample = sample_of([[1.0, 2.0]] * 9, sentences=['a dog runs'] * 9)
     heights = [len(visualizer.draw_timeline(sample, max_sentences=n)) for n in (1, 2)]
     assert len(visualizer.draw_timeline(sample, max_sentences=9)) > heights[1] > heights[0]
-    timeline = Timeline([TimelineRow('x')], 24., 'garden', note='8 more')
+    timeline = Timeline([TimelineRow('x')], 24.0, 'garden', note='8 more')
     timeline.draw()
     assert '8 more' in [text.get_text() for text in timeline.canvas.axes.texts]
 
 
-@pytest.mark.parametrize('duration', [7., 100., 1800., 9000.])
+@pytest.mark.parametrize('duration', [7.0, 100.0, 1800.0, 9000.0])
 def test_no_text_overlaps_another_or_leaves_the_timeline(duration):
-    moments = np.array([[0, 1], [0, duration], [duration - 1, duration], [0.4 * duration] * 2,
-                        [0.1 * duration, 0.9 * duration]])
-    rows = [TimelineRow(sentence, np.array([0.2, 0.7]) * duration, moments, np.full(5, 0.5),
-                        np.linspace(0, 1, 16))
-            for sentence in (LONG, 'x', 'pneumono' * 40)]
+    moments = np.array(
+        [
+            [0, 1],
+            [0, duration],
+            [duration - 1, duration],
+            [0.4 * duration] * 2,
+            [0.1 * duration, 0.9 * duration],
+        ]
+    )
+    rows = [
+        TimelineRow(
+            sentence,
+            np.array([0.2, 0.7]) * duration,
+            moments,
+            np.full(5, 0.5),
+            np.linspace(0, 1, 16),
+        )
+        for sentence in (LONG, 'x', 'pneumono' * 40)
+    ]
     timeline = Timeline(rows, duration, 'a_long_name_' * 20, np.zeros((9, 90, 160, 3), np.uint8))
     timeline.draw()
     boxes = [text.get_window_extent() for text in timeline.canvas.axes.texts]
@@ -132,13 +155,15 @@ def test_wrapped_lines_fit_and_keep_the_words():
     assert wrap(LONG, 300, 10, max_lines=2)[1].endswith('…')
 
 
-@pytest.mark.parametrize(('seconds', 'duration', 'text'), [
-    (7.25, 24, '7.2'), (245.4, 600, '4:05'), (3765, 7200, '1:02:45'), (59.9, 600, '1:00')])
+@pytest.mark.parametrize(
+    ('seconds', 'duration', 'text'),
+    [(7.25, 24, '7.2'), (245.4, 600, '4:05'), (3765, 7200, '1:02:45'), (59.9, 600, '1:00')],
+)
 def test_times_are_told_as_the_length_asks(seconds, duration, text):
     assert format_time(seconds, duration) == text
 
 
-@pytest.mark.parametrize('duration', [0.5, 3., 24., 600., 7200., 90000.])
+@pytest.mark.parametrize('duration', [0.5, 3.0, 24.0, 600.0, 7200.0, 90000.0])
 def test_ticks_are_few_and_within_the_video(duration):
     ticks = time_ticks(duration)
     assert ticks[0] == 0
@@ -149,33 +174,36 @@ def test_ticks_are_few_and_within_the_video(duration):
 def test_the_map_frames_the_cell_that_is_nearest_to_the_truth(visualizer):
     grid = MomentGrid(8, [7])
     values = torch.zeros(grid.num_moments)
-    marked = visualizer.draw_moment_map(grid, values, [6.2, 15.1], duration=24.)
+    marked = visualizer.draw_moment_map(grid, values, [6.2, 15.1], duration=24.0)
     rows, columns = pixels(marked, palette.TRUTH)
     in_legend = rows > 400
     cell = MAP / 8
     # (2, 4) is the cell of 6 to 15 s: third row, fifth column
     assert (rows[~in_legend].min() + rows[~in_legend].max()) / 2 == pytest.approx(
-        20 + 2.5 * cell, abs=2)
+        20 + 2.5 * cell, abs=2
+    )
     assert (columns[~in_legend].min() + columns[~in_legend].max()) / 2 == pytest.approx(
-        LEFT + 4.5 * cell, abs=2)
+        LEFT + 4.5 * cell, abs=2
+    )
 
 
 def test_cells_that_do_not_exist_are_grey_and_large_values_dark(visualizer):
     grid = MomentGrid(16, [4, 2])
     values = torch.zeros(grid.num_moments)
-    low = visualizer.draw_moment_map(grid, values, duration=24.)
-    values[0] = 1.
-    high = visualizer.draw_moment_map(grid, values, duration=24.)
+    low = visualizer.draw_moment_map(grid, values, duration=24.0)
+    values[0] = 1.0
+    high = visualizer.draw_moment_map(grid, values, duration=24.0)
     absent = len(pixels(high, palette.ABSENT)[0])
-    assert absent / 480 ** 2 == pytest.approx(1 - grid.num_moments / 256, abs=0.08)  # legend
+    assert absent / 480**2 == pytest.approx(1 - grid.num_moments / 256, abs=0.08)  # legend
     assert high[24, 100].sum() < low[24, 100].sum()  # the first cell
 
 
 def test_numbers_of_close_peaks_do_not_cover_each_other(visualizer):
     grid = MomentGrid(64, [15, 8, 8])
-    peaks = np.array([[10. + i, 14. + i] for i in range(5)])
+    peaks = np.array([[10.0 + i, 14.0 + i] for i in range(5)])
     picture = MomentMapPicture(
-        grid, torch.zeros(grid.num_moments), 600., truth=[10., 14.], peaks=peaks)
+        grid, torch.zeros(grid.num_moments), 600.0, truth=[10.0, 14.0], peaks=peaks
+    )
     with_axes = {}
     draw = picture._draw_legend
     picture._draw_legend = lambda axes: (with_axes.update(axes=axes), draw(axes))
@@ -189,7 +217,7 @@ def test_numbers_of_close_peaks_do_not_cover_each_other(visualizer):
 def test_a_map_needs_a_value_per_moment(visualizer):
     grid = MomentGrid(8, [7])
     with pytest.raises(ValueError, match='36 moments'):
-        visualizer.draw_moment_map(grid, torch.zeros(64), duration=24.)
+        visualizer.draw_moment_map(grid, torch.zeros(64), duration=24.0)
 
 
 def test_pyplot_stays_out_of_it():
@@ -201,15 +229,25 @@ def test_pyplot_stays_out_of_it():
         "visualizer = VISUALIZERS.build(dict(type='GroundingVisualizer', name='v'))\n"
         'from mmn_plugin.structures import MomentGrid\n'
         'visualizer.draw_moment_map(MomentGrid(2, [1]), torch.zeros(3), duration=1.)\n'
-        "assert 'matplotlib.pyplot' not in sys.modules\n")
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
     subprocess.run([sys.executable, '-c', program], check=True, timeout=600)
 
 
 def test_the_curve_is_the_best_score_around_each_clip():
     grid = MomentGrid(6, [5])
     values = torch.rand(2, grid.num_moments)
-    expected = [[max(float(v) for v, i, j in zip(row, grid.starts, grid.ends, strict=True)
-                     if i <= clip <= j) for clip in range(6)] for row in values]
+    expected = [
+        [
+            max(
+                float(v)
+                for v, i, j in zip(row, grid.starts, grid.ends, strict=True)
+                if i <= clip <= j
+            )
+            for clip in range(6)
+        ]
+        for row in values
+    ]
     assert np.allclose(score_curve(grid, values), expected)
     assert np.allclose(score_curve(grid, values[0].numpy()), expected[0])
     with pytest.raises(ValueError, match='21 moments'):
@@ -219,14 +257,16 @@ def test_the_curve_is_the_best_score_around_each_clip():
 def test_the_curve_of_spans_is_that_of_the_grid_they_come_from():
     grid = MomentGrid(8, [3, 2])
     values = torch.rand(grid.num_moments)
-    curve = span_curve(grid.spans(24.), values, 24., steps=8)
+    curve = span_curve(grid.spans(24.0), values, 24.0, steps=8)
     assert torch.equal(curve, score_curve(grid, values))
 
 
 def test_a_curve_is_high_where_its_score_is(visualizer):
-    plain = visualizer.draw_timeline(sample_of([[0., 24.]]))
+    plain = visualizer.draw_timeline(sample_of([[0.0, 24.0]]))
     left, right = span(plain, palette.TRUTH)
-    image = visualizer.draw_timeline(sample_of([[0., 24.]]), curves=torch.tensor([[1., 0, 0, 0]]))
+    image = visualizer.draw_timeline(
+        sample_of([[0.0, 24.0]]), curves=torch.tensor([[1.0, 0, 0, 0]])
+    )
     assert len(image) > len(plain)
     blue = image[..., 2].astype(int) - image[..., 0] > 100  # the line, softened at its edges
     rows, columns = np.nonzero(blue)
@@ -236,8 +276,11 @@ def test_a_curve_is_high_where_its_score_is(visualizer):
 
 
 def test_curves_of_a_picture_share_one_scale(visualizer):
-    timeline = Timeline([TimelineRow('x', curve=np.full(4, 0.2)),
-                         TimelineRow('y', curve=np.full(4, 0.8))], 24., 'garden')
+    timeline = Timeline(
+        [TimelineRow('x', curve=np.full(4, 0.2)), TimelineRow('y', curve=np.full(4, 0.8))],
+        24.0,
+        'garden',
+    )
     timeline.draw()
     texts = [text.get_text() for text in timeline.canvas.axes.texts]
     assert texts.count('0.80') == 2
@@ -246,4 +289,4 @@ def test_curves_of_a_picture_share_one_scale(visualizer):
 
 def test_there_is_one_curve_per_sentence(visualizer):
     with pytest.raises(ValueError, match='garden need as many score curves, not 2'):
-        visualizer.draw_timeline(sample_of([[0., 24.]]), curves=torch.ones(2, 4))
+        visualizer.draw_timeline(sample_of([[0.0, 24.0]]), curves=torch.ones(2, 4))

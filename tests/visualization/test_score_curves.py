@@ -1,4 +1,5 @@
 """Score curves without a map."""
+
 import numpy as np
 import pytest
 import torch
@@ -10,19 +11,24 @@ from mmn_plugin.visualization.score_curves_picture import ScoreCurvesPicture
 
 
 def sample_of(sentences=('a dog runs', 'it $sleeps$')):
-    return GroundingDataSample(metainfo=dict(
-        video_id='garden', duration=24., sentences=list(sentences),
-        sentence_index=list(range(len(sentences)))))
+    return GroundingDataSample(
+        metainfo=dict(
+            video_id='garden',
+            duration=24.0,
+            sentences=list(sentences),
+            sentence_index=list(range(len(sentences))),
+        )
+    )
 
 
 def columns(image, colour):
-    wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return np.nonzero((image == wanted).all(-1))[1]
 
 
 def test_a_curve_is_drawn_where_its_scores_are_and_truth_behind_it():
     sample = sample_of(['a dog runs'])
-    sample.gt_instances = InstanceData(moments=torch.tensor([[12., 24.]]))
+    sample.gt_instances = InstanceData(moments=torch.tensor([[12.0, 24.0]]))
     image = ScoreCurvesPicture(sample, dict(one=torch.rand(1, 8))).draw()
     assert image.shape[1:] == (720, 3)
     truth = columns(image, palette.fade(palette.TRUTH, 0.6))
@@ -40,7 +46,8 @@ def test_curves_of_a_prediction_are_found_and_there_is_a_panel_for_each_sentence
 
 def test_several_curves_have_several_colours():
     image = ScoreCurvesPicture(
-        sample_of(), dict(before=torch.zeros(2, 8), after=torch.ones(2, 8))).draw()
+        sample_of(), dict(before=torch.zeros(2, 8), after=torch.ones(2, 8))
+    ).draw()
     assert all(len(columns(image, palette.RUNS[i])) for i in (0, 1))
 
 

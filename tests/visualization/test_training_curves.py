@@ -1,4 +1,5 @@
 """Logs of runs, and their curves."""
+
 import json
 
 import pytest
@@ -9,8 +10,10 @@ from mmn_plugin.visualization.training_log import TrainingLog
 
 def write_log(folder, losses, score, first=1):
     (folder / 'vis_data').mkdir(parents=True)
-    lines = [dict(loss=loss, loss_iou=loss / 2, lr=0.1, epoch=1, iter=i, step=i)
-             for i, loss in enumerate(losses, first)]
+    lines = [
+        dict(loss=loss, loss_iou=loss / 2, lr=0.1, epoch=1, iter=i, step=i)
+        for i, loss in enumerate(losses, first)
+    ]
     lines.append({'grounding/R1@0.5': score, 'grounding/0-10s/R1@0.5': score, 'step': 1})
     path = folder / 'vis_data/scalars.json'
     path.write_text('\n'.join(map(json.dumps, lines)) + '\n')
@@ -18,33 +21,33 @@ def write_log(folder, losses, score, first=1):
 
 
 def test_a_resumed_run_is_one_curve_and_later_figures_count(tmp_path):
-    write_log(tmp_path / 'run' / '20260101_000000', [5., 4., 3., 2.], 10.)
-    write_log(tmp_path / 'run' / '20260102_000000', [2.9, 1.9], 20., first=3)
+    write_log(tmp_path / 'run' / '20260101_000000', [5.0, 4.0, 3.0, 2.0], 10.0)
+    write_log(tmp_path / 'run' / '20260102_000000', [2.9, 1.9], 20.0, first=3)
     log = TrainingLog(tmp_path / 'run')
     assert log.name == 'run'
     assert log.by_epoch
-    assert log.curves['loss'] == {1: 5., 2: 4., 3: 2.9, 4: 1.9}
-    assert log.curves['grounding/R1@0.5'] == {1: 20.}
+    assert log.curves['loss'] == {1: 5.0, 2: 4.0, 3: 2.9, 4: 1.9}
+    assert log.curves['grounding/R1@0.5'] == {1: 20.0}
     assert 'iter' not in log.curves
 
 
 def test_figures_after_the_checkpoint_that_a_resume_went_on_from_are_dropped(tmp_path):
-    write_log(tmp_path / 'run' / '20260101_000000', [5., 4., 3., 2.], 10.)
-    write_log(tmp_path / 'run' / '20260102_000000', [3.5], 20., first=2)
-    assert TrainingLog(tmp_path / 'run').curves['loss'] == {1: 5., 2: 3.5}
+    write_log(tmp_path / 'run' / '20260101_000000', [5.0, 4.0, 3.0, 2.0], 10.0)
+    write_log(tmp_path / 'run' / '20260102_000000', [3.5], 20.0, first=2)
+    assert TrainingLog(tmp_path / 'run').curves['loss'] == {1: 5.0, 2: 3.5}
 
 
 def test_one_start_and_one_file_can_be_named(tmp_path):
-    file = write_log(tmp_path / 'run' / '20260101_000000', [5.], 10.)
+    file = write_log(tmp_path / 'run' / '20260101_000000', [5.0], 10.0)
     for path in (file, file.parent, file.parent.parent):
         log = TrainingLog(path)
-        assert (log.name, log.curves['loss']) == ('run', {1: 5.})
+        assert (log.name, log.curves['loss']) == ('run', {1: 5.0})
 
 
 def test_missing_damaged_and_empty_logs_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='scalars'):
         TrainingLog(tmp_path)
-    file = write_log(tmp_path / 'run', [5.], 10.)
+    file = write_log(tmp_path / 'run', [5.0], 10.0)
     file.write_text(file.read_text() + '{"loss": 1.')
     with pytest.raises(ValueError, match='line 3'):
         TrainingLog(tmp_path / 'run')
@@ -54,7 +57,7 @@ def test_missing_damaged_and_empty_logs_are_named(tmp_path):
 
 
 def test_panels_are_chosen_by_pattern(tmp_path):
-    write_log(tmp_path / 'run', [5., 4.], 10.)
+    write_log(tmp_path / 'run', [5.0, 4.0], 10.0)
     log = TrainingLog(tmp_path / 'run')
     assert CurvesPicture([log]).keys == ['loss', 'loss_iou', 'grounding/R1@0.5']
     assert CurvesPicture([log], ['lr', 'loss*']).keys == ['lr', 'loss', 'loss_iou']
@@ -64,8 +67,10 @@ def test_panels_are_chosen_by_pattern(tmp_path):
 
 
 def test_every_run_has_a_colour_in_every_panel(tmp_path):
-    logs = [TrainingLog(write_log(tmp_path / name, [start, start / 2], 10. * start))
-            for name, start in (('a', 4.), ('b', 6.))]
+    logs = [
+        TrainingLog(write_log(tmp_path / name, [start, start / 2], 10.0 * start))
+        for name, start in (('a', 4.0), ('b', 6.0))
+    ]
     image = CurvesPicture(logs, ['loss']).draw()
     for colour in ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)):
         assert (image == colour).all(-1).sum() > 150

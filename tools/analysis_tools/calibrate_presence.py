@@ -8,6 +8,7 @@ so that the share of the absent ones that pass stays. FOLDER is then a model wit
 threshold (from_pretrained, and --checkpoint of the tools); FILE.pth instead of it is the same
 checkpoint with the threshold.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -35,16 +36,26 @@ def model_path(text):
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('checkpoint', help='checkpoint (.pth)')
     parser.add_argument('--config', help="a config (default: the checkpoint's own)")
-    parser.add_argument('--out', required=True, type=model_path,
-                        help='folder or .pth file to write')
-    parser.add_argument('--keep', type=float, default=0.95,
-                        help='share of the present sentences that stay (default: 0.95)')
+    parser.add_argument(
+        '--out', required=True, type=model_path, help='folder or .pth file to write'
+    )
+    parser.add_argument(
+        '--keep',
+        type=float,
+        default=0.95,
+        help='share of the present sentences that stay (default: 0.95)',
+    )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings of the config, key=value')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, key=value',
+    )
     return parser.parse_args(argv)
 
 
@@ -64,8 +75,9 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.out.suffix == '.pth' and not Path(args.checkpoint).is_file():
-            raise ValueError(f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: '
-                             'name a folder')
+            raise ValueError(
+                f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: name a folder'
+            )
         config = None if args.config is None else load_config(args.config, args.cfg_options)
         inferencer = GroundingInferencer(config, args.checkpoint, args.device)
         if 'val_dataloader' not in inferencer.config:
@@ -73,11 +85,13 @@ def main(argv=None):
         dataset = DATASETS.build(inferencer.config.val_dataloader.dataset)
         found = calibrate_presence(inferencer, dataset, args.keep)
         write(inferencer, args.checkpoint, args.out)
-        print(f'threshold {found["threshold"]:.4f} (in a video of ten windows '
-              f'{threshold_at(found, 10):.4f}) on {found["present"]} present and '
-              f'{found["absent"]} absent sentences (AUROC {found["auroc"]:.3f}): keeps '
-              f'{100 * found["keep"]:.0f} % of the present, {100 * found["absent_kept"]:.1f} % of '
-              f'the absent\n{args.out}')
+        print(
+            f'threshold {found["threshold"]:.4f} (in a video of ten windows '
+            f'{threshold_at(found, 10):.4f}) on {found["present"]} present and '
+            f'{found["absent"]} absent sentences (AUROC {found["auroc"]:.3f}): keeps '
+            f'{100 * found["keep"]:.0f} % of the present, {100 * found["absent_kept"]:.1f} % of '
+            f'the absent\n{args.out}'
+        )
 
 
 if __name__ == '__main__':

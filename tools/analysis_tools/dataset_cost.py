@@ -6,6 +6,7 @@
 Without --features, a small file of random features stands in. A tube file (.h5) is measured with
 its own features. Exit code 1 over a bound.
 """
+
 import argparse
 import json
 import multiprocessing
@@ -40,7 +41,8 @@ from mmn_plugin.structures.annotations import read_annotations
 def parse_args(argv=None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('ann_file', type=Path, help='annotation file, or tube file (.h5)')
     parser.add_argument('--features', help='feature file or folder (default: a stand-in)')
     parser.add_argument('--feature-key', help="name of the features within a video's entry")
@@ -95,17 +97,25 @@ def build(args: argparse.Namespace, folder: str) -> tuple[BaseDataset, float, fl
         features = str(Path(folder, 'features.hdf5'))
         # in a process of its own: its memory must not hide in the peak before the measurement
         writer = multiprocessing.Process(
-            target=write_stand_in, args=(features, args.ann_file, args.feature_key))
+            target=write_stand_in, args=(features, args.ann_file, args.feature_key)
+        )
         writer.start()
         writer.join()
         if writer.exitcode:
             read_annotations(args.ann_file)  # says what is wrong
             raise ValueError(f'no features could be made up for {args.ann_file}')
     before, started = peak_mb(), time.perf_counter()
-    dataset = TubeGroundingDataset(str(args.ann_file), streams) if streams else (
-        TemporalGroundingDataset(
-            ann_file=str(args.ann_file), data_prefix=dict(features=features),
-            feature_key=args.feature_key))
+    dataset = (
+        TubeGroundingDataset(str(args.ann_file), streams)
+        if streams
+        else (
+            TemporalGroundingDataset(
+                ann_file=str(args.ann_file),
+                data_prefix=dict(features=features),
+                feature_key=args.feature_key,
+            )
+        )
+    )
     return dataset, time.perf_counter() - started, peak_mb() - before
 
 
@@ -124,8 +134,10 @@ def main(argv=None) -> int:
     table.add_row('kept (sent to a spawned worker)', f'{worker:.1f} MB', '')
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     if args.json:
-        write_json(dict(videos=len(dataset), seconds=seconds, peak_growth_mb=megabytes,
-                        kept_mb=worker), args.json)
+        write_json(
+            dict(videos=len(dataset), seconds=seconds, peak_growth_mb=megabytes, kept_mb=worker),
+            args.json,
+        )
     return int(seconds > args.max_seconds or megabytes > args.max_mb)
 
 

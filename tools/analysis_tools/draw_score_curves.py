@@ -4,6 +4,7 @@
 
 One panel per sentence of the video, with the ground truth behind the curves.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -27,17 +28,31 @@ from mmn_plugin.visualization import GroundingVisualizer
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
     parser.add_argument('checkpoint', help='checkpoint trained with it (.pth)')
-    parser.add_argument('--split', choices=('val', 'test'), default='test',
-                        help='which data loader of the config (default: test)')
-    parser.add_argument('--video', type=text_argument,
-                        help='id of the video (default: the first one)')
-    parser.add_argument('--out', default='score_curves.png', type=writable_file,
-                        help='picture (default: score_curves.png)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='values that replace those of the config: key=value')
+    parser.add_argument(
+        '--split',
+        choices=('val', 'test'),
+        default='test',
+        help='which data loader of the config (default: test)',
+    )
+    parser.add_argument(
+        '--video', type=text_argument, help='id of the video (default: the first one)'
+    )
+    parser.add_argument(
+        '--out',
+        default='score_curves.png',
+        type=writable_file,
+        help='picture (default: score_curves.png)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='values that replace those of the config: key=value',
+    )
     return parser.parse_args(argv)
 
 
@@ -64,14 +79,21 @@ def main(argv=None):
         batch = pseudo_collate([find_video(dataset, args.video)])
         model = load_model(config, args.checkpoint, 'cpu')
         if not hasattr(model, 'curves_by_stage'):
-            what, tool = (('cells of tubes', 'tubes with tools/test.py --show-dir')
-                          if grounds_tubes(config) else
-                          ('moments', 'moment maps with tools/ground.py'))
-            raise ValueError(f'{args.config} is of a {type(model).__name__}, which scores {what} '
-                             f'and not clips: draw {tool}')
+            what, tool = (
+                ('cells of tubes', 'tubes with tools/test.py --show-dir')
+                if grounds_tubes(config)
+                else ('moments', 'moment maps with tools/ground.py')
+            )
+            raise ValueError(
+                f'{args.config} is of a {type(model).__name__}, which scores {what} '
+                f'and not clips: draw {tool}'
+            )
         stages = model.curves_by_stage(batch)
-        curves = dict(score=stages[0]) if len(stages) == 1 else {
-            'before refinement': stages[0], 'after refinement': stages[-1]}
+        curves = (
+            dict(score=stages[0])
+            if len(stages) == 1
+            else {'before refinement': stages[0], 'after refinement': stages[-1]}
+        )
         image = GroundingVisualizer().draw_score_curves(batch['data_samples'][0], curves)
         with folder.writing(files):
             GroundingVisualizer.save_image(image, args.out)

@@ -8,6 +8,7 @@ with gradients). "Held" are these embeddings themselves, and the gradients of th
 they grow with the negatives. "Extra" is what computing the losses takes beyond that: once there
 is a chunk of similarities to fill, it must not grow. Exit code 1 if it does.
 """
+
 import argparse
 import ctypes
 import multiprocessing
@@ -31,8 +32,14 @@ from mmn_plugin.models import MutualMatchingLoss
 from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
 from mmn_plugin.structures import MomentGrid
 
-SETTINGS = dict(num_positive=1, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3,
-                temperature_video=0.1, temperature_sentence=0.1)
+SETTINGS = dict(
+    num_positive=1,
+    negative_iou=0.5,
+    sentence_removal_iou=0.5,
+    margin=0.3,
+    temperature_video=0.1,
+    temperature_sentence=0.1,
+)
 CLEAR_PEAK = Path('/proc/self/clear_refs')
 M_MMAP_THRESHOLD = -3
 NOISE_MB = 4  # what allocators and libraries take or leave
@@ -41,22 +48,39 @@ NOISE_MB = 4  # what allocators and libraries take or leave
 def parse_args(argv=None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--videos', type=int, nargs='+', default=[8, 48, 384, 1536],
-                        help="videos' worth of negatives (default: 8 48 384 1536)")
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--videos',
+        type=int,
+        nargs='+',
+        default=[8, 48, 384, 1536],
+        help="videos' worth of negatives (default: 8 48 384 1536)",
+    )
     parser.add_argument('--batch', type=int, default=8, help='videos of the batch (default: 8)')
     parser.add_argument('--sentences', type=int, default=4, help='per video (default: 4)')
     parser.add_argument('--num-clips', type=int, default=64, help='of the grid (default: 64)')
-    parser.add_argument('--pooling-counts', type=int, nargs='+', default=[15, 8, 8],
-                        help='of the grid (default: 15 8 8)')
+    parser.add_argument(
+        '--pooling-counts',
+        type=int,
+        nargs='+',
+        default=[15, 8, 8],
+        help='of the grid (default: 15 8 8)',
+    )
     parser.add_argument('--channels', type=int, default=256, help='embedding size (default: 256)')
     parser.add_argument('--gathered', action='store_true', help='negatives have gradients')
     parser.add_argument('--chunk-elements', type=int, default=2**22, help='default: 2**22')
     parser.add_argument('--device', default='cpu', help='default: cpu')
     parser.add_argument('--threads', type=int, default=1, help='on the CPU (default: 1)')
-    parser.add_argument('--max-growth', type=float, default=1.5, help=(
-        'bound on the extra memory of the most negatives, relative to that of the first that fill '
-        'a chunk (default: 1.5)'))
+    parser.add_argument(
+        '--max-growth',
+        type=float,
+        default=1.5,
+        help=(
+            'bound on the extra memory of the most negatives, relative to that of the first '
+            'that fill a chunk (default: 1.5)'
+        ),
+    )
     parser.add_argument('--json', type=writable_file, help='also write the figures to this file')
     return parser.parse_args(argv)
 
@@ -89,9 +113,13 @@ def embeddings(args: argparse.Namespace, videos: int, first: int, gradient: bool
     sentences = F.normalize(torch.randn(count, args.channels, device=device), dim=-1)
     truth = torch.rand(count, 2, device=device).cumsum(1) * 10
     return Candidates(
-        moments.requires_grad_(gradient), sentences.requires_grad_(gradient), truth,
-        np.repeat(np.arange(videos), args.sentences), [str(first + v) for v in range(videos)],
-        iou=grid.iou(truth, 30.) if not first else None)
+        moments.requires_grad_(gradient),
+        sentences.requires_grad_(gradient),
+        truth,
+        np.repeat(np.arange(videos), args.sentences),
+        [str(first + v) for v in range(videos)],
+        iou=grid.iou(truth, 30.0) if not first else None,
+    )
 
 
 def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
@@ -113,9 +141,13 @@ def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
 
     def step(pools=pools) -> None:
         # gradients are not accumulated: they are counted once, as what is held
-        torch.autograd.grad(sum(loss(own.moments, own.sentences, video, own.iou,
-                                     own.ground_truth, Negatives(pools))), parts,
-                            allow_unused=True)
+        torch.autograd.grad(
+            sum(
+                loss(own.moments, own.sentences, video, own.iou, own.ground_truth, Negatives(pools))
+            ),
+            parts,
+            allow_unused=True,
+        )
 
     step(pools[:1])  # libraries set themselves up
     before = clear_peak(args.device)
@@ -128,8 +160,13 @@ def measure(args: argparse.Namespace, videos: int) -> dict[str, float]:
         if args.device != 'cpu':
             torch.cuda.synchronize(args.device)
         seconds.append(time.perf_counter() - started)
-    return dict(videos=videos, held_mb=held + gradients, extra_mb=extra, seconds=min(seconds),
-                dense_mb=len(own.sentences) * rest.moments[..., 0].numel() / 2**18)
+    return dict(
+        videos=videos,
+        held_mb=held + gradients,
+        extra_mb=extra,
+        seconds=min(seconds),
+        dense_mb=len(own.sentences) * rest.moments[..., 0].numel() / 2**18,
+    )
 
 
 def in_new_process(args: argparse.Namespace, videos: int) -> dict[str, float]:
@@ -156,30 +193,45 @@ def verdict(args: argparse.Namespace, rows: list[dict]) -> str:
     """Empty if extra memory is flat, else what it did."""
     filling = [row for row in rows if row['dense_mb'] * 2**18 >= args.chunk_elements] or rows[-1:]
     first, last = filling[0], filling[-1]
-    bound = args.max_growth * max(first['extra_mb'], 0.) + NOISE_MB
+    bound = args.max_growth * max(first['extra_mb'], 0.0) + NOISE_MB
     if last['extra_mb'] <= bound:
         return ''
-    return (f'extra memory grew from {first["extra_mb"]:.0f} MB at {first["videos"]} videos to '
-            f'{last["extra_mb"]:.0f} MB at {last["videos"]}')
+    return (
+        f'extra memory grew from {first["extra_mb"]:.0f} MB at {first["videos"]} videos to '
+        f'{last["extra_mb"]:.0f} MB at {last["videos"]}'
+    )
 
 
 def main(argv=None) -> int:
     """Measure and print; returns the exit code."""
     args = parse_args(argv)
     if args.device == 'cpu' and not CLEAR_PEAK.exists():
-        print(f'the peak of memory can only be measured with {CLEAR_PEAK} (Linux), or on a GPU '
-              'with --device cuda', file=sys.stderr)
+        print(
+            f'the peak of memory can only be measured with {CLEAR_PEAK} (Linux), or on a GPU '
+            'with --device cuda',
+            file=sys.stderr,
+        )
         return 1
     rows = [in_new_process(args, videos) for videos in sorted(args.videos)]
     table = Table(title='contrastive losses, forward and backward', title_justify='left')
-    for column in ("videos' worth of negatives", 'held', 'extra', 'all similarities at once',
-                   'time', 'time per video'):
+    for column in (
+        "videos' worth of negatives",
+        'held',
+        'extra',
+        'all similarities at once',
+        'time',
+        'time per video',
+    ):
         table.add_column(column, justify='right')
     for row in rows:
         table.add_row(
-            f'{row["videos"]:,}', f'{row["held_mb"]:.0f} MB', f'{row["extra_mb"]:.0f} MB',
-            f'{row["dense_mb"]:.0f} MB', f'{row["seconds"] * 1000:.0f} ms',
-            f'{row["seconds"] * 1000 / (row["videos"] + args.batch):.2f} ms')
+            f'{row["videos"]:,}',
+            f'{row["held_mb"]:.0f} MB',
+            f'{row["extra_mb"]:.0f} MB',
+            f'{row["dense_mb"]:.0f} MB',
+            f'{row["seconds"] * 1000:.0f} ms',
+            f'{row["seconds"] * 1000 / (row["videos"] + args.batch):.2f} ms',
+        )
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     if args.json:
         write_json(rows, args.json)

@@ -6,6 +6,7 @@
 A work directory's resumed starts are joined. Curves come from vis_data/scalars.json, which the
 LocalVisBackend of MMEngine writes.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -25,15 +26,23 @@ from mmn_plugin.visualization.training_log import TrainingLog
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+',
-                        help='work directories, their time-stamped folders, or scalars.json files')
-    parser.add_argument('--keys', nargs='+', default=DEFAULT_KEYS,
-                        help='figures to draw, * for any part (default: losses, R@1 and mIoU, or '
-                        'vIoU)')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        help='work directories, their time-stamped folders, or scalars.json files',
+    )
+    parser.add_argument(
+        '--keys',
+        nargs='+',
+        default=DEFAULT_KEYS,
+        help='figures to draw, * for any part (default: losses, R@1 and mIoU, or vIoU)',
+    )
     parser.add_argument('--names', nargs='+', help="the runs' names (default: their folders')")
-    parser.add_argument('--out', default='curves.png', type=writable_file,
-                        help='picture (default: curves.png)')
+    parser.add_argument(
+        '--out', default='curves.png', type=writable_file, help='picture (default: curves.png)'
+    )
     args = parser.parse_args(argv)
     if args.names and len(args.names) != len(args.runs):
         parser.error(f'{len(args.names)} names for {len(args.runs)} runs')

@@ -4,6 +4,7 @@
 
 With --save-path it is also written to a file, from which the same run can be started.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -22,12 +23,18 @@ from mmn_plugin.files import writable_file
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='values that replace those of the config: key=value')
-    parser.add_argument('--save-path', type=writable_file,
-                        help='also write it to this file (.py, .json or .yml)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='values that replace those of the config: key=value',
+    )
+    parser.add_argument(
+        '--save-path', type=writable_file, help='also write it to this file (.py, .json or .yml)'
+    )
     return parser.parse_args(argv)
 
 

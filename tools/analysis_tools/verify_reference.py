@@ -6,6 +6,7 @@ One row per quantity, with the largest absolute and relative difference and a ve
 which a file holds nothing is skipped. Exit code 1 if any row failed or a file could not be checked.
 Bounds are the same on every device, and float32 is float32: TF32 is off.
 """
+
 import argparse
 import math
 import sys
@@ -41,10 +42,15 @@ def parse_args():
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz')
-    parser.add_argument('--vocab', type=Path,
-                        help=f'WordPiece vocabulary (default: {VOCABULARY} beside each file)')
-    parser.add_argument('--conv-mode', choices=('dense', 'sparse'), default='dense',
-                        help='how the moment encoder computes (default: dense)')
+    parser.add_argument(
+        '--vocab', type=Path, help=f'WordPiece vocabulary (default: {VOCABULARY} beside each file)'
+    )
+    parser.add_argument(
+        '--conv-mode',
+        choices=('dense', 'sparse'),
+        default='dense',
+        help='how the moment encoder computes (default: dense)',
+    )
     parser.add_argument('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
     parser.add_argument('--json', type=writable_file, help='also write all rows to this file')
     return parser.parse_args()
@@ -66,8 +72,10 @@ def check(path: Path, vocabulary: Path | None, conv_mode: str, device: str) -> R
         return check_evaluation(golden, device)
     vocabulary = vocabulary or path.with_name(VOCABULARY)
     if not vocabulary.is_file():
-        raise FileNotFoundError(f'{vocabulary} does not exist; give the vocabulary that {path} was '
-                                'made with: --vocab FILE')
+        raise FileNotFoundError(
+            f'{vocabulary} does not exist; give the vocabulary that {path} was '
+            'made with: --vocab FILE'
+        )
     check_file = check_tubes if golden.is_tubes else check_model
     return check_file(golden, vocabulary, conv_mode, device)
 
@@ -78,9 +86,14 @@ def show(path: Path, report: Report, console: Console) -> None:
     for name in ('quantity', 'max abs', 'max rel', 'bound', 'verdict', 'note'):
         table.add_column(name, justify='right' if 'max' in name or name == 'bound' else 'left')
     for row in report.rows:
-        table.add_row(row.quantity, f'{row.max_abs:.1e}', f'{row.max_rel:.1e}',
-                      f'{row.bound:.0e}' if row.bound else 'equal', verdict_of(row),
-                      escape(row.note))
+        table.add_row(
+            row.quantity,
+            f'{row.max_abs:.1e}',
+            f'{row.max_rel:.1e}',
+            f'{row.bound:.0e}' if row.bound else 'equal',
+            verdict_of(row),
+            escape(row.note),
+        )
     console.print(table)
 
 
@@ -100,10 +113,13 @@ def message_of(error: Exception, path: Path) -> str:
 
 def as_json(row: Row) -> dict:
     """A row for the JSON file, with null for what is infinite or was not compared."""
-    values = {key: value.item() if hasattr(value, 'item') else value
-              for key, value in asdict(row).items()}
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in values.items()}
+    values = {
+        key: value.item() if hasattr(value, 'item') else value for key, value in asdict(row).items()
+    }
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 For example ``tools/data/build_vocabulary.py data/mine/train.json --out data/mine/vocab.txt``.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -23,8 +24,12 @@ def main() -> None:
     parser.add_argument('--out', type=writable_file, required=True, help='file to write')
     args = parser.parse_args()
     try:
-        sentences = [sentence for path in args.annotations for video in read_annotations(path)
-                     for sentence in video.sentences]
+        sentences = [
+            sentence
+            for path in args.annotations
+            for video in read_annotations(path)
+            for sentence in video.sentences
+        ]
     except (AnnotationError, FileNotFoundError) as error:
         sys.exit(f'build_vocabulary: {error}')
     tokens = build_vocabulary(sentences)

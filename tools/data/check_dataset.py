@@ -5,6 +5,7 @@ Prints counts and findings with their first offenders; exit code 1 where trainin
     python tools/data/check_dataset.py configs/mmn_tacos.py
     python tools/data/check_dataset.py configs/mmn_tacos.py --split train --quick
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -25,16 +26,33 @@ from mmn_plugin.engine.runner import load_config, plain_errors
 def parse_args(argv=None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument('--split', nargs='+', choices=('train', 'val', 'test'),
-                        help='splits to check (default: all that the config has)')
-    parser.add_argument('--quick', action='store_true',
-                        help='look at the shapes of features alone, not at every value')
-    parser.add_argument('--examples', type=int, default=3,
-                        help='offenders named for each kind of finding (default: 3)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
-                        help='override settings of the config, key=value')
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        choices=('train', 'val', 'test'),
+        help='splits to check (default: all that the config has)',
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='look at the shapes of features alone, not at every value',
+    )
+    parser.add_argument(
+        '--examples',
+        type=int,
+        default=3,
+        help='offenders named for each kind of finding (default: 3)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='override settings of the config, key=value',
+    )
     return parser.parse_args(argv)
 
 
@@ -44,8 +62,12 @@ def main(argv=None) -> int:
     progress = Console(stderr=True)
     with plain_errors():
         report = check_config(
-            load_config(args.config, args.cfg_options), args.split, args.quick, args.examples,
-            lambda items, text: track(items, text, console=progress, transient=True))
+            load_config(args.config, args.cfg_options),
+            args.split,
+            args.quick,
+            args.examples,
+            lambda items, text: track(items, text, console=progress, transient=True),
+        )
     report.render(Console(width=None if sys.stdout.isatty() else 160))
     return 0 if report.passed else 1
 

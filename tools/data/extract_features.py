@@ -8,6 +8,7 @@
 Writes an HDF5 file with one (T, D) array per video, named after its file without suffix. Running it
 again goes on where it stopped. Exit code 1 if a video could not be read.
 """
+
 import argparse
 import atexit
 import datetime
@@ -44,29 +45,51 @@ MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('videos', nargs='+', help='video files, or folders of them')
     parser.add_argument('--out', required=True, type=writable_file, help='HDF5 file to write')
-    parser.add_argument('--config', default=DEFAULT,
-                        help='a config with an `extractor`: a path, or one of mmn_plugin, such as '
-                        f'extractors/i3d_r50_k400.py or mmn_shapes.py (default: {DEFAULT})')
-    parser.add_argument('--checkpoint', help="weights in place of the config's: a file, or for "
-                        'models of Hugging Face a folder')
-    parser.add_argument('--fps', type=float,
-                        help="frames per second that are looked at (default: the config's)")
+    parser.add_argument(
+        '--config',
+        default=DEFAULT,
+        help='a config with an `extractor`: a path, or one of mmn_plugin, such as '
+        f'extractors/i3d_r50_k400.py or mmn_shapes.py (default: {DEFAULT})',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        help="weights in place of the config's: a file, or for models of Hugging Face a folder",
+    )
+    parser.add_argument(
+        '--fps', type=float, help="frames per second that are looked at (default: the config's)"
+    )
     parser.add_argument('--stride', type=int, help="frames per row (default: the config's)")
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: the best there is)')
-    parser.add_argument('--workers', type=whole_number,
-                        help='videos at a time: threads that decode for a GPU, processes on the '
-                        'CPU; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
-                        'the grid extractor, else 0)')
+    parser.add_argument(
+        '--workers',
+        type=whole_number,
+        help='videos at a time: threads that decode for a GPU, processes on the '
+        'CPU; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
+        'the grid extractor, else 0)',
+    )
     add_amp(parser)
-    parser.add_argument('--report', metavar='FILE.json', type=writable_file,
-                        help='write what was wrong or unusual, video by video')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='settings that replace those of the config: extractor.layer=...')
-    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none',
-                        help='pytorch: the processes that torchrun starts share the videos')
+    parser.add_argument(
+        '--report',
+        metavar='FILE.json',
+        type=writable_file,
+        help='write what was wrong or unusual, video by video',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that replace those of the config: extractor.layer=...',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch'],
+        default='none',
+        help='pytorch: the processes that torchrun starts share the videos',
+    )
     return parser.parse_args(explicit_amp(sys.argv[1:] if argv is None else argv))
 
 
@@ -78,8 +101,9 @@ def join_group(launcher: str) -> bool:
 
     store, rank, processes = next(distributed.rendezvous('env://', timeout=MEET))
     # Only told when to begin and to end, which can be days apart; nothing is computed together.
-    distributed.init_process_group('gloo', store=store, rank=rank, world_size=processes,
-                                   timeout=datetime.timedelta(days=30))
+    distributed.init_process_group(
+        'gloo', store=store, rank=rank, world_size=processes, timeout=datetime.timedelta(days=30)
+    )
     return rank == 0
 
 
@@ -132,8 +156,10 @@ def clean_stop():
         yield
     except KeyboardInterrupt:
         if os.environ.get('RANK', '0') == '0':
-            print('Stopped. Run the command again: it goes on with what is not finished.',
-                  file=sys.stderr)
+            print(
+                'Stopped. Run the command again: it goes on with what is not finished.',
+                file=sys.stderr,
+            )
         raise SystemExit(leave_group(code)) from None
     finally:
         if in_main:
@@ -145,8 +171,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with plain_errors(), clean_stop(), plain_file_errors():
         require_launcher(args.launcher)
-        settings = extractor_config(args.config, args.cfg_options, checkpoint=args.checkpoint,
-                                    fps=args.fps, stride=args.stride, amp=args.amp)
+        settings = extractor_config(
+            args.config,
+            args.cfg_options,
+            checkpoint=args.checkpoint,
+            fps=args.fps,
+            stride=args.stride,
+            amp=args.amp,
+        )
         extractor = build_extractor(settings, args.device or own_device(args.launcher))
         if args.amp:
             settings['amp'] = extractor.amp  # what it came to here
@@ -162,8 +194,10 @@ def main(argv: list[str] | None = None) -> int:
     for line in report.lines():
         print(line, file=sys.stderr)
     if not report.failures:
-        print(f'{args.out} is complete: {extractor.num_features} numbers per clip of '
-              f'{extractor.stride / extractor.fps:g} s.')
+        print(
+            f'{args.out} is complete: {extractor.num_features} numbers per clip of '
+            f'{extractor.stride / extractor.fps:g} s.'
+        )
     return leave_group(1 if report.failures else 0)
 
 

@@ -1,4 +1,5 @@
 """Candidate tubes on Shapes: ``python tools/data/make_shapes_tubes.py data/shapes``."""
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -19,19 +20,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Make jittered and broken candidate tubes, with distractors, and their '
-        'features for the videos of a Shapes corpus.')
+        'features for the videos of a Shapes corpus.'
+    )
     parser.add_argument('corpus', help='folder that tools/data/make_shapes.py wrote')
     parser.add_argument('--out', help='folder to write to (default: CORPUS_tubes)')
-    parser.add_argument('--splits', nargs='+', choices=SPLITS, default=SPLITS,
-                        help='which splits (default: all)')
+    parser.add_argument(
+        '--splits', nargs='+', choices=SPLITS, default=SPLITS, help='which splits (default: all)'
+    )
     parser.add_argument('--videos', type=int, help='at most so many of each split (default: all)')
-    parser.add_argument('--tracker', action='store_true',
-                        help='take the tubes that the built-in tracker finds in the videos for '
-                        'candidates, as when a video is asked about')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='same seed, same candidates (default: 0)')
-    parser.add_argument('--workers', type=whole_number, default=2,
-                        help='processes; 0: none but this one (default: 2)')
+    parser.add_argument(
+        '--tracker',
+        action='store_true',
+        help='take the tubes that the built-in tracker finds in the videos for '
+        'candidates, as when a video is asked about',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='same seed, same candidates (default: 0)'
+    )
+    parser.add_argument(
+        '--workers',
+        type=whole_number,
+        default=2,
+        help='processes; 0: none but this one (default: 2)',
+    )
     return parser.parse_args(argv)
 
 

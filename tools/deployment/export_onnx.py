@@ -6,6 +6,7 @@ Writes DIR/video.onnx (pooled features to moments), DIR/text.onnx (token ids to 
 DIR/tokenizer.json and DIR/model.json (how a score is made of the two, and which moments there are),
 then runs both in onnxruntime. Needs pip install "mmn_plugin[onnx]".
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -25,12 +26,17 @@ from mmn_plugin.files import writable_folder
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
     parser.add_argument('--config', help="a config (default: the checkpoint's own)")
     parser.add_argument('--out', required=True, type=writable_folder, help='folder for the files')
-    parser.add_argument('--tolerance', type=float, default=1e-4,
-                        help='largest difference from PyTorch allowed (default: 1e-4)')
+    parser.add_argument(
+        '--tolerance',
+        type=float,
+        default=1e-4,
+        help='largest difference from PyTorch allowed (default: 1e-4)',
+    )
     return parser.parse_args(argv)
 
 
@@ -45,8 +51,10 @@ def main(argv=None):
             print(f'{name}: differs from PyTorch by {difference:.1e} at most')
         worst = max(found.values())
         if not worst <= args.tolerance:
-            raise ValueError(f'onnxruntime differs from PyTorch by {worst:.1e}, more than '
-                             f'--tolerance {args.tolerance:g}: do not use {args.out}')
+            raise ValueError(
+                f'onnxruntime differs from PyTorch by {worst:.1e}, more than '
+                f'--tolerance {args.tolerance:g}: do not use {args.out}'
+            )
         for path in paths:
             print(path)
 

@@ -5,6 +5,7 @@
 
 Only the weights are carried over; optimiser and schedule of the published code have no use here.
 """
+
 import argparse
 import pickle
 import sys
@@ -48,15 +49,18 @@ def load_weights(path: Path, key: str) -> dict:
         sys.exit(f'{path} cannot be read: {first_line(error)}')
     weights = content.get(key, content) if isinstance(content, dict) else None
     if not weights or not is_weights(weights):
-        sys.exit(f'{path} holds no weights: expected a dict of tensors, at its top level or under '
-                 f'{key!r}')
+        sys.exit(
+            f'{path} holds no weights: expected a dict of tensors, at its top level or under '
+            f'{key!r}'
+        )
     return weights
 
 
 def is_weights(content) -> bool:
     """Whether this is a dict of tensors by name."""
     return isinstance(content, dict) and all(
-        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items())
+        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -1,4 +1,5 @@
 """What inference reaches for sentences that do not occur, in short videos and in long ones."""
+
 import random
 import statistics
 from argparse import Namespace
@@ -37,9 +38,12 @@ def absence_of(seed: int, model) -> dict:
         for kind in ('any', 'near'):
             present, absent = measure_presence(model, test, absent_sentences(kind))
             result[kind] = dict(
-                present=len(present), absent=len(absent), auroc=auroc(present, absent),
+                present=len(present),
+                absent=len(absent),
+                auroc=auroc(present, absent),
                 present_kept=float((present >= model.presence_threshold).mean()),
-                absent_kept=float((absent >= model.presence_threshold).mean()))
+                absent_kept=float((absent >= model.presence_threshold).mean()),
+            )
     return result
 
 
@@ -49,26 +53,39 @@ def absence_in_long(model, joined: list[tuple]) -> dict:
 
     kept, found = {}, dict(present=[], absent=[])
     for features, asked, happening in joined:
-        encoded, = model.video_encoder([features])
-        for kind, sentences in (('present', [item['sentence'] for item in asked]),
-                                ('absent', absent_from(happening))):
+        (encoded,) = model.video_encoder([features])
+        for kind, sentences in (
+            ('present', [item['sentence'] for item in asked]),
+            ('absent', absent_from(happening)),
+        ):
             sample = model.predict(encoded, sentences)
             presence = sample.pred_instances.presence.tolist()
             found[kind] += presence
-            for name, threshold in (('kept', model.threshold_of(sample)),
-                                    ('kept_by_one_threshold', model.presence_threshold)):
+            for name, threshold in (
+                ('kept', model.threshold_of(sample)),
+                ('kept_by_one_threshold', model.presence_threshold),
+            ):
                 kept.setdefault(f'{kind}_{name}', []).extend(p >= threshold for p in presence)
     return dict(
-        windows=encoded.num_windows, threshold=model.threshold_of(sample),
-        present=len(found['present']), absent=len(found['absent']), auroc=auroc(**found),
-        **{name: statistics.fmean(values) for name, values in kept.items()})
+        windows=encoded.num_windows,
+        threshold=model.threshold_of(sample),
+        present=len(found['present']),
+        absent=len(found['absent']),
+        auroc=auroc(**found),
+        **{name: statistics.fmean(values) for name, values in kept.items()},
+    )
 
 
 def absent_from(happening: set[tuple]) -> list[str]:
     """The test split's sentences whose colour, shape and action never occur together."""
-    return sorted({sentence for entry in split_of('test').values() for event, sentence
-                   in zip(entry['events'], entry['sentences'], strict=True)
-                   if event.combination not in happening})
+    return sorted(
+        {
+            sentence
+            for entry in split_of('test').values()
+            for event, sentence in zip(entry['events'], entry['sentences'], strict=True)
+            if event.combination not in happening
+        }
+    )
 
 
 def absent_sentences(kind: str) -> dict[str, list[str]]:
@@ -77,14 +94,28 @@ def absent_sentences(kind: str) -> dict[str, list[str]]:
     ``near``: they differ from something that does happen in one of the three alone.
     """
     videos, rng = split_of('test'), random.Random(0)
-    known = sorted({(event.combination, sentence) for entry in videos.values() for event, sentence
-                    in zip(entry['events'], entry['sentences'], strict=True)})
+    known = sorted(
+        {
+            (event.combination, sentence)
+            for entry in videos.values()
+            for event, sentence in zip(entry['events'], entry['sentences'], strict=True)
+        }
+    )
     result = {}
     for name, entry in videos.items():
         own = {event.combination for event in entry['events']}
-        fitting = [sentence for combination, sentence in known if combination not in own and (
-            kind == 'any' or any(sum(a != b for a, b in zip(combination, other, strict=True)) == 1
-                                 for other in own))]
+        fitting = [
+            sentence
+            for combination, sentence in known
+            if combination not in own
+            and (
+                kind == 'any'
+                or any(
+                    sum(a != b for a, b in zip(combination, other, strict=True)) == 1
+                    for other in own
+                )
+            )
+        ]
         result[name] = rng.sample(fitting, min(len(fitting), 16))
     return result
 
@@ -92,20 +123,41 @@ def absent_sentences(kind: str) -> dict[str, list[str]]:
 def render_absence(result: dict) -> str:
     """AUROC and what the threshold of validation keeps, in one window and in several."""
     per_seed = result['per_seed']
-    names = dict(any='never occur in the video',
-                 near='differ from what occurs in colour, shape or action alone')
-    rows = [[label, *shares([seed[kind] for seed in per_seed], 'auroc', 'present_kept',
-                            'absent_kept')] for kind, label in names.items()]
+    names = dict(
+        any='never occur in the video',
+        near='differ from what occurs in colour, shape or action alone',
+    )
+    rows = [
+        [label, *shares([seed[kind] for seed in per_seed], 'auroc', 'present_kept', 'absent_kept')]
+        for kind, label in names.items()
+    ]
     text = table(['absent sentences that', 'AUROC, %', 'present kept, %', 'absent kept, %'], rows)
     keys = 'present_kept', 'absent_kept'
     rows = [['24 s', '1', *2 * shares([seed['any'] for seed in per_seed], *keys)]]
     for length in per_seed[0]['lengths']:
         values = [seed['lengths'][length] for seed in per_seed]
-        rows.append([f'{int(length) * 24 / 60:g} min', str(values[0]['windows']), *shares(
-            values, *keys, *(f'{key}_by_one_threshold' for key in keys))])
-    return text + '\n\n' + table(
-        ['video', 'windows', 'present kept, %', 'absent kept, %',
-         'present kept by the threshold of 24 s, %', 'absent kept by it, %'], rows)
+        rows.append(
+            [
+                f'{int(length) * 24 / 60:g} min',
+                str(values[0]['windows']),
+                *shares(values, *keys, *(f'{key}_by_one_threshold' for key in keys)),
+            ]
+        )
+    return (
+        text
+        + '\n\n'
+        + table(
+            [
+                'video',
+                'windows',
+                'present kept, %',
+                'absent kept, %',
+                'present kept by the threshold of 24 s, %',
+                'absent kept by it, %',
+            ],
+            rows,
+        )
+    )
 
 
 def shares(values: list[dict], *keys: str) -> list[str]:

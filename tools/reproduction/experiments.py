@@ -1,4 +1,5 @@
 """What is measured, but for the faults: every function returns what its JSON holds."""
+
 import json
 import re
 import subprocess
@@ -33,8 +34,10 @@ def shapes_words(args: Namespace) -> dict:
     """MMN on Shapes, trained and tested with only some of each sentence's words."""
     result = {}
     for kept in WORDS:
-        files = (f'{split}_dataloader.dataset.ann_file=ablations/{kept}/{split}.json'
-                 for split in ('train', 'val', 'test'))
+        files = (
+            f'{split}_dataloader.dataset.ann_file=ablations/{kept}/{split}.json'
+            for split in ('train', 'val', 'test')
+        )
         options = (*files, 'test_evaluator.subsets=None')
         result[kept] = [train_and_test(kept, seed, options) for seed in args.seeds]
     return dict(per_seed=result)
@@ -48,7 +51,8 @@ def negatives(args: Namespace) -> dict:
             f'train_dataloader.batch_size={videos}',
             f'optim_wrapper.accumulative_counts={VIDEOS_PER_STEP // (2 * videos)}',
             'optim_wrapper.optimizer.lr=1e-3',  # the config's, scaled from its 32 videos a step
-            *(f'default_hooks.negatives.{key}={value}' for key, value in hook.items()))
+            *(f'default_hooks.negatives.{key}={value}' for key, value in hook.items()),
+        )
         name = 'negatives_' + re.sub(r'\W+', '_', label)
         result[label] = [train_and_test(name, seed, options) for seed in args.seeds]
     return dict(per_seed=result)
@@ -65,10 +69,11 @@ def quickstart(args: Namespace) -> dict:
     subprocess.run(['rm', '-rf', str(ROOT / folder)], check=True)
     output = run('bash', 'tools/quickstart.sh', '--out', folder, capture=True)
     print(output)
-    steps = [(int(seconds), text) for seconds, text in
-             re.findall(r'^\[ *(\d+) s\] (.*)$', output, flags=re.MULTILINE)]
-    durations = {text.split(' ', 2)[1]: end - begin for (begin, text), (end, _) in
-                 pairwise(steps)}
+    steps = [
+        (int(seconds), text)
+        for seconds, text in re.findall(r'^\[ *(\d+) s\] (.*)$', output, flags=re.MULTILINE)
+    ]
+    durations = {text.split(' ', 2)[1]: end - begin for (begin, text), (end, _) in pairwise(steps)}
     metrics = json.loads((ROOT / folder / 'work_dirs/mmn_shapes/results.json').read_text())
     return dict(seconds=durations, total_seconds=steps[-1][0], metrics=metrics)
 
@@ -88,5 +93,9 @@ def agreement_of(chosen: Callable[[str], bool]) -> dict:
     """The same of the files whose names are chosen."""
     golden = shared_folder() / 'golden'
     files = [path for path in sorted(golden.glob('*.npz')) if chosen(path.name)]
-    return dict(modes={mode: of_tool('verify_reference', *files, '--conv-mode', mode)
-                       for mode in ('dense', 'sparse')})
+    return dict(
+        modes={
+            mode: of_tool('verify_reference', *files, '--conv-mode', mode)
+            for mode in ('dense', 'sparse')
+        }
+    )

@@ -1,4 +1,5 @@
 """Trained models on Shapes, and how fast inference is."""
+
 import json
 import statistics
 import tempfile
@@ -53,8 +54,12 @@ def inference_cost(args: Namespace) -> dict:
         rows.append(dict(video=label, **sentence_cost(model, features, seconds, SENTENCE)))
     large = large_inferencer()
     features = rng.random((800, 4096), dtype=np.float32)
-    rows.append(dict(video='TACoS config and DistilBERT, 224 s',
-                     **sentence_cost(large, features, 224, 'a person opens the door')))
+    rows.append(
+        dict(
+            video='TACoS config and DistilBERT, 224 s',
+            **sentence_cost(large, features, 224, 'a person opens the door'),
+        )
+    )
     return dict(figures=rows)
 
 
@@ -70,8 +75,17 @@ def large_inferencer():
     text, tokenizer = config.model.text_encoder, config.model.data_preprocessor.tokenizer
     del text.name_or_path, tokenizer.name_or_path
     text.config = dict(model_type='distilbert', vocab_size=30522)
-    tokenizer.vocab = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *SENTENCE.split(), 'person', 'opens',
-                       'door', 'a']
+    tokenizer.vocab = [
+        '[PAD]',
+        '[UNK]',
+        '[CLS]',
+        '[SEP]',
+        *SENTENCE.split(),
+        'person',
+        'opens',
+        'door',
+        'a',
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'random.pth'
         torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), path)
@@ -99,13 +113,27 @@ def sentence_cost(model, features, seconds: float, sentence: str, repeats: int =
             model.model.text_encoder(model.model.data_preprocessor.batch_sentences([sample]))
             text.append(time.process_time() - began)
     whole, text = statistics.median(whole), statistics.median(text)
-    return dict(moments=len(encoded.spans), windows=encoded.num_windows, encode_ms=1000 * encode,
-                text_ms=1000 * text, besides_ms=1000 * (whole - text))
+    return dict(
+        moments=len(encoded.spans),
+        windows=encoded.num_windows,
+        encode_ms=1000 * encode,
+        text_ms=1000 * text,
+        besides_ms=1000 * (whole - text),
+    )
 
 
 def render_inference_cost(result: dict) -> str:
     """Milliseconds."""
     return table(
         ['video', 'moments', 'encoding it, from features', 'text encoder', 'rest of a sentence'],
-        [[row['video'], f'{row["moments"]:,}', f'{row["encode_ms"]:,.0f} ms',
-          f'{row["text_ms"]:.1f} ms', f'{row["besides_ms"]:.1f} ms'] for row in result['figures']])
+        [
+            [
+                row['video'],
+                f'{row["moments"]:,}',
+                f'{row["encode_ms"]:,.0f} ms',
+                f'{row["text_ms"]:.1f} ms',
+                f'{row["besides_ms"]:.1f} ms',
+            ]
+            for row in result['figures']
+        ],
+    )

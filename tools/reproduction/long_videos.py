@@ -1,4 +1,5 @@
 """The same sentences in short videos and in long ones."""
+
 import json
 import random
 import statistics
@@ -67,10 +68,15 @@ def questions(videos: dict[str, dict], names: list[str], drop: float) -> list[di
         for event, sentence in zip(entry['events'], entry['sentences'], strict=True):
             shift = entry['duration'] * place - drop
             if happening.count(event.combination) == 1 and event.start + shift >= 0:
-                result.append(dict(
-                    video=name, sentence=sentence, own=[event.start, event.end],
-                    moment=[event.start + shift, event.end + shift],
-                    part=[shift, shift + entry['duration']]))
+                result.append(
+                    dict(
+                        video=name,
+                        sentence=sentence,
+                        own=[event.start, event.end],
+                        moment=[event.start + shift, event.end + shift],
+                        part=[shift, shift + entry['duration']],
+                    )
+                )
     return result
 
 
@@ -84,7 +90,7 @@ def hits(answers: list[dict], moments: list[list[float]]) -> list[bool]:
     return (temporal_iou(found, torch.tensor(moments)) >= 0.5).tolist()
 
 
-def crosses(moment: list[float], plan_starts: list[float], window: float = 24.) -> bool:
+def crosses(moment: list[float], plan_starts: list[float], window: float = 24.0) -> bool:
     """Whether a moment lies over the edge of a window, half a second on either side."""
     edges = [*plan_starts[1:], *(start + window for start in plan_starts[:-1])]
     return any(moment[0] + 0.5 < edge < moment[1] - 0.5 for edge in edges)
@@ -102,8 +108,10 @@ def long_video(args: Namespace) -> dict:
         for row in rows:
             result = found[row['seed']]
             row['lengths'][length] = dict(
-                sentences=len(result['long']), border_sentences=len(result['border']),
-                **{key: 100 * statistics.fmean(values) for key, values in result.items()})
+                sentences=len(result['long']),
+                border_sentences=len(result['border']),
+                **{key: 100 * statistics.fmean(values) for key, values in result.items()},
+            )
     return dict(per_seed=rows, two_hours=two_hours(args.seeds[0]))
 
 
@@ -111,10 +119,13 @@ def joined_tests(length: int, extractor) -> Iterator[tuple]:
     """The test videos, so many in a row: features, what is asked, and all that happens."""
     videos, rng = split_of('test'), random.Random(0)
     for first in range(0, len(videos), length):
-        names, drop = list(videos)[first:first + length], rng.randrange(10, 100)
+        names, drop = list(videos)[first : first + length], rng.randrange(10, 100)
         happening = {event.combination for name in names for event in videos[name]['events']}
-        yield (joined_features(names, drop, extractor), questions(videos, names, drop / 8),
-               happening)
+        yield (
+            joined_features(names, drop, extractor),
+            questions(videos, names, drop / 8),
+            happening,
+        )
 
 
 def joined_features(names: list[str], drop: int, extractor):
@@ -129,19 +140,26 @@ def joined_features(names: list[str], drop: int, extractor):
 
 def ask(model, features, asked: list[dict], found: dict[str, list[bool]]) -> None:
     """Ask for all moments in the long video, and for each in its own."""
-    encoded, = model.video_encoder([features])
-    right = hits(model.ground(encoded, [item['sentence'] for item in asked]),
-                 [item['moment'] for item in asked])
+    (encoded,) = model.video_encoder([features])
+    right = hits(
+        model.ground(encoded, [item['sentence'] for item in asked]),
+        [item['moment'] for item in asked],
+    )
     found['long'] += right
     scores = model.score_moments(encoded, [item['sentence'] for item in asked])  # (s, U)
-    found['part'] += hits([best_of_part(encoded.spans, *row) for row in zip(
-        scores, (item['part'] for item in asked), strict=True)],
-        [item['moment'] for item in asked])
+    found['part'] += hits(
+        [
+            best_of_part(encoded.spans, *row)
+            for row in zip(scores, (item['part'] for item in asked), strict=True)
+        ],
+        [item['moment'] for item in asked],
+    )
     clip = 24 / model.model.grid.num_clips
     step = round(model.model.grid.num_clips * (1 - model.video_encoder.long_video.overlap)) * clip
     starts = [step * number for number in range(encoded.num_windows)]
-    found['border'] += [ok for ok, item in zip(right, asked, strict=True)
-                        if crosses(item['moment'], starts)]
+    found['border'] += [
+        ok for ok, item in zip(right, asked, strict=True) if crosses(item['moment'], starts)
+    ]
     for name in dict.fromkeys(item['video'] for item in asked):
         own = [item for item in asked if item['video'] == name]
         answers = model(f'{ROOT / DATA}/features.h5::{name}', [item['sentence'] for item in own])
@@ -154,7 +172,7 @@ def best_of_part(spans, scores, part: list[float]) -> dict:
     What windows lose shows here; what more videos confuse does not.
     """
     inside = (spans[:, 0] >= part[0] - 0.75) & (spans[:, 1] <= part[1] + 0.75)  # half a clip
-    return dict(moments=[spans[scores.where(inside, scores.new_tensor(-1.)).argmax()].tolist()])
+    return dict(moments=[spans[scores.where(inside, scores.new_tensor(-1.0)).argmax()].tolist()])
 
 
 def two_hours(seed: int) -> dict:
@@ -163,8 +181,18 @@ def two_hours(seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'long.mp4'
         join_videos(names, path, 0)
-        output = run(sys.executable, '-c', dedent(_TWO_HOURS), ROOT, CONFIG, checkpoint_of(seed),
-                     f'{DATA}/videos/{names[0]}.mp4', path, SENTENCE, capture=True)
+        output = run(
+            sys.executable,
+            '-c',
+            dedent(_TWO_HOURS),
+            ROOT,
+            CONFIG,
+            checkpoint_of(seed),
+            f'{DATA}/videos/{names[0]}.mp4',
+            path,
+            SENTENCE,
+            capture=True,
+        )
     return json.loads(output.rpartition('result ')[2])
 
 
@@ -175,14 +203,30 @@ def render_long_video(result: dict) -> str:
     rows = []
     for length in per_seed[0]['lengths']:
         of_length = [row['lengths'][length] for row in per_seed]
-        rows.append([f'{int(length) * 24 / 60:g} min ({length} videos)',
-                     str(of_length[0]['sentences']),
-                     *(spread([row[key] for row in of_length])
-                       for key in ('short', 'long', 'part', 'border'))])
+        rows.append(
+            [
+                f'{int(length) * 24 / 60:g} min ({length} videos)',
+                str(of_length[0]['sentences']),
+                *(
+                    spread([row[key] for row in of_length])
+                    for key in ('short', 'long', 'part', 'border')
+                ),
+            ]
+        )
     hours = result['two_hours']
-    return table(['long video', 'sentences', 'R@1, IoU=0.5 in their own 24 s', 'in the long video',
-                  'in their part of it', 'of moments over a window border'], rows) + (
+    return table(
+        [
+            'long video',
+            'sentences',
+            'R@1, IoU=0.5 in their own 24 s',
+            'in the long video',
+            'in their part of it',
+            'of moments over a window border',
+        ],
+        rows,
+    ) + (
         f'\n\nTwo hours of video ({hours["windows"]:,} windows, {hours["moments"]:,} moments): '
         f'features in {hours["extract_seconds"]:.0f} s and windows in '
         f'{hours["encode_seconds"]:.0f} s of one core, {hours["growth_mb"]:.0f} MB more memory '
-        'than 24 s.')
+        'than 24 s.'
+    )

@@ -1,4 +1,5 @@
 """Results as the tables of the README; every function takes what a JSON holds."""
+
 import re
 import statistics
 
@@ -28,64 +29,111 @@ def source(result: dict) -> str:
     if 'rounds' in result:
         seeds = f', {len(result["rounds"])} round{"s" * (len(result["rounds"]) > 1)}'
     machine = result['machine']
-    return (f'`python tools/reproduce.py {result["name"]}`{seeds}; {machine["cores"]} cores of '
-            f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
-            f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).')
+    return (
+        f'`python tools/reproduce.py {result["name"]}`{seeds}; {machine["cores"]} cores of '
+        f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
+        f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).'
+    )
 
 
 def render_shapes(result: dict) -> str:
     """Figures of all, unseen and random ranking."""
-    rows = [[label, *(spread([seed[prefix + name] for seed in result['per_seed']])
-                      for name in METRICS)]
-            for label, prefix in (('all sentences', ''), ('unseen combinations', 'unseen/'),
-                                  ('chance (random ranking)', 'chance/'))]
+    rows = [
+        [label, *(spread([seed[prefix + name] for seed in result['per_seed']]) for name in METRICS)]
+        for label, prefix in (
+            ('all sentences', ''),
+            ('unseen combinations', 'unseen/'),
+            ('chance (random ranking)', 'chance/'),
+        )
+    ]
     names = [re.sub(r'^R(\d)@(.*)$', r'R@\1, IoU=\2', name) for name in METRICS]
     return table(['test split, %', *names], rows)
 
 
 def render_shapes_words(result: dict) -> str:
     """What the corpus can be solved with."""
-    labels = dict(blank='none (blank sentences)', colour='colour words only',
-                  shape='shape words only', action='action words only')
-    rows = [[labels[kept], *(spread([seed[name] for seed in result['per_seed'][kept]])
-                             for name in ('R1@0.5', 'R1@0.7'))] for kept in WORDS]
+    labels = dict(
+        blank='none (blank sentences)',
+        colour='colour words only',
+        shape='shape words only',
+        action='action words only',
+    )
+    rows = [
+        [
+            labels[kept],
+            *(
+                spread([seed[name] for seed in result['per_seed'][kept]])
+                for name in ('R1@0.5', 'R1@0.7')
+            ),
+        ]
+        for kept in WORDS
+    ]
     return table(['words left, in training and test', 'R@1, IoU=0.5', 'R@1, IoU=0.7'], rows)
 
 
 def render_negatives(result: dict) -> str:
     """Figures by source of the negatives."""
     names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
-    rows = [[label, *(spread([seed[name] for seed in per_seed]) for name in names)]
-            for label, per_seed in result['per_seed'].items()]
-    return table(['negatives from', 'R@1, IoU=0.3', 'R@1, IoU=0.5', 'R@1, IoU=0.7', 'mIoU',
-                  'R@1, IoU=0.5, unseen combinations'], rows)
+    rows = [
+        [label, *(spread([seed[name] for seed in per_seed]) for name in names)]
+        for label, per_seed in result['per_seed'].items()
+    ]
+    return table(
+        [
+            'negatives from',
+            'R@1, IoU=0.3',
+            'R@1, IoU=0.5',
+            'R@1, IoU=0.7',
+            'mIoU',
+            'R@1, IoU=0.5, unseen combinations',
+        ],
+        rows,
+    )
 
 
 def render_negatives_cost(result: dict) -> str:
     """Megabytes and milliseconds."""
     return table(
-        ['videos\' worth of negatives', 'embeddings held', 'extra memory',
-         'all similarities would take', 'time, forward and backward'],
-        [[f'{row["videos"]:,}', f'{row["held_mb"]:,.0f} MB', f'{row["extra_mb"]:.0f} MB',
-          f'{row["dense_mb"]:.0f} MB', f'{1000 * row["seconds"]:,.0f} ms']
-         for row in result['figures']])
+        [
+            "videos' worth of negatives",
+            'embeddings held',
+            'extra memory',
+            'all similarities would take',
+            'time, forward and backward',
+        ],
+        [
+            [
+                f'{row["videos"]:,}',
+                f'{row["held_mb"]:,.0f} MB',
+                f'{row["extra_mb"]:.0f} MB',
+                f'{row["dense_mb"]:.0f} MB',
+                f'{1000 * row["seconds"]:,.0f} ms',
+            ]
+            for row in result['figures']
+        ],
+    )
 
 
 def render_quickstart(result: dict) -> str:
     """Seconds per step."""
     rows = [[step, str(seconds)] for step, seconds in result['seconds'].items()]
-    return table(['step', 'seconds'], [*rows, ['all, after installation',
-                                               str(result['total_seconds'])]])
+    return table(
+        ['step', 'seconds'], [*rows, ['all, after installation', str(result['total_seconds'])]]
+    )
 
 
 def render_dataset_cost(result: dict) -> str:
     """Seconds and megabytes."""
     figures = result['figures']
-    return table(['ActivityNet Captions, training set', 'measured'], [
-        ['videos', f'{figures["videos"]:,}'],
-        ['time to build', f'{figures["seconds"]:.2f} s'],
-        ['growth of peak memory', f'{figures["peak_growth_mb"]:.0f} MB'],
-        ['kept, and sent to a spawned worker', f'{figures["kept_mb"]:.1f} MB']])
+    return table(
+        ['ActivityNet Captions, training set', 'measured'],
+        [
+            ['videos', f'{figures["videos"]:,}'],
+            ['time to build', f'{figures["seconds"]:.2f} s'],
+            ['growth of peak memory', f'{figures["peak_growth_mb"]:.0f} MB'],
+            ['kept, and sent to a spawned worker', f'{figures["kept_mb"]:.1f} MB'],
+        ],
+    )
 
 
 def render_agreement(result: dict) -> str:
@@ -95,14 +143,21 @@ def render_agreement(result: dict) -> str:
         for row in (row for rows in files.values() for row in rows):
             name = re.sub(r' \(\d+\)$', '', row['quantity']).removeprefix('eval/')
             bound = f'{row["bound"]:.0e}' if row['bound'] else 'equal'
-            found = worst.setdefault(name, dict(bound=bound, files=0, dense=0., sparse=0.))
+            found = worst.setdefault(name, dict(bound=bound, files=0, dense=0.0, sparse=0.0))
             found[mode] = max(found[mode], row['max_rel'])
             found['files'] += mode == 'dense'
     return table(
         ['quantity', 'files', 'largest relative difference', 'with sparse convolutions', 'bound'],
-        [[name, str(found['files']),
-          *(f'{found[mode]:.1e}' if found[mode] else '0' for mode in ('dense', 'sparse')),
-          found['bound']] for name, found in worst.items()])
+        [
+            [
+                name,
+                str(found['files']),
+                *(f'{found[mode]:.1e}' if found[mode] else '0' for mode in ('dense', 'sparse')),
+                found['bound'],
+            ]
+            for name, found in worst.items()
+        ],
+    )
 
 
 def render_faults(result: dict) -> str:
@@ -119,8 +174,14 @@ def render_faults(result: dict) -> str:
     return table(['what was done', 'times', 'what was lost'], rows)
 
 
-RENDERERS = dict(agreement=render_agreement, agreement_tubes=render_agreement,
-                 dataset_cost=render_dataset_cost,
-                 faults=render_faults, negatives=render_negatives,
-                 negatives_cost=render_negatives_cost, quickstart=render_quickstart,
-                 shapes=render_shapes, shapes_words=render_shapes_words)
+RENDERERS = dict(
+    agreement=render_agreement,
+    agreement_tubes=render_agreement,
+    dataset_cost=render_dataset_cost,
+    faults=render_faults,
+    negatives=render_negatives,
+    negatives_cost=render_negatives_cost,
+    quickstart=render_quickstart,
+    shapes=render_shapes,
+    shapes_words=render_shapes_words,
+)

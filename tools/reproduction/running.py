@@ -1,4 +1,5 @@
 """Commands, and the runs that several experiments are made of."""
+
 import json
 import os
 import shutil
@@ -17,23 +18,35 @@ def run(*command, capture: bool = False) -> str:
     """Run a command from the checkout's root; a failure ends everything."""
     print('$', *command, flush=True)
     environment = dict(os.environ, PYTHON=sys.executable)
-    result = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE if capture else None)
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE if capture else None,
+    )
     if result.returncode:
         sys.exit(f'{command[0]} ended with exit code {result.returncode}\n{result.stdout or ""}')
     return result.stdout or ''
 
 
-def train(name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG,
-          processes: int = 2, keep: bool = False) -> tuple[Path, float]:
+def train(
+    name: str,
+    seed: int,
+    options: tuple[str, ...] = (),
+    config: str = CONFIG,
+    processes: int = 2,
+    keep: bool = False,
+) -> tuple[Path, float]:
     """Train a Shapes config; the run's folder, and seconds.
 
     With ``keep`` a run that was finished before, with the same package and configs, is taken as it
     is, so that a long experiment that was stopped goes on where it was.
     """
     work = WORK / f'{name}_seed{seed}'
-    code = run('git', '-C', ROOT, 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs',
-               capture=True).split()
+    code = run(
+        'git', '-C', ROOT, 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs', capture=True
+    ).split()
     record = ROOT / work / 'finished.json'
     made = dict(code=code, config=config, options=list(options), processes=processes)
     if keep and record.is_file():
@@ -43,27 +56,50 @@ def train(name: str, seed: int, options: tuple[str, ...] = (), config: str = CON
     if keep:  # nothing of another run shall be taken for this one's
         shutil.rmtree(ROOT / work, ignore_errors=True)
     began = time.time()
-    command = ('bash', 'tools/dist_train.sh', config, processes) if processes > 1 else (
-        sys.executable, 'tools/train.py', config)
-    run(*command, '--work-dir', work, '--seed', seed,
-        *(('--cfg-options', *options) if options else ()), capture=True)
+    command = (
+        ('bash', 'tools/dist_train.sh', config, processes)
+        if processes > 1
+        else (sys.executable, 'tools/train.py', config)
+    )
+    run(
+        *command,
+        '--work-dir',
+        work,
+        '--seed',
+        seed,
+        *(('--cfg-options', *options) if options else ()),
+        capture=True,
+    )
     seconds = time.time() - began
     record.write_text(json.dumps(dict(made, seconds=seconds)))
     return work, seconds
 
 
-def train_and_test(name: str, seed: int, options: tuple[str, ...] = (),
-                   config: str = CONFIG) -> dict[str, float]:
+def train_and_test(
+    name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG
+) -> dict[str, float]:
     """Train a Shapes config in two processes; metrics of its best checkpoint, and seconds."""
     work, seconds = train(name, seed, options, config)
     best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    run('bash', 'tools/dist_test.sh', config, best, 2, '--work-dir', work / 'test',
-        *(('--cfg-options', *options) if options else ()), capture=True)
-    newest = max(path for path in (ROOT / work / 'test').glob('*/*.json')
-                 if path.parent.name == path.stem)
-    metrics = {key.removeprefix('grounding/'): value
-               for key, value in json.loads(newest.read_text()).items()
-               if key.startswith('grounding/')}
+    run(
+        'bash',
+        'tools/dist_test.sh',
+        config,
+        best,
+        2,
+        '--work-dir',
+        work / 'test',
+        *(('--cfg-options', *options) if options else ()),
+        capture=True,
+    )
+    newest = max(
+        path for path in (ROOT / work / 'test').glob('*/*.json') if path.parent.name == path.stem
+    )
+    metrics = {
+        key.removeprefix('grounding/'): value
+        for key, value in json.loads(newest.read_text()).items()
+        if key.startswith('grounding/')
+    }
     return dict(seed=seed, train_seconds=seconds, **metrics)
 
 

@@ -1,4 +1,5 @@
 """What faster ways of training change in the figures."""
+
 import re
 from argparse import Namespace
 
@@ -10,10 +11,14 @@ BF16 = ('optim_wrapper.type=CPUAmpOptimWrapper', 'val_cfg.fp16=True', 'test_cfg.
 PRECISIONS = {'float32': (), 'bfloat16': BF16}
 # Shapes' language model is never frozen; here it is for a third of the epochs, as published for
 # the benchmarks (4 of 18, 40 of 250), with its dropout of 0.1.
-FROZEN = ('default_hooks.freeze_language_model.through_epoch=5',
-          'model_wrapper_cfg.find_unused_parameters=True')
-CACHES = {'its dropout active, as published': (),
-          'its sentences kept (cache_frozen)': ('model.text_encoder.cache_frozen=True',)}
+FROZEN = (
+    'default_hooks.freeze_language_model.through_epoch=5',
+    'model_wrapper_cfg.find_unused_parameters=True',
+)
+CACHES = {
+    'its dropout active, as published': (),
+    'its sentences kept (cache_frozen)': ('model.text_encoder.cache_frozen=True',),
+}
 
 
 def precision(args: Namespace) -> dict:
@@ -28,9 +33,15 @@ def text_cache(args: Namespace) -> dict:
 
 
 def _variants(name: str, variants: dict[str, tuple[str, ...]], seeds: list[int]) -> dict:
-    return dict(per_seed={
-        label: [train_and_test(f'{name}_{re.sub(r"[^a-z0-9]+", "_", label)}', seed, options)
-                for seed in seeds] for label, options in variants.items()})
+    return dict(
+        per_seed={
+            label: [
+                train_and_test(f'{name}_{re.sub(r"[^a-z0-9]+", "_", label)}', seed, options)
+                for seed in seeds
+            ]
+            for label, options in variants.items()
+        }
+    )
 
 
 def render_precision(result: dict) -> str:
@@ -44,8 +55,23 @@ def render_text_cache(result: dict) -> str:
 
 
 def _rendered(title: str, result: dict) -> str:
-    rows = [[label, *(spread([seed[name] for seed in per_seed]) for name in NAMES),
-             f'{spread([seed["train_seconds"] / 60 for seed in per_seed])} min']
-            for label, per_seed in result['per_seed'].items()]
-    return table([title, 'R@1, IoU=0.3', 'R@1, IoU=0.5', 'R@1, IoU=0.7', 'mIoU',
-                  'R@1, IoU=0.5, unseen combinations', 'training'], rows)
+    rows = [
+        [
+            label,
+            *(spread([seed[name] for seed in per_seed]) for name in NAMES),
+            f'{spread([seed["train_seconds"] / 60 for seed in per_seed])} min',
+        ]
+        for label, per_seed in result['per_seed'].items()
+    ]
+    return table(
+        [
+            title,
+            'R@1, IoU=0.3',
+            'R@1, IoU=0.5',
+            'R@1, IoU=0.7',
+            'mIoU',
+            'R@1, IoU=0.5, unseen combinations',
+            'training',
+        ],
+        rows,
+    )

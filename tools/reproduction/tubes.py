@@ -1,4 +1,5 @@
 """Spatio-temporal grounding: on Shapes, and against the published code's figures."""
+
 import json
 import resource
 import sys
@@ -14,10 +15,13 @@ CONFIG = 'configs/mmn_shapes_tubes.py'
 PREFIX = 'tubes/'
 METRICS = ('m_vIoU', 'm_tIoU', 'vIoU@0.3', 'vIoU@0.5')
 TRACKED = WORK / 'shapes_tracked'
-ROWS = (('held-out videos', ''), ('best with these tubes (oracle)', 'oracle_'),
-        ('random tube and span (chance)', 'chance_'),
-        ('built-in tracker on the raw videos', 'tracked/'),
-        ('best with the tracker\'s tubes (oracle)', 'tracked/oracle_'))
+ROWS = (
+    ('held-out videos', ''),
+    ('best with these tubes (oracle)', 'oracle_'),
+    ('random tube and span (chance)', 'chance_'),
+    ('built-in tracker on the raw videos', 'tracked/'),
+    ("best with the tracker's tubes (oracle)", 'tracked/oracle_'),
+)
 
 
 def tubes(args: Namespace) -> dict:
@@ -33,8 +37,14 @@ def tubes(args: Namespace) -> dict:
 def make_tubes(folder: str | Path, *options) -> None:
     """Write tube files, unless they are there."""
     if not (ROOT / folder / 'test.h5').is_file():
-        run(sys.executable, 'tools/data/make_shapes_tubes.py', 'data/shapes', '--out', folder,
-            *options)
+        run(
+            sys.executable,
+            'tools/data/make_shapes_tubes.py',
+            'data/shapes',
+            '--out',
+            folder,
+            *options,
+        )
 
 
 def of_seed(seed: int) -> dict[str, float]:
@@ -48,8 +58,12 @@ def of_seed(seed: int) -> dict[str, float]:
     best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     found |= test(best, work / 'test')
     make_tubes(TRACKED, '--splits', 'test', '--tracker')
-    tracked = test(best, work / 'tracked', '--cfg-options',
-                   f'test_dataloader.dataset.data_root={ROOT / TRACKED}/')
+    tracked = test(
+        best,
+        work / 'tracked',
+        '--cfg-options',
+        f'test_dataloader.dataset.data_root={ROOT / TRACKED}/',
+    )
     found |= {f'tracked/{name}': value for name, value in tracked.items()}
     record.write_text(json.dumps(found))
     return found
@@ -73,12 +87,23 @@ def cpu_seconds() -> float:
 
 def test(checkpoint: Path, work: Path, *options) -> dict[str, float]:
     """Figures of a checkpoint on the test split."""
-    run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, 2, '--work-dir', work, *options,
-        capture=True)
-    newest = max(path for path in (ROOT / work).glob('*/*.json')
-                 if path.parent.name == path.stem)
-    return {key.removeprefix(PREFIX): value
-            for key, value in json.loads(newest.read_text()).items() if key.startswith(PREFIX)}
+    run(
+        'bash',
+        'tools/dist_test.sh',
+        CONFIG,
+        checkpoint,
+        2,
+        '--work-dir',
+        work,
+        *options,
+        capture=True,
+    )
+    newest = max(path for path in (ROOT / work).glob('*/*.json') if path.parent.name == path.stem)
+    return {
+        key.removeprefix(PREFIX): value
+        for key, value in json.loads(newest.read_text()).items()
+        if key.startswith(PREFIX)
+    }
 
 
 def agreement_tubes(args: Namespace) -> dict:
@@ -89,14 +114,24 @@ def agreement_tubes(args: Namespace) -> dict:
 def render_tubes(result: dict) -> str:
     """Figures beside what is possible and what comes by chance, and what training takes."""
     seeds = result['per_seed']
-    rows = [[label, *(spread([seed[prefix + name] for seed in seeds])
-                      if prefix + name in seeds[0] else '' for name in METRICS)]
-            for label, prefix in ROWS]
-    wall, used = (spread([seed[name] for seed in seeds])
-                  for name in ('train_seconds', 'train_cpu_seconds'))
+    rows = [
+        [
+            label,
+            *(
+                spread([seed[prefix + name] for seed in seeds]) if prefix + name in seeds[0] else ''
+                for name in METRICS
+            ),
+        ]
+        for label, prefix in ROWS
+    ]
+    wall, used = (
+        spread([seed[name] for seed in seeds]) for name in ('train_seconds', 'train_cpu_seconds')
+    )
     first = seeds[0]
-    return (table(['test split, %', *METRICS], rows)
-            + f'\n\n{first["num_videos"]:.0f} videos, {first["num_sentences"]:.0f} sentences. '
-            f'Training in 2 processes took {used} s of CPU time in all, startup and validation '
-            f'included: by the clock between half of that and that, on cores that nobody else '
-            f'uses ({wall} s on these, which other programs used too).')
+    return (
+        table(['test split, %', *METRICS], rows)
+        + f'\n\n{first["num_videos"]:.0f} videos, {first["num_sentences"]:.0f} sentences. '
+        f'Training in 2 processes took {used} s of CPU time in all, startup and validation '
+        f'included: by the clock between half of that and that, on cores that nobody else '
+        f'uses ({wall} s on these, which other programs used too).'
+    )

@@ -1,4 +1,5 @@
 """What becomes of video files: damaged ones, long ones, real ones, those of Shapes."""
+
 import json
 import re
 import statistics
@@ -28,9 +29,12 @@ def videos(args: Namespace) -> dict:
     """
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        return dict(outcomes=_outcomes(folder), memory=[_memory(folder, minutes)
-                                                        for minutes in MINUTES],
-                    real=_real(folder), per_seed=[_shapes(seed, folder) for seed in args.seeds])
+        return dict(
+            outcomes=_outcomes(folder),
+            memory=[_memory(folder, minutes) for minutes in MINUTES],
+            real=_real(folder),
+            per_seed=[_shapes(seed, folder) for seed in args.seeds],
+        )
 
 
 def _outcomes(folder: Path) -> list[dict]:
@@ -39,17 +43,36 @@ def _outcomes(folder: Path) -> list[dict]:
     from helpers.bad_videos import VIDEOS, write_videos
 
     out, report = folder / 'bad.h5', folder / 'report.json'
-    subprocess.run([sys.executable, TOOL, write_videos(folder / 'bad'), '--out', out, '--report',
-                    report, '--workers', '1'], cwd=ROOT, check=False)
+    subprocess.run(
+        [
+            sys.executable,
+            TOOL,
+            write_videos(folder / 'bad'),
+            '--out',
+            out,
+            '--report',
+            report,
+            '--workers',
+            '1',
+        ],
+        cwd=ROOT,
+        check=False,
+    )
     found = json.loads(report.read_text())
     rows = []
     with h5py.File(out) as file:
         for what, (name, _) in VIDEOS.items():
             video = Path(name).stem
             message = found['failures'].get(video, '').replace(f'{folder}/bad/', '')
-            rows.append(dict(what=what, file=name, message=message,
-                             notes=found['notes'].get(video, {}),
-                             rows=len(file[video]) if video in file else 0))
+            rows.append(
+                dict(
+                    what=what,
+                    file=name,
+                    message=message,
+                    notes=found['notes'].get(video, {}),
+                    rows=len(file[video]) if video in file else 0,
+                )
+            )
     return rows
 
 
@@ -63,7 +86,11 @@ def _memory(folder: Path, minutes: int) -> dict:
     encode(path, _Frames(shown, minutes * 120), options=dict(preset='ultrafast'))
     result = subprocess.run(
         [sys.executable, '-m', 'reproduction.videos', path, folder / 'long.h5'],
-        cwd=ROOT / 'tools', check=True, capture_output=True, text=True)
+        cwd=ROOT / 'tools',
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return dict(minutes=minutes, **json.loads(result.stdout.splitlines()[-1]))
 
 
@@ -74,7 +101,7 @@ class _Frames:
         self.shown, self.count = shown, count
 
     def __getitem__(self, index: int) -> tuple:
-        return 0., self.shown[0]
+        return 0.0, self.shown[0]
 
     def __iter__(self):
         for i in range(self.count):
@@ -92,14 +119,21 @@ def _real(folder: Path) -> list[dict]:
     save_weights(RecognizerConfig(C3D).model, folder / 'c3d.pth', 'backbone.')
     media = sorted((shared_folder() / 'media').glob('*.mp4'))
     rows = []
-    for name, options in (('shapes_grid', ()), ('c3d_fc6_sports1m', (
-            '--checkpoint', folder / 'c3d.pth', '--device', 'cpu'))):
+    for name, options in (
+        ('shapes_grid', ()),
+        ('c3d_fc6_sports1m', ('--checkpoint', folder / 'c3d.pth', '--device', 'cpu')),
+    ):
         out, began = folder / f'{name}.h5', time.time()
         run(sys.executable, TOOL, *media, '--config', name, '--out', out, *options)
         seconds = time.time() - began
         with h5py.File(out) as file:
-            rows.append(dict(extractor=name, seconds=seconds,
-                             shapes={video: list(file[video].shape) for video in file}))
+            rows.append(
+                dict(
+                    extractor=name,
+                    seconds=seconds,
+                    shapes={video: list(file[video].shape) for video in file},
+                )
+            )
     return rows
 
 
@@ -116,8 +150,12 @@ def _shapes(seed: int, folder: Path) -> dict:
     work = folder / f'test{seed}'
     run(sys.executable, 'tools/test.py', CONFIG, checkpoint, '--work-dir', work, capture=True)
     metrics = json.loads(max(work.glob('*/*.json')).read_text())
-    return dict(seed=seed, sentences=len(right), files=100 * statistics.fmean(right),
-                test=metrics['grounding/R1@0.5'])
+    return dict(
+        seed=seed,
+        sentences=len(right),
+        files=100 * statistics.fmean(right),
+        test=metrics['grounding/R1@0.5'],
+    )
 
 
 def describe(video: str, out: str) -> None:
@@ -145,14 +183,21 @@ def render_videos(result: dict) -> str:
         outcome = f'{row["rows"]} rows' if row['rows'] else 'named, the rest goes on'
         rows.append([row['what'], outcome, row['message'] or notes])
     short, long = result['memory']
-    text = (f'Peak memory grew by {short["growth_mb"]:.0f} MB for a video of {short["minutes"]} '
-            f'minute and by {long["growth_mb"]:.0f} MB for one of {long["minutes"]} minutes. ')
+    text = (
+        f'Peak memory grew by {short["growth_mb"]:.0f} MB for a video of {short["minutes"]} '
+        f'minute and by {long["growth_mb"]:.0f} MB for one of {long["minutes"]} minutes. '
+    )
     files, test = (spread([row[key] for row in result['per_seed']]) for key in ('files', 'test'))
-    text += ("Asked about the video files of Shapes' test split, the trained model's first "
-             f'answers are right (IoU >= 0.5) for {files} % of the sentences; `tools/test.py` says '
-             f'{test} %.')
-    return table(['what is wrong (8 s of video, rows of 0.75 s)', 'features', 'said'],
-                 rows) + '\n\n' + text
+    text += (
+        "Asked about the video files of Shapes' test split, the trained model's first "
+        f'answers are right (IoU >= 0.5) for {files} % of the sentences; `tools/test.py` says '
+        f'{test} %.'
+    )
+    return (
+        table(['what is wrong (8 s of video, rows of 0.75 s)', 'features', 'said'], rows)
+        + '\n\n'
+        + text
+    )
 
 
 if __name__ == '__main__':

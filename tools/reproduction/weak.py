@@ -1,4 +1,5 @@
 """What weakly-supervised grounding learns on Shapes, piece by piece."""
+
 import json
 import multiprocessing
 import os
@@ -25,26 +26,35 @@ NO_STAGES = ('model.head.windows=[]', 'default_hooks.stages.from_epochs=[]')
 # The same settings are tried for the baseline and for the full method, with the same steps. All
 # other rows are the full method's best setting without some of its parts. A stage is a loss and a
 # refinement; the control keeps all refinements, which widen what a clip sees, and has no contrast.
-SETTINGS = tuple((f'model.head.loss_matching.top_share={share}', f'model.neck.kernel_size={kernel}')
-                 for kernel in (3, 7) for share in (0.4, 0.25))
+SETTINGS = tuple(
+    (f'model.head.loss_matching.top_share={share}', f'model.neck.kernel_size={kernel}')
+    for kernel in (3, 7)
+    for share in (0.4, 0.25)
+)
 TRIALS = {TUNED: tuple((*NO_STAGES, *setting) for setting in SETTINGS), FULL: SETTINGS}
 WITHOUT = {
     ALONE: NO_STAGES,
-    SINGLE: ('model.head.windows=[1]', 'default_hooks.stages.from_epochs=[3]',
-             'model.head.loss_contrast.num_hard=None'),
+    SINGLE: (
+        'model.head.windows=[1]',
+        'default_hooks.stages.from_epochs=[3]',
+        'model.head.loss_contrast.num_hard=None',
+    ),
     CONTROL: ('model.head.contrast_weight=0',),
 }
 ROWS = (ALONE, SINGLE, FULL, CONTROL, TUNED)
 # Which of the runs' thresholds comes first decides R@1; those after it give further answers.
-FIRST = (.4, .5, .55, .6, .65, .7, .75, .8, .85, .9, .95)
-OTHERS = (.35, .5, .65, .75, .8, .85, .9, .95)
+FIRST = (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+OTHERS = (0.35, 0.5, 0.65, 0.75, 0.8, 0.85, 0.9, 0.95)
 THRESHOLDS = tuple((first, *(share for share in OTHERS if share != first)) for first in FIRST)
 # Looked at on the validation split before these experiments, with seeds 0 and 1 and 16 epochs:
 # docs/weak_supervision.md.
 LOOKED_AT = {FULL: 35, TUNED: 9}
 # All epochs are kept to choose among them, which makes validation between them idle.
-KEEP = ('default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=-1',
-        'train_cfg.val_interval=99')
+KEEP = (
+    'default_hooks.checkpoint.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=-1',
+    'train_cfg.val_interval=99',
+)
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
@@ -61,20 +71,27 @@ def weak(args: Namespace) -> dict:
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
         chosen = choose(pool, TRIALS, args.seeds)
         best = tuple(chosen[FULL]['options'])
-        chosen |= choose(pool, {row: ((*less, *best),) for row, less in WITHOUT.items()},
-                         args.seeds)
-        per_seed = {row: list(pool.map(tested, [chosen[row]] * len(args.seeds), args.seeds))
-                    for row in ROWS}
+        chosen |= choose(
+            pool, {row: ((*less, *best),) for row, less in WITHOUT.items()}, args.seeds
+        )
+        per_seed = {
+            row: list(pool.map(tested, [chosen[row]] * len(args.seeds), args.seeds)) for row in ROWS
+        }
     per_seed[CEILING] = json.loads((ROOT / 'docs/results/shapes.json').read_text())['per_seed']
     return dict(chosen={row: chosen[row] for row in ROWS}, per_seed=per_seed)
 
 
 def choose(pool: ProcessPoolExecutor, trials: dict[str, tuple], seeds: list[int]) -> dict:
     """The best setting of each row, and all that was tried."""
-    jobs = [(row, options, seed) for row, settings in trials.items() for options in settings
-            for seed in seeds]
-    figures = dict(zip(jobs, pool.map(validated, *zip(*[job[1:] for job in jobs], strict=True)),
-                       strict=True))
+    jobs = [
+        (row, options, seed)
+        for row, settings in trials.items()
+        for options in settings
+        for seed in seeds
+    ]
+    figures = dict(
+        zip(jobs, pool.map(validated, *zip(*[job[1:] for job in jobs], strict=True)), strict=True)
+    )
     chosen = {}
     for row, settings in trials.items():
         tried = []
@@ -84,8 +101,9 @@ def choose(pool: ProcessPoolExecutor, trials: dict[str, tuple], seeds: list[int]
             tried.append(dict(options=list(options), epochs=epochs))
         best = max(tried, key=lambda trial: max(e['R1@0.5'] for e in trial['epochs']))
         epoch = max(range(len(best['epochs'])), key=lambda i: best['epochs'][i]['R1@0.5'])
-        chosen[row] = dict(options=best['options'], epoch=epoch + 1, **best['epochs'][epoch],
-                           tried=tried)
+        chosen[row] = dict(
+            options=best['options'], epoch=epoch + 1, **best['epochs'][epoch], tried=tried
+        )
     return chosen
 
 
@@ -98,8 +116,11 @@ def best_thresholds(runs: list[list[list[float]]], epoch: int) -> dict:
 
 def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
     """Train, or take what was trained; the run's folder, and seconds."""
-    name = re.sub(r'[^\w.]+', '-', '_'.join(['weak', *(
-        re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)]))
+    name = re.sub(
+        r'[^\w.]+',
+        '-',
+        '_'.join(['weak', *(re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)]),
+    )
     work, seconds = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
     return ROOT / work, seconds
 
@@ -117,8 +138,12 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
         truth = torch.cat([sample.gt_instances.moments for sample in samples])
         figures.append([])
         for thresholds in THRESHOLDS:
-            best = torch.cat([sample.pred_instances.moments[:, :1]
-                              for sample in ranked(head, samples, thresholds)])  # (S, 1, 2)
+            best = torch.cat(
+                [
+                    sample.pred_instances.moments[:, :1]
+                    for sample in ranked(head, samples, thresholds)
+                ]
+            )  # (S, 1, 2)
             hits = recall_of_iou(ranked_iou(best, truth), [1], [0.5])
             figures[-1].append(100 * hits.item())
     return figures
@@ -136,12 +161,14 @@ def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
     values = dict(option.split('=', 1) for option in options)
     init_default_scope('mmaction')
     with chdir(ROOT):  # paths of configs start there
-        cfg = load_config(WEAK, {key: DictAction._parse_iterable(value)
-                                 for key, value in values.items()})
+        cfg = load_config(
+            WEAK, {key: DictAction._parse_iterable(value) for key, value in values.items()}
+        )
         loader = dict(cfg[f'{split}_dataloader'], num_workers=0, persistent_workers=False)
         model = load_model(cfg, str(checkpoint), 'cpu')
-        samples = [sample for batch in Runner.build_dataloader(loader)
-                   for sample in model.test_step(batch)]
+        samples = [
+            sample for batch in Runner.build_dataloader(loader) for sample in model.test_step(batch)
+        ]
     return cfg, model.head, samples
 
 
@@ -161,20 +188,29 @@ def tested(chosen: dict, seed: int) -> dict[str, float]:
 
     folder, seconds = run_of(chosen['options'], seed)
     cfg, head, samples = predicted(
-        chosen['options'], folder / f'epoch_{chosen["epoch"]}.pth', 'test')
+        chosen['options'], folder / f'epoch_{chosen["epoch"]}.pth', 'test'
+    )
     with chdir(ROOT):
         evaluator = Evaluator(cfg.test_evaluator)
         evaluator.process(ranked(head, samples, chosen['run_thresholds']))
         metrics = evaluator.evaluate(len(samples))
-    return dict(seed=seed, train_seconds=seconds, **{
-        key.removeprefix('grounding/'): value for key, value in metrics.items()})
+    return dict(
+        seed=seed,
+        train_seconds=seconds,
+        **{key.removeprefix('grounding/'): value for key, value in metrics.items()},
+    )
 
 
 def render_weak(result: dict) -> str:
     """Figures on the test split, chance first, with how many settings they were chosen from."""
     per_seed = result['per_seed']
-    rows = [[CHANCE, '', *(spread([seed[f'chance/{name}'] for seed in per_seed[FULL]])
-                           for name in METRICS)]]
+    rows = [
+        [
+            CHANCE,
+            '',
+            *(spread([seed[f'chance/{name}'] for seed in per_seed[FULL]]) for name in METRICS),
+        ]
+    ]
     for label, seeds in per_seed.items():
         tried = len(result['chosen'][label]['tried']) if label in ROWS else 0
         looked = ' + '.join(str(count) for count in (LOOKED_AT.get(label), tried) if count)
@@ -185,4 +221,5 @@ def render_weak(result: dict) -> str:
         f'the contrast and {LOOKED_AT[TUNED]} of the video-level objective alone, then the ones of '
         'these runs. The full method is the best of the most settings, which favors it over the '
         'other rows; those of 1 take its setting. The further thresholds of the runs and their '
-        'weights, the same for all rows, were chosen there too. MMN is as it ships.')
+        'weights, the same for all rows, were chosen there too. MMN is as it ships.'
+    )

@@ -2,7 +2,7 @@
 _base_ = 'temporal_grounding.py'
 
 # Videos longer than any of training are looked at in windows of the mean length of those.
-long_video = dict(window=117., longest=756.)
+long_video = dict(window=117.0, longest=756.0)
 
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 256
@@ -10,7 +10,8 @@ dataset = dict(
     data_root='data/activitynet/',
     data_prefix=dict(features='sub_activitynet_v1-3.c3d.hdf5'),
     feature_key='c3d_features',
-    pipeline=pipeline)
+    pipeline=pipeline,
+)
 
 train_dataloader = dict(batch_size=8, dataset=dataset)
 val_dataloader = dict(batch_size=8, dataset=dataset)

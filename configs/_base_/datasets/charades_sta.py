@@ -3,14 +3,15 @@
 _base_ = 'temporal_grounding.py'
 
 # Videos longer than any of training are looked at in windows of the mean length of those.
-long_video = dict(window=31., longest=195.)
+long_video = dict(window=31.0, longest=195.0)
 
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 32
 dataset = dict(
     data_root='data/charades_sta/',
     data_prefix=dict(features='vgg_rgb_features.hdf5'),
-    pipeline=pipeline)
+    pipeline=pipeline,
+)
 
 train_dataloader = dict(batch_size=12, dataset=dataset)
 val_dataloader = dict(batch_size=12, dataset=dict(ann_file='test.json', **dataset))

@@ -2,22 +2,18 @@
 _base_ = 'temporal_grounding.py'
 
 # Longer videos are looked at in windows as long as the videos of training.
-long_video = dict(window=24., score_power=4.)
+long_video = dict(window=24.0, score_power=4.0)
 
 # What made the features, with the settings of tools/data/extract_features.py; for new videos.
-extractor = dict(type='GridFeatureExtractor', fps=8., stride=6)
+extractor = dict(type='GridFeatureExtractor', fps=8.0, stride=6)
 
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 32
 dataset = dict(
-    data_root='data/shapes/',
-    data_prefix=dict(features='features.h5'),
-    pipeline=pipeline)
+    data_root='data/shapes/', data_prefix=dict(features='features.h5'), pipeline=pipeline
+)
 
-train_dataloader = dict(
-    batch_size=16, dataset=dict(ann_file='annotations/train.json', **dataset))
-val_dataloader = dict(
-    batch_size=16, dataset=dict(ann_file='annotations/val.json', **dataset))
-test_dataloader = dict(
-    batch_size=16, dataset=dict(ann_file='annotations/test.json', **dataset))
+train_dataloader = dict(batch_size=16, dataset=dict(ann_file='annotations/train.json', **dataset))
+val_dataloader = dict(batch_size=16, dataset=dict(ann_file='annotations/val.json', **dataset))
+test_dataloader = dict(batch_size=16, dataset=dict(ann_file='annotations/test.json', **dataset))
 del pipeline, dataset

@@ -2,14 +2,13 @@
 _base_ = 'temporal_grounding.py'
 
 # Videos longer than any of training are looked at in windows of the mean length of those.
-long_video = dict(window=224., longest=1403.)
+long_video = dict(window=224.0, longest=1403.0)
 
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[1].num_segments = 256
 dataset = dict(
-    data_root='data/tacos/',
-    data_prefix=dict(features='tall_c3d_features.hdf5'),
-    pipeline=pipeline)
+    data_root='data/tacos/', data_prefix=dict(features='tall_c3d_features.hdf5'), pipeline=pipeline
+)
 
 train_dataloader = dict(batch_size=2, dataset=dataset)
 val_dataloader = dict(batch_size=2, dataset=dataset)

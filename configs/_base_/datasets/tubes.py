@@ -11,15 +11,18 @@ workers = dict(num_workers=2, persistent_workers=True, pin_memory=True)
 train_dataloader = dict(
     **workers,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(ann_file='train.h5', **dataset))
+    dataset=dict(ann_file='train.h5', **dataset),
+)
 val_dataloader = dict(
     **workers,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(ann_file='val.h5', test_mode=True, **dataset))
+    dataset=dict(ann_file='val.h5', test_mode=True, **dataset),
+)
 test_dataloader = dict(
     **workers,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(ann_file='test.h5', test_mode=True, **dataset))
+    dataset=dict(ann_file='test.h5', test_mode=True, **dataset),
+)
 
 val_evaluator = dict(type='TubeGroundingMetric', iou_thrs=(0.3, 0.5))
 test_evaluator = val_evaluator

@@ -6,18 +6,21 @@ model = dict(
     type='MMN',
     data_preprocessor=dict(
         type='GroundingDataPreprocessor',
-        tokenizer=dict(type='SentenceTokenizer', name_or_path='distilbert-base-uncased')),
+        tokenizer=dict(type='SentenceTokenizer', name_or_path='distilbert-base-uncased'),
+    ),
     backbone=dict(type='ClipEncoder', out_channels=hidden_channels),
     neck=dict(
         type='MomentMapNeck',
         channels=hidden_channels,
         embed_channels=embed_channels,
         moment_map=dict(type='MomentMapPool'),
-        conv_mode='auto'),  # 'dense', 'sparse': the same result to rounding
+        conv_mode='auto',
+    ),  # 'dense', 'sparse': the same result to rounding
     text_encoder=dict(
         type='SentenceEncoder',
         embed_channels=embed_channels,
-        name_or_path='distilbert-base-uncased'),
+        name_or_path='distilbert-base-uncased',
+    ),
     head=dict(
         type='MutualMatchingHead',
         loss_matching=dict(
@@ -26,6 +29,9 @@ model = dict(
             negative_iou=0.5,
             sentence_removal_iou=0.5,
             temperature_video=0.1,
-            temperature_sentence=0.1),
+            temperature_sentence=0.1,
+        ),
         loss_iou=dict(type='IoURegressionLoss'),
-        top_n=5))
+        top_n=5,
+    ),
+)

@@ -13,6 +13,9 @@ model = dict(
             negative_iou=0.5,
             margin=0.4,
             temperature_video=0.1,
-            temperature_sentence=0.1),
+            temperature_sentence=0.1,
+        ),
         loss_iou=dict(type='IoURegressionLoss', min_iou=0.3, max_iou=0.9),
-        contrastive_weight=0.1))
+        contrastive_weight=0.1,
+    ),
+)

@@ -3,7 +3,8 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', betas=(0.9, 0.99), weight_decay=1e-5),
     clip_grad=dict(max_norm=5),
-    paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))))
+    paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))),
+)
 
 train_cfg = dict(type='ResumableTrainLoop', val_interval=1)
 val_cfg = dict(type='ValLoop')

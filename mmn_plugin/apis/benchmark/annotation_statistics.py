@@ -1,4 +1,5 @@
 """How many sentences videos have, and how long these are."""
+
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,9 @@ class AnnotationStatistics:
     source: str
 
     @classmethod
-    def of_dataset(cls, dataset: dict, split: str,
-                   ann_file: str | None = None) -> 'AnnotationStatistics':
+    def of_dataset(
+        cls, dataset: dict, split: str, ann_file: str | None = None
+    ) -> 'AnnotationStatistics':
         """From a dataset's annotation file where it exists, else as recorded for a benchmark.
 
         Args:
@@ -48,20 +50,30 @@ class AnnotationStatistics:
         if ann_file or (name, split) not in RECORDED_ANNOTATIONS:
             raise FileNotFoundError(
                 f'annotation file {path} does not exist, and nothing is recorded of a dataset '
-                f'{name!r}: give one with --annotations')
+                f'{name!r}: give one with --annotations'
+            )
         recorded = RECORDED_ANNOTATIONS[name, split]
         counts, videos = zip(*sorted(recorded['videos'].items()), strict=True)
-        return cls(np.repeat(counts, videos), np.array(recorded['tokens']),
-                   np.array(recorded['seconds']), f'recorded of {name}, {split}')
+        return cls(
+            np.repeat(counts, videos),
+            np.array(recorded['tokens']),
+            np.array(recorded['seconds']),
+            f'recorded of {name}, {split}',
+        )
 
     @classmethod
     def of_file(cls, path: Path) -> 'AnnotationStatistics':
         """Counted in an annotation file; a word or a punctuation mark is taken for one token."""
         videos = read_annotations(str(path))
-        tokens = [2 + len(_WORD.findall(sentence)) for video in videos
-                  for sentence in video.sentences]  # [CLS] and [SEP]
-        return cls(np.sort([len(video.sentences) for video in videos]), np.sort(tokens),
-                   np.sort([video.duration for video in videos]), str(path))
+        tokens = [
+            2 + len(_WORD.findall(sentence)) for video in videos for sentence in video.sentences
+        ]  # [CLS] and [SEP]
+        return cls(
+            np.sort([len(video.sentences) for video in videos]),
+            np.sort(tokens),
+            np.sort([video.duration for video in videos]),
+            str(path),
+        )
 
     def sentences_of(self, num_videos: int) -> list[int]:
         """Sentences of a typical batch: the middles of ``num_videos`` equal parts of all videos."""

@@ -1,4 +1,5 @@
 """A benchmark of one config and task, from settings to figures."""
+
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,9 +30,16 @@ class Benchmark:
         say (Callable): Told of the progress. Defaults to nothing.
     """
 
-    def __init__(self, task: str, settings: BenchmarkSettings, repeats: int = 5, warmup: int = 1,
-                 memory: bool = True, profile: bool = True,
-                 say: Callable[[str], None] = lambda text: None):
+    def __init__(
+        self,
+        task: str,
+        settings: BenchmarkSettings,
+        repeats: int = 5,
+        warmup: int = 1,
+        memory: bool = True,
+        profile: bool = True,
+        say: Callable[[str], None] = lambda text: None,
+    ):
         self.settings = settings
         self.repeats, self.warmup = repeats, warmup
         self.with_memory = memory and can_measure(settings.device)
@@ -53,9 +61,11 @@ class Benchmark:
     def _run(self) -> dict:
         subjects, probes = self.task.subjects(), self.task.probes()
         interleave([*subjects, *probes], self.repeats, self.warmup, self.settings.device, self.say)
-        result = dict(rows=[self.row(subject, subjects) for subject in subjects],
-                      machine=[self.peak(probe, probes) for probe in probes],
-                      phases=self.phases())
+        result = dict(
+            rows=[self.row(subject, subjects) for subject in subjects],
+            machine=[self.peak(probe, probes) for probe in probes],
+            phases=self.phases(),
+        )
         if isinstance(self.task, ModelTask):
             self.add_encoder(result)
             self.add_memory(result)
@@ -68,12 +78,19 @@ class Benchmark:
         """Figures of one subject, compared with the first of its group."""
         first = next(other for other in subjects if other.group == subject.group)
         seconds = median(subject.seconds)
-        return dict(group=subject.group, name=subject.name, seconds=seconds,
-                    spread=spread(subject.seconds), ratio=ratio(subject, first),
-                    all_seconds=list(subject.seconds),
-                    videos=subject.videos, sentences=subject.sentences,
-                    videos_per_second=subject.videos / seconds,
-                    sentences_per_second=subject.sentences / seconds, **subject.about)
+        return dict(
+            group=subject.group,
+            name=subject.name,
+            seconds=seconds,
+            spread=spread(subject.seconds),
+            ratio=ratio(subject, first),
+            all_seconds=list(subject.seconds),
+            videos=subject.videos,
+            sentences=subject.sentences,
+            videos_per_second=subject.videos / seconds,
+            sentences_per_second=subject.sentences / seconds,
+            **subject.about,
+        )
 
     @staticmethod
     def peak(probe: Subject, probes: list[Subject]) -> dict:
@@ -81,9 +98,14 @@ class Benchmark:
         kind = probe.about['probe']
         first = next(other for other in probes if other.about['probe'] == kind)
         seconds = median(probe.seconds)
-        return dict(name=probe.name, seconds=seconds, spread=spread(probe.seconds),
-                    ratio=ratio(probe, first), flops_per_second=probe.about['flops'] / seconds,
-                    **probe.about)
+        return dict(
+            name=probe.name,
+            seconds=seconds,
+            spread=spread(probe.seconds),
+            ratio=ratio(probe, first),
+            flops_per_second=probe.about['flops'] / seconds,
+            **probe.about,
+        )
 
     def phases(self) -> dict[str, dict[str, float]]:
         """Seconds of each phase, in steps of their own."""
@@ -108,20 +130,25 @@ class Benchmark:
         for row in result['rows']:
             seconds = result['phases'].get(row['name'])
             if seconds and row['videos'] == size:
-                time = seconds['encoder'] + seconds.get('encoder backward', 0.)
+                time = seconds['encoder'] + seconds.get('encoder backward', 0.0)
                 row['encoder_flops_per_second'] = row['encoder_flops'] / time
                 for peak in result['machine']:
                     if peak['dtype'] == row['dtype']:
                         row[f'of_{peak["probe"]}_peak'] = (
-                            row['encoder_flops_per_second'] / peak['flops_per_second'])
+                            row['encoder_flops_per_second'] / peak['flops_per_second']
+                        )
 
     def add_memory(self, result: dict) -> None:
         """Peak memory of a step, each variant in a process of its own."""
         for variant in self.settings.variants if self.with_memory else ():
             self.say(f'measuring the memory of {variant}')
             size = self.settings.batch_size
-            peak = peak_of(type(self.task).prepare, replace(self.settings), variant,
-                           device=self.settings.device)
+            peak = peak_of(
+                type(self.task).prepare,
+                replace(self.settings),
+                variant,
+                device=self.settings.device,
+            )
             for row in result['rows']:
                 if row['name'] == str(variant) and row['videos'] == size:
                     row['peak_mb'] = peak

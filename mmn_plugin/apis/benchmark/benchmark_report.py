@@ -1,4 +1,5 @@
 """Figures of a benchmark as tables."""
+
 from rich.table import Table
 
 # Header, key of a row, and how to write the value; a column without a value is left out.
@@ -34,8 +35,10 @@ def milliseconds(seconds: float) -> str:
 def tables(result: dict) -> list[Table]:
     """One table per group of rows, one of the machine, one of the phases."""
     groups = dict.fromkeys(row['group'] for row in result['rows'])
-    made = [rows_table(group, [row for row in result['rows'] if row['group'] == group], COLUMNS)
-            for group in groups]
+    made = [
+        rows_table(group, [row for row in result['rows'] if row['group'] == group], COLUMNS)
+        for group in groups
+    ]
     if result['machine']:
         made.append(rows_table('machine, in the same rounds', result['machine'], PEAK_COLUMNS))
     if result['phases']:
@@ -51,22 +54,26 @@ def rows_table(title: str, rows: list[dict], columns) -> Table:
     for header, *_ in shown:
         table.add_column(header, justify='right')
     for row in rows:
-        table.add_row(row['name'], *(write(row[key]) if row.get(key) is not None else ''
-                                     for _, key, write in shown))
+        table.add_row(
+            row['name'],
+            *(write(row[key]) if row.get(key) is not None else '' for _, key, write in shown),
+        )
     return table
 
 
 def phases_table(phases: dict[str, dict[str, float]]) -> Table:
     """Share of each phase; ``other`` is what none of them covers."""
-    names = dict.fromkeys(name for seconds in phases.values() for name in seconds
-                          if name != 'total')
-    table = Table(title='share of a step (in steps of their own, phases waited for)',
-                  title_justify='left')
+    names = dict.fromkeys(
+        name for seconds in phases.values() for name in seconds if name != 'total'
+    )
+    table = Table(
+        title='share of a step (in steps of their own, phases waited for)', title_justify='left'
+    )
     table.add_column('')
     for name in [*names, 'other']:
         table.add_column(f'({name})' if name in INNER else name, justify='right')
     for label, seconds in phases.items():
         covered = sum(value for name, value in seconds.items() if name not in (*INNER, 'total'))
-        shares = [seconds.get(name, 0.) for name in names] + [seconds['total'] - covered]
+        shares = [seconds.get(name, 0.0) for name in names] + [seconds['total'] - covered]
         table.add_row(label, *(f'{100 * value / seconds["total"]:.1f} %' for value in shares))
     return table

@@ -1,4 +1,5 @@
 """What a benchmark is told."""
+
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -42,9 +43,11 @@ class BenchmarkSettings:
 
     def __post_init__(self):
         if grounds_tubes(self.cfg):
-            raise ValueError(f'{self.cfg.filename or "the config"} is of tubes; models of moments '
-                             "are measured here. A training's log tells `time` and `data_time` of "
-                             'its steps')
+            raise ValueError(
+                f'{self.cfg.filename or "the config"} is of tubes; models of moments '
+                "are measured here. A training's log tells `time` and `data_time` of "
+                'its steps'
+            )
         self.cfg = offline_config(self.cfg)
 
     def workload(self, split: str) -> Workload:

@@ -1,4 +1,5 @@
 """The config's model, with random weights, once per variant."""
+
 import inspect
 import logging
 from pathlib import Path
@@ -30,12 +31,17 @@ def offline_config(cfg: Config) -> Config:
         except (OSError, ValueError):
             found = dict(model_type='distilbert')
             if Path(str(name)).name != 'distilbert-base-uncased':
-                print_log(f'the language model {name!r} is not at hand; one of the shape of '
-                          'distilbert-base-uncased stands in', 'current', logging.WARNING)
+                print_log(
+                    f'the language model {name!r} is not at hand; one of the shape of '
+                    'distilbert-base-uncased stands in',
+                    'current',
+                    logging.WARNING,
+                )
         encoder.config = found
     size = AutoConfig.for_model(**encoder.config).vocab_size
     cfg.model.data_preprocessor.tokenizer = dict(
-        type='SentenceTokenizer', vocab=[*SPECIAL_TOKENS, *made_up_words(size)])
+        type='SentenceTokenizer', vocab=[*SPECIAL_TOKENS, *made_up_words(size)]
+    )
     return cfg
 
 
@@ -55,8 +61,10 @@ def build_model(cfg: Config, variant: Variant, device: str) -> nn.Module:
     if 'conv_mode' in inspect.signature(neck.__init__).parameters:
         settings.neck.conv_mode = variant.conv_mode
     elif variant.conv_mode != 'dense':
-        raise ValueError(f'--conv-mode {variant.conv_mode}: {settings.neck.type} has no such '
-                         'option; its convolutions are dense')
+        raise ValueError(
+            f'--conv-mode {variant.conv_mode}: {settings.neck.type} has no such '
+            'option; its convolutions are dense'
+        )
     model = MODELS.build(settings).to(device)
     if variant.channels_last:
         model.neck.encoder.to(memory_format=torch.channels_last)

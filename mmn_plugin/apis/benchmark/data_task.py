@@ -1,4 +1,5 @@
 """The data loader."""
+
 import json
 import tempfile
 import time
@@ -18,7 +19,7 @@ from .train_task import TrainTask
 
 CACHES = (None, 'memory', 'folder')
 BATCHES = 32  # four times as many as 4 workers keep ready
-SLEEP = 20.  # most seconds of steps that are slept through
+SLEEP = 20.0  # most seconds of steps that are slept through
 
 
 class DataTask:
@@ -43,13 +44,20 @@ class DataTask:
         dataset = self.settings.cfg.train_dataloader.dataset.copy()
         root = Path(dataset.get('data_root', ''))
         features = dataset.get('data_prefix', {}).get('features')
-        if isinstance(features, str) and (root / features).exists() and (
-                root / dataset.ann_file).is_file():
+        if (
+            isinstance(features, str)
+            and (root / features).exists()
+            and (root / dataset.ann_file).is_file()
+        ):
             return str(root), dataset
         root = Path(self._folder.name)
         self.make_up(root)
-        keys = dict(data_root=str(root), ann_file='train.json',
-                    data_prefix=dict(features='features.h5'), feature_key=None)
+        keys = dict(
+            data_root=str(root),
+            ann_file='train.json',
+            data_prefix=dict(features='features.h5'),
+            feature_key=None,
+        )
         return 'made up', {**dataset, **keys}
 
     def make_up(self, root: Path) -> None:
@@ -58,13 +66,25 @@ class DataTask:
         rng = np.random.default_rng(self.settings.seed)
         counts = workload.statistics.sentences_of(BATCHES * self.settings.batch_size)
         samples = [workload.sample(f'v{i}', count, rng) for i, count in enumerate(counts)]
-        (root / 'train.json').write_text(json.dumps({sample.video_id: dict(
-            duration=sample.duration, sentences=sample.sentences,
-            timestamps=sample.gt_instances.moments.clamp(max=sample.duration).tolist())
-            for sample in samples}))
+        (root / 'train.json').write_text(
+            json.dumps(
+                {
+                    sample.video_id: dict(
+                        duration=sample.duration,
+                        sentences=sample.sentences,
+                        timestamps=sample.gt_instances.moments.clamp(max=sample.duration).tolist(),
+                    )
+                    for sample in samples
+                }
+            )
+        )
         rows = self.settings.feature_rows or 4 * workload.num_segments
-        write_random_features(root / 'features.h5', [sample.video_id for sample in samples],
-                              workload.feature_size, rows)
+        write_random_features(
+            root / 'features.h5',
+            [sample.video_id for sample in samples],
+            workload.feature_size,
+            rows,
+        )
 
     def loader(self, dataset: dict, cache: str | None):
         """A data loader over so many batches, its workers kept."""
@@ -72,23 +92,37 @@ class DataTask:
         workers = self.settings.workers
         collate = self.settings.cfg.train_dataloader.get('collate_fn', dict(type='stack_videos'))
         with quietly():
-            return Runner.build_dataloader(dict(
-                batch_size=self.settings.batch_size, num_workers=workers,
-                persistent_workers=workers > 0,
-                pin_memory=torch.device(self.settings.device).type != 'cpu',
-                sampler=dict(type='DefaultSampler', shuffle=True),
-                collate_fn=collate,
-                dataset={**dataset, 'feature_cache': folder,
-                         'indices': BATCHES * self.settings.batch_size}), seed=self.settings.seed)
+            return Runner.build_dataloader(
+                dict(
+                    batch_size=self.settings.batch_size,
+                    num_workers=workers,
+                    persistent_workers=workers > 0,
+                    pin_memory=torch.device(self.settings.device).type != 'cpu',
+                    sampler=dict(type='DefaultSampler', shuffle=True),
+                    collate_fn=collate,
+                    dataset={
+                        **dataset,
+                        'feature_cache': folder,
+                        'indices': BATCHES * self.settings.batch_size,
+                    },
+                ),
+                seed=self.settings.seed,
+            )
 
     def subjects(self) -> list[Subject]:
         """A round of the data loader with each cache, as fast as it goes."""
         rows = []
         for cache, loader in self.loaders.items():
             videos = len(loader.dataset)
-            rows.append(Subject(f'feature_cache={cache or "None"}', lambda ldr=loader: list(ldr),
-                                f'data loader, {self.settings.workers} workers', videos,
-                                about=dict(batches=len(loader))))
+            rows.append(
+                Subject(
+                    f'feature_cache={cache or "None"}',
+                    lambda ldr=loader: list(ldr),
+                    f'data loader, {self.settings.workers} workers',
+                    videos,
+                    about=dict(batches=len(loader)),
+                )
+            )
         return rows
 
     def probes(self) -> list[Subject]:
@@ -112,7 +146,7 @@ class DataTask:
         """
         batches = iter(self.loaders[cache])
         next(batches)
-        began, waited = time.perf_counter(), 0.
+        began, waited = time.perf_counter(), 0.0
         for _ in range(max(1, min(BATCHES, int(SLEEP / step_seconds)))):
             time.sleep(step_seconds)
             asked = time.perf_counter()

@@ -1,4 +1,5 @@
 """How many floating-point operations the moment encoder's convolutions take."""
+
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,8 @@ class EncoderWork:
             tuple(cells.numel() for cells in valid[1:]),
             tuple(int(cells.sum()) for cells in valid[1:]),
             tuple(int(cells.sum()) for cells in reversed(needed)),
-            2 * channels**2 * kernel_size**2)
+            2 * channels**2 * kernel_size**2,
+        )
 
     def flops(self, videos: int, cells: str, training: bool) -> int:
         """Operations of a batch; backward (by input and by weight) costs twice the forward.

@@ -31,14 +31,18 @@ class EvalTask:
     def __init__(self, settings: BenchmarkSettings):
         self.settings = settings
         if 'grid' not in settings.cfg.model:
-            raise ValueError(f'the task eval is the NMS of moments, and {settings.cfg.model.type} '
-                             'has none: give --task test, which ranks too')
+            raise ValueError(
+                f'the task eval is the NMS of moments, and {settings.cfg.model.type} '
+                'has none: give --task test, which ranks too'
+            )
         self.grid = MomentGrid(**settings.cfg.model.grid)
         self.head = MODELS.build(settings.cfg.model.head, default_args=dict(grid=self.grid))
         workload = settings.workload('test')
         rng = np.random.default_rng(settings.seed)
-        self.samples = [workload.sample(f'v{i}', int(count), rng)
-                        for i, count in enumerate(workload.statistics.sentences)]
+        self.samples = [
+            workload.sample(f'v{i}', int(count), rng)
+            for i, count in enumerate(workload.statistics.sentences)
+        ]
         generator = torch.Generator().manual_seed(settings.seed)
         count = int(workload.statistics.sentences.sum())
         scores = torch.rand(count, self.grid.num_moments, generator=generator)
@@ -48,9 +52,10 @@ class EvalTask:
         """The whole evaluation, and NMS alone."""
         size = self.settings.batch_size
         counts = len(self.samples), len(self.scores)
-        return [Subject(f'evaluation, {size} videos at a time', self.evaluate, 'evaluation',
-                        *counts),
-                Subject('NMS, all sentences at once', self.nms_alone, 'NMS', *counts)]
+        return [
+            Subject(f'evaluation, {size} videos at a time', self.evaluate, 'evaluation', *counts),
+            Subject('NMS, all sentences at once', self.nms_alone, 'NMS', *counts),
+        ]
 
     def evaluate(self) -> dict[str, float]:
         """Figures of all sentences."""
@@ -60,8 +65,9 @@ class EvalTask:
             self.process(metric, ranked)
         return self.compute(metric)
 
-    def rank(self, scores: Tensor, video: Tensor,
-             samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+    def rank(
+        self, scores: Tensor, video: Tensor, samples: list[GroundingDataSample]
+    ) -> list[GroundingDataSample]:
         """NMS; the best moments go to the samples."""
         return self.head.rank(scores, video, samples)
 
@@ -78,10 +84,10 @@ class EvalTask:
         """Samples, (S, P) scores, and (S,) places of the sentences' videos, batch by batch."""
         first, size = 0, self.settings.batch_size
         for begin in range(0, len(self.samples), size):
-            samples = self.samples[begin:begin + size]
+            samples = self.samples[begin : begin + size]
             counts = torch.tensor([len(sample.sentences) for sample in samples])
             video = torch.arange(len(samples)).repeat_interleave(counts)
-            scores = self.scores[first:first + len(video)]
+            scores = self.scores[first : first + len(video)]
             yield samples, scores, video.to(scores.device)
             first += len(video)
 
@@ -96,8 +102,7 @@ class EvalTask:
     def profile(self) -> dict[str, float]:
         """Seconds per phase."""
         with PhaseTimer(self.settings.device) as timer:
-            for method, name in (('rank', 'NMS'), ('process', 'collecting'),
-                                 ('compute', 'recall')):
+            for method, name in (('rank', 'NMS'), ('process', 'collecting'), ('compute', 'recall')):
                 timer.watch_method(self, method, name)
             with timer.phase('total'):
                 self.evaluate()

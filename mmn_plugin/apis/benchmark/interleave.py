@@ -1,4 +1,5 @@
 """Time several subjects in turns, so that their ratios stand on a noisy machine."""
+
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -9,8 +10,13 @@ import torch
 from .subject import Subject
 
 
-def interleave(subjects: Sequence[Subject], repeats: int, warmup: int = 1,
-               device: str = 'cpu', say: Callable[[str], None] = lambda text: None) -> None:
+def interleave(
+    subjects: Sequence[Subject],
+    repeats: int,
+    warmup: int = 1,
+    device: str = 'cpu',
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
     """Run A B C ... A B C ..., filling ``seconds`` of each subject, once per repeat.
 
     Whatever slows the machine for a while slows all subjects, and `ratio` compares them within a
@@ -66,7 +72,7 @@ def median(values: Sequence[float]) -> float:
 def spread(values: Sequence[float]) -> float:
     """Half the distance between the quartiles, relative to the median; 0 for a single value."""
     if len(values) < 2:
-        return 0.
+        return 0.0
     first, _, third = statistics.quantiles(values, n=4, method='inclusive')
     return (third - first) / 2 / median(values)
 

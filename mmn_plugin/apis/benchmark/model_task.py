@@ -1,4 +1,5 @@
 """What the tasks that run the whole model have in common."""
+
 from collections.abc import Callable
 
 import torch
@@ -32,8 +33,10 @@ class ModelTask:
         env = settings.cfg.get('env_cfg', {})
         torch.backends.cudnn.benchmark = env.get('cudnn_benchmark', False)
         torch.manual_seed(settings.seed)
-        self.models = {variant: build_model(settings.cfg, variant, settings.device)
-                       for variant in settings.variants}
+        self.models = {
+            variant: build_model(settings.cfg, variant, settings.device)
+            for variant in settings.variants
+        }
         share_weights(self.models)
         self.workload = settings.workload(self.split)
         self.grid = next(iter(self.models.values())).grid
@@ -53,17 +56,29 @@ class ModelTask:
         dtypes = dict.fromkeys(variant.dtype for variant in settings.variants)
         products = [product_probe(dtype, settings.device) for dtype in dtypes]
         return products + [
-            convolution_probe(dtype, settings.device, settings.batch_size, neck.channels,
-                              neck.kernel_size, self.grid.num_clips, self.training)
-            for dtype in dtypes]
+            convolution_probe(
+                dtype,
+                settings.device,
+                settings.batch_size,
+                neck.channels,
+                neck.kernel_size,
+                self.grid.num_clips,
+                self.training,
+            )
+            for dtype in dtypes
+        ]
 
     def about(self, variant: Variant, videos: int) -> dict:
         """Operations of the encoder's convolutions: those that are computed, and all."""
         cells = 'train' if self.training else 'test'
         dense = self.work.flops(videos, 'dense', self.training)
         needed = self.work.flops(videos, cells, self.training)
-        return dict(variant=str(variant), dtype=variant.dtype, dense_flops=dense,
-                    encoder_flops=dense if variant.conv_mode == 'dense' else needed)
+        return dict(
+            variant=str(variant),
+            dtype=variant.dtype,
+            dense_flops=dense,
+            encoder_flops=dense if variant.conv_mode == 'dense' else needed,
+        )
 
     def watch(self, timer: PhaseTimer, variant: Variant) -> None:
         """Set up the phases of a step; data, text, map and encoder are those of every task."""
@@ -72,8 +87,9 @@ class ModelTask:
         timer.watch_module(model.text_encoder, 'text')
         timer.watch_module(model.backbone, 'map')
         timer.watch_module(model.neck.moment_map, 'map')
-        timer.watch_module(model.neck.encoder, 'encoder',
-                           'encoder backward' if self.training else None)
+        timer.watch_module(
+            model.neck.encoder, 'encoder', 'encoder backward' if self.training else None
+        )
 
     def profile(self, variant: Variant, steps: int = 1) -> dict[str, float]:
         """Seconds per phase of one step, ``total`` among them; means over some steps."""

@@ -1,4 +1,5 @@
 """The largest memory of one step, in a process that has done nothing else."""
+
 import ctypes
 import multiprocessing
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def peak_of(prepare: Callable[..., Callable[[], object]], *args, device: str = '
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=_measure, args=(sender, prepare, args, device, torch.get_num_threads()))
+        target=_measure, args=(sender, prepare, args, device, torch.get_num_threads())
+    )
     process.start()
     sender.close()  # so that a process that dies ends the waiting
     try:

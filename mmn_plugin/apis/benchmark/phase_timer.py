@@ -1,4 +1,5 @@
 """Where the time of a step goes."""
+
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
@@ -54,12 +55,15 @@ class PhaseTimer:
 
     def watch_module(self, module: nn.Module, name: str, backward: str | None = None) -> None:
         """Count a module's forward, and its backward under a name of its own."""
-        handles = [module.register_forward_pre_hook(lambda *_: self._begin(name)),
-                   module.register_forward_hook(lambda *_: self._end(name))]
+        handles = [
+            module.register_forward_pre_hook(lambda *_: self._begin(name)),
+            module.register_forward_hook(lambda *_: self._end(name)),
+        ]
         if backward:
             handles += [
                 module.register_full_backward_pre_hook(lambda *_: self._begin(backward)),
-                module.register_full_backward_hook(lambda *_: self._end(backward))]
+                module.register_full_backward_hook(lambda *_: self._end(backward)),
+            ]
         for handle in handles:
             self._stack.callback(handle.remove)
 

@@ -1,4 +1,5 @@
 """Prediction: from features and sentences to ranked moments."""
+
 from collections.abc import Callable
 
 import torch
@@ -32,8 +33,17 @@ class PredictTask(ModelTask):
         result = []
         for size, batch in self.batches.items():
             sentences = sum(len(sample.sentences) for sample in batch['data_samples'])
-            result += [Subject(str(variant), self.step_of(variant, size), group(size), size,
-                               sentences, self.about(variant, size)) for variant in self.models]
+            result += [
+                Subject(
+                    str(variant),
+                    self.step_of(variant, size),
+                    group(size),
+                    size,
+                    sentences,
+                    self.about(variant, size),
+                )
+                for variant in self.models
+            ]
         return result
 
     def step_of(self, variant: Variant, size: int | None = None) -> Callable[[], None]:

@@ -1,4 +1,5 @@
 """What the machine can do: a matrix product, and the config's bare convolution."""
+
 import torch
 import torch.nn.functional as F
 
@@ -20,12 +21,23 @@ def product_probe(dtype: str, device: str, size: int | None = None) -> Subject:
         with variant.backends(), torch.no_grad():
             left @ right
 
-    return Subject(f'matrix product {dtype}', run, 'machine', about=dict(
-        probe='product', dtype=dtype, flops=2 * size**3))
+    return Subject(
+        f'matrix product {dtype}',
+        run,
+        'machine',
+        about=dict(probe='product', dtype=dtype, flops=2 * size**3),
+    )
 
 
-def convolution_probe(dtype: str, device: str, videos: int, channels: int, kernel_size: int,
-                      cells: int, training: bool) -> Subject:
+def convolution_probe(
+    dtype: str,
+    device: str,
+    videos: int,
+    channels: int,
+    kernel_size: int,
+    cells: int,
+    training: bool,
+) -> Subject:
     """One layer of the moment encoder without anything around it: its convolution alone.
 
     Args:
@@ -40,10 +52,18 @@ def convolution_probe(dtype: str, device: str, videos: int, channels: int, kerne
     kind = torch.bfloat16 if dtype == 'bf16' else torch.float32
     variant = Variant(dtype=dtype)
     side = cells + kernel_size - 1
-    inputs = torch.randn(videos, channels, side, side, device=device, dtype=kind,
-                         requires_grad=training)
-    weight = torch.randn(channels, channels, kernel_size, kernel_size, device=device, dtype=kind,
-                         requires_grad=training)
+    inputs = torch.randn(
+        videos, channels, side, side, device=device, dtype=kind, requires_grad=training
+    )
+    weight = torch.randn(
+        channels,
+        channels,
+        kernel_size,
+        kernel_size,
+        device=device,
+        dtype=kind,
+        requires_grad=training,
+    )
     output = torch.randn(videos, channels, cells, cells, device=device, dtype=kind)
 
     def run() -> None:
@@ -53,5 +73,9 @@ def convolution_probe(dtype: str, device: str, videos: int, channels: int, kerne
                 torch.autograd.grad(result, (inputs, weight), output)
 
     flops = 2 * videos * cells**2 * channels**2 * kernel_size**2 * (3 if training else 1)
-    return Subject(f'convolution {dtype}', run, 'machine', about=dict(
-        probe='convolution', dtype=dtype, flops=flops))
+    return Subject(
+        f'convolution {dtype}',
+        run,
+        'machine',
+        about=dict(probe='convolution', dtype=dtype, flops=flops),
+    )

@@ -1,4 +1,5 @@
 """Work whose log would bury the figures."""
+
 import logging
 from contextlib import contextmanager
 

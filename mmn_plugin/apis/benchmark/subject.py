@@ -1,4 +1,5 @@
 """Something whose time is measured."""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

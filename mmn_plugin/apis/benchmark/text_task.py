@@ -1,4 +1,5 @@
 """The sentence encoder alone."""
+
 from collections.abc import Callable
 
 import torch
@@ -38,16 +39,24 @@ class TextTask:
         """Both orders of work in each precision, without and with backward."""
         layouts = {'padded': self.padded, 'by length': self.by_length}
         return [
-            Subject(f'{layout} {dtype}', self.step_of(sentences, dtype, training),
-                    'forward and backward' if training else 'forward, no graph',
-                    self.settings.batch_size, len(sentences.video),
-                    dict(dtype=dtype, tokens=int(sentences.attention_mask.sum()),
-                         padded_tokens=sentences.input_ids.numel()))
-            for training in (False, True) for dtype in self.dtypes
-            for layout, sentences in layouts.items()]
+            Subject(
+                f'{layout} {dtype}',
+                self.step_of(sentences, dtype, training),
+                'forward and backward' if training else 'forward, no graph',
+                self.settings.batch_size,
+                len(sentences.video),
+                dict(
+                    dtype=dtype,
+                    tokens=int(sentences.attention_mask.sum()),
+                    padded_tokens=sentences.input_ids.numel(),
+                ),
+            )
+            for training in (False, True)
+            for dtype in self.dtypes
+            for layout, sentences in layouts.items()
+        ]
 
-    def step_of(self, sentences: SentenceBatch, dtype: str,
-                training: bool) -> Callable[[], None]:
+    def step_of(self, sentences: SentenceBatch, dtype: str, training: bool) -> Callable[[], None]:
         """Embed once; dropout is on, as in training."""
         variant, encoder = Variant(dtype=dtype), self.encoder.train()
         parameters = list(encoder.parameters())

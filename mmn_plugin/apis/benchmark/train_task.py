@@ -1,4 +1,5 @@
 """One step of training."""
+
 from collections.abc import Callable
 
 import torch
@@ -43,13 +44,27 @@ class TrainTask(ModelTask):
         """A step of each variant."""
         videos = len(self.batch['inputs'])
         sentences = sum(len(s.sentences) for s in self.batch['data_samples'])
-        return [Subject(str(variant), self.step_of(variant), 'training step', videos, sentences,
-                        self.about(variant, videos)) for variant in self.models]
+        return [
+            Subject(
+                str(variant),
+                self.step_of(variant),
+                'training step',
+                videos,
+                sentences,
+                self.about(variant, videos),
+            )
+            for variant in self.models
+        ]
 
     def step_of(self, variant: Variant) -> Callable[[], None]:
         """A step of one variant."""
-        return training_step(self.models[variant], self.optimisers[variant], variant,
-                             self.batch, self.settings.device)
+        return training_step(
+            self.models[variant],
+            self.optimisers[variant],
+            variant,
+            self.batch,
+            self.settings.device,
+        )
 
     def watch(self, timer: PhaseTimer, variant: Variant) -> None:
         """Phases of a training step."""
@@ -70,8 +85,9 @@ class TrainTask(ModelTask):
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
         optimiser.optimizer.step()
-        return training_step(model, optimiser, variant, task.batch, settings.device,
-                             keep_gradients=True)
+        return training_step(
+            model, optimiser, variant, task.batch, settings.device, keep_gradients=True
+        )
 
 
 def build_optimiser(settings: BenchmarkSettings, model):
@@ -84,8 +100,9 @@ def build_optimiser(settings: BenchmarkSettings, model):
         return build_optim_wrapper(model, cfg)
 
 
-def training_step(model, optimiser, variant: Variant, batch: dict, device: str,
-                  keep_gradients: bool = False) -> Callable[[], None]:
+def training_step(
+    model, optimiser, variant: Variant, batch: dict, device: str, keep_gradients: bool = False
+) -> Callable[[], None]:
     """What `mmengine.model.BaseModel.train_step` does, in a variant's precision.
 
     With ``keep_gradients`` the step sets gradients to zero rather than free them.

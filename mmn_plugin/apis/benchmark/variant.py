@@ -1,4 +1,5 @@
 """One way of computing the same thing."""
+
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,11 +32,23 @@ class Variant:
         return f'{self.conv_mode} {self.dtype}{flags}'
 
     @classmethod
-    def product(cls, conv_modes: Sequence[str], dtypes: Sequence[str],
-                channels_last: bool = False, compiled: bool = False) -> list['Variant']:
+    def product(
+        cls,
+        conv_modes: Sequence[str],
+        dtypes: Sequence[str],
+        channels_last: bool = False,
+        compiled: bool = False,
+    ) -> list['Variant']:
         """All combinations, the first of everything first; the flags add variants."""
-        return [cls(mode, dtype, layout, compile_it) for compile_it, layout, dtype, mode in product(
-            (False, True)[:1 + compiled], (False, True)[:1 + channels_last], dtypes, conv_modes)]
+        return [
+            cls(mode, dtype, layout, compile_it)
+            for compile_it, layout, dtype, mode in product(
+                (False, True)[: 1 + compiled],
+                (False, True)[: 1 + channels_last],
+                dtypes,
+                conv_modes,
+            )
+        ]
 
     def check(self, device: str) -> None:
         """Raise ValueError if the device has no such precision."""
@@ -44,8 +57,9 @@ class Variant:
 
     def autocast(self, device: str):
         """Context of the forward pass."""
-        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16,
-                              enabled=self.dtype == 'bf16')
+        return torch.autocast(
+            torch.device(device).type, dtype=torch.bfloat16, enabled=self.dtype == 'bf16'
+        )
 
     @contextmanager
     def backends(self):

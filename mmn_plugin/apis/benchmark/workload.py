@@ -1,4 +1,5 @@
 """Made-up batches of a config's real shapes."""
+
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -23,8 +24,14 @@ class Workload:
         seed (int): Defaults to 0.
     """
 
-    def __init__(self, cfg: Config, split: str, vocabulary: list[str],
-                 ann_file: str | None = None, seed: int = 0):
+    def __init__(
+        self,
+        cfg: Config,
+        split: str,
+        vocabulary: list[str],
+        ann_file: str | None = None,
+        seed: int = 0,
+    ):
         self.loader = cfg[f'{split}_dataloader']
         self.statistics = AnnotationStatistics.of_dataset(self.loader.dataset, split, ann_file)
         self.num_segments = num_segments(self.loader.dataset.pipeline)
@@ -37,18 +44,25 @@ class Workload:
         rng = np.random.default_rng(self.seed)
         counts = self.statistics.sentences_of(num_videos)
         generator = torch.Generator().manual_seed(self.seed)
-        inputs = [torch.rand(self.num_segments, self.feature_size, generator=generator)
-                  for _ in counts]
+        inputs = [
+            torch.rand(self.num_segments, self.feature_size, generator=generator) for _ in counts
+        ]
         samples = [self.sample(f'v{i}', count, rng) for i, count in enumerate(counts)]
         return dict(inputs=inputs, data_samples=samples)
 
-    def sample(self, video_id: str, num_sentences: int,
-               rng: np.random.Generator) -> GroundingDataSample:
+    def sample(
+        self, video_id: str, num_sentences: int, rng: np.random.Generator
+    ) -> GroundingDataSample:
         """One video with sentences and ground truth."""
         duration = float(self.statistics.draw(self.statistics.seconds, 1, rng)[0])
-        sample = GroundingDataSample(metainfo=dict(
-            video_id=video_id, duration=duration, sentences=self.sentences(num_sentences, rng),
-            sentence_index=list(range(num_sentences))))
+        sample = GroundingDataSample(
+            metainfo=dict(
+                video_id=video_id,
+                duration=duration,
+                sentences=self.sentences(num_sentences, rng),
+                sentence_index=list(range(num_sentences)),
+            )
+        )
         moments = np.sort(rng.random((num_sentences, 2)) * duration, axis=1)
         moments[:, 1] += 1e-3 * duration  # no moment is empty
         sample.gt_instances = InstanceData(moments=torch.from_numpy(moments).float())
@@ -70,5 +84,7 @@ def num_segments(pipeline: list[dict]) -> int:
     for step in pipeline:
         if 'num_segments' in step:
             return step['num_segments']
-    raise ValueError('the pipeline of the config has no PoolClipFeatures with num_segments: the '
-                     'size of the inputs is not known')
+    raise ValueError(
+        'the pipeline of the config has no PoolClipFeatures with num_segments: the '
+        'size of the inputs is not known'
+    )

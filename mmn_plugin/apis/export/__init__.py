@@ -1,4 +1,5 @@
 """Models for runtimes without PyTorch."""
+
 from .export_onnx import check_onnx, export_onnx
 from .text_side import TextSide
 from .video_side import VideoSide

@@ -1,4 +1,5 @@
 """A model as two ONNX graphs, one for videos and one for sentences."""
+
 import copy
 import json
 import logging
@@ -38,8 +39,10 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
         OutputError: If the folder cannot be written into, or holds other files of these names.
     """
     if not inferencer.has_moment_map:
-        raise ValueError(f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
-                         'graphs hold embeddings of moments')
+        raise ValueError(
+            f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
+            'graphs hold embeddings of moments'
+        )
     _require('onnx', 'onnxscript')
     files = dict.fromkeys((VIDEO, TEXT, CONSTANTS, TOKENIZER))
     with OutputFolder(folder).writing(files) as path:
@@ -50,15 +53,28 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
 def _write(inferencer, folder: Path) -> None:
     model = _dense_copy(inferencer.model)
     features, (ids, mask) = example_inputs(inferencer, videos=2, sentences=3)
-    videos, sentences, length = (torch.export.Dim(name, min=1, max=most) for name, most in (
-        ('videos', 4096), ('sentences', 1 << 16), ('tokens', model.text_encoder.max_tokens or 512)))
+    videos, sentences, length = (
+        torch.export.Dim(name, min=1, max=most)
+        for name, most in (
+            ('videos', 4096),
+            ('sentences', 1 << 16),
+            ('tokens', model.text_encoder.max_tokens or 512),
+        )
+    )
     outputs = ['contrastive', 'iou']
     _export(VideoSide(model), (features,), folder / VIDEO, ['features'], outputs, ({0: videos},))
-    _export(TextSide(model), (ids, mask), folder / TEXT, ['input_ids', 'attention_mask'], outputs,
-            ({0: sentences, 1: length},) * 2)
+    _export(
+        TextSide(model),
+        (ids, mask),
+        folder / TEXT,
+        ['input_ids', 'attention_mask'],
+        outputs,
+        ({0: sentences, 1: length},) * 2,
+    )
     (folder / CONSTANTS).write_text(json.dumps(_constants(inferencer), indent=1) + '\n')
-    (folder / TOKENIZER).write_text(model.data_preprocessor.tokenizer.state()['tokenizer'],
-                                    encoding='utf-8')
+    (folder / TOKENIZER).write_text(
+        model.data_preprocessor.tokenizer.state()['tokenizer'], encoding='utf-8'
+    )
 
 
 def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:
@@ -78,23 +94,30 @@ def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:
     import onnxruntime
 
     model = _dense_copy(inferencer.model)
-    sessions = {name: onnxruntime.InferenceSession(
-        Path(folder) / f'{name}.onnx', providers=['CPUExecutionProvider'])
-        for name in ('video', 'text')}
+    sessions = {
+        name: onnxruntime.InferenceSession(
+            Path(folder) / f'{name}.onnx', providers=['CPUExecutionProvider']
+        )
+        for name in ('video', 'text')
+    }
     worst: dict[str, float] = {}
     for count in (1, 2, 5):
         features, (ids, mask) = example_inputs(inferencer, count, count, seed=count)
-        for name, side, given in (('video', VideoSide(model), (features,)),
-                                  ('text', TextSide(model), (ids, mask))):
+        for name, side, given in (
+            ('video', VideoSide(model), (features,)),
+            ('text', TextSide(model), (ids, mask)),
+        ):
             names = [value.name for value in sessions[name].get_inputs()]
             with torch.inference_mode():
                 expected = side(*given)
-            found = sessions[name].run(['contrastive', 'iou'], {
-                key: value.numpy() for key, value in zip(names, given, strict=True)})
+            found = sessions[name].run(
+                ['contrastive', 'iou'],
+                {key: value.numpy() for key, value in zip(names, given, strict=True)},
+            )
             for output, ours, theirs in zip(('contrastive', 'iou'), expected, found, strict=True):
                 difference = float(np.abs(ours.numpy() - theirs).max())
                 key = f'{name}/{output}'
-                worst[key] = max(worst.get(key, 0.), difference)
+                worst[key] = max(worst.get(key, 0.0), difference)
     return worst
 
 
@@ -106,8 +129,10 @@ def example_inputs(inferencer, videos: int, sentences: int, seed: int = 0):
     tokenizer = model.data_preprocessor.tokenizer
     longest = min(model.text_encoder.max_tokens or 12, 12)
     lengths = torch.randint(3, longest + 1, (sentences,), generator=generator).tolist()
-    ids = [torch.randint(0, tokenizer.vocab_size, (length,), generator=generator).tolist()
-           for length in lengths]
+    ids = [
+        torch.randint(0, tokenizer.vocab_size, (length,), generator=generator).tolist()
+        for length in lengths
+    ]
     return features, tokenizer.pad(ids)
 
 
@@ -115,16 +140,20 @@ def _constants(inferencer) -> dict:
     model = inferencer.model
     head, grid = model.head, model.grid
     return dict(
-        format='mmn_plugin/onnx', version=1,
+        format='mmn_plugin/onnx',
+        version=1,
         score='(0.5 * contrastive + 0.5) ** score_power * sigmoid(iou_scale * iou), where '
-              'contrastive and iou are dot products of a sentence with a moment',
-        score_power=head.score_power, iou_scale=head.iou_scale,
-        nms_threshold=head.nms_threshold, top_n=inferencer.top_n,
+        'contrastive and iou are dot products of a sentence with a moment',
+        score_power=head.score_power,
+        iou_scale=head.iou_scale,
+        nms_threshold=head.nms_threshold,
+        top_n=inferencer.top_n,
         presence_threshold=inferencer.presence_threshold,
         num_segments=grid.num_clips * model.backbone.pool.stride[0],
         feature_size=model.backbone.in_channels,
         max_tokens=model.data_preprocessor.tokenizer.max_length,
-        moments=grid.spans(1.).tolist())
+        moments=grid.spans(1.0).tolist(),
+    )
 
 
 def _dense_copy(model: nn.Module) -> nn.Module:
@@ -134,12 +163,21 @@ def _dense_copy(model: nn.Module) -> nn.Module:
     return model
 
 
-def _export(side: nn.Module, inputs: tuple, path: Path, names: list[str], outputs: list[str],
-            shapes: tuple) -> None:
+def _export(
+    side: nn.Module, inputs: tuple, path: Path, names: list[str], outputs: list[str], shapes: tuple
+) -> None:
     with _quiet(), torch.no_grad():
         torch.onnx.export(
-            side.eval(), inputs, path, input_names=names, output_names=outputs,
-            dynamic_shapes=shapes, dynamo=True, external_data=False, verbose=False)
+            side.eval(),
+            inputs,
+            path,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 @contextmanager
@@ -163,5 +201,7 @@ def _require(*packages: str) -> None:
 
     absent = [name for name in packages if find_spec(name) is None]
     if absent:
-        raise ValueError(f'{", ".join(absent)} cannot be imported: install the extra, '
-                         'pip install "mmn_plugin[onnx]"')
+        raise ValueError(
+            f'{", ".join(absent)} cannot be imported: install the extra, '
+            'pip install "mmn_plugin[onnx]"'
+        )

@@ -1,4 +1,5 @@
 """What of a model a sentence goes through."""
+
 from torch import Tensor, nn
 
 from mmn_plugin.structures import SentenceBatch
@@ -20,6 +21,7 @@ class TextSide(nn.Module):
         encoder = self.text_encoder
         means = encoder.token_means(SentenceBatch(input_ids, attention_mask, input_ids[:, 0]))
         pooled = encoder.layernorm(means)  # (S, C)
-        sentences = self.normalise(dict(
-            iou=encoder.fc_iou(pooled), contrastive=encoder.fc_contrastive(pooled)))
+        sentences = self.normalise(
+            dict(iou=encoder.fc_iou(pooled), contrastive=encoder.fc_contrastive(pooled))
+        )
         return sentences['contrastive'], sentences['iou']

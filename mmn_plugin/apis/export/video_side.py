@@ -1,4 +1,5 @@
 """What of a model a video goes through."""
+
 from torch import Tensor, nn
 
 

@@ -1,4 +1,5 @@
 """Feature extractors that a config can name."""
+
 from .build_extractor import build_extractor, extractor_config
 from .clip_feature_extractor import ClipFeatureExtractor
 from .extractor_registry import EXTRACTORS
@@ -6,6 +7,12 @@ from .hugging_face_feature_extractor import HuggingFaceFeatureExtractor
 from .matching_extractor import matching_extractor
 from .recognizer_feature_extractor import RecognizerFeatureExtractor
 
-__all__ = ['EXTRACTORS', 'ClipFeatureExtractor', 'HuggingFaceFeatureExtractor',
-           'RecognizerFeatureExtractor', 'build_extractor', 'extractor_config',
-           'matching_extractor']
+__all__ = [
+    'EXTRACTORS',
+    'ClipFeatureExtractor',
+    'HuggingFaceFeatureExtractor',
+    'RecognizerFeatureExtractor',
+    'build_extractor',
+    'extractor_config',
+    'matching_extractor',
+]

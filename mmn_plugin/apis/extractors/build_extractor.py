@@ -1,4 +1,5 @@
 """From a config to an extractor."""
+
 from inspect import signature
 from pathlib import Path
 
@@ -14,9 +15,14 @@ from .extractor_registry import EXTRACTORS
 FOLDER = 'extractors'
 
 
-def extractor_config(name: str, options: dict | None = None, checkpoint: str | None = None,
-                     fps: float | None = None, stride: int | None = None,
-                     amp: str | None = None) -> dict:
+def extractor_config(
+    name: str,
+    options: dict | None = None,
+    checkpoint: str | None = None,
+    fps: float | None = None,
+    stride: int | None = None,
+    amp: str | None = None,
+) -> dict:
     """Read the ``extractor`` of a config, and apply its ``env_cfg.allow_tf32`` to this process.
 
     Args:
@@ -50,10 +56,16 @@ def extractor_config(name: str, options: dict | None = None, checkpoint: str | N
         settings[weights] = checkpoint
     kind = EXTRACTORS.get(settings['type'])
     if amp is not None and kind is not None and 'amp' not in signature(kind).parameters:
-        raise ValueError(f'--amp: {settings["type"]} has no network that could run in mixed '
-                         'precision')
-    settings.update({key: value for key, value in dict(fps=fps, stride=stride, amp=amp).items()
-                     if value is not None})
+        raise ValueError(
+            f'--amp: {settings["type"]} has no network that could run in mixed precision'
+        )
+    settings.update(
+        {
+            key: value
+            for key, value in dict(fps=fps, stride=stride, amp=amp).items()
+            if value is not None
+        }
+    )
     return settings
 
 
@@ -66,11 +78,15 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
     """
     kind = EXTRACTORS.get(settings['type'])
     if settings['type'] == TubeFeatureExtractor.__name__:
-        raise ValueError(f'{settings["type"]} describes tubes, not clips: tools/ground_tubes.py '
-                         'and tools/data/make_shapes_tubes.py use it')
+        raise ValueError(
+            f'{settings["type"]} describes tubes, not clips: tools/ground_tubes.py '
+            'and tools/data/make_shapes_tubes.py use it'
+        )
     if kind is None:
-        raise ValueError(f'there is no extractor {settings["type"]!r}; there are '
-                         f'{", ".join(sorted(EXTRACTORS.module_dict))}')
+        raise ValueError(
+            f'there is no extractor {settings["type"]!r}; there are '
+            f'{", ".join(sorted(EXTRACTORS.module_dict))}'
+        )
     settings = dict(settings)
     if device is not None and not issubclass(kind, GridFeatureExtractor):
         settings['device'] = require_device(device)

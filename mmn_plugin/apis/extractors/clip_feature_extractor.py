@@ -1,4 +1,5 @@
 """Clip features of a neural network."""
+
 import hashlib
 import json
 import threading
@@ -42,13 +43,28 @@ class ClipFeatureExtractor(FeatureExtractor):
         ValueError: If a number is not positive, or the device has no such precision.
     """
 
-    def __init__(self, fps: float, stride: int, clip_len: int, frame_interval: int,
-                 batch_size: int, device: str | None, amp: str | None = None) -> None:
-        for name, value in dict(fps=fps, stride=stride, clip_len=clip_len,
-                                frame_interval=frame_interval, batch_size=batch_size).items():
+    def __init__(
+        self,
+        fps: float,
+        stride: int,
+        clip_len: int,
+        frame_interval: int,
+        batch_size: int,
+        device: str | None,
+        amp: str | None = None,
+    ) -> None:
+        for name, value in dict(
+            fps=fps,
+            stride=stride,
+            clip_len=clip_len,
+            frame_interval=frame_interval,
+            batch_size=batch_size,
+        ).items():
             if not value > 0 or (name != 'fps' and value != int(value)):
-                raise ValueError(f'{type(self).__name__}: {name}={value}; it must be a '
-                                 f'{"" if name == "fps" else "whole "}number above 0')
+                raise ValueError(
+                    f'{type(self).__name__}: {name}={value}; it must be a '
+                    f'{"" if name == "fps" else "whole "}number above 0'
+                )
         self.fps = float(fps)
         self.stride = stride
         self.clip_len = clip_len
@@ -104,9 +120,13 @@ class ClipFeatureExtractor(FeatureExtractor):
         """Settings and a digest of the weights, as JSON."""
         with self._lock:
             if self._identity is None:
-                content = dict(type=type(self).__name__, **self.describe_settings(),
-                               clip_len=self.clip_len, frame_interval=self.frame_interval,
-                               weights=digest(self.model))
+                content = dict(
+                    type=type(self).__name__,
+                    **self.describe_settings(),
+                    clip_len=self.clip_len,
+                    frame_interval=self.frame_interval,
+                    weights=digest(self.model),
+                )
                 if self.amp:  # features made before there was a choice keep their identity
                     content['amp'] = self.amp
                 self._identity = json.dumps(content, sort_keys=True)
@@ -133,8 +153,9 @@ class ClipFeatureExtractor(FeatureExtractor):
         Yields:
             Tensor: (n, clip_len, *frame), n at most ``batch_size``; in pinned memory for a GPU.
         """
-        clips = sliding_windows(map(self.prepare, frames), self.stride, self.clip_len,
-                                self.frame_interval)
+        clips = sliding_windows(
+            map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
+        )
         while (batch := self._stack(clips)) is not None:
             yield batch
 
@@ -144,8 +165,11 @@ class ClipFeatureExtractor(FeatureExtractor):
         if not batch:
             return None
         with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
-            stacked = torch.empty((len(batch), *batch[0].shape), pin_memory=self._on_gpu,
-                                  dtype=torch.from_numpy(batch[0]).dtype)
+            stacked = torch.empty(
+                (len(batch), *batch[0].shape),
+                pin_memory=self._on_gpu,
+                dtype=torch.from_numpy(batch[0]).dtype,
+            )
         np.stack(batch, out=stacked.numpy())
         return stacked
 
@@ -168,8 +192,10 @@ class ClipFeatureExtractor(FeatureExtractor):
             with torch.inference_mode(), self._precision():
                 features = self.describe(batch.to(self.device, non_blocking=self._on_gpu))
             if features.ndim != 2 or len(features) != len(batch):
-                raise RuntimeError(f'{type(self).__name__}: features of {len(batch)} clips have '
-                                   f'the shape {tuple(features.shape)}, not ({len(batch)}, D)')
+                raise RuntimeError(
+                    f'{type(self).__name__}: features of {len(batch)} clips have '
+                    f'the shape {tuple(features.shape)}, not ({len(batch)}, D)'
+                )
             features = features.float().to('cpu', non_blocking=self._on_gpu)  # (n, D)
             copied = self._mark() if self._on_gpu else None
         if copied is not None:

@@ -1,4 +1,5 @@
 """Which feature extractors a config can name."""
+
 from mmengine.registry import Registry
 
 from mmn_plugin.datasets.features import GridFeatureExtractor

@@ -1,4 +1,5 @@
 """Frame features of vision models from Hugging Face."""
+
 import threading
 from contextlib import contextmanager
 
@@ -9,8 +10,10 @@ from .clip_feature_extractor import ClipFeatureExtractor
 from .extractor_registry import EXTRACTORS
 
 # Two towers in one checkpoint: the vision tower alone, and what it gives.
-TOWERS = dict(clip=('CLIPVisionModelWithProjection', 'image_embeds'),
-              siglip=('SiglipVisionModel', 'pooler_output'))
+TOWERS = dict(
+    clip=('CLIPVisionModelWithProjection', 'image_embeds'),
+    siglip=('SiglipVisionModel', 'pooler_output'),
+)
 OUTPUTS = ('image_embeds', 'pooler_output', 'last_hidden_state')
 _QUIET_LOCK = threading.Lock()
 
@@ -39,9 +42,16 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
         ValueError: If the model does not have that output, or its files lack weights.
     """
 
-    def __init__(self, model: str, fps: float = 2., stride: int = 1, output: str | None = None,
-                 batch_size: int = 32, device: str | None = None,
-                 amp: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        fps: float = 2.0,
+        stride: int = 1,
+        output: str | None = None,
+        batch_size: int = 32,
+        device: str | None = None,
+        amp: str | None = None,
+    ) -> None:
         super().__init__(fps, stride, stride, 1, batch_size, device, amp)
         if output not in (None, *OUTPUTS):
             raise ValueError(f'output={output!r}; it must be one of {list(OUTPUTS)}')
@@ -52,11 +62,18 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
     def describe_settings(self) -> dict:
         """Kind of model, its output, and the preparation of the frames."""
         processor = self.processor.to_dict()
-        kept = sorted(key for key, value in processor.items()
-                      if key.startswith(('do_', 'image_', 'size', 'crop', 'resample', 'rescale'))
-                      and key != 'image_processor_type' and value is not None)
-        return dict(architecture=type(self.model).__name__, output=self.output,
-                    processor={key: processor[key] for key in kept})
+        kept = sorted(
+            key
+            for key, value in processor.items()
+            if key.startswith(('do_', 'image_', 'size', 'crop', 'resample', 'rescale'))
+            and key != 'image_processor_type'
+            and value is not None
+        )
+        return dict(
+            architecture=type(self.model).__name__,
+            output=self.output,
+            processor={key: processor[key] for key in kept},
+        )
 
     @property
     def processor(self):
@@ -68,8 +85,7 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
             # Not torchvision's, wherever this runs: equal frames shall give equal features.
             with _quiet(logging):  # it advises to install torchvision
                 if self._processor is None:  # no other thread loaded it meanwhile
-                    self._processor = AutoImageProcessor.from_pretrained(
-                        self.name, use_fast=False)
+                    self._processor = AutoImageProcessor.from_pretrained(self.name, use_fast=False)
         return self._processor
 
     def build_model(self) -> nn.Module:
@@ -86,15 +102,18 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
             config.projection_dim = size or getattr(config, 'projection_dim', None)
         with _quiet(transformers.utils.logging):  # it lists the text tower's weights as left over
             model, info = getattr(transformers, tower).from_pretrained(
-                self.name, config=config, output_loading_info=True)
+                self.name, config=config, output_loading_info=True
+            )
         missing = sorted(map(str, info['missing_keys']))
         if missing and all('pooler.' in name for name in missing) and not self.output:
             self.output = 'last_hidden_state'  # many are published without a pooler
         if self.output == 'last_hidden_state':
             missing = [name for name in missing if 'pooler.' not in name]
         if missing:
-            raise ValueError(f'{self.name} lacks weights of {tower}, which would be random: '
-                             f'{", ".join(missing[:5])}')
+            raise ValueError(
+                f'{self.name} lacks weights of {tower}, which would be random: '
+                f'{", ".join(missing[:5])}'
+            )
         return model
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:

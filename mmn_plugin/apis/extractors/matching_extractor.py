@@ -1,4 +1,5 @@
 """The extractor that belongs to a model."""
+
 from torch import nn
 
 from mmn_plugin.datasets.features import FeatureExtractor
@@ -7,8 +8,9 @@ from mmn_plugin.datasets.features.fingerprint import require_same_extractor
 from .build_extractor import build_extractor
 
 
-def matching_extractor(settings: dict, model: nn.Module,
-                       device: str | None = None) -> FeatureExtractor:
+def matching_extractor(
+    settings: dict, model: nn.Module, device: str | None = None
+) -> FeatureExtractor:
     """Build an extractor and compare it with the one that made the features of a model's training.
 
     Args:
@@ -24,6 +26,10 @@ def matching_extractor(settings: dict, model: nn.Module,
     extractor = build_extractor(settings, device)
     theirs = getattr(model, 'extractor_fingerprints', None)
     ours = [getattr(extractor, 'fingerprint', None)] if theirs else [None]
-    require_same_extractor(theirs, ours, str(getattr(model, 'loaded_from', 'the checkpoint')),
-                           [f"the config's extractor ({settings['type']})"])
+    require_same_extractor(
+        theirs,
+        ours,
+        str(getattr(model, 'loaded_from', 'the checkpoint')),
+        [f"the config's extractor ({settings['type']})"],
+    )
     return extractor

@@ -1,4 +1,5 @@
 """From what a layer gives to one vector per clip."""
+
 import torch
 from torch import Tensor
 
@@ -16,8 +17,9 @@ def pool_features(output, num_clips: int) -> Tensor:
         Tensor: (B, C).
     """
     if isinstance(output, list | tuple):
-        return torch.cat([pool_features(part, num_clips) for part in output if part is not None],
-                         dim=1)
+        return torch.cat(
+            [pool_features(part, num_clips) for part in output if part is not None], dim=1
+        )
     if output.ndim == 3:
         output = output.mean(1)
     elif output.ndim > 3:

@@ -1,4 +1,5 @@
 """What an extractor takes from a recogniser's config."""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +29,10 @@ class RecognizerConfig:
             config = Config.fromfile(path)
         self._config = config
         if 'model' not in config or 'backbone' not in config['model']:
-            raise ValueError(f'{self.name}: the config has no `model` with a `backbone`, so that '
-                             'it is no recogniser')
+            raise ValueError(
+                f'{self.name}: the config has no `model` with a `backbone`, so that '
+                'it is no recogniser'
+            )
         model = config['model']
         self.model = model.to_dict() if hasattr(model, 'to_dict') else dict(model)
 
@@ -50,8 +53,9 @@ class RecognizerConfig:
             return clip_len, frame_interval
         step = next((step for step in self._pipeline() if step['type'] == 'SampleFrames'), {})
         if step.get('clip_len', 1) == 1:
-            raise ValueError(f'{self.name} samples no clips: give the extractor clip_len and '
-                             'frame_interval')
+            raise ValueError(
+                f'{self.name} samples no clips: give the extractor clip_len and frame_interval'
+            )
         return clip_len or step['clip_len'], frame_interval or step.get('frame_interval', 1)
 
     def frame_steps(self) -> list[dict]:
@@ -63,8 +67,10 @@ class RecognizerConfig:
             elif step['type'] in FRAME_STEPS:
                 steps.append(dict(step))
         if not steps:
-            raise ValueError(f'{self.name} neither scales nor crops frames in its validation '
-                             'pipeline: give the extractor a pipeline')
+            raise ValueError(
+                f'{self.name} neither scales nor crops frames in its validation '
+                'pipeline: give the extractor a pipeline'
+            )
         return steps
 
     def _pipeline(self) -> list[dict]:
@@ -86,12 +92,20 @@ def _find(name: str) -> Path:
 
         root = Path(mmaction.__file__).parent
         # an installed package, or a checkout of MMAction2
-        path = next((folder / 'configs' / rest for folder in (root / '.mim', root.parent)
-                     if (folder / 'configs').is_dir()), root / '.mim' / 'configs' / rest)
+        path = next(
+            (
+                folder / 'configs' / rest
+                for folder in (root / '.mim', root.parent)
+                if (folder / 'configs').is_dir()
+            ),
+            root / '.mim' / 'configs' / rest,
+        )
     else:
         raise FileNotFoundError(f'{name}: only mmaction:: can be named so; give a path')
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob('*.py'))[:20]
-        raise FileNotFoundError(f'there is no recogniser config {name} (in {path.parent}: '
-                                f'{", ".join(beside) or "none"})')
+        raise FileNotFoundError(
+            f'there is no recogniser config {name} (in {path.parent}: '
+            f'{", ".join(beside) or "none"})'
+        )
     return path

@@ -1,4 +1,5 @@
 """Clip features of MMAction2's recognisers."""
+
 import hashlib
 import json
 import re
@@ -64,12 +65,23 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         FileNotFoundError: If config or checkpoint do not exist.
     """
 
-    def __init__(self, config: str | dict, checkpoint: str, fps: float = 30., stride: int = 16,
-                 layer: str = 'backbone', layer_input: bool = False,
-                 activation: str | None = None, clip_len: int | None = None,
-                 frame_interval: int | None = None, pipeline: list | None = None,
-                 ignored_weights: tuple[str, ...] = (), batch_size: int = 8,
-                 device: str | None = None, amp: str | None = None) -> None:
+    def __init__(
+        self,
+        config: str | dict,
+        checkpoint: str,
+        fps: float = 30.0,
+        stride: int = 16,
+        layer: str = 'backbone',
+        layer_input: bool = False,
+        activation: str | None = None,
+        clip_len: int | None = None,
+        frame_interval: int | None = None,
+        pipeline: list | None = None,
+        ignored_weights: tuple[str, ...] = (),
+        batch_size: int = 8,
+        device: str | None = None,
+        amp: str | None = None,
+    ) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(f'activation={activation!r}; it must be one of {list(ACTIVATIONS)}')
         self.recognizer = RecognizerConfig(config)
@@ -88,9 +100,14 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
     def describe_settings(self) -> dict:
         """Architecture, layer and preparation of the frames."""
         model = json.dumps(self.recognizer.model, sort_keys=True, default=str)
-        return dict(recognizer=self.recognizer.name, layer=self.layer, activation=self.activation,
-                    layer_input=self.layer_input, pipeline=self.steps,
-                    model=hashlib.sha256(model.encode()).hexdigest()[:16])
+        return dict(
+            recognizer=self.recognizer.name,
+            layer=self.layer,
+            activation=self.activation,
+            layer_input=self.layer_input,
+            pipeline=self.steps,
+            model=hashlib.sha256(model.encode()).hexdigest()[:16],
+        )
 
     def build_model(self) -> nn.Module:
         """Build the recogniser, without the head if that is not asked, and load its weights."""
@@ -103,22 +120,28 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         if self.layer not in modules:
             near = self.layer.rpartition('.')[0]
             there = [name for name in modules if name.rpartition('.')[0] == near and name]
-            raise ValueError(f'{self.recognizer.name} has no layer {self.layer!r}; beside it there '
-                             f'are {", ".join(there[:12]) or "none"}')
+            raise ValueError(
+                f'{self.recognizer.name} has no layer {self.layer!r}; beside it there '
+                f'are {", ".join(there[:12]) or "none"}'
+            )
         self._load(model)
         self._watch(modules[self.layer])
         return model
 
     def _load(self, model: nn.Module) -> None:
         if not self.checkpoint:
-            raise ValueError(f'{self.recognizer.name} needs a checkpoint: features of random '
-                             'weights would tell nothing')
+            raise ValueError(
+                f'{self.recognizer.name} needs a checkpoint: features of random '
+                'weights would tell nothing'
+            )
         path = require_checkpoint(str(self.checkpoint))
         try:
             loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
         except URLError as error:
-            raise ValueError(f'{path} cannot be downloaded ({error.reason}); get it elsewhere and '
-                             'give the file as checkpoint (--checkpoint FILE)') from None
+            raise ValueError(
+                f'{path} cannot be downloaded ({error.reason}); get it elsewhere and '
+                'give the file as checkpoint (--checkpoint FILE)'
+            ) from None
         require_checkpoint_content(loaded, path)
         weights = loaded.get('state_dict', loaded)
         weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
@@ -126,14 +149,16 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
             weights = {f'backbone.{key}': value for key, value in weights.items()}
         needless = [*self.ignored_weights, r'data_preprocessor\.']
         needless += [] if hasattr(model, 'cls_head') else [r'cls_head\.']
-        weights = {key: value for key, value in weights.items()
-                   if not re.match('|'.join(needless), key)}
+        weights = {
+            key: value for key, value in weights.items() if not re.match('|'.join(needless), key)
+        }
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             reason = ' '.join(str(error).split())
-            raise ValueError(f'{path} does not fit {self.recognizer.name}: '
-                             f'{reason[:400]}') from None
+            raise ValueError(
+                f'{path} does not fit {self.recognizer.name}: {reason[:400]}'
+            ) from None
 
     def _watch(self, layer: nn.Module) -> None:
         if self.layer_input:
@@ -143,8 +168,14 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         """Apply the recogniser's own steps to a frame."""
-        results = dict(imgs=[frame], img_shape=frame.shape[:2], original_shape=frame.shape[:2],
-                       modality='RGB', num_clips=1, clip_len=1)
+        results = dict(
+            imgs=[frame],
+            img_shape=frame.shape[:2],
+            original_shape=frame.shape[:2],
+            modality='RGB',
+            num_clips=1,
+            clip_len=1,
+        )
         return self._transform(results)['imgs'][0]
 
     def describe(self, clips: Tensor) -> Tensor:
@@ -159,8 +190,10 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         self._seen.clear()
         model.extract_feat(inputs, stage=stage)
         if len(self._seen) != 1:
-            raise RuntimeError(f'layer {self.layer!r} of {self.recognizer.name} ran '
-                               f'{len(self._seen)} times; it must run once')
+            raise RuntimeError(
+                f'layer {self.layer!r} of {self.recognizer.name} ran '
+                f'{len(self._seen)} times; it must run once'
+            )
         features = pool_features(self._seen.pop(), len(clips))
         return ACTIVATIONS[self.activation](features)
 

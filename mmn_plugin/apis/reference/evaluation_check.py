@@ -1,4 +1,5 @@
 """Ranking and recall against a golden file."""
+
 import numpy as np
 import torch
 
@@ -25,10 +26,14 @@ def check_evaluation(golden: GoldenFile, device: str = 'cpu') -> Report:
     except ValueError as error:
         raise GoldenFileError(f'{golden.path}: {error}') from error
     videos = range(golden.num_videos)
-    scores = [moment_scores(
-        torch.from_numpy(golden[f'contrastive/{v}']).float().to(device),
-        torch.from_numpy(golden[f'iou_score/{v}']).float().to(device),
-        float(golden['score_power'])) for v in videos]
+    scores = [
+        moment_scores(
+            torch.from_numpy(golden[f'contrastive/{v}']).float().to(device),
+            torch.from_numpy(golden[f'iou_score/{v}']).float().to(device),
+            float(golden['score_power']),
+        )
+        for v in videos
+    ]
     check_ranking(report, golden, grid, scores, float(golden['nms_thr']), prefix='')
     return report
 
@@ -49,8 +54,14 @@ def grid_of_mask(mask: np.ndarray) -> MomentGrid:
     return grid
 
 
-def check_ranking(report: Report, golden: GoldenFile, grid: MomentGrid,
-                  scores: list[torch.Tensor], nms_threshold: float, prefix: str) -> None:
+def check_ranking(
+    report: Report,
+    golden: GoldenFile,
+    grid: MomentGrid,
+    scores: list[torch.Tensor],
+    nms_threshold: float,
+    prefix: str,
+) -> None:
     """Compare top-5 moments and the recall table, given our scores (s, P) of each video.
 
     They are ranked on the scores' device.
@@ -73,10 +84,18 @@ def check_ranking(report: Report, golden: GoldenFile, grid: MomentGrid,
         ranked.append(ours)
     count = sum(map(len, scores))
     note = f'{count} sentences, {ties} with near-equal scores in another order'
-    report.rows.append(Row(f'{prefix}top5', float(bool(wrong)), float(bool(wrong)), 0., not wrong,
-                           '; '.join(wrong[:3]) or note))
+    report.rows.append(
+        Row(
+            f'{prefix}top5',
+            float(bool(wrong)),
+            float(bool(wrong)),
+            0.0,
+            not wrong,
+            '; '.join(wrong[:3]) or note,
+        )
+    )
     expected = golden.json(f'{prefix}recall_json')
-    report.compare(f'{prefix}recall', _recall(golden, ranked, expected), expected, 0.)
+    report.compare(f'{prefix}recall', _recall(golden, ranked, expected), expected, 0.0)
 
 
 def _recall(golden: GoldenFile, ranked: list[torch.Tensor], expected: dict) -> dict[str, float]:
@@ -84,6 +103,7 @@ def _recall(golden: GoldenFile, ranked: list[torch.Tensor], expected: dict) -> d
     named = [key.split(',IoU@') for key in expected if ',IoU@' in key]
     top_n = sorted({int(n.removeprefix('R@')) for n, _ in named})
     thresholds = sorted({float(m) for _, m in named})
-    ground_truth = torch.cat([
-        torch.from_numpy(golden[f'moments/{v}']) for v in range(golden.num_videos)])
+    ground_truth = torch.cat(
+        [torch.from_numpy(golden[f'moments/{v}']) for v in range(golden.num_videos)]
+    )
     return published_recall_table(torch.cat(ranked), ground_truth, top_n, thresholds)

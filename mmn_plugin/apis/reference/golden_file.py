@@ -1,4 +1,5 @@
 """Reading a golden file."""
+
 import json
 import tempfile
 import zlib
@@ -35,12 +36,15 @@ class GoldenFile:
             self.arrays = np.load(path, allow_pickle=False)
         except UNREADABLE as error:
             raise GoldenFileError(
-                f'{path} is not an .npz file of plain arrays, or it is damaged: {error}') from error
+                f'{path} is not an .npz file of plain arrays, or it is damaged: {error}'
+            ) from error
         if not isinstance(self.arrays, np.lib.npyio.NpzFile):
             raise GoldenFileError(f'{path} is not an .npz file but a single array')
         if 'mask2d' not in self.arrays or not (self.is_model or 'score_power' in self.arrays):
-            raise GoldenFileError(f'{path} does not have the layout of a golden file (no mask2d, '
-                                  'or neither config_json nor score_power)')
+            raise GoldenFileError(
+                f'{path} does not have the layout of a golden file (no mask2d, '
+                'or neither config_json nor score_power)'
+            )
 
     @property
     def is_model(self) -> bool:
@@ -79,8 +83,9 @@ class GoldenFile:
     def group(self, prefix: str, required: bool = False) -> dict[str, np.ndarray]:
         """All arrays under ``prefix/``, by the rest of their name; there must be one if asked."""
         start = f'{prefix}/'
-        found = {key.removeprefix(start): self[key]
-                 for key in self.arrays.files if key.startswith(start)}
+        found = {
+            key.removeprefix(start): self[key] for key in self.arrays.files if key.startswith(start)
+        }
         if required and not found:
             raise GoldenFileError(f'{self.path} has no array {start}…')
         return found
@@ -112,6 +117,8 @@ class GoldenFile:
         order = [str(video_id) for video_id in self['video_order']]
         absent = [video_id for video_id in order if video_id not in videos]
         if absent:
-            raise GoldenFileError(f'{self.path}: annotation_json has no video {absent[0]!r} with '
-                                  'a usable sentence, which video_order names')
+            raise GoldenFileError(
+                f'{self.path}: annotation_json has no video {absent[0]!r} with '
+                'a usable sentence, which video_order names'
+            )
         return [videos[video_id] for video_id in order]

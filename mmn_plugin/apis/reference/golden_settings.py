@@ -1,4 +1,5 @@
 """Settings that a golden file's figures were made with."""
+
 from pathlib import Path
 
 from .golden_file_error import GoldenFileError

@@ -1,4 +1,5 @@
 """Comparisons of one golden file."""
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +20,14 @@ class Report:
         compared = any(not row.skipped for row in self.rows)
         return compared and all(row.passed for row in self.rows)
 
-    def compare(self, quantity: str, ours: dict, reference: dict, bound: float,
-                absolute: dict[str, float] | None = None) -> None:
+    def compare(
+        self,
+        quantity: str,
+        ours: dict,
+        reference: dict,
+        bound: float,
+        absolute: dict[str, float] | None = None,
+    ) -> None:
         """Add a row for one quantity made of several arrays.
 
         Without a reference the quantity is skipped, and the row says so. Each array's difference is
@@ -41,14 +48,14 @@ class Report:
             odd = ', '.join(sorted(map(str, ours.keys() ^ reference.keys()))[:5])
             self.fail(quantity, f'on one side only: {odd}')
             return
-        worst, max_abs, worst_key = -1., 0., ''
+        worst, max_abs, worst_key = -1.0, 0.0, ''
         for key, expected in reference.items():
             value, expected = _array(ours[key]), np.asarray(expected)
             if value.shape != expected.shape:
                 self.fail(quantity, f'{key}: shape {value.shape}, reference {expected.shape}')
                 return
             difference = _largest_difference(value, expected)
-            scale = (absolute or {}).get(key) or np.nanmax(np.abs(expected), initial=0) or 1.
+            scale = (absolute or {}).get(key) or np.nanmax(np.abs(expected), initial=0) or 1.0
             max_abs = max(max_abs, difference)
             if difference / scale > worst:
                 worst, worst_key = difference / scale, key
@@ -60,12 +67,13 @@ class Report:
     def skip(self, quantity: str) -> None:
         """Add a row for a group of which the file holds nothing."""
         nothing = float('nan')
-        self.rows.append(Row(
-            quantity, nothing, nothing, nothing, True, 'not in this file', skipped=True))
+        self.rows.append(
+            Row(quantity, nothing, nothing, nothing, True, 'not in this file', skipped=True)
+        )
 
     def fail(self, quantity: str, why: str) -> None:
         """Add a row for a quantity that cannot even be compared."""
-        self.rows.append(Row(quantity, float('inf'), float('inf'), 0., False, why))
+        self.rows.append(Row(quantity, float('inf'), float('inf'), 0.0, False, why))
 
 
 def _array(value) -> np.ndarray:
@@ -78,4 +86,4 @@ def _largest_difference(value: np.ndarray, expected: np.ndarray) -> float:
     if not np.array_equal(np.isnan(value), np.isnan(expected)):
         return float('inf')
     difference = np.abs(value - expected)
-    return float(np.nanmax(difference, initial=0.))
+    return float(np.nanmax(difference, initial=0.0))

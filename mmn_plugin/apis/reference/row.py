@@ -1,4 +1,5 @@
 """Outcome of comparing one quantity with published figures."""
+
 from dataclasses import dataclass
 
 

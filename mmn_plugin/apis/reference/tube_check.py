@@ -1,4 +1,5 @@
 """The spatio-temporal variant (HC-STVG) against a golden file."""
+
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ LOSSES = ('loss_vid', 'loss_sent', 'loss_iou')
 GRADIENT_BOUND = 1e-4
 
 
-def check_tubes(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense',
-                device: str = 'cpu') -> Report:
+def check_tubes(
+    golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense', device: str = 'cpu'
+) -> Report:
     """Check every quantity of a file of the spatio-temporal variant.
 
     Args:
@@ -61,8 +63,10 @@ def check_tubes(golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense',
 def build_tube_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
     """The model of a golden file's settings."""
     if config.get('num_positive', 1) != 1:
-        raise GoldenFileError(f'{config.path}: num_positive={config["num_positive"]}; on tubes a '
-                              'sentence has one positive')
+        raise GoldenFileError(
+            f'{config.path}: num_positive={config["num_positive"]}; on tubes a '
+            'sentence has one positive'
+        )
     head = dict(
         type='TubeMatchingHead',
         loss_matching=dict(
@@ -70,22 +74,30 @@ def build_tube_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
             negative_iou=config['negative_iou'],
             margin=config['margin'],
             temperature_video=config['tau_video'],
-            temperature_sentence=config['tau_sent']),
+            temperature_sentence=config['tau_sent'],
+        ),
         loss_iou=dict(
-            type='IoURegressionLoss', min_iou=config['min_iou'], max_iou=config['max_iou']),
-        contrastive_weight=config['contrastive_weight'])
+            type='IoURegressionLoss', min_iou=config['min_iou'], max_iou=config['max_iou']
+        ),
+        contrastive_weight=config['contrastive_weight'],
+    )
     config = GoldenSettings(dict(map='pool', in_dim=sum(config['in_dims'])) | config, config.path)
-    return MODELS.build(model_settings(
-        config, head, 'TubeDataPreprocessor', vocabulary, conv_mode))
+    return MODELS.build(model_settings(config, head, 'TubeDataPreprocessor', vocabulary, conv_mode))
 
 
 def read_samples(golden: GoldenFile) -> list[TubeDataSample]:
     """The file's videos, with candidates, ground truth and the sentence."""
     samples = []
     for v, count in enumerate(golden['num_tubes'].tolist()):
-        sample = TubeDataSample(metainfo=dict(
-            video_id=str(v), sentences=[str(golden['sentences'][v])], sentence_index=[0],
-            tubes=[golden[f'tube/{v}/{i}'] for i in range(count)], tube_index=list(range(count))))
+        sample = TubeDataSample(
+            metainfo=dict(
+                video_id=str(v),
+                sentences=[str(golden['sentences'][v])],
+                sentence_index=[0],
+                tubes=[golden[f'tube/{v}/{i}'] for i in range(count)],
+                tube_index=list(range(count)),
+            )
+        )
         sample.gt_instances = InstanceData(tubes=[golden[f'gt_tube/{v}']])
         samples.append(sample)
     return samples
@@ -94,15 +106,28 @@ def read_samples(golden: GoldenFile) -> list[TubeDataSample]:
 def check_tube_data(report: Report, golden: GoldenFile, model, samples) -> list[torch.Tensor]:
     """Pooled features, token ids, cells and targets; returns the reference's features by video."""
     config, streams = golden.config, range(len(golden.config['in_dims']))
-    pooled = [np.concatenate([PoolClipFeatures.pool(
-        golden[f'tube_feat/{sample.video_id}/{i}/{k}'], config['num_pre_clips'], clamp_last=False)
-        for k in streams], 1) for sample in samples for i in sample.tube_index]
-    report.compare('pooled_feats', dict(all=np.stack(pooled)), dict(all=golden['pooled_feats']),
-                   POOLING_BOUND)
+    pooled = [
+        np.concatenate(
+            [
+                PoolClipFeatures.pool(
+                    golden[f'tube_feat/{sample.video_id}/{i}/{k}'],
+                    config['num_pre_clips'],
+                    clamp_last=False,
+                )
+                for k in streams
+            ],
+            1,
+        )
+        for sample in samples
+        for i in sample.tube_index
+    ]
+    report.compare(
+        'pooled_feats', dict(all=np.stack(pooled)), dict(all=golden['pooled_feats']), POOLING_BOUND
+    )
     tokenizer = model.data_preprocessor.tokenizer
     ids = {s.video_id: tokenizer.pad(tokenizer.encode(s.sentences))[0] for s in samples}
-    report.compare('input_ids', ids, golden.group('input_ids'), 0.)
-    report.compare('mask2d', dict(all=model.grid.mask.numpy()), dict(all=golden['mask2d']), 0.)
+    report.compare('input_ids', ids, golden.group('input_ids'), 0.0)
+    report.compare('mask2d', dict(all=model.grid.mask.numpy()), dict(all=golden['mask2d']), 0.0)
     reference = dict(all=golden['stiou']) if golden.holds('stiou') else {}
     report.compare('stiou', dict(all=model.head.targets(samples)), reference, FLOAT64_BOUND)
     features = torch.from_numpy(golden['pooled_feats'])
@@ -120,7 +145,7 @@ def check_losses(report: Report, golden: GoldenFile, model, features, samples) -
     model.double().train()
     weight = golden.config['contrastive_weight']
     features = [value.double() for value in features]
-    scale = dict(loss_vid=weight, loss_sent=weight, loss_iou=1.)
+    scale = dict(loss_vid=weight, loss_sent=weight, loss_iou=1.0)
     single = {name: ({}, {}) for name in LOSSES}
     totals = {}, {}
     for v, sample in enumerate(samples):
@@ -144,8 +169,9 @@ def check_losses(report: Report, golden: GoldenFile, model, features, samples) -
     for place, name in ((0, 'loss_vid'), (2, 'loss_iou')):
         key = 'train/all_published(vid,sent,iou)'
         reference = {name: golden[key][place]} if key in golden.arrays else {}
-        report.compare(f'train/all/{name}', {name: losses[name].item() / scale[name]}, reference,
-                       FLOAT64_BOUND)
+        report.compare(
+            f'train/all/{name}', {name: losses[name].item() / scale[name]}, reference, FLOAT64_BOUND
+        )
 
 
 def check_gradients(report: Report, golden: GoldenFile, model, losses: dict, video: int) -> None:
@@ -154,17 +180,27 @@ def check_gradients(report: Report, golden: GoldenFile, model, losses: dict, vid
     if reference:
         model.zero_grad()
         sum(losses.values()).backward()
-        gradients = {published_name(name): parameter.grad.reshape(reference[published_name(name)]
-                     .shape) for name, parameter in model.named_parameters()
-                     if published_name(name) in reference}
+        gradients = {
+            published_name(name): parameter.grad.reshape(reference[published_name(name)].shape)
+            for name, parameter in model.named_parameters()
+            if published_name(name) in reference
+        }
         gradients |= {name: np.zeros_like(reference[name]) for name in UNUSED if name in reference}
         largest = max(float(np.abs(value).max()) for value in reference.values())
-        report.compare(f'grad_single_{video}', gradients, reference, GRADIENT_BOUND,
-                       absolute={name: largest for name in reference if is_zero_gradient(name)})
+        report.compare(
+            f'grad_single_{video}',
+            gradients,
+            reference,
+            GRADIENT_BOUND,
+            absolute={name: largest for name in reference if is_zero_gradient(name)},
+        )
     reference = golden.group(f'train_buffers_single_{video}')
     if reference:
-        buffers = {published_name(name): value for name, value in model.state_dict().items()
-                   if name.endswith(('running_mean', 'running_var'))}
+        buffers = {
+            published_name(name): value
+            for name, value in model.state_dict().items()
+            if name.endswith(('running_mean', 'running_var'))
+        }
         report.compare(f'train_buffers_single_{video}', buffers, reference, FLOAT64_BOUND)
 
 
@@ -177,8 +213,9 @@ def check_scores(report: Report, golden: GoldenFile, model, features, samples) -
     state = golden.weights('state')
     if golden.holds('eval_buffers'):
         state |= golden.weights('eval_buffers')
-    reference = {name: golden.group(f'eval/{name}', required=True)
-                 for name in ('contrastive', 'iou_score')}
+    reference = {
+        name: golden.group(f'eval/{name}', required=True) for name in ('contrastive', 'iou_score')
+    }
     model.eval()
     for dtype in (torch.float64, torch.float32):
         model.to(dtype).load_state_dict(from_published(state))
@@ -201,8 +238,10 @@ def check_evaluation_set(report: Report, golden: GoldenFile, model, samples) -> 
     v_iou, t_iou = [], []
     for n in range(len(maps)):
         sample = samples[n % len(samples)]
-        score = (torch.from_numpy(golden[f'evalset/contrastive/{n}']).float()
-                 * torch.from_numpy(golden[f'evalset/iou_score/{n}']).float())
+        score = (
+            torch.from_numpy(golden[f'evalset/contrastive/{n}']).float()
+            * torch.from_numpy(golden[f'evalset/iou_score/{n}']).float()
+        )
         model.head.rank(score, [sample])
         overlap = tube_iou(sample.pred_instances.tubes[0], sample.gt_instances.tubes[0])
         v_iou.append(overlap[0])

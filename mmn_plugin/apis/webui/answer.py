@@ -1,4 +1,5 @@
 """What the model says about one sentence."""
+
 import io
 from dataclasses import dataclass
 

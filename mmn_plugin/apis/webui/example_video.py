@@ -1,4 +1,5 @@
 """Videos that are built into the page."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class ExampleVideo:
         examples = []
         for number in range(1, count + 1):
             scene = SceneSampler(seed=0).sample(
-                FIRST_SCENE + number, f'shapes_example_{number}', training=False)
+                FIRST_SCENE + number, f'shapes_example_{number}', training=False
+            )
             path = folder / f'{scene.video_id}.mp4'
             write_video(path, SceneRenderer(96).render(scene), scene.fps)
             annotation = scene.annotation()

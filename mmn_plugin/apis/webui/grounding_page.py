@@ -1,4 +1,5 @@
 """The page itself."""
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,9 @@ class GroundingPage:
         blocks (gradio.Blocks): For `launch`, or to be mounted in another application.
     """
 
-    def __init__(self, grounder: VideoGrounder, store: SessionStore,
-                 examples: Sequence[ExampleVideo] = ()) -> None:
+    def __init__(
+        self, grounder: VideoGrounder, store: SessionStore, examples: Sequence[ExampleVideo] = ()
+    ) -> None:
         os.environ['GRADIO_TEMP_DIR'] = str(store.uploads)
         os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing leaves the machine
         self.grounder, self.store = grounder, store
@@ -56,11 +58,20 @@ class GroundingPage:
         served = [self.store.videos, *(example.path for example in self.examples.values())]
         theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
         _, url, _ = self.blocks.queue(max_size=4 * limits.visitors).launch(
-            server_name=host, server_port=port, prevent_thread_lock=not block, share=False,
-            quiet=True, max_file_size=limits.bytes, ssr_mode=False, pwa=False,
-            allowed_paths=list(map(str, served)), footer_links=[], theme=theme,
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=not block,
+            share=False,
+            quiet=True,
+            max_file_size=limits.bytes,
+            ssr_mode=False,
+            pwa=False,
+            allowed_paths=list(map(str, served)),
+            footer_links=[],
+            theme=theme,
             css=(STATIC / 'page.css').read_text(encoding='utf-8'),
-            head=f'<script>{(STATIC / "page.js").read_text(encoding="utf-8")}</script>')
+            head=f'<script>{(STATIC / "page.js").read_text(encoding="utf-8")}</script>',
+        )
         return url
 
     def take_upload(self, path: str | None, user: str) -> str:
@@ -89,18 +100,29 @@ class GroundingPage:
             gr.Markdown(
                 f'# {TITLE}\nChoose a video, say what to look for, and play the moments that fit. '
                 f'Up to {limits.megabytes:g} MB and {limits.seconds / 60:g} minutes; what you '
-                'upload is deleted when you leave.', elem_id='mmn-title')
+                'upload is deleted when you leave.',
+                elem_id='mmn-title',
+            )
             with gr.Row():
                 with gr.Column(elem_id='mmn-player-column', min_width=320):
                     player = gr.HTML(NO_VIDEO, elem_id='mmn-player')
                 with gr.Column(min_width=320):
-                    upload = gr.UploadButton('Upload a video', file_types=['video'],
-                                             elem_id='mmn-upload')
-                    pick = gr.Radio(list(self.examples), label='or pick an example',
-                                    elem_id='mmn-example', visible=bool(self.examples))
-                    text = gr.Textbox(label='Sentences, one a line', lines=4, max_lines=10,
-                                      placeholder='the red circle moves to the left',
-                                      elem_id='mmn-sentences')
+                    upload = gr.UploadButton(
+                        'Upload a video', file_types=['video'], elem_id='mmn-upload'
+                    )
+                    pick = gr.Radio(
+                        list(self.examples),
+                        label='or pick an example',
+                        elem_id='mmn-example',
+                        visible=bool(self.examples),
+                    )
+                    text = gr.Textbox(
+                        label='Sentences, one a line',
+                        lines=4,
+                        max_lines=10,
+                        placeholder='the red circle moves to the left',
+                        elem_id='mmn-sentences',
+                    )
                     ask = gr.Button('Find the moments', variant='primary', elem_id='mmn-ask')
                     status = gr.HTML('', elem_id='mmn-status')
                     answers = gr.HTML('', elem_id='mmn-answers')
@@ -141,12 +163,17 @@ class GroundingPage:
             self.store.close(request.session_hash)
 
         # visitors take turns inside of the grounder; choosing a file never waits for it
-        model = dict(concurrency_limit=self.store.limits.visitors, concurrency_id='model',
-                     api_visibility='private')
+        model = dict(
+            concurrency_limit=self.store.limits.visitors,
+            concurrency_id='model',
+            api_visibility='private',
+        )
         quick = dict(queue=False, api_visibility='private')
         upload.upload(on_upload, upload, [player, status, answers, pick], **quick).then(
-            on_opened, status, status, **model)
+            on_opened, status, status, **model
+        )
         pick.input(on_pick, pick, [player, status, answers, text], **quick).then(
-            on_opened, status, status, **model)
+            on_opened, status, status, **model
+        )
         gr.on([ask.click, text.submit], on_ask, text, [answers, status], **model)
         blocks.unload(on_leave)

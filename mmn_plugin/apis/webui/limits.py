@@ -1,4 +1,5 @@
 """How much a visitor may ask for."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Limits:
     @property
     def bytes(self) -> int:
         """Size of an upload."""
-        return int(self.megabytes * 2 ** 20)
+        return int(self.megabytes * 2**20)
 
     def check_video(self, size: int, seconds: float) -> None:
         """Refuse a video that is too large (bytes) or too long.
@@ -50,11 +51,14 @@ class Limits:
             PageError: If it is.
         """
         if size > self.bytes:
-            raise PageError(f'The file has {size / 2 ** 20:.1f} MB; at most {self.megabytes:g} MB '
-                            'are taken here.')
+            raise PageError(
+                f'The file has {size / 2**20:.1f} MB; at most {self.megabytes:g} MB are taken here.'
+            )
         if seconds > self.seconds:
-            raise PageError(f'The video is {_minutes(seconds)} long; at most '
-                            f'{_minutes(self.seconds)} are taken here.')
+            raise PageError(
+                f'The video is {_minutes(seconds)} long; at most '
+                f'{_minutes(self.seconds)} are taken here.'
+            )
 
     def split_sentences(self, text: str) -> list[str]:
         """The sentences of a text, one a line, each once.
@@ -70,12 +74,15 @@ class Limits:
 
     def _check_sentences(self, sentences: Sequence[str]) -> None:
         if len(sentences) > self.sentences:
-            raise PageError(f'These are {len(sentences)} sentences; ask for at most '
-                            f'{self.sentences} at a time.')
+            raise PageError(
+                f'These are {len(sentences)} sentences; ask for at most {self.sentences} at a time.'
+            )
         for sentence in sentences:
             if len(sentence) > self.characters:
-                raise PageError(f'The sentence “{sentence[:40]}…” has {len(sentence):,} '
-                                f'characters; at most {self.characters} are taken.')
+                raise PageError(
+                    f'The sentence “{sentence[:40]}…” has {len(sentence):,} '
+                    f'characters; at most {self.characters} are taken.'
+                )
 
 
 def _tidy(line: str) -> str:

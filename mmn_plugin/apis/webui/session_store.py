@@ -1,4 +1,5 @@
 """The videos of all visitors, and when they are deleted."""
+
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from .user_session import UserSession, link_or_copy
 PREFIX = 'mmn_webui_'
 # Gradio names an upload after its contents, so that two visitors' same file is one file. A visitor
 # holds a link of his own; the upload itself goes as soon as nobody can still be about to link it.
-UPLOAD_SECONDS = 10.
+UPLOAD_SECONDS = 10.0
 
 
 class SessionStore:
@@ -82,8 +83,9 @@ class SessionStore:
             raise PageError(f'“{shown}” is too much for this page: {error.reason}.') from error
         except (VideoReadError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise PageError(f'“{shown}” cannot be read as a video. '
-                            'Try an .mp4, .webm or .mov file.') from error
+            raise PageError(
+                f'“{shown}” cannot be read as a video. Try an .mp4, .webm or .mov file.'
+            ) from error
         except PageError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -107,8 +109,10 @@ class SessionStore:
         with self._lock:
             session = self._sessions.get(user)
             if session is None:
-                raise PageError('Choose a video first. (A video is deleted after '
-                                f'{self.limits.idle_seconds / 60:g} minutes without a question.)')
+                raise PageError(
+                    'Choose a video first. (A video is deleted after '
+                    f'{self.limits.idle_seconds / 60:g} minutes without a question.)'
+                )
             session.used = time.monotonic()
             return session
 
@@ -129,8 +133,9 @@ class SessionStore:
     def sweep(self) -> None:
         """Delete what was left: uploads that are linked by now, and videos nobody asks about."""
         oldest = time.monotonic() - self.limits.idle_seconds
-        for user in [user for user, session in list(self._sessions.items())
-                     if session.used < oldest]:
+        for user in [
+            user for user, session in list(self._sessions.items()) if session.used < oldest
+        ]:
             self.close(user)
         for path in sorted(self.uploads.rglob('*'), reverse=True):  # files before their folders
             try:
@@ -148,8 +153,9 @@ class SessionStore:
 
     def _require_room(self, user: str) -> None:
         if user not in self._sessions and len(self._sessions) >= self.limits.visitors:
-            raise PageError('Too many people are looking at videos here; try again in some '
-                            'minutes.')
+            raise PageError(
+                'Too many people are looking at videos here; try again in some minutes.'
+            )
 
     def _sweep_regularly(self) -> None:
         while not self._stop.wait(min(self.upload_seconds, self.limits.idle_seconds) / 2):

@@ -1,4 +1,5 @@
 """One visitor's video."""
+
 import os
 import shutil
 import threading

@@ -1,4 +1,5 @@
 """The model behind the page."""
+
 import threading
 import time
 from collections import deque
@@ -46,14 +47,16 @@ class VideoGrounder:
                 return
             extractor = _PieceByPiece(self.inferencer.extractor, session, self.turns, self.limits)
             try:
-                features = VideoFeatures.of(
-                    str(session.path), lambda: extractor, session.duration)
+                features = VideoFeatures.of(str(session.path), lambda: extractor, session.duration)
             except VideoLimitError as error:
-                raise PageError(f'“{session.name}” is too much for this page: {error.reason}. '
-                                'Try a shorter or smaller one.') from error
+                raise PageError(
+                    f'“{session.name}” is too much for this page: {error.reason}. '
+                    'Try a shorter or smaller one.'
+                ) from error
             except VideoReadError as error:
-                raise PageError(f'“{session.name}” cannot be decoded to its end. '
-                                'Try another file.') from error
+                raise PageError(
+                    f'“{session.name}” cannot be decoded to its end. Try another file.'
+                ) from error
             with self.turns:
                 encoded = self.inferencer.video_encoder([features])[0]
             session.encoded = None if session.deleted else encoded
@@ -77,20 +80,32 @@ class VideoGrounder:
             except ValueError as error:
                 message = str(error)
                 raise PageError(message[:1].upper() + message[1:] + '.') from error
-            return [self._answer(session, *parts)
-                    for parts in zip(results, curves, scores, strict=True)]
+            return [
+                self._answer(session, *parts) for parts in zip(results, curves, scores, strict=True)
+            ]
 
-    def _answer(self, session: UserSession, result: dict, curve: torch.Tensor,
-                scores: torch.Tensor) -> Answer:
+    def _answer(
+        self, session: UserSession, result: dict, curve: torch.Tensor, scores: torch.Tensor
+    ) -> Answer:
         grid, encoded = self.inferencer.model.grid, session.encoded
-        answer = Answer(result['sentence'], result['moments'], result['scores'],
-                        result.get('present', True), session.truth.get(result['sentence']),
-                        curve.numpy())
+        answer = Answer(
+            result['sentence'],
+            result['moments'],
+            result['scores'],
+            result.get('present', True),
+            session.truth.get(result['sentence']),
+            curve.numpy(),
+        )
         # windows have no map in common
         if encoded.num_windows == 1 and self.inferencer.has_moment_map:
             answer.moment_map = self._visualizer.draw_moment_map(
-                grid, scores, answer.truth, answer.moments, duration=session.duration,
-                title=f'“{answer.sentence}”')
+                grid,
+                scores,
+                answer.truth,
+                answer.moments,
+                duration=session.duration,
+                title=f'“{answer.sentence}”',
+            )
         return answer
 
 
@@ -128,7 +143,7 @@ class _PieceByPiece:
     def __init__(self, extractor, session: UserSession, turns: Turns, limits: Limits) -> None:
         self.extractor, self.session, self.turns, self.limits = extractor, session, turns, limits
         self.stride, self.fps = extractor.stride, extractor.fps
-        self._spent = self._begin = 0.
+        self._spent = self._begin = 0.0
 
     def __call__(self, path) -> np.ndarray:
         reader = self.extractor.reader(path)
@@ -150,5 +165,6 @@ class _PieceByPiece:
                 raise PageError('The video was deleted; choose it again.')
             if self._spent + time.monotonic() - self._begin > self.limits.work_seconds:
                 raise VideoLimitError(
-                    reader.path, f'it takes longer than {self.limits.work_seconds:g} s to be read')
+                    reader.path, f'it takes longer than {self.limits.work_seconds:g} s to be read'
+                )
             yield frame

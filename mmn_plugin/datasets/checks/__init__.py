@@ -1,4 +1,5 @@
 """Checks of a dataset before a day is lost on it."""
+
 from .check_annotations import check_annotations
 from .check_config import check_config
 from .check_features import check_features
@@ -9,6 +10,12 @@ from .check_tubes import check_tubes
 from .finding import Finding
 
 __all__ = [
-    'CheckReport', 'Finding', 'check_annotations', 'check_config', 'check_features',
-    'check_sentences', 'check_splits', 'check_tubes'
+    'CheckReport',
+    'Finding',
+    'check_annotations',
+    'check_config',
+    'check_features',
+    'check_sentences',
+    'check_splits',
+    'check_tubes',
 ]

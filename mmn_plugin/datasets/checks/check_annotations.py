@@ -1,4 +1,5 @@
 """Check an annotation file."""
+
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from ...structures.video_annotation import VideoAnnotation
 from .check_report import CheckReport
 
 
-def check_annotations(path: str | Path, split: str, report: CheckReport,
-                      weak: bool = False) -> list[VideoAnnotation]:
+def check_annotations(
+    path: str | Path, split: str, report: CheckReport, weak: bool = False
+) -> list[VideoAnnotation]:
     """Check every video of an annotation file.
 
     Args:
@@ -45,8 +47,12 @@ def check_annotations(path: str | Path, split: str, report: CheckReport,
         if video.sentences:
             videos.append(video)
         else:
-            report.add('warning', split, 'video without usable sentence: dropped',
-                       f'{Path(path).name}: video {video_id!r}')
+            report.add(
+                'warning',
+                split,
+                'video without usable sentence: dropped',
+                f'{Path(path).name}: video {video_id!r}',
+            )
     report.count(split, videos=len(videos), sentences=sum(len(v.sentences) for v in videos))
     return videos
 
@@ -67,8 +73,10 @@ def _check_entry(path, video_id: str, entry: Any, split: str, report: CheckRepor
             start, end = (float(time) / unit for time in timestamp)
         except (TypeError, ValueError):
             continue  # parse_video says what is wrong with it
-        here = (f'{where}, sentence {index} ({sentence!r}): {start:.9g} to {end:.9g} s of '
-                f'{duration:.9g} s')
+        here = (
+            f'{where}, sentence {index} ({sentence!r}): {start:.9g} to {end:.9g} s of '
+            f'{duration:.9g} s'
+        )
         if start >= end:
             report.add('warning', split, 'start >= end: sentence dropped', here)
         elif start >= duration or end <= 0:
@@ -88,17 +96,21 @@ def _check_sentences(path, video: VideoAnnotation, split: str, report: CheckRepo
         if LONE_SURROGATE.search(sentence):
             what = 'sentence with a part of a character'
         if what:
-            report.add('error', split, what, f'{Path(path).name}: video {video.video_id!r}, '
-                                             f'sentence {index} ({sentence!r})')
+            report.add(
+                'error',
+                split,
+                what,
+                f'{Path(path).name}: video {video.video_id!r}, sentence {index} ({sentence!r})',
+            )
 
 
 def _duration(entry: Any) -> tuple[float | None, float]:
     """Duration in seconds (None where it cannot be read) and time units per second."""
     try:
         if 'duration' in entry:
-            return float(entry['duration']), 1.
+            return float(entry['duration']), 1.0
         if float(entry['fps']) <= 0:
-            return 0., 1.
+            return 0.0, 1.0
         return float(entry['num_frames']) / float(entry['fps']), float(entry['fps'])
     except (TypeError, ValueError, KeyError):
-        return None, 1.
+        return None, 1.0

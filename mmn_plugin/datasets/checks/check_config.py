@@ -1,4 +1,5 @@
 """Check the datasets that a config names."""
+
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,12 +19,13 @@ from .check_tubes import check_tubes
 SPLITS = ('train', 'val', 'test')
 
 
-def check_config(cfg: Config,
-                 splits: Sequence[str] | None = None,
-                 quick: bool = False,
-                 num_examples: int = 3,
-                 track: Callable[[Iterable, str], Iterable] = lambda items, text: items
-                 ) -> CheckReport:
+def check_config(
+    cfg: Config,
+    splits: Sequence[str] | None = None,
+    quick: bool = False,
+    num_examples: int = 3,
+    track: Callable[[Iterable, str], Iterable] = lambda items, text: items,
+) -> CheckReport:
     """Check annotations, features and sentences of a config's datasets, and its splits.
 
     Args:
@@ -42,8 +44,10 @@ def check_config(cfg: Config,
     available = [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
     wanted = [split for split in splits or available if split in available]
     if not wanted or len(wanted) < len(splits or ()):
-        raise ValueError(f'the config has datasets for {available or "no split"}; '
-                         f'asked for {list(splits or SPLITS)}')
+        raise ValueError(
+            f'the config has datasets for {available or "no split"}; '
+            f'asked for {list(splits or SPLITS)}'
+        )
     model = cfg.get('model') or {}
     in_channels = (model.get('backbone') or {}).get('in_channels')
     tokenizer, max_tokens = _language(model, report)
@@ -70,8 +74,9 @@ def check_config(cfg: Config,
     return report
 
 
-def _datasets(cfg: dict, split: str,
-              report: CheckReport) -> list[TemporalGroundingDataset | TubeGroundingDataset]:
+def _datasets(
+    cfg: dict, split: str, report: CheckReport
+) -> list[TemporalGroundingDataset | TubeGroundingDataset]:
     """The grounding datasets within a dataset config, which may be wrapped; nothing is loaded."""
     if 'datasets' in cfg:
         return [found for part in cfg['datasets'] for found in _datasets(part, split, report)]
@@ -83,8 +88,13 @@ def _datasets(cfg: dict, split: str,
         report.add('error', split, 'dataset cannot be built', str(error.args[0]))
         return []
     if not isinstance(dataset, TemporalGroundingDataset | TubeGroundingDataset):
-        report.add('error', split, 'dataset of another kind', f'{type(dataset).__name__} is '
-                   'neither a TemporalGroundingDataset nor a TubeGroundingDataset')
+        report.add(
+            'error',
+            split,
+            'dataset of another kind',
+            f'{type(dataset).__name__} is '
+            'neither a TemporalGroundingDataset nor a TubeGroundingDataset',
+        )
         return []
     return [dataset]
 
@@ -102,20 +112,29 @@ def _language(model: dict, report: CheckReport) -> tuple[Any, int | None]:
     language_model = _language_model_config(model.get('text_encoder') or {}, report)
     vocab_size = getattr(language_model, 'vocab_size', None)
     if vocab_size is not None and tokenizer.vocab_size > vocab_size:
-        report.add('error', 'all', 'tokenizer of another language model',
-                   f'model.data_preprocessor.tokenizer has {tokenizer.vocab_size} tokens, '
-                   f'model.text_encoder takes {vocab_size}; set both to the same language model')
+        report.add(
+            'error',
+            'all',
+            'tokenizer of another language model',
+            f'model.data_preprocessor.tokenizer has {tokenizer.vocab_size} tokens, '
+            f'model.text_encoder takes {vocab_size}; set both to the same language model',
+        )
     return tokenizer, None if language_model is None else token_limit(language_model)
 
 
 def _language_model_config(text_encoder: dict, report: CheckReport) -> Any:
     from transformers import AutoConfig  # takes a second
+
     name, config = text_encoder.get('name_or_path'), text_encoder.get('config')
     if name is None and config is None:
         return None
     try:
         return AutoConfig.for_model(**config) if name is None else AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        report.add('error', 'all', 'language model not found',
-                   f'model.text_encoder: {str(error).splitlines()[0]}')
+        report.add(
+            'error',
+            'all',
+            'language model not found',
+            f'model.text_encoder: {str(error).splitlines()[0]}',
+        )
         return None

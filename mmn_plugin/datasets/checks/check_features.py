@@ -1,4 +1,5 @@
 """Check feature files against annotations."""
+
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 
@@ -15,15 +16,17 @@ ZERO_ROWS = 'rows of zeros in features'
 SAME_ROWS = 'most rows of the features are the same'
 
 
-def check_features(files: Sequence[str],
-                   keys: Sequence[str | None],
-                   video_ids: Sequence[str],
-                   split: str,
-                   report: CheckReport,
-                   in_channels: int | None = None,
-                   quick: bool = False,
-                   skip: Container[str] = (),
-                   track: Callable[[Iterable, str], Iterable] = lambda items, text: items) -> None:
+def check_features(
+    files: Sequence[str],
+    keys: Sequence[str | None],
+    video_ids: Sequence[str],
+    split: str,
+    report: CheckReport,
+    in_channels: int | None = None,
+    quick: bool = False,
+    skip: Container[str] = (),
+    track: Callable[[Iterable, str], Iterable] = lambda items, text: items,
+) -> None:
     """Check that every video has usable features, of which something can be learned.
 
     Args:
@@ -53,14 +56,19 @@ def check_features(files: Sequence[str],
     report.note(split, feature_size=sum(sizes))
     if sum(sizes) != in_channels:
         joined = ' + '.join(map(str, sizes)) + (f' = {sum(sizes)}' if len(sizes) > 1 else '')
-        report.add('error', split, 'wrong feature size',
-                   f'{", ".join(map(str, files))}: D = {joined}, but the config has '
-                   f'model.backbone.in_channels={in_channels}; set it to {sum(sizes)} or use the '
-                   'features the config is for')
+        report.add(
+            'error',
+            split,
+            'wrong feature size',
+            f'{", ".join(map(str, files))}: D = {joined}, but the config has '
+            f'model.backbone.in_channels={in_channels}; set it to {sum(sizes)} or use the '
+            'features the config is for',
+        )
 
 
-def _present(store: FeatureStore, video_ids: Sequence[str], split: str,
-             report: CheckReport) -> list[str]:
+def _present(
+    store: FeatureStore, video_ids: Sequence[str], split: str, report: CheckReport
+) -> list[str]:
     available = store.video_ids()
     present = [video_id for video_id in video_ids if video_id in available]
     report.count(split, with_features=len(present))
@@ -70,8 +78,9 @@ def _present(store: FeatureStore, video_ids: Sequence[str], split: str,
     return present
 
 
-def _check_store(store: FeatureStore, video_ids: Iterable[str], split: str, report: CheckReport,
-                 quick: bool) -> int | None:
+def _check_store(
+    store: FeatureStore, video_ids: Iterable[str], split: str, report: CheckReport, quick: bool
+) -> int | None:
     """Check each video; return the size D of most videos, None where no video is usable."""
     sizes, constant = {}, []
     for video_id in video_ids:
@@ -87,18 +96,30 @@ def _check_store(store: FeatureStore, video_ids: Iterable[str], split: str, repo
         if problem == CONSTANT:
             constant.append(video_id)
         elif problem:
-            report.add('error' if problem == ZERO else 'warning', split, problem,
-                       f'{store.where(video_id)}, shape {shape}')
+            report.add(
+                'error' if problem == ZERO else 'warning',
+                split,
+                problem,
+                f'{store.where(video_id)}, shape {shape}',
+            )
     if not sizes:
         return None
     for video_id in constant:  # a video may be a still picture, but not most of them
-        report.add('error' if 2 * len(constant) > len(sizes) else 'warning', split, CONSTANT,
-                   store.where(video_id))
+        report.add(
+            'error' if 2 * len(constant) > len(sizes) else 'warning',
+            split,
+            CONSTANT,
+            store.where(video_id),
+        )
     usual = Counter(sizes.values()).most_common(1)[0][0]
     for video_id, size in sizes.items():
         if size != usual:
-            report.add('error', split, 'feature size differs between videos',
-                       f'{store.where(video_id)}: D = {size}, most others {usual}')
+            report.add(
+                'error',
+                split,
+                'feature size differs between videos',
+                f'{store.where(video_id)}: D = {size}, most others {usual}',
+            )
     return usual
 
 

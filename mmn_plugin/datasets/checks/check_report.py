@@ -1,4 +1,5 @@
 """What a check of a dataset found."""
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -61,20 +62,31 @@ class CheckReport:
         console.print(self._counts_table())
         if self._findings:
             table = Table(title='Findings', title_justify='left', show_lines=True)
-            for column, options in (('level', {}), ('split', {}), ('finding', {}),
-                                    ('count', dict(justify='right')),
-                                    ('first offenders', dict(overflow='fold'))):
+            for column, options in (
+                ('level', {}),
+                ('split', {}),
+                ('finding', {}),
+                ('count', dict(justify='right')),
+                ('first offenders', dict(overflow='fold')),
+            ):
                 table.add_column(column, **options)
             for finding in self.findings:
                 more = finding.count - len(finding.examples)
                 shown = [*finding.examples, f'and {more} more'] if more > 0 else finding.examples
-                table.add_row(f'[{self.STYLES[finding.level]}]{finding.level}[/]', finding.split,
-                              escape(finding.what), str(finding.count),
-                              escape('\n'.join(shown)))
+                table.add_row(
+                    f'[{self.STYLES[finding.level]}]{finding.level}[/]',
+                    finding.split,
+                    escape(finding.what),
+                    str(finding.count),
+                    escape('\n'.join(shown)),
+                )
             console.print(table)
         errors = sum(finding.level == 'error' for finding in self._findings.values())
-        console.print('[bold green]PASSED[/]: nothing stands against training' if self.passed else
-                      f'[bold red]FAILED[/]: {errors} kind(s) of error; training would be wrong')
+        console.print(
+            '[bold green]PASSED[/]: nothing stands against training'
+            if self.passed
+            else f'[bold red]FAILED[/]: {errors} kind(s) of error; training would be wrong'
+        )
 
     def _counts_table(self) -> Table:
         columns = list(dict.fromkeys(name for row in self.counts.values() for name in row))

@@ -1,4 +1,5 @@
 """Check sentences against the tokenizer and the language model."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,13 @@ from ..tubes import TubeVideo
 from .check_report import CheckReport
 
 
-def check_sentences(videos: Sequence[VideoAnnotation | TubeVideo], split: str, report: CheckReport,
-                    tokenizer: Any, max_tokens: int | None = None) -> None:
+def check_sentences(
+    videos: Sequence[VideoAnnotation | TubeVideo],
+    split: str,
+    report: CheckReport,
+    tokenizer: Any,
+    max_tokens: int | None = None,
+) -> None:
     """Check that the language model can take every sentence.
 
     Args:
@@ -22,9 +28,12 @@ def check_sentences(videos: Sequence[VideoAnnotation | TubeVideo], split: str, r
     """
     longest = 0
     for video in videos:
-        spoken = [(i, s) for i, s in zip(video.sentence_index, video.sentences, strict=True)
-                  # what is blank or broken is the annotations' fault and counted there
-                  if s.strip() and not LONE_SURROGATE.search(s)]
+        spoken = [
+            (i, s)
+            for i, s in zip(video.sentence_index, video.sentences, strict=True)
+            # what is blank or broken is the annotations' fault and counted there
+            if s.strip() and not LONE_SURROGATE.search(s)
+        ]
         inspected = tokenizer.inspect([sentence for _, sentence in spoken])
         for (index, sentence), (length, problem) in zip(spoken, inspected, strict=True):
             where = f'video {video.video_id!r}, sentence {index} ({sentence!r})'
@@ -35,13 +44,27 @@ def check_sentences(videos: Sequence[VideoAnnotation | TubeVideo], split: str, r
     report.note(split, most_tokens=longest)
 
 
-def _check_length(length: int, where: str, split: str, report: CheckReport,
-                  max_length: int | None, max_tokens: int | None) -> None:
+def _check_length(
+    length: int,
+    where: str,
+    split: str,
+    report: CheckReport,
+    max_length: int | None,
+    max_tokens: int | None,
+) -> None:
     kept = length if max_length is None else min(length, max_length)
     if max_tokens is not None and kept > max_tokens:
-        report.add('error', split, "sentence over the language model's limit",
-                   f'{where}: {kept} tokens, limit {max_tokens}; shorten it, or set '
-                   f'model.data_preprocessor.tokenizer.max_length={max_tokens}')
+        report.add(
+            'error',
+            split,
+            "sentence over the language model's limit",
+            f'{where}: {kept} tokens, limit {max_tokens}; shorten it, or set '
+            f'model.data_preprocessor.tokenizer.max_length={max_tokens}',
+        )
     elif kept < length:
-        report.add('warning', split, "sentence over the tokenizer's max_length: cut",
-                   f'{where}: {length} tokens, max_length {max_length}')
+        report.add(
+            'warning',
+            split,
+            "sentence over the tokenizer's max_length: cut",
+            f'{where}: {length} tokens, max_length {max_length}',
+        )

@@ -1,4 +1,5 @@
 """Check what splits share."""
+
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,8 +9,9 @@ from mmn_plugin.features.video import VIDEO_SUFFIXES
 from .check_report import CheckReport
 
 
-def check_splits(video_ids: Mapping[str, set[str]], report: CheckReport,
-                 training: str = 'train') -> None:
+def check_splits(
+    video_ids: Mapping[str, set[str]], report: CheckReport, training: str = 'train'
+) -> None:
     """Look for videos in more than one split, and for ids that may be two of one video.
 
     Training on a video that evaluation uses is an error. Evaluation splits may share videos, as
@@ -28,7 +30,7 @@ def check_splits(video_ids: Mapping[str, set[str]], report: CheckReport,
             if len(group) > 1:
                 report.add('warning', split, 'ids of one video?', _shown(group))
     for place, first in enumerate(splits):
-        for second in splits[place + 1:]:
+        for second in splits[place + 1 :]:
             level = 'error' if training in (first, second) else 'info'
             for video_id in sorted(video_ids[first] & video_ids[second]):
                 report.add(level, f'{first}, {second}', 'videos in both splits', video_id)
@@ -44,7 +46,7 @@ def _alike(video_ids: Iterable[str]) -> dict[str, set[str]]:
     for video_id in video_ids:
         key = ''.join(unicodedata.normalize('NFKC', video_id).casefold().split())
         if Path(key).suffix in VIDEO_SUFFIXES:
-            key = key[:-len(Path(key).suffix)]
+            key = key[: -len(Path(key).suffix)]
         groups.setdefault(key, set()).add(video_id)
     return groups
 

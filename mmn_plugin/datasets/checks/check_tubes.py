@@ -1,4 +1,5 @@
 """Check a tube file."""
+
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -11,13 +12,14 @@ from .check_features import CONSTANT, ZERO, lack_of_content
 from .check_report import CheckReport
 
 
-def check_tubes(dataset: TubeGroundingDataset,
-                split: str,
-                report: CheckReport,
-                in_channels: int | None = None,
-                quick: bool = False,
-                track: Callable[[Iterable, str], Iterable] = lambda items, text: items
-                ) -> list[TubeVideo]:
+def check_tubes(
+    dataset: TubeGroundingDataset,
+    split: str,
+    report: CheckReport,
+    in_channels: int | None = None,
+    quick: bool = False,
+    track: Callable[[Iterable, str], Iterable] = lambda items, text: items,
+) -> list[TubeVideo]:
     """Check every video of a tube file: boxes, ground truth, and features.
 
     Args:
@@ -51,8 +53,12 @@ def check_tubes(dataset: TubeGroundingDataset,
     file.close()
     _check_contents(videos, dataset, split, report)
     _check_sizes(sizes, dataset, split, report, in_channels)
-    report.count(split, videos=len(videos), sentences=sum(len(v.sentences) for v in videos),
-                 tubes=sum(len(video.tubes) for video in videos))
+    report.count(
+        split,
+        videos=len(videos),
+        sentences=sum(len(v.sentences) for v in videos),
+        tubes=sum(len(video.tubes) for video in videos),
+    )
     return videos
 
 
@@ -61,12 +67,17 @@ def _check_values(video: TubeVideo, where: str, split: str, report: CheckReport)
     for stream, parts in video.features.items():
         problem = lack_of_content(np.concatenate(parts)) if parts else None
         if problem in (ZERO, CONSTANT):
-            report.add('error' if problem == ZERO else 'warning', split, problem,
-                       f'{where}, stream {stream!r}')
+            report.add(
+                'error' if problem == ZERO else 'warning',
+                split,
+                problem,
+                f'{where}, stream {stream!r}',
+            )
 
 
-def _check_contents(videos: list[TubeVideo], dataset: TubeGroundingDataset, split: str,
-                    report: CheckReport) -> None:
+def _check_contents(
+    videos: list[TubeVideo], dataset: TubeGroundingDataset, split: str, report: CheckReport
+) -> None:
     """Report videos without tubes or ground truth, and tubes that answer nothing."""
     training = not dataset.test_mode
     if not any(video.tubes for video in videos):
@@ -82,25 +93,42 @@ def _check_contents(videos: list[TubeVideo], dataset: TubeGroundingDataset, spli
             report.add(level, split, 'video without ground truth', where)
         for index, truth in enumerate(video.ground_truth if video.tubes else ()):
             if not any(tube_iou(tube, truth)[0] for tube in video.tubes):
-                report.add('warning', split, 'sentence whose true tube no candidate meets',
-                           f'{where}, sentence {index} ({video.sentences[index]!r})')
+                report.add(
+                    'warning',
+                    split,
+                    'sentence whose true tube no candidate meets',
+                    f'{where}, sentence {index} ({video.sentences[index]!r})',
+                )
 
 
-def _check_sizes(sizes: dict[str, list[int]], dataset: TubeGroundingDataset, split: str,
-                 report: CheckReport, in_channels: int | None) -> None:
+def _check_sizes(
+    sizes: dict[str, list[int]],
+    dataset: TubeGroundingDataset,
+    split: str,
+    report: CheckReport,
+    in_channels: int | None,
+) -> None:
     """Compare the sizes of the streams between videos, and their sum with the model."""
     if not sizes:
         return
     usual = list(Counter(map(tuple, sizes.values())).most_common(1)[0][0])
     for video_id, found in sizes.items():
         if found != usual:
-            report.add('error', split, 'feature size differs between videos',
-                       f'{dataset.ann_file}: video {video_id!r}: streams {dataset.streams} of '
-                       f'sizes {found}, most others {usual}')
+            report.add(
+                'error',
+                split,
+                'feature size differs between videos',
+                f'{dataset.ann_file}: video {video_id!r}: streams {dataset.streams} of '
+                f'sizes {found}, most others {usual}',
+            )
     report.note(split, feature_size=sum(usual))
     if in_channels is not None and sum(usual) != in_channels:
         joined = ' + '.join(map(str, usual)) + (f' = {sum(usual)}' if len(usual) > 1 else '')
-        report.add('error', split, 'wrong feature size',
-                   f'{dataset.ann_file}: D = {joined}, but the config has '
-                   f'model.backbone.in_channels={in_channels}; set it to {sum(usual)}, or correct '
-                   '`streams`')
+        report.add(
+            'error',
+            split,
+            'wrong feature size',
+            f'{dataset.ann_file}: D = {joined}, but the config has '
+            f'model.backbone.in_channels={in_channels}; set it to {sum(usual)}, or correct '
+            '`streams`',
+        )

@@ -1,4 +1,5 @@
 """One kind of fault in a dataset."""
+
 from dataclasses import dataclass, field
 
 

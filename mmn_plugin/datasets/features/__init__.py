@@ -1,4 +1,5 @@
 """Clip features from videos."""
+
 from mmn_plugin.features import RGBVideoReader, VideoReader, VideoReadError
 
 from .extract_videos import extract_videos, find_videos
@@ -10,6 +11,17 @@ from .grid_feature_extractor import GridFeatureExtractor
 from .parallel import run_parallel
 from .sliding_windows import sliding_windows
 
-__all__ = ['ExtractionReport', 'FeatureExtractor', 'FeatureFile', 'FeatureFileError',
-           'GridFeatureExtractor', 'RGBVideoReader', 'VideoReadError', 'VideoReader',
-           'extract_videos', 'find_videos', 'run_parallel', 'sliding_windows']
+__all__ = [
+    'ExtractionReport',
+    'FeatureExtractor',
+    'FeatureFile',
+    'FeatureFileError',
+    'GridFeatureExtractor',
+    'RGBVideoReader',
+    'VideoReadError',
+    'VideoReader',
+    'extract_videos',
+    'find_videos',
+    'run_parallel',
+    'sliding_windows',
+]

@@ -1,4 +1,5 @@
 """Features of many videos into one file."""
+
 import sys
 import threading
 import time
@@ -44,21 +45,32 @@ def find_videos(paths: Iterable[str | Path], others: Counter | None = None) -> d
             inside = sorted(file for file in path.rglob('*') if file.is_file())
             files = [file for file in inside if file.suffix.lower() in VIDEO_SUFFIXES]
             if others is not None:
-                others.update(printable(file.suffix.lower()) for file in inside
-                              if file.suffix.lower() not in VIDEO_SUFFIXES)
+                others.update(
+                    printable(file.suffix.lower())
+                    for file in inside
+                    if file.suffix.lower() not in VIDEO_SUFFIXES
+                )
             if not files:
-                raise FeatureFileError(f'{path}: no video in this folder (looked for '
-                                       f'{", ".join(VIDEO_SUFFIXES)})')
+                raise FeatureFileError(
+                    f'{path}: no video in this folder (looked for {", ".join(VIDEO_SUFFIXES)})'
+                )
         for file in files:
             if videos.setdefault(file.stem, file) != file:
-                raise FeatureFileError(f'{videos[file.stem]} and {file} would both be called '
-                                       f'{file.stem!r} in the feature file; rename one')
+                raise FeatureFileError(
+                    f'{videos[file.stem]} and {file} would both be called '
+                    f'{file.stem!r} in the feature file; rename one'
+                )
     return videos
 
 
-def extract_videos(extractor, videos: Sequence[str | Path], out: str | Path, workers: int = 2,
-                   progress: Callable[[int, int], None] | None = None,
-                   config: dict | None = None) -> ExtractionReport:
+def extract_videos(
+    extractor,
+    videos: Sequence[str | Path],
+    out: str | Path,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    config: dict | None = None,
+) -> ExtractionReport:
     """Write the features of videos into an HDF5 file, or go on where an earlier run stopped.
 
     Where ``torch.distributed`` is initialised all its processes share the videos, the longest files
@@ -96,22 +108,30 @@ def extract_videos(extractor, videos: Sequence[str | Path], out: str | Path, wor
         return ExtractionReport()
     report.others = dict(others)
     if unlocked:
-        report.remarks.append(f'{file.path} cannot be locked ({unlocked}): nothing kept another '
-                              'run from writing there')
+        report.remarks.append(
+            f'{file.path} cannot be locked ({unlocked}): nothing kept another '
+            'run from writing there'
+        )
     return report
 
 
-def _extract_all(extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress,
-                 group: '_Group') -> ExtractionReport:
+def _extract_all(
+    extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress, group: '_Group'
+) -> ExtractionReport:
     """Extract what is not in the file yet, or is there of another video."""
-    refused = {printable(path.name): f'{printable(path)}: its name {problem}; rename it'
-               for video, path in found.items() if (problem := name_problem(video))}
+    refused = {
+        printable(path.name): f'{printable(path)}: its name {problem}; rename it'
+        for video, path in found.items()
+        if (problem := name_problem(video))
+    }
     found = {video: path for video, path in found.items() if not name_problem(video)}
     marks = group.from_first(partial(file.marks, set(found)))
-    replaced = group.from_first(lambda: {
-        video for video, mark in marks.items() if mark and is_replaced(mark, found[video])})
-    todo = sorted((job for job in found.items()
-                   if job[0] not in marks or job[0] in replaced), key=_size)
+    replaced = group.from_first(
+        lambda: {video for video, mark in marks.items() if mark and is_replaced(mark, found[video])}
+    )
+    todo = sorted(
+        (job for job in found.items() if job[0] not in marks or job[0] in replaced), key=_size
+    )
     if group.first and (todo or file.parts.is_dir()):
         file.open_parts(video for video, _ in todo)
     bar = _Progress(progress if group.first else None, file, len(todo), len(found))
@@ -132,8 +152,10 @@ def _extract_all(extractor, found: dict[str, Path], file: FeatureFile, workers: 
     report = ExtractionReport({**refused, **file.failures()}, file.notes())
     unmarked = sum(mark is None for mark in marks.values())
     if unmarked:
-        report.remarks.append(f'{unmarked} of the videos have features that do not tell which file '
-                              'they were made of: whether it was replaced since is not known')
+        report.remarks.append(
+            f'{unmarked} of the videos have features that do not tell which file '
+            'they were made of: whether it was replaced since is not known'
+        )
     file.merge()
     return report
 
@@ -143,8 +165,13 @@ def _size(job: tuple[str, Path]) -> tuple[int, str]:
     return (-path.stat().st_size if path.is_file() else 0), name
 
 
-def _extract(extractor, file: FeatureFile, replaced: set[str], job: tuple[str, Path],
-             stop: threading.Event | None = None) -> None:
+def _extract(
+    extractor,
+    file: FeatureFile,
+    replaced: set[str],
+    job: tuple[str, Path],
+    stop: threading.Event | None = None,
+) -> None:
     """Features of one video; with ``stop`` in one thread of several, prepared a batch ahead."""
     name, path = job
     if not file.claim(name):
@@ -210,7 +237,7 @@ class _Progress:
         self.progress, self.file, self.todo, self.total = progress, file, todo, total
         # what an earlier, killed run finished may lie there too
         self._before = file.count() if progress and todo else 0
-        self._shown = 0.
+        self._shown = 0.0
         self.show(force=True)
 
     def show(self, force: bool = False) -> None:

@@ -1,4 +1,5 @@
 """How the extraction of many videos ended."""
+
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
@@ -28,18 +29,24 @@ class ExtractionReport:
         """The report as text: notes by kind with the first few videos, failures one by one."""
         lines = list(self.remarks)
         if self.others:
-            kinds = ', '.join(f'{count} {suffix or "without suffix"}'
-                              for suffix, count in sorted(self.others.items()))
-            lines.append(f'{sum(self.others.values())} files in the folders are no videos and were '
-                         f'passed over: {kinds}')
+            kinds = ', '.join(
+                f'{count} {suffix or "without suffix"}'
+                for suffix, count in sorted(self.others.items())
+            )
+            lines.append(
+                f'{sum(self.others.values())} files in the folders are no videos and were '
+                f'passed over: {kinds}'
+            )
         kinds = defaultdict(list)
         for video, notes in sorted(self.notes.items()):
             for kind, details in notes.items():
                 kinds[kind].append(f'{video} ({details})')
         for kind, videos in sorted(kinds.items()):
             more = f', and {len(videos) - SHOWN} more' if len(videos) > SHOWN else ''
-            lines.append(f'{kind}, dealt with, in {len(videos)} of the videos: '
-                         f'{", ".join(videos[:SHOWN])}{more}')
+            lines.append(
+                f'{kind}, dealt with, in {len(videos)} of the videos: '
+                f'{", ".join(videos[:SHOWN])}{more}'
+            )
         if self.failures:
             lines.append(f'{len(self.failures)} videos could not be read and are not in the file:')
             lines += [f'  {message}' for _, message in sorted(self.failures.items())]

@@ -1,4 +1,5 @@
 """What every feature extractor has in common."""
+
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing

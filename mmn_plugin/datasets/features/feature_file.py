@@ -1,4 +1,5 @@
 """The HDF5 file that clip features end up in."""
+
 import hashlib
 import json
 import os
@@ -55,8 +56,9 @@ class FeatureFile:
                 found = {key: _plain(file.attrs.get(key)) for key in self.settings}
                 names = set(file)
         except OSError as error:
-            raise FeatureFileError(f'{self.path}: cannot be read as HDF5 ({error}); delete it or '
-                                   'name another file') from error
+            raise FeatureFileError(
+                f'{self.path}: cannot be read as HDF5 ({error}); delete it or name another file'
+            ) from error
         self._compare(found, self.path)
         return names
 
@@ -65,13 +67,17 @@ class FeatureFile:
         if note.is_file():
             self._compare(json.loads(note.read_text()), self.parts)
         elif self.parts.exists() and not (self.parts.is_dir() and not os.listdir(self.parts)):
-            raise FeatureFileError(f'{self.parts} is where unfinished features go, and holds '
-                                   'something else; move it away or name another file')
+            raise FeatureFileError(
+                f'{self.parts} is where unfinished features go, and holds '
+                'something else; move it away or name another file'
+            )
 
     def _compare(self, found: dict, where: Path) -> None:
         if found != self.settings:
-            raise FeatureFileError(f'{where} holds features made with {found}, asked for are '
-                                   f'{self.settings}; delete it or name another file')
+            raise FeatureFileError(
+                f'{where} holds features made with {found}, asked for are '
+                f'{self.settings}; delete it or name another file'
+            )
 
     def finished(self) -> set[str]:
         """Ids of the videos that need no work any more."""
@@ -116,8 +122,9 @@ class FeatureFile:
             return False
         return True
 
-    def add(self, video_id: str, features: np.ndarray | Iterable[np.ndarray],
-            mark: dict | None = None) -> None:
+    def add(
+        self, video_id: str, features: np.ndarray | Iterable[np.ndarray], mark: dict | None = None
+    ) -> None:
         """Keep a video's features; may be called from several processes.
 
         Args:
@@ -163,10 +170,18 @@ class FeatureFile:
             yield json.loads(path.read_text())
 
     def _finished_parts(self) -> list[tuple[str, dict | None, FeaturePart]]:
-        found = [(content['id'], content['mark'], self._part(content['id'], 'npy'))
-                 for content in self._read('*.video')]
-        return sorted(((video, mark, FeaturePart(path, video))
-                       for video, mark, path in found if path.is_file()), key=lambda part: part[0])
+        found = [
+            (content['id'], content['mark'], self._part(content['id'], 'npy'))
+            for content in self._read('*.video')
+        ]
+        return sorted(
+            (
+                (video, mark, FeaturePart(path, video))
+                for video, mark, path in found
+                if path.is_file()
+            ),
+            key=lambda part: part[0],
+        )
 
     def merge(self) -> None:
         """Move what :meth:`add` kept into the file and remove the parts."""
@@ -194,7 +209,7 @@ class FeatureFile:
                 dataset.attrs.update(self.attributes)
                 if mark is not None:
                     dataset.attrs['video'] = json.dumps(mark)
-            dataset[row:row + len(rows)] = rows
+            dataset[row : row + len(rows)] = rows
             row += len(rows)
 
 

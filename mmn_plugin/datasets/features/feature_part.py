@@ -1,4 +1,5 @@
 """One video's features on their way to the HDF5 file."""
+
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -42,8 +43,7 @@ class FeaturePart:
 
     @staticmethod
     def _header(file, rows: int, size: int) -> int:
-        npy.write_array_header_1_0(
-            file, dict(descr='<f4', fortran_order=False, shape=(rows, size)))
+        npy.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=(rows, size)))
         return file.tell()
 
     def read(self, rows: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:

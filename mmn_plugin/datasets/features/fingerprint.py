@@ -6,6 +6,7 @@ A fingerprint is a dict with ``extractor`` (the identity, see `FeatureExtractor`
 
 The mark of a video tells whether another one has taken its name since its features were made.
 """
+
 import hashlib
 import json
 import os
@@ -27,8 +28,9 @@ def video_mark(path: Path) -> dict | None:
     try:
         with open(path, 'rb') as file:
             status, digest = os.fstat(file.fileno()), hashlib.sha256()
-            for begin in sorted({0, max(0, status.st_size // 2 - PIECE // 2),
-                                 max(0, status.st_size - PIECE)}):
+            for begin in sorted(
+                {0, max(0, status.st_size // 2 - PIECE // 2), max(0, status.st_size - PIECE)}
+            ):
                 file.seek(begin)
                 digest.update(file.read(PIECE))
     except OSError:
@@ -77,11 +79,17 @@ def entry_fingerprint(entry: h5py.Dataset) -> dict | None:
 
 
 def _fingerprint(attributes: dict, entry) -> dict | None:
-    if not {'extractor', 'stride', 'fps'} <= attributes.keys() or len(
-            getattr(entry, 'shape', ())) != 2:
+    if (
+        not {'extractor', 'stride', 'fps'} <= attributes.keys()
+        or len(getattr(entry, 'shape', ())) != 2
+    ):
         return None
-    found = dict(extractor=str(attributes['extractor']), stride=int(attributes['stride']),
-                 fps=float(attributes['fps']), feature_size=int(entry.shape[1]))
+    found = dict(
+        extractor=str(attributes['extractor']),
+        stride=int(attributes['stride']),
+        fps=float(attributes['fps']),
+        feature_size=int(entry.shape[1]),
+    )
     if 'config' in attributes:
         found['config'] = json.loads(attributes['config'])
     return found
@@ -89,8 +97,11 @@ def _fingerprint(attributes: dict, entry) -> dict | None:
 
 def differences(theirs: dict, ours: dict) -> list[str]:
     """What two fingerprints differ in, as text; empty if they belong together."""
-    found = [f'{key} {theirs.get(key)}, here {ours.get(key)}' for key in COMPARED[:-1]
-             if theirs.get(key) != ours.get(key)]
+    found = [
+        f'{key} {theirs.get(key)}, here {ours.get(key)}'
+        for key in COMPARED[:-1]
+        if theirs.get(key) != ours.get(key)
+    ]
     if theirs.get('extractor') != ours.get('extractor'):
         found += _extractors(str(theirs.get('extractor')), str(ours.get('extractor')))
     return found
@@ -105,12 +116,19 @@ def _extractors(theirs: str, ours: str) -> list[str]:
         alike = False
     if not alike:
         return [f'extractor {theirs}, here {ours}']
-    return [f'{key} {one.get(key)}, here {other.get(key)}'
-            for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
+    return [
+        f'{key} {one.get(key)}, here {other.get(key)}'
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
 
 
-def require_same_extractor(theirs: Sequence[dict | None] | None, ours: Sequence[dict | None],
-                           their_name: str, our_names: Sequence[str]) -> list[str]:
+def require_same_extractor(
+    theirs: Sequence[dict | None] | None,
+    ours: Sequence[dict | None],
+    their_name: str,
+    our_names: Sequence[str],
+) -> list[str]:
     """Refuse features of another extractor than a model was trained on.
 
     Args:
@@ -129,15 +147,19 @@ def require_same_extractor(theirs: Sequence[dict | None] | None, ours: Sequence[
     if not theirs or not any(theirs):
         return []
     if len(theirs) != len(ours):
-        raise ValueError(f'{their_name} was made with {len(theirs)} feature files joined, here '
-                         f'there are {len(ours)} ({", ".join(our_names)}). Give as many, in the '
-                         'same order')
+        raise ValueError(
+            f'{their_name} was made with {len(theirs)} feature files joined, here '
+            f'there are {len(ours)} ({", ".join(our_names)}). Give as many, in the '
+            'same order'
+        )
     for their, our, name in zip(theirs, ours, our_names, strict=True):
         differing = differences(their, our) if their and our else []
         if differing:
             raise ValueError(
                 f'{their_name} and {name} do not belong together, their features come from '
                 f'different extractors: {"; ".join(differing)}. Use the extractor of the training, '
-                'or train on these features')
-    return [name for their, our, name in zip(theirs, ours, our_names, strict=True)
-            if their and not our]
+                'or train on these features'
+            )
+    return [
+        name for their, our, name in zip(theirs, ours, our_names, strict=True) if their and not our
+    ]

@@ -1,4 +1,5 @@
 """Clip features without weights: what colours there are, what shape they have, how they move."""
+
 from collections.abc import Generator, Iterable
 from itertools import chain, pairwise, repeat
 from pathlib import Path
@@ -10,7 +11,7 @@ from mmn_plugin.features import VideoReader
 from .feature_extractor import FeatureExtractor
 
 # Angle in the (U, V) plane of red, yellow, green, cyan, blue, magenta (ITU-R BT.601).
-HUE_ANGLES = np.deg2rad([109., 173., 231., 289., 353., 51.])
+HUE_ANGLES = np.deg2rad([109.0, 173.0, 231.0, 289.0, 353.0, 51.0])
 PER_HUE = 18  # numbers per hue and step
 CONTEXT = 3  # pairs of frames before and after a step that tell where something is going on
 CELLS = 8  # cells a side in which activity is noticed
@@ -47,8 +48,10 @@ class GridFeatureExtractor(FeatureExtractor):
 
     def __init__(self, fps: float = 8.0, stride: int = 6, size: int = 48) -> None:
         if fps <= 0 or stride < 1 or size < 16 or size % CELLS:
-            raise ValueError(f'fps={fps}, stride={stride}, size={size}: fps must be > 0, stride '
-                             f'>= 1, size >= 16 and a multiple of {CELLS}')
+            raise ValueError(
+                f'fps={fps}, stride={stride}, size={size}: fps must be > 0, stride '
+                f'>= 1, size >= 16 and a multiple of {CELLS}'
+            )
         self.fps = float(fps)
         self.stride = stride
         self.size = size
@@ -68,8 +71,9 @@ class GridFeatureExtractor(FeatureExtractor):
         """Frames of a file, as small squares."""
         return VideoReader(video, self.fps, self.size)
 
-    def batches(self, frames: Iterable[np.ndarray]
-                ) -> Generator[tuple[np.ndarray, int], None, None]:
+    def batches(
+        self, frames: Iterable[np.ndarray]
+    ) -> Generator[tuple[np.ndarray, int], None, None]:
         """Cut a stream of frames into overlapping blocks.
 
         Args:
@@ -97,8 +101,8 @@ class GridFeatureExtractor(FeatureExtractor):
                 missing = steps * self.stride + CONTEXT - real
                 held = [*chain(held, repeat(held[-1], missing))]
             if steps:
-                yield np.stack(held[:steps * self.stride + 2 * CONTEXT + 1]), steps
-            held = held[steps * self.stride:]
+                yield np.stack(held[: steps * self.stride + 2 * CONTEXT + 1]), steps
+            held = held[steps * self.stride :]
 
     def describe_batch(self, batch: tuple[np.ndarray, int]) -> np.ndarray:
         """Features (steps, D) float32 of a block; the video's very last row may stand for less."""
@@ -112,9 +116,12 @@ class GridFeatureExtractor(FeatureExtractor):
         keep = slice(CONTEXT, CONTEXT + steps * self.stride)
         now, change, shade = now[keep], change[keep], shade[keep]
         colour = self._colour_statistics(now, change, shade, active).reshape(steps, -1)
-        luma = frames[CONTEXT + 1:][:steps * self.stride, 0].astype(np.float32) / 255
-        grids = [self._grid(luma, steps), self._grid(now, steps),
-                 np.sqrt(self._grid(np.abs(change), steps))]
+        luma = frames[CONTEXT + 1 :][: steps * self.stride, 0].astype(np.float32) / 255
+        grids = [
+            self._grid(luma, steps),
+            self._grid(now, steps),
+            np.sqrt(self._grid(np.abs(change), steps)),
+        ]
         return np.concatenate([colour, *grids], 1).astype(np.float32)
 
     def _activity(self, change: np.ndarray, steps: int) -> np.ndarray:
@@ -122,11 +129,11 @@ class GridFeatureExtractor(FeatureExtractor):
         cell = self.size // CELLS
         energy = np.abs(change).reshape(-1, CELLS, cell, CELLS, cell).sum((2, 4))
         span = self.stride + 2 * CONTEXT
-        windows = np.lib.stride_tricks.sliding_window_view(energy, span, 0)[::self.stride]
+        windows = np.lib.stride_tricks.sliding_window_view(energy, span, 0)[:: self.stride]
         energy = windows.sum(-1)[:steps] / (span * cell * cell)
         padded = np.pad(energy, ((0, 0), (1, 1), (1, 1)))
-        spread = sum(padded[:, i:i + CELLS, j:j + CELLS] for i in range(3) for j in range(3))
-        return spread ** 2 / (spread ** 2 + ACTIVITY ** 2)
+        spread = sum(padded[:, i : i + CELLS, j : j + CELLS] for i in range(3) for j in range(3))
+        return spread**2 / (spread**2 + ACTIVITY**2)
 
     def _colour_statistics(self, now, change, shade, active) -> np.ndarray:
         """Sums over the coloured pixels of each step, normalised: (steps, hues + 1, PER_HUE)."""
@@ -134,8 +141,9 @@ class GridFeatureExtractor(FeatureExtractor):
         t, y, x = np.nonzero((now > 0.02) | (np.abs(change) > 0.02))
         dx, dy = _gradient(now, t, y, x)
         step, cell = t // self.stride, self.size // CELLS
-        values = _measure(now[t, y, x], change[t, y, x], dx, dy,
-                          active[step, y // cell, x // cell])  # (n, 18)
+        values = _measure(
+            now[t, y, x], change[t, y, x], dx, dy, active[step, y // cell, x // cell]
+        )  # (n, 18)
         hues = self._hues[shade[t, y, x]]  # (n, hues)
         bounds = np.searchsorted(step, np.arange(len(active) + 1))
         sums = np.stack([hues[i:j].T @ values[i:j] for i, j in pairwise(bounds)])
@@ -180,18 +188,23 @@ def _normalise(sums: np.ndarray, size: int) -> np.ndarray:
     The constants are areas and lengths in a frame of 48 pixels: what is smaller counts as nothing.
     """
     side = size / 48
-    total, busy, length, slope = (sums[..., i:i + 1] for i in (0, 1, 2, 15))
+    total, busy, length, slope = (sums[..., i : i + 1] for i in (0, 1, 2, 15))
     appear, vanish = sums[..., 16:17], sums[..., 17:18]
-    area = busy + 10 * side ** 2
+    area = busy + 10 * side**2
     growth = (appear - vanish) / area
-    return np.concatenate([
-        total / (total + 60 * side ** 2), busy / (busy + 60 * side ** 2),
-        sums[..., 3:11] / (length + 4 * side),
-        length / (np.sqrt(busy) + 3 * side) / 4,
-        sums[..., 11:15] / (slope + side) / side * 2,
-        np.maximum(growth, 0) / (np.abs(growth) + 0.05),
-        np.maximum(-growth, 0) / (np.abs(growth) + 0.05),
-        2 * (appear + vanish) / area], -1)
+    return np.concatenate(
+        [
+            total / (total + 60 * side**2),
+            busy / (busy + 60 * side**2),
+            sums[..., 3:11] / (length + 4 * side),
+            length / (np.sqrt(busy) + 3 * side) / 4,
+            sums[..., 11:15] / (slope + side) / side * 2,
+            np.maximum(growth, 0) / (np.abs(growth) + 0.05),
+            np.maximum(-growth, 0) / (np.abs(growth) + 0.05),
+            2 * (appear + vanish) / area,
+        ],
+        -1,
+    )
 
 
 def chroma_tables() -> tuple[np.ndarray, np.ndarray]:

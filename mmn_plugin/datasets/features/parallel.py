@@ -1,4 +1,5 @@
 """Work spread over processes or threads, and items prepared ahead."""
+
 import multiprocessing
 import os
 import signal
@@ -38,23 +39,31 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
     context = multiprocessing.get_context(method)
     reader, writer = context.Pipe(duplex=False)
-    with reader, writer, ProcessPoolExecutor(workers, mp_context=context, initializer=_begin,
-                                             initargs=(work, reader)) as pool:
+    with (
+        reader,
+        writer,
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_begin, initargs=(work, reader)
+        ) as pool,
+    ):
         pending = {pool.submit(_do, job): job for job in jobs}
         try:
             for future in as_completed(pending):
                 yield pending.pop(future), future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError('a worker process was killed (out of memory?); run the command '
-                               'again, with fewer workers: it goes on where it stopped') from error
+            raise RuntimeError(
+                'a worker process was killed (out of memory?); run the command '
+                'again, with fewer workers: it goes on where it stopped'
+            ) from error
         except BaseException:
             writer.send_bytes(b'stop')
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def run_threads(work: Callable[[Any, threading.Event], Any], jobs: Sequence,
-                workers: int) -> Iterator[tuple]:
+def run_threads(
+    work: Callable[[Any, threading.Event], Any], jobs: Sequence, workers: int
+) -> Iterator[tuple]:
     """Call a function for every job in threads.
 
     Args:

@@ -1,4 +1,5 @@
 """One line that says how far a long job is."""
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,8 +23,14 @@ class ProgressBar:
     def __init__(self, title: str) -> None:
         self.title = title
         self._console = Console(stderr=True)
-        self._bar = Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                             TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
+        self._bar = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
         self._task = self._bar.add_task(title, total=None)
         self._said = -1
 

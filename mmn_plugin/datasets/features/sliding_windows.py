@@ -1,12 +1,14 @@
 """Clips of a stream of frames."""
+
 from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 
-def sliding_windows(frames: Iterable[np.ndarray], stride: int, clip_len: int,
-                    interval: int = 1) -> Iterator[np.ndarray]:
+def sliding_windows(
+    frames: Iterable[np.ndarray], stride: int, clip_len: int, interval: int = 1
+) -> Iterator[np.ndarray]:
     """Cut a clip around the middle of every ``stride`` frames.
 
     Clip k takes every ``interval``-th of ``clip_len * interval`` frames whose middle is that of

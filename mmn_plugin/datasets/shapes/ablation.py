@@ -1,4 +1,5 @@
 """Sentences robbed of words: what the corpus can be solved with."""
+
 from collections.abc import Collection
 
 from .lexicon import word_classes
@@ -42,5 +43,7 @@ def mask_annotations(annotations: dict, keep: str | Collection[str] = ()) -> dic
     Returns:
         dict: A new dict of the same format.
     """
-    return {video: {**entry, 'sentences': [mask_sentence(s, keep) for s in entry['sentences']]}
-            for video, entry in annotations.items()}
+    return {
+        video: {**entry, 'sentences': [mask_sentence(s, keep) for s in entry['sentences']]}
+        for video, entry in annotations.items()
+    }

@@ -1,4 +1,5 @@
 """What an event is made of: a colour, a shape and an action; and which triples are held out."""
+
 import itertools
 
 # RGB of each colour. All are saturated and brighter than any background.
@@ -32,5 +33,8 @@ def held_out_combinations(seed: int) -> set[tuple[str, str, str]]:
         set[tuple[str, str, str]]: One eighth of the 240 triples.
     """
     indexed = itertools.product(enumerate(COLOURS), enumerate(SHAPES), enumerate(ACTIONS))
-    return {(colour, shape, action) for (c, colour), (s, shape), (a, action) in indexed
-            if (c + s + a) % HELD_OUT_MODULUS == seed % HELD_OUT_MODULUS}
+    return {
+        (colour, shape, action)
+        for (c, colour), (s, shape), (a, action) in indexed
+        if (c + s + a) % HELD_OUT_MODULUS == seed % HELD_OUT_MODULUS
+    }

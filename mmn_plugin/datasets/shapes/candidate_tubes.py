@@ -1,4 +1,5 @@
 """Candidate tubes of a Shapes video, as a detector with a tracker would find them."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,9 +26,17 @@ class CandidateTubes:
 
     MIN_BOXES = 16  # of a fragment
 
-    def __init__(self, size: int, num_frames: int, break_share: float = 0.3,
-                 drop_share: float = 0.03, shift: float = 0.05, scale: float = 0.07,
-                 noise: float = 0.02, min_tubes: int = 5):
+    def __init__(
+        self,
+        size: int,
+        num_frames: int,
+        break_share: float = 0.3,
+        drop_share: float = 0.03,
+        shift: float = 0.05,
+        scale: float = 0.07,
+        noise: float = 0.02,
+        min_tubes: int = 5,
+    ):
         self.size = size
         self.num_frames = num_frames
         self.break_share = break_share
@@ -54,7 +63,7 @@ class CandidateTubes:
         if rng.random() >= self.break_share or len(tube) < 2 * self.MIN_BOXES + 4:
             return [tube]
         cut = int(rng.integers(self.MIN_BOXES, len(tube) - self.MIN_BOXES - 3))
-        return [tube[:cut], tube[cut + int(rng.integers(0, 4)):]]
+        return [tube[:cut], tube[cut + int(rng.integers(0, 4)) :]]
 
     def _disturb(self, rng, tube: np.ndarray) -> np.ndarray:
         keep = rng.random(len(tube)) >= self.drop_share

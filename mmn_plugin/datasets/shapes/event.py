@@ -1,4 +1,5 @@
 """One thing that happens in a scene."""
+
 from dataclasses import dataclass
 
 

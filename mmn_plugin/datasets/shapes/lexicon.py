@@ -1,4 +1,5 @@
 """The words of the grammar, by what they tell."""
+
 # Every name has synonyms; all of them occur in training.
 COLOUR_WORDS = {
     'red': ('red', 'crimson', 'scarlet'),
@@ -19,8 +20,11 @@ SHAPE_WORDS = {
 
 # Finite, -ing form, infinitive.
 MOTION_VERBS = (
-    ('moves', 'moving', 'move'), ('goes', 'going', 'go'), ('slides', 'sliding', 'slide'),
-    ('drifts', 'drifting', 'drift'), ('travels', 'travelling', 'travel'),
+    ('moves', 'moving', 'move'),
+    ('goes', 'going', 'go'),
+    ('slides', 'sliding', 'slide'),
+    ('drifts', 'drifting', 'drift'),
+    ('travels', 'travelling', 'travel'),
     ('glides', 'gliding', 'glide'),
 )
 
@@ -33,30 +37,49 @@ DIRECTION_PHRASES = {
 }
 
 OTHER_PHRASES = {
-    'grow': (('grows', 'growing', 'grow'), ('expands', 'expanding', 'expand'),
-             ('gets bigger', 'getting bigger', 'get bigger'),
-             ('becomes larger', 'becoming larger', 'become larger'),
-             ('increases in size', 'increasing in size', 'increase in size')),
-    'shrink': (('shrinks', 'shrinking', 'shrink'), ('contracts', 'contracting', 'contract'),
-               ('gets smaller', 'getting smaller', 'get smaller'),
-               ('becomes tinier', 'becoming tinier', 'become tinier'),
-               ('decreases in size', 'decreasing in size', 'decrease in size')),
-    'blink': (('blinks', 'blinking', 'blink'), ('flashes', 'flashing', 'flash'),
-              ('flickers', 'flickering', 'flicker'),
-              ('goes on and off', 'going on and off', 'go on and off')),
+    'grow': (
+        ('grows', 'growing', 'grow'),
+        ('expands', 'expanding', 'expand'),
+        ('gets bigger', 'getting bigger', 'get bigger'),
+        ('becomes larger', 'becoming larger', 'become larger'),
+        ('increases in size', 'increasing in size', 'increase in size'),
+    ),
+    'shrink': (
+        ('shrinks', 'shrinking', 'shrink'),
+        ('contracts', 'contracting', 'contract'),
+        ('gets smaller', 'getting smaller', 'get smaller'),
+        ('becomes tinier', 'becoming tinier', 'become tinier'),
+        ('decreases in size', 'decreasing in size', 'decrease in size'),
+    ),
+    'blink': (
+        ('blinks', 'blinking', 'blink'),
+        ('flashes', 'flashing', 'flash'),
+        ('flickers', 'flickering', 'flicker'),
+        ('goes on and off', 'going on and off', 'go on and off'),
+    ),
     'loop': (('orbits', 'orbiting', 'orbit'), ('circulates', 'circulating', 'circulate')),
 }
 
 NOUN_PHRASES = (
-    'the {colour} {shape}', 'a {colour} {shape}', 'the {shape} in {colour}',
-    'a {shape} that is {colour}', 'the {shape} which looks {colour}',
+    'the {colour} {shape}',
+    'a {colour} {shape}',
+    'the {shape} in {colour}',
+    'a {shape} that is {colour}',
+    'the {shape} which looks {colour}',
 )
 
 # {does}, {doing}, {do}: the action; {thing}: the noun phrase.
 SENTENCES = (
-    '{thing} {does}', '{thing} is {doing}', 'there is {thing} {doing}', 'we see {thing} {do}',
-    'now {thing} {does}', 'watch {thing} {do}', '{doing} is {thing}', '{thing} starts {doing}',
-    'what we see {doing} is {thing}', 'it {does} , {thing}',
+    '{thing} {does}',
+    '{thing} is {doing}',
+    'there is {thing} {doing}',
+    'we see {thing} {do}',
+    'now {thing} {does}',
+    'watch {thing} {do}',
+    '{doing} is {thing}',
+    '{thing} starts {doing}',
+    'what we see {doing} is {thing}',
+    'it {does} , {thing}',
 )
 
 # A direction may also come first: "to the left slides the red ball".
@@ -76,5 +99,11 @@ def word_classes() -> dict[str, str]:
     actions = [*MOTION_VERBS, *DIRECTION_PHRASES.values()]
     actions += [forms for phrases in OTHER_PHRASES.values() for forms in phrases]
     groups = {'colour': COLOUR_WORDS.values(), 'shape': SHAPE_WORDS.values(), 'action': actions}
-    return {word: name for name, phrase_lists in groups.items() for phrases in phrase_lists
-            for phrase in phrases for word in phrase.split() if word not in FILLERS}
+    return {
+        word: name
+        for name, phrase_lists in groups.items()
+        for phrases in phrase_lists
+        for phrase in phrases
+        for word in phrase.split()
+        if word not in FILLERS
+    }

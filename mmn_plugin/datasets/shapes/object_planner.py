@@ -1,4 +1,5 @@
 """Where each object is at each frame."""
+
 import numpy as np
 
 from .attributes import COLOURS, SHAPES

@@ -1,4 +1,5 @@
 """Everything that one video of the corpus shows and says."""
+
 from dataclasses import dataclass
 
 from .event import Event
@@ -33,9 +34,11 @@ class Scene:
         Returns:
             dict: ``duration`` (seconds), ``timestamps`` [[start, end], ...] and ``sentences``.
         """
-        return dict(duration=self.duration,
-                    timestamps=[[round(e.start, 3), round(e.end, 3)] for e in self.events],
-                    sentences=list(self.sentences))
+        return dict(
+            duration=self.duration,
+            timestamps=[[round(e.start, 3), round(e.end, 3)] for e in self.events],
+            sentences=list(self.sentences),
+        )
 
     def event_objects(self) -> list[int]:
         """The place of each event's object in ``objects``."""

@@ -1,4 +1,5 @@
 """One coloured shape and its way through the scene."""
+
 from dataclasses import dataclass
 
 import numpy as np

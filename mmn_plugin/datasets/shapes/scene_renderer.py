@@ -1,4 +1,5 @@
 """From a scene to frames."""
+
 import numpy as np
 
 from .attributes import COLOURS
@@ -33,20 +34,24 @@ class SceneRenderer:
         chroma = np.full((2, num_frames, size // 2, size // 2), 128, np.float32)
         for item in scene.objects:
             self._draw(item, luma, chroma)
-        planes = [np.rint(plane).astype(np.uint8).reshape(num_frames, -1)
-                  for plane in (luma, *chroma)]
+        planes = [
+            np.rint(plane).astype(np.uint8).reshape(num_frames, -1) for plane in (luma, *chroma)
+        ]
         return np.concatenate(planes, 1).reshape(num_frames, size * 3 // 2, size)
 
     def _draw(self, item: SceneObject, luma: np.ndarray, chroma: np.ndarray) -> None:
         frames = np.flatnonzero(item.present & item.lit)  # (n,)
         if len(frames) == 0:
             return
-        x, y, radius = (value[frames].astype(np.float32) * self.size
-                        for value in (item.x, item.y, item.radius))
+        x, y, radius = (
+            value[frames].astype(np.float32) * self.size for value in (item.x, item.y, item.radius)
+        )
         # A patch holds the largest outline; even corners, so that it covers whole chroma pixels.
         patch = min(2 * int(np.ceil(1.28 * radius.max() + 2)), self.size)
-        left, top = (2 * (((v - patch / 2) / 2).astype(int).clip(0, (self.size - patch) // 2))
-                     for v in (x, y))
+        left, top = (
+            2 * (((v - patch / 2) / 2).astype(int).clip(0, (self.size - patch) // 2))
+            for v in (x, y)
+        )
         grid = np.arange(patch, dtype=np.float32) + 0.5
         dx = (grid + left[:, None] - x[:, None]) / radius[:, None]  # (n, p), in radii
         dy = (grid + top[:, None] - y[:, None]) / radius[:, None]  # (n, p)
@@ -64,9 +69,10 @@ def _blend(plane: np.ndarray, frames, top, left, cover: np.ndarray, value: float
     """Lay a colour over a patch of each frame; a loop of slices beats one fancy index here."""
     patch = cover.shape[1]
     drop, keep = cover * np.float32(value), 1 - cover
-    for i, (frame, y, x) in enumerate(zip(frames.tolist(), top.tolist(), left.tolist(),
-                                          strict=True)):
-        window = plane[frame, y:y + patch, x:x + patch]
+    for i, (frame, y, x) in enumerate(
+        zip(frames.tolist(), top.tolist(), left.tolist(), strict=True)
+    ):
+        window = plane[frame, y : y + patch, x : x + patch]
         window *= keep[i]
         window += drop[i]
 
@@ -88,6 +94,8 @@ def _distance(shape: str, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
 def _yuv(rgb) -> tuple[float, float, float]:
     """ITU-R BT.601, limited range."""
     red, green, blue = (value / 255 for value in rgb)
-    return (16 + 65.481 * red + 128.553 * green + 24.966 * blue,
-            128 - 37.797 * red - 74.203 * green + 112 * blue,
-            128 + 112 * red - 93.786 * green - 18.214 * blue)
+    return (
+        16 + 65.481 * red + 128.553 * green + 24.966 * blue,
+        128 - 37.797 * red - 74.203 * green + 112 * blue,
+        128 + 112 * red - 93.786 * green - 18.214 * blue,
+    )

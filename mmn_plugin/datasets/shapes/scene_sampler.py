@@ -1,4 +1,5 @@
 """From a seed to a scene."""
+
 import numpy as np
 
 from .attributes import ACTIONS, COLOURS, SHAPES, held_out_combinations
@@ -30,8 +31,13 @@ class SceneSampler:
     # Share of evaluation scenes that are built around a combination held out of training.
     HELD_OUT_SHARE = 0.4
 
-    def __init__(self, seed: int = 0, duration: float = 24.0, fps: int = 8,
-                 event_seconds: tuple[float, float] = (3.5, 7.5)) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        duration: float = 24.0,
+        fps: int = 8,
+        event_seconds: tuple[float, float] = (3.5, 7.5),
+    ) -> None:
         self.seed = seed
         self.duration = duration
         self.fps = fps
@@ -57,19 +63,30 @@ class SceneSampler:
         events = self._place_in_time(rng, self._combinations(rng, training))
         sentences = [self._grammar.sentence(rng, event) for event in events]
         top, bottom = (int(value) for value in rng.integers(24, 72, 2))
-        return Scene(video_id=video_id, duration=self.duration, fps=self.fps,
-                     objects=self._planner.plan(rng, events), events=events, sentences=sentences,
-                     background=(top, bottom))
+        return Scene(
+            video_id=video_id,
+            duration=self.duration,
+            fps=self.fps,
+            objects=self._planner.plan(rng, events),
+            events=events,
+            sentences=sentences,
+            background=(top, bottom),
+        )
 
     def _combinations(self, rng, training: bool) -> list[tuple[str, str, str]]:
         while True:
             centre = tuple(str(rng.choice(values)) for values in (list(COLOURS), SHAPES, ACTIONS))
             if not training and rng.random() < self.HELD_OUT_SHARE:
                 centre = self._held_out_list[rng.integers(len(self._held_out_list))]
-            other = tuple(str(rng.choice([v for v in values if v != own])) for values, own
-                          in zip((list(COLOURS), SHAPES, ACTIONS), centre, strict=True))
-            triples = self._star(centre, other) if rng.random() < 0.5 else \
-                self._square(rng, centre, other)
+            other = tuple(
+                str(rng.choice([v for v in values if v != own]))
+                for values, own in zip((list(COLOURS), SHAPES, ACTIONS), centre, strict=True)
+            )
+            triples = (
+                self._star(centre, other)
+                if rng.random() < 0.5
+                else self._square(rng, centre, other)
+            )
             if not training or self.held_out.isdisjoint(triples):
                 return [triples[i] for i in rng.permutation(len(triples))]
 
@@ -101,8 +118,14 @@ class SceneSampler:
             if self._compatible(triples, starts, starts + lengths):
                 break
         order = np.argsort(starts, kind='stable')
-        return [Event(*triples[i], start=float(starts[i] / self.fps),
-                      end=float((starts[i] + lengths[i]) / self.fps)) for i in order]
+        return [
+            Event(
+                *triples[i],
+                start=float(starts[i] / self.fps),
+                end=float((starts[i] + lengths[i]) / self.fps),
+            )
+            for i in order
+        ]
 
     def _compatible(self, triples: list, starts: np.ndarray, ends: np.ndarray) -> bool:
         inside = np.minimum(ends[:, None], ends) - np.maximum(starts[:, None], starts)

@@ -1,4 +1,5 @@
 """Sentences for events."""
+
 from . import lexicon
 from .event import Event
 
@@ -19,9 +20,14 @@ class SentenceGrammar:
         Returns:
             str: Lower case, words apart by single spaces, no full stop.
         """
-        thing = _draw(rng, lexicon.NOUN_PHRASES).format(
-            colour=_draw(rng, lexicon.COLOUR_WORDS[event.colour]),
-            shape=_draw(rng, lexicon.SHAPE_WORDS[event.shape])).replace('a a', 'an a')
+        thing = (
+            _draw(rng, lexicon.NOUN_PHRASES)
+            .format(
+                colour=_draw(rng, lexicon.COLOUR_WORDS[event.colour]),
+                shape=_draw(rng, lexicon.SHAPE_WORDS[event.shape]),
+            )
+            .replace('a a', 'an a')
+        )
         phrases = lexicon.OTHER_PHRASES.get(event.action, ())
         directions = lexicon.DIRECTION_PHRASES.get(event.action, ())
         if rng.integers(len(phrases) + len(directions)) < len(phrases):
@@ -30,7 +36,8 @@ class SentenceGrammar:
             verb, direction = _draw(rng, lexicon.MOTION_VERBS), _draw(rng, directions)
             if rng.random() < self.INVERTED_SHARE:
                 return lexicon.INVERTED_SENTENCE.format(
-                    direction=direction, verb=verb[0], thing=thing)
+                    direction=direction, verb=verb[0], thing=thing
+                )
             forms = tuple(f'{form} {direction}' for form in verb)
         does, doing, do = forms
         return _draw(rng, lexicon.SENTENCES).format(thing=thing, does=does, doing=doing, do=do)

@@ -1,4 +1,5 @@
 """The corpus on disk."""
+
 import json
 import os
 from collections.abc import Callable
@@ -46,8 +47,9 @@ class ShapesCorpus:
 
     SHARES = dict(train=0.8, val=0.08, test=0.12)
 
-    def __init__(self, folder: str | Path, num_videos: int = 1500, seed: int = 0,
-                 size: int = 96) -> None:
+    def __init__(
+        self, folder: str | Path, num_videos: int = 1500, seed: int = 0, size: int = 96
+    ) -> None:
         if num_videos < 10:
             raise CorpusError(f'{num_videos} videos do not make three splits; ask for at least 10')
         if size < 32 or size % 2:
@@ -59,26 +61,34 @@ class ShapesCorpus:
         self.size = size
         self.splits = self._split(num_videos)
         self.manifest = dict(
-            format=FORMAT, version=VERSION, seed=seed, num_videos=num_videos, size=size,
-            fps=self.sampler.fps, duration=self.sampler.duration,
+            format=FORMAT,
+            version=VERSION,
+            seed=seed,
+            num_videos=num_videos,
+            size=size,
+            fps=self.sampler.fps,
+            duration=self.sampler.duration,
             # Scene i is drawn from the seed pair (seed, i), so these ranges share no seed.
             scene_seeds={name: [part.start, part.stop - 1] for name, part in self.splits.items()},
-            held_out=sorted(map(list, self.sampler.held_out)))
+            held_out=sorted(map(list, self.sampler.held_out)),
+        )
         self._check_folder()
 
     def _split(self, num_videos: int) -> dict[str, range]:
         val = max(1, round(self.SHARES['val'] * num_videos))
         test = max(1, round(self.SHARES['test'] * num_videos))
         train = num_videos - val - test
-        return dict(train=range(train), val=range(train, train + val),
-                    test=range(train + val, num_videos))
+        return dict(
+            train=range(train), val=range(train, train + val), test=range(train + val, num_videos)
+        )
 
     def _check_folder(self) -> None:
         path = self.folder / 'manifest.json'
         if not path.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise CorpusError(f'{self.folder} is not empty and holds no Shapes corpus; '
-                                  'choose a new folder')
+                raise CorpusError(
+                    f'{self.folder} is not empty and holds no Shapes corpus; choose a new folder'
+                )
             return
         try:
             found = json.loads(path.read_text())
@@ -87,10 +97,15 @@ class ShapesCorpus:
             raise CorpusError(f'{path} is not a manifest of Shapes; choose a new folder') from None
         if found != self.manifest:
             names = [key for key in self.manifest if found.get(key) != self.manifest[key]]
-            differences = ', '.join(f'{key}={found.get(key)} instead of {self.manifest[key]}'
-                                    for key in names if key not in ('scene_seeds', 'held_out'))
-            raise CorpusError(f'{self.folder} holds another corpus ({differences}); choose a new '
-                              'folder or delete this one')
+            differences = ', '.join(
+                f'{key}={found.get(key)} instead of {self.manifest[key]}'
+                for key in names
+                if key not in ('scene_seeds', 'held_out')
+            )
+            raise CorpusError(
+                f'{self.folder} holds another corpus ({differences}); choose a new '
+                'folder or delete this one'
+            )
 
     @property
     def complete(self) -> bool:
@@ -99,16 +114,27 @@ class ShapesCorpus:
         if not path.is_file() or not json.loads(path.read_text())['complete']:
             return False
         there = {file.stem for file in (self.folder / 'videos').glob('*.mp4')}
-        files = [self.folder / name for name in ('vocab.txt', 'tubes.h5', 'annotations/train.json',
-                 'annotations/val.json', 'annotations/test.json', 'annotations/test_subsets.json')]
+        files = [
+            self.folder / name
+            for name in (
+                'vocab.txt',
+                'tubes.h5',
+                'annotations/train.json',
+                'annotations/val.json',
+                'annotations/test.json',
+                'annotations/test_subsets.json',
+            )
+        ]
         return all(map(Path.is_file, files)) and there.issuperset(
-            video for videos in self.video_ids.values() for video in videos)
+            video for videos in self.video_ids.values() for video in videos
+        )
 
     @property
     def video_ids(self) -> dict[str, list[str]]:
         """Ids of the videos of each split."""
-        return {name: [f'shapes_{index:05d}' for index in part]
-                for name, part in self.splits.items()}
+        return {
+            name: [f'shapes_{index:05d}' for index in part] for name, part in self.splits.items()
+        }
 
     def write(self, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
         """Write what is missing.
@@ -124,8 +150,11 @@ class ShapesCorpus:
             return
         (self.folder / 'videos').mkdir(parents=True, exist_ok=True)
         self._write_manifest(complete=False)
-        jobs = [(index, video, name == 'train') for name, part in self.splits.items()
-                for index, video in zip(part, self.video_ids[name], strict=True)]
+        jobs = [
+            (index, video, name == 'train')
+            for name, part in self.splits.items()
+            for index, video in zip(part, self.video_ids[name], strict=True)
+        ]
         make = partial(_make_video, self.sampler, self.size, self.folder / 'videos')
         entries: dict[str, dict] = {}
         for done, (job, entry) in enumerate(run_parallel(make, jobs, workers), 1):
@@ -138,15 +167,21 @@ class ShapesCorpus:
 
     def _write_annotations(self, entries: dict[str, dict]) -> None:
         ids = self.video_ids
-        splits = {name: {video: entries[video]['annotation'] for video in videos}
-                  for name, videos in ids.items()}
+        splits = {
+            name: {video: entries[video]['annotation'] for video in videos}
+            for name, videos in ids.items()
+        }
         files = {f'annotations/{name}.json': split for name, split in splits.items()}
-        subsets = {name: {video: entries[video][name] for video in ids['test']
-                          if entries[video][name]} for name in ('seen', 'unseen')}
+        subsets = {
+            name: {video: entries[video][name] for video in ids['test'] if entries[video][name]}
+            for name in ('seen', 'unseen')
+        }
         files['annotations/test_subsets.json'] = subsets
         files['annotations/test_unseen.json'] = {
             video: _pick(entry, subsets['unseen'][video])
-            for video, entry in splits['test'].items() if video in subsets['unseen']}
+            for video, entry in splits['test'].items()
+            if video in subsets['unseen']
+        }
         for keep in ('blank', *WORD_CLASSES):
             for name, split in splits.items():
                 masked = mask_annotations(split, () if keep == 'blank' else keep)
@@ -186,15 +221,20 @@ def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> d
 def _describe(scene: Scene, held_out: set, size: int) -> dict:
     known = [event.combination not in held_out for event in scene.events]
     return dict(
-        annotation=scene.annotation(), event_objects=scene.event_objects(),
+        annotation=scene.annotation(),
+        event_objects=scene.event_objects(),
         seen=[i for i, seen in enumerate(known) if seen],
         unseen=[i for i, seen in enumerate(known) if not seen],
-        tubes=[(item.colour, item.shape, item.tube(size)) for item in scene.objects])
+        tubes=[(item.colour, item.shape, item.tube(size)) for item in scene.objects],
+    )
 
 
 def _pick(entry: dict, indices: list[int]) -> dict:
-    return dict(duration=entry['duration'], timestamps=[entry['timestamps'][i] for i in indices],
-                sentences=[entry['sentences'][i] for i in indices])
+    return dict(
+        duration=entry['duration'],
+        timestamps=[entry['timestamps'][i] for i in indices],
+        sentences=[entry['sentences'][i] for i in indices],
+    )
 
 
 def _write_text(path: Path, text: str) -> None:

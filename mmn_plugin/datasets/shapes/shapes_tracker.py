@@ -1,4 +1,5 @@
 """A detector with a tracker for Shapes."""
+
 import numpy as np
 
 from ..features.grid_feature_extractor import chroma_tables
@@ -20,8 +21,14 @@ class ShapesTracker:
         min_boxes (int): Boxes of the shortest tube. Defaults to 8.
     """
 
-    def __init__(self, threshold: float = 0.5, min_area: int = 30, min_iou: float = 0.2,
-                 max_gap: int = 8, min_boxes: int = 8):
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        min_area: int = 30,
+        min_iou: float = 0.2,
+        max_gap: int = 8,
+        min_boxes: int = 8,
+    ):
         self.threshold = threshold
         self.min_area = min_area
         self.min_iou = min_iou
@@ -62,8 +69,11 @@ class ShapesTracker:
         """Give each blob to the tube of its hue that it overlaps most, or begin one."""
         from mmn_plugin.structures import box_iou
 
-        waiting = [i for i, rows in enumerate(tubes) if owners[i] == colour
-                   and rows[-1][0] < time and time - rows[-1][0] <= self.max_gap]
+        waiting = [
+            i
+            for i, rows in enumerate(tubes)
+            if owners[i] == colour and rows[-1][0] < time and time - rows[-1][0] <= self.max_gap
+        ]
         for box in boxes:
             overlap = [float(box_iou(np.array(tubes[i][-1][1:]), box)) for i in waiting]
             best = int(np.argmax(overlap)) if overlap else -1

@@ -1,4 +1,5 @@
 """Spatio-temporal grounding on Shapes: candidate tubes, their features, true tubes."""
+
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -45,14 +46,22 @@ class ShapesTubes:
         except (OSError, ValueError, KeyError):
             complete = False
         if not complete:
-            raise CorpusError(f'{self.corpus} holds no complete Shapes corpus; make it with '
-                              f'tools/data/make_shapes.py {self.corpus}')
+            raise CorpusError(
+                f'{self.corpus} holds no complete Shapes corpus; make it with '
+                f'tools/data/make_shapes.py {self.corpus}'
+            )
         self.extractor = TubeFeatureExtractor(size=self.manifest['size'])
         frames = round(self.manifest['duration'] * self.manifest['fps'])
         self.candidates = CandidateTubes(self.manifest['size'], frames)
 
-    def write(self, out: str | Path, splits=SPLITS, workers: int = 2, limit: int | None = None,
-              progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
+    def write(
+        self,
+        out: str | Path,
+        splits=SPLITS,
+        workers: int = 2,
+        limit: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, int]:
         """Write ``<split>.h5`` for each split.
 
         Args:
@@ -70,8 +79,12 @@ class ShapesTubes:
         for split, annotations in parts.items():
             advance = partial(_advance, progress, done, total)
             counts[split] = write_tube_file(
-                Path(out) / f'{split}.h5', self._videos(annotations, workers, advance),
-                seed=self.seed, corpus_seed=self.manifest['seed'], **self.extractor.settings)
+                Path(out) / f'{split}.h5',
+                self._videos(annotations, workers, advance),
+                seed=self.seed,
+                corpus_seed=self.manifest['seed'],
+                **self.extractor.settings,
+            )
             done += len(annotations)
         return counts
 
@@ -102,11 +115,18 @@ class ShapesTubes:
             rng = np.random.default_rng([self.seed, self.manifest['seed'], int(video_id[-5:])])
             # most objects' tubes have a box at every moment; one that never shows has none
             tubes = self.candidates.make(rng, [tube for tube in objects if len(tube)])
-        truth = [self._span(objects[owner], moment)
-                 for owner, moment in zip(owners, entry['timestamps'], strict=True)]
-        return TubeVideo(video_id, entry['sentences'], truth, tubes, self.extractor(frames, tubes),
-                         dict(fps=info.rate, num_frames=len(info.times), width=info.width,
-                              height=info.height))
+        truth = [
+            self._span(objects[owner], moment)
+            for owner, moment in zip(owners, entry['timestamps'], strict=True)
+        ]
+        return TubeVideo(
+            video_id,
+            entry['sentences'],
+            truth,
+            tubes,
+            self.extractor(frames, tubes),
+            dict(fps=info.rate, num_frames=len(info.times), width=info.width, height=info.height),
+        )
 
     def _span(self, tube: np.ndarray, moment: list[float]) -> np.ndarray:
         first, last = (round(seconds * self.manifest['fps']) for seconds in moment)

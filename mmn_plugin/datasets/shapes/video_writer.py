@@ -1,4 +1,5 @@
 """Frames to .mp4."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Reading and pooling a video's features, once."""
+
 from mmcv.transforms import BaseTransform
 
 from ..feature_cache import FeatureCache, fingerprint
@@ -46,8 +47,11 @@ class CachedClipFeatures(BaseTransform):
             store = self.load.store(path, key)
             store.check_version(results['video_id'], version)
             sources.append((path, key, version or store.video_version(results['video_id'])))
-        settings = dict(video_id=results['video_id'], num_segments=self.pool.num_segments,
-                        clamp_last=self.pool.clamp_last)
+        settings = dict(
+            video_id=results['video_id'],
+            num_segments=self.pool.num_segments,
+            clamp_last=self.pool.clamp_last,
+        )
         return fingerprint(sources, settings)
 
     def __repr__(self) -> str:

@@ -1,4 +1,5 @@
 """Read the features of a video."""
+
 from collections.abc import Sequence
 
 from mmaction.registry import TRANSFORMS
@@ -38,8 +39,10 @@ class LoadClipFeatures(BaseTransform):
         keys = results.get('feature_keys') or [None] * len(files)
         sizes = results.get('feature_sizes') or [None] * len(files)
         versions = results.get('feature_versions') or [None] * len(files)
-        streams = [self._read(results['video_id'], *source)
-                   for source in zip(files, keys, sizes, versions, strict=True)]
+        streams = [
+            self._read(results['video_id'], *source)
+            for source in zip(files, keys, sizes, versions, strict=True)
+        ]
         results['features'] = streams[0] if len(streams) == 1 else streams
         return results
 
@@ -49,14 +52,21 @@ class LoadClipFeatures(BaseTransform):
             self._stores[path, key] = open_feature_store(path, key)
         return self._stores[path, key]
 
-    def _read(self, video_id: str, path: str, key: str | None, size: int | None,
-              version: Sequence[int] | None):
+    def _read(
+        self,
+        video_id: str,
+        path: str,
+        key: str | None,
+        size: int | None,
+        version: Sequence[int] | None,
+    ):
         features = self.store(path, key).read(video_id, version)  # (T, D)
         if size is not None and features.shape[1] != size:
             raise FeatureError(
                 f'{path}: video {video_id!r} has features of size {features.shape[1]}, other '
                 f'videos of size {size}. Extract it again with the same network, or remove it from '
-                'the annotations')
+                'the annotations'
+            )
         return features
 
     def __repr__(self) -> str:

@@ -1,4 +1,5 @@
 """Read the tubes of a video."""
+
 from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 
@@ -28,8 +29,9 @@ class LoadTubes(BaseTransform):
         path = results['tube_file']
         if path not in self._files:
             self._files[path] = TubeFile(path)
-        video = self._files[path].read(results['video_id'], results['streams'],
-                                      results.get('tube_version'))
+        video = self._files[path].read(
+            results['video_id'], results['streams'], results.get('tube_version')
+        )
         results['tubes'] = video.tubes
         results['ground_truth'] = video.ground_truth
         results['features'] = [video.features[stream] for stream in results['streams']]

@@ -1,4 +1,5 @@
 """Hand a sample over to the model."""
+
 import numpy as np
 import torch
 from mmaction.registry import TRANSFORMS
@@ -22,11 +23,14 @@ class PackGroundingInputs(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Make ``inputs`` and ``data_samples``."""
         sentences = list(results['sentences'])
-        sample = GroundingDataSample(metainfo=dict(
-            video_id=results['video_id'],
-            duration=float(results['duration']),
-            sentences=sentences,
-            sentence_index=list(results.get('sentence_index', range(len(sentences))))))
+        sample = GroundingDataSample(
+            metainfo=dict(
+                video_id=results['video_id'],
+                duration=float(results['duration']),
+                sentences=sentences,
+                sentence_index=list(results.get('sentence_index', range(len(sentences)))),
+            )
+        )
         if 'moments' in results:
             moments = np.asarray(results['moments'], dtype=np.float32).reshape(-1, 2)  # (s, 2)
             sample.gt_instances = InstanceData(moments=torch.from_numpy(moments))

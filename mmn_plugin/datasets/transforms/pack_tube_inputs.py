@@ -1,4 +1,5 @@
 """Hand a video's tubes over to the model."""
+
 import numpy as np
 import torch
 from mmaction.registry import TRANSFORMS
@@ -22,12 +23,15 @@ class PackTubeInputs(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Make ``inputs`` and ``data_samples``."""
         sentences = list(results['sentences'])
-        sample = TubeDataSample(metainfo=dict(
-            video_id=results['video_id'],
-            sentences=sentences,
-            sentence_index=list(results.get('sentence_index', range(len(sentences)))),
-            tubes=list(results['tubes']),
-            tube_index=list(range(len(results['tubes'])))))
+        sample = TubeDataSample(
+            metainfo=dict(
+                video_id=results['video_id'],
+                sentences=sentences,
+                sentence_index=list(results.get('sentence_index', range(len(sentences)))),
+                tubes=list(results['tubes']),
+                tube_index=list(range(len(results['tubes']))),
+            )
+        )
         if results.get('ground_truth'):
             sample.gt_instances = InstanceData(tubes=list(results['ground_truth']))
         features = np.ascontiguousarray(results['features'], dtype=np.float32)

@@ -1,4 +1,5 @@
 """Bring the features of any video to one length."""
+
 import numpy as np
 from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
@@ -52,8 +53,9 @@ class PoolClipFeatures(BaseTransform):
         return (sums / counts[:, None]).astype(np.float32)
 
     @staticmethod
-    def segments(num_rows: int, num_segments: int,
-                 clamp_last: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def segments(
+        num_rows: int, num_segments: int, clamp_last: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """First row and number of rows of each segment, both (num_segments,) int64."""
         steps = np.arange(num_segments + 1, dtype=np.float32) / np.float32(num_segments)
         bounds = np.round(steps * np.float32(num_rows)).astype(np.int64)
@@ -63,5 +65,6 @@ class PoolClipFeatures(BaseTransform):
         return np.minimum(bounds[:-1], num_rows - 1), counts
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(num_segments={self.num_segments}, '
-                f'clamp_last={self.clamp_last})')
+        return (
+            f'{type(self).__name__}(num_segments={self.num_segments}, clamp_last={self.clamp_last})'
+        )

@@ -1,4 +1,5 @@
 """Bring the features of all tubes to one length."""
+
 import numpy as np
 from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
@@ -27,12 +28,20 @@ class PoolTubeFeatures(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Replace ``features`` by the pooled ones."""
         tubes = zip(*results['features'], strict=True)  # by tube, then by stream
-        pooled = [np.concatenate([
-            PoolClipFeatures.pool(stream, self.num_segments, clamp_last=False)
-            for stream in streams], axis=1) for streams in tubes]
+        pooled = [
+            np.concatenate(
+                [
+                    PoolClipFeatures.pool(stream, self.num_segments, clamp_last=False)
+                    for stream in streams
+                ],
+                axis=1,
+            )
+            for streams in tubes
+        ]
         size = sum(results.get('feature_sizes') or [0])
-        results['features'] = (np.stack(pooled) if pooled else
-                               np.zeros((0, self.num_segments, size), np.float32))  # (T, R, D)
+        results['features'] = (
+            np.stack(pooled) if pooled else np.zeros((0, self.num_segments, size), np.float32)
+        )  # (T, R, D)
         return results
 
     def __repr__(self) -> str:

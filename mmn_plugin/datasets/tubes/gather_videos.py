@@ -1,4 +1,5 @@
 """From published containers to videos."""
+
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from .tube_error import TubeError
 from .tube_video import TubeVideo
 
 
-def gather_videos(annotations: Mapping[str, tuple], tubes: Mapping[str, Any],
-                  streams: Mapping[str, Mapping[str, Any]]) -> Iterator[TubeVideo]:
+def gather_videos(
+    annotations: Mapping[str, tuple],
+    tubes: Mapping[str, Any],
+    streams: Mapping[str, Mapping[str, Any]],
+) -> Iterator[TubeVideo]:
     """Put annotations, tubes and features together, video by video.
 
     Args:
@@ -29,17 +33,27 @@ def gather_videos(annotations: Mapping[str, tuple], tubes: Mapping[str, Any],
     """
     for name, content in dict(tubes=tubes, **streams).items():
         if not isinstance(content, Mapping):
-            raise TubeError(f'{name}: expected a mapping from videos, found '
-                            f'{type(content).__name__}')
+            raise TubeError(
+                f'{name}: expected a mapping from videos, found {type(content).__name__}'
+            )
     for video_id, (sentence, truth) in annotations.items():
         found = _of_video(tubes, video_id)
         names = list(found) if isinstance(found, Mapping) else range(len(found))
-        features = {stream: _features(stream, content, video_id, names)
-                    for stream, content in streams.items()} if len(names) else {}
+        features = (
+            {
+                stream: _features(stream, content, video_id, names)
+                for stream, content in streams.items()
+            }
+            if len(names)
+            else {}
+        )
         yield TubeVideo(
-            video_id, [sentence], [] if truth is None else [truth],
+            video_id,
+            [sentence],
+            [] if truth is None else [truth],
             [_sorted_boxes(found[name]) for name in names],
-            features)
+            features,
+        )
 
 
 def _of_video(content: Mapping, video_id: str):
@@ -59,11 +73,14 @@ def _features(stream: str, content: Mapping, video_id: str, names) -> list[np.nd
     found = _of_video(content, video_id)
     if isinstance(names, range):
         if isinstance(found, Mapping) or len(found) != len(names):
-            raise TubeError(f'video {video_id!r}: stream {stream!r} has features of {len(found)} '
-                            f'tubes, but there are {len(names)}; take both from one run')
+            raise TubeError(
+                f'video {video_id!r}: stream {stream!r} has features of {len(found)} '
+                f'tubes, but there are {len(names)}; take both from one run'
+            )
     else:
         missing = [name for name in names if not isinstance(found, Mapping) or name not in found]
         if missing:
-            raise TubeError(f'video {video_id!r}: stream {stream!r} has no features of tube '
-                            f'{missing[0]!r}')
+            raise TubeError(
+                f'video {video_id!r}: stream {stream!r} has no features of tube {missing[0]!r}'
+            )
     return [np.asarray(found[name], dtype=np.float32) for name in names]

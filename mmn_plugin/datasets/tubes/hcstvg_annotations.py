@@ -1,4 +1,5 @@
 """HC-STVG's annotation JSON."""
+
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,10 @@ def read_hcstvg_annotations(path: str | Path) -> dict[str, tuple[str, np.ndarray
     path = Path(path)
     content = read_json(path, f'annotation file {path} does not exist', TubeError)
     if not isinstance(content, dict) or not content:
-        raise TubeError(f'{path} holds no videos; expected a JSON object {{video: {{"st_frame": '
-                        '..., "ed_frame": ..., "bbox": ..., "English": ...}}')
+        raise TubeError(
+            f'{path} holds no videos; expected a JSON object {{video: {{"st_frame": '
+            '..., "ed_frame": ..., "bbox": ..., "English": ...}}'
+        )
     return {video: _parse(entry, f'{path}: video {video!r}') for video, entry in content.items()}
 
 
@@ -49,8 +52,10 @@ def _parse(entry: dict, where: str) -> tuple[str, np.ndarray | None]:
         rows = [(start + i, *map(float, box)) for i, box in enumerate(boxes) if box is not None]
         tube = np.array(rows, np.float64).reshape(-1, 5)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise TubeError(f'{where}: expected "st_frame", "ed_frame" and "bbox", a list of [x, y, w, '
-                        f'h] ({type(error).__name__}: {error})') from error
+        raise TubeError(
+            f'{where}: expected "st_frame", "ed_frame" and "bbox", a list of [x, y, w, '
+            f'h] ({type(error).__name__}: {error})'
+        ) from error
     if len(boxes) not in (end - start, end - start + 1):  # files differ in whether ed_frame is in
         raise TubeError(f'{where} has {len(boxes)} boxes for the frames {start} to {end}')
     tube[:, 3:] += tube[:, 1:3]

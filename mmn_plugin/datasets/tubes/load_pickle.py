@@ -1,4 +1,5 @@
 """Opening the published pickles without running what is in them."""
+
 import pickle
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def load_pickle(path: str | Path, trust: bool = False):
             raise TubeError(
                 f'{path} holds more than arrays and plain containers: {error}. Opening that runs '
                 'code of the file; if you know where the file comes from and trust it, give '
-                '--trust-pickle') from error
-        raise TubeError(f'{path} is not a pickle, or it is damaged '
-                        f'({type(error).__name__}: {error})') from error
+                '--trust-pickle'
+            ) from error
+        raise TubeError(
+            f'{path} is not a pickle, or it is damaged ({type(error).__name__}: {error})'
+        ) from error

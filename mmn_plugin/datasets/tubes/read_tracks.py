@@ -1,4 +1,5 @@
 """What a detector with a tracker found, from a file."""
+
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def read_tracks(path: str | Path, video_id: str, streams: Sequence[str] = ()) ->
         source = {key: value for key, value in tracks.items() if key != 'tracks'}
         tracks = tracks.get('tracks')
     if not isinstance(tracks, list) or not all(
-            key in SOURCE and isinstance(value, int | float) and 0 < value < np.inf
-            for key, value in source.items()):
-        raise TubeError(f'{where} is neither a list of tracks nor {{"tracks": [...]}} with a '
-                        f'positive number under some of {", ".join(SOURCE)}')
+        key in SOURCE and isinstance(value, int | float) and 0 < value < np.inf
+        for key, value in source.items()
+    ):
+        raise TubeError(
+            f'{where} is neither a list of tracks nor {{"tracks": [...]}} with a '
+            f'positive number under some of {", ".join(SOURCE)}'
+        )
     tubes = [_track(rows, f'{where}, track {i}') for i, rows in enumerate(tracks)]
     return TubeVideo(name, [], [], tubes, source=source)
 
@@ -68,8 +72,9 @@ def _name_in(names: Collection[str], video_id: str, path: Path) -> str:
     for name in (video_id, Path(video_id).stem):
         if name in names:
             return name
-    raise TubeError(f'{path} has no video {video_id!r}; it has '
-                    f'{", ".join(sorted(names)[:3]) or "none"}')
+    raise TubeError(
+        f'{path} has no video {video_id!r}; it has {", ".join(sorted(names)[:3]) or "none"}'
+    )
 
 
 def _track(rows, where: str) -> np.ndarray:

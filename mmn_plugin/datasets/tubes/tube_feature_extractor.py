@@ -1,4 +1,5 @@
 """Features of tubes without weights: how the pixels inside the boxes look and move."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,10 +38,12 @@ class TubeFeatureExtractor:
     version = 1
     sizes = dict(appearance=len(HUE_ANGLES) + COARSE**2 + 2 * len(HARMONICS) + 1, flow=11)
 
-    def __init__(self, stride: int = 4, margin: float = 1., size: int = 96):
+    def __init__(self, stride: int = 4, margin: float = 1.0, size: int = 96):
         if stride < 1 or margin <= 0:
-            raise ValueError(f'stride={stride}, margin={margin}: give a stride of at least 1 and a '
-                             'margin above 0')
+            raise ValueError(
+                f'stride={stride}, margin={margin}: give a stride of at least 1 and a '
+                'margin above 0'
+            )
         self.stride = stride
         self.margin = margin
         self.size = size
@@ -49,11 +52,16 @@ class TubeFeatureExtractor:
     @property
     def settings(self) -> dict:
         """What identifies this extractor: equal settings, equal features."""
-        return dict(extractor=f'{self.name} v{self.version}', stride=self.stride,
-                    margin=self.margin, size=self.size)
+        return dict(
+            extractor=f'{self.name} v{self.version}',
+            stride=self.stride,
+            margin=self.margin,
+            size=self.size,
+        )
 
-    def __call__(self, frames: np.ndarray,
-                 tubes: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    def __call__(
+        self, frames: np.ndarray, tubes: Sequence[np.ndarray]
+    ) -> dict[str, list[np.ndarray]]:
         """Describe tubes.
 
         Args:
@@ -76,13 +84,15 @@ class TubeFeatureExtractor:
 
     def _describe(self, saturation, shade, tube) -> tuple[np.ndarray, np.ndarray]:
         # every second box, but at least one of each row
-        taken = np.unique(np.concatenate([np.arange(0, len(tube), 2),
-                                          np.arange(0, len(tube), self.stride)]))
+        taken = np.unique(
+            np.concatenate([np.arange(0, len(tube), 2), np.arange(0, len(tube), self.stride)])
+        )
         place = self._crop_places(tube[taken], saturation.shape)
         time = tube[taken, 0].astype(np.int64)
         before, now, after = (
             saturation[((time + step).clip(0, len(saturation) - 1)[:, None, None], *place)]
-            for step in (-1, 0, 1))  # (m, CROP, CROP)
+            for step in (-1, 0, 1)
+        )  # (m, CROP, CROP)
         hues = self._hues[shade[(time[:, None, None], *place)]]  # (m, CROP, CROP, 6)
         row = taken // self.stride
         first = np.flatnonzero(np.diff(row, prepend=-1))
@@ -91,8 +101,10 @@ class TubeFeatureExtractor:
         def mean(values: np.ndarray) -> np.ndarray:
             return np.add.reduceat(values, first, axis=0) / counts
 
-        return (_appearance(mean, now, hues).astype(np.float32),
-                _flow(mean, before, now, after).astype(np.float32))
+        return (
+            _appearance(mean, now, hues).astype(np.float32),
+            _flow(mean, before, now, after).astype(np.float32),
+        )
 
     def _crop_places(self, tube: np.ndarray, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
         """Rows (m, CROP, 1) and columns (m, 1, CROP) of the pixels of each crop."""
@@ -115,8 +127,9 @@ def _appearance(mean, now, hues) -> np.ndarray:
     turned = np.concatenate([(length * direction**k).sum((1, 2))[:, None] for k in HARMONICS], 1)
     turned = mean(turned) / (total + 4)
     share = amount / (amount.sum(1, keepdims=True) + 0.02)
-    return np.concatenate([share, mean(picture), 2 * turned.real, 2 * turned.imag,
-                           total / CROP**2 * 4], 1)
+    return np.concatenate(
+        [share, mean(picture), 2 * turned.real, 2 * turned.imag, total / CROP**2 * 4], 1
+    )
 
 
 def _flow(mean, before, now, after) -> np.ndarray:
@@ -127,14 +140,25 @@ def _flow(mean, before, now, after) -> np.ndarray:
     slope = mean((dx * dx + dy * dy).sum((1, 2))[:, None]) + 1
     area = mean(now.sum((1, 2))[:, None]) + 10
     # Where the saturation grows to the right and with time, the edge moves to the left.
-    flows = [mean(np.maximum(flow, 0).sum((1, 2))[:, None]) / slope
-             for flow in (dx * change, -dx * change, dy * change, -dy * change)]
-    gain, loss = (mean(np.maximum(part, 0).sum((1, 2))[:, None]) / area
-                  for part in (change, -change))
+    flows = [
+        mean(np.maximum(flow, 0).sum((1, 2))[:, None]) / slope
+        for flow in (dx * change, -dx * change, dy * change, -dy * change)
+    ]
+    gain, loss = (
+        mean(np.maximum(part, 0).sum((1, 2))[:, None]) / area for part in (change, -change)
+    )
     net = mean(change.sum((1, 2))[:, None]) / area
     one = np.ones_like(net)
     turn = [flows[0] - flows[1], flows[2] - flows[3]]
-    return np.concatenate([
-        0.5 * one, *(2 * flow for flow in flows), *(3 * side for side in turn),
-        np.maximum(12 * net, 0).clip(max=2), np.maximum(-12 * net, 0).clip(max=2),
-        2 * gain, 2 * loss], 1)
+    return np.concatenate(
+        [
+            0.5 * one,
+            *(2 * flow for flow in flows),
+            *(3 * side for side in turn),
+            np.maximum(12 * net, 0).clip(max=2),
+            np.maximum(-12 * net, 0).clip(max=2),
+            2 * gain,
+            2 * loss,
+        ],
+        1,
+    )

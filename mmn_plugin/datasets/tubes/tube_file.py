@@ -1,4 +1,5 @@
 """Reading a tube file."""
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,19 +39,26 @@ class TubeFile:
             raise FileNotFoundError(
                 f'tube file {self.path} does not exist; correct data_root or ann_file in the '
                 'config, or make it as tools/data/hcstvg/README.md describes. '
-                f'{describe_folder(self.path)}')
+                f'{describe_folder(self.path)}'
+            )
         if self.path.suffix in ('.pkl', '.pickle', '.json'):
-            raise TubeError(f'{self.path} is one of the published files, which are converted once: '
-                            'python tools/data/hcstvg/convert.py')
+            raise TubeError(
+                f'{self.path} is one of the published files, which are converted once: '
+                'python tools/data/hcstvg/convert.py'
+            )
         self.version = file_version(self.path)
         try:
             found = dict(self._file().attrs)
         except OSError as error:
-            raise TubeError(f'{self.path} cannot be read as HDF5 ({error}); it is damaged or '
-                            'incomplete. Convert it again') from error
+            raise TubeError(
+                f'{self.path} cannot be read as HDF5 ({error}); it is damaged or '
+                'incomplete. Convert it again'
+            ) from error
         if found.get('format') != FORMAT or found.get('version') != VERSION:
-            raise TubeError(f'{self.path} is not a tube file of version {VERSION}; make it with '
-                            'tools/data/hcstvg/convert.py or tools/data/make_shapes_tubes.py')
+            raise TubeError(
+                f'{self.path} is not a tube file of version {VERSION}; make it with '
+                'tools/data/hcstvg/convert.py or tools/data/make_shapes_tubes.py'
+            )
 
     def video_ids(self) -> list[str]:
         """Ids of all videos, sorted."""
@@ -80,8 +88,9 @@ class TubeFile:
         """
         return [self._stream(video_id, stream).shape[1] for stream in streams]
 
-    def read(self, video_id: str, streams: Sequence[str] = (),
-             version: Sequence[int] | None = None) -> TubeVideo:
+    def read(
+        self, video_id: str, streams: Sequence[str] = (), version: Sequence[int] | None = None
+    ) -> TubeVideo:
         """One video, with the features of some streams.
 
         Args:
@@ -114,14 +123,18 @@ class TubeFile:
         group = self._group(video_id)
         try:
             return TubeVideo(
-                video_id, self.sentences(video_id),
+                video_id,
+                self.sentences(video_id),
                 _parts(group['ground_truth']) if 'ground_truth' in group else [],
                 _parts(group['tubes']),
                 {stream: self._features(video_id, stream) for stream in streams},
-                {name: float(group.attrs[name]) for name in SOURCE if name in group.attrs})
+                {name: float(group.attrs[name]) for name in SOURCE if name in group.attrs},
+            )
         except (OSError, KeyError, RuntimeError) as error:
-            raise TubeError(f'{self.path}: cannot read video {video_id!r} ({error}); the file is '
-                            'damaged. Convert it again') from error
+            raise TubeError(
+                f'{self.path}: cannot read video {video_id!r} ({error}); the file is '
+                'damaged. Convert it again'
+            ) from error
 
     def close(self) -> None:
         """Close this process's handle; the next read opens the file again."""
@@ -137,9 +150,12 @@ class TubeFile:
     def _group(self, video_id: str) -> h5py.Group:
         found = self._file().get(video_id)
         if not isinstance(found, h5py.Group) or not {'sentences', 'tubes'} <= set(found):
-            raise TubeError(f'{self.path} has no video {video_id!r}' if found is None else
-                            f'{self.path}: video {video_id!r} lacks sentences or tubes; the file '
-                            'is damaged. Convert it again')
+            raise TubeError(
+                f'{self.path} has no video {video_id!r}'
+                if found is None
+                else f'{self.path}: video {video_id!r} lacks sentences or tubes; the file '
+                'is damaged. Convert it again'
+            )
         return found
 
     def _features(self, video_id: str, stream: str) -> list[np.ndarray]:
@@ -149,9 +165,11 @@ class TubeFile:
     def _stream(self, video_id: str, stream: str) -> h5py.Dataset:
         features = self._group(video_id).get('features', {})
         if stream not in features:
-            raise TubeError(f'{self.path}: video {video_id!r} has no stream {stream!r}, but '
-                            f'{sorted(features)}; correct `streams` in the dataset config, or '
-                            'convert the file with that stream')
+            raise TubeError(
+                f'{self.path}: video {video_id!r} has no stream {stream!r}, but '
+                f'{sorted(features)}; correct `streams` in the dataset config, or '
+                'convert the file with that stream'
+            )
         return features[stream]
 
     def __getstate__(self) -> dict:

@@ -1,4 +1,5 @@
 """Tubes, sentences and features of one video."""
+
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmn_plugin.features import VideoInfo
 from .tube_error import TubeError
 
 # What may be known of the video that tubes were made on -> share by which another one may differ.
-SOURCE = dict(fps=0.02, num_frames=0.01, width=0., height=0.)
+SOURCE = dict(fps=0.02, num_frames=0.01, width=0.0, height=0.0)
 
 
 @dataclass
@@ -56,17 +57,21 @@ class TubeVideo:
             TubeError: Naming the tube, and what is wrong with it.
         """
         if '/' in self.video_id or not self.video_id:
-            raise TubeError(f'{where}: its id must be a name without "/", which HDF5 takes for a '
-                            'folder')
+            raise TubeError(
+                f'{where}: its id must be a name without "/", which HDF5 takes for a folder'
+            )
         if not self.sentences:
             raise TubeError(f'{where} has no sentence; give it one or leave it out')
         for index, sentence in enumerate(self.sentences):
             if not isinstance(sentence, str) or not sentence.strip():
-                raise TubeError(f'{where}, sentence {index} is empty; write one or leave the video '
-                                'out')
+                raise TubeError(
+                    f'{where}, sentence {index} is empty; write one or leave the video out'
+                )
         if self.ground_truth and len(self.ground_truth) != len(self.sentences):
-            raise TubeError(f'{where} has {len(self.sentences)} sentences but '
-                            f'{len(self.ground_truth)} true tubes; they belong together one to one')
+            raise TubeError(
+                f'{where} has {len(self.sentences)} sentences but '
+                f'{len(self.ground_truth)} true tubes; they belong together one to one'
+            )
         for index, tube in enumerate(self.ground_truth):
             check_tube(tube, f'{where}, true tube of sentence {index}')
         for index, tube in enumerate(self.tubes):
@@ -91,32 +96,46 @@ class TubeVideo:
             variable = name == 'fps' and 'variable frame rate' in info.notes
             least = 1 if name == 'num_frames' else 0
             if abs(found[name] - value) > max(least, SOURCE[name] * value) and not variable:
-                raise TubeError(f'{path}: its tubes were made on a video of {name} {value:g}, but '
-                                f'it has {found[name]:g}; run the tracker on this very file')
+                raise TubeError(
+                    f'{path}: its tubes were made on a video of {name} {value:g}, but '
+                    f'it has {found[name]:g}; run the tracker on this very file'
+                )
         for index, tube in enumerate(self.tubes):
             check_frames(tube, count, f'{path}, tube {index}')
             if not ((tube[:, 3:] >= 0) & (tube[:, 1:3] < sides)).all(1).any():
-                raise TubeError(f'{path}, tube {index}: all its boxes lie outside the pictures, '
-                                f'which are {sides[0]} x {sides[1]} when upright; run the tracker '
-                                'on this very file')
+                raise TubeError(
+                    f'{path}, tube {index}: all its boxes lie outside the pictures, '
+                    f'which are {sides[0]} x {sides[1]} when upright; run the tracker '
+                    'on this very file'
+                )
         last = max((int(tube[-1, 0]) for tube in self.tubes), default=count)
         if last < count // 2 and not self.source.keys() & {'fps', 'num_frames'}:
-            print_log(f'{path}: its tubes end at frame {last} of {count}; if they were made at '
-                      'another frame rate, they are taken for others than they are: frames count '
-                      'the pictures of the file (see docs/tubes.md)', 'current', logging.WARNING)
+            print_log(
+                f'{path}: its tubes end at frame {last} of {count}; if they were made at '
+                'another frame rate, they are taken for others than they are: frames count '
+                'the pictures of the file (see docs/tubes.md)',
+                'current',
+                logging.WARNING,
+            )
 
     def _check_stream(self, stream: str, parts: list[np.ndarray], where: str) -> None:
         if len(parts) != len(self.tubes):
-            raise TubeError(f'{where}, stream {stream!r} has features of {len(parts)} tubes, but '
-                            f'there are {len(self.tubes)}; extract them from the same tubes')
+            raise TubeError(
+                f'{where}, stream {stream!r} has features of {len(parts)} tubes, but '
+                f'there are {len(self.tubes)}; extract them from the same tubes'
+            )
         for index, part in enumerate(parts):
             here = f'{where}, tube {index}, stream {stream!r}'
             if np.ndim(part) != 2 or 0 in np.shape(part):
-                raise TubeError(f'{here}: features of shape {np.shape(part)}; expected (rows, '
-                                'size), with at least one row')
+                raise TubeError(
+                    f'{here}: features of shape {np.shape(part)}; expected (rows, '
+                    'size), with at least one row'
+                )
             if np.shape(part)[1] != np.shape(parts[0])[1]:
-                raise TubeError(f'{here}: features of size {np.shape(part)[1]}, those of tube 0 '
-                                f'have {np.shape(parts[0])[1]}; extract them with one network')
+                raise TubeError(
+                    f'{here}: features of size {np.shape(part)[1]}, those of tube 0 '
+                    f'have {np.shape(parts[0])[1]}; extract them with one network'
+                )
             if not np.isfinite(part).all():
                 raise TubeError(f'{here}: features hold NaN or infinity; extract them again')
 
@@ -141,12 +160,16 @@ def check_tube(tube: np.ndarray, where: str) -> None:
         raise TubeError(f'{where} holds NaN or infinity')
     bad = np.flatnonzero((tube[:, 3:] < tube[:, 1:3]).any(1))
     if len(bad):
-        raise TubeError(f'{where}: box {bad[0]} is {tube[bad[0], 1:].tolist()}, which ends before '
-                        'it begins; expected x1, y1, x2, y2 (not width and height)')
+        raise TubeError(
+            f'{where}: box {bad[0]} is {tube[bad[0], 1:].tolist()}, which ends before '
+            'it begins; expected x1, y1, x2, y2 (not width and height)'
+        )
     frames = tube[:, 0]
     if (frames != np.round(frames)).any() or (np.diff(frames) <= 0).any():
-        raise TubeError(f'{where}: its frames are not whole numbers that rise; sort the boxes and '
-                        'keep one per frame')
+        raise TubeError(
+            f'{where}: its frames are not whole numbers that rise; sort the boxes and '
+            'keep one per frame'
+        )
     if frames[0] < 0:
         raise TubeError(f'{where} has a box in frame {frames[0]:g}; frames are counted from 0')
 
@@ -163,5 +186,7 @@ def check_frames(tube: np.ndarray, count: int, where: str) -> None:
         TubeError: If a box is in a frame after the last one.
     """
     if len(tube) and tube[-1, 0] >= count:
-        raise TubeError(f'{where} has a box in frame {tube[-1, 0]:g}, but the video has {count} '
-                        f'pictures, 0 to {count - 1}; run the tracker on this very file')
+        raise TubeError(
+            f'{where} has a box in frame {tube[-1, 0]:g}, but the video has {count} '
+            f'pictures, 0 to {count - 1}; run the tracker on this very file'
+        )

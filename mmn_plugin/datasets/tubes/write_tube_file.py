@@ -1,4 +1,5 @@
 """Writing a tube file."""
+
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,5 @@
 """MMEngine's local files, written atomically."""
+
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend

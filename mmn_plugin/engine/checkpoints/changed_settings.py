@@ -1,11 +1,17 @@
 """Where the config of a resumed run differs from the one that its checkpoint was trained with."""
+
 import ast
 from collections.abc import Iterator
 
 _OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # A checkpoint brings the optimiser's and the schedulers' state, of which these are a part.
-_IN_THE_CHECKPOINT = ('optim_wrapper.optimizer.', 'optim_wrapper.paramwise_cfg.',
-                      'param_scheduler', 'auto_scale_lr', 'randomness.seed')
+_IN_THE_CHECKPOINT = (
+    'optim_wrapper.optimizer.',
+    'optim_wrapper.paramwise_cfg.',
+    'param_scheduler',
+    'auto_scale_lr',
+    'randomness.seed',
+)
 _ABSENT = 'not set'
 _LONGEST = 60  # characters of a value
 
@@ -33,10 +39,13 @@ def changed_settings(before: str, now: str) -> list[str]:
         values = [settings.get(name, _ABSENT) for settings in (first, second)]
         if values[0] != values[1] and name.partition('.')[0] not in _OF_THE_START:
             kept = name.startswith(_IN_THE_CHECKPOINT) and not name.endswith('.type')
-            old, new = (value if len(value) <= _LONGEST else f'{value[:_LONGEST]}…'
-                        for value in values)
-            changes.append(f'{name}: {old} in the checkpoint, {new} in this config; '
-                           f'{"the checkpoint" if kept else "this config"} counts')
+            old, new = (
+                value if len(value) <= _LONGEST else f'{value[:_LONGEST]}…' for value in values
+            )
+            changes.append(
+                f'{name}: {old} in the checkpoint, {new} in this config; '
+                f'{"the checkpoint" if kept else "this config"} counts'
+            )
     return changes
 
 
@@ -51,10 +60,13 @@ def _leaves(name: str, node: ast.AST) -> Iterator[tuple[str, str]]:
     if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict' and not node.args:
         parts = [(entry.arg, entry.value) for entry in node.keywords]
     elif isinstance(node, ast.Dict):
-        parts = [(key and str(ast.literal_eval(key)), value)
-                 for key, value in zip(node.keys, node.values, strict=True)]
+        parts = [
+            (key and str(ast.literal_eval(key)), value)
+            for key, value in zip(node.keys, node.values, strict=True)
+        ]
     elif isinstance(node, ast.List | ast.Tuple) and any(
-            isinstance(entry, ast.Call | ast.Dict) for entry in node.elts):
+        isinstance(entry, ast.Call | ast.Dict) for entry in node.elts
+    ):
         parts = [(str(i), entry) for i, entry in enumerate(node.elts)]
     else:
         parts = []

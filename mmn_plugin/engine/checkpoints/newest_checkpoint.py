@@ -1,4 +1,5 @@
 """Which checkpoint a run resumes from."""
+
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,9 @@ import torch
 _NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
-def newest_checkpoint(folder: str | Path, warn: Callable[[str], None],
-                      record: dict | None = None) -> Path | None:
+def newest_checkpoint(
+    folder: str | Path, warn: Callable[[str], None], record: dict | None = None
+) -> Path | None:
     """The newest complete checkpoint of a work folder.
 
     That is the one ``last_checkpoint`` names, or a further one written since (a run may end between
@@ -27,8 +29,11 @@ def newest_checkpoint(folder: str | Path, warn: Callable[[str], None],
     """
     folder = Path(folder)
     named = _named(folder)
-    files = [path for path in folder.glob('*.pth')
-             if path.is_file() and not path.name.startswith('best_')]
+    files = [
+        path
+        for path in folder.glob('*.pth')
+        if path.is_file() and not path.name.startswith('best_')
+    ]
     if named is not None and named.is_file() and named not in files:
         files.append(named)
     elif named is not None and not named.is_file():
@@ -39,7 +44,7 @@ def newest_checkpoint(folder: str | Path, warn: Callable[[str], None],
         named = named if named in files else None
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     if named is not None:
-        since = files[:files.index(named)]
+        since = files[: files.index(named)]
         rest = [path for path in files if path != named and path not in since]
         further = [path for path in since if _progress(path) > _progress(named)]
         files = [*further, named, *rest, *(path for path in since if path not in further)]
@@ -83,8 +88,10 @@ def _of_training(files: list[Path], record: dict, warn: Callable[[str], None]) -
         if run == record['run'] and path not in kept:
             kept.append(path)
         elif path not in kept:
-            warn(f'{path} is passed over: it is of another training than the last one in this '
-                 f'folder, which began {record.get("began")}; --resume PATH would take it')
+            warn(
+                f'{path} is passed over: it is of another training than the last one in this '
+                f'folder, which began {record.get("began")}; --resume PATH would take it'
+            )
     return kept
 
 

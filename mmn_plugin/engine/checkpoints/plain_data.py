@@ -1,4 +1,5 @@
 """What of a checkpoint is not weights, as data that PyTorch alone can read."""
+
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
@@ -27,8 +28,10 @@ def plain(value, owner: str):
         return type(value)(plain(v, owner) for v in value)
     if type(value) in _PLAIN:
         return value
-    raise TypeError(f'{owner} holds a {type(value).__name__}; a checkpoint holds tensors, numbers, '
-                    'strings, lists, tuples and dicts')
+    raise TypeError(
+        f'{owner} holds a {type(value).__name__}; a checkpoint holds tensors, numbers, '
+        'strings, lists, tuples and dicts'
+    )
 
 
 def make_plain(checkpoint: dict) -> None:
@@ -43,10 +46,15 @@ def make_plain(checkpoint: dict) -> None:
     hub = checkpoint.get('message_hub', {})
     if 'log_scalars' in hub:
         hub['log_scalars'] = {
-            name: dict(log_history=torch.tensor(history.data[0]),
-                       count_history=torch.tensor(history.data[1]), max_length=history.max_length)
-            if isinstance(history, HistoryBuffer) else history
-            for name, history in hub['log_scalars'].items()}
+            name: dict(
+                log_history=torch.tensor(history.data[0]),
+                count_history=torch.tensor(history.data[1]),
+                max_length=history.max_length,
+            )
+            if isinstance(history, HistoryBuffer)
+            else history
+            for name, history in hub['log_scalars'].items()
+        }
     for part in (hub, checkpoint.get('meta', {})):
         for name, value in part.items():
             try:
@@ -64,6 +72,9 @@ def restore_histories(checkpoint: dict) -> None:
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
     for name, value in scalars.items():
         if isinstance(value, dict) and value.keys() == _HISTORY:
-            scalars[name] = HistoryBuffer(**{
-                part: given.cpu().numpy() if torch.is_tensor(given) else given
-                for part, given in value.items()})
+            scalars[name] = HistoryBuffer(
+                **{
+                    part: given.cpu().numpy() if torch.is_tensor(given) else given
+                    for part, given in value.items()
+                }
+            )

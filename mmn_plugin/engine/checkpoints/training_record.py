@@ -1,4 +1,5 @@
 """One training at a time in a work folder, and whose its checkpoints are."""
+
 import contextlib
 import datetime
 import json
@@ -98,9 +99,16 @@ class TrainingRecord:
                 to None.
         """
         began = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
-        text = json.dumps(dict(
-            run=run, resumed_from=resumed_from, host=socket.gethostname(), process=os.getpid(),
-            began=began), indent=1).encode()
+        text = json.dumps(
+            dict(
+                run=run,
+                resumed_from=resumed_from,
+                host=socket.gethostname(),
+                process=os.getpid(),
+                began=began,
+            ),
+            indent=1,
+        ).encode()
         file = _held.get(self._path)
         if file is not None:
             file.seek(0)
@@ -118,7 +126,11 @@ class TrainingRecord:
         content = self.read()
         who = 'another process trains there'
         if {'host', 'process', 'began'} <= content.keys():
-            who = (f'process {content["process"]} on {content["host"]} trains there, since '
-                   f'{content["began"]}')
-        return (f'the work folder {self._path.parent} is in use: {who}. Let it end, or choose '
-                'another folder (--work-dir)')
+            who = (
+                f'process {content["process"]} on {content["host"]} trains there, since '
+                f'{content["began"]}'
+            )
+        return (
+            f'the work folder {self._path.parent} is in use: {who}. Let it end, or choose '
+            'another folder (--work-dir)'
+        )

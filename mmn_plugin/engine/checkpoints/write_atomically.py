@@ -1,4 +1,5 @@
 """Files that are there whole, or as they were before."""
+
 import contextlib
 import errno
 import os
@@ -58,5 +59,7 @@ def _explain(path: Path, size: int, error: OSError) -> str:
     with contextlib.suppress(OSError):
         free = f'; {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free'
     advice = _ADVICE.get(error.errno, 'look at the disk')
-    return (f'{path} ({size / 1e6:.1f} MB) cannot be written: {os.strerror(error.errno or 0)}'
-            f'{free}. Files written earlier are untouched: {advice}, and run again with --resume')
+    return (
+        f'{path} ({size / 1e6:.1f} MB) cannot be written: {os.strerror(error.errno or 0)}'
+        f'{free}. Files written earlier are untouched: {advice}, and run again with --resume'
+    )

@@ -1,4 +1,5 @@
 """Hooks."""
+
 from .architecture_hook import ArchitectureHook
 from .broadcast_buffers_hook import BroadcastBuffersHook
 from .check_features_hook import CheckFeaturesHook
@@ -15,8 +16,18 @@ from .safe_checkpoint_hook import SafeCheckpointHook
 from .tokenizer_hook import TokenizerHook
 
 __all__ = [
-    'ArchitectureHook', 'BroadcastBuffersHook', 'CheckFeaturesHook', 'CheckLossHook',
-    'CheckSettingsHook', 'ContrastStageHook', 'CrossVideoNegativeHook', 'ExtractorHook',
-    'FreezeLanguageModelHook', 'GroundingVisualizationHook', 'PreemptionHook', 'RunStateHook',
-    'SafeCheckpointHook', 'TokenizerHook',
+    'ArchitectureHook',
+    'BroadcastBuffersHook',
+    'CheckFeaturesHook',
+    'CheckLossHook',
+    'CheckSettingsHook',
+    'ContrastStageHook',
+    'CrossVideoNegativeHook',
+    'ExtractorHook',
+    'FreezeLanguageModelHook',
+    'GroundingVisualizationHook',
+    'PreemptionHook',
+    'RunStateHook',
+    'SafeCheckpointHook',
+    'TokenizerHook',
 ]

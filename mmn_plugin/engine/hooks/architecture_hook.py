@@ -1,4 +1,5 @@
 """What a checkpoint's weights do not show."""
+
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
 
@@ -41,7 +42,12 @@ class ArchitectureHook(Hook):
         ours = bare_model(runner).architecture
         if theirs is None or theirs == ours:
             return
-        differing = '; '.join(f'{key}: {theirs.get(key)}, here {value}'
-                              for key, value in ours.items() if theirs.get(key) != value)
-        raise ValueError(f'the checkpoint belongs to another architecture than the config '
-                         f'({differing}). Use the config that it was trained with')
+        differing = '; '.join(
+            f'{key}: {theirs.get(key)}, here {value}'
+            for key, value in ours.items()
+            if theirs.get(key) != value
+        )
+        raise ValueError(
+            f'the checkpoint belongs to another architecture than the config '
+            f'({differing}). Use the config that it was trained with'
+        )

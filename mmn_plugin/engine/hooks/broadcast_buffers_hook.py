@@ -1,4 +1,5 @@
 """One set of BatchNorm statistics for all ranks."""
+
 from mmaction.registry import HOOKS
 from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook

@@ -1,4 +1,5 @@
 """Find data that does not fit the model before a day is lost."""
+
 import logging
 
 import numpy as np
@@ -88,9 +89,11 @@ class CheckFeaturesHook(Hook):
         if not found:
             return
         videos = ', '.join(f'{video!r} ({problem})' for video, problem in list(found.items())[:3])
-        message = (f'{", ".join(dataset.feature_files)}: of {len(places)} videos that were looked '
-                   f'at, {len(found)} tell nothing of when something happens: {videos}. '
-                   'tools/data/check_dataset.py names all; extract them again')
+        message = (
+            f'{", ".join(dataset.feature_files)}: of {len(places)} videos that were looked '
+            f'at, {len(found)} tell nothing of when something happens: {videos}. '
+            'tools/data/check_dataset.py names all; extract them again'
+        )
         if list(found.values()) == [ZERO] * len(places):
             raise ValueError(message)
         print_log(message, 'current', logging.WARNING)
@@ -109,7 +112,8 @@ class CheckFeaturesHook(Hook):
             raise ValueError(
                 f'the tokenizer has {tokenizer.vocab_size} tokens, the language model knows '
                 f'{known}: model.data_preprocessor.tokenizer and model.text_encoder do not belong '
-                'together')
+                'together'
+            )
         videos = [dataset.get_data_info(index) for index in range(len(dataset))]
         sentences = [sentence for video in videos for sentence in video['sentences']]
         problems = iter(tokenizer.inspect(sentences))
@@ -120,4 +124,5 @@ class CheckFeaturesHook(Hook):
                     raise ValueError(
                         f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
                         f'({sentence!r}): {problem}. Correct or remove it; '
-                        'tools/data/check_dataset.py lists all such sentences')
+                        'tools/data/check_dataset.py lists all such sentences'
+                    )

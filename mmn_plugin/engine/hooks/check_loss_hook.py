@@ -1,4 +1,5 @@
 """What happens when the loss or its gradient is no number."""
+
 import sys
 from collections.abc import Callable
 from functools import partial, reduce
@@ -79,7 +80,8 @@ class CheckLossHook(Hook):
     def before_train(self, runner) -> None:
         """Put the check between the backward pass and the optimizer's step."""
         self._preemption = next(
-            (hook for hook in runner.hooks if isinstance(hook, PreemptionHook)), None)
+            (hook for hook in runner.hooks if isinstance(hook, PreemptionHook)), None
+        )
         wrapper, model = runner.optim_wrapper, bare_model(runner)
         if not hasattr(model, 'parse_losses') or not hasattr(wrapper, 'backward'):
             return  # a train_step of its own; after_train_iter still looks
@@ -104,8 +106,9 @@ class CheckLossHook(Hook):
         if self.action == 'skip':
             self._buffers = [(b, b.detach().clone()) for b in runner.model.buffers()]
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
         """Look at what is logged where the losses took another way.
 
         Raises:
@@ -125,8 +128,10 @@ class CheckLossHook(Hook):
         self._checked, self._norm = losses, _gradient_norm(runner.optim_wrapper)
         asked = 0 if self._preemption is None else self._preemption.asked
         several = get_world_size() > 1
-        fetched = _fetch(losses | {
-            _NORM: self._norm, _FLAGS: _flags(losses, self._norm, asked) if several else None})
+        fetched = _fetch(
+            losses
+            | {_NORM: self._norm, _FLAGS: _flags(losses, self._norm, asked) if several else None}
+        )
         self._norm_on_host, flags = fetched.pop(_NORM), fetched.pop(_FLAGS)
         losses.update(fetched)
         mine, my_norm = _bad(losses), _bad({'gradient norm': self._norm_on_host})
@@ -152,7 +157,8 @@ class CheckLossHook(Hook):
                 their_videos.extend(videos)
         texts = {what: self._describe(runner, what, videos) for what, (_, videos) in found.items()}
         listed = '; '.join(
-            f'rank {", ".join(ranks)}: {texts[what]}' for what, (ranks, _) in found.items())
+            f'rank {", ".join(ranks)}: {texts[what]}' for what, (ranks, _) in found.items()
+        )
         if self.action == 'stop' or self.skips >= self.max_skips:
             self._stop(runner, texts.get(mine), listed)
         self.skips += 1
@@ -162,12 +168,16 @@ class CheckLossHook(Hook):
             for buffer, value in self._buffers:
                 buffer.copy_(value)
         runner.logger.warning(
-            f'iteration skipped ({self.skips} of at most {self.max_skips}): {listed}')
+            f'iteration skipped ({self.skips} of at most {self.max_skips}): {listed}'
+        )
         runner.call_hook('iteration_skipped')
 
     def _stop(self, runner, mine: str | None, listed: str) -> None:
-        more = (f'the {self.skips} iterations that max_skips allows were skipped before. '
-                if self.action == 'skip' else '')
+        more = (
+            f'the {self.skips} iterations that max_skips allows were skipped before. '
+            if self.action == 'skip'
+            else ''
+        )
         if mine is not None:
             raise FloatingPointError(more + mine)
         runner.logger.error(more + listed)
@@ -183,7 +193,8 @@ class CheckLossHook(Hook):
             f'{bad} at epoch {runner.epoch + 1}, iteration {self._place[0] + 1}, in the batch of '
             f'videos {", ".join(videos) or "unknown"}. Look at their features with '
             'tools/data/check_dataset.py; if they are sound lower the learning rate, and resume '
-            'from the last checkpoint')
+            'from the last checkpoint'
+        )
 
     def _clip(self, clip: Callable, params: list[Tensor], max_norm: float, **kwargs) -> Tensor:
         """``clip_grad_norm_`` with the norm that is known already; returns it on the host."""
@@ -208,10 +219,14 @@ def _gradient_norm(wrapper) -> Tensor | None:
     scaler = getattr(wrapper, 'loss_scaler', None)
     if scaler is not None and scaler.is_enabled():
         return None
-    gradients = [p.grad for group in wrapper.optimizer.param_groups for p in group['params']
-                 if p.requires_grad and p.grad is not None]
+    gradients = [
+        p.grad
+        for group in wrapper.optimizer.param_groups
+        for p in group['params']
+        if p.requires_grad and p.grad is not None
+    ]
     options = wrapper.clip_grad_kwargs or {}
-    return get_total_norm(gradients, options.get('norm_type', 2.), False, options.get('foreach'))
+    return get_total_norm(gradients, options.get('norm_type', 2.0), False, options.get('foreach'))
 
 
 def _flags(losses: dict[str, Any], norm: Tensor | None, asked: int) -> Tensor:
@@ -235,19 +250,27 @@ def _fetch(values: dict[str, Any]) -> dict[str, Any]:
     device = next(iter(tensors.values())).device
     row = torch.cat([value.to(device, dtype).reshape(-1) for value in tensors.values()]).cpu()
     parts = row.split([value.numel() for value in tensors.values()])
-    return values | {name: part.view(value.shape)
-                     for (name, value), part in zip(tensors.items(), parts, strict=True)}
+    return values | {
+        name: part.view(value.shape)
+        for (name, value), part in zip(tensors.items(), parts, strict=True)
+    }
 
 
 def _bad(values: dict[str, Any]) -> str:
     """Names and values of what is NaN or infinite."""
-    return ', '.join(f'{name}={float(value)}' for name, value in values.items()
-                     if torch.is_tensor(value) and not value.isfinite().all())
+    return ', '.join(
+        f'{name}={float(value)}'
+        for name, value in values.items()
+        if torch.is_tensor(value) and not value.isfinite().all()
+    )
 
 
 def _bad_gradients(model: nn.Module) -> str:
     """Parameters, the first few, whose gradient is NaN or infinite; for the end of a clause."""
-    names = [name for name, parameter in model.named_parameters()
-             if parameter.grad is not None and not parameter.grad.isfinite().all()]
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
     return f' (from {", ".join(names[:3])}{more})' if names else ''

@@ -1,4 +1,5 @@
 """Find settings that would end a run only after its first epoch, or spoil its figures."""
+
 import filecmp
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +28,18 @@ class CheckSettingsHook(Hook):
         if runner.val_loop is None:
             return
         model = bare_model(runner)
-        metrics = [metric for metric in runner.val_loop.evaluator.metrics
-                   if isinstance(metric, GroundingMetric)]
+        metrics = [
+            metric
+            for metric in runner.val_loop.evaluator.metrics
+            if isinstance(metric, GroundingMetric)
+        ]
         for metric in metrics:
             asked = max(metric.protocol.top_n)
             if asked > model.head.top_n:
-                raise ValueError(f'val_evaluator asks for R@{asked}, but model.head.top_n='
-                                 f'{model.head.top_n} moments are kept per sentence: raise it')
+                raise ValueError(
+                    f'val_evaluator asks for R@{asked}, but model.head.top_n='
+                    f'{model.head.top_n} moments are kept per sentence: raise it'
+                )
         if metrics and len(metrics) == len(runner.val_loop.evaluator.metrics):
             self._check_save_best(runner, metrics)
         self._warn_of_choice_on_test(runner)
@@ -46,7 +52,8 @@ class CheckSettingsHook(Hook):
             if name != 'auto' and name.count('/') < 2 and name not in reported:
                 raise ValueError(
                     f'default_hooks.checkpoint.save_best={name!r} is no metric of the '
-                    f'validation, which reports {", ".join(sorted(reported))}')
+                    f'validation, which reports {", ".join(sorted(reported))}'
+                )
 
     @staticmethod
     def _warn_of_unused_keys(runner) -> None:
@@ -54,34 +61,49 @@ class CheckSettingsHook(Hook):
         wrapper = runner.cfg.get('optim_wrapper')
         settings = (wrapper.get('paramwise_cfg') if isinstance(wrapper, dict) else None) or {}
         names = [name for name, _ in bare_model(runner).named_parameters()]
-        unused = [key for key in settings.get('custom_keys') or {}
-                  if not any(key in name for name in names)]
+        unused = [
+            key
+            for key in settings.get('custom_keys') or {}
+            if not any(key in name for name in names)
+        ]
         if unused:
-            runner.logger.warning('optim_wrapper.paramwise_cfg.custom_keys sets rates for '
-                                  f'{", ".join(unused)}, which no parameter has in its name')
+            runner.logger.warning(
+                'optim_wrapper.paramwise_cfg.custom_keys sets rates for '
+                f'{", ".join(unused)}, which no parameter has in its name'
+            )
 
     @staticmethod
     def _warn_of_choice_on_test(runner) -> None:
         """Figures of a checkpoint that was chosen on the test split are no estimate."""
         chosen = [f'save_best={name}' for name in _best_metrics(runner)]
-        chosen += [f'EarlyStoppingHook(monitor={hook.monitor!r})' for hook in runner.hooks
-                   if isinstance(hook, EarlyStoppingHook)]
+        chosen += [
+            f'EarlyStoppingHook(monitor={hook.monitor!r})'
+            for hook in runner.hooks
+            if isinstance(hook, EarlyStoppingHook)
+        ]
         if not chosen:
             return
         tested = {*_annotation_files(runner.cfg.get('test_dataloader'))}
-        shared = [str(path) for path in _annotation_files(runner.cfg.get('val_dataloader'))
-                  if any(_same_content(path, other) for other in tested)]
+        shared = [
+            str(path)
+            for path in _annotation_files(runner.cfg.get('val_dataloader'))
+            if any(_same_content(path, other) for other in tested)
+        ]
         if shared:
             runner.logger.warning(
                 f'{", ".join(chosen)} chooses the checkpoint on the test split: validation reads '
                 f'{", ".join(shared)}, and so does the test. Test figures of that checkpoint are '
-                'optimistic; report them as such, or give validation a split of its own')
+                'optimistic; report them as such, or give validation a split of its own'
+            )
 
 
 def _best_metrics(runner) -> list[str]:
     """Metrics by which the run keeps a best checkpoint."""
-    wanted = [hook.save_best for hook in runner.hooks
-              if isinstance(hook, CheckpointHook) and hook.save_best]
+    wanted = [
+        hook.save_best
+        for hook in runner.hooks
+        if isinstance(hook, CheckpointHook) and hook.save_best
+    ]
     return [name for names in wanted for name in ([names] if isinstance(names, str) else names)]
 
 
@@ -99,5 +121,6 @@ def _annotation_files(settings) -> Iterator[Path]:
 
 def _same_content(path: Path, other: Path) -> bool:
     """Whether two files are one, or copies of each other."""
-    return path == other or (path.is_file() and other.is_file()
-                             and filecmp.cmp(path, other, shallow=False))
+    return path == other or (
+        path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)
+    )

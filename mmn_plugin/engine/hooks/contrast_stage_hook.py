@@ -1,4 +1,5 @@
 """When each stage of the self-contrast begins."""
+
 from collections.abc import Sequence
 
 from mmaction.registry import HOOKS
@@ -22,8 +23,10 @@ class ContrastStageHook(Hook):
 
     def __init__(self, from_epochs: Sequence[int]):
         if list(from_epochs) != sorted(from_epochs) or min(from_epochs, default=1) < 1:
-            raise ValueError(f'ContrastStageHook.from_epochs={list(from_epochs)}: epochs count '
-                             'from 1, and no stage begins before the one it refines')
+            raise ValueError(
+                f'ContrastStageHook.from_epochs={list(from_epochs)}: epochs count '
+                'from 1, and no stage begins before the one it refines'
+            )
         self.from_epochs = tuple(from_epochs)
 
     def before_train(self, runner) -> None:
@@ -34,9 +37,11 @@ class ContrastStageHook(Hook):
         """
         windows = bare_model(runner).head.windows
         if len(windows) != len(self.from_epochs):
-            raise ValueError(f'ContrastStageHook.from_epochs={list(self.from_epochs)} has '
-                             f'{len(self.from_epochs)} entries, but model.head.windows='
-                             f'{list(windows)} has {len(windows)}: give an epoch for every stage')
+            raise ValueError(
+                f'ContrastStageHook.from_epochs={list(self.from_epochs)} has '
+                f'{len(self.from_epochs)} entries, but model.head.windows='
+                f'{list(windows)} has {len(windows)}: give an epoch for every stage'
+            )
 
     def before_train_epoch(self, runner) -> None:
         """Set how many stages train in the epoch that begins."""

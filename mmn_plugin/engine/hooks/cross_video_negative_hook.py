@@ -1,4 +1,5 @@
 """Where the contrastive losses' negatives come from, and how much they weigh when."""
+
 from mmaction.registry import HOOKS
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -60,22 +61,42 @@ class CrossVideoNegativeHook(Hook):
         ValueError: If a value is out of range, or would have no effect.
     """
 
-    def __init__(self, full_through_epoch: int, late_factor: float = 0.01, scope: str = 'local',
-                 queue_size: int = 0, from_epoch: int = 1, weight: float = 1.,
-                 exclude_same_text: bool = False):
-        self._check(full_through_epoch >= 0, f'full_through_epoch={full_through_epoch}',
-                    'epochs count from 1; 0 means none')
+    def __init__(
+        self,
+        full_through_epoch: int,
+        late_factor: float = 0.01,
+        scope: str = 'local',
+        queue_size: int = 0,
+        from_epoch: int = 1,
+        weight: float = 1.0,
+        exclude_same_text: bool = False,
+    ):
+        self._check(
+            full_through_epoch >= 0,
+            f'full_through_epoch={full_through_epoch}',
+            'epochs count from 1; 0 means none',
+        )
         self._check(late_factor >= 0, f'late_factor={late_factor}', 'give a factor of at least 0')
         self._check(scope in ('local', 'global'), f'scope={scope!r}', "give 'local' or 'global'")
-        self._check(isinstance(queue_size, int) and queue_size >= 0, f'queue_size={queue_size}',
-                    'give a number of videos; 0 means no queue')
+        self._check(
+            isinstance(queue_size, int) and queue_size >= 0,
+            f'queue_size={queue_size}',
+            'give a number of videos; 0 means no queue',
+        )
         self._check(from_epoch >= 1, f'from_epoch={from_epoch}', 'epochs count from 1')
-        self._check(0 < weight < float('inf'), f'weight={weight}',
-                    "give a factor above 0; without such negatives: scope='local', queue_size=0")
+        self._check(
+            0 < weight < float('inf'),
+            f'weight={weight}',
+            "give a factor above 0; without such negatives: scope='local', queue_size=0",
+        )
         if scope == 'local' and not queue_size:
             for name, value in dict(from_epoch=from_epoch, weight=weight).items():
-                self._check(value == 1, f'{name}={value}', "it acts on negatives from outside the "
-                            "device's batch, of which scope='local', queue_size=0 has none")
+                self._check(
+                    value == 1,
+                    f'{name}={value}',
+                    'it acts on negatives from outside the '
+                    "device's batch, of which scope='local', queue_size=0 has none",
+                )
         self.full_through_epoch = full_through_epoch
         self.late_factor = late_factor
         self.from_epoch = from_epoch
@@ -95,21 +116,31 @@ class CrossVideoNegativeHook(Hook):
         """
         self._check_sync_bn(runner.model)
         if self.from_epoch > runner.max_epochs:
-            print_log(f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
-                      f'epoch ({runner.max_epochs}), so negatives stay local', 'current', 30)
+            print_log(
+                f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
+                f'epoch ({runner.max_epochs}), so negatives stay local',
+                'current',
+                30,
+            )
         bank, videos = self.source.bank, len(runner.train_dataloader.dataset)
         if bank is not None and bank.size >= videos:
-            print_log(f'CrossVideoNegativeHook: queue_size={bank.size} reaches over a whole epoch '
-                      f'of {videos} videos: it will hold old embeddings of the very videos of a '
-                      'batch', 'current', 30)
+            print_log(
+                f'CrossVideoNegativeHook: queue_size={bank.size} reaches over a whole epoch '
+                f'of {videos} videos: it will hold old embeddings of the very videos of a '
+                'batch',
+                'current',
+                30,
+            )
 
     @staticmethod
     def _check_sync_bn(model: nn.Module) -> None:
         layers = (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm))
         if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
-            raise ValueError("sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
-                             'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
-                             'statistics per process')
+            raise ValueError(
+                "sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
+                'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
+                'statistics per process'
+            )
 
     def before_train_epoch(self, runner) -> None:
         """Set factor and source for the epoch that begins."""
@@ -124,7 +155,7 @@ class CrossVideoNegativeHook(Hook):
 
     def factor(self, epoch: int) -> float:
         """Factor on the contrastive losses in an epoch counted from 1."""
-        return 1. if epoch <= self.full_through_epoch else self.late_factor
+        return 1.0 if epoch <= self.full_through_epoch else self.late_factor
 
     @property
     def _bank_per_rank(self) -> bool:
@@ -159,7 +190,11 @@ class CrossVideoNegativeHook(Hook):
         if bank is None:
             return
         if state['video_ids'] and self.source.exclude_same_text and state['texts'] is None:
-            print_log('CrossVideoNegativeHook: the checkpoint\'s memory bank holds no texts, which '
-                      'exclude_same_text needs; the queue begins empty', 'current', 30)
+            print_log(
+                "CrossVideoNegativeHook: the checkpoint's memory bank holds no texts, which "
+                'exclude_same_text needs; the queue begins empty',
+                'current',
+                30,
+            )
         else:
             bank.load_state_dict(state)

@@ -1,4 +1,5 @@
 """A checkpoint belongs to an extractor."""
+
 import logging
 
 from mmaction.registry import HOOKS
@@ -54,8 +55,11 @@ class ExtractorHook(Hook):
         except ValueError as error:
             if runner._resume:
                 raise
-            print_log(f'{error} (training goes on: only its weights are taken)', 'current',
-                      logging.WARNING)
+            print_log(
+                f'{error} (training goes on: only its weights are taken)',
+                'current',
+                logging.WARNING,
+            )
         self._warn(unknown)
 
     def before_test(self, runner) -> None:
@@ -81,8 +85,10 @@ class ExtractorHook(Hook):
         files, found = [], []
         for dataset in single_datasets(loop.dataloader.dataset):
             names = getattr(dataset, 'feature_files', [])
-            these = [read_fingerprint(*file) for file in
-                     zip(names, getattr(dataset, 'feature_keys', []), strict=True)]
+            these = [
+                read_fingerprint(*file)
+                for file in zip(names, getattr(dataset, 'feature_keys', []), strict=True)
+            ]
             require_same_extractor(found, these, ', '.join(files), names)
             if not any(found):
                 files, found = names, these
@@ -91,6 +97,10 @@ class ExtractorHook(Hook):
     @staticmethod
     def _warn(unknown: list[str]) -> None:
         if unknown:
-            print_log(f'{", ".join(dict.fromkeys(unknown))}: no attributes tell which extractor '
-                      'made these features, so that they cannot be compared with those of a '
-                      'checkpoint', 'current', logging.WARNING)
+            print_log(
+                f'{", ".join(dict.fromkeys(unknown))}: no attributes tell which extractor '
+                'made these features, so that they cannot be compared with those of a '
+                'checkpoint',
+                'current',
+                logging.WARNING,
+            )

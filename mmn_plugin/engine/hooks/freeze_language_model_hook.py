@@ -1,4 +1,5 @@
 """Freezing the language model for the first epochs."""
+
 from mmaction.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -36,11 +37,16 @@ class FreezeLanguageModelHook(Hook):
         Raises:
             ValueError: If it would fail in the middle of an epoch.
         """
-        if (self.through_epoch > 0 and is_model_wrapper(runner.model)
-                and getattr(runner.model, 'find_unused_parameters', True) is False):
-            raise ValueError('FreezeLanguageModelHook freezes parameters after the model is '
-                             'wrapped: set model_wrapper_cfg=dict('
-                             "type='MMDistributedDataParallel', find_unused_parameters=True)")
+        if (
+            self.through_epoch > 0
+            and is_model_wrapper(runner.model)
+            and getattr(runner.model, 'find_unused_parameters', True) is False
+        ):
+            raise ValueError(
+                'FreezeLanguageModelHook freezes parameters after the model is '
+                'wrapped: set model_wrapper_cfg=dict('
+                "type='MMDistributedDataParallel', find_unused_parameters=True)"
+            )
 
     def before_train_epoch(self, runner) -> None:
         """Freeze or unfreeze for the epoch that begins."""

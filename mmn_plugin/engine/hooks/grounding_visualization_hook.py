@@ -1,4 +1,5 @@
 """Pictures of some videos of each validation and test."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,17 +55,31 @@ class GroundingVisualizationHook(Hook):
 
     priority = 'LOW'  # after whatever looks at the outputs themselves
 
-    def __init__(self, interval: int = 50, max_videos: int | None = 4, top_n: int = 3,
-                 max_sentences: int = 6, max_maps: int = 1, video_dir: str | None = None,
-                 out_dir: str | None = None) -> None:
-        for name, value, least in (('interval', interval, 1), ('top_n', top_n, 1),
-                                   ('max_sentences', max_sentences, 1), ('max_maps', max_maps, 0)):
+    def __init__(
+        self,
+        interval: int = 50,
+        max_videos: int | None = 4,
+        top_n: int = 3,
+        max_sentences: int = 6,
+        max_maps: int = 1,
+        video_dir: str | None = None,
+        out_dir: str | None = None,
+    ) -> None:
+        for name, value, least in (
+            ('interval', interval, 1),
+            ('top_n', top_n, 1),
+            ('max_sentences', max_sentences, 1),
+            ('max_maps', max_maps, 0),
+        ):
             if value < least:
-                raise ValueError(f'GroundingVisualizationHook.{name}={value}; it must be at least '
-                                 f'{least}')
+                raise ValueError(
+                    f'GroundingVisualizationHook.{name}={value}; it must be at least {least}'
+                )
         if video_dir is not None and not Path(video_dir).is_dir():
-            raise NotADirectoryError(f'the folder {video_dir} with videos does not exist; leave it '
-                                     'out to draw without thumbnails')
+            raise NotADirectoryError(
+                f'the folder {video_dir} with videos does not exist; leave it '
+                'out to draw without thumbnails'
+            )
         self.interval, self.max_videos = interval, max_videos
         self.top_n, self.max_sentences, self.max_maps = top_n, max_sentences, max_maps
         self.video_dir = video_dir
@@ -88,14 +103,24 @@ class GroundingVisualizationHook(Hook):
 
     after_test_epoch = after_val_epoch
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
-                       outputs: Sequence[GroundingDataSample] | None = None) -> None:
+    def after_val_iter(
+        self,
+        runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[GroundingDataSample] | None = None,
+    ) -> None:
         """Draw what is due of a batch of validation."""
         step = runner.epoch if runner.log_processor.by_epoch else runner.iter
         self._draw_batch(runner, data_batch, outputs, 'val', step)
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
-                        outputs: Sequence[GroundingDataSample] | None = None) -> None:
+    def after_test_iter(
+        self,
+        runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[GroundingDataSample] | None = None,
+    ) -> None:
         """Draw what is due of a batch of a test."""
         self._draw_batch(runner, data_batch, outputs, 'test', 0)
 
@@ -110,11 +135,19 @@ class GroundingVisualizationHook(Hook):
         sources = [self._source(dataset.get_data_info(i)['video_id']) for i in due]
         names = self._folder.names_of(sources)
         kinds = ('timeline', 'tubes', *(f'map{i + 1}' for i in range(self.max_maps)))
-        files = {f'{name}_{kind}.png': (i, source) for i, name, (source, _) in zip(
-            due, names, sources, strict=True) for kind in kinds}
+        files = {
+            f'{name}_{kind}.png': (i, source)
+            for i, name, (source, _) in zip(due, names, sources, strict=True)
+            for kind in kinds
+        }
         self._folder.claim({name: source for name, (_, source) in files.items()})  # all end alike
-        self._folder.begin({name: source for name, (i, source) in files.items()
-                            if i % get_world_size() == get_rank()})
+        self._folder.begin(
+            {
+                name: source
+                for name, (i, source) in files.items()
+                if i % get_world_size() == get_rank()
+            }
+        )
 
     def _source(self, video_id: str) -> tuple[str, str]:
         return f'{self._dataset}::{video_id}', video_id
@@ -131,8 +164,9 @@ class GroundingVisualizationHook(Hook):
             self._drawn += 1
             self._draw(runner, data_batch['inputs'][place], sample, mode, step)
 
-    def _draw(self, runner, inputs: Tensor, sample: GroundingDataSample, mode: str,
-              step: int) -> None:
+    def _draw(
+        self, runner, inputs: Tensor, sample: GroundingDataSample, mode: str, step: int
+    ) -> None:
         visualizer = runner.visualizer
         if not isinstance(visualizer, GroundingVisualizer):
             visualizer = GroundingVisualizer()  # draws; whose back ends get it, `_keep` knows
@@ -148,14 +182,25 @@ class GroundingVisualizationHook(Hook):
             scores = model.score_moments(inputs, sample).cpu()  # (s, P)
             curves = score_curve(model.grid, scores)
         image = visualizer.draw_timeline(
-            sample, self._frames(runner, path), self.top_n,
-            max_sentences=self.max_sentences, curves=curves)
+            sample,
+            self._frames(runner, path),
+            self.top_n,
+            max_sentences=self.max_sentences,
+            curves=curves,
+        )
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
-        for i, sentence in enumerate(sample.sentences[:self.max_maps if scores is not None else 0]):
+        for i, sentence in enumerate(
+            sample.sentences[: self.max_maps if scores is not None else 0]
+        ):
             truth = sample.gt_instances.moments[i] if 'gt_instances' in sample else None
             image = visualizer.draw_moment_map(
-                model.grid, scores[i], truth, sample.pred_instances.moments[i][:self.top_n],
-                duration=sample.duration, title=f'“{sentence}”')
+                model.grid,
+                scores[i],
+                truth,
+                sample.pred_instances.moments[i][: self.top_n],
+                duration=sample.duration,
+                title=f'“{sentence}”',
+            )
             self._keep(runner, image, sample.video_id, f'map{i + 1}', mode, step)
 
     def _keep(self, runner, image, video_id: str, kind: str, mode: str, step: int) -> None:
@@ -165,7 +210,7 @@ class GroundingVisualizationHook(Hook):
             Visualizer.add_image(runner.visualizer, name, image, step)
             return
         source = self._source(video_id)
-        name, = self._folder.names_of([source])
+        (name,) = self._folder.names_of([source])
         file = f'{name}_{kind}.png'
         try:
             self._folder.begin({file: source[0]})  # unless it was known to be due
@@ -181,8 +226,9 @@ class GroundingVisualizationHook(Hook):
         names = [video_id, *(video_id + suffix for suffix in VIDEO_SUFFIXES)]
         path = next((p for n in names if (p := Path(self.video_dir) / n).is_file()), None)
         if path is None:
-            runner.logger.warning(f'no video {video_id} in {self.video_dir}: drawn without '
-                                  'thumbnails')
+            runner.logger.warning(
+                f'no video {video_id} in {self.video_dir}: drawn without thumbnails'
+            )
         return path
 
     def _frames(self, runner, path: Path | None):

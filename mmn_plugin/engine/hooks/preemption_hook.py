@@ -1,4 +1,5 @@
 """Ends of a run that are asked for."""
+
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from ..agreement import highest
 from ..preempted import Preempted
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-_ONE_PRESS = 1.  # seconds: terminal and launcher may both pass on one Ctrl-C
+_ONE_PRESS = 1.0  # seconds: terminal and launcher may both pass on one Ctrl-C
 
 
 @HOOKS.register_module()
@@ -52,7 +53,7 @@ class PreemptionHook(Hook):
         self.exit_code = exit_code
         self.agreed: int | None = None
         self._asked: signal.Signals | None = None
-        self._asked_at = 0.
+        self._asked_at = 0.0
         self._stopping = False
         self._replaced: dict = {}
         self._shared_batches = 0
@@ -66,18 +67,24 @@ class PreemptionHook(Hook):
 
     def before_train(self, runner) -> None:
         """Listen."""
-        if (not hasattr(runner.train_loop, 'batch')
-                or threading.current_thread() is not threading.main_thread()):
+        if (
+            not hasattr(runner.train_loop, 'batch')
+            or threading.current_thread() is not threading.main_thread()
+        ):
             return
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None:
                 loader = loop.dataloader
                 loader.worker_init_fn = partial(
-                    _heed_parent_alone, self.signals, os.getpid(), loader.worker_init_fn)
+                    _heed_parent_alone, self.signals, os.getpid(), loader.worker_init_fn
+                )
         self._asked, self._stopping, self.agreed = None, False, None
         ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-        self._replaced = {number: signal.signal(number, self._note) for number in self.signals
-                          if not (ignored and number == signal.SIGINT)}
+        self._replaced = {
+            number: signal.signal(number, self._note)
+            for number in self.signals
+            if not (ignored and number == signal.SIGINT)
+        }
 
     def leave_train(self, runner) -> None:
         """Stop listening.
@@ -118,10 +125,13 @@ class PreemptionHook(Hook):
         code = (highest(self.asked) if agreed is None else agreed) if self._replaced else 0
         if not code:
             return
-        reason = (f'{self._asked.name} received' if self._asked else
-                  'another process was asked to stop')
-        runner.logger.warning(f'{reason}: stopping after iteration {runner.iter}; run again with '
-                              '--resume to go on from there')
+        reason = (
+            f'{self._asked.name} received' if self._asked else 'another process was asked to stop'
+        )
+        runner.logger.warning(
+            f'{reason}: stopping after iteration {runner.iter}; run again with '
+            '--resume to go on from there'
+        )
         self._stopping = True
         raise Preempted(code, reason)
 
@@ -129,8 +139,9 @@ class PreemptionHook(Hook):
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), time.monotonic()
             again = ' (once more: at once)' if number == signal.SIGINT else ''
-            os.write(2, f'{self._asked.name} received: stopping after this iteration{again}\n'
-                     .encode())
+            os.write(
+                2, f'{self._asked.name} received: stopping after this iteration{again}\n'.encode()
+            )
         elif number == signal.SIGINT and time.monotonic() > self._asked_at + _ONE_PRESS:
             raise KeyboardInterrupt
 
@@ -145,8 +156,7 @@ def _heed_parent_alone(signals, parent: int, init, worker_id: int) -> None:
         init(worker_id)
     if hasattr(signal, 'sigtimedwait'):  # Linux; elsewhere workers keep PyTorch's handling
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        threading.Thread(
-            target=_end_with_parent, args=(set(signals), parent), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(set(signals), parent), daemon=True).start()
 
 
 def _end_with_parent(signals, parent: int) -> None:

@@ -1,4 +1,5 @@
 """Everything of a run that MMEngine's checkpoints leave out."""
+
 import io
 import os
 import pickle
@@ -17,8 +18,16 @@ from ..bare_model import bare_model
 from ..checkpoints import plain
 from ..random_state import random_state, set_random_state
 
-_UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, struct.error,
-               pickle.UnpicklingError)  # a damaged file fails in many ways
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    struct.error,
+    pickle.UnpicklingError,
+)  # a damaged file fails in many ways
 _COMMON = 'common.pth'
 
 
@@ -76,8 +85,12 @@ class RunStateHook(Hook):
         barrier()
         loop = getattr(runner.train_loop, 'rank_state', dict)()
         self._saved = dict(
-            version=self.VERSION, world_size=get_world_size(), folder=os.path.basename(folder),
-            common=_COMMON in files, loop=plain(loop, 'the train loop'))
+            version=self.VERSION,
+            world_size=get_world_size(),
+            folder=os.path.basename(folder),
+            common=_COMMON in files,
+            loop=plain(loop, 'the train loop'),
+        )
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Name the files in a checkpoint that can be resumed from."""
@@ -114,24 +127,30 @@ class RunStateHook(Hook):
                 runner.logger.warning(
                     'the checkpoint holds no run state (SafeCheckpointHook would have written it): '
                     'random numbers, order of the videos and memory banks differ from an unbroken '
-                    'run')
+                    'run'
+                )
             return
         if state.get('version') != self.VERSION:
             raise ValueError(
                 f'the run state of the checkpoint is of version {state.get("version")}, and this '
-                f'program\'s is {self.VERSION}: resume with the version of mmn_plugin that wrote '
-                'it, or train on from its weights alone (load_from)')
+                f"program's is {self.VERSION}: resume with the version of mmn_plugin that wrote "
+                'it, or train on from its weights alone (load_from)'
+            )
         files, problem = self._read(state)
         if problem and state['loop'].get('batch'):
-            raise ValueError(f'{problem}: inside an epoch it can only be resumed with as many '
-                             'processes and all their files. Or resume from a checkpoint of a '
-                             'whole epoch (epoch_N.pth)')
+            raise ValueError(
+                f'{problem}: inside an epoch it can only be resumed with as many '
+                'processes and all their files. Or resume from a checkpoint of a '
+                'whole epoch (epoch_N.pth)'
+            )
         if hasattr(runner.train_loop, 'load_rank_state') and state['loop']:
             runner.train_loop.load_rank_state(state['loop'])
         if problem:
-            runner.logger.warning(f'{problem}: the order of the videos goes on, but random numbers '
-                                  'and what each process remembers (memory bank, counters) begin '
-                                  'anew')
+            runner.logger.warning(
+                f'{problem}: the order of the videos goes on, but random numbers '
+                'and what each process remembers (memory bank, counters) begin '
+                'anew'
+            )
         self._restore(runner, files)
 
     def _read(self, state: dict) -> tuple[dict, str | None]:
@@ -142,15 +161,20 @@ class RunStateHook(Hook):
         if state['world_size'] == get_world_size():
             names.append(f'rank_{get_rank()}.pth')
         else:
-            other_ranks = (f'the checkpoint was saved by {state["world_size"]} processes, and this '
-                           f'run has {get_world_size()}')
+            other_ranks = (
+                f'the checkpoint was saved by {state["world_size"]} processes, and this '
+                f'run has {get_world_size()}'
+            )
         for name in names:
             try:
                 with get_local_path(os.path.join(folder, name)) as path:
                     found[name] = torch.load(path, map_location='cpu', weights_only=True)
             except _UNREADABLE as error:
-                reason = ('is missing' if isinstance(error, FileNotFoundError) else
-                          f'cannot be read ({str(error).splitlines()[0]})')
+                reason = (
+                    'is missing'
+                    if isinstance(error, FileNotFoundError)
+                    else f'cannot be read ({str(error).splitlines()[0]})'
+                )
                 mine = f'{os.path.join(folder, name)}, a part of the checkpoint, {reason}'
         problems = [text for text in all_gather_object(mine) if text]
         return ({}, problems[0]) if problems else (found, other_ranks)
@@ -161,8 +185,11 @@ class RunStateHook(Hook):
         if get_rank() > 0:
             state['buffers'] = {name: plain(b, name) for name, b in model.named_buffers()}
         if self._accumulating(runner.optim_wrapper):
-            state['gradients'] = {name: plain(p.grad, name) for name, p in model.named_parameters()
-                                  if p.grad is not None}
+            state['gradients'] = {
+                name: plain(p.grad, name)
+                for name, p in model.named_parameters()
+                if p.grad is not None
+            }
         return state
 
     @staticmethod
@@ -180,11 +207,13 @@ class RunStateHook(Hook):
                     getattr(part, f'load_{kind}')(states[owner])
                 elif now:
                     runner.logger.warning(
-                        f'the checkpoint has no state of {owner}, which begins anew')
+                        f'the checkpoint has no state of {owner}, which begins anew'
+                    )
                 states.pop(owner, None)
             for owner in states:
                 runner.logger.warning(
-                    f'the checkpoint has a state of {owner}, which this run lacks')
+                    f'the checkpoint has a state of {owner}, which this run lacks'
+                )
             if name != _COMMON:
                 _restore_rank(bare_model(runner), content)
 
@@ -208,13 +237,16 @@ def _offered(runner, method: str) -> Iterator[tuple[str, Any, dict]]:
         name = type(hook).__name__
         seen[name] = seen.get(name, 0) + 1
         named.append((f'hook.{name}' + (f'.{seen[name]}' if seen[name] > 1 else ''), hook))
-    named += [(f'model.{name}' if name else 'model', module)
-              for name, module in bare_model(runner).named_modules()]
+    named += [
+        (f'model.{name}' if name else 'model', module)
+        for name, module in bare_model(runner).named_modules()
+    ]
     for name, part in named:
         if callable(getattr(part, method, None)):
             yield name, part, getattr(part, method)()
 
 
 def _plain_states(runner, method: str) -> dict:
-    return {name: plain(state, f'{method}() of {name}')
-            for name, _, state in _offered(runner, method)}
+    return {
+        name: plain(state, f'{method}() of {name}') for name, _, state in _offered(runner, method)
+    }

@@ -1,4 +1,5 @@
 """Checkpoints that are whole, and of which one is always there."""
+
 import contextlib
 import copy
 import json
@@ -70,19 +71,23 @@ class SafeCheckpointHook(CheckpointHook):
     ADDED = 'last_validation.json'
     clock = staticmethod(time.monotonic)  # seconds
 
-    def __init__(self, interval: int | None = None, minutes: float = 10., iter_interval: int = 0,
-                 **kwargs):
+    def __init__(
+        self, interval: int | None = None, minutes: float = 10.0, iter_interval: int = 0, **kwargs
+    ):
         if not kwargs.pop('by_epoch', True):
-            raise ValueError('SafeCheckpointHook counts epochs; for checkpoints every so many '
-                             'iterations set iter_interval instead of by_epoch=False')
+            raise ValueError(
+                'SafeCheckpointHook counts epochs; for checkpoints every so many '
+                'iterations set iter_interval instead of by_epoch=False'
+            )
         if minutes < 0:
             raise ValueError(f'SafeCheckpointHook: minutes={minutes}: give at least 0')
         if '://' not in str(kwargs.get('out_dir') or ''):
             kwargs.setdefault('backend_args', dict(backend='AtomicLocalBackend'))
         super().__init__(-1 if interval is None else interval, **kwargs)
         for name in self.args:  # else noticed when the first checkpoint is written
-            raise TypeError(f"SafeCheckpointHook.__init__() got an unexpected keyword argument "
-                            f"'{name}'")
+            raise TypeError(
+                f"SafeCheckpointHook.__init__() got an unexpected keyword argument '{name}'"
+            )
         self.by_time = interval is None
         self.minutes = minutes
         self.iter_interval = iter_interval
@@ -94,7 +99,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._validated = False  # whether the validation of its epoch is done
         self._saved_iter = 0  # iteration whose state is on the disk
         self._schedule: list[dict] = []  # learning rates' state in that checkpoint
-        self._saved_at = self._epoch_began = 0.  # seconds of the clock
+        self._saved_at = self._epoch_began = 0.0  # seconds of the clock
 
     def before_run(self, runner) -> None:
         """Lock the work folder and choose what to resume from, on rank 0 for all.
@@ -113,8 +118,10 @@ class SafeCheckpointHook(CheckpointHook):
         broadcast_object_list(found)
         path, self._added = found
         if path is None:
-            runner.logger.warning(f'{runner.work_dir} has no complete checkpoint to resume from: '
-                                  'training starts from the beginning')
+            runner.logger.warning(
+                f'{runner.work_dir} has no complete checkpoint to resume from: '
+                'training starts from the beginning'
+            )
             runner._resume = False
             self._replace_best_of_lost_run(runner)
         elif search:
@@ -131,10 +138,17 @@ class SafeCheckpointHook(CheckpointHook):
         self._id = meta.get('checkpoint_id')
         changes = changed_settings(str(meta.get('cfg', '')), runner.cfg.pretty_text)
         if changes:
-            runner.logger.warning('\n  '.join([
-                f'{runner._load_from} was trained with other settings than those of this config:',
-                *changes, 'To train by this config alone, start anew in another --work-dir, from '
-                'the weights if you like (load_from)']))
+            runner.logger.warning(
+                '\n  '.join(
+                    [
+                        f'{runner._load_from} was trained with other settings than those of '
+                        'this config:',
+                        *changes,
+                        'To train by this config alone, start anew in another --work-dir, from '
+                        'the weights if you like (load_from)',
+                    ]
+                )
+            )
         if self._id is None or self._added.get('checkpoint') != self._id:
             return
         hub, best = checkpoint['message_hub'], self._added['best']
@@ -220,8 +234,10 @@ class SafeCheckpointHook(CheckpointHook):
             try:
                 reason = self._record.acquire()
                 if reason:
-                    runner.logger.warning(f'{runner.work_dir} cannot be locked ({reason}): nothing '
-                                          'keeps a second training from writing there')
+                    runner.logger.warning(
+                        f'{runner.work_dir} cannot be locked ({reason}): nothing '
+                        'keeps a second training from writing there'
+                    )
             except (WorkFolderInUseError, OSError) as error:
                 problem[0] = str(error)
         broadcast_object_list(problem)
@@ -248,7 +264,8 @@ class SafeCheckpointHook(CheckpointHook):
                 f'{self.out_dir} holds checkpoints of an earlier training ({", ".join(found[:5])}'
                 f'{", …" if found[5:] else ""}), which this one will replace: to keep them, stop '
                 'it and choose another --work-dir; to go on from them, stop it and give --resume '
-                'with the path of one')
+                'with the path of one'
+            )
         self._record.write(self._run, self._resumed_from)
 
     def _is_due(self, runner) -> bool:
@@ -259,7 +276,8 @@ class SafeCheckpointHook(CheckpointHook):
         epoch, self._epoch_began = now - self._epoch_began, now
         late = now + epoch > self._saved_at + 60 * self.minutes
         return any_rank(late and is_main_process() and runner.epoch + 1 >= self.save_begin) or (
-            self._reaches_iter_interval(runner))
+            self._reaches_iter_interval(runner)
+        )
 
     def _reaches_interval(self, runner) -> bool:
         return self.every_n_epochs(runner, self.interval, self.save_begin)
@@ -269,12 +287,14 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_whole_epoch(self, runner) -> None:
         self._save_checkpoint_with_step(
-            runner, runner.epoch, meta=dict(epoch=runner.epoch, iter=runner.iter))
+            runner, runner.epoch, meta=dict(epoch=runner.epoch, iter=runner.iter)
+        )
 
     def _save_inside_epoch(self, runner) -> None:
         name = f'iter_{runner.iter}.pth'
-        runner.logger.info(f'Saving checkpoint at {runner.iter} iterations, inside epoch '
-                           f'{runner.epoch + 1}')
+        runner.logger.info(
+            f'Saving checkpoint at {runner.iter} iterations, inside epoch {runner.epoch + 1}'
+        )
         self._write(runner, name, dict(epoch=runner.epoch, iter=runner.iter), keep_inside=name)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
@@ -300,9 +320,15 @@ class SafeCheckpointHook(CheckpointHook):
         if self.save_optimizer:  # else there is nothing to resume from
             runner.call_hook('save_run_state', folder=states, backend=self.file_backend)
         runner.save_checkpoint(
-            self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
-            meta=dict(meta, checkpoint_id=self._id), backend_args=self.backend_args, **self.args)
+            meta=dict(meta, checkpoint_id=self._id),
+            backend_args=self.backend_args,
+            **self.args,
+        )
         if is_main_process():
             write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
         self._saved_iter, self._schedule = runner.iter, _schedule(runner)
@@ -343,12 +369,15 @@ class SafeCheckpointHook(CheckpointHook):
     def _note_validations(self, runner) -> None:
         """Write what the validations since the last checkpoint have added to it."""
         if is_main_process():
-            best = {key: value if isinstance(value, str) else float(value)
-                    for key, value in runner.message_hub.runtime_info.items()
-                    if key.startswith(('best_score', 'best_ckpt')) and value is not None}
+            best = {
+                key: value if isinstance(value, str) else float(value)
+                for key, value in runner.message_hub.runtime_info.items()
+                if key.startswith(('best_score', 'best_ckpt')) and value is not None
+            }
             added = dict(checkpoint=self._id, validated=self._validated, best=best)
-            write_atomically(json.dumps(added, indent=2).encode(),
-                             Path(runner.work_dir) / self.ADDED)
+            write_atomically(
+                json.dumps(added, indent=2).encode(), Path(runner.work_dir) / self.ADDED
+            )
 
     def _read_added(self, runner) -> dict:
         try:

@@ -1,4 +1,5 @@
 """The tokenizer travels with the checkpoint."""
+
 from mmaction.registry import HOOKS, TOKENIZER
 from mmengine.hooks import Hook
 
@@ -45,7 +46,8 @@ class TokenizerHook(Hook):
                 'the checkpoint was trained with another vocabulary or tokenizer setting than '
                 'model.data_preprocessor.tokenizer of this config, and words would get the '
                 f'embeddings of others. {"; ".join(differences)}. Give the vocabulary and the '
-                'settings it was trained with')
+                'settings it was trained with'
+            )
 
     @staticmethod
     def _preprocessor(runner):

@@ -1,4 +1,5 @@
 """Loops."""
+
 from .amp_test_loop import AmpTestLoop
 from .amp_val_loop import AmpValLoop
 from .resumable_train_loop import ResumableTrainLoop

@@ -1,4 +1,5 @@
 """The precision that MMEngine's loops take."""
+
 from contextlib import contextmanager
 
 import torch

@@ -1,4 +1,5 @@
 """What loops in a precision of one's choice share."""
+
 from ..runner.amp import amp_dtype
 from .amp_autocast import autocast_dtype
 

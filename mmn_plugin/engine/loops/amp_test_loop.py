@@ -1,4 +1,5 @@
 """Test loop in a precision of one's choice."""
+
 from mmaction.registry import LOOPS
 from mmengine.runner import TestLoop
 

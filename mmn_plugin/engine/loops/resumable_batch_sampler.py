@@ -1,4 +1,5 @@
 """Batches of an epoch from a given one on."""
+
 from collections.abc import Iterator
 from itertools import islice
 

@@ -1,4 +1,5 @@
 """Training by epochs that goes on where it stopped, to the bit."""
+
 from collections.abc import Iterator
 
 from mmaction.registry import LOOPS
@@ -16,8 +17,17 @@ from .seeded_dataset import SeededDataset
 
 # What of a data loader its copy takes over; the rest follows from dataset and batch sampler.
 _LOADER_SETTINGS = (
-    'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
-    'multiprocessing_context', 'generator', 'prefetch_factor', 'persistent_workers', 'in_order')
+    'num_workers',
+    'collate_fn',
+    'pin_memory',
+    'timeout',
+    'worker_init_fn',
+    'multiprocessing_context',
+    'generator',
+    'prefetch_factor',
+    'persistent_workers',
+    'in_order',
+)
 
 
 @LOOPS.register_module()
@@ -64,7 +74,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             if self._epoch >= self._max_epochs:
                 self.runner.logger.warning(
                     f'the training is complete: epoch {self._epoch} of {self._max_epochs} is done, '
-                    'and nothing is left to train. For more epochs raise train_cfg.max_epochs')
+                    'and nothing is left to train. For more epochs raise train_cfg.max_epochs'
+                )
             self._validate_if_due()
             while self._epoch < self._max_epochs and not self.stop_training:
                 self.run_epoch()
@@ -105,7 +116,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             raise ValueError(
                 'the checkpoint was saved inside an epoch, but the batches of '
                 f'{type(self.dataloader.dataset).__name__} cannot be counted: resume from a '
-                'checkpoint of a whole epoch (epoch_N.pth)')
+                'checkpoint of a whole epoch (epoch_N.pth)'
+            )
         with isolated_random_state():
             batches = iter(self._loader)
         return batches
@@ -114,18 +126,24 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         loader = self.dataloader
         if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
             return loader
-        settings = {name: getattr(loader, name) for name in _LOADER_SETTINGS
-                    if hasattr(loader, name)}
+        settings = {
+            name: getattr(loader, name) for name in _LOADER_SETTINGS if hasattr(loader, name)
+        }
         return DataLoader(
             SeededDataset(loader.dataset),
-            batch_sampler=ResumableBatchSampler(loader.batch_sampler, get_rank()), **settings)
+            batch_sampler=ResumableBatchSampler(loader.batch_sampler, get_rank()),
+            **settings,
+        )
 
     def _validate_if_due(self) -> None:
         if self.validated:
             return
         self._decide_current_val_interval()
-        if (self.runner.val_loop is not None and self._epoch >= self.val_begin
-                and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)):
+        if (
+            self.runner.val_loop is not None
+            and self._epoch >= self.val_begin
+            and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
+        ):
             with isolated_random_state():
                 self.runner.val_loop.run()
             self.validated = True
@@ -147,8 +165,12 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def rank_state(self) -> dict:
         """Where this rank stands, for `RunStateHook`."""
         return dict(
-            batch=self.batch, batches=len(self.dataloader), validated=self.validated,
-            seed=self.seed, batch_size=self.dataloader.batch_size)
+            batch=self.batch,
+            batches=len(self.dataloader),
+            validated=self.validated,
+            seed=self.seed,
+            batch_size=self.dataloader.batch_size,
+        )
 
     def load_rank_state(self, state: dict) -> None:
         """Go on from where `rank_state` stood.
@@ -162,7 +184,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 f'the checkpoint was saved after batch {state["batch"]} of an epoch of '
                 f'{state["batches"]} batches of {state["batch_size"]} videos per process, but this '
                 f'run has {mine["batches"]} of {mine["batch_size"]}: resume with the same data and '
-                'batch size, or from a checkpoint of a whole epoch (epoch_N.pth)')
+                'batch size, or from a checkpoint of a whole epoch (epoch_N.pth)'
+            )
         self.batch, self.validated = state['batch'], state['validated']
         if hasattr(self._sampler(), 'seed'):
             self._sampler().seed = state['seed']

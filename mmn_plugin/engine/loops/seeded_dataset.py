@@ -1,4 +1,5 @@
 """Samples whose random numbers do not depend on who loads them."""
+
 import random
 
 import numpy as np

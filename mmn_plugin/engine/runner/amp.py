@@ -1,4 +1,5 @@
 """Mixed precision, as the command line asks for it."""
+
 import argparse
 from collections.abc import Sequence
 
@@ -11,15 +12,22 @@ AMP = ('bf16', 'fp16')
 def add_amp(parser: argparse.ArgumentParser) -> None:
     """Add ``--amp [bf16|fp16]``; None where it is absent, ``'auto'`` without a value."""
     parser.add_argument(
-        '--amp', nargs='?', const='auto', choices=('auto', *AMP), metavar='bf16|fp16',
-        help='mixed precision (default: fp16; on a CPU bf16)')
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=('auto', *AMP),
+        metavar='bf16|fp16',
+        help='mixed precision (default: fp16; on a CPU bf16)',
+    )
 
 
 def explicit_amp(argv: Sequence[str]) -> list[str]:
     """A command line in which a bare ``--amp`` does not swallow the config that follows it."""
     following = [*argv[1:], '']
-    return ['--amp=auto' if word == '--amp' and after not in AMP else word
-            for word, after in zip(argv, following, strict=True)]
+    return [
+        '--amp=auto' if word == '--amp' and after not in AMP else word
+        for word, after in zip(argv, following, strict=True)
+    ]
 
 
 def amp_dtype(amp: str, device: str | None = None) -> str:

@@ -1,4 +1,5 @@
 """Types of command-line arguments."""
+
 import argparse
 
 

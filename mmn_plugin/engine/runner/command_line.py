@@ -46,8 +46,11 @@ def print_warning(text: str) -> None:
         print(f'Warning: {text}', file=sys.stderr, flush=True)
 
 
-def load_config(name: str | bytes | os.PathLike, options: dict | None = None,
-                warn: Callable[[str], None] = print_warning) -> Config:
+def load_config(
+    name: str | bytes | os.PathLike,
+    options: dict | None = None,
+    warn: Callable[[str], None] = print_warning,
+) -> Config:
     """Read a config by path, or by its name in this package.
 
     Args:
@@ -74,7 +77,8 @@ def load_config(name: str | bytes | os.PathLike, options: dict | None = None,
             name = str(find_config(name))
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f'{error}; nor does {name!r} lie in the current folder, {Path.cwd()}') from None
+                f'{error}; nor does {name!r} lie in the current folder, {Path.cwd()}'
+            ) from None
     try:
         config = Config.fromfile(name)
     except SyntaxError as error:
@@ -83,13 +87,15 @@ def load_config(name: str | bytes | os.PathLike, options: dict | None = None,
         if error.filename is None:  # raised for the user to read
             raise
         raise FileNotFoundError(
-            f'{name} inherits (_base_) from {error.filename}, which does not exist') from None
+            f'{name} inherits (_base_) from {error.filename}, which does not exist'
+        ) from None
     except NameError as error:
         raise ValueError(f'{name} cannot be run: {error}') from None
     except ImportError as error:  # MMEngine's text lists the whole search path
         reason = ' '.join(str(error).partition(', the current sys.path')[0].split())
-        raise ValueError(f'{name} cannot be run: {reason}; the folder of what it imports must be '
-                         'in PYTHONPATH') from None
+        raise ValueError(
+            f'{name} cannot be run: {reason}; the folder of what it imports must be in PYTHONPATH'
+        ) from None
     if options:
         for text in idle_options(config, options):
             warn(text)
@@ -229,9 +235,11 @@ def user_message(error: Exception) -> str | None:
     if trace is None:
         return None
     if isinstance(error, UnicodeEncodeError) and error.encoding in ('ascii', 'latin-1'):
-        found = error.object[error.start:error.end]
-        return (f'{found!a} cannot be part of a name in this locale, whose encoding is '
-                f'{error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1')
+        found = error.object[error.start : error.end]
+        return (
+            f'{found!a} cannot be part of a name in this locale, whose encoding is '
+            f'{error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1'
+        )
     if isinstance(error, torch.distributed.DistNetworkError):
         return _network_message(text)
     if isinstance(error, OSError) and error.errno in _DISK:
@@ -247,12 +255,16 @@ def _network_message(text: str) -> str | None:
         return None
     address, port = (os.environ.get(f'MASTER_{name}') for name in ('ADDR', 'PORT'))
     if 'EADDRINUSE' in text:
-        return (f'port {port} of this machine is in use by another program or run: set another '
-                'one, the same on all machines (PORT for dist_*.sh and slurm_*.sh, --master_port '
-                'for torchrun)')
-    return (f'the first process of the run cannot be reached at {address}:{port} '
-            f'({text.splitlines()[0]}): MASTER_ADDR and PORT must be the same on all machines, and '
-            'reachable from each')
+        return (
+            f'port {port} of this machine is in use by another program or run: set another '
+            'one, the same on all machines (PORT for dist_*.sh and slurm_*.sh, --master_port '
+            'for torchrun)'
+        )
+    return (
+        f'the first process of the run cannot be reached at {address}:{port} '
+        f'({text.splitlines()[0]}): MASTER_ADDR and PORT must be the same on all machines, and '
+        'reachable from each'
+    )
 
 
 def lost_contact(error: Exception) -> bool:

@@ -1,4 +1,5 @@
 """Mistakes in a config that MMEngine reports without saying where they are."""
+
 import re
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,8 @@ _PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
 _RUNNER = str(_MMENGINE / 'runner' / 'runner.py')
 _ARGUMENTS = re.compile(
     r'(?:(\w+)\.)?__init__\(\) (?:got an unexpected keyword argument|missing \d+ required)|'
-    r'\w+\(\) takes no arguments')
+    r'\w+\(\) takes no arguments'
+)
 # Methods of Runner that call something with a part of the config, and the part.
 _CALLS = dict(build_dataloader='a dataloader', setup_env='env_cfg', __init__='randomness')
 
@@ -23,11 +25,17 @@ _CALLS = dict(build_dataloader='a dataloader', setup_env='env_cfg', __init__='ra
 # Numbers, and the least that each may be; PyTorch and MMEngine refuse less without naming them, or
 # train nothing.
 _COUNTS = {
-    'train_dataloader.batch_size': 1, 'val_dataloader.batch_size': 1,
-    'test_dataloader.batch_size': 1, 'train_dataloader.num_workers': 0,
-    'val_dataloader.num_workers': 0, 'test_dataloader.num_workers': 0, 'train_cfg.max_epochs': 1,
-    'train_cfg.val_interval': 1, 'optim_wrapper.accumulative_counts': 1,
-    'auto_scale_lr.base_batch_size': 1}
+    'train_dataloader.batch_size': 1,
+    'val_dataloader.batch_size': 1,
+    'test_dataloader.batch_size': 1,
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.num_workers': 0,
+    'test_dataloader.num_workers': 0,
+    'train_cfg.max_epochs': 1,
+    'train_cfg.val_interval': 1,
+    'optim_wrapper.accumulative_counts': 1,
+    'auto_scale_lr.base_batch_size': 1,
+}
 
 
 def require_counts(config: Config) -> None:
@@ -41,8 +49,9 @@ def require_counts(config: Config) -> None:
         settings = config.get(part)
         value = settings.get(key) if isinstance(settings, dict) else None
         if value is not None and (type(value) is not int or value < least):
-            raise ValueError(f'{name}={value!r} of the config: give a whole number of {least} or '
-                             'more')
+            raise ValueError(
+                f'{name}={value!r} of the config: give a whole number of {least} or more'
+            )
 
 
 def explain_config_mistake(error: Exception) -> str | None:
@@ -87,8 +96,9 @@ def _absent_setting(error: Exception, frames: list) -> str | None:
     if not isinstance(part, ConfigDict) or key is None:
         return None
     # the caller's config has the file's name; the part may belong to a copy that MMEngine made
-    configs = [value for frame in frames for value in frame.f_locals.values()
-               if isinstance(value, Config)]
+    configs = [
+        value for frame in frames for value in frame.f_locals.values() if isinstance(value, Config)
+    ]
     where = next((config.filename for config in configs if config.filename), 'the config')
     paths = (_path_of(part, config._cfg_dict) for config in configs)
     path = next((path for path in paths if path is not None), '…')
@@ -111,8 +121,11 @@ def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
 def _unknown_argument(error: TypeError, frames: list) -> str | None:
     """A class that a config names, or what the Runner calls, got a setting it does not take."""
     last = frames[-1].f_code
-    if 'unexpected keyword' in str(error) and last.co_filename == _RUNNER and (
-            last.co_name in _CALLS):
+    if (
+        'unexpected keyword' in str(error)
+        and last.co_filename == _RUNNER
+        and (last.co_name in _CALLS)
+    ):
         return f'{_CALLS[last.co_name]} of the config: {error}'
     if not _ARGUMENTS.match(str(error)):
         return None
@@ -133,8 +146,10 @@ def _unknown_optimiser(frames: list) -> str | None:
             if frame.f_locals['optimizer_cls'] is not None:
                 return None
             name = frame.f_locals.get('optimizer_cfg', {}).get('type')
-            return (f'optim_wrapper.optimizer.type of the config is {name!r}, and there is no such '
-                    'optimiser: give the name of one of torch.optim, such as AdamW')
+            return (
+                f'optim_wrapper.optimizer.type of the config is {name!r}, and there is no such '
+                'optimiser: give the name of one of torch.optim, such as AdamW'
+            )
     return None
 
 
@@ -145,5 +160,7 @@ def _absent_back_end(error: ImportError, frames: list) -> str | None:
     name = type(frames[-1].f_locals.get('self')).__name__
     package = _PACKAGES.get(name)
     remedy = f'run `pip install {package}`' if package else str(error)
-    return (f'visualizer.vis_backends of the config holds {name}, whose package cannot be imported '
-            f'({error.__context__}): {remedy}, or take it out of visualizer.vis_backends')
+    return (
+        f'visualizer.vis_backends of the config holds {name}, whose package cannot be imported '
+        f'({error.__context__}): {remedy}, or take it out of visualizer.vis_backends'
+    )

@@ -1,4 +1,5 @@
 """Options of the command line that change nothing in a config."""
+
 import difflib
 import inspect
 
@@ -7,14 +8,34 @@ from mmengine.runner import Runner
 
 # What is read of a config's top level beside the arguments of Runner.
 _READ = {
-    'runner_type', 'custom_imports', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters',
-    'activation_checkpointing', 'efficient_conv_bn_eval', 'compile', 'extractor', 'long_video',
-    'tracker', *inspect.signature(Runner.__init__).parameters} - {'self', 'cfg'}
+    'runner_type',
+    'custom_imports',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'find_unused_parameters',
+    'activation_checkpointing',
+    'efficient_conv_bn_eval',
+    'compile',
+    'extractor',
+    'long_video',
+    'tracker',
+    *inspect.signature(Runner.__init__).parameters,
+} - {'self', 'cfg'}
 # Parts without a type of their own that are handed to a call, which refuses what it does not know.
 _HANDED_ON = (
-    'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
-    'optim_wrapper', 'randomness', 'log_processor', 'long_video',
-    'env_cfg.mp_cfg', 'env_cfg.dist_cfg')
+    'train_dataloader',
+    'val_dataloader',
+    'test_dataloader',
+    'train_cfg',
+    'val_cfg',
+    'test_cfg',
+    'optim_wrapper',
+    'randomness',
+    'log_processor',
+    'long_video',
+    'env_cfg.mp_cfg',
+    'env_cfg.dist_cfg',
+)
 # Parts whose keys are the user's own.
 _FREE = ('optim_wrapper.paramwise_cfg.custom_keys', 'metainfo')
 # Keys of parts that MMEngine reads by name, and so ignores any other.
@@ -22,11 +43,25 @@ _KNOWN = {
     'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
     'auto_scale_lr': ('base_batch_size', 'enable'),
     'optim_wrapper.clip_grad': (
-        'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value'),
+        'type',
+        'max_norm',
+        'norm_type',
+        'error_if_nonfinite',
+        'foreach',
+        'clip_value',
+    ),
     'optim_wrapper.paramwise_cfg': (
-        'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult',
-        'flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
-    'optim_wrapper.paramwise_cfg.custom_keys.*': ('lr_mult', 'decay_mult')}
+        'custom_keys',
+        'bias_lr_mult',
+        'bias_decay_mult',
+        'norm_decay_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'dcn_offset_lr_mult',
+        'bypass_duplicate',
+    ),
+    'optim_wrapper.paramwise_cfg.custom_keys.*': ('lr_mult', 'decay_mult'),
+}
 
 
 def idle_options(config: Config, options: dict) -> list[str]:
@@ -42,8 +77,7 @@ def idle_options(config: Config, options: dict) -> list[str]:
     Returns:
         list[str]: One sentence per option, with the nearest name that there is.
     """
-    return [text for name in options
-            if (text := _idle(config._cfg_dict, name, options))]
+    return [text for name in options if (text := _idle(config._cfg_dict, name, options))]
 
 
 def _idle(config: dict, name: str, options: dict) -> str | None:
@@ -52,8 +86,12 @@ def _idle(config: dict, name: str, options: dict) -> str | None:
     while depth < len(keys) and (inner := _entry(part, keys[depth])) is not None:
         part, depth = inner[0], depth + 1
     if depth and keys[0] not in _READ:
-        return _told(name, f'`{keys[0]}` is a variable, which the config used when it was read; to '
-                     'set it now changes nothing', _places(config, keys[0]))
+        return _told(
+            name,
+            f'`{keys[0]}` is a variable, which the config used when it was read; to '
+            'set it now changes nothing',
+            _places(config, keys[0]),
+        )
     if depth == len(keys) or not isinstance(part, dict) or _takes(keys, depth, part, options):
         return None
     path, key = '.'.join(keys[:depth]), keys[depth]
@@ -77,11 +115,16 @@ def _entry(part, key: str) -> tuple | None:
 
 def _takes(keys: list[str], depth: int, part: dict, options: dict) -> bool:
     """Whether a new key of a part is its user's own choice, or is refused if it is wrong."""
-    path, inside = '.'.join(keys[:depth]), '.'.join(keys[:depth + 1])
+    path, inside = '.'.join(keys[:depth]), '.'.join(keys[: depth + 1])
     made = options.get(inside)
-    return ('type' in part or f'{path}.type' in options or f'{inside}.type' in options
-            or (isinstance(made, dict) and 'type' in made)
-            or path in _HANDED_ON or path.endswith(_FREE))
+    return (
+        'type' in part
+        or f'{path}.type' in options
+        or f'{inside}.type' in options
+        or (isinstance(made, dict) and 'type' in made)
+        or path in _HANDED_ON
+        or path.endswith(_FREE)
+    )
 
 
 def _known(path: str) -> tuple[str, ...]:

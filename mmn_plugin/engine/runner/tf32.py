@@ -1,4 +1,5 @@
 """Whether float32 means float32 on a GPU: TF32 rounds the factors of products to 10 bits."""
+
 import torch
 from mmaction.registry import HOOKS
 from mmengine.config import Config

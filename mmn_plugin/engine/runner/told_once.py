@@ -1,4 +1,5 @@
 """One message of several processes that failed for the same reason."""
+
 import hashlib
 import os
 import time
@@ -16,7 +17,7 @@ def mark_explained() -> None:
         (Path(folder) / f'rank_{os.environ.get("RANK", "0")}').touch()
 
 
-def tell_once(message: str, patience: float = 2.) -> bool:
+def tell_once(message: str, patience: float = 2.0) -> bool:
     """Whether this process is the one to print an error that it ends with.
 
     Under ``tools/launch.py`` the processes of a machine share a folder (``MMN_LAUNCH_FOLDER``).

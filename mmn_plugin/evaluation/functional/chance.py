@@ -1,4 +1,5 @@
 """Chance level: the figures of a ranking that knows nothing."""
+
 import math
 from collections.abc import Sequence
 
@@ -13,14 +14,16 @@ from .recall import ranked_iou, recall_of_iou
 _CHUNK = 2048  # sentences worked on together: some 20 MB per array for the largest published grid
 
 
-def chance_level(moments: Tensor,
-                 durations: Tensor,
-                 grid: MomentGrid,
-                 iou_threshold: float,
-                 top_n: Sequence[int] = (1, 5),
-                 iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
-                 seed: int = 0,
-                 min_samples: int = 10_000) -> tuple[Tensor, float]:
+def chance_level(
+    moments: Tensor,
+    durations: Tensor,
+    grid: MomentGrid,
+    iou_threshold: float,
+    top_n: Sequence[int] = (1, 5),
+    iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
+    seed: int = 0,
+    min_samples: int = 10_000,
+) -> tuple[Tensor, float]:
     """R@n, IoU=m and mean IoU of a random ranking of the grid's moments after NMS.
 
     Every order of the moments is equally likely. The first one is then any of them, untouched by

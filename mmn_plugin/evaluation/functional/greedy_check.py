@@ -1,4 +1,5 @@
 """Is a ranking what greedy NMS gives, up to the order of near-equal scores?"""
+
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +27,13 @@ class GreedyCheck:
         return self.valid
 
 
-def is_greedy_ranking(spans: Tensor,
-                      scores: Tensor,
-                      picked_moments: Tensor,
-                      iou_threshold: float,
-                      rel_tol: float = 1e-6) -> GreedyCheck:
+def is_greedy_ranking(
+    spans: Tensor,
+    scores: Tensor,
+    picked_moments: Tensor,
+    iou_threshold: float,
+    rel_tol: float = 1e-6,
+) -> GreedyCheck:
     """Check a ranking of one sentence's moments against greedy NMS.
 
     Two implementations whose scores agree to rounding may rank near-equal ones either way, and the
@@ -66,11 +69,18 @@ def is_greedy_ranking(spans: Tensor,
         index = index[alive[index].argmax()]
         score = alive[index].item()
         if score == -torch.inf:
-            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} has score 0 or is '
-                               'suppressed by an earlier one')
+            return GreedyCheck(
+                False,
+                ties,
+                f'rank {rank}: {moment.tolist()} has score 0 or is suppressed by an earlier one',
+            )
         if best - score > rel_tol * abs(best):
-            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} has score '
-                               f'{score:.9g}, but a candidate of {best:.9g} is left')
+            return GreedyCheck(
+                False,
+                ties,
+                f'rank {rank}: {moment.tolist()} has score '
+                f'{score:.9g}, but a candidate of {best:.9g} is left',
+            )
         ties += int(index != alive.argmax())
         alive[temporal_iou(spans, moment) > iou_threshold] = -torch.inf
         alive[index] = -torch.inf

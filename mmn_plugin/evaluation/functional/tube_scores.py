@@ -1,4 +1,5 @@
 """Figures of spatio-temporal grounding from the IoUs of single answers."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +17,9 @@ def check_thresholds(iou_thrs: Sequence[float]) -> None:
         raise ValueError(f'iou_thrs={list(iou_thrs)}: every R of vIoU@R lies in [0, 1)')
 
 
-def tube_figures(v_iou: Sequence[float], t_iou: Sequence[float],
-                 iou_thrs: Sequence[float] = (0.3, 0.5)) -> dict[str, float]:
+def tube_figures(
+    v_iou: Sequence[float], t_iou: Sequence[float], iou_thrs: Sequence[float] = (0.3, 0.5)
+) -> dict[str, float]:
     """m_vIoU, m_tIoU and the share of answers with vIoU > R.
 
     Args:
@@ -38,8 +40,12 @@ def tube_figures(v_iou: Sequence[float], t_iou: Sequence[float],
     return dict(m_vIoU=float(v_iou.mean()), m_tIoU=float(t_iou.mean()), **shares)
 
 
-def tube_bounds(grid: MomentGrid, tubes: Sequence[np.ndarray], truth: np.ndarray,
-                iou_thrs: Sequence[float] = (0.3, 0.5)) -> dict[str, float]:
+def tube_bounds(
+    grid: MomentGrid,
+    tubes: Sequence[np.ndarray],
+    truth: np.ndarray,
+    iou_thrs: Sequence[float] = (0.3, 0.5),
+) -> dict[str, float]:
     """What candidates allow: the best answer (oracle), and a random tube and span (chance).
 
     Args:
@@ -54,7 +60,7 @@ def tube_bounds(grid: MomentGrid, tubes: Sequence[np.ndarray], truth: np.ndarray
         weighing the same in all, which is what drawing a tube and then a span gives. All 0 where
         there is no candidate.
     """
-    means, best, shares = [], 0., []
+    means, best, shares = [], 0.0, []
     if len(tubes):
         bounds = cell_bounds(grid, [len(tube) for tube in tubes])
         overlaps = cell_iou(grid, tubes, truth, bounds)  # (T, P)
@@ -64,7 +70,7 @@ def tube_bounds(grid: MomentGrid, tubes: Sequence[np.ndarray], truth: np.ndarray
             means.append(row.mean())
             shares.append([(row > thr).mean() for thr in iou_thrs])
     shares = np.mean(shares, 0) if shares else np.zeros(len(iou_thrs))
-    result = dict(oracle_m_vIoU=best, chance_m_vIoU=float(np.mean(means)) if means else 0.)
+    result = dict(oracle_m_vIoU=best, chance_m_vIoU=float(np.mean(means)) if means else 0.0)
     for thr, share in zip(iou_thrs, shares, strict=True):
         result[f'oracle_vIoU@{thr:g}'] = float(best > thr)
         result[f'chance_vIoU@{thr:g}'] = float(share)

@@ -1,4 +1,5 @@
 """Writing the predictions of a test as JSON."""
+
 from pathlib import Path
 
 from mmaction.registry import METRICS
@@ -29,14 +30,15 @@ class DumpPredictions(VideoResultsMetric):
 
     default_prefix = 'predictions'  # reports no figures; a metric without a prefix warns
 
-    def __init__(self,
-                 out_file_path: str,
-                 collect_device: str = 'cpu',
-                 collect_dir: str | None = None):
+    def __init__(
+        self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None
+    ):
         super().__init__(collect_device, collect_dir=collect_dir)
         if Path(out_file_path).suffix != '.json':
-            raise ValueError(f'predictions are written as JSON: {out_file_path} must end in .json '
-                             '(for a pickle use DumpResults)')
+            raise ValueError(
+                f'predictions are written as JSON: {out_file_path} must end in .json '
+                '(for a pickle use DumpResults)'
+            )
         writable_file(out_file_path)
         self.out_file_path = out_file_path
 
@@ -44,6 +46,9 @@ class DumpPredictions(VideoResultsMetric):
         """Write the file; there are no figures."""
         results = self.unique_results(results)
         write_predictions(self.out_file_path, results)
-        print_log(f'Predictions for {sum(len(result.sentences) for result in results)} sentences '
-                  f'written to {self.out_file_path}', logger='current')
+        print_log(
+            f'Predictions for {sum(len(result.sentences) for result in results)} sentences '
+            f'written to {self.out_file_path}',
+            logger='current',
+        )
         return {}

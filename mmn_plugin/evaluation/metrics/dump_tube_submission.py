@@ -1,4 +1,5 @@
 """Writing the answers of a test as the challenge takes them."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +28,9 @@ class DumpTubeSubmission(VideoResultsMetric):
 
     default_prefix = 'submission'  # reports no figures; a metric without a prefix warns
 
-    def __init__(self, out_file_path: str, collect_device: str = 'cpu',
-                 collect_dir: str | None = None):
+    def __init__(
+        self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None
+    ):
         super().__init__(collect_device, collect_dir=collect_dir)
         if Path(out_file_path).suffix != '.json':
             raise ValueError(f'a submission is JSON: {out_file_path} must end in .json')

@@ -1,4 +1,5 @@
 """R@n, IoU=m and mean IoU in the loop."""
+
 from collections.abc import Sequence
 
 from mmaction.registry import METRICS
@@ -41,19 +42,22 @@ class GroundingMetric(VideoResultsMetric):
 
     default_prefix = 'grounding'
 
-    def __init__(self,
-                 top_n: Sequence[int] = (1, 5),
-                 iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
-                 duration_buckets: Sequence[float] = (10, 30),
-                 duration_unit: str = 'seconds',
-                 subsets: dict | str | None = None,
-                 chance: dict | None = None,
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None,
-                 collect_dir: str | None = None):
+    def __init__(
+        self,
+        top_n: Sequence[int] = (1, 5),
+        iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
+        duration_buckets: Sequence[float] = (10, 30),
+        duration_unit: str = 'seconds',
+        subsets: dict | str | None = None,
+        chance: dict | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ):
         super().__init__(collect_device, prefix, collect_dir)
-        self.protocol = GroundingProtocol(top_n, iou_thrs, duration_buckets, duration_unit, subsets,
-                                          chance)
+        self.protocol = GroundingProtocol(
+            top_n, iou_thrs, duration_buckets, duration_unit, subsets, chance
+        )
 
     @property
     def names(self) -> list[str]:

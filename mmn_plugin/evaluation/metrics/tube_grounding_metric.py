@@ -1,4 +1,5 @@
 """m_vIoU, m_tIoU and vIoU@R in the loop."""
+
 from collections.abc import Sequence
 
 from mmaction.registry import METRICS
@@ -36,9 +37,15 @@ class TubeGroundingMetric(VideoResultsMetric):
 
     default_prefix = 'tubes'
 
-    def __init__(self, iou_thrs: Sequence[float] = (0.3, 0.5), bounds: dict | None = None,
-                 require_truth: bool = True, collect_device: str = 'cpu', prefix: str | None = None,
-                 collect_dir: str | None = None):
+    def __init__(
+        self,
+        iou_thrs: Sequence[float] = (0.3, 0.5),
+        bounds: dict | None = None,
+        require_truth: bool = True,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ):
         super().__init__(collect_device, prefix, collect_dir)
         check_thresholds(iou_thrs)
         self.iou_thrs = tuple(iou_thrs)
@@ -54,12 +61,16 @@ class TubeGroundingMetric(VideoResultsMetric):
         for sample in data_samples:
             result = TubeResult.from_data_sample(sample)
             if not result.ground_truth and self.require_truth:
-                raise ValueError(f'video {result.video_id!r} has no ground truth, so that it '
-                                 'cannot be scored; write a submission instead '
-                                 '(tools/test.py --submission FILE.json)')
+                raise ValueError(
+                    f'video {result.video_id!r} has no ground truth, so that it '
+                    'cannot be scored; write a submission instead '
+                    '(tools/test.py --submission FILE.json)'
+                )
             if self.grid is not None:
-                result.bounds = [tube_bounds(self.grid, sample['tubes'], truth, self.iou_thrs)
-                                 for truth in result.ground_truth]
+                result.bounds = [
+                    tube_bounds(self.grid, sample['tubes'], truth, self.iou_thrs)
+                    for truth in result.ground_truth
+                ]
             self.results.append(result)
 
     def compute_metrics(self, results: list[TubeResult]) -> dict:
@@ -74,8 +85,10 @@ class TubeGroundingMetric(VideoResultsMetric):
             print_log('no video has ground truth: there are no figures', logger='current')
             return {}
         if without:
-            raise ValueError(f'{len(without)} of {len(results)} videos have no ground truth, such '
-                             f'as {without[0]!r}; score files in which all have it')
+            raise ValueError(
+                f'{len(without)} of {len(results)} videos have no ground truth, such '
+                f'as {without[0]!r}; score files in which all have it'
+            )
         overlaps = [pair for result in results for pair in result.overlaps()]
         figures = tube_figures(*zip(*overlaps, strict=True), self.iou_thrs)
         bounds = [bound for result in results for bound in result.bounds]
@@ -84,5 +97,7 @@ class TubeGroundingMetric(VideoResultsMetric):
         figures = {name: 100 * value for name, value in figures.items()}
         shown = ', '.join(f'{name} {value:.2f}' for name, value in figures.items())
         print_log(f'Spatio-temporal grounding (percent): {shown}', logger='current')
-        return figures | dict(num_sentences=float(len(overlaps)),
-                              num_videos=float(len({result.video_id for result in results})))
+        return figures | dict(
+            num_sentences=float(len(overlaps)),
+            num_videos=float(len({result.video_id for result in results})),
+        )

@@ -1,4 +1,5 @@
 """Collecting one result per video from any number of processes."""
+
 import logging
 from collections.abc import Sequence
 
@@ -57,7 +58,10 @@ class VideoResultsMetric(BaseMetric):
             unique.setdefault(result.key, result)
         missing = self._dataset_size - len(unique)
         if missing > 0:
-            print_log(f'{missing} of the dataset\'s {self._dataset_size} items were not evaluated '
-                      '(or are in it twice); is drop_last set in the dataloader?',
-                      logger='current', level=logging.WARNING)
+            print_log(
+                f"{missing} of the dataset's {self._dataset_size} items were not evaluated "
+                '(or are in it twice); is drop_last set in the dataloader?',
+                logger='current',
+                level=logging.WARNING,
+            )
         return [unique[key] for key in sorted(unique)]

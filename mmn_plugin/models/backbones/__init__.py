@@ -1,4 +1,5 @@
 """Clip encoders."""
+
 from .clip_encoder import ClipEncoder
 
 __all__ = ['ClipEncoder']

@@ -1,4 +1,5 @@
 """Features of a video's segments to embeddings of its clips."""
+
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -16,8 +17,14 @@ class ClipEncoder(BaseModule):
         init_cfg (dict, optional): Initialisation. Defaults to None (PyTorch's own).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int,
-                 init_cfg: dict | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         self.in_channels = in_channels
         self.conv = nn.Conv1d(in_channels, out_channels, 1)

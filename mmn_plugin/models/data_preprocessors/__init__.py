@@ -1,4 +1,5 @@
 """Data preprocessors."""
+
 from .grounding_data_preprocessor import GroundingDataPreprocessor
 from .tube_data_preprocessor import TubeDataPreprocessor
 

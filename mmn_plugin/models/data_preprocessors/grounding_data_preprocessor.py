@@ -1,4 +1,5 @@
 """From collated samples to the tensors of a batch."""
+
 import torch
 from mmaction.registry import MODELS, TOKENIZER
 from mmengine.model import BaseDataPreprocessor
@@ -35,7 +36,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         """The tokenizer, built from its config at the first use."""
         if self._tokenizer is None:
             self._tokenizer = TOKENIZER.build(
-                self._tokenizer_cfg, default_args=dict(max_length=self.max_tokens))
+                self._tokenizer_cfg, default_args=dict(max_length=self.max_tokens)
+            )
         return self._tokenizer
 
     @tokenizer.setter
@@ -61,17 +63,22 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         return dict(
             inputs=self._stack(self.cast_data(data['inputs']), samples),
             sentences=self.batch_sentences(samples),
-            data_samples=samples)
+            data_samples=samples,
+        )
 
     def _stack(self, features, samples) -> torch.Tensor:
         if torch.is_tensor(features):
             return features
         shapes = {tuple(feature.shape) for feature in features}
         if len(shapes) > 1:
-            listed = ', '.join(f'{sample.video_id}: {tuple(feature.shape)}'
-                               for sample, feature in zip(samples, features, strict=True))
-            raise ValueError(f'the features of a batch differ in shape ({listed}); pool them to '
-                             'one length (PoolClipFeatures) and check the feature files')
+            listed = ', '.join(
+                f'{sample.video_id}: {tuple(feature.shape)}'
+                for sample, feature in zip(samples, features, strict=True)
+            )
+            raise ValueError(
+                f'the features of a batch differ in shape ({listed}); pool them to '
+                'one length (PoolClipFeatures) and check the feature files'
+            )
         return torch.stack(list(features))  # (B, R, D)
 
     def batch_sentences(self, samples) -> SentenceBatch:

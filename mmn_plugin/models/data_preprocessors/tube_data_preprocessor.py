@@ -1,4 +1,5 @@
 """From collated tubes to the tensors of a batch."""
+
 import torch
 from mmaction.registry import MODELS
 
@@ -19,10 +20,15 @@ class TubeDataPreprocessor(GroundingDataPreprocessor):
             if tubes.ndim != 3 or len(tubes) != len(sample.tubes):
                 raise ValueError(
                     f'video {sample.video_id!r} has {len(sample.tubes)} tubes, but features of '
-                    f'shape {tuple(tubes.shape)}; expected (tubes, segments, size)')
+                    f'shape {tuple(tubes.shape)}; expected (tubes, segments, size)'
+                )
         if len({tuple(tubes.shape[1:]) for tubes in features}) > 1:
-            listed = ', '.join(f'{sample.video_id}: {tuple(tubes.shape[1:])}'
-                               for sample, tubes in zip(samples, features, strict=True))
-            raise ValueError(f'the tubes of a batch differ in the shape of their features '
-                             f'({listed}); extract them with the same networks')
+            listed = ', '.join(
+                f'{sample.video_id}: {tuple(tubes.shape[1:])}'
+                for sample, tubes in zip(samples, features, strict=True)
+            )
+            raise ValueError(
+                f'the tubes of a batch differ in the shape of their features '
+                f'({listed}); extract them with the same networks'
+            )
         return torch.cat(features)  # (T, R, D)

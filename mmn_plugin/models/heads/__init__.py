@@ -1,4 +1,5 @@
 """Heads."""
+
 from .mutual_matching_head import MutualMatchingHead
 from .score_curve_head import ScoreCurveHead
 from .tube_matching_head import TubeMatchingHead

@@ -1,4 +1,5 @@
 """Products whose gradients have the product's own precision."""
+
 import torch
 from torch import Tensor
 
@@ -23,7 +24,6 @@ def exact_product(left: Tensor, right: Tensor) -> Tensor:
 
 
 class _ExactProduct(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, left, right):
         ctx.save_for_backward(left, right)

@@ -1,4 +1,5 @@
 """Losses and predictions from the embeddings of moments and sentences."""
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,23 +40,37 @@ class MutualMatchingHead(BaseModule):
             unless ``CrossVideoNegativeHook`` sets another source.
     """
 
-    def __init__(self, grid: MomentGrid, loss_matching: dict, loss_iou: dict,
-                 contrastive_weight: float, score_power: float, nms_threshold: float,
-                 top_n: int = 5, iou_scale: float = 10., init_cfg: dict | None = None):
+    def __init__(
+        self,
+        grid: MomentGrid,
+        loss_matching: dict,
+        loss_iou: dict,
+        contrastive_weight: float,
+        score_power: float,
+        nms_threshold: float,
+        top_n: int = 5,
+        iou_scale: float = 10.0,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         self.grid = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)
         self.contrastive_weight = contrastive_weight
-        self.contrastive_factor = 1.
+        self.contrastive_factor = 1.0
         self.negatives = NegativeSource()
         self.score_power = score_power
         self.nms_threshold = nms_threshold
         self.top_n = top_n
         self.iou_scale = iou_scale
 
-    def loss(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-             sentence_video: Tensor, data_samples: list[GroundingDataSample]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[GroundingDataSample],
+    ) -> dict[str, Tensor]:
         """Weighted losses of a batch.
 
         Under mixed precision too they are computed in float32: bfloat16 resolves a cosine to
@@ -79,18 +94,35 @@ class MutualMatchingHead(BaseModule):
             spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
             iou = temporal_iou(ground_truth[:, None], spans[sentence_video])  # (S, P)
             negatives = self.negatives.collect(
-                self.candidates(moments['contrastive'], sentences['contrastive'], iou,
-                                ground_truth, data_samples), self.training)
+                self.candidates(
+                    moments['contrastive'],
+                    sentences['contrastive'],
+                    iou,
+                    ground_truth,
+                    data_samples,
+                ),
+                self.training,
+            )
             loss_vid, loss_sent = self.loss_matching(
-                moments['contrastive'], sentences['contrastive'], sentence_video, iou,
-                ground_truth, negatives, self.positives(truth, data_samples))
+                moments['contrastive'],
+                sentences['contrastive'],
+                sentence_video,
+                iou,
+                ground_truth,
+                negatives,
+                self.positives(truth, data_samples),
+            )
             cosines = self.own_video_cosines(
-                moments['iou'], sentences['iou'], sentence_video, counts)
+                moments['iou'], sentences['iou'], sentence_video, counts
+            )
             weight = self.contrastive_factor * self.contrastive_weight
-            return negatives.scale(dict(
-                loss_vid=weight * loss_vid,
-                loss_sent=weight * loss_sent,
-                loss_iou=self.loss_iou(self.iou_scale * cosines, iou)))
+            return negatives.scale(
+                dict(
+                    loss_vid=weight * loss_vid,
+                    loss_sent=weight * loss_sent,
+                    loss_iou=self.loss_iou(self.iou_scale * cosines, iou),
+                )
+            )
 
     def positives(self, truth: Tensor, data_samples: list[GroundingDataSample]) -> Tensor:
         """Each sentence's moments of highest IoU, (S, K), found on the host from (S, 2) seconds.
@@ -105,18 +137,32 @@ class MutualMatchingHead(BaseModule):
         return iou.topk(self.loss_matching.num_positive, dim=1).indices
 
     @staticmethod
-    def candidates(moments: Tensor, sentences: Tensor, iou: Tensor, ground_truth: Tensor,
-                   data_samples: list[GroundingDataSample]) -> Candidates:
+    def candidates(
+        moments: Tensor,
+        sentences: Tensor,
+        iou: Tensor,
+        ground_truth: Tensor,
+        data_samples: list[GroundingDataSample],
+    ) -> Candidates:
         """The batch with the names of its videos and the texts of its sentences."""
         counts = [len(sample.sentences) for sample in data_samples]
         return Candidates(
-            moments, sentences, ground_truth, np.repeat(np.arange(len(counts)), counts),
+            moments,
+            sentences,
+            ground_truth,
+            np.repeat(np.arange(len(counts)), counts),
             [sample.video_id for sample in data_samples],
-            [normalised_text(text) for sample in data_samples for text in sample.sentences], iou)
+            [normalised_text(text) for sample in data_samples for text in sample.sentences],
+            iou,
+        )
 
-    def predict(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-                sentence_video: Tensor,
-                data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+    def predict(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[GroundingDataSample],
+    ) -> list[GroundingDataSample]:
         """Rank the moments of each sentence's video.
 
         Args: as of ``loss``; ground truth is not looked at.
@@ -129,8 +175,9 @@ class MutualMatchingHead(BaseModule):
         scores = moment_scores(contrastive, iou_score, self.score_power)
         return self.rank(scores, sentence_video, data_samples)
 
-    def rank(self, scores: Tensor, sentence_video: Tensor,
-             data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+    def rank(
+        self, scores: Tensor, sentence_video: Tensor, data_samples: list[GroundingDataSample]
+    ) -> list[GroundingDataSample]:
         """Give the samples the best moments of their sentences after NMS.
 
         Args:
@@ -143,17 +190,22 @@ class MutualMatchingHead(BaseModule):
             in seconds and ``scores`` (s, n), NaN-padded, on the CPU.
         """
         spans = self.spans(data_samples, sentence_video)  # (B, P, 2)
-        return rank_moments(spans, scores, sentence_video, data_samples, self.nms_threshold,
-                            self.top_n)
+        return rank_moments(
+            spans, scores, sentence_video, data_samples, self.nms_threshold, self.top_n
+        )
 
     def spans(self, data_samples: list[GroundingDataSample], sentence_video: Tensor) -> Tensor:
         """Start and end of the moments of each video, (B, P, 2) seconds, on the batch's device."""
         durations = torch.tensor([sample.duration for sample in data_samples])
         return self.grid.spans(durations.to(sentence_video.device, non_blocking=True))
 
-    def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-              sentence_video: Tensor,
-              counts: list[int] | None = None) -> tuple[Tensor, Tensor]:
+    def score(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        counts: list[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Contrastive and IoU score of each sentence with its video's moments, both (S, P).
 
         Like the losses in float32, under mixed precision too: bfloat16 would leave a few hundred
@@ -163,11 +215,13 @@ class MutualMatchingHead(BaseModule):
             moments, sentences = map(self.normalise, (moments, sentences))
             contrastive, iou = (
                 self.own_video_cosines(moments[space], sentences[space], sentence_video, counts)
-                for space in ('contrastive', 'iou'))
+                for space in ('contrastive', 'iou')
+            )
             return contrastive, (self.iou_scale * iou).sigmoid()
 
-    def score_video(self, moments: dict[str, Tensor],
-                    sentences: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def score_video(
+        self, moments: dict[str, Tensor], sentences: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """As `score`, of one video whose moments were made unit vectors once for all sentences.
 
         Args:
@@ -180,18 +234,22 @@ class MutualMatchingHead(BaseModule):
         with torch.autocast(moments['iou'].device.type, enabled=False):
             sentences = self.normalise(sentences)
             contrastive, iou = (
-                sentences[space] @ moments[space].T for space in ('contrastive', 'iou'))
+                sentences[space] @ moments[space].T for space in ('contrastive', 'iou')
+            )
             return contrastive, (self.iou_scale * iou).sigmoid()
 
     @staticmethod
     def normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
         """Unit vectors, float32 or longer, of the embeddings in each space."""
-        return {space: F.normalize(_at_least_float32(value), dim=-1)
-                for space, value in embeddings.items()}
+        return {
+            space: F.normalize(_at_least_float32(value), dim=-1)
+            for space, value in embeddings.items()
+        }
 
     @staticmethod
-    def own_video_cosines(moments: Tensor, sentences: Tensor, sentence_video: Tensor,
-                          counts: list[int] | None = None) -> Tensor:
+    def own_video_cosines(
+        moments: Tensor, sentences: Tensor, sentence_video: Tensor, counts: list[int] | None = None
+    ) -> Tensor:
         """Similarity of each sentence with the moments of its own video.
 
         Sentences are laid out (B, s_max) by video, so that one batched product serves all.

@@ -1,4 +1,5 @@
 """From scores of moments to the samples' predictions."""
+
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -6,9 +7,15 @@ from mmn_plugin.ranking import rank
 from mmn_plugin.structures import GroundingDataSample
 
 
-def rank_moments(spans: Tensor, scores: Tensor, sentence_video: Tensor,
-                 data_samples: list[GroundingDataSample], nms_threshold: float,
-                 top_n: int, **beside: Tensor) -> list[GroundingDataSample]:
+def rank_moments(
+    spans: Tensor,
+    scores: Tensor,
+    sentence_video: Tensor,
+    data_samples: list[GroundingDataSample],
+    nms_threshold: float,
+    top_n: int,
+    **beside: Tensor,
+) -> list[GroundingDataSample]:
     """Give the samples the best moments of their sentences after NMS.
 
     Args:
@@ -28,6 +35,10 @@ def rank_moments(spans: Tensor, scores: Tensor, sentence_video: Tensor,
     counts = [len(sample.sentences) for sample in data_samples]
     for sample, *own in zip(data_samples, *(value.split(counts) for value in values), strict=True):
         # copies: pickled, each would bring the memory of the whole batch
-        sample.pred_instances = InstanceData(**{name: value.clone() for name, value in zip(
-            ('moments', 'scores', *beside), own, strict=True)})
+        sample.pred_instances = InstanceData(
+            **{
+                name: value.clone()
+                for name, value in zip(('moments', 'scores', *beside), own, strict=True)
+            }
+        )
     return data_samples

@@ -1,4 +1,5 @@
 """Losses and predictions from the scores of a video's clips."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,39 +55,59 @@ class ScoreCurveHead(BaseModule):
     """
 
     # The inferencer fuses what `score` returns with this power; see `moment_scores`.
-    score_power = 1.
+    score_power = 1.0
 
-    def __init__(self, grid: MomentGrid, loss_matching: dict, loss_contrast: dict,
-                 windows: Sequence[int], contrast_weight: float, run_thresholds: Sequence[float],
-                 nms_threshold: float, top_n: int = 5, threshold_halving: float = 0.3,
-                 init_cfg: dict | None = None):
+    def __init__(
+        self,
+        grid: MomentGrid,
+        loss_matching: dict,
+        loss_contrast: dict,
+        windows: Sequence[int],
+        contrast_weight: float,
+        run_thresholds: Sequence[float],
+        nms_threshold: float,
+        top_n: int = 5,
+        threshold_halving: float = 0.3,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         if list(windows) != sorted(windows, reverse=True) or min(windows, default=1) < 1:
-            raise ValueError(f'model.head.windows={list(windows)}: give windows of 1 clip or more, '
-                             'none longer than the one before it (coarse to fine)')
+            raise ValueError(
+                f'model.head.windows={list(windows)}: give windows of 1 clip or more, '
+                'none longer than the one before it (coarse to fine)'
+            )
         if not run_thresholds or not all(0 < share < 1 for share in run_thresholds):
-            raise ValueError(f'model.head.run_thresholds={list(run_thresholds)}: give thresholds '
-                             'between 0 and 1')
+            raise ValueError(
+                f'model.head.run_thresholds={list(run_thresholds)}: give thresholds between 0 and 1'
+            )
         if threshold_halving <= 0:
-            raise ValueError(f'model.head.threshold_halving={threshold_halving}: give a distance '
-                             'of thresholds above 0')
+            raise ValueError(
+                f'model.head.threshold_halving={threshold_halving}: give a distance '
+                'of thresholds above 0'
+            )
         self.grid = grid
-        self.register_buffer('_single_clips', (grid.starts == grid.ends).nonzero()[:, 0],
-                             persistent=False)
+        self.register_buffer(
+            '_single_clips', (grid.starts == grid.ends).nonzero()[:, 0], persistent=False
+        )
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_contrast = MODELS.build(loss_contrast)
         self.windows = tuple(windows)
         self.active_stages = len(self.windows)
         self.contrast_weight = contrast_weight
-        self.contrastive_factor = 1.
+        self.contrastive_factor = 1.0
         self.negatives = NegativeSource()
         self.run_thresholds = tuple(run_thresholds)
         self.threshold_halving = threshold_halving
         self.nms_threshold = nms_threshold
         self.top_n = top_n
 
-    def loss(self, stages: list[Tensor], sentences: dict[str, Tensor], sentence_video: Tensor,
-             data_samples: list[GroundingDataSample]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        stages: list[Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[GroundingDataSample],
+    ) -> dict[str, Tensor]:
         """Weighted losses of a batch, in float32 under mixed precision too.
 
         Args:
@@ -107,29 +128,41 @@ class ScoreCurveHead(BaseModule):
             own = self.candidates(refined, queries, data_samples)
             negatives = self.negatives.collect(own, self.training)
             loss_vid, loss_sent = self.loss_matching(refined, queries, sentence_video, negatives)
-            losses = dict(loss_vid=self.contrastive_factor * loss_vid,
-                          loss_sent=self.contrastive_factor * loss_sent)
+            losses = dict(
+                loss_vid=self.contrastive_factor * loss_vid,
+                loss_sent=self.contrastive_factor * loss_sent,
+            )
             weight = self.contrast_weight / max(1, len(self.windows))
             texts = np.unique(own.texts, return_inverse=True)[1]
             texts = torch.from_numpy(texts).to(queries.device, non_blocking=True)
-            for k, window in enumerate(self.windows[:self.active_stages]):
+            for k, window in enumerate(self.windows[: self.active_stages]):
                 losses[f'loss_stage{k + 1}'] = weight * self.loss_contrast(
-                    stages[k], stages[k + 1], queries, sentence_video, window, texts)
+                    stages[k], stages[k + 1], queries, sentence_video, window, texts
+                )
             return negatives.scale(losses)
 
     @staticmethod
-    def candidates(clips: Tensor, sentences: Tensor,
-                   data_samples: list[GroundingDataSample]) -> Candidates:
+    def candidates(
+        clips: Tensor, sentences: Tensor, data_samples: list[GroundingDataSample]
+    ) -> Candidates:
         """The batch with the names of its videos and the texts of its sentences; no moments."""
         counts = [len(sample.sentences) for sample in data_samples]
         return Candidates(
-            clips, sentences, None, np.repeat(np.arange(len(counts)), counts),
+            clips,
+            sentences,
+            None,
+            np.repeat(np.arange(len(counts)), counts),
             [sample.video_id for sample in data_samples],
-            [normalised_text(text) for sample in data_samples for text in sample.sentences])
+            [normalised_text(text) for sample in data_samples for text in sample.sentences],
+        )
 
-    def predict(self, clips: Tensor, sentences: dict[str, Tensor],
-                sentence_video: Tensor,
-                data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+    def predict(
+        self,
+        clips: Tensor,
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[GroundingDataSample],
+    ) -> list[GroundingDataSample]:
         """Rank the runs of each sentence's score curve.
 
         Args:
@@ -145,15 +178,20 @@ class ScoreCurveHead(BaseModule):
         curves = self.curves(clips, sentences, sentence_video)  # (S, N)
         return self.rank_curves(curves, sentence_video, data_samples)
 
-    def rank_curves(self, curves: Tensor, sentence_video: Tensor,
-                    data_samples: list[GroundingDataSample]) -> list[GroundingDataSample]:
+    def rank_curves(
+        self, curves: Tensor, sentence_video: Tensor, data_samples: list[GroundingDataSample]
+    ) -> list[GroundingDataSample]:
         """As `predict`, given the curves (S, N)."""
         scores = moment_scores(*self._score_runs(curves), self.score_power)
         return self.rank(scores, sentence_video, data_samples, curves=curves)
 
-    def rank(self, scores: Tensor, sentence_video: Tensor,
-             data_samples: list[GroundingDataSample],
-             **beside: Tensor) -> list[GroundingDataSample]:
+    def rank(
+        self,
+        scores: Tensor,
+        sentence_video: Tensor,
+        data_samples: list[GroundingDataSample],
+        **beside: Tensor,
+    ) -> list[GroundingDataSample]:
         """Give the samples the best moments of their sentences after NMS.
 
         Args:
@@ -168,19 +206,24 @@ class ScoreCurveHead(BaseModule):
         """
         durations = torch.tensor([sample.duration for sample in data_samples])
         spans = self.grid.spans(durations.to(scores.device, non_blocking=True))  # (B, P, 2)
-        return rank_moments(spans, scores, sentence_video, data_samples, self.nms_threshold,
-                            self.top_n, **beside)
+        return rank_moments(
+            spans, scores, sentence_video, data_samples, self.nms_threshold, self.top_n, **beside
+        )
 
-    def curves(self, clips: Tensor, sentences: dict[str, Tensor],
-               sentence_video: Tensor) -> Tensor:
+    def curves(self, clips: Tensor, sentences: dict[str, Tensor], sentence_video: Tensor) -> Tensor:
         """Score in [0, 1] of each clip of its video for each sentence, (S, N) float32."""
         with torch.autocast(sentence_video.device.type, enabled=False):
             queries = self._queries(sentences)
             cosines = (clips[sentence_video] @ queries[..., None])[..., 0]
             return 0.5 * cosines.clamp(-1, 1) + 0.5
 
-    def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-              sentence_video: Tensor, counts: list[int] | None = None) -> tuple[Tensor, Tensor]:
+    def score(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        counts: list[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Contrast of each moment, and its weight, 0 where it is no run, both (S, P).
 
         `moment_scores` of the two, with ``score_power``, is what `rank` takes. ``moments`` are
@@ -197,8 +240,9 @@ class ScoreCurveHead(BaseModule):
         """
         return self.curves(*self._one_video(moments, sentences))
 
-    def score_video(self, moments: dict[str, Tensor],
-                    sentences: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def score_video(
+        self, moments: dict[str, Tensor], sentences: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """As `score`, of one video: (P, J) and (s, J) -> twice (s, P).
 
         Raises:
@@ -220,9 +264,11 @@ class ScoreCurveHead(BaseModule):
     def _one_video(self, moments: dict[str, Tensor], sentences: dict[str, Tensor]) -> tuple:
         clips = moments['contrastive']
         if len(clips) != self.grid.num_moments:
-            raise ValueError(f'{len(clips)} moments, but a score curve has {self.grid.num_clips} '
-                             f'clips and {self.grid.num_moments} moments: give the video as one '
-                             'window, however long it is')
+            raise ValueError(
+                f'{len(clips)} moments, but a score curve has {self.grid.num_clips} '
+                f'clips and {self.grid.num_moments} moments: give the video as one '
+                'window, however long it is'
+            )
         first = torch.zeros(len(sentences['contrastive']), dtype=torch.int64, device=clips.device)
         return clips[None, self._single_clips], sentences, first
 
@@ -233,4 +279,5 @@ class ScoreCurveHead(BaseModule):
     def _queries(sentences: dict[str, Tensor]) -> Tensor:
         embeddings = sentences['contrastive']
         return F.normalize(
-            embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
+            embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1
+        )

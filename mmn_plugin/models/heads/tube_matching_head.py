@@ -1,4 +1,5 @@
 """Losses and predictions from the embeddings of tubes' moments and of sentences."""
+
 from itertools import accumulate
 
 import numpy as np
@@ -36,15 +37,21 @@ class TubeMatchingHead(BaseModule):
             ``CrossVideoNegativeHook`` sets it.
     """
 
-    def __init__(self, grid: MomentGrid, loss_matching: dict, loss_iou: dict,
-                 contrastive_weight: float, iou_scale: float = 10.,
-                 init_cfg: dict | None = None):
+    def __init__(
+        self,
+        grid: MomentGrid,
+        loss_matching: dict,
+        loss_iou: dict,
+        contrastive_weight: float,
+        iou_scale: float = 10.0,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         self.grid = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)
         self.contrastive_weight = contrastive_weight
-        self.contrastive_factor = 1.
+        self.contrastive_factor = 1.0
         self.iou_scale = iou_scale
         self._negatives = NegativeSource()
 
@@ -62,11 +69,17 @@ class TubeMatchingHead(BaseModule):
         if source.scope != 'local' or source.bank is not None or source.exclude_same_text:
             raise ValueError(
                 "TubeMatchingHead takes its negatives from the device's batch alone: leave scope, "
-                'queue_size and exclude_same_text out of default_hooks.negatives')
+                'queue_size and exclude_same_text out of default_hooks.negatives'
+            )
         self._negatives = source
 
-    def loss(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-             sentence_video: Tensor, data_samples: list[TubeDataSample]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[TubeDataSample],
+    ) -> dict[str, Tensor]:
         """Weighted losses of a batch, computed in float32 at least.
 
         Args:
@@ -87,13 +100,15 @@ class TubeMatchingHead(BaseModule):
             moments, sentences = self._normalise(moments), self._normalise(sentences)
             row, tube = pairs.on(device)
             loss_vid, loss_sent = self.loss_matching(
-                moments['contrastive'], sentences['contrastive'], row, tube, target, positives)
+                moments['contrastive'], sentences['contrastive'], row, tube, target, positives
+            )
             cosines = self._cosines(moments['iou'], sentences['iou'], row, tube)  # (Q, P)
             weight = self.contrastive_factor * self.contrastive_weight
             return dict(
                 loss_vid=weight * loss_vid,
                 loss_sent=weight * loss_sent,
-                loss_iou=self.loss_iou(self.iou_scale * cosines, target))
+                loss_iou=self.loss_iou(self.iou_scale * cosines, target),
+            )
 
     def targets(self, data_samples: list[TubeDataSample]) -> np.ndarray:
         """Spatio-temporal IoU of every cell of every tube with each sentence's ground truth.
@@ -110,13 +125,19 @@ class TubeMatchingHead(BaseModule):
         result = []
         for sample in data_samples:
             bounds = cell_bounds(self.grid, [len(tube) for tube in sample.tubes])
-            result += [cell_iou(self.grid, sample.tubes, truth, bounds)
-                       for truth in sample.gt_instances.tubes]
+            result += [
+                cell_iou(self.grid, sample.tubes, truth, bounds)
+                for truth in sample.gt_instances.tubes
+            ]
         return np.concatenate(result)
 
-    def predict(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-                sentence_video: Tensor,
-                data_samples: list[TubeDataSample]) -> list[TubeDataSample]:
+    def predict(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[TubeDataSample],
+    ) -> list[TubeDataSample]:
         """Find the best span of the best tube for each sentence.
 
         Args: as of ``loss``; ground truth is not looked at.
@@ -127,15 +148,21 @@ class TubeMatchingHead(BaseModule):
         contrastive, iou = self.score(moments, sentences, data_samples)  # (Q, P)
         return self.rank((contrastive * iou).cpu(), data_samples)
 
-    def score(self, moments: dict[str, Tensor], sentences: dict[str, Tensor],
-              data_samples: list[TubeDataSample]) -> tuple[Tensor, Tensor]:
+    def score(
+        self,
+        moments: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        data_samples: list[TubeDataSample],
+    ) -> tuple[Tensor, Tensor]:
         """Contrastive and IoU score of each sentence with its video's tubes, both (Q, P)."""
         device = moments['iou'].device
         row, tube = TubePairs.of(data_samples).on(device)
         with torch.autocast(device.type, enabled=False):
             moments, sentences = self._normalise(moments), self._normalise(sentences)
-            contrastive, iou = (self._cosines(moments[space], sentences[space], row, tube)
-                                for space in ('contrastive', 'iou'))
+            contrastive, iou = (
+                self._cosines(moments[space], sentences[space], row, tube)
+                for space in ('contrastive', 'iou')
+            )
             return contrastive, (self.iou_scale * iou).sigmoid()
 
     def rank(self, scores: Tensor, data_samples: list[TubeDataSample]) -> list[TubeDataSample]:
@@ -155,25 +182,32 @@ class TubeMatchingHead(BaseModule):
             if not shape[1]:
                 sample.pred_instances = self._no_answer(shape[0])
                 continue
-            own = scores[last - size:last].reshape(shape)  # (s, T, P)
+            own = scores[last - size : last].reshape(shape)  # (s, T, P)
             empty = torch.from_numpy(bounds[..., 0] == bounds[..., 1])
             best, place = own.masked_fill(empty, -torch.inf).flatten(1).max(1)  # (s,)
             tube, cell = place // shape[2], place % shape[2]
-            spans = [sample.tubes[t][slice(*bounds[t, p])]
-                     for t, p in zip(tube.tolist(), cell.tolist(), strict=True)]
+            spans = [
+                sample.tubes[t][slice(*bounds[t, p])]
+                for t, p in zip(tube.tolist(), cell.tolist(), strict=True)
+            ]
             sample.pred_instances = InstanceData(tubes=spans, tube_index=tube, scores=best)
         return data_samples
 
     @staticmethod
     def _no_answer(count: int) -> InstanceData:
         nothing = np.zeros((0, 5), np.float32)
-        return InstanceData(tubes=[nothing] * count, tube_index=torch.full((count,), -1),
-                            scores=torch.full((count,), -torch.inf))
+        return InstanceData(
+            tubes=[nothing] * count,
+            tube_index=torch.full((count,), -1),
+            scores=torch.full((count,), -torch.inf),
+        )
 
     @staticmethod
     def _normalise(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {space: F.normalize(value.to(torch.promote_types(value.dtype, torch.float32)),
-                                   dim=-1) for space, value in embeddings.items()}
+        return {
+            space: F.normalize(value.to(torch.promote_types(value.dtype, torch.float32)), dim=-1)
+            for space, value in embeddings.items()
+        }
 
     @staticmethod
     def _cosines(moments: Tensor, sentences: Tensor, row: Tensor, tube: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """Which sentences and tubes of a batch belong to the same video."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,11 +45,17 @@ class TubePairs:
         begin = np.flatnonzero(np.diff(self.sentence, prepend=-1))  # (S,) first pair
         end = np.append(begin[1:], len(self.sentence))
         width = target.shape[1]
-        best = np.array([first * width + target[first:last].argmax()
-                         for first, last in zip(begin, end, strict=True)])
+        best = np.array(
+            [
+                first * width + target[first:last].argmax()
+                for first, last in zip(begin, end, strict=True)
+            ]
+        )
         return torch.from_numpy(np.stack([best // width, best % width], 1))
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """``sentence`` and ``tube`` on a device, for which nobody waits."""
-        return tuple(torch.from_numpy(index).to(device, non_blocking=True)
-                     for index in (self.sentence, self.tube))
+        return tuple(
+            torch.from_numpy(index).to(device, non_blocking=True)
+            for index in (self.sentence, self.tube)
+        )

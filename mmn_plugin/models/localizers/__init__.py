@@ -1,4 +1,5 @@
 """Localizers: the wiring of whole methods."""
+
 from .mmn import MMN
 from .mscl import MSCL
 

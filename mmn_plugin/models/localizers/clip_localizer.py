@@ -1,4 +1,5 @@
 """What the localizers share."""
+
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -24,8 +25,10 @@ class ClipLocalizer(BaseModel):
         """
         sizes = neck.get('embed_channels'), text_encoder.get('embed_channels')
         if None not in sizes and sizes[0] != sizes[1]:
-            raise ValueError(f'model.neck.embed_channels={sizes[0]} and model.text_encoder.'
-                             f'embed_channels={sizes[1]} must be one size, that of the joint space')
+            raise ValueError(
+                f'model.neck.embed_channels={sizes[0]} and model.text_encoder.'
+                f'embed_channels={sizes[1]} must be one size, that of the joint space'
+            )
 
     def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
         """Embed the clips before the neck: (B, R, D) -> (B, H, N).
@@ -38,12 +41,14 @@ class ClipLocalizer(BaseModel):
             raise ValueError(
                 f'the features of video {videos} have size {inputs.shape[-1]}, but '
                 f'model.backbone.in_channels is {self.backbone.in_channels}: set in_channels to '
-                'the features\' size, or give the feature files this config was written for')
+                "the features' size, or give the feature files this config was written for"
+            )
         clips = self.backbone(inputs)  # (B, H, N)
         if clips.shape[-1] != self.grid.num_clips:
             raise ValueError(
                 f'the {inputs.shape[1]} feature rows of video {videos} give {clips.shape[-1]} '
                 f'clips, but {self.num_clips_option} is {self.grid.num_clips}: num_segments of '
                 'PoolClipFeatures (in every pipeline), model.backbone.kernel_size and stride, '
-                'and num_clips belong together')
+                'and num_clips belong together'
+            )
         return clips

@@ -1,4 +1,5 @@
 """Mutual Matching Network."""
+
 import torch
 from mmaction.registry import MODELS
 from torch import Tensor
@@ -29,8 +30,16 @@ class MMN(ClipLocalizer):
 
     num_clips_option = 'model.grid.num_clips'
 
-    def __init__(self, grid: dict, backbone: dict, neck: dict, text_encoder: dict, head: dict,
-                 data_preprocessor: dict, init_cfg: dict | None = None):
+    def __init__(
+        self,
+        grid: dict,
+        backbone: dict,
+        neck: dict,
+        text_encoder: dict,
+        head: dict,
+        data_preprocessor: dict,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.grid = MomentGrid(**grid)
         self.backbone = MODELS.build(backbone)
@@ -44,8 +53,10 @@ class MMN(ClipLocalizer):
         self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:
-            raise ValueError(f'model.head.loss_matching.num_positive={positives}, but {self.grid} '
-                             'has fewer moments')
+            raise ValueError(
+                f'model.head.loss_matching.num_positive={positives}, but {self.grid} '
+                'has fewer moments'
+            )
 
     @property
     def architecture(self) -> dict:
@@ -54,10 +65,16 @@ class MMN(ClipLocalizer):
             num_clips=self.grid.num_clips,
             pooling_counts=list(self.grid.pooling_counts),
             moment_map=type(self.neck.moment_map).__name__,
-            segments_per_clip=[self.backbone.pool.kernel_size[0], self.backbone.pool.stride[0]])
+            segments_per_clip=[self.backbone.pool.kernel_size[0], self.backbone.pool.stride[0]],
+        )
 
-    def forward(self, inputs: Tensor, sentences: SentenceBatch,
-                data_samples: list[GroundingDataSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self,
+        inputs: Tensor,
+        sentences: SentenceBatch,
+        data_samples: list[GroundingDataSample] | None = None,
+        mode: str = 'tensor',
+    ):
         """Embed moments and sentences, then compute losses or predictions.
 
         Args:
@@ -96,8 +113,9 @@ class MMN(ClipLocalizer):
         """
         batch = self.data_preprocessor(dict(inputs=[inputs], data_samples=[data_sample]))
         moments, embeddings = self(**batch, mode='tensor')
-        contrastive, iou = self.head.score(moments, embeddings, batch['sentences'].video,
-                                           [len(data_sample.sentences)])  # (s, P)
+        contrastive, iou = self.head.score(
+            moments, embeddings, batch['sentences'].video, [len(data_sample.sentences)]
+        )  # (s, P)
         return moment_scores(contrastive, iou, self.head.score_power)
 
     def encode_moments(self, inputs: Tensor, data_samples=None) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
 """Weakly-supervised grounding by multi-scale self-contrast."""
+
 import torch
 from mmaction.registry import MODELS
 from torch import Tensor
@@ -32,8 +33,16 @@ class MSCL(ClipLocalizer):
 
     num_clips_option = 'model.num_clips'
 
-    def __init__(self, num_clips: int, backbone: dict, neck: dict, text_encoder: dict, head: dict,
-                 data_preprocessor: dict, init_cfg: dict | None = None):
+    def __init__(
+        self,
+        num_clips: int,
+        backbone: dict,
+        neck: dict,
+        text_encoder: dict,
+        head: dict,
+        data_preprocessor: dict,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.check_joint_space(neck, text_encoder)
         self.grid = MomentGrid(num_clips, [num_clips - 1])  # any run of clips is a moment
@@ -47,11 +56,18 @@ class MSCL(ClipLocalizer):
     def architecture(self) -> dict:
         """What a checkpoint's weights do not show in their shapes, as plain data."""
         return dict(
-            num_clips=self.grid.num_clips, windows=list(self.head.windows),
-            segments_per_clip=[self.backbone.pool.kernel_size[0], self.backbone.pool.stride[0]])
+            num_clips=self.grid.num_clips,
+            windows=list(self.head.windows),
+            segments_per_clip=[self.backbone.pool.kernel_size[0], self.backbone.pool.stride[0]],
+        )
 
-    def forward(self, inputs: Tensor, sentences: SentenceBatch,
-                data_samples: list[GroundingDataSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self,
+        inputs: Tensor,
+        sentences: SentenceBatch,
+        data_samples: list[GroundingDataSample] | None = None,
+        mode: str = 'tensor',
+    ):
         """Embed clips and sentences, then compute losses or predictions.
 
         Args:

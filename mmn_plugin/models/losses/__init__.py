@@ -1,4 +1,5 @@
 """Losses."""
+
 from .iou_regression_loss import IoURegressionLoss
 from .mutual_matching_loss import MutualMatchingLoss
 from .self_contrast_loss import SelfContrastLoss
@@ -6,6 +7,9 @@ from .tube_matching_loss import TubeMatchingLoss
 from .video_matching_loss import VideoMatchingLoss
 
 __all__ = [
-    'IoURegressionLoss', 'MutualMatchingLoss', 'SelfContrastLoss', 'TubeMatchingLoss',
+    'IoURegressionLoss',
+    'MutualMatchingLoss',
+    'SelfContrastLoss',
+    'TubeMatchingLoss',
     'VideoMatchingLoss',
 ]

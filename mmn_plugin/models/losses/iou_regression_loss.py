@@ -1,4 +1,5 @@
 """Regression of moments' IoU with the sentence's ground truth."""
+
 import torch.nn.functional as F
 from mmaction.registry import MODELS
 from torch import Tensor, nn

@@ -1,4 +1,5 @@
 """Metric learning between moments and sentences, with negatives within and across videos."""
+
 import math
 
 import numpy as np
@@ -42,13 +43,22 @@ class MutualMatchingLoss(nn.Module):
     # The published code adds this inside the logarithm of the sentence-to-moments direction.
     LOG_EPSILON = math.log(1e-6)
 
-    def __init__(self, num_positive: int, negative_iou: float, sentence_removal_iou: float,
-                 margin: float, temperature_video: float, temperature_sentence: float,
-                 chunk_elements: int = 2**22):
+    def __init__(
+        self,
+        num_positive: int,
+        negative_iou: float,
+        sentence_removal_iou: float,
+        margin: float,
+        temperature_video: float,
+        temperature_sentence: float,
+        chunk_elements: int = 2**22,
+    ):
         super().__init__()
         if chunk_elements < 1:
-            raise ValueError(f'loss_matching.chunk_elements={chunk_elements}: give the number of '
-                             'similarities to hold in memory at a time, such as 2**22')
+            raise ValueError(
+                f'loss_matching.chunk_elements={chunk_elements}: give the number of '
+                'similarities to hold in memory at a time, such as 2**22'
+            )
         self.num_positive = num_positive
         self.negative_iou = negative_iou
         self.sentence_removal_iou = sentence_removal_iou
@@ -57,9 +67,16 @@ class MutualMatchingLoss(nn.Module):
         self.temperature_sentence = temperature_sentence
         self.chunk_elements = chunk_elements
 
-    def forward(self, moments: Tensor, sentences: Tensor, sentence_video: Tensor, iou: Tensor,
-                ground_truth: Tensor, negatives: Negatives | None = None,
-                positives: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        moments: Tensor,
+        sentences: Tensor,
+        sentence_video: Tensor,
+        iou: Tensor,
+        ground_truth: Tensor,
+        negatives: Negatives | None = None,
+        positives: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Both directions, each the mean over the batch's sentences and positives.
 
         Args:
@@ -78,8 +95,13 @@ class MutualMatchingLoss(nn.Module):
             sentence-to-moments loss (``loss_sent``), scalars.
         """
         if negatives is None:
-            own = Candidates(moments, sentences, ground_truth, sentence_video.cpu().numpy(),
-                             list(range(len(moments))))
+            own = Candidates(
+                moments,
+                sentences,
+                ground_truth,
+                sentence_video.cpu().numpy(),
+                list(range(len(moments))),
+            )
             negatives = Negatives([NegativePool.of(own, own, 0, 0)])
         if positives is None:
             # On the CPU, because ties are resolved there as in the published figures.
@@ -91,8 +113,9 @@ class MutualMatchingLoss(nn.Module):
         loss_sent = self.sentence_to_moments(sentences, positive, iou, negatives)
         return loss_vid, loss_sent
 
-    def moment_to_sentences(self, positive_moments: Tensor, positive: Tensor,
-                            ground_truth: Tensor, negatives: Negatives) -> Tensor:
+    def moment_to_sentences(
+        self, positive_moments: Tensor, positive: Tensor, ground_truth: Tensor, negatives: Negatives
+    ) -> Tensor:
         """Each positive moment against all sentences."""
         queries = positive_moments.flatten(0, 1)  # (S * K, J)
         parts = []
@@ -101,10 +124,17 @@ class MutualMatchingLoss(nn.Module):
             if log_weight is not None:
                 video = _on(candidates.sentence_video, log_weight.device)
                 log_weight = log_weight[video]  # (S',)
-            parts.append(streaming_logsumexp(
-                queries, candidates.sentences[:, None], self.temperature_video,
-                self.no_negative_sentences(pool, ground_truth), -math.inf, log_weight,
-                self.chunk_elements))
+            parts.append(
+                streaming_logsumexp(
+                    queries,
+                    candidates.sentences[:, None],
+                    self.temperature_video,
+                    self.no_negative_sentences(pool, ground_truth),
+                    -math.inf,
+                    log_weight,
+                    self.chunk_elements,
+                )
+            )
         others = torch.stack(parts).logsumexp(0).view_as(positive)  # (S, K)
         logit = (positive - self.margin) / self.temperature_video
         return (torch.logaddexp(logit, others) - logit).mean()
@@ -122,22 +152,32 @@ class MutualMatchingLoss(nn.Module):
             # Oneself is the positive, whatever its overlap.
             masked = masked | (here + pool.first_sentence == there)
         if pool.same_text is not None:
-            rows, columns = (np.concatenate(pair) for pair in
-                             zip((rows, columns), pool.same_text, strict=True))
+            rows, columns = (
+                np.concatenate(pair) for pair in zip((rows, columns), pool.same_text, strict=True)
+            )
             masked = torch.cat([masked, masked.new_ones(len(pool.same_text[0]))])
         K = self.num_positive
         rows = (rows[:, None] * K + np.arange(K)).reshape(-1)
         return PairMask.of(rows, columns.repeat(K), masked.repeat_interleave(K)[:, None])
 
-    def sentence_to_moments(self, sentences: Tensor, positive: Tensor, iou: Tensor,
-                            negatives: Negatives) -> Tensor:
+    def sentence_to_moments(
+        self, sentences: Tensor, positive: Tensor, iou: Tensor, negatives: Negatives
+    ) -> Tensor:
         """Each sentence's positive moments against all moments."""
         # Published quirk: a moment of the same video that is no negative is multiplied by 0, so
         # it still adds exp(0) = 1.
-        parts = [streaming_logsumexp(
-            sentences, pool.candidates.moments, self.temperature_sentence,
-            self.no_negative_moments(pool, iou), 0., pool.log_weight, self.chunk_elements)
-            for pool in negatives.pools]
+        parts = [
+            streaming_logsumexp(
+                sentences,
+                pool.candidates.moments,
+                self.temperature_sentence,
+                self.no_negative_moments(pool, iou),
+                0.0,
+                pool.log_weight,
+                self.chunk_elements,
+            )
+            for pool in negatives.pools
+        ]
         others = torch.stack(parts).logsumexp(0)  # (S,)
         others = torch.logaddexp(others, others.new_full((), self.LOG_EPSILON))
         logit = (positive - self.margin) / self.temperature_sentence  # (S, K)

@@ -1,4 +1,5 @@
 """Which entries of a similarity matrix are no negatives, kept as the few pairs that differ."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,8 @@ class PairMask:
         begin, end = np.searchsorted(self.blocks, [first, first + logits.shape[1]])
         if begin == end:
             return
-        rows, blocks = (torch.from_numpy(index).to(logits.device, non_blocking=True) for index in
-                        (self.rows[begin:end], self.blocks[begin:end] - first))
+        rows, blocks = (
+            torch.from_numpy(index).to(logits.device, non_blocking=True)
+            for index in (self.rows[begin:end], self.blocks[begin:end] - first)
+        )
         logits[rows, blocks] = logits[rows, blocks].masked_fill(self.masked[begin:end], value)

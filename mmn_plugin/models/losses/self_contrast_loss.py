@@ -1,4 +1,5 @@
 """One stage of coarse-to-fine self-contrast: foreground against the background that is like it."""
+
 import math
 
 import torch
@@ -42,21 +43,33 @@ class SelfContrastLoss(nn.Module):
         ValueError: If a value is out of range.
     """
 
-    def __init__(self, temperature: float, threshold: float, num_hard: int | None,
-                 background: float | None = None, sentence_weight: float = 0.,
-                 prototype_weight: float = 0.):
+    def __init__(
+        self,
+        temperature: float,
+        threshold: float,
+        num_hard: int | None,
+        background: float | None = None,
+        sentence_weight: float = 0.0,
+        prototype_weight: float = 0.0,
+    ):
         super().__init__()
         if not temperature > 0 or not 0 < threshold < 1 or not self._is_count(num_hard):
-            raise ValueError(f'loss_contrast: temperature={temperature}, threshold={threshold}, '
-                             f'num_hard={num_hard}; give a temperature above 0, a threshold '
-                             'between 0 and 1, and a number of windows or None')
+            raise ValueError(
+                f'loss_contrast: temperature={temperature}, threshold={threshold}, '
+                f'num_hard={num_hard}; give a temperature above 0, a threshold '
+                'between 0 and 1, and a number of windows or None'
+            )
         background = threshold if background is None else background
         if not 0 < background <= threshold:
-            raise ValueError(f'loss_contrast.background={background}; it must be above 0 and at '
-                             f'most threshold={threshold}')
+            raise ValueError(
+                f'loss_contrast.background={background}; it must be above 0 and at '
+                f'most threshold={threshold}'
+            )
         if not (sentence_weight >= 0 and prototype_weight >= 0):
-            raise ValueError(f'loss_contrast: sentence_weight={sentence_weight}, prototype_weight='
-                             f'{prototype_weight}; neither may be below 0')
+            raise ValueError(
+                f'loss_contrast: sentence_weight={sentence_weight}, prototype_weight='
+                f'{prototype_weight}; neither may be below 0'
+            )
         self.temperature = temperature
         self.background = background
         self.threshold = threshold
@@ -64,8 +77,15 @@ class SelfContrastLoss(nn.Module):
         self.sentence_weight = sentence_weight
         self.prototype_weight = prototype_weight
 
-    def forward(self, scoring: Tensor, clips: Tensor, sentences: Tensor, sentence_video: Tensor,
-                window: int, sentence_text: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        scoring: Tensor,
+        clips: Tensor,
+        sentences: Tensor,
+        sentence_video: Tensor,
+        window: int,
+        sentence_text: Tensor | None = None,
+    ) -> Tensor:
         """Mean over all S sentences.
 
         Args:
@@ -94,11 +114,13 @@ class SelfContrastLoss(nn.Module):
         if self.sentence_weight:
             others = self.other_sentences(foreground, sentence_video, sentence_text)  # (S, W, S)
             loss = loss + self.sentence_weight * self._info_nce(
-                of_sentence, windows @ sentences.T, others)
+                of_sentence, windows @ sentences.T, others
+            )
         if self.prototype_weight:
             between = windows @ windows.transpose(1, 2)  # (S, W, W)
             loss = loss + self.prototype_weight * self._info_nce(
-                _cosines(prototype, windows), between, hard[:, None])
+                _cosines(prototype, windows), between, hard[:, None]
+            )
         share = foreground.to(loss.dtype) / foreground.sum(1, keepdim=True)
         return (loss * share).sum(1).mean()
 
@@ -126,8 +148,9 @@ class SelfContrastLoss(nn.Module):
         return hard & background
 
     @staticmethod
-    def other_sentences(foreground: Tensor, sentence_video: Tensor,
-                        sentence_text: Tensor | None = None) -> Tensor:
+    def other_sentences(
+        foreground: Tensor, sentence_video: Tensor, sentence_text: Tensor | None = None
+    ) -> Tensor:
         """Which sentences a foreground window of a sentence is not about, (S, W, S) bool.
 
         Those are its video's sentences of another text whose foreground has not this window.

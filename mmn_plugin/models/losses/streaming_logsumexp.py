@@ -1,4 +1,5 @@
 """The logarithm of a sum over very many similarities, in memory that does not grow with them."""
+
 import math
 
 import torch
@@ -8,10 +9,15 @@ from torch.autograd.function import once_differentiable
 from .pair_mask import PairMask
 
 
-def streaming_logsumexp(rows: Tensor, blocks: Tensor, temperature: float,
-                        mask: PairMask | None = None, fill: float = -math.inf,
-                        log_weight: Tensor | None = None,
-                        chunk_elements: int = 2**22) -> Tensor:
+def streaming_logsumexp(
+    rows: Tensor,
+    blocks: Tensor,
+    temperature: float,
+    mask: PairMask | None = None,
+    fill: float = -math.inf,
+    log_weight: Tensor | None = None,
+    chunk_elements: int = 2**22,
+) -> Tensor:
     """``log sum over m, l of w[m] * exp(x[n, m, l])``, x = ``rows . blocks / temperature``.
 
     Blocks are visited a chunk at a time with a running logarithm, and visited again in backward,
@@ -34,11 +40,11 @@ def streaming_logsumexp(rows: Tensor, blocks: Tensor, temperature: float,
         Tensor: (N,); minus infinity where nothing is left to sum.
     """
     return _StreamingLogSumExp.apply(
-        rows, blocks, temperature, mask, fill, log_weight, chunk_elements)
+        rows, blocks, temperature, mask, fill, log_weight, chunk_elements
+    )
 
 
 class _StreamingLogSumExp(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, rows, blocks, temperature, mask, fill, log_weight, chunk_elements):
         ctx.settings = (temperature, mask, fill, log_weight, chunk_elements)
@@ -57,7 +63,8 @@ class _StreamingLogSumExp(torch.autograd.Function):
         # sums they are added to.
         with torch.autocast(rows.device.type, enabled=False):
             gradients = _gradients(
-                rows, blocks, result, gradient, ctx.settings, ctx.needs_input_grad[:2])
+                rows, blocks, result, gradient, ctx.settings, ctx.needs_input_grad[:2]
+            )
         return *gradients, None, None, None, None, None
 
 
@@ -68,14 +75,14 @@ def _gradients(rows, blocks, result, gradient, settings, needed):
     of_rows = torch.zeros_like(rows) if need_rows else None
     of_blocks = torch.empty_like(blocks) if need_blocks else None
     # A row without anything to sum has no gradient: exp(-inf - 0) = 0.
-    result = result.masked_fill(result == -math.inf, 0.)[:, None, None]
+    result = result.masked_fill(result == -math.inf, 0.0)[:, None, None]
     scale = (gradient / temperature)[:, None, None]
     for first, last in _chunks(rows, blocks, chunk_elements):
         chunk = blocks[first:last]
         share = _logits(rows, chunk, first, temperature, mask, fill, log_weight)
         share.sub_(result).exp_().mul_(scale)  # (N, m, L)
         if mask is not None:
-            mask.fill_(share, first, 0.)
+            mask.fill_(share, first, 0.0)
         share = share.flatten(1)  # (N, m * L)
         if need_rows:
             of_rows.addmm_(share, chunk.flatten(0, 1))
@@ -97,5 +104,5 @@ def _logits(rows, chunk, first, temperature, mask, fill, log_weight) -> Tensor:
     if mask is not None:
         mask.fill_(logits, first, fill)
     if log_weight is not None:
-        logits.add_(log_weight[first:first + len(chunk), None])
+        logits.add_(log_weight[first : first + len(chunk), None])
     return logits

@@ -1,4 +1,5 @@
 """Metric learning between the moments of tubes and sentences."""
+
 import math
 
 import torch
@@ -29,8 +30,14 @@ class TubeMatchingLoss(nn.Module):
     BEST_MARGIN = 1e-6
     LOG_EPSILON = math.log(1e-6)  # inside the published logarithm
 
-    def __init__(self, negative_iou: float, margin: float, temperature_video: float,
-                 temperature_sentence: float, mask_same_video: bool = False):
+    def __init__(
+        self,
+        negative_iou: float,
+        margin: float,
+        temperature_video: float,
+        temperature_sentence: float,
+        mask_same_video: bool = False,
+    ):
         super().__init__()
         self.negative_iou = negative_iou
         self.margin = margin
@@ -38,8 +45,15 @@ class TubeMatchingLoss(nn.Module):
         self.temperature_sentence = temperature_sentence
         self.mask_same_video = mask_same_video
 
-    def forward(self, moments: Tensor, sentences: Tensor, pair_sentence: Tensor,
-                pair_tube: Tensor, target: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        moments: Tensor,
+        sentences: Tensor,
+        pair_sentence: Tensor,
+        pair_tube: Tensor,
+        target: Tensor,
+        positives: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Both directions, each the mean over the batch's sentences.
 
         Args:
@@ -62,7 +76,8 @@ class TubeMatchingLoss(nn.Module):
         loss_vid = self.moment_to_sentences(moment, sentences)
         similarity = torch.einsum('sj,tpj->stp', sentences, moments)  # (S, T, P)
         loss_sent = self.sentence_to_moments(
-            similarity, positive, pair_sentence, pair_tube, target, pair)
+            similarity, positive, pair_sentence, pair_tube, target, pair
+        )
         return loss_vid, loss_sent
 
     def moment_to_sentences(self, moment: Tensor, sentences: Tensor) -> Tensor:
@@ -72,8 +87,15 @@ class TubeMatchingLoss(nn.Module):
         logits = (similarity - margin) / self.temperature_video
         return (logits.logsumexp(1) - logits.diagonal()).mean()
 
-    def sentence_to_moments(self, similarity: Tensor, positive: Tensor, pair_sentence: Tensor,
-                            pair_tube: Tensor, target: Tensor, pair: Tensor) -> Tensor:
+    def sentence_to_moments(
+        self,
+        similarity: Tensor,
+        positive: Tensor,
+        pair_sentence: Tensor,
+        pair_tube: Tensor,
+        target: Tensor,
+        pair: Tensor,
+    ) -> Tensor:
         """Each sentence's positive against all cells of the batch.
 
         Quirks of the published loss, kept: the positive counts twice, alone and among its tube's

@@ -1,4 +1,5 @@
 """Which sentence belongs to which video: the only supervision where nobody says when."""
+
 import math
 
 import numpy as np
@@ -35,14 +36,21 @@ class VideoMatchingLoss(nn.Module):
         if not 0 < top_share <= 1:
             raise ValueError(f'loss_matching.top_share={top_share}; give a share above 0, up to 1')
         if not (temperature > 0 and pooling_temperature > 0):
-            raise ValueError(f'loss_matching.temperature={temperature}, pooling_temperature='
-                             f'{pooling_temperature}; both must be above 0')
+            raise ValueError(
+                f'loss_matching.temperature={temperature}, pooling_temperature='
+                f'{pooling_temperature}; both must be above 0'
+            )
         self.temperature = temperature
         self.top_share = top_share
         self.pooling_temperature = pooling_temperature
 
-    def forward(self, clips: Tensor, sentences: Tensor, sentence_video: Tensor,
-                negatives: Negatives | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        clips: Tensor,
+        sentences: Tensor,
+        sentence_video: Tensor,
+        negatives: Negatives | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Both directions, each the mean over the batch's sentences.
 
         Args:
@@ -57,8 +65,9 @@ class VideoMatchingLoss(nn.Module):
             loss (``loss_sent``), scalars.
         """
         if negatives is None:
-            own = Candidates(clips, sentences, None, sentence_video.cpu().numpy(),
-                             list(range(len(clips))))
+            own = Candidates(
+                clips, sentences, None, sentence_video.cpu().numpy(), list(range(len(clips)))
+            )
             negatives = Negatives([NegativePool.of(own, own, 0, 0)])
         positive = self.pool((clips[sentence_video] @ sentences[..., None])[..., 0])
         positive = positive / self.temperature  # (S,)
@@ -89,8 +98,7 @@ class VideoMatchingLoss(nn.Module):
             logits = logits + pool.log_weight
         return _without(logits, rows, columns)
 
-    def _other_sentences(self, clips: Tensor, sentence_video: Tensor,
-                         pool: NegativePool) -> Tensor:
+    def _other_sentences(self, clips: Tensor, sentence_video: Tensor, pool: NegativePool) -> Tensor:
         """Logits (S, S') of each sentence's video with the pool's sentences of other videos."""
         candidates = pool.candidates
         cosines = (candidates.sentences @ clips.flatten(0, 1).T).unflatten(1, clips.shape[:2])
@@ -100,8 +108,9 @@ class VideoMatchingLoss(nn.Module):
             logits = logits + pool.log_weight[video]
         rows, columns = pool.same_video_sentences
         if pool.same_text is not None:
-            rows, columns = (np.concatenate(pair) for pair in
-                             zip((rows, columns), pool.same_text, strict=True))
+            rows, columns = (
+                np.concatenate(pair) for pair in zip((rows, columns), pool.same_text, strict=True)
+            )
         return _without(logits[sentence_video], rows, columns)
 
 

@@ -1,4 +1,5 @@
 """Clips to embeddings in the joint space, refined stage by stage."""
+
 import torch.nn.functional as F
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
@@ -25,18 +26,27 @@ class FrameNeck(BaseModule):
         ValueError: If the kernel is even: a clip would not be its own kernel's middle.
     """
 
-    def __init__(self, channels: int, embed_channels: int, num_stages: int, kernel_size: int = 3,
-                 num_layers: int = 1, init_cfg: dict | None = None):
+    def __init__(
+        self,
+        channels: int,
+        embed_channels: int,
+        num_stages: int,
+        kernel_size: int = 3,
+        num_layers: int = 1,
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         if kernel_size % 2 == 0:
             raise ValueError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
         padding = kernel_size // 2
         self.temporal = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel_size, padding=padding) for _ in range(num_layers))
+            nn.Conv1d(channels, channels, kernel_size, padding=padding) for _ in range(num_layers)
+        )
         self.fc = nn.Conv1d(channels, embed_channels, 1)
         self.stages = nn.ModuleList(
             nn.Conv1d(embed_channels, embed_channels, kernel_size, padding=padding)
-            for _ in range(num_stages))
+            for _ in range(num_stages)
+        )
         for stage in self.stages:
             nn.init.zeros_(stage.weight)
             nn.init.zeros_(stage.bias)

@@ -1,4 +1,5 @@
 """Context between neighbouring moments."""
+
 from contextlib import nullcontext
 
 import torch
@@ -39,12 +40,20 @@ class MomentEncoder(BaseModule):
         ValueError: If kernel size and depth make the total padding odd, or the mode is unknown.
     """
 
-    def __init__(self, grid: MomentGrid, channels: int, kernel_size: int, num_layers: int,
-                 conv_mode: str = 'auto'):
+    def __init__(
+        self,
+        grid: MomentGrid,
+        channels: int,
+        kernel_size: int,
+        num_layers: int,
+        conv_mode: str = 'auto',
+    ):
         super().__init__()
         if (kernel_size - 1) * num_layers % 2:
-            raise ValueError(f'kernel_size={kernel_size} with num_layers={num_layers} cannot be '
-                             'padded evenly: use an odd kernel or an even number of layers')
+            raise ValueError(
+                f'kernel_size={kernel_size} with num_layers={num_layers} cannot be '
+                'padded evenly: use an odd kernel or an even number of layers'
+            )
         if conv_mode not in CONV_MODES:
             raise ValueError(f'conv_mode={conv_mode!r} is none of {", ".join(CONV_MODES)}')
         padding = (kernel_size - 1) * num_layers // 2
@@ -52,8 +61,8 @@ class MomentEncoder(BaseModule):
         self.conv_mode = conv_mode
         self.paddings = [padding] + [0] * (num_layers - 1)
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels, channels, kernel_size, padding=padding)
-            for padding in self.paddings)
+            nn.Conv2d(channels, channels, kernel_size, padding=padding) for padding in self.paddings
+        )
         self.bn = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(num_layers))
         for layer, weight in enumerate(self._cell_weights(grid, kernel_size)):
             self.register_buffer(f'cell_weight_{layer}', weight, persistent=False)
@@ -108,12 +117,17 @@ class MomentEncoder(BaseModule):
         with torch.autocast(device, enabled=False):
             values, source = plan.enter(moments.to(dtype)), None  # (P + 1, B, H)
             for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
-                values = sparse_conv(values, conv.weight, plan.forward[layer],
-                                     plan.backward[layer], source)  # (A + 1, B, H)
+                values = sparse_conv(
+                    values, conv.weight, plan.forward[layer], plan.backward[layer], source
+                )  # (A + 1, B, H)
                 cells = plan.cells[layer + 1]
                 values, source = sparse_norm(
-                    values, conv.bias, norm, plan.of_cells(layer + 1, self._weight(layer)),
-                    cells.size**2)
+                    values,
+                    conv.bias,
+                    norm,
+                    plan.of_cells(layer + 1, self._weight(layer)),
+                    cells.size**2,
+                )
             if torch.is_grad_enabled():  # what comes until backward needs the memory more
                 workspaces.clear()
             return plan.leave(values)  # (B, H, P)
@@ -130,9 +144,13 @@ class MomentEncoder(BaseModule):
         tile = 3 if weight in full and (dtype in full or not fast_products(dtype, device)) else 1
         if (all_valid, tile) not in self._plans:
             self._plans[all_valid, tile] = EncoderPlan(
-                self.cells.cpu().numpy(), [(self._weight(layer) > 0).cpu().numpy() for layer in
-                range(len(self.convs))], self.paddings, self.convs[0].kernel_size[0], all_valid,
-                tile)
+                self.cells.cpu().numpy(),
+                [(self._weight(layer) > 0).cpu().numpy() for layer in range(len(self.convs))],
+                self.paddings,
+                self.convs[0].kernel_size[0],
+                all_valid,
+                tile,
+            )
         return self._plans[all_valid, tile]
 
     def __getstate__(self) -> dict:
@@ -155,8 +173,10 @@ class MomentEncoder(BaseModule):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return 'dense, since it is being compiled or exported'
         if moments.device.type != 'cpu':
-            return (f"dense on '{moments.device.type}', where the sparse one is not measured; "
-                    "model.neck.conv_mode='sparse' takes it")
+            return (
+                f"dense on '{moments.device.type}', where the sparse one is not measured; "
+                "model.neck.conv_mode='sparse' takes it"
+            )
         if moments.shape[1] < SPARSE_CHANNELS:
             return f'dense, which is faster with fewer than {SPARSE_CHANNELS} channels'
         return None
@@ -168,8 +188,11 @@ def _freed_casts(device: str):
     It would keep the copies of all layers to its end, which is half as much memory as the weights,
     though none is used twice.
     """
-    casts = (not torch.compiler.is_compiling() and torch.amp.is_autocast_available(device)
-             and torch.is_autocast_enabled(device))
+    casts = (
+        not torch.compiler.is_compiling()
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    )
     if torch.is_grad_enabled() or not casts:
         return nullcontext()
     return torch.autocast(device, cache_enabled=False)

@@ -1,4 +1,5 @@
 """Features of all moments from those of the clips."""
+
 from abc import abstractmethod
 from itertools import pairwise
 
@@ -27,7 +28,8 @@ class MomentMap(BaseModule):
         strides = [1] + [stride for _, stride in offsets]
         self.convs = nn.ModuleList(
             self.build_step(channels, 2, 1) if stride == before else self.build_step(channels, 3, 2)
-            for before, stride in pairwise(strides))
+            for before, stride in pairwise(strides)
+        )
         self.register_buffer('order', self._row_major_order(grid), persistent=False)
 
     @abstractmethod

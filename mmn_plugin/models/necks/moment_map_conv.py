@@ -1,4 +1,5 @@
 """Moment features by stacked convolutions."""
+
 from mmaction.registry import MODELS
 from torch import nn
 

@@ -1,4 +1,5 @@
 """From clips to embeddings of all moments."""
+
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -25,13 +26,22 @@ class MomentMapNeck(BaseModule):
         init_cfg (dict, optional): Initialisation. Defaults to None (PyTorch's own).
     """
 
-    def __init__(self, grid: MomentGrid, channels: int, embed_channels: int, kernel_size: int,
-                 num_layers: int, moment_map: dict | None = None, conv_mode: str = 'auto',
-                 init_cfg: dict | None = None):
+    def __init__(
+        self,
+        grid: MomentGrid,
+        channels: int,
+        embed_channels: int,
+        kernel_size: int,
+        num_layers: int,
+        moment_map: dict | None = None,
+        conv_mode: str = 'auto',
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         self.moment_map = MODELS.build(
             moment_map or dict(type='MomentMapPool'),
-            default_args=dict(grid=grid, channels=channels))
+            default_args=dict(grid=grid, channels=channels),
+        )
         self.encoder = MomentEncoder(grid, channels, kernel_size, num_layers, conv_mode)
         self.fc_iou = nn.Linear(channels, embed_channels)
         self.fc_contrastive = nn.Linear(channels, embed_channels)

@@ -1,4 +1,5 @@
 """Moment features by max-pooling."""
+
 from mmaction.registry import MODELS
 from torch import nn
 

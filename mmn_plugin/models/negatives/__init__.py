@@ -1,4 +1,5 @@
 """Where negatives come from: this process, all processes, a memory of earlier videos."""
+
 from .candidates import Candidates
 from .gather import gather_candidates
 from .memory_bank import MemoryBank
@@ -8,6 +9,11 @@ from .negatives import Negatives
 from .normalised_text import normalised_text
 
 __all__ = [
-    'Candidates', 'MemoryBank', 'NegativePool', 'NegativeSource', 'Negatives',
-    'gather_candidates', 'normalised_text',
+    'Candidates',
+    'MemoryBank',
+    'NegativePool',
+    'NegativeSource',
+    'Negatives',
+    'gather_candidates',
+    'normalised_text',
 ]

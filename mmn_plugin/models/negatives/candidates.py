@@ -1,4 +1,5 @@
 """Videos and sentences that can be negatives."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,14 @@ class Candidates:
     def detached(self) -> 'Candidates':
         """The same without a way back to the model."""
         return Candidates(
-            self.moments.detach(), self.sentences.detach(), self.ground_truth,
-            self.sentence_video, self.video_ids, self.texts, self.iou)
+            self.moments.detach(),
+            self.sentences.detach(),
+            self.ground_truth,
+            self.sentence_video,
+            self.video_ids,
+            self.texts,
+            self.iou,
+        )
 
     def sentence_video_ids(self) -> list[str]:
         """Id of each sentence's video."""

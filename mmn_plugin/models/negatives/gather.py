@@ -1,4 +1,5 @@
 """Candidates of all ranks, with gradients that find their way back."""
+
 from itertools import accumulate
 
 import numpy as np
@@ -18,7 +19,7 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx, rows, sizes):
         ctx.sizes = sizes
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-        padded[:len(rows)] = rows
+        padded[: len(rows)] = rows
         gathered = rows.new_empty(len(sizes), *padded.shape)
         dist.all_gather(list(gathered.unbind()), padded)
         if min(sizes) == max(sizes):
@@ -68,11 +69,15 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
         moments=gather_rows(own.moments, videos),
         sentences=gather_rows(own.sentences, sentences),
         ground_truth=_gather_known(own.ground_truth, sentences),
-        sentence_video=np.concatenate([
-            sentence_video + first for (_, sentence_video, _), first in
-            zip(parts, first_video, strict=False)]),
+        sentence_video=np.concatenate(
+            [
+                sentence_video + first
+                for (_, sentence_video, _), first in zip(parts, first_video, strict=False)
+            ]
+        ),
         video_ids=[name for video_ids, _, _ in parts for name in video_ids],
         texts=None if own.texts is None else [text for _, _, texts in parts for text in texts],
-        iou=_gather_known(own.iou, sentences))
+        iou=_gather_known(own.iou, sentences),
+    )
     rank = get_rank()
     return gathered, first_video[rank], sum(sentences[:rank])

@@ -1,4 +1,5 @@
 """Embeddings of the videos that were seen last."""
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,15 +37,27 @@ class MemoryBank:
         if self._moments.device != device:
             self._move(device)
         rest = self._rest
-        return Candidates(self._moments[:len(self)], rest.sentences, rest.ground_truth,
-                          rest.sentence_video, list(self._video_ids), rest.texts, rest.iou)
+        return Candidates(
+            self._moments[: len(self)],
+            rest.sentences,
+            rest.ground_truth,
+            rest.sentence_video,
+            list(self._video_ids),
+            rest.texts,
+            rest.iou,
+        )
 
     def _move(self, device: torch.device) -> None:
         rest, self._moments = self._rest, self._moments.to(device)
         self._rest = Candidates(
-            rest.moments, rest.sentences.to(device),
+            rest.moments,
+            rest.sentences.to(device),
             _each(lambda rows: rows.to(device), rest.ground_truth),
-            rest.sentence_video, [], rest.texts, _each(lambda rows: rows.to(device), rest.iou))
+            rest.sentence_video,
+            [],
+            rest.texts,
+            _each(lambda rows: rows.to(device), rest.iou),
+        )
 
     def push(self, new: Candidates) -> None:
         """Add videos with their sentences; the oldest ones make room.
@@ -62,7 +75,7 @@ class MemoryBank:
         self._moments[slot_index] = moments
         self._push_sentences(new, slots)
         for slot, video_id in zip(slots.tolist(), new.video_ids, strict=True):
-            self._video_ids[slot:slot + 1] = [video_id]
+            self._video_ids[slot : slot + 1] = [video_id]
         self._next = int(slots[-1] + 1) % self.size
 
     def _push_sentences(self, new: Candidates, slots: np.ndarray) -> None:
@@ -85,12 +98,16 @@ class MemoryBank:
             return dict(size=self.size, video_ids=[])
         rest = self._rest
         return dict(
-            size=self.size, next=self._next, video_ids=list(self._video_ids),
-            moments=self._moments[:len(self)].cpu().clone(),
+            size=self.size,
+            next=self._next,
+            video_ids=list(self._video_ids),
+            moments=self._moments[: len(self)].cpu().clone(),
             sentences=rest.sentences.cpu().clone(),
             ground_truth=_each(lambda rows: rows.cpu().clone(), rest.ground_truth),
-            sentence_video=torch.from_numpy(rest.sentence_video.copy()), texts=rest.texts,
-            iou=_each(lambda rows: rows.cpu().clone(), rest.iou))
+            sentence_video=torch.from_numpy(rest.sentence_video.copy()),
+            texts=rest.texts,
+            iou=_each(lambda rows: rows.cpu().clone(), rest.iou),
+        )
 
     def load_state_dict(self, state: dict) -> None:
         """Take over a stored state; a bank of another size keeps the newest videos of it.
@@ -102,9 +119,14 @@ class MemoryBank:
         if not state['video_ids']:
             return
         stored = Candidates(
-            state['moments'], state['sentences'], state['ground_truth'],
-            state['sentence_video'].cpu().numpy().copy(), list(state['video_ids']), state['texts'],
-            state['iou'])
+            state['moments'],
+            state['sentences'],
+            state['ground_truth'],
+            state['sentence_video'].cpu().numpy().copy(),
+            list(state['video_ids']),
+            state['texts'],
+            state['iou'],
+        )
         if state['size'] != self.size:
             age = np.arange(len(stored.video_ids))
             if len(age) == state['size']:
@@ -112,7 +134,7 @@ class MemoryBank:
             self.push(_reordered(stored, age))
             return
         self._moments = stored.moments.new_zeros(self.size, *stored.moments.shape[1:])
-        self._moments[:len(stored.moments)] = stored.moments
+        self._moments[: len(stored.moments)] = stored.moments
         self._next, self._video_ids, self._rest = state['next'], stored.video_ids, stored
         self._rest.moments = stored.moments.new_empty(0)
 
@@ -128,15 +150,20 @@ def _from(rows, first: int):
 
 
 def _finite(embeddings: Tensor) -> Tensor:
-    return embeddings.nan_to_num(0., 0., 0.)
+    return embeddings.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _reordered(stored: Candidates, order: np.ndarray) -> Candidates:
     """Videos in another order; sentences stay where they are."""
     return Candidates(
-        stored.moments[torch.from_numpy(order)], stored.sentences, stored.ground_truth,
-        np.argsort(order)[stored.sentence_video], [stored.video_ids[i] for i in order],
-        stored.texts, stored.iou)
+        stored.moments[torch.from_numpy(order)],
+        stored.sentences,
+        stored.ground_truth,
+        np.argsort(order)[stored.sentence_video],
+        [stored.video_ids[i] for i in order],
+        stored.texts,
+        stored.iou,
+    )
 
 
 def _newest(new: Candidates, count: int) -> Candidates:
@@ -144,6 +171,11 @@ def _newest(new: Candidates, count: int) -> Candidates:
     first = len(new.video_ids) - count
     begin = int((new.sentence_video < first).sum())
     return Candidates(
-        new.moments[first:], new.sentences[begin:], _from(new.ground_truth, begin),
-        new.sentence_video[begin:] - first, new.video_ids[first:],
-        _from(new.texts, begin), _from(new.iou, begin))
+        new.moments[first:],
+        new.sentences[begin:],
+        _from(new.ground_truth, begin),
+        new.sentence_video[begin:] - first,
+        new.video_ids[first:],
+        _from(new.texts, begin),
+        _from(new.iou, begin),
+    )

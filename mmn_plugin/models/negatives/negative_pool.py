@@ -1,4 +1,5 @@
 """Candidates as the sentences of a batch see them."""
+
 import math
 from dataclasses import dataclass
 
@@ -44,8 +45,14 @@ class NegativePool:
     log_weight: Tensor | None = None
 
     @classmethod
-    def of(cls, candidates: Candidates, own: Candidates, first_video: int | None = None,
-           first_sentence: int | None = None, weight: float = 1.) -> 'NegativePool':
+    def of(
+        cls,
+        candidates: Candidates,
+        own: Candidates,
+        first_video: int | None = None,
+        first_sentence: int | None = None,
+        weight: float = 1.0,
+    ) -> 'NegativePool':
         """Compare candidates with a batch.
 
         Args:
@@ -62,12 +69,23 @@ class NegativePool:
             moments = candidates.moments
             log_weight = moments.new_full((len(moments),), math.log(weight))  # (V,)
             if first_video is not None:
-                log_weight[first_video:first_video + len(own.video_ids)] = 0.
+                log_weight[first_video : first_video + len(own.video_ids)] = 0.0
         same_text = None
         if own.texts is not None:
             rows, columns = equal_pairs(own.texts, candidates.texts)
-            elsewhere = np.array([video_ids[i] != others[j] for i, j in
-                                  zip(rows.tolist(), columns.tolist(), strict=True)], dtype=bool)
+            elsewhere = np.array(
+                [
+                    video_ids[i] != others[j]
+                    for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
+                ],
+                dtype=bool,
+            )
             same_text = rows[elsewhere], columns[elsewhere]
-        return cls(candidates, equal_pairs(video_ids, candidates.video_ids),
-                   equal_pairs(video_ids, others), same_text, first_sentence, log_weight)
+        return cls(
+            candidates,
+            equal_pairs(video_ids, candidates.video_ids),
+            equal_pairs(video_ids, others),
+            same_text,
+            first_sentence,
+            log_weight,
+        )

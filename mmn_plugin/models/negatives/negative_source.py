@@ -1,4 +1,5 @@
 """From a batch to everything its losses are computed against."""
+
 from dataclasses import replace
 
 from mmengine.dist import get_world_size
@@ -23,8 +24,13 @@ class NegativeSource:
         bank (MemoryBank | None): The memory bank.
     """
 
-    def __init__(self, scope: str = 'local', queue_size: int = 0, weight: float = 1.,
-                 exclude_same_text: bool = False):
+    def __init__(
+        self,
+        scope: str = 'local',
+        queue_size: int = 0,
+        weight: float = 1.0,
+        exclude_same_text: bool = False,
+    ):
         self.scope = scope
         self.weight = weight
         self.exclude_same_text = exclude_same_text

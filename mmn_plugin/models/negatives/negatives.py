@@ -1,4 +1,5 @@
 """All pools of a batch, and the batch's share in the loss over all ranks."""
+
 from dataclasses import dataclass
 
 import torch

@@ -1,4 +1,5 @@
 """When two sentences are the same text."""
+
 import re
 import unicodedata
 

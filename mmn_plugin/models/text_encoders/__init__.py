@@ -1,4 +1,5 @@
 """Text encoders."""
+
 from .sentence_encoder import SentenceEncoder
 
 __all__ = ['SentenceEncoder']

@@ -1,4 +1,5 @@
 """What a frozen language model says of sentences it has seen."""
+
 import torch
 from torch import Tensor
 
@@ -54,10 +55,12 @@ class FrozenSentenceCache:
         fresh = [row for row, key in enumerate(keys) if key in place]
         means = computed.new_empty(len(keys), computed.shape[1])
         means[self._index(fresh, means)] = computed[
-            self._index([place[keys[row]] for row in fresh], means)]
+            self._index([place[keys[row]] for row in fresh], means)
+        ]
         if known:
             means[self._index(known, means)] = self._means[
-                self._index([self._rows[keys[row]] for row in known])]
+                self._index([self._rows[keys[row]] for row in known])
+            ]
         self._store(list(unseen), computed)
         return means
 
@@ -65,7 +68,7 @@ class FrozenSentenceCache:
         ids = sentences.token_ids
         if ids is None:
             rows = zip(sentences.input_ids.tolist(), sentences.attention_mask.tolist(), strict=True)
-            ids = [row[:sum(mask)] for row, mask in rows]
+            ids = [row[: sum(mask)] for row, mask in rows]
         kind = sentences.input_ids.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return [(precision, *row) for row in ids]
@@ -89,8 +92,12 @@ class FrozenSentenceCache:
             return
         begin, end = len(self._rows), len(self._rows) + count
         if self._means is None or end > len(self._means):
-            larger = torch.empty(min(self.size, max(1024, 2 * end)), means.shape[1],
-                                 dtype=means.dtype, device=means.device)
+            larger = torch.empty(
+                min(self.size, max(1024, 2 * end)),
+                means.shape[1],
+                dtype=means.dtype,
+                device=means.device,
+            )
             if self._means is not None:
                 larger[:begin] = self._means[:begin]
             self._means = larger
@@ -99,8 +106,10 @@ class FrozenSentenceCache:
 
     def _check_weights(self, bert) -> None:
         """Forget what other weights said: they change in place, or are replaced."""
-        weights = tuple((parameter.data_ptr(), parameter._version, parameter.dtype)
-                        for parameter in bert.parameters())
+        weights = tuple(
+            (parameter.data_ptr(), parameter._version, parameter.dtype)
+            for parameter in bert.parameters()
+        )
         if weights != self._weights:
             self.clear()
             self._weights = weights

@@ -1,4 +1,5 @@
 """Which sentences to encode together."""
+
 from collections.abc import Sequence
 
 
@@ -18,8 +19,11 @@ def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     # Ends of the runs of equal length: after so many sentences a batch may end.
-    ends = [i + 1 for i, row in enumerate(order)
-            if i + 1 == len(order) or lengths[order[i + 1]] != lengths[row]]
+    ends = [
+        i + 1
+        for i, row in enumerate(order)
+        if i + 1 == len(order) or lengths[order[i + 1]] != lengths[row]
+    ]
     starts, costs, first = [0, *ends[:-1]], [0], []
     for last, end in enumerate(ends):
         longest = lengths[order[end - 1]]
@@ -29,6 +33,6 @@ def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
         first.append(best)
     buckets, last = [], len(ends) - 1
     while last >= 0:
-        buckets.append(order[starts[first[last]]:ends[last]])
+        buckets.append(order[starts[first[last]] : ends[last]])
         last = first[last] - 1
     return buckets[::-1]

@@ -1,4 +1,5 @@
 """Sentences to embeddings in both joint spaces."""
+
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -44,10 +45,16 @@ class SentenceEncoder(BaseModule):
         OSError: If ``name_or_path`` is neither a folder nor to be had from the hub.
     """
 
-    def __init__(self, embed_channels: int, name_or_path: str | None = None,
-                 config: dict | None = None, cache_frozen: bool = False,
-                 cache_size: int = 100_000, spaces: Sequence[str] = ('iou', 'contrastive'),
-                 init_cfg: dict | None = None):
+    def __init__(
+        self,
+        embed_channels: int,
+        name_or_path: str | None = None,
+        config: dict | None = None,
+        cache_frozen: bool = False,
+        cache_size: int = 100_000,
+        spaces: Sequence[str] = ('iou', 'contrastive'),
+        init_cfg: dict | None = None,
+    ):
         super().__init__(init_cfg)
         self.cache = FrozenSentenceCache(cache_size) if cache_frozen else None
         self.bert = self._build_language_model(name_or_path, config)
@@ -60,9 +67,11 @@ class SentenceEncoder(BaseModule):
     @staticmethod
     def _build_language_model(name_or_path, config) -> nn.Module:
         if (name_or_path is None) == (config is None):
-            raise ValueError('model.text_encoder takes either name_or_path (a Hugging Face name '
-                             'or a local folder) or config (with model_type), and exactly one; '
-                             f'got name_or_path={name_or_path!r}, config={config!r}')
+            raise ValueError(
+                'model.text_encoder takes either name_or_path (a Hugging Face name '
+                'or a local folder) or config (with model_type), and exactly one; '
+                f'got name_or_path={name_or_path!r}, config={config!r}'
+            )
         if name_or_path is None:
             model = AutoModel.from_config(AutoConfig.for_model(**config))
         else:
@@ -73,7 +82,8 @@ class SentenceEncoder(BaseModule):
                     f'no language model {name_or_path!r}: it is no local folder and the Hugging '
                     'Face hub did not give it. Download it once where there is a network and '
                     'give the folder: --cfg-options model.text_encoder.name_or_path=FOLDER '
-                    'model.data_preprocessor.tokenizer.name_or_path=FOLDER') from error
+                    'model.data_preprocessor.tokenizer.name_or_path=FOLDER'
+                ) from error
         if getattr(model, 'pooler', None) is not None:
             model.pooler = None  # unused here: it would be a parameter without gradient
         return model
@@ -135,8 +145,8 @@ class SentenceEncoder(BaseModule):
 
     def _token_means(self, sentences: SentenceBatch) -> Tensor:
         hidden = self.bert(
-            input_ids=sentences.input_ids,
-            attention_mask=sentences.attention_mask).last_hidden_state  # (S, L, C)
+            input_ids=sentences.input_ids, attention_mask=sentences.attention_mask
+        ).last_hidden_state  # (S, L, C)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         weight = sentences.attention_mask.to(hidden.dtype)[..., None]
         return (hidden * weight).sum(1) / weight.sum(1)
@@ -151,6 +161,7 @@ class SentenceEncoder(BaseModule):
             return
         if input_ids.max() >= self.bert.config.vocab_size:
             raise ValueError(
-                f'token id {int(input_ids.max())} is outside the language model\'s vocabulary of '
+                f"token id {int(input_ids.max())} is outside the language model's vocabulary of "
                 f'{self.bert.config.vocab_size}: model.data_preprocessor.tokenizer and '
-                'model.text_encoder do not belong together')
+                'model.text_encoder do not belong together'
+            )

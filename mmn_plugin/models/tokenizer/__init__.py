@@ -1,4 +1,5 @@
 """Sentences to token ids."""
+
 from .sentence_tokenizer import SentenceTokenizer
 
 __all__ = ['SentenceTokenizer']

@@ -1,4 +1,5 @@
 """Sentences to the token ids of a BERT-like language model."""
+
 import json
 import logging
 import os
@@ -50,22 +51,27 @@ class SentenceTokenizer:
     SPECIAL = dict(pad='[PAD]', unk='[UNK]', cls='[CLS]', sep='[SEP]')
     CACHE_SIZE = 200_000  # sentences; ActivityNet Captions has 72,000
 
-    def __init__(self,
-                 name_or_path: str | None = None,
-                 vocab: str | Path | Iterable[str] | Mapping[str, int] | None = None,
-                 max_length: int | None = None,
-                 lowercase: bool = True):
+    def __init__(
+        self,
+        name_or_path: str | None = None,
+        vocab: str | Path | Iterable[str] | Mapping[str, int] | None = None,
+        max_length: int | None = None,
+        lowercase: bool = True,
+    ):
         if (name_or_path is None) == (vocab is None):
-            raise ValueError('SentenceTokenizer needs name_or_path (a model name or folder) or '
-                             'vocab (a vocab.txt or a list of tokens), not both')
+            raise ValueError(
+                'SentenceTokenizer needs name_or_path (a model name or folder) or '
+                'vocab (a vocab.txt or a list of tokens), not both'
+            )
         if vocab is not None:
             tokenizer, special = self._from_vocab(vocab, lowercase), self.SPECIAL
         else:
             tokenizer, special = self._from_pretrained(str(name_or_path), lowercase)
         self._set_up(tokenizer, special, max_length)
 
-    def _set_up(self, tokenizer: Tokenizer, special: Mapping[str, str],
-                max_length: int | None) -> None:
+    def _set_up(
+        self, tokenizer: Tokenizer, special: Mapping[str, str], max_length: int | None
+    ) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -78,30 +84,37 @@ class SentenceTokenizer:
         ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
         absent = [special[name] for name, token_id in ids.items() if token_id is None]
         if absent:
-            raise ValueError(f'the vocabulary ({self.vocab_size} tokens) lacks {absent}; is it the '
-                             'vocab.txt of a BERT-like model?')
+            raise ValueError(
+                f'the vocabulary ({self.vocab_size} tokens) lacks {absent}; is it the '
+                'vocab.txt of a BERT-like model?'
+            )
         self.pad_id, self.unk_id = ids['pad'], ids['unk']
         self.cls_id, self.sep_id = ids['cls'], ids['sep']
         # tokens that mean something: no punctuation, and neither [UNK] nor its like
         self._word_ids = {
-            token_id for token, token_id in tokenizer.get_vocab().items()
-            if token_id not in ids.values() and any(map(str.isalnum, token))}
+            token_id
+            for token, token_id in tokenizer.get_vocab().items()
+            if token_id not in ids.values() and any(map(str.isalnum, token))
+        }
 
     @staticmethod
     def _from_vocab(vocab, lowercase: bool) -> Tokenizer:
         if isinstance(vocab, str | Path):
             path = Path(vocab)
             if not path.is_file():
-                raise FileNotFoundError(f'vocabulary {path} does not exist; give the vocab.txt of '
-                                        'the language model')
+                raise FileNotFoundError(
+                    f'vocabulary {path} does not exist; give the vocab.txt of the language model'
+                )
             vocab = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
             vocab = [token.removesuffix('\r') for token in vocab]
         if not isinstance(vocab, Mapping):
             vocab = {token: index for index, token in enumerate(vocab)}
         lacking = [token for token in SentenceTokenizer.SPECIAL.values() if token not in vocab]
         if lacking:
-            raise ValueError(f'the vocabulary ({len(vocab)} tokens) lacks {lacking}; is it the '
-                             'vocab.txt of a BERT-like model?')
+            raise ValueError(
+                f'the vocabulary ({len(vocab)} tokens) lacks {lacking}; is it the '
+                'vocab.txt of a BERT-like model?'
+            )
         # Not transformers' BertTokenizerFast: release 5 renamed the parameter for the vocabulary
         # and ignores the old name, so that every word is [UNK]. This one is the same underneath.
         wrapper = BertWordPieceTokenizer(vocab=dict(vocab), lowercase=lowercase)
@@ -111,9 +124,11 @@ class SentenceTokenizer:
     def _from_pretrained(cls, name: str, lowercase: bool) -> tuple[Tokenizer, Mapping[str, str]]:
         folder = Path(name)
         if (folder / 'vocab.txt').is_file() and not any(
-                (folder / file).is_file() for file in ('tokenizer.json', 'tokenizer_config.json')):
+            (folder / file).is_file() for file in ('tokenizer.json', 'tokenizer_config.json')
+        ):
             return cls._from_vocab(folder / 'vocab.txt', lowercase), cls.SPECIAL
         from transformers import AutoTokenizer  # takes a second
+
         try:
             pretrained = AutoTokenizer.from_pretrained(name, use_fast=True)
         except (OSError, ValueError) as error:
@@ -149,7 +164,8 @@ class SentenceTokenizer:
                     raise ValueError(
                         f'the sentence {sentence!r} {self._unusable[sentence]}. Correct it or '
                         'remove it from the annotations; tools/data/check_dataset.py lists all '
-                        'such')
+                        'such'
+                    )
             return [self._truncate(self._cache[sentence]) for sentence in sentences]
 
     def inspect(self, sentences: list[str]) -> list[tuple[int, str | None]]:
@@ -175,14 +191,17 @@ class SentenceTokenizer:
         input_ids = torch.full((len(ids), length), self.pad_id, dtype=torch.int64)  # (S, L)
         mask = torch.zeros_like(input_ids)
         for row, sentence in enumerate(ids):
-            input_ids[row, :len(sentence)] = torch.tensor(sentence)
-            mask[row, :len(sentence)] = 1
+            input_ids[row, : len(sentence)] = torch.tensor(sentence)
+            mask[row, : len(sentence)] = 1
         return input_ids, mask
 
     def state(self) -> dict:
         """Everything it takes to make this tokenizer again: strings and numbers alone."""
-        return dict(tokenizer=self._tokenizer.to_str(), special=dict(self._special),
-                    max_length=self.max_length)
+        return dict(
+            tokenizer=self._tokenizer.to_str(),
+            special=dict(self._special),
+            max_length=self.max_length,
+        )
 
     @classmethod
     def from_state(cls, state: Mapping) -> 'SentenceTokenizer':
@@ -211,18 +230,31 @@ class SentenceTokenizer:
         try:
             other = self.from_state(state)
         except Exception as error:  # a damaged one fails in many ways
-            raise ValueError('the stored tokenizer cannot be read by this release of tokenizers '
-                             f'({error}); install the release that wrote it') from error
-        pairs = {f'the id of [{kind.upper()}]': (getattr(other, f'{kind}_id'),
-                                                 getattr(self, f'{kind}_id'))
-                 for kind in self.SPECIAL}
+            raise ValueError(
+                'the stored tokenizer cannot be read by this release of tokenizers '
+                f'({error}); install the release that wrote it'
+            ) from error
+        pairs = {
+            f'the id of [{kind.upper()}]': (
+                getattr(other, f'{kind}_id'),
+                getattr(self, f'{kind}_id'),
+            )
+            for kind in self.SPECIAL
+        }
         pairs['max_length'] = other.max_length, self.max_length
         theirs, ours = _model_settings(other._tokenizer), _model_settings(self._tokenizer)
-        pairs.update((f'{key} of the model', (theirs.get(key), ours.get(key)))
-                     for key in sorted({*theirs, *ours}))
-        found = [_vocabulary_difference(other._tokenizer.get_vocab(), self._tokenizer.get_vocab()),
-                 *(f'{name}: {_short(their)}, here {_short(our)}'
-                   for name, (their, our) in pairs.items() if their != our)]
+        pairs.update(
+            (f'{key} of the model', (theirs.get(key), ours.get(key)))
+            for key in sorted({*theirs, *ours})
+        )
+        found = [
+            _vocabulary_difference(other._tokenizer.get_vocab(), self._tokenizer.get_vocab()),
+            *(
+                f'{name}: {_short(their)}, here {_short(our)}'
+                for name, (their, our) in pairs.items()
+                if their != our
+            ),
+        ]
         found = [difference for difference in found if difference]
         # ids of texts follow from those, so that they would only say the same again
         return found or _differing_texts(other._tokenizer, self._tokenizer)
@@ -240,7 +272,8 @@ class SentenceTokenizer:
                 self._cache[sentence] = ()
                 self._unusable[sentence] = (
                     f'holds {broken[0]!r}, which is no character but part of one (text was cut, or '
-                    'decoded wrongly)')
+                    'decoded wrongly)'
+                )
         unseen = [sentence for sentence in unseen if sentence not in self._cache]
         for sentence, encoding in zip(unseen, self._tokenizer.encode_batch(unseen), strict=True):
             self._cache[sentence] = tuple(encoding.ids)
@@ -254,18 +287,23 @@ class SentenceTokenizer:
             return None
         if self.unk_id not in ids:
             return 'holds no word'
-        return (f'holds no word of the vocabulary ({self.vocab_size} tokens), so that every word '
-                'would be [UNK]')
+        return (
+            f'holds no word of the vocabulary ({self.vocab_size} tokens), so that every word '
+            'would be [UNK]'
+        )
 
     def _truncate(self, ids: tuple[int, ...]) -> list[int]:
         if self.max_length is None or len(ids) <= self.max_length:
             return list(ids)
         if not self._warned:
             self._warned = True
-            print_log(f'a sentence of {len(ids)} tokens is cut to {self.max_length}; this is said '
-                      'once, tools/data/check_dataset.py lists all such sentences',
-                      logger='current', level=logging.WARNING)
-        return [*ids[:self.max_length - 1], self.sep_id]
+            print_log(
+                f'a sentence of {len(ids)} tokens is cut to {self.max_length}; this is said '
+                'once, tools/data/check_dataset.py lists all such sentences',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return [*ids[: self.max_length - 1], self.sep_id]
 
     def __getstate__(self) -> dict:
         state = {**self.__dict__, '_cache': {}, '_unusable': {}}
@@ -286,8 +324,11 @@ _ALL_CHARACTERS = ''.join(map(chr, (*range(0x20, 0xD800), *range(0xE000, 0xFFFE)
 
 def _differing_texts(theirs: Tokenizer, ours: Tokenizer) -> list[str]:
     """A text for every step that treats it in two ways."""
-    added = {token.content for tokenizer in (theirs, ours)
-             for token in tokenizer.get_added_tokens_decoder().values()}
+    added = {
+        token.content
+        for tokenizer in (theirs, ours)
+        for token in tokenizer.get_added_tokens_decoder().values()
+    }
     texts = (*_TEXTS, ' '.join(f'a{token}a {token}' for token in sorted(added)), _ALL_CHARACTERS)
     found = []
     for step, apply in (('normalizer', _normalized), ('pre-tokenizer', _split), ('ids', _ids)):
@@ -296,8 +337,10 @@ def _differing_texts(theirs: Tokenizer, ours: Tokenizer) -> list[str]:
             continue
         if text is _ALL_CHARACTERS:
             text = next((c for c in text if apply(theirs, c) != apply(ours, c)), text)
-        found.append(f'the {step}: {_short(text)} becomes {_short(apply(theirs, text))}, here '
-                     f'{_short(apply(ours, text))}')
+        found.append(
+            f'the {step}: {_short(text)} becomes {_short(apply(theirs, text))}, here '
+            f'{_short(apply(ours, text))}'
+        )
     return found
 
 
@@ -325,8 +368,10 @@ def _vocabulary_difference(theirs: dict[str, int], ours: dict[str, int]) -> str 
     if not differing:
         return None
     token = min(differing, key=lambda token: (theirs.get(token, len(theirs)), token))
-    return (f'the vocabulary: {len(theirs)} tokens, here {len(ours)}; {len(differing)} differ, the '
-            f'first is {token!r} with the id {theirs.get(token)}, here {ours.get(token)}')
+    return (
+        f'the vocabulary: {len(theirs)} tokens, here {len(ours)}; {len(differing)} differ, the '
+        f'first is {token!r} with the id {theirs.get(token)}, here {ours.get(token)}'
+    )
 
 
 def _short(value) -> str:

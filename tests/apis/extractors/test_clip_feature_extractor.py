@@ -1,4 +1,5 @@
 """Networks on a GPU, for which something stands in, and in mixed precision."""
+
 import json
 from contextlib import nullcontext
 
@@ -21,7 +22,7 @@ class Projected(ClipFeatureExtractor):
     """Products of a clip's pixels with random vectors."""
 
     def __init__(self, device='cpu', amp=None):
-        super().__init__(8., FRAMES, FRAMES, 1, 2, device, amp)
+        super().__init__(8.0, FRAMES, FRAMES, 1, 2, device, amp)
 
     def build_model(self):
         torch.manual_seed(0)
@@ -44,8 +45,9 @@ class Gpu:
         self.pinned, self.copied, self.orders = set(), [], []
         self._empty, self._to = torch.empty, torch.Tensor.to
         monkeypatch.setattr(torch, 'empty', self.empty)
-        monkeypatch.setattr(torch.Tensor, 'to', lambda tensor, *to, **how: self.to(
-            tensor, *to, **how))
+        monkeypatch.setattr(
+            torch.Tensor, 'to', lambda tensor, *to, **how: self.to(tensor, *to, **how)
+        )
         monkeypatch.setattr(torch.cuda, 'device', lambda device: nullcontext())
         monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: device)
         monkeypatch.setattr(torch.cuda, 'Event', lambda blocking: Event(self))
@@ -77,7 +79,7 @@ class Event:
 
     def synchronize(self):
         assert self.stream == 'cuda:0'
-        for late, tensor in self.gpu.orders[:self.until]:
+        for late, tensor in self.gpu.orders[: self.until]:
             late.copy_(tensor)
 
 
@@ -86,8 +88,11 @@ def videos(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / 'videos').mkdir()
     for name in 'abc':
-        write_video(tmp_path / 'videos' / f'{name}.mp4',
-                    rng.integers(0, 255, (30, 48, 32), dtype=np.uint8), fps=8)
+        write_video(
+            tmp_path / 'videos' / f'{name}.mp4',
+            rng.integers(0, 255, (30, 48, 32), dtype=np.uint8),
+            fps=8,
+        )
     return sorted((tmp_path / 'videos').iterdir())
 
 
@@ -124,8 +129,9 @@ def test_the_network_runs_in_the_precision_asked_for():
     assert Projected('cuda:0', 'auto').amp == 'fp16'
 
 
-@pytest.mark.parametrize('write', [write_recognizer, lambda folder: write_vision_model(
-    folder, 'siglip')])
+@pytest.mark.parametrize(
+    'write', [write_recognizer, lambda folder: write_vision_model(folder, 'siglip')]
+)
 def test_features_of_two_precisions_are_not_mixed(videos, tmp_path, write):
     settings = write(tmp_path / 'model')
     full, mixed = (EXTRACTORS.build(dict(settings, **more)) for more in ({}, dict(amp='bf16')))

@@ -1,4 +1,5 @@
 """Vision models of Hugging Face, frame by frame."""
+
 import json
 
 import numpy as np
@@ -54,8 +55,10 @@ def test_frames_are_normalised_as_the_model_says(models):
 
 
 def test_settings_tell_models_and_outputs_apart(models):
-    kinds = [EXTRACTORS.build(dict(models['clip'], **change)) for change in (
-        {}, dict(output='last_hidden_state'), dict(stride=1), dict(fps=1))]
+    kinds = [
+        EXTRACTORS.build(dict(models['clip'], **change))
+        for change in ({}, dict(output='last_hidden_state'), dict(stride=1), dict(fps=1))
+    ]
     kinds.append(EXTRACTORS.build(models['siglip']))
     assert len({str(kind.settings) for kind in kinds}) == len(kinds)
     assert json.loads(kinds[0].identity)['output'] == 'image_embeds'
@@ -85,5 +88,6 @@ def test_random_weights_are_not_taken_for_a_models(models, frames, tmp_path):
 def test_a_model_that_is_not_there_is_an_error(tmp_path, frames, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     with pytest.raises((OSError, ValueError), match='nothing'):
-        EXTRACTORS.build(dict(type='HuggingFaceFeatureExtractor',
-                              model=str(tmp_path / 'nothing')))(frames)
+        EXTRACTORS.build(dict(type='HuggingFaceFeatureExtractor', model=str(tmp_path / 'nothing')))(
+            frames
+        )

@@ -1,4 +1,5 @@
 """Any recogniser of MMAction2 as a feature extractor."""
+
 import numpy as np
 import pytest
 import torch
@@ -28,11 +29,22 @@ def recognised(settings, clip):
     config = Config.fromfile(settings['config'])
     model = build(config.model).eval()
     model.load_state_dict(torch.load(settings['checkpoint'])['state_dict'])
-    steps = [step for step in config.val_dataloader.dataset.pipeline
-             if step['type'] not in ('DecordInit', 'SampleFrames', 'DecordDecode')]
-    packed = Compose([TRANSFORMS.build(step) for step in steps])(dict(
-        imgs=list(clip), img_shape=clip[0].shape[:2], original_shape=clip[0].shape[:2],
-        modality='RGB', num_clips=1, clip_len=len(clip), label=0))
+    steps = [
+        step
+        for step in config.val_dataloader.dataset.pipeline
+        if step['type'] not in ('DecordInit', 'SampleFrames', 'DecordDecode')
+    ]
+    packed = Compose([TRANSFORMS.build(step) for step in steps])(
+        dict(
+            imgs=list(clip),
+            img_shape=clip[0].shape[:2],
+            original_shape=clip[0].shape[:2],
+            modality='RGB',
+            num_clips=1,
+            clip_len=len(clip),
+            label=0,
+        )
+    )
     inputs = model.data_preprocessor(pseudo_collate([packed]))['inputs']
     with torch.inference_mode():
         return model, model.extract_feat(inputs, stage='backbone')[0]
@@ -59,8 +71,9 @@ def test_the_input_of_the_classifier_is_what_its_head_makes(settings, frames):
 
 def test_a_layer_by_name_and_an_activation(settings, frames):
     plain = EXTRACTORS.build(dict(settings, layer='backbone.layer2.0.conv1.conv'))(frames)
-    bent = EXTRACTORS.build(dict(settings, layer='backbone.layer2.0.conv1.conv',
-                                 activation='relu'))(frames)
+    bent = EXTRACTORS.build(
+        dict(settings, layer='backbone.layer2.0.conv1.conv', activation='relu')
+    )(frames)
     assert plain.shape == (6, 8)
     assert plain.min() < 0
     np.testing.assert_array_equal(bent, plain.clip(0))
@@ -70,13 +83,19 @@ def test_a_layer_by_name_and_an_activation(settings, frames):
 def test_the_batch_size_changes_nothing(settings, frames, batch_size):
     np.testing.assert_allclose(
         EXTRACTORS.build(dict(settings, batch_size=batch_size))(frames),
-        EXTRACTORS.build(dict(settings, batch_size=3))(frames), rtol=1e-4, atol=1e-6)
+        EXTRACTORS.build(dict(settings, batch_size=3))(frames),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_weights_of_the_backbone_alone_serve_as_well(settings, frames, tmp_path):
     state = torch.load(settings['checkpoint'])['state_dict']
-    alone = {key.removeprefix('backbone.'): value for key, value in state.items()
-             if key.startswith('backbone.')}
+    alone = {
+        key.removeprefix('backbone.'): value
+        for key, value in state.items()
+        if key.startswith('backbone.')
+    }
     torch.save(dict(alone, **{'fc8.bias': torch.zeros(487)}), tmp_path / 'backbone.pth')
     given = dict(settings, checkpoint=str(tmp_path / 'backbone.pth'))
     extractor = EXTRACTORS.build(dict(given, ignored_weights=[r'backbone\.fc8\.']))
@@ -92,29 +111,38 @@ def test_settings_tell_extractors_apart(settings, tmp_path):
     other = write_recognizer(tmp_path)
     torch.manual_seed(1)
     save_weights(RecognizerConfig(other['config']).model, tmp_path / 'recognizer.pth')
-    kinds = [plain, EXTRACTORS.build(dict(settings, layer='backbone.layer2')),
-             EXTRACTORS.build(dict(settings, clip_len=8)), EXTRACTORS.build(dict(settings, fps=4)),
-             EXTRACTORS.build(dict(settings, stride=2)),
-             EXTRACTORS.build(dict(settings, pipeline=[dict(type='Resize', scale=(32, 32),
-                                                            keep_ratio=False)])),
-             EXTRACTORS.build(other)]
+    kinds = [
+        plain,
+        EXTRACTORS.build(dict(settings, layer='backbone.layer2')),
+        EXTRACTORS.build(dict(settings, clip_len=8)),
+        EXTRACTORS.build(dict(settings, fps=4)),
+        EXTRACTORS.build(dict(settings, stride=2)),
+        EXTRACTORS.build(
+            dict(settings, pipeline=[dict(type='Resize', scale=(32, 32), keep_ratio=False)])
+        ),
+        EXTRACTORS.build(other),
+    ]
     assert len({str(kind.settings) for kind in kinds}) == len(kinds)
     assert EXTRACTORS.build(dict(settings, batch_size=1)).settings == plain.settings
     assert plain.fingerprint == dict(plain.settings, feature_size=32)
 
 
-@pytest.mark.parametrize(('change', 'error', 'message'), [
-    (dict(layer='backbone.fc6'), ValueError, r"no layer 'backbone\.fc6'; .*backbone\.layer4"),
-    (dict(checkpoint=''), ValueError, 'needs a checkpoint'),
-    (dict(checkpoint='none.pth'), FileNotFoundError, r'none\.pth'),
-    (dict(config='none.py'), FileNotFoundError, r'no recogniser config none\.py'),
-    (dict(config='mmaction::recognition/c3d/none.py'), FileNotFoundError, 'c3d_sports1m'),
-    (dict(config='mmpretrain::none.py'), FileNotFoundError, 'give a path'),
-    (dict(config=dict(a=1)), ValueError, 'it is no recogniser'),
-    (dict(activation='tanh'), ValueError, "activation='tanh'"),
-    (dict(stride=0), ValueError, 'stride=0; it must be a whole number above 0'),
-    (dict(stride=2.5), ValueError, 'stride=2.5'),
-    (dict(fps=-1), ValueError, 'fps=-1')])
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (dict(layer='backbone.fc6'), ValueError, r"no layer 'backbone\.fc6'; .*backbone\.layer4"),
+        (dict(checkpoint=''), ValueError, 'needs a checkpoint'),
+        (dict(checkpoint='none.pth'), FileNotFoundError, r'none\.pth'),
+        (dict(config='none.py'), FileNotFoundError, r'no recogniser config none\.py'),
+        (dict(config='mmaction::recognition/c3d/none.py'), FileNotFoundError, 'c3d_sports1m'),
+        (dict(config='mmpretrain::none.py'), FileNotFoundError, 'give a path'),
+        (dict(config=dict(a=1)), ValueError, 'it is no recogniser'),
+        (dict(activation='tanh'), ValueError, "activation='tanh'"),
+        (dict(stride=0), ValueError, 'stride=0; it must be a whole number above 0'),
+        (dict(stride=2.5), ValueError, 'stride=2.5'),
+        (dict(fps=-1), ValueError, 'fps=-1'),
+    ],
+)
 def test_what_cannot_be_is_said(settings, frames, change, error, message):
     with pytest.raises(error, match=message):
         EXTRACTORS.build(dict(settings, **change))(frames)
@@ -143,14 +171,27 @@ def test_a_layer_that_does_not_run_once_is_refused(settings, frames):
 
 def test_c3d_of_the_zoo_gives_fc6_and_fc7(c3d_weights, shared):
     """Real size, random weights, a real video: what the shipped configs ask for."""
-    fc6, fc7 = (EXTRACTORS.build(dict(
-        Config.fromfile(f'mmn_plugin::extractors/c3d_{layer}_sports1m.py').extractor,
-        checkpoint=c3d_weights, device='cpu')) for layer in ('fc6', 'fc7'))
+    fc6, fc7 = (
+        EXTRACTORS.build(
+            dict(
+                Config.fromfile(f'mmn_plugin::extractors/c3d_{layer}_sports1m.py').extractor,
+                checkpoint=c3d_weights,
+                device='cpu',
+            )
+        )
+        for layer in ('fc6', 'fc7')
+    )
     assert (fc6.clip_len, fc6.frame_interval) == (16, 1)
-    assert fc6.steps == [dict(type='Resize', scale=(-1, 128)),
-                         dict(type='CenterCrop', crop_size=112)]
-    frames = [frame for frame, _ in zip(
-        fc6.reader(shared / 'media' / 'basketball.mp4'), range(20), strict=False)]
+    assert fc6.steps == [
+        dict(type='Resize', scale=(-1, 128)),
+        dict(type='CenterCrop', crop_size=112),
+    ]
+    frames = [
+        frame
+        for frame, _ in zip(
+            fc6.reader(shared / 'media' / 'basketball.mp4'), range(20), strict=False
+        )
+    ]
     rows = fc6(frames)
     assert rows.shape == (2, 4096)
     assert rows.min() == 0 < rows.max()
@@ -164,14 +205,13 @@ def test_c3d_of_the_zoo_gives_fc6_and_fc7(c3d_weights, shared):
 
 
 def test_pooling_of_everything_that_layers_give():
-    maps = torch.arange(48.).reshape(2, 3, 2, 2, 2)
+    maps = torch.arange(48.0).reshape(2, 3, 2, 2, 2)
     assert torch.equal(pool_features(maps, 2), maps.mean((2, 3, 4)))
     assert torch.equal(pool_features(maps.flatten(3), 2), maps.mean((2, 3, 4)))
     tokens = maps.flatten(2).transpose(1, 2)  # (2, 8, 3)
     assert torch.equal(pool_features(tokens, 2), maps.mean((2, 3, 4)))
-    assert torch.equal(pool_features([maps, None, (tokens,)], 2),
-                       maps.mean((2, 3, 4)).repeat(1, 2))
-    frames = torch.arange(12.).reshape(6, 2)  # three frames of two clips
+    assert torch.equal(pool_features([maps, None, (tokens,)], 2), maps.mean((2, 3, 4)).repeat(1, 2))
+    frames = torch.arange(12.0).reshape(6, 2)  # three frames of two clips
     assert torch.equal(pool_features(frames, 2), frames.reshape(2, 3, 2).mean(1))
 
 

@@ -2,6 +2,7 @@
 
 Threads are brought together where they could disturb each other, so that nothing depends on luck.
 """
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,7 +37,8 @@ class Meeting:
             self.threads.append(threading.get_ident())
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: len(self.threads) > 1 or self._waiting, 600), (
-                'the other thread did not come')
+                'the other thread did not come'
+            )
 
     def somebody_waits(self):
         with self._changed:
@@ -76,7 +78,7 @@ def test_threads_get_the_features_of_their_own_videos(tmp_path, layer):
         return inferencer(video, SENTENCES)
 
     def ask_frames():
-        return inferencer(turned, SENTENCES, fps=8.)
+        return inferencer(turned, SENTENCES, fps=8.0)
 
     alone = [ask_file(), ask_frames()]
     assert alone[0] != alone[1]
@@ -107,22 +109,42 @@ def test_an_image_processor_is_loaded_once_whoever_asks_first(tmp_path, monkeypa
     lock = WatchedLock(of_hugging_face._QUIET_LOCK, meeting)
     monkeypatch.setattr(of_hugging_face, '_QUIET_LOCK', lock)
     load = transformers.AutoImageProcessor.from_pretrained
-    monkeypatch.setattr(transformers.AutoImageProcessor, 'from_pretrained',
-                        lambda *name, **how: (meeting(), load(*name, **how))[1])
+    monkeypatch.setattr(
+        transformers.AutoImageProcessor,
+        'from_pretrained',
+        lambda *name, **how: (meeting(), load(*name, **how))[1],
+    )
     for picture in together(*2 * [lambda: extractor.prepare(FRAMES[0])]):
         np.testing.assert_array_equal(picture, expected)
     assert len(meeting.threads) == 1
 
 
-@pytest.mark.parametrize(('module', 'lock', 'write', 'loader', 'of_process'), [
-    (of_mmaction, '_SCOPE_LOCK', write_recognizer, (MODELS, 'build'),
-     lambda: getattr(DefaultScope.get_current_instance(), 'instance_name', None)),
-    (of_hugging_face, '_QUIET_LOCK', lambda folder: write_vision_model(folder, 'clip'),
-     (transformers.CLIPVisionModelWithProjection, 'from_pretrained'),
-     lambda: (transformers.logging.get_verbosity(),
-              transformers.logging.is_progress_bar_enabled()))], ids=['MMAction2', 'Hugging Face'])
+@pytest.mark.parametrize(
+    ('module', 'lock', 'write', 'loader', 'of_process'),
+    [
+        (
+            of_mmaction,
+            '_SCOPE_LOCK',
+            write_recognizer,
+            (MODELS, 'build'),
+            lambda: getattr(DefaultScope.get_current_instance(), 'instance_name', None),
+        ),
+        (
+            of_hugging_face,
+            '_QUIET_LOCK',
+            lambda folder: write_vision_model(folder, 'clip'),
+            (transformers.CLIPVisionModelWithProjection, 'from_pretrained'),
+            lambda: (
+                transformers.logging.get_verbosity(),
+                transformers.logging.is_progress_bar_enabled(),
+            ),
+        ),
+    ],
+    ids=['MMAction2', 'Hugging Face'],
+)
 def test_what_belongs_to_the_process_is_as_before_when_two_threads_have_loaded(
-        tmp_path, monkeypatch, module, lock, write, loader, of_process):
+    tmp_path, monkeypatch, module, lock, write, loader, of_process
+):
     extractors = [EXTRACTORS.build(write(tmp_path / name)) for name in 'ab']
     meeting, one_left, load = Meeting(), threading.Event(), getattr(*loader)
     monkeypatch.setattr(module, lock, WatchedLock(getattr(module, lock), meeting))

@@ -1,4 +1,5 @@
 """What the page says, without a browser."""
+
 import base64
 import json
 import threading
@@ -33,7 +34,7 @@ def grounder(folder):
 
 @pytest.fixture
 def session(folder):
-    return UserSession('my scene.mp4', write_scene(folder), 24., truth={'a red box': (2., 8.)})
+    return UserSession('my scene.mp4', write_scene(folder), 24.0, truth={'a red box': (2.0, 8.0)})
 
 
 class Elements(HTMLParser):
@@ -58,7 +59,7 @@ def test_answers_are_those_of_the_inferencer(grounder, session):
     answers = grounder.ask(session, ['a red box', 'the door'])
     expected = grounder.inferencer(str(session.path), ['a red box', 'the door'])
     assert [answer.moments for answer in answers] == [one['moments'] for one in expected]
-    assert [answer.truth for answer in answers] == [(2., 8.), None]
+    assert [answer.truth for answer in answers] == [(2.0, 8.0), None]
     assert answers[0].curve.max() == pytest.approx(answers[0].scores[0])
     assert answers[0].map_png().startswith(b'\x89PNG')
 
@@ -72,7 +73,7 @@ def test_a_video_that_breaks_off_is_a_message_for_the_visitor(grounder, session,
     path = tmp_path / 'broken.mp4'
     path.write_bytes(b'no video')
     with pytest.raises(PageError, match=r'“my scene\.mp4” cannot be decoded'):
-        grounder.encode(UserSession(session.name, path, 24.))
+        grounder.encode(UserSession(session.name, path, 24.0))
 
 
 class Pieces:
@@ -90,12 +91,14 @@ class Pieces:
 
 
 def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
-        grounder, session, folder, monkeypatch):
+    grounder, session, folder, monkeypatch
+):
     grounder.encode(session)
     order, ground = [], grounder.inferencer.ground
     asking = threading.Thread(target=grounder.ask, args=[session, ['a red box']])
-    monkeypatch.setattr(grounder.inferencer, 'ground',
-                        lambda *args: order.append('a question') or ground(*args))
+    monkeypatch.setattr(
+        grounder.inferencer, 'ground', lambda *args: order.append('a question') or ground(*args)
+    )
 
     def before(number):
         order.append(number)
@@ -105,9 +108,10 @@ def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
             while not grounder.turns.waiting and time.monotonic() < until:
                 time.sleep(0.001)
 
-    monkeypatch.setattr(grounder.inferencer, '_extractor',
-                        Pieces(grounder.inferencer.extractor, before))
-    other = UserSession('other.mp4', session.path, 24.)
+    monkeypatch.setattr(
+        grounder.inferencer, '_extractor', Pieces(grounder.inferencer.extractor, before)
+    )
+    other = UserSession('other.mp4', session.path, 24.0)
     reading = threading.Thread(target=grounder.encode, args=[other])
     reading.start()
     reading.join(600)
@@ -136,8 +140,9 @@ def test_work_ends_when_the_visitor_leaves(grounder, session, monkeypatch):
         if number == 1:
             session.delete()
 
-    monkeypatch.setattr(grounder.inferencer, '_extractor',
-                        Pieces(grounder.inferencer.extractor, before))
+    monkeypatch.setattr(
+        grounder.inferencer, '_extractor', Pieces(grounder.inferencer.extractor, before)
+    )
     with pytest.raises(PageError, match='was deleted'):
         grounder.encode(session)
     assert seen == [0, 1]
@@ -145,8 +150,8 @@ def test_work_ends_when_the_visitor_leaves(grounder, session, monkeypatch):
 
 
 def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session, monkeypatch):
-    monkeypatch.setattr(grounder.inferencer.video_encoder, 'long_video', LongVideo(window=12.))
-    answer, = grounder.ask(session, ['a red box'])
+    monkeypatch.setattr(grounder.inferencer.video_encoder, 'long_video', LongVideo(window=12.0))
+    (answer,) = grounder.ask(session, ['a red box'])
     assert session.encoded.num_windows == 5
     assert answer.curve.shape == (96,)  # even steps, since windows have no clips in common
     assert answer.curve.max() == pytest.approx(answer.scores[0])
@@ -157,11 +162,13 @@ def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session, 
 
 
 def test_bars_lie_where_the_moments_are(session):
-    answer = Answer('a box', [[6., 12.], [0., 24.]], [0.9, 0.1], curve=np.array([0.9, 0.1]))
+    answer = Answer('a box', [[6.0, 12.0], [0.0, 24.0]], [0.9, 0.1], curve=np.array([0.9, 0.1]))
     page = Elements(answers_html(session, [answer]))
     buttons = page.named('button', 'mmn-moment')
     assert [(float(b['data-start']), float(b['data-end'])) for b in buttons] == [
-        (6., 12.), (0., 24.)]
+        (6.0, 12.0),
+        (0.0, 24.0),
+    ]
     assert 'Moment 1: 6.0' in buttons[0]['aria-label']
     bars = [bar['style'] for bar in page.named('span', 'mmn-bar')]
     assert bars[0].startswith('left:25.000%;width:25.000%')
@@ -171,18 +178,18 @@ def test_bars_lie_where_the_moments_are(session):
 def test_the_download_is_a_file_of_predictions(session, tmp_path):
     from mmn_plugin.evaluation import read_predictions
 
-    answers = [Answer('a box', [[6., 12.]], [0.9]), Answer('the door', [[1., 2.]], [0.2])]
-    link, = Elements(answers_html(session, answers)).named('a')
+    answers = [Answer('a box', [[6.0, 12.0]], [0.9]), Answer('the door', [[1.0, 2.0]], [0.2])]
+    (link,) = Elements(answers_html(session, answers)).named('a')
     assert link['download'] == 'my scene_moments.json'
     text = base64.b64decode(link['href'].partition('base64,')[2])
     (tmp_path / 'x.json').write_bytes(text)
     found = read_predictions(tmp_path / 'x.json')['my scene']
-    assert found['sentences'][0]['moments'] == [[6., 12.]]
+    assert found['sentences'][0]['moments'] == [[6.0, 12.0]]
     assert json.loads(text)['videos']['my scene']['sentences'][1]['sentence'] == 'the door'
 
 
 def test_a_sentence_that_does_not_happen_says_so(session):
-    absent = Answer('a box', [[6., 12.]], [0.1], present=False)
+    absent = Answer('a box', [[6.0, 12.0]], [0.1], present=False)
     empty = Answer('a box', [], [])
     for answer, count in ((absent, 1), (empty, 0)):
         page = Elements(answers_html(session, [answer]))
@@ -191,8 +198,8 @@ def test_a_sentence_that_does_not_happen_says_so(session):
 
 
 def test_what_a_visitor_types_is_text_and_nothing_else(session):
-    evil = UserSession(EVIL + '.mp4', session.path, 24.)
-    answer = Answer(EVIL, [[6., 12.]], [0.9], moment_map=np.zeros((4, 4, 3), np.uint8))
+    evil = UserSession(EVIL + '.mp4', session.path, 24.0)
+    answer = Answer(EVIL, [[6.0, 12.0]], [0.9], moment_map=np.zeros((4, 4, 3), np.uint8))
     for html in (answers_html(evil, [answer]), player_html(evil), error_html(EVIL)):
         page = Elements(html)
         assert not page.named('script')

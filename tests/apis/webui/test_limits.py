@@ -1,4 +1,5 @@
 """What a visitor may ask for."""
+
 import pytest
 
 from mmn_plugin.apis.webui import Limits, PageError
@@ -6,7 +7,9 @@ from mmn_plugin.apis.webui import Limits, PageError
 
 def test_sentences_are_lines_and_each_is_asked_once():
     assert Limits().split_sentences('\n  a  red box \n\na red box\nthe door\n') == [
-        'a red box', 'the door']
+        'a red box',
+        'the door',
+    ]
 
 
 @pytest.mark.parametrize('text', ['', '  \n\t\n'])
@@ -16,8 +19,11 @@ def test_no_sentence_is_refused(text):
 
 
 def test_a_very_long_sentence_is_refused_with_its_length():
-    with pytest.raises(PageError, match=r'“a red box a red box.{1,40}…” has 10,001 characters; at '
-                       'most 300'):
+    with pytest.raises(
+        PageError,
+        match=r'“a red box a red box.{1,40}…” has 10,001 characters; at '
+        'most 300',
+    ):
         Limits().split_sentences('the door\n' + 'a red box ' * 1000 + '.')
     assert Limits().split_sentences('x' * 300)
 
@@ -27,13 +33,18 @@ def test_too_many_sentences_are_refused():
         Limits().split_sentences('\n'.join('abcdefghi'))
 
 
-@pytest.mark.parametrize(('size', 'seconds', 'message'), [
-    (3 * 2 ** 20, 10, '3.0 MB; at most 2 MB'), (1e6, 130, '2 min 10 s long; at most 2 min'),
-    (1e6, 3600, '60 min long; at most 2 min')])
+@pytest.mark.parametrize(
+    ('size', 'seconds', 'message'),
+    [
+        (3 * 2**20, 10, '3.0 MB; at most 2 MB'),
+        (1e6, 130, '2 min 10 s long; at most 2 min'),
+        (1e6, 3600, '60 min long; at most 2 min'),
+    ],
+)
 def test_large_and_long_videos_are_refused(size, seconds, message):
     with pytest.raises(PageError, match=message):
         Limits(megabytes=2, seconds=120).check_video(size, seconds)
-    Limits(megabytes=2, seconds=120).check_video(2 * 2 ** 20, 120)
+    Limits(megabytes=2, seconds=120).check_video(2 * 2**20, 120)
 
 
 def test_a_limit_of_nothing_is_refused():

@@ -1,4 +1,5 @@
 """The page in a real browser: upload, ask, click a moment, and what visitors do wrong."""
+
 import json
 import shutil
 import tempfile
@@ -18,10 +19,12 @@ from mmn_plugin.apis.webui.video_grounder import VideoGrounder
 from mmn_plugin.datasets.shapes import SceneRenderer, SceneSampler
 from mmn_plugin.datasets.shapes.video_writer import write_video
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
-                None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason='no Chromium on this machine (apt-get install chromium)')
+    CHROMIUM is None, reason='no Chromium on this machine (apt-get install chromium)'
+)
 PHONE = dict(width=360, height=740)
 
 
@@ -36,13 +39,19 @@ def server(tmp_path_factory):
         patch.setattr(tempfile, 'tempdir', str(temporary))
         patch.setenv('GRADIO_TEMP_DIR', '')
         patch.setenv('GRADIO_ANALYTICS_ENABLED', '')
-        with SessionStore(Limits(megabytes=0.5, seconds=60), upload_seconds=3600.) as store:
+        with SessionStore(Limits(megabytes=0.5, seconds=60), upload_seconds=3600.0) as store:
             from mmn_plugin.apis.webui.grounding_page import GroundingPage
-            example = ExampleVideo('Shapes 1', write_scene(folder), {'a red box': (2., 8.)})
+
+            example = ExampleVideo('Shapes 1', write_scene(folder), {'a red box': (2.0, 8.0)})
             page = GroundingPage(VideoGrounder(inferencer), store, [example])
             url = page.launch(block=False)
-            yield SimpleNamespace(url=url, store=store, inferencer=inferencer, folder=folder,
-                                  host=page.blocks.server_name)
+            yield SimpleNamespace(
+                url=url,
+                store=store,
+                inferencer=inferencer,
+                folder=folder,
+                host=page.blocks.server_name,
+            )
             page.blocks.close()
         assert not [path for path in temporary.rglob('*') if path.is_file()]
 
@@ -53,7 +62,7 @@ def videos(server):
     scenes = {}
     for seed, (name, seconds) in enumerate((('ann', 24), ('bob', 12))):
         frames = SceneRenderer(48).render(SceneSampler(seed).sample(1, name, True))
-        write_video(server.folder / f'{name}.mp4', frames[:seconds * 8], 8)
+        write_video(server.folder / f'{name}.mp4', frames[: seconds * 8], 8)
         scenes[name] = server.folder / f'{name}.mp4'
     return scenes
 
@@ -61,11 +70,14 @@ def videos(server):
 @pytest.fixture(scope='module')
 def browser(server):
     sync_api = pytest.importorskip(
-        'playwright.sync_api', reason='playwright is not installed (requirements/browser.txt)')
+        'playwright.sync_api', reason='playwright is not installed (requirements/browser.txt)'
+    )
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True,
-            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+            executable_path=CHROMIUM,
+            headless=True,
+            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
+        )
         yield browser
         browser.close()
 
@@ -77,14 +89,20 @@ def visit(server, browser):
 
     def open_page(viewport=None, colours='light'):
         context = browser.new_context(
-            viewport=viewport or dict(width=1280, height=900), color_scheme=colours)
+            viewport=viewport or dict(width=1280, height=900), color_scheme=colours
+        )
         visitors.append(context)
         page = context.new_page()
         page.set_default_timeout(300_000)  # a busy machine; no test waits so long
         page.failed = []
         page.on('pageerror', lambda error: page.failed.append(str(error)))
-        page.on('request', lambda request: request.url.startswith((server.url, 'data:', 'blob:'))
-                or page.failed.append(request.url))
+        page.on(
+            'request',
+            lambda request: (
+                request.url.startswith((server.url, 'data:', 'blob:'))
+                or page.failed.append(request.url)
+            ),
+        )
         page.goto(server.url)
         page.wait_for_selector('#mmn-ask')
         return page
@@ -107,15 +125,18 @@ def ask(page, text):
 
 def shown_moments(page):
     page.wait_for_selector('.mmn-moment')
-    return np.array(page.eval_on_selector_all(
-        '.mmn-moment', 'all => all.map(b => [Number(b.dataset.start), Number(b.dataset.end)])'))
+    return np.array(
+        page.eval_on_selector_all(
+            '.mmn-moment', 'all => all.map(b => [Number(b.dataset.start), Number(b.dataset.end)])'
+        )
+    )
 
 
 def player_time(page):
     return page.evaluate("document.getElementById('mmn-video').currentTime")
 
 
-def wait_until(condition, seconds=300.):
+def wait_until(condition, seconds=300.0):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
@@ -128,7 +149,7 @@ def leftovers(server):
 
 def swept(server):
     """Whether nothing is left but uploads, which are swept now rather than after a while."""
-    with mock.patch.object(server.store, 'upload_seconds', 0.):
+    with mock.patch.object(server.store, 'upload_seconds', 0.0):
         server.store.sweep()
     return not leftovers(server)
 
@@ -143,8 +164,10 @@ def test_upload_ask_click_and_nothing_is_kept(server, visit, videos, tmp_path):
     assert np.allclose(shown_moments(page), moments, atol=1e-3)
     late = max(range(len(moments)), key=lambda i: moments[i][0])
     assert moments[late][0] > 1
-    page.evaluate("document.getElementById('mmn-video').addEventListener("
-                  "'seeked', event => window.sought = event.target.currentTime, {once: true})")
+    page.evaluate(
+        "document.getElementById('mmn-video').addEventListener("
+        "'seeked', event => window.sought = event.target.currentTime, {once: true})"
+    )
     page.click(f'.mmn-moment >> nth={late} >> .mmn-bar')
     page.wait_for_function('window.sought !== undefined')
     assert moments[late][0] <= page.evaluate('window.sought') + 1e-3 < moments[late][1]
@@ -205,9 +228,12 @@ def test_what_visitors_do_wrong_is_said_on_the_page(server, visit, videos, tmp_p
     alert(page, '“bad.mp4” cannot be read as a video')
     upload(page, videos['ann'])
     page.wait_for_selector('text=Ready.')
-    for text, message in (('', 'Type a sentence'), ('  \n ', 'Type a sentence'),
-                          ('a red box ' * 500, 'has 4,999 characters; at most 300'),
-                          ('zzz', "holds no word")):
+    for text, message in (
+        ('', 'Type a sentence'),
+        ('  \n ', 'Type a sentence'),
+        ('a red box ' * 500, 'has 4,999 characters; at most 300'),
+        ('zzz', 'holds no word'),
+    ):
         ask(page, text)
         alert(page, message)
         assert not page.query_selector('.mmn-moment')
@@ -237,7 +263,7 @@ def test_an_example_brings_its_sentences_and_the_keyboard_is_enough(visit):
     assert page.evaluate('document.activeElement.id') == 'mmn-ask'
     page.keyboard.press('Enter')
     moments = shown_moments(page)
-    assert moments[0].tolist() == [2., 8.]  # the truth comes first
+    assert moments[0].tolist() == [2.0, 8.0]  # the truth comes first
     for _ in range(2):
         page.keyboard.press('Tab')
     assert 'Moment 1' in page.evaluate("document.activeElement.getAttribute('aria-label')")
@@ -263,7 +289,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit):
 
 
 # Contrast of each element's own text with its ground, as the guidelines (WCAG) count it.
-CONTRASTS = '''selector => [...document.querySelectorAll(selector)].filter(
+CONTRASTS = """selector => [...document.querySelectorAll(selector)].filter(
     e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).map(e => {
   const parts = c => c.match(/[\\d.]+/g).map(Number);
   const light = c => parts(c).slice(0, 3).map(v => v / 255).map(
@@ -274,12 +300,12 @@ CONTRASTS = '''selector => [...document.querySelectorAll(selector)].filter(
   while ((parts(ground(under))[3] ?? 1) === 0) under = under.parentElement;
   const pair = [light(getComputedStyle(e).color), light(ground(under))];
   return [e.className + ' ' + e.textContent, Math.max(...pair) / Math.min(...pair)];
-})'''
+})"""
 
 
 # No transition is under way; one of an endless animation does not count.
-FADED_IN = '''() => document.getAnimations().every(
-    a => a.playState !== 'running' || a.effect.getComputedTiming().endTime === Infinity)'''
+FADED_IN = """() => document.getAnimations().every(
+    a => a.playState !== 'running' || a.effect.getComputedTiming().endTime === Infinity)"""
 
 
 @pytest.mark.parametrize('colours', ['light', 'dark'])

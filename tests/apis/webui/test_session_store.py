@@ -1,4 +1,5 @@
 """Whose video is where, and when it is gone."""
+
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def video(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    store = SessionStore(Limits(), upload_seconds=0.)
+    store = SessionStore(Limits(), upload_seconds=0.0)
     yield store
     store.close_all()
     assert not list(tmp_path.iterdir())  # whatever a test did, nothing is left
@@ -30,6 +31,7 @@ def store(tmp_path, monkeypatch):
 @pytest.fixture
 def upload(store, video):
     """Put a file where Gradio would."""
+
     def put(content=None, name='my scene.mp4'):
         folder = store.uploads / 'hash'
         folder.mkdir(exist_ok=True)
@@ -45,7 +47,7 @@ def files(folder):
 
 def test_an_upload_is_kept_for_its_visitor_alone(store, upload, video):
     session = store.open_upload('ann', upload(), 'my scene.mp4')
-    assert (session.name, session.duration) == ('my scene.mp4', 24.)
+    assert (session.name, session.duration) == ('my scene.mp4', 24.0)
     assert session.path.read_bytes() == video.read_bytes()
     assert session.path.suffix == '.mp4'
     assert store.get('ann') is session
@@ -72,7 +74,7 @@ def test_another_visitors_same_file_stays(store, upload, video):
 
 
 def test_an_upload_is_not_swept_before_it_can_be_opened(store, upload):
-    store.upload_seconds = 60.
+    store.upload_seconds = 60.0
     path = upload()
     store.sweep()
     assert path.exists()
@@ -113,12 +115,16 @@ def test_the_length_is_counted_and_not_believed(store, upload, tmp_path_factory)
         store.open_upload('ann', upload(path.read_bytes(), 'short.avi'), 'short.avi')
     store.limits = Limits()
     session = store.open_upload('ann', upload(path.read_bytes(), 'short.avi'), 'short.avi')
-    assert session.duration == 8.
+    assert session.duration == 8.0
 
 
-@pytest.mark.parametrize(('limits', 'message'), [
-    (dict(pixels=32 * 32 - 1), 'its pictures have 32 x 32 pixels; at most 1,023 pixels'),
-    (dict(work_seconds=1e-9), 'it takes longer than 1e-09 s to be read')])
+@pytest.mark.parametrize(
+    ('limits', 'message'),
+    [
+        (dict(pixels=32 * 32 - 1), 'its pictures have 32 x 32 pixels; at most 1,023 pixels'),
+        (dict(work_seconds=1e-9), 'it takes longer than 1e-09 s to be read'),
+    ],
+)
 def test_a_video_that_is_too_much_is_refused_and_not_kept(store, upload, limits, message):
     store.limits = Limits(**limits)
     with pytest.raises(PageError, match=rf'“a\.mp4” is too much for this page: {message}'):
@@ -130,8 +136,10 @@ def test_an_idle_visitors_video_is_deleted(store, upload, monkeypatch):
     store.open_upload('ann', upload(), 'a.mp4')
     store.open_upload('bob', upload(), 'b.mp4')
     now = time.monotonic() + 2 * store.limits.idle_seconds
-    monkeypatch.setattr('mmn_plugin.apis.webui.session_store.time',
-                        SimpleNamespace(monotonic=lambda: now, time=time.time))
+    monkeypatch.setattr(
+        'mmn_plugin.apis.webui.session_store.time',
+        SimpleNamespace(monotonic=lambda: now, time=time.time),
+    )
     store.get('bob')  # asks about it
     store.sweep()
     store.get('bob')

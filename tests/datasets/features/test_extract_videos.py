@@ -48,8 +48,9 @@ class Counting(GridFeatureExtractor):
 def test_the_file_holds_one_dataset_per_video_with_attributes(videos, tmp_path):
     out = tmp_path / 'f.h5'
     config = dict(type='GridFeatureExtractor')
-    assert extract_videos(GridFeatureExtractor(), [videos], out,
-                          config=config) == ExtractionReport()
+    assert (
+        extract_videos(GridFeatureExtractor(), [videos], out, config=config) == ExtractionReport()
+    )
     with h5py.File(out) as file:
         assert sorted(file) == ['v0', 'v1', 'v2']
         assert file['v1'].shape == (2, GridFeatureExtractor().num_features)
@@ -103,8 +104,9 @@ def test_after_a_kill_finished_videos_are_not_lost(videos, tmp_path):
 
 def test_unreadable_videos_are_named_and_the_rest_goes_on(videos, tmp_path):
     (videos / 'v1.mp4').write_bytes(b'no video at all')
-    failures = extract_videos(GridFeatureExtractor(), [videos, tmp_path / 'gone.mp4'],
-                              tmp_path / 'f.h5').failures
+    failures = extract_videos(
+        GridFeatureExtractor(), [videos, tmp_path / 'gone.mp4'], tmp_path / 'f.h5'
+    ).failures
     assert list(failures) == ['gone', 'v1']
     assert 'no such file' in failures['gone']
     assert str(videos / 'v1.mp4') in failures['v1']
@@ -121,7 +123,7 @@ def test_reading_a_damaged_video_names_it(tmp_path, content):
 
 def test_a_cut_off_video_is_an_error_not_a_short_one(videos):
     whole = (videos / 'v0.mp4').read_bytes()
-    (videos / 'v0.mp4').write_bytes(whole[:len(whole) // 2])
+    (videos / 'v0.mp4').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VideoReadError, match=r'v0\.mp4'):
         list(VideoReader(videos / 'v0.mp4', 8, 16))
 
@@ -173,7 +175,8 @@ def test_a_kill_at_any_moment_costs_no_finished_video(videos, tmp_path):
             return super().reader(video)
 
     process = get_context('fork').Process(
-        target=extract_videos, args=(Slow(), [videos], tmp_path / 'f.h5', 0))
+        target=extract_videos, args=(Slow(), [videos], tmp_path / 'f.h5', 0)
+    )
     process.start()
     parts, deadline = tmp_path / 'f.h5.parts', time.monotonic() + 300
     while len(list(parts.glob('*.npy'))) < 2 and time.monotonic() < deadline:
@@ -182,8 +185,13 @@ def test_a_kill_at_any_moment_costs_no_finished_video(videos, tmp_path):
     process.join()
     assert not (tmp_path / 'f.h5').exists()
     extractor, seen = Counting(), []
-    report = extract_videos(extractor, [videos], tmp_path / 'f.h5', workers=0,
-                            progress=lambda done, total: seen.append((done, total)))
+    report = extract_videos(
+        extractor,
+        [videos],
+        tmp_path / 'f.h5',
+        workers=0,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert report == ExtractionReport()
     assert extractor.seen == ['v2']
     assert seen[0] == (2, 3)
@@ -215,8 +223,10 @@ def test_features_of_any_length_are_never_in_memory_at_once(tmp_path):
         assert [stored['v'][i * rows, 0] for i in (0, 99, 199)] == [0, 99, 199]
 
 
-@pytest.mark.parametrize(('blocks', 'message'), [
-    ([], 'gave no features'), ([np.full((1, 2), np.nan)], 'NaN or infinity')])
+@pytest.mark.parametrize(
+    ('blocks', 'message'),
+    [([], 'gave no features'), ([np.full((1, 2), np.nan)], 'NaN or infinity')],
+)
 def test_features_that_are_no_numbers_are_refused(tmp_path, blocks, message):
     file = FeatureFile(tmp_path / 'f.h5', SETTINGS)
     file.open_parts()
@@ -237,9 +247,11 @@ def _share(rank, videos, out, progress):
     import torch
 
     torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2)
-    report = extract_videos(GridFeatureExtractor(size=16), videos, out, 0,
-                            progress.append if rank == 0 else None)
+        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2
+    )
+    report = extract_videos(
+        GridFeatureExtractor(size=16), videos, out, 0, progress.append if rank == 0 else None
+    )
     progress.append((rank, report))
 
 
@@ -248,8 +260,10 @@ def test_processes_share_the_videos_and_the_first_one_reports(videos, tmp_path):
     context = get_context('fork')
     with context.Manager() as manager:
         said = manager.list()
-        group = [context.Process(target=_share, args=(
-            rank, [videos], tmp_path / 'f.h5', _Said(said))) for rank in range(2)]
+        group = [
+            context.Process(target=_share, args=(rank, [videos], tmp_path / 'f.h5', _Said(said)))
+            for rank in range(2)
+        ]
         for process in group:
             process.start()
         for process in group:

@@ -13,17 +13,18 @@ LEFT, RIGHT, UP, DOWN, GROW, SHRINK = range(11, 17)
 
 def _object(colour='red', shape='circle', frames=48, x=0.5, y=0.5, radius=0.14, lit=True):
     full = np.ones(frames)
-    return SceneObject(colour, shape, x * full, y * full, radius * full, full > 0,
-                       np.broadcast_to(lit, frames))
+    return SceneObject(
+        colour, shape, x * full, y * full, radius * full, full > 0, np.broadcast_to(lit, frames)
+    )
 
 
 def _describe(*objects):
-    frames = SceneRenderer(96).render(Scene('v', 6., 8, list(objects), [], [], (40, 60)))
+    frames = SceneRenderer(96).render(Scene('v', 6.0, 8, list(objects), [], [], (40, 60)))
     half = frames[:, 96:].reshape(len(frames), 2, 48, 48)
     luma = frames[:, :96].reshape(-1, 48, 2, 48, 2).mean((2, 4)).round().astype(np.uint8)
     extractor = GridFeatureExtractor()
     features = extractor(np.concatenate([luma[:, None], half], 1))
-    return features, features[:, :7 * PER_HUE].reshape(len(features), 7, PER_HUE)
+    return features, features[:, : 7 * PER_HUE].reshape(len(features), 7, PER_HUE)
 
 
 @pytest.mark.parametrize(('colour', 'place'), zip(HUES, range(6), strict=True))
@@ -34,28 +35,37 @@ def test_each_colour_has_its_own_numbers(colour, place):
     assert np.delete(amount, place).max() < 0.3 * amount[place]
 
 
-@pytest.mark.parametrize(('motion', 'expected'), [
-    (dict(x=np.linspace(0.75, 0.25, 48)), LEFT), (dict(x=np.linspace(0.25, 0.75, 48)), RIGHT),
-    (dict(y=np.linspace(0.75, 0.25, 48)), UP), (dict(y=np.linspace(0.25, 0.75, 48)), DOWN)])
+@pytest.mark.parametrize(
+    ('motion', 'expected'),
+    [
+        (dict(x=np.linspace(0.75, 0.25, 48)), LEFT),
+        (dict(x=np.linspace(0.25, 0.75, 48)), RIGHT),
+        (dict(y=np.linspace(0.75, 0.25, 48)), UP),
+        (dict(y=np.linspace(0.25, 0.75, 48)), DOWN),
+    ],
+)
 @pytest.mark.parametrize('colour', COLOURS)
 def test_direction_of_motion_is_told_per_colour(motion, expected, colour):
     _, hues = _describe(_object(colour, **motion))
-    flow = hues[1:-1, HUES.index(colour), LEFT:DOWN + 1].mean(0)
+    flow = hues[1:-1, HUES.index(colour), LEFT : DOWN + 1].mean(0)
     assert flow.argmax() == expected - LEFT
     assert np.sort(flow)[-2] < 0.5 * flow.max()
 
 
 def test_growing_and_shrinking_are_told_apart():
     radius = np.linspace(0.09, 0.18, 48)
-    grown, shrunk = (_describe(_object(radius=r))[1][1:-1, 0].mean(0)
-                     for r in (radius, radius[::-1]))
+    grown, shrunk = (
+        _describe(_object(radius=r))[1][1:-1, 0].mean(0) for r in (radius, radius[::-1])
+    )
     assert grown[GROW] > 5 * grown[SHRINK]
     assert shrunk[SHRINK] > 5 * shrunk[GROW]
 
 
 def test_outlines_are_told_apart_while_something_goes_on():
-    shown = {shape: _describe(_object(shape=shape, x=np.linspace(0.3, 0.7, 48)))[1][1:-1, 0]
-             .mean(0) for shape in ('circle', 'square', 'triangle', 'diamond', 'cross')}
+    shown = {
+        shape: _describe(_object(shape=shape, x=np.linspace(0.3, 0.7, 48)))[1][1:-1, 0].mean(0)
+        for shape in ('circle', 'square', 'triangle', 'diamond', 'cross')
+    }
     assert shown['square'][FOURFOLD] > shown['circle'][FOURFOLD] + 0.2
     assert shown['diamond'][FOURFOLD] < shown['circle'][FOURFOLD] - 0.2
     assert abs(shown['triangle'][THREEFOLD]) > abs(shown['circle'][THREEFOLD]) + 0.2
@@ -83,8 +93,9 @@ def test_size_type_and_number_of_steps():
     assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize(('frames', 'steps'), [(1, 1), (6, 1), (7, 2), (96, 16), (97, 17),
-                                              (205, 35)])
+@pytest.mark.parametrize(
+    ('frames', 'steps'), [(1, 1), (6, 1), (7, 2), (96, 16), (97, 17), (205, 35)]
+)
 def test_any_length_gives_one_row_per_started_step(frames, steps):
     video = np.random.default_rng(0).integers(0, 255, (frames, 3, 48, 48), dtype=np.uint8)
     features = GridFeatureExtractor()(video)
@@ -126,8 +137,9 @@ def test_reader_gives_the_asked_rate_from_any_other(tmp_path):
     read = np.stack(list(VideoReader(tmp_path / 'fast.mp4', fps=8, size=16)))
     assert read.shape == (24, 3, 16, 16)
     shown = np.floor(np.arange(24) / 8 * 20 + 1e-6)  # the last frame begun by each time
-    np.testing.assert_allclose(read[:, 0].mean((1, 2)), np.linspace(20, 230, 60)[shown.astype(int)],
-                               atol=3)
+    np.testing.assert_allclose(
+        read[:, 0].mean((1, 2)), np.linspace(20, 230, 60)[shown.astype(int)], atol=3
+    )
     slow = np.stack(list(VideoReader(tmp_path / 'fast.mp4', fps=40, size=16)))
     assert len(slow) == 120
 

@@ -1,4 +1,5 @@
 """Decoding and preparing ahead, beside an extractor that is on an accelerator."""
+
 import os
 import runpy
 import signal
@@ -19,13 +20,13 @@ from mmn_plugin.datasets.shapes.video_writer import write_video
 from mmn_plugin.features import VideoReader, VideoReadError
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'data' / 'extract_features.py'
-PATIENCE = 600.  # seconds after which what should have happened has not
+PATIENCE = 600.0  # seconds after which what should have happened has not
 
 
 class Means(FeatureExtractor):
     """Means of frames, four frames a batch."""
 
-    fps, stride, threads = 8., 2, True
+    fps, stride, threads = 8.0, 2, True
     identity, num_features = 'means', 3
 
     def reader(self, video):
@@ -65,8 +66,11 @@ def videos(tmp_path):
     folder.mkdir()
     for i in range(5):
         shades = rng.integers(30, 220, 16 + 4 * i, dtype=np.uint8)
-        write_video(folder / f'v{i}.mp4',
-                    np.broadcast_to(shades[:, None, None], (len(shades), 48, 32)), fps=8)
+        write_video(
+            folder / f'v{i}.mp4',
+            np.broadcast_to(shades[:, None, None], (len(shades), 48, 32)),
+            fps=8,
+        )
     return folder
 
 
@@ -102,8 +106,13 @@ def test_features_are_the_same_with_any_number_of_workers(videos, tmp_path, thre
     extract_videos(Means(), [videos], tmp_path / 'one.h5', workers=0)
     extractor, shown = Means(), []
     extractor.threads = threads
-    extract_videos(extractor, [videos], tmp_path / 'several.h5', workers,
-                   progress=lambda *counts: shown.append(counts))
+    extract_videos(
+        extractor,
+        [videos],
+        tmp_path / 'several.h5',
+        workers,
+        progress=lambda *counts: shown.append(counts),
+    )
     one, several = read(tmp_path / 'one.h5'), read(tmp_path / 'several.h5')
     assert list(one) == list(several) == [f'v{i}' for i in range(5)]
     for name, features in one.items():
@@ -213,16 +222,20 @@ def run_tool(main, extractor, out, arguments):
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(('threads', 'workers'), [(True, 2), (False, 2), (False, 0)])
 def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_process(
-        main, videos, tmp_path, number, code, threads, workers):
+    main, videos, tmp_path, number, code, threads, workers
+):
     out, note = tmp_path / 'f.h5', tmp_path / 'note'
     names = ['v0', 'v1', 'v2'] if workers else ['v2']  # the longest is the first
     paths = [str(videos / f'{name}.mp4') for name in names]
-    process = get_context('fork').Process(target=run_tool, args=(
-        main, Endless(note, threads), out, [*paths, '--workers', str(workers)]))
+    process = get_context('fork').Process(
+        target=run_tool,
+        args=(main, Endless(note, threads), out, [*paths, '--workers', str(workers)]),
+    )
     process.start()
     deadline = time.monotonic() + PATIENCE
-    while (len(list(Path(f'{out}.parts').glob('*.npy'))) < len(names) - 1
-           or not note.exists()) and time.monotonic() < deadline:
+    while (
+        len(list(Path(f'{out}.parts').glob('*.npy'))) < len(names) - 1 or not note.exists()
+    ) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, number)
     process.join(PATIENCE)

@@ -1,4 +1,5 @@
 """Clips around the middle of every stride."""
+
 import numpy as np
 import pytest
 
@@ -31,8 +32,10 @@ def test_every_so_manyth_frame():
 @pytest.mark.parametrize('count', [1, 2, 15, 40])
 def test_any_numbers_agree_with_the_definition(count, stride, clip_len, interval):
     begin = (stride - (clip_len - 1) * interval - 1) // 2
-    expected = [[min(max(k * stride + begin + i * interval, 0), count - 1)
-                 for i in range(clip_len)] for k in range(-(-count // stride))]
+    expected = [
+        [min(max(k * stride + begin + i * interval, 0), count - 1) for i in range(clip_len)]
+        for k in range(-(-count // stride))
+    ]
     assert clips(count, stride, clip_len, interval) == expected
 
 

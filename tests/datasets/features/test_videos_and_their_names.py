@@ -1,4 +1,5 @@
 """Extraction with names that cannot be stored, replaced videos, and other runs at the same time."""
+
 import json
 import os
 import shutil
@@ -42,6 +43,7 @@ def videos(tmp_path):
 @pytest.fixture
 def extract(videos, tmp_path):
     """Run an extraction; returns the names of the videos that were read, and the report."""
+
     def run(workers=0):
         extractor = Counting()
         report = extract_videos(extractor, [videos], tmp_path / 'f.h5', workers)
@@ -59,18 +61,24 @@ def copy(video, name: bytes) -> None:
     shutil.copy(os.fsencode(video), os.path.join(os.fsencode(video.parent), name))
 
 
-@pytest.mark.parametrize(('name', 'message'), [
-    (b'caf\xe9.mp4', r'caf\xe9.mp4: its name holds bytes that are no UTF-8; rename it'),
-    (b'..mp4', '..mp4: its name cannot be that of an entry; rename it')])
-def test_a_name_that_cannot_be_stored_costs_no_other_video(videos, extract, tmp_path, name,
-                                                           message):
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (b'caf\xe9.mp4', r'caf\xe9.mp4: its name holds bytes that are no UTF-8; rename it'),
+        (b'..mp4', '..mp4: its name cannot be that of an entry; rename it'),
+    ],
+)
+def test_a_name_that_cannot_be_stored_costs_no_other_video(
+    videos, extract, tmp_path, name, message
+):
     copy(videos / 'v0.mp4', name)
     seen, report = extract()
     assert seen == ['v0.mp4', 'v1.mp4']
     assert [text.partition('videos/')[2] for text in report.failures.values()] == [message]
     report.write(tmp_path / 'report.json')
     assert list(json.loads((tmp_path / 'report.json').read_text())['failures'].values()) == list(
-        report.failures.values())
+        report.failures.values()
+    )
     assert report.lines()[-1].endswith(message)
     assert stored(tmp_path / 'f.h5') == ['v0', 'v1']
     assert extract()[0] == []
@@ -92,8 +100,9 @@ def test_files_of_other_kinds_are_counted(videos, extract, tmp_path):
     (videos / 'folder.mp4').mkdir()
     report = extract()[1]
     assert report == ExtractionReport(others={'.txt': 2, '': 1})
-    assert report.lines() == ['3 files in the folders are no videos and were passed over: '
-                              '1 without suffix, 2 .txt']
+    assert report.lines() == [
+        '3 files in the folders are no videos and were passed over: 1 without suffix, 2 .txt'
+    ]
 
 
 def _work(videos, out, begun, end):
@@ -106,17 +115,20 @@ def _work(videos, out, begun, end):
     extract_videos(Waiting(), [videos], out, 0)
 
 
-def test_a_second_run_into_one_file_is_told_whose_it_is_until_that_has_ended(videos, extract,
-                                                                             tmp_path):
+def test_a_second_run_into_one_file_is_told_whose_it_is_until_that_has_ended(
+    videos, extract, tmp_path
+):
     context = get_context('fork')
     begun = context.Event()
-    first = context.Process(target=_work, args=(
-        videos, tmp_path / 'f.h5', begun, context.Event()))
+    first = context.Process(target=_work, args=(videos, tmp_path / 'f.h5', begun, context.Event()))
     first.start()
     assert begun.wait(300)
     parts = sorted((tmp_path / 'f.h5.parts').iterdir())
-    with pytest.raises(FeatureFileError, match=rf'f\.h5 is in use by process {first.pid} on .*'
-                                               r'Let it end, or name another one'):
+    with pytest.raises(
+        FeatureFileError,
+        match=rf'f\.h5 is in use by process {first.pid} on .*'
+        r'Let it end, or name another one',
+    ):
         extract()
     assert sorted((tmp_path / 'f.h5.parts').iterdir()) == parts  # nothing of it was touched
     os.kill(first.pid, signal.SIGKILL)
@@ -126,8 +138,10 @@ def test_a_second_run_into_one_file_is_told_whose_it_is_until_that_has_ended(vid
 
 
 def test_a_second_run_in_another_thread_is_told_too(extract, tmp_path):
-    with FileLock(tmp_path / 'f.h5'), pytest.raises(
-            FeatureFileError, match='in use by another part of this process'):
+    with (
+        FileLock(tmp_path / 'f.h5'),
+        pytest.raises(FeatureFileError, match='in use by another part of this process'),
+    ):
         extract()
     assert extract()[0] == ['v0.mp4', 'v1.mp4']
 
@@ -136,7 +150,8 @@ def _share(rank, videos, out, said):
     import torch
 
     torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2)
+        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2
+    )
     try:
         extract_videos(Counting(), [videos], out, 0)
     except FeatureFileError as error:
@@ -148,8 +163,10 @@ def test_all_processes_of_a_second_run_are_told(videos, tmp_path):
     with context.Manager() as manager, FileLock(tmp_path / 'f.h5'):
         said = manager.list()
         FileLock._held.clear()  # as in processes that are not forked from the one that has it
-        group = [context.Process(target=_share, args=(rank, videos, tmp_path / 'f.h5', said))
-                 for rank in range(2)]
+        group = [
+            context.Process(target=_share, args=(rank, videos, tmp_path / 'f.h5', said))
+            for rank in range(2)
+        ]
         for process in group:
             process.start()
         for process in group:
@@ -179,13 +196,13 @@ def test_a_replaced_video_gets_features_of_its_own(videos, extract, tmp_path):
     assert seen == ['v1.mp4']
     assert report.notes == {'v1': {'replaced since its features were made': 'made anew'}}
     with h5py.File(tmp_path / 'f.h5') as file:
-        np.testing.assert_array_equal(
-            file['v1'], GridFeatureExtractor(size=16)(videos / 'v1.mp4'))
+        np.testing.assert_array_equal(file['v1'], GridFeatureExtractor(size=16)(videos / 'v1.mp4'))
     assert extract() == ([], ExtractionReport())
 
 
-def test_a_video_that_is_replaced_before_its_part_is_merged_gets_its_own_too(videos, extract,
-                                                                             tmp_path):
+def test_a_video_that_is_replaced_before_its_part_is_merged_gets_its_own_too(
+    videos, extract, tmp_path
+):
     file = FeatureFile(tmp_path / 'f.h5', Counting().settings)
     file.open_parts()
     for name in ('v0', 'v1'):
@@ -250,4 +267,5 @@ def test_features_without_a_mark_are_kept_with_one_remark(videos, extract, tmp_p
     assert seen == []
     assert report.lines() == [
         '2 of the videos have features that do not tell which file they were made of: whether it '
-        'was replaced since is not known']
+        'was replaced since is not known'
+    ]

@@ -8,8 +8,15 @@ from mmn_plugin.datasets.shapes.video_writer import write_video
 
 def _still(shape, colour, frames=3):
     full = np.ones(frames)
-    item = SceneObject(colour, shape, x=0.4 * full, y=0.6 * full, radius=0.15 * full,
-                       present=full > 0, lit=np.arange(frames) != 1)
+    item = SceneObject(
+        colour,
+        shape,
+        x=0.4 * full,
+        y=0.6 * full,
+        radius=0.15 * full,
+        present=full > 0,
+        lit=np.arange(frames) != 1,
+    )
     return Scene('v', frames / 8, 8, [item], [], [], background=(40, 40))
 
 

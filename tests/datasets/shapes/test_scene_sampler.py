@@ -22,8 +22,10 @@ def evaluation_scenes():
 
 def test_same_seed_gives_same_scene_and_another_seed_another():
     first, again = (SceneSampler(1).sample(7, 'v', True) for _ in range(2))
-    other_video, other_seed = SceneSampler(1).sample(8, 'v', True), SceneSampler(2).sample(
-        7, 'v', True)
+    other_video, other_seed = (
+        SceneSampler(1).sample(8, 'v', True),
+        SceneSampler(2).sample(7, 'v', True),
+    )
     assert first.annotation() == again.annotation()
     np.testing.assert_array_equal(first.objects[0].tube(96), again.objects[0].tube(96))
     assert first.annotation() != other_video.annotation()
@@ -55,8 +57,7 @@ def test_every_event_has_a_distractor_that_differs_in_one_attribute(scenes):
         assert len(triples) in (3, 4)
         assert len(set(triples)) == len(triples)
         for triple in triples:
-            shared = [sum(a == b for a, b in zip(triple, other, strict=True))
-                      for other in triples]
+            shared = [sum(a == b for a, b in zip(triple, other, strict=True)) for other in triples]
             assert shared.count(2) >= 1
 
 
@@ -92,7 +93,7 @@ def test_objects_do_what_their_events_say(scenes):
         for event, i in zip(scene.events, scene.event_objects(), strict=True):
             item = scene.objects[i]
             first, last = round(event.start * scene.fps), round(event.end * scene.fps) - 1
-            assert item.present[first:last + 1].all()
+            assert item.present[first : last + 1].all()
             moved = (item.x[last] - item.x[first], item.y[last] - item.y[first])
             grown = item.radius[last] / item.radius[first]
             if event.action == 'left':
@@ -112,11 +113,11 @@ def test_objects_do_what_their_events_say(scenes):
             elif event.action == 'shrink':
                 assert grown < 0.67
             elif event.action == 'blink':
-                assert 0.3 < item.lit[first:last + 1].mean() < 0.7
+                assert 0.3 < item.lit[first : last + 1].mean() < 0.7
             else:
                 assert event.action == 'loop'
-                assert np.ptp(item.x[first:last + 1]) > 0.15
-                assert np.ptp(item.y[first:last + 1]) > 0.15
+                assert np.ptp(item.x[first : last + 1]) > 0.15
+                assert np.ptp(item.y[first : last + 1]) > 0.15
 
 
 def test_tubes_stay_in_the_frame_and_follow_the_object(scenes):

@@ -24,9 +24,11 @@ def _sentences(event, count=300):
 def test_an_event_is_said_in_many_ways_and_orders(action):
     sentences = _sentences(Event('red', 'circle', action, 0, 1))
     assert len(sentences) > 100
-    colour_first = sum(min(s.find(w) for w in lexicon.COLOUR_WORDS['red'] if w in s)
-                       < min(s.find(w) for w in lexicon.SHAPE_WORDS['circle'] if w in s)
-                       for s in sentences)
+    colour_first = sum(
+        min(s.find(w) for w in lexicon.COLOUR_WORDS['red'] if w in s)
+        < min(s.find(w) for w in lexicon.SHAPE_WORDS['circle'] if w in s)
+        for s in sentences
+    )
     assert 0.2 < colour_first / len(sentences) < 0.8
 
 
@@ -46,8 +48,10 @@ def test_different_events_never_share_a_sentence():
 
 
 def test_no_word_tells_two_attributes():
-    words = [*(w for group in lexicon.COLOUR_WORDS.values() for w in group),
-             *(w for group in lexicon.SHAPE_WORDS.values() for w in group)]
+    words = [
+        *(w for group in lexicon.COLOUR_WORDS.values() for w in group),
+        *(w for group in lexicon.SHAPE_WORDS.values() for w in group),
+    ]
     assert len(set(words)) == len(words)
     actions = {word for word, name in lexicon.word_classes().items() if name == 'action'}
     assert actions.isdisjoint(words)
@@ -55,16 +59,23 @@ def test_no_word_tells_two_attributes():
     assert lexicon.word_classes().keys().isdisjoint(frames)
 
 
-@pytest.mark.parametrize(('keep', 'left'), [
-    ('colour', 'crimson'), ('shape', 'ball'), ('action', 'slides left side'),
-    (('colour', 'shape'), 'ball crimson'), ((), BLANK_SENTENCE),
-])
+@pytest.mark.parametrize(
+    ('keep', 'left'),
+    [
+        ('colour', 'crimson'),
+        ('shape', 'ball'),
+        ('action', 'slides left side'),
+        (('colour', 'shape'), 'ball crimson'),
+        ((), BLANK_SENTENCE),
+    ],
+)
 def test_masking_keeps_only_the_asked_words(keep, left):
     sentence = 'now the ball in crimson slides towards the left side'
     assert mask_sentence(sentence, keep) == left
-    masked = mask_annotations({'v': dict(duration=1., timestamps=[[0, 1]], sentences=[sentence])},
-                              keep)
-    assert masked == {'v': dict(duration=1., timestamps=[[0, 1]], sentences=[left])}
+    masked = mask_annotations(
+        {'v': dict(duration=1.0, timestamps=[[0, 1]], sentences=[sentence])}, keep
+    )
+    assert masked == {'v': dict(duration=1.0, timestamps=[[0, 1]], sentences=[left])}
 
 
 def test_masking_refuses_an_unknown_class():
@@ -88,6 +99,7 @@ def test_vocabulary_has_special_tokens_words_and_characters_in_order():
 
 def test_an_unknown_word_is_spelled_and_not_lost(tmp_path):
     from mmn_plugin.models.tokenizer import SentenceTokenizer
+
     file = tmp_path / 'vocab.txt'
     file.write_text('\n'.join(build_vocabulary(['the ball grows'])) + '\n')
     tokenizer = SentenceTokenizer(vocab=str(file))

@@ -10,8 +10,10 @@ from mmn_plugin.structures.annotations import read_annotations
 
 
 def _digests(folder, pattern):
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.glob(pattern))}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob(pattern))
+    }
 
 
 @pytest.fixture(scope='module')
@@ -76,7 +78,13 @@ def test_tubes_name_the_object_of_each_sentence(corpus):
                 inside = np.arange(round(start * 8), round(end * 8))
                 assert np.isin(inside, tube[:, 0]).all()
                 assert file[video][str(i)].attrs['colour'] in (
-                    'red', 'yellow', 'green', 'cyan', 'blue', 'purple')
+                    'red',
+                    'yellow',
+                    'green',
+                    'cyan',
+                    'blue',
+                    'purple',
+                )
 
 
 def test_a_second_run_does_nothing_twice(corpus):
@@ -115,9 +123,14 @@ def test_a_lost_video_is_made_again(corpus):
     assert lost.is_file()
 
 
-@pytest.mark.parametrize(('changed', 'named'), [
-    (dict(seed=6), 'seed=5 instead of 6'), (dict(num_videos=30), 'num_videos=20 instead of 30'),
-    (dict(size=64), 'size=32 instead of 64')])
+@pytest.mark.parametrize(
+    ('changed', 'named'),
+    [
+        (dict(seed=6), 'seed=5 instead of 6'),
+        (dict(num_videos=30), 'num_videos=20 instead of 30'),
+        (dict(size=64), 'size=32 instead of 64'),
+    ],
+)
 def test_a_folder_with_another_corpus_is_refused(corpus, changed, named):
     with pytest.raises(CorpusError, match=f'another corpus.*{named}.*new folder'):
         ShapesCorpus(corpus.folder, **{**dict(num_videos=20, seed=5, size=32), **changed})
@@ -135,8 +148,10 @@ def test_a_damaged_manifest_is_refused(tmp_path):
         ShapesCorpus(tmp_path)
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(num_videos=9), 'at least 10'), (dict(size=33), 'even'), (dict(seed=-1), 'negative')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [(dict(num_videos=9), 'at least 10'), (dict(size=33), 'even'), (dict(seed=-1), 'negative')],
+)
 def test_impossible_sizes_are_refused(tmp_path, arguments, message):
     with pytest.raises(CorpusError, match=message):
         ShapesCorpus(tmp_path, **arguments)

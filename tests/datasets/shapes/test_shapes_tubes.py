@@ -1,4 +1,5 @@
 """Candidate tubes on Shapes: hard enough, and made of nothing but boxes and pixels."""
+
 import json
 import shutil
 
@@ -31,8 +32,18 @@ def corpus(tmp_path_factory):
 def written(corpus):
     """Train split of three videos."""
     out = corpus.parent / 'tubes'
-    code, output = run_tool('data/make_shapes_tubes.py', corpus, '--out', out, '--splits', 'train',
-                            '--videos', 3, '--workers', 0)
+    code, output = run_tool(
+        'data/make_shapes_tubes.py',
+        corpus,
+        '--out',
+        out,
+        '--splits',
+        'train',
+        '--videos',
+        3,
+        '--workers',
+        0,
+    )
     assert (code, 'holds 3 train videos' in output) == (0, True), output
     return TubeFile(out / 'train.h5')
 
@@ -73,8 +84,11 @@ def test_every_video_has_distractors_that_share_all_but_one_attribute():
     for scene, _, owners, _ in scenes(40):
         looks = [(item.colour, item.shape) for item in scene.objects]
         for owner in owners:
-            shared = [sum(a == b for a, b in zip(look, looks[owner], strict=True))
-                      for i, look in enumerate(looks) if i != owner]
+            shared = [
+                sum(a == b for a, b in zip(look, looks[owner], strict=True))
+                for i, look in enumerate(looks)
+                if i != owner
+            ]
             assert max(shared) == 1
 
 
@@ -86,8 +100,11 @@ def test_candidates_and_features_do_not_follow_from_the_sentences(corpus, tmp_pa
     with h5py.File(other / 'tubes.h5', 'r+') as file:
         owners = file[video_id].attrs['event_objects']
         file[video_id].attrs['event_objects'] = np.full_like(owners, len(file[video_id]) - 1)
-    changed = dict(entry, sentences=entry['sentences'][::-1],
-                   timestamps=[[0., end / 2] for _, end in entry['timestamps']])
+    changed = dict(
+        entry,
+        sentences=entry['sentences'][::-1],
+        timestamps=[[0.0, end / 2] for _, end in entry['timestamps']],
+    )
     first = ShapesTubes(corpus).video((video_id, entry))
     again = ShapesTubes(other).video((video_id, changed))
     for one, two in zip(first.ground_truth, again.ground_truth, strict=True):
@@ -103,15 +120,23 @@ def test_candidates_and_features_do_not_follow_from_the_sentences(corpus, tmp_pa
 def test_the_order_of_the_objects_plays_no_role():
     """No candidate's place says which object it follows, and every object is treated alike."""
     _, objects, _, _ = next(iter(scenes(1)))
-    exact = CandidateTubes(SIZE, FRAMES, break_share=0., drop_share=0., shift=0., scale=0.,
-                           noise=0.)
+    exact = CandidateTubes(
+        SIZE, FRAMES, break_share=0.0, drop_share=0.0, shift=0.0, scale=0.0, noise=0.0
+    )
     places = []
     for order in (objects, objects[::-1]):
         for seed in range(60):
             tubes = exact.make(np.random.default_rng(seed), order)
-            places.append([next(place for place, tube in enumerate(tubes)
-                                if len(tube) == len(item) and np.allclose(tube, item, atol=1e-4))
-                           for item in objects])  # also: each is there
+            places.append(
+                [
+                    next(
+                        place
+                        for place, tube in enumerate(tubes)
+                        if len(tube) == len(item) and np.allclose(tube, item, atol=1e-4)
+                    )
+                    for item in objects
+                ]
+            )  # also: each is there
     count = max(exact.min_tubes, len(objects) + 1)
     for mine in np.array(places).T:
         share = np.bincount(mine, minlength=count) / len(places)
@@ -123,11 +148,13 @@ def test_the_order_of_the_objects_plays_no_role():
 def test_candidates_break_lose_frames_and_are_off():
     rng = np.random.default_rng(0)
     _, objects, _, _ = next(iter(scenes(1)))
-    maker = CandidateTubes(SIZE, FRAMES, break_share=1.)
+    maker = CandidateTubes(SIZE, FRAMES, break_share=1.0)
     tubes = maker.make(rng, objects[:1])
     assert len(tubes) == maker.min_tubes
-    pieces = sorted((t for t in tubes if tube_iou(t, objects[0])[1] and tube_iou(
-        t, objects[0])[0] > 0.15), key=lambda t: t[0, 0])
+    pieces = sorted(
+        (t for t in tubes if tube_iou(t, objects[0])[1] and tube_iou(t, objects[0])[0] > 0.15),
+        key=lambda t: t[0, 0],
+    )
     assert len(pieces) >= 2
     assert any((np.diff(piece[:, 0]) > 1).any() for piece in pieces)
     assert tube_iou(np.concatenate(pieces[:1]), objects[0])[0] < 0.9
@@ -141,7 +168,8 @@ def test_the_file_holds_truth_candidates_and_features(corpus, written):
         with h5py.File(corpus / 'tubes.h5') as file:
             owners = file[video_id].attrs['event_objects']
             for owner, truth, (start, end) in zip(
-                    owners, video.ground_truth, annotations[video_id]['timestamps'], strict=True):
+                owners, video.ground_truth, annotations[video_id]['timestamps'], strict=True
+            ):
                 assert truth[0, 0] == round(start * 8)
                 assert truth[-1, 0] == round(end * 8) - 1
                 boxes = {row[0]: row for row in file[video_id][str(owner)][()]}
@@ -163,8 +191,9 @@ def test_features_are_of_the_pixels_inside_the_boxes():
     for stream, parts in extract(changed, [tube]).items():
         np.testing.assert_array_equal(parts[0], inside[stream][0])
     changed[:, :, 22:28, 22:28] = 30
-    assert any((part[0] != inside[stream][0]).any()
-               for stream, part in extract(changed, [tube]).items())
+    assert any(
+        (part[0] != inside[stream][0]).any() for stream, part in extract(changed, [tube]).items()
+    )
 
 
 def test_features_tell_directions_and_colours_apart():
@@ -173,8 +202,8 @@ def test_features_tell_directions_and_colours_apart():
     def moving(step, u, v):
         frames = np.full((9, 3, 64, 64), 128, np.uint8)
         for t in range(9):
-            frames[t, 1, 24:40, 20 + step * t:36 + step * t] = u
-            frames[t, 2, 24:40, 20 + step * t:36 + step * t] = v
+            frames[t, 1, 24:40, 20 + step * t : 36 + step * t] = u
+            frames[t, 2, 24:40, 20 + step * t : 36 + step * t] = v
         tube = [[t, 20 + step * t, 24, 35 + step * t, 39] for t in range(9)]
         found = extract(frames, [np.array(tube, np.float32)])
         return found['appearance'][0], found['flow'][0][1]
@@ -188,8 +217,10 @@ def test_features_tell_directions_and_colours_apart():
 
 def test_a_box_outside_the_picture_and_a_single_box_have_features():
     frames = np.full((3, 3, 32, 32), 90, np.uint8)
-    tubes = [np.array([[2, -90, -50, -40, -20]], np.float32),
-             np.array([[0, -5, -5, 900, 900], [2, 0, 0, 0, 0]], np.float32)]
+    tubes = [
+        np.array([[2, -90, -50, -40, -20]], np.float32),
+        np.array([[0, -5, -5, 900, 900], [2, 0, 0, 0, 0]], np.float32),
+    ]
     for parts in TubeFeatureExtractor()(frames, tubes).values():
         assert all(len(part) == 1 and np.isfinite(part).all() for part in parts)
 

@@ -1,4 +1,5 @@
 """tools/data/check_dataset.py on tubes: sound files pass, each fault is named."""
+
 import h5py
 import numpy as np
 import pytest
@@ -23,14 +24,18 @@ def config(corpus, tmp_path):
 def findings(config, options=None, **how):
     """Level, split and kind of what is found, and the examples of all."""
     report = check_config(load_config(str(config), options), **how)
-    return ({(f.level, f.split, f.what) for f in report.findings},
-            ' '.join(example for f in report.findings for example in f.examples))
+    return (
+        {(f.level, f.split, f.what) for f in report.findings},
+        ' '.join(example for f in report.findings for example in f.examples),
+    )
 
 
 def add(corpus, name, **parts):
     """Add a video to a split's file, unchecked."""
-    videos = [TubeFile(corpus / 'train.h5').read(v, ['appearance', 'flow'])
-              for v in TubeFile(corpus / 'train.h5').video_ids()]
+    videos = [
+        TubeFile(corpus / 'train.h5').read(v, ['appearance', 'flow'])
+        for v in TubeFile(corpus / 'train.h5').video_ids()
+    ]
     video = random_video(np.random.default_rng(7), name, 2)
     for key, value in parts.items():
         setattr(video, key, value)
@@ -43,10 +48,12 @@ def test_a_sound_corpus_passes_with_its_counts(config):
     assert 'PASSED' in output
     report = check_config(load_config(str(config)))
     assert report.counts['train'] == dict(
-        videos=6, sentences=9, tubes=18, feature_size=7, most_tokens=7)
+        videos=6, sentences=9, tubes=18, feature_size=7, most_tokens=7
+    )
     assert {(f.level, f.what) for f in report.findings} == {
         ('warning', 'video without candidate tubes: counts as not found'),
-        ('info', 'videos in both splits')}
+        ('info', 'videos in both splits'),
+    }
 
 
 def test_the_published_config_says_what_is_absent(tmp_path, monkeypatch):
@@ -62,11 +69,15 @@ def change(corpus, path, values):
         file[path][...] = values(file[path][()])
 
 
-@pytest.mark.parametrize(('path', 'values', 'example'), [
-    ('train_1/features/flow', lambda v: v * np.nan, "stream 'flow': features hold NaN"),
-    ('train_1/tubes', lambda v: v[:, [0, 3, 4, 1, 2]], 'ends before it begins'),
-    ('train_1/ground_truth', lambda v: v * [-1, 1, 1, 1, 1], 'frames are not whole numbers'),
-    ('train_1/sentences', lambda v: b' ', 'sentence 0 is empty')])
+@pytest.mark.parametrize(
+    ('path', 'values', 'example'),
+    [
+        ('train_1/features/flow', lambda v: v * np.nan, "stream 'flow': features hold NaN"),
+        ('train_1/tubes', lambda v: v[:, [0, 3, 4, 1, 2]], 'ends before it begins'),
+        ('train_1/ground_truth', lambda v: v * [-1, 1, 1, 1, 1], 'frames are not whole numbers'),
+        ('train_1/sentences', lambda v: b' ', 'sentence 0 is empty'),
+    ],
+)
 def test_an_unusable_video_is_named(config, corpus, path, values, example):
     change(corpus, path, values)
     found, examples = findings(config, splits=['train'])
@@ -80,9 +91,13 @@ def test_quick_looks_at_no_values(config, corpus):
     assert findings(config, splits=['train'], quick=True)[0] == set()
 
 
-@pytest.mark.parametrize(('values', 'level', 'what'), [
-    (np.zeros_like, 'error', 'features are all zero'),
-    (np.ones_like, 'warning', 'features never change: all rows are the same')])
+@pytest.mark.parametrize(
+    ('values', 'level', 'what'),
+    [
+        (np.zeros_like, 'error', 'features are all zero'),
+        (np.ones_like, 'warning', 'features never change: all rows are the same'),
+    ],
+)
 def test_features_without_content_are_named(config, corpus, values, level, what):
     change(corpus, 'train_1/features/flow', values)
     found, examples = findings(config, splits=['train'])
@@ -102,25 +117,34 @@ def test_videos_without_truth_or_tubes_are_told_by_split(config, corpus):
     assert ('error', 'train', 'video without ground truth') in findings(config)[0]
     test = dict(train_dataloader=dict(dataset=dict(test_mode=True)))
     assert findings(config, test, splits=['train'])[0] == {
-        ('error', 'train', 'video without ground truth')}  # of some, which no metric takes
+        ('error', 'train', 'video without ground truth')
+    }  # of some, which no metric takes
     write_tube_file(corpus / 'test.h5', [TubeVideo('a', ['a red box'])])
     assert findings(config, splits=['test'])[0] == {
         ('warning', 'test', 'video without candidate tubes: counts as not found'),
         ('error', 'test', 'no video with a candidate tube'),
-        ('info', 'test', 'video without ground truth')}
+        ('info', 'test', 'video without ground truth'),
+    }
 
 
 def test_streams_and_sizes_are_compared_with_the_config(config, corpus):
-    streams = {f'{split}_dataloader.dataset.streams': ['appearance', 'csn']
-               for split in ('train', 'val', 'test')}
+    streams = {
+        f'{split}_dataloader.dataset.streams': ['appearance', 'csn']
+        for split in ('train', 'val', 'test')
+    }
     found, examples = findings(config, streams, splits=['train'])
     assert ('error', 'train', 'unusable video') in found
     assert "has no stream 'csn', but ['appearance', 'flow']" in examples
     found, examples = findings(config, {'model.backbone.in_channels': 8}, splits=['train'])
     assert found == {('error', 'train', 'wrong feature size')}
     assert 'D = 4 + 3 = 7' in examples
-    add(corpus, 'wide', features=dict(appearance=[np.eye(4, dtype=np.float32)] * 2,
-                                      flow=[np.eye(9, dtype=np.float32)] * 2))
+    add(
+        corpus,
+        'wide',
+        features=dict(
+            appearance=[np.eye(4, dtype=np.float32)] * 2, flow=[np.eye(9, dtype=np.float32)] * 2
+        ),
+    )
     found, examples = findings(config, splits=['train'])
     assert found == {('error', 'train', 'feature size differs between videos')}
     assert "'wide': streams ['appearance', 'flow'] of sizes [4, 9], most others [4, 3]" in examples

@@ -1,4 +1,5 @@
 """Tube files and the dataset on them, with whatever real tubes bring."""
+
 import os
 import pickle
 import shutil
@@ -11,8 +12,11 @@ from helpers.made_up_tubes import SIZES, random_tube, random_video, write_tubes
 from mmn_plugin.datasets import PoolClipFeatures, TubeGroundingDataset
 from mmn_plugin.datasets.tubes import TubeError, TubeFile, write_tube_file
 
-PIPELINE = [dict(type='LoadTubes'), dict(type='PoolTubeFeatures', num_segments=8),
-            dict(type='PackTubeInputs')]
+PIPELINE = [
+    dict(type='LoadTubes'),
+    dict(type='PoolTubeFeatures', num_segments=8),
+    dict(type='PackTubeInputs'),
+]
 
 
 @pytest.fixture
@@ -34,9 +38,11 @@ def test_a_file_gives_back_what_was_written(tmp_path, rng):
     assert write_tube_file(tmp_path / 'x.h5', [video], made_by='test') == 1
     found = TubeFile(tmp_path / 'x.h5').read('one', ['flow'])
     assert found.sentences == video.sentences
-    for ours, theirs in zip(found.tubes + found.ground_truth + found.features['flow'],
-                            video.tubes + video.ground_truth + video.features['flow'],
-                            strict=True):
+    for ours, theirs in zip(
+        found.tubes + found.ground_truth + found.features['flow'],
+        video.tubes + video.ground_truth + video.features['flow'],
+        strict=True,
+    ):
         np.testing.assert_array_equal(ours, theirs)
     assert list(found.features) == ['flow']
 
@@ -49,8 +55,13 @@ def test_streams_of_unequal_length_are_pooled_each_by_itself(corpus):
     assert data.feature_size == 7
     lengths = {len(raw.features[stream][0]) for stream in SIZES}
     assert len(lengths) == 2
-    expected = np.concatenate([PoolClipFeatures.pool(raw.features[stream][0], 8, clamp_last=False)
-                               for stream in ('flow', 'appearance')], 1)
+    expected = np.concatenate(
+        [
+            PoolClipFeatures.pool(raw.features[stream][0], 8, clamp_last=False)
+            for stream in ('flow', 'appearance')
+        ],
+        1,
+    )
     np.testing.assert_array_equal(sample['inputs'][0].numpy(), expected)
 
 
@@ -110,23 +121,29 @@ def spoil(array, index, value):
 
 
 FAULTS = {  # message: what is done to a video of three tubes
-    'tube 1: its frames are not whole numbers that rise':
-        lambda v: set_item(v.tubes, 1, v.tubes[0][::-1]),
+    'tube 1: its frames are not whole numbers that rise': lambda v: set_item(
+        v.tubes, 1, v.tubes[0][::-1]
+    ),
     'tube 0: its frames are not whole numbers': lambda v: spoil(v.tubes[0], (0, 0), 0.5),
     'not width and height': lambda v: spoil(v.tubes[1], (0, slice(3, 5)), -1),
-    'true tube of sentence 0 has no box':
-        lambda v: set_item(v.ground_truth, 0, np.zeros((0, 5), np.float32)),
+    'true tube of sentence 0 has no box': lambda v: set_item(
+        v.ground_truth, 0, np.zeros((0, 5), np.float32)
+    ),
     r'tube 2 has shape \(\d+, 4\)': lambda v: set_item(v.tubes, 2, v.tubes[2][:, 1:]),
     'tube 0 holds NaN': lambda v: spoil(v.tubes[0], (2, 3), np.nan),
     "stream 'flow' has features of 2 tubes, but there are 3": lambda v: v.features['flow'].pop(),
-    "tube 1, stream 'flow': features of shape":
-        lambda v: set_item(v.features['flow'], 1, np.zeros((0, 3), np.float32)),
-    'features of size 9, those of tube 0 have 3':
-        lambda v: set_item(v.features['flow'], 1, np.zeros((4, 9), np.float32)),
-    "tube 1, stream 'flow': features hold NaN":
-        lambda v: spoil(v.features['flow'][1], slice(None), np.inf),
+    "tube 1, stream 'flow': features of shape": lambda v: set_item(
+        v.features['flow'], 1, np.zeros((0, 3), np.float32)
+    ),
+    'features of size 9, those of tube 0 have 3': lambda v: set_item(
+        v.features['flow'], 1, np.zeros((4, 9), np.float32)
+    ),
+    "tube 1, stream 'flow': features hold NaN": lambda v: spoil(
+        v.features['flow'][1], slice(None), np.inf
+    ),
     'sentence 0 is empty': lambda v: set_item(v.sentences, 0, ' '),
-    '1 sentences but 2 true tubes': lambda v: v.ground_truth.append(v.ground_truth[0])}
+    '1 sentences but 2 true tubes': lambda v: v.ground_truth.append(v.ground_truth[0]),
+}
 
 
 @pytest.mark.parametrize('message', FAULTS)

@@ -1,4 +1,5 @@
 """What a run resumes from, and what it does not."""
+
 import os
 import shutil
 from pathlib import Path
@@ -20,8 +21,15 @@ def folder(tmp_path):
 
 
 def save(path, epoch, age=100):
-    torch.save(dict(meta=dict(epoch=epoch, iter=10 * epoch), message_hub={}, optimizer={},
-                    state_dict=dict(weight=torch.randn(200, 50))), path)
+    torch.save(
+        dict(
+            meta=dict(epoch=epoch, iter=10 * epoch),
+            message_hub={},
+            optimizer={},
+            state_dict=dict(weight=torch.randn(200, 50)),
+        ),
+        path,
+    )
     os.utime(path, ns=(0, (epoch - age) * 10**9 + 10**18))
 
 
@@ -51,7 +59,7 @@ def test_a_truncated_one_is_named_and_passed_over(folder, part):
 
 def test_a_damaged_one_is_named_and_passed_over(folder):
     content = bytearray((folder / 'epoch_3.pth').read_bytes())
-    content[len(content) // 2:len(content) // 2 + 64] = bytes(64)  # as after a power cut
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)  # as after a power cut
     (folder / 'epoch_3.pth').write_bytes(content)
     found, said = find(folder)
     assert found == 'epoch_2.pth'
@@ -108,5 +116,6 @@ def test_a_name_without_a_file_is_said(folder):
 def test_weights_alone_are_nothing_to_resume_from(folder):
     torch.save(dict(state_dict={}), folder / 'epoch_3.pth')
     assert damage(folder / 'epoch_3.pth') == (
-        'it holds no meta and no message_hub and no optimizer to resume from')
+        'it holds no meta and no message_hub and no optimizer to resume from'
+    )
     assert find(folder)[0] == 'epoch_2.pth'

@@ -1,4 +1,5 @@
 """When checkpoints are written, and what of a run they bring back."""
+
 import json
 import signal
 import subprocess
@@ -50,20 +51,24 @@ def test_every_epochs_checkpoint_is_written_once(tmp_path):
     assert epochs == [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
 
 
-@pytest.mark.parametrize(('minutes', 'options', 'saved'), [
-    (25., {}, [1, 2, 3, 4, 5, 6]),  # an epoch lasts longer: each has its own
-    (6., {}, [1, 2, 3, 4, 5, 6]),  # two would last longer
-    (4., {}, [2, 4, 6]),
-    (2., {}, [5, 6]),
-    (0.1, {}, [6]),  # the last always
-    (0.1, dict(minutes=0), [1, 2, 3, 4, 5, 6]),
-    (4., dict(minutes=15), [3, 6]),
-    (25., dict(save_begin=3), [3, 4, 5, 6]),
-    (25., dict(interval=4), [4, 6]),
-    (0.1, dict(interval=1), [1, 2, 3, 4, 5, 6]),
-    (25., dict(interval=-1, save_last=False), [])])
+@pytest.mark.parametrize(
+    ('minutes', 'options', 'saved'),
+    [
+        (25.0, {}, [1, 2, 3, 4, 5, 6]),  # an epoch lasts longer: each has its own
+        (6.0, {}, [1, 2, 3, 4, 5, 6]),  # two would last longer
+        (4.0, {}, [2, 4, 6]),
+        (2.0, {}, [5, 6]),
+        (0.1, {}, [6]),  # the last always
+        (0.1, dict(minutes=0), [1, 2, 3, 4, 5, 6]),
+        (4.0, dict(minutes=15), [3, 6]),
+        (25.0, dict(save_begin=3), [3, 4, 5, 6]),
+        (25.0, dict(interval=4), [4, 6]),
+        (0.1, dict(interval=1), [1, 2, 3, 4, 5, 6]),
+        (25.0, dict(interval=-1, save_last=False), []),
+    ],
+)
 def test_checkpoints_are_written_by_time_or_by_interval(tmp_path, minutes, options, saved):
-    tiny_run(tmp_path, safe(**options), epochs=6, scores=[0.] * 6, minutes=minutes)
+    tiny_run(tmp_path, safe(**options), epochs=6, scores=[0.0] * 6, minutes=minutes)
     assert names(tmp_path, 'epoch_*') == [f'epoch_{epoch}.pth' for epoch in saved]
 
 
@@ -104,9 +109,10 @@ def test_also_where_a_later_one_was_done_and_lost(tmp_path):
 
 
 def test_one_that_lowered_the_learning_rate_is_done_again(tmp_path):
-    plateau = dict(type='ReduceOnPlateauLR', monitor='score', rule='greater', patience=0,
-                   factor=0.1)
-    options = dict(scores=[1.] * 4, schedule=[plateau])
+    plateau = dict(
+        type='ReduceOnPlateauLR', monitor='score', rule='greater', patience=0, factor=0.1
+    )
+    options = dict(scores=[1.0] * 4, schedule=[plateau])
     expected = tiny_run(tmp_path / 'unbroken', safe(interval=1), **options).rates
     assert len(set(expected)) == 3
     kill = f'iteration {2 * ITERATIONS + 1}'
@@ -118,22 +124,30 @@ def test_one_that_lowered_the_learning_rate_is_done_again(tmp_path):
 
 def test_the_best_checkpoint_survives_a_resumed_run_with_other_scores(tmp_path):
     """Its epoch comes after the last checkpoint, and another machine rounds otherwise."""
-    tiny_run(tmp_path, safe(interval=2), scores=[1., 2., 9., 0.],
-             kill=f'iteration {3 * ITERATIONS + 1}')
+    tiny_run(
+        tmp_path,
+        safe(interval=2),
+        scores=[1.0, 2.0, 9.0, 0.0],
+        kill=f'iteration {3 * ITERATIONS + 1}',
+    )
     assert names(tmp_path) == ['best_score_epoch_3.pth', 'epoch_2.pth']
     best = load(tmp_path / 'best_score_epoch_3.pth')['state_dict']['line.weight']
-    tiny_run(tmp_path, safe(interval=2), scores=[1., 2., 1.5, 8.], resume=True)
+    tiny_run(tmp_path, safe(interval=2), scores=[1.0, 2.0, 1.5, 8.0], resume=True)
     assert names(tmp_path, 'best_*') == ['best_score_epoch_3.pth']
     assert torch.equal(load(tmp_path / 'best_score_epoch_3.pth')['state_dict']['line.weight'], best)
     hub = load(tmp_path / 'epoch_4.pth')['message_hub']['runtime_info']
-    assert hub['best_score'] == 9.
+    assert hub['best_score'] == 9.0
     assert hub['best_ckpt'].endswith('best_score_epoch_3.pth')
 
 
 def test_a_better_one_then_replaces_it(tmp_path):
-    tiny_run(tmp_path, safe(interval=2), scores=[1., 2., 3., 0.],
-             kill=f'iteration {3 * ITERATIONS + 1}')
-    tiny_run(tmp_path, safe(interval=2), scores=[1., 2., 1.5, 8.], resume=True)
+    tiny_run(
+        tmp_path,
+        safe(interval=2),
+        scores=[1.0, 2.0, 3.0, 0.0],
+        kill=f'iteration {3 * ITERATIONS + 1}',
+    )
+    tiny_run(tmp_path, safe(interval=2), scores=[1.0, 2.0, 1.5, 8.0], resume=True)
     assert names(tmp_path, 'best_*') == ['best_score_epoch_4.pth']
 
 
@@ -141,6 +155,7 @@ def test_a_better_one_then_replaces_it(tmp_path):
 def test_there_is_a_best_checkpoint_wherever_a_kill_comes(tmp_path, at):
     """Before the new one is written, before it is noted, before the one before is deleted."""
     from mmn_plugin.engine.hooks import safe_checkpoint_hook as module
+
     write, remove = atomic_local_backend.write_atomically, SafeCheckpointHook._remove
 
     def die(content, path):
@@ -153,44 +168,51 @@ def test_there_is_a_best_checkpoint_wherever_a_kill_comes(tmp_path, at):
             raise Killed
         remove(hook, name)
 
-    with (mock.patch.object(atomic_local_backend, 'write_atomically', die),
-          mock.patch.object(module, 'write_atomically', die),
-          mock.patch.object(SafeCheckpointHook, '_remove', die_removing)):
-        assert tiny_run(tmp_path, safe(interval=2), scores=[1., 2., 9., 0.]).killed
-    run = tiny_run(tmp_path, safe(interval=2), scores=[1., 2., 1.5, 0.], resume=True)
+    with (
+        mock.patch.object(atomic_local_backend, 'write_atomically', die),
+        mock.patch.object(module, 'write_atomically', die),
+        mock.patch.object(SafeCheckpointHook, '_remove', die_removing),
+    ):
+        assert tiny_run(tmp_path, safe(interval=2), scores=[1.0, 2.0, 9.0, 0.0]).killed
+    run = tiny_run(tmp_path, safe(interval=2), scores=[1.0, 2.0, 1.5, 0.0], resume=True)
     named = run.runner.message_hub.get_info('best_ckpt').rpartition('/')[2]
     assert named in names(tmp_path, 'best_*')
     assert named == ('best_score_epoch_3.pth' if at is None else 'best_score_epoch_2.pth')
 
 
 def test_an_older_checkpoint_that_is_asked_for_comes_without_later_validations(tmp_path):
-    tiny_run(tmp_path, safe(interval=1), scores=[1., 2., 9., 0.])
-    run = tiny_run(tmp_path, safe(interval=1), scores=[1., 2., 3., 0.],
-                   resume=tmp_path / 'epoch_2.pth')
+    tiny_run(tmp_path, safe(interval=1), scores=[1.0, 2.0, 9.0, 0.0])
+    run = tiny_run(
+        tmp_path, safe(interval=1), scores=[1.0, 2.0, 3.0, 0.0], resume=tmp_path / 'epoch_2.pth'
+    )
     assert run.events[0] == 'validation 2'
-    assert run.runner.message_hub.get_info('best_score') == 3.
+    assert run.runner.message_hub.get_info('best_score') == 3.0
 
 
 def test_a_run_without_checkpoint_leaves_no_best_one_beside_that_of_the_next(tmp_path):
     assert tiny_run(tmp_path, safe(), kill=f'iteration {3 * ITERATIONS}').killed
     assert names(tmp_path) == ['best_score_epoch_2.pth']
-    tiny_run(tmp_path, safe(), scores=[1., 0., 0., 0.], resume=True)
+    tiny_run(tmp_path, safe(), scores=[1.0, 0.0, 0.0, 0.0], resume=True)
     assert names(tmp_path) == ['best_score_epoch_1.pth', 'epoch_4.pth']
 
 
 def test_several_best_scores_survive_too(tmp_path):
     options = safe(interval=2, save_best=['score', 'loss_score'], rule=['greater', 'less'])
-    with mock.patch('helpers.tiny_run.Score.compute_metrics', lambda self, _: dict(
-            score=self.score, loss_score=self.score)):
-        tiny_run(tmp_path, options, scores=[2., 3., 9., 0.], kill=f'iteration {3 * ITERATIONS + 1}')
-        run = tiny_run(tmp_path, options, scores=[2., 3., 4., 0.], resume=True)
+    with mock.patch(
+        'helpers.tiny_run.Score.compute_metrics',
+        lambda self, _: dict(score=self.score, loss_score=self.score),
+    ):
+        tiny_run(
+            tmp_path, options, scores=[2.0, 3.0, 9.0, 0.0], kill=f'iteration {3 * ITERATIONS + 1}'
+        )
+        run = tiny_run(tmp_path, options, scores=[2.0, 3.0, 4.0, 0.0], resume=True)
     assert names(tmp_path, 'best_*') == ['best_loss_score_epoch_4.pth', 'best_score_epoch_3.pth']
-    assert run.runner.message_hub.get_info('best_score_score') == 9.
+    assert run.runner.message_hub.get_info('best_score_score') == 9.0
 
 
 def test_a_run_that_stops_early_has_a_checkpoint_of_its_last_epoch(tmp_path):
     stop = EarlyStoppingHook('score', rule='greater', patience=1)
-    run = tiny_run(tmp_path, safe(), scores=[3., 2., 1., 1.], hooks=[stop])
+    run = tiny_run(tmp_path, safe(), scores=[3.0, 2.0, 1.0, 1.0], hooks=[stop])
     assert run.runner.epoch < 4
     assert names(tmp_path, 'epoch_*') == [f'epoch_{run.runner.epoch}.pth']
     assert tiny_run(tmp_path, safe(), epochs=run.runner.epoch, resume=True).events == []
@@ -206,7 +228,7 @@ def test_a_note_names_the_checkpoint_it_belongs_to(tmp_path):
     tiny_run(tmp_path, safe())
     added = json.loads((tmp_path / SafeCheckpointHook.ADDED).read_text())
     assert added['checkpoint'] == load(tmp_path / 'epoch_4.pth')['meta']['checkpoint_id']
-    assert added['best']['best_score'] == 4.
+    assert added['best']['best_score'] == 4.0
 
 
 @pytest.mark.parametrize('iteration', [ITERATIONS + 1, 2 * ITERATIONS])
@@ -232,8 +254,9 @@ def foreground():
 
 
 def interrupted(folder, *signals):
-    return tiny_run(folder, safe(), hooks=[TermHook(5, *signals)],
-                    preemption=dict(type='PreemptionHook'))
+    return tiny_run(
+        folder, safe(), hooks=[TermHook(5, *signals)], preemption=dict(type='PreemptionHook')
+    )
 
 
 @pytest.mark.parametrize('times', [1, 2])
@@ -249,7 +272,7 @@ def test_after_sigterm_an_interrupt_changes_nothing(tmp_path, foreground):
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path, foreground, monkeypatch):
-    monkeypatch.setattr(preemption_hook, '_ONE_PRESS', -1.)
+    monkeypatch.setattr(preemption_hook, '_ONE_PRESS', -1.0)
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path, signal.SIGINT, signal.SIGINT)
     assert 'iter_5.pth' not in names(tmp_path)
@@ -269,7 +292,11 @@ def test_a_checkpoint_of_an_earlier_training_is_not_taken_for_that_of_a_new_one(
     capsys.readouterr()
     run = tiny_run(tmp_path, safe(), lr=0.2, resume=True)
     assert [event for event in run.events if event.startswith('epoch')] == [
-        'epoch 1', 'epoch 2', 'epoch 3', 'epoch 4']
+        'epoch 1',
+        'epoch 2',
+        'epoch 3',
+        'epoch 4',
+    ]
     assert run.rates[0] == 0.2
     assert 'epoch_4.pth is passed over: it is of another training' in capsys.readouterr().out
 
@@ -278,8 +305,9 @@ def test_a_training_goes_on_with_its_own_checkpoint_through_any_number_of_kills(
     tiny_run(tmp_path, safe())
     assert tiny_run(tmp_path, safe(interval=1), kill='iteration 5', lr=0.2).killed
     for iteration in (6, 9, 12):  # the first two before another checkpoint
-        assert tiny_run(tmp_path, safe(interval=3), kill=f'iteration {iteration}', lr=0.2,
-                        resume=True).killed
+        assert tiny_run(
+            tmp_path, safe(interval=3), kill=f'iteration {iteration}', lr=0.2, resume=True
+        ).killed
     run = tiny_run(tmp_path, safe(), resume=True, lr=0.2)
     assert run.events == ['epoch 4', 'validation 4']
     assert run.rates == [0.2]
@@ -317,7 +345,8 @@ def test_a_complete_training_says_that_nothing_is_left(tmp_path, capsys):
     run = tiny_run(tmp_path, safe(), resume=True)
     assert run.events == []
     assert 'the training is complete: epoch 4 of 4 is done, and nothing is left to train' in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
 
 
 def test_resuming_names_each_setting_that_differs_and_the_one_that_counts(tmp_path, capsys):
@@ -325,10 +354,13 @@ def test_resuming_names_each_setting_that_differs_and_the_one_that_counts(tmp_pa
     run = tiny_run(tmp_path, safe(), resume=True, epochs=3, lr=0.2)
     assert run.rates == [0.1]
     said = capsys.readouterr().out
-    assert ('optim_wrapper.optimizer.lr: 0.1 in the checkpoint, 0.2 in this config; the checkpoint '
-            'counts') in said
-    assert ('train_cfg.max_epochs: 2 in the checkpoint, 3 in this config; this config counts'
-            ) in said
+    assert (
+        'optim_wrapper.optimizer.lr: 0.1 in the checkpoint, 0.2 in this config; the checkpoint '
+        'counts'
+    ) in said
+    assert (
+        'train_cfg.max_epochs: 2 in the checkpoint, 3 in this config; this config counts'
+    ) in said
     tiny_run(tmp_path, safe(), resume=True, epochs=3, lr=0.1)  # it kept the config it was given
     said = capsys.readouterr().out
     assert 'optim_wrapper.optimizer.lr: 0.2 in the checkpoint, 0.1 in this config' in said
@@ -350,8 +382,13 @@ def test_torch_alone_reads_every_checkpoint(tmp_path):
     run = tiny_run(tmp_path, safe(), scores=[np.float64(i) for i in (1, 2, 3, 4)])
     paths = [tmp_path / name for name in names(tmp_path)]
     assert [path.name for path in paths] == ['best_score_epoch_4.pth', 'epoch_4.pth']
-    done = subprocess.run([sys.executable, '-c', PLAIN, *map(str, paths)], capture_output=True,
-                          text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, '-c', PLAIN, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     history = run.runner.message_hub.log_scalars['train/loss'].data[0].tolist()
     assert done.stdout.splitlines() == [str(history)] * 2
@@ -363,6 +400,7 @@ def test_log_histories_go_on_after_resuming(tmp_path):
     assert tiny_run(tmp_path / 'killed', safe(interval=1), kill='iteration 8').killed
     resumed = tiny_run(tmp_path / 'killed', safe(), resume=True).runner.message_hub
     for key in ('train/loss', 'train/lr'):
-        for mine, other in zip(resumed.log_scalars[key].data, unbroken.log_scalars[key].data,
-                               strict=True):
+        for mine, other in zip(
+            resumed.log_scalars[key].data, unbroken.log_scalars[key].data, strict=True
+        ):
             assert mine.tolist() == other.tolist()

@@ -1,4 +1,5 @@
 """Who may train in a work folder."""
+
 import json
 import os
 import signal
@@ -24,9 +25,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 @pytest.mark.parametrize('ask', ['require_unused', 'acquire'])
 def test_a_second_training_is_refused_with_the_first_ones_process_and_machine(tmp_path, ask):
     with in_another_process(lambda: train_in(tmp_path)) as process:
-        with pytest.raises(WorkFolderInUseError, match=(
+        with pytest.raises(
+            WorkFolderInUseError,
+            match=(
                 f'{tmp_path} is in use: process {process} on {socket.gethostname()} trains there, '
-                'since 20.*--work-dir')):
+                'since 20.*--work-dir'
+            ),
+        ):
             getattr(TrainingRecord(tmp_path), ask)()
         assert TrainingRecord(tmp_path).read()['process'] == process  # untouched
 
@@ -109,14 +114,16 @@ def test_a_second_run_of_the_command_leaves_the_folder_as_it_is(tmp_path):
     with in_another_process(lambda: train_in(tmp_path / 'work')) as process:
         code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
     assert code == 1
-    line, = output.splitlines()
+    (line,) = output.splitlines()
     assert f'is in use: process {process} on' in line
     assert [path.name for path in (tmp_path / 'work').iterdir()] == ['training.json']
 
 
 def test_a_run_that_comes_between_is_refused_before_it_trains(tmp_path):
-    with (in_another_process(lambda: train_in(tmp_path)),
-          pytest.raises(WorkFolderInUseError, match='trains there')):
+    with (
+        in_another_process(lambda: train_in(tmp_path)),
+        pytest.raises(WorkFolderInUseError, match='trains there'),
+    ):
         tiny_run(tmp_path, dict(type='SafeCheckpointHook'))
     assert not list(tmp_path.glob('*.pth'))
 

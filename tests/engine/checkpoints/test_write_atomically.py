@@ -1,4 +1,5 @@
 """Files are there whole, or as they were before."""
+
 import errno
 import os
 
@@ -15,13 +16,18 @@ def test_the_content_replaces_what_was_there(tmp_path):
     assert os.listdir(path.parent) == ['x.pth']
 
 
-@pytest.mark.parametrize(('number', 'advice'), [
-    (errno.ENOSPC, 'No space left on device; .* MB are free.*free some space'),
-    (errno.EDQUOT, 'quota'),
-    (errno.EROFS, 'Read-only file system.*--work-dir'),
-    (errno.EIO, 'look at the disk')])
+@pytest.mark.parametrize(
+    ('number', 'advice'),
+    [
+        (errno.ENOSPC, 'No space left on device; .* MB are free.*free some space'),
+        (errno.EDQUOT, 'quota'),
+        (errno.EROFS, 'Read-only file system.*--work-dir'),
+        (errno.EIO, 'look at the disk'),
+    ],
+)
 def test_a_failure_leaves_the_earlier_file_and_says_what_to_do(
-        tmp_path, monkeypatch, number, advice):
+    tmp_path, monkeypatch, number, advice
+):
     path = tmp_path / 'x.pth'
     write_atomically(b'earlier', path)
 

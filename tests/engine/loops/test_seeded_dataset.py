@@ -1,4 +1,5 @@
 """A sample's random numbers depend on its place alone."""
+
 import random
 
 import numpy as np
@@ -21,11 +22,17 @@ class Noise(Dataset):
 
 def loader_of(first=0, epoch=0, workers=0, seed=5):
     batches = ResumableBatchSampler(
-        BatchSampler(DefaultSampler(Noise(), seed=seed), 2, False), rank=0)
+        BatchSampler(DefaultSampler(Noise(), seed=seed), 2, False), rank=0
+    )
     batches.first, batches.epoch, batches.seed = first, epoch, seed
     batches.batch_sampler.sampler.set_epoch(epoch)
-    return DataLoader(SeededDataset(Noise()), batch_sampler=batches, num_workers=workers,
-                      collate_fn=list, persistent_workers=workers > 0)
+    return DataLoader(
+        SeededDataset(Noise()),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        persistent_workers=workers > 0,
+    )
 
 
 @pytest.mark.parametrize('workers', [0, 1, 2])
@@ -37,8 +44,10 @@ def test_a_resumed_epoch_yields_what_was_left_of_it(workers):
 
 
 def test_epochs_and_seeds_differ():
-    drawn = [{sample[1:] for batch in loader for sample in batch}
-             for loader in (loader_of(), loader_of(epoch=1), loader_of(seed=6))]
+    drawn = [
+        {sample[1:] for batch in loader for sample in batch}
+        for loader in (loader_of(), loader_of(epoch=1), loader_of(seed=6))
+    ]
     assert len(set.union(*drawn)) == 33
     assert len({value for sample in drawn[0] for value in sample}) == 33
 

@@ -7,7 +7,10 @@ from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
 GRID = MomentGrid(8, [7])
-MOMENTS, DURATIONS = torch.tensor([[1., 5.], [0., 16.], [3., 4.]]), torch.tensor([8., 16., 12.])
+MOMENTS, DURATIONS = (
+    torch.tensor([[1.0, 5.0], [0.0, 16.0], [3.0, 4.0]]),
+    torch.tensor([8.0, 16.0, 12.0]),
+)
 
 
 def test_first_rank_is_the_exact_share_of_moments():
@@ -29,7 +32,9 @@ def test_further_ranks_agree_with_random_rankings_of_another_seed():
 
 
 def test_the_same_seed_gives_the_same_figures():
-    tables = [chance_level(MOMENTS, DURATIONS, GRID, 0.5, min_samples=300, seed=seed)[0][1]
-              for seed in (3, 3, 4)]
+    tables = [
+        chance_level(MOMENTS, DURATIONS, GRID, 0.5, min_samples=300, seed=seed)[0][1]
+        for seed in (3, 3, 4)
+    ]
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])

@@ -1,4 +1,5 @@
 """The published code's ranked moments and recall tables, reproduced."""
+
 import json
 
 import pytest
@@ -16,8 +17,10 @@ def golden_videos(figures, lead):
     settings = json.loads(str(figures['config_json'])) if lead else figures
     cells = torch.from_numpy(figures['mask2d']).nonzero() + torch.tensor([0, 1])  # (P, 2)
     for i, duration in enumerate(torch.from_numpy(figures['durations']).float()):
-        contrastive, iou, top5 = (torch.from_numpy(figures[f'{lead}{name}/{i}'])
-                                  for name in ('contrastive', 'iou_score', 'top5'))
+        contrastive, iou, top5 = (
+            torch.from_numpy(figures[f'{lead}{name}/{i}'])
+            for name in ('contrastive', 'iou_score', 'top5')
+        )
         scores = moment_scores(contrastive, iou, float(settings['score_power']))
         spans = cells.float() * duration / len(figures['mask2d'])
         yield spans, scores, top5, torch.from_numpy(figures[f'moments/{i}'])
@@ -39,7 +42,8 @@ def test_ranked_moments_and_recall_equal_the_published_codes(golden, name):
             assert check.ties
         ranked.append(ours)
         truth.append(moments)
-    expected = json.loads(str(figures['recall_json']) if not lead
-                          else str(figures['eval/recall_json']))
+    expected = json.loads(
+        str(figures['recall_json']) if not lead else str(figures['eval/recall_json'])
+    )
     iou_thrs = sorted({float(key.split('@')[2]) for key in expected if 'IoU' in key})
     assert published_recall_table(torch.cat(ranked), torch.cat(truth), (1, 5), iou_thrs) == expected

@@ -5,8 +5,8 @@ from mmn_plugin.evaluation.functional import is_greedy_ranking
 from mmn_plugin.ranking import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
-SPANS = torch.tensor([[0., 10.], [0., 9.], [20., 30.], [40., 50.]])
-SCORES = torch.tensor([0.8, 0.7, 0.5, 0.])
+SPANS = torch.tensor([[0.0, 10.0], [0.0, 9.0], [20.0, 30.0], [40.0, 50.0]])
+SCORES = torch.tensor([0.8, 0.7, 0.5, 0.0])
 NONE = [float('nan')] * 2
 
 
@@ -24,23 +24,26 @@ def test_what_nms_gives_is_greedy_without_ties():
 
 
 def test_a_near_tie_may_go_either_way_and_is_counted():
-    scores = torch.tensor([0.8, 0.8 * (1 + 5e-7), 0.5, 0.])
-    for first in ([0., 10.], [0., 9.]):
-        assert check(first, [20., 30.], NONE, scores=scores)
-    assert check([0., 10.], [20., 30.], NONE, scores=scores).ties == 1
-    assert check([0., 9.], [20., 30.], NONE, scores=scores).ties == 0
-    assert not check([0., 10.], [20., 30.], NONE, scores=scores, rel_tol=1e-8)
+    scores = torch.tensor([0.8, 0.8 * (1 + 5e-7), 0.5, 0.0])
+    for first in ([0.0, 10.0], [0.0, 9.0]):
+        assert check(first, [20.0, 30.0], NONE, scores=scores)
+    assert check([0.0, 10.0], [20.0, 30.0], NONE, scores=scores).ties == 1
+    assert check([0.0, 9.0], [20.0, 30.0], NONE, scores=scores).ties == 0
+    assert not check([0.0, 10.0], [20.0, 30.0], NONE, scores=scores, rel_tol=1e-8)
 
 
-@pytest.mark.parametrize(('moments', 'reason'), [
-    ([[20., 30.], [0., 10.], NONE], 'a candidate of 0.8'),
-    ([[0., 10.], [0., 9.], NONE], 'suppressed'),
-    ([[0., 10.], [0., 10.], NONE], 'suppressed'),
-    ([[0., 10.], [20., 30.], [40., 50.]], 'score 0'),
-    ([[0., 10.], [20., 31.], NONE], 'is no moment'),
-    ([[0., 10.], NONE, NONE], 'a candidate is left'),
-    ([[0., 10.], [20., 30.], NONE, [40., 50.]], 'a later one is not'),
-])
+@pytest.mark.parametrize(
+    ('moments', 'reason'),
+    [
+        ([[20.0, 30.0], [0.0, 10.0], NONE], 'a candidate of 0.8'),
+        ([[0.0, 10.0], [0.0, 9.0], NONE], 'suppressed'),
+        ([[0.0, 10.0], [0.0, 10.0], NONE], 'suppressed'),
+        ([[0.0, 10.0], [20.0, 30.0], [40.0, 50.0]], 'score 0'),
+        ([[0.0, 10.0], [20.0, 31.0], NONE], 'is no moment'),
+        ([[0.0, 10.0], NONE, NONE], 'a candidate is left'),
+        ([[0.0, 10.0], [20.0, 30.0], NONE, [40.0, 50.0]], 'a later one is not'),
+    ],
+)
 def test_other_rankings_are_refused_with_the_reason(moments, reason):
     result = check(*moments)
     assert not result

@@ -5,23 +5,25 @@ from mmn_plugin.evaluation.functional import mean_iou, published_recall_table, r
 from mmn_plugin.ranking import moment_scores
 
 NAN = float('nan')
-GROUND_TRUTH = torch.tensor([[0., 10.], [10., 20.], [0., 8.], [5., 6.]])
-RANKED = torch.tensor([
-    [[0., 5.], [0., 9.], [0., 10.]],     # IoU 0.5, 0.9, 1
-    [[0., 5.], [10., 17.5], [NAN, NAN]],  # 0, 0.75
-    [[20., 30.], [30., 40.], [0., 2.]],  # 0, 0, 0.25
-    [[NAN, NAN], [NAN, NAN], [NAN, NAN]],
-])
+GROUND_TRUTH = torch.tensor([[0.0, 10.0], [10.0, 20.0], [0.0, 8.0], [5.0, 6.0]])
+RANKED = torch.tensor(
+    [
+        [[0.0, 5.0], [0.0, 9.0], [0.0, 10.0]],  # IoU 0.5, 0.9, 1
+        [[0.0, 5.0], [10.0, 17.5], [NAN, NAN]],  # 0, 0.75
+        [[20.0, 30.0], [30.0, 40.0], [0.0, 2.0]],  # 0, 0, 0.25
+        [[NAN, NAN], [NAN, NAN], [NAN, NAN]],
+    ]
+)
 
 
 def test_recall_counts_sentences_with_a_hit_among_the_first_n():
     table = recall(RANKED, GROUND_TRUTH, (1, 2, 3), (0.25, 0.5, 0.75, 1.0))
-    assert table.tolist() == [[.25, .25, 0, 0], [.5, .5, .5, 0], [.75, .5, .5, .25]]
+    assert table.tolist() == [[0.25, 0.25, 0, 0], [0.5, 0.5, 0.5, 0], [0.75, 0.5, 0.5, 0.25]]
 
 
 def test_iou_equal_to_the_threshold_in_float32_is_a_hit():
     # float32's 0.7 is below float64's: compared in float64 this would miss
-    ranked, truth = torch.tensor([[[0., 7.]]]), torch.tensor([[0., 10.]])
+    ranked, truth = torch.tensor([[[0.0, 7.0]]]), torch.tensor([[0.0, 10.0]])
     assert float(ranked_iou(ranked, truth)) < 0.7
     assert recall(ranked, truth, (1,), (0.7,)).item() == 1
 
@@ -37,8 +39,14 @@ def test_mean_iou_does_not_depend_on_the_order_of_sentences():
 
 def test_published_names_and_means():
     table = published_recall_table(RANKED, GROUND_TRUTH, (1, 3), (0.25, 0.5))
-    assert table == {'R@1,IoU@0.25': .25, 'R@1,IoU@0.5': .25, 'R@3,IoU@0.25': .75,
-                     'R@3,IoU@0.5': .5, 'Best_R1': .25, 'Best_R3': .625}
+    assert table == {
+        'R@1,IoU@0.25': 0.25,
+        'R@1,IoU@0.5': 0.25,
+        'R@3,IoU@0.25': 0.75,
+        'R@3,IoU@0.5': 0.5,
+        'Best_R1': 0.25,
+        'Best_R3': 0.625,
+    }
 
 
 def test_more_ranks_than_there_are_moments_is_an_error():
@@ -52,7 +60,7 @@ def test_no_sentence_is_an_error():
 
 
 def test_a_cosine_rounded_below_minus_one_gives_score_zero():
-    contrastive = torch.tensor([[-1.0000001, 0., 1.]])
+    contrastive = torch.tensor([[-1.0000001, 0.0, 1.0]])
     scores = moment_scores(contrastive, torch.full((1, 3), 0.5), 0.5)
     assert scores[0, 0] == 0
     torch.testing.assert_close(scores[0, 1:], torch.tensor([0.5**0.5 * 0.5, 0.5]))

@@ -1,4 +1,5 @@
 """One process of a distributed evaluation: ANNOTATIONS ORDER, rank and world size as torchrun's."""
+
 import json
 import os
 import sys
@@ -29,16 +30,25 @@ def main(annotations, order):
     rank, world_size = (int(os.environ.get(*value)) for value in (('RANK', 0), ('WORLD_SIZE', 1)))
     if world_size > 1:
         torch.distributed.init_process_group(
-            'gloo', init_method=f'file://{Path("store").resolve()}', rank=rank,
-            world_size=world_size)
+            'gloo',
+            init_method=f'file://{Path("store").resolve()}',
+            rank=rank,
+            world_size=world_size,
+        )
     videos = read_annotations(annotations)
-    evaluator = Evaluator([
-        GroundingMetric(iou_thrs=(0.1, 0.3, 0.5),
-                        chance=dict(num_clips=16, pooling_counts=[15], iou_threshold=0.4)),
-        DumpPredictions('predictions.json')])
+    evaluator = Evaluator(
+        [
+            GroundingMetric(
+                iou_thrs=(0.1, 0.3, 0.5),
+                chance=dict(num_clips=16, pooling_counts=[15], iou_threshold=0.4),
+            ),
+            DumpPredictions('predictions.json'),
+        ]
+    )
     items = order_of(order, len(videos), rank, world_size)
-    loader = DataLoader([sample_of(video) for video in videos], sampler=items, batch_size=2,
-                        collate_fn=list)
+    loader = DataLoader(
+        [sample_of(video) for video in videos], sampler=items, batch_size=2, collate_fn=list
+    )
     for batch in loader:
         evaluator.process(batch)
     figures = evaluator.evaluate(len(videos))

@@ -15,8 +15,8 @@ from mmn_plugin.evaluation import GroundingMetric
 from mmn_plugin.structures.video_annotation import VideoAnnotation
 
 NAN = float('nan')
-LONG = VideoAnnotation('long', 100., [(0., 50.), (0., 10.)], ['first', 'second'], [0, 3])
-SHORT = VideoAnnotation('short', 20., [(10., 14.)], ['third'], [1])
+LONG = VideoAnnotation('long', 100.0, [(0.0, 50.0), (0.0, 10.0)], ['first', 'second'], [0, 3])
+SHORT = VideoAnnotation('short', 20.0, [(10.0, 14.0)], ['third'], [1])
 
 
 def sample(annotation, moments):
@@ -27,8 +27,8 @@ def sample(annotation, moments):
 
 def batch():
     return [
-        sample(LONG, [[[0., 50.], [0., 1.]], [[50., 60.], [0., 6.]]]),  # IoU 1; 0, then 0.6
-        sample(SHORT, [[[10., 12.], [NAN, NAN]]]),  # 0.5
+        sample(LONG, [[[0.0, 50.0], [0.0, 1.0]], [[50.0, 60.0], [0.0, 6.0]]]),  # IoU 1; 0, then 0.6
+        sample(SHORT, [[[10.0, 12.0], [NAN, NAN]]]),  # 0.5
     ]
 
 
@@ -43,16 +43,27 @@ def log(monkeypatch):
     """Messages of warnings and tables."""
     messages = []
     logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, 'callHandlers', lambda record: messages.append(
-        (record.levelno, record.getMessage())))
+    monkeypatch.setattr(
+        logger,
+        'callHandlers',
+        lambda record: messages.append((record.levelno, record.getMessage())),
+    )
     return messages
 
 
 def test_figures_are_percentages_over_sentences():
     figures = evaluate(duration_buckets=())
-    expected = {'R1@0.5': 200 / 3, 'R1@0.7': 100 / 3, 'R2@0.5': 100., 'R2@0.7': 100 / 3,
-                'R1_mean': 50., 'R2_mean': 200 / 3, 'mIoU': 50., 'num_sentences': 3,
-                'num_videos': 2}
+    expected = {
+        'R1@0.5': 200 / 3,
+        'R1@0.7': 100 / 3,
+        'R2@0.5': 100.0,
+        'R2@0.7': 100 / 3,
+        'R1_mean': 50.0,
+        'R2_mean': 200 / 3,
+        'mIoU': 50.0,
+        'num_sentences': 3,
+        'num_videos': 2,
+    }
     assert figures == pytest.approx({f'grounding/{k}': v for k, v in expected.items()})
 
 
@@ -90,8 +101,11 @@ def test_sentences_of_a_subset_that_were_not_evaluated_are_named(log):
     figures = evaluate(subsets={'part': {'long': [0, 1]}, 'absent': {'other': [0]}})
     assert figures['grounding/part/num_sentences'] == 1
     assert not any('absent/' in name for name in figures)
-    assert any("1 of the 2 sentences of the subset 'part'" in text and "'long', sentence 1" in text
-               for level, text in log if level == logging.WARNING)
+    assert any(
+        "1 of the 2 sentences of the subset 'part'" in text and "'long', sentence 1" in text
+        for level, text in log
+        if level == logging.WARNING
+    )
 
 
 def test_chance_is_a_row_of_its_own():
@@ -99,15 +113,22 @@ def test_chance_is_a_row_of_its_own():
     figures = evaluate(chance=chance)
     assert 0 < figures['grounding/chance/R1@0.7'] < figures['grounding/chance/R2@0.5'] < 100
     assert 'grounding/chance/num_sentences' not in figures
-    assert evaluate(chance=chance | {'seed': 5})['grounding/chance/R2@0.5'] != (
-        figures['grounding/chance/R2@0.5'])
+    assert (
+        evaluate(chance=chance | {'seed': 5})['grounding/chance/R2@0.5']
+        != (figures['grounding/chance/R2@0.5'])
+    )
 
 
 def test_the_log_gets_a_table(log):
     evaluate(chance=dict(num_clips=8, pooling_counts=[7], iou_threshold=0.5))
     [table] = [text for _, text in log if 'R1@0.5' in text]
     assert [line.split()[0] for line in table.splitlines()[3:]] == [
-        'all', '0-10s', '10-30s', 'from_30s', 'chance']
+        'all',
+        '0-10s',
+        '10-30s',
+        'from_30s',
+        'chance',
+    ]
     assert '66.67' in table
 
 
@@ -118,16 +139,19 @@ def test_repeated_videos_count_once_and_order_does_not_matter():
 
 
 def test_the_same_video_with_other_sentences_is_another_item():
-    other = VideoAnnotation('long', 100., [(0., 10.)], ['fourth'], [0])
-    figures = evaluate([*batch(), sample(other, [[[0., 10.], [NAN, NAN]]])], size=3)
+    other = VideoAnnotation('long', 100.0, [(0.0, 10.0)], ['fourth'], [0])
+    figures = evaluate([*batch(), sample(other, [[[0.0, 10.0], [NAN, NAN]]])], size=3)
     assert figures['grounding/num_sentences'] == 4
     assert figures['grounding/num_videos'] == 2
 
 
 def test_items_that_were_never_evaluated_are_warned_of(log):
     evaluate(size=5)
-    assert any('3 of the dataset\'s 5 items were not evaluated' in text
-               for level, text in log if level == logging.WARNING)
+    assert any(
+        "3 of the dataset's 5 items were not evaluated" in text
+        for level, text in log
+        if level == logging.WARNING
+    )
     log.clear()
     evaluate(size=2)
     assert not [text for level, text in log if level >= logging.WARNING]
@@ -166,18 +190,21 @@ def test_nothing_to_evaluate_is_an_error():
         GroundingMetric().evaluate(0)
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(top_n=()), 'top_n'),
-    (dict(top_n=(0,)), 'top_n'),
-    (dict(iou_thrs=(0.5, 50)), 'iou_thrs'),
-    (dict(duration_buckets=(30, 10)), 'duration_buckets'),
-    (dict(duration_buckets=(-1, 10)), 'duration_buckets'),
-    (dict(duration_unit='frames'), 'duration_unit'),
-    (dict(subsets={'chance': {}}), 'subsets'),
-    (dict(subsets={'a': [1, 2]}), 'subsets'),
-    (dict(chance=dict(num_clips=4)), 'chance'),
-    (dict(chance=dict(num_clips=4, pooling_counts=[3], iou_threshold=0.5, nms=1)), 'chance'),
-])
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(top_n=()), 'top_n'),
+        (dict(top_n=(0,)), 'top_n'),
+        (dict(iou_thrs=(0.5, 50)), 'iou_thrs'),
+        (dict(duration_buckets=(30, 10)), 'duration_buckets'),
+        (dict(duration_buckets=(-1, 10)), 'duration_buckets'),
+        (dict(duration_unit='frames'), 'duration_unit'),
+        (dict(subsets={'chance': {}}), 'subsets'),
+        (dict(subsets={'a': [1, 2]}), 'subsets'),
+        (dict(chance=dict(num_clips=4)), 'chance'),
+        (dict(chance=dict(num_clips=4, pooling_counts=[3], iou_threshold=0.5, nms=1)), 'chance'),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         GroundingMetric(**settings)

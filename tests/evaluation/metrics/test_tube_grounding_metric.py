@@ -1,4 +1,5 @@
 """Figures of spatio-temporal grounding, in the loop, over processes, and from a submission."""
+
 import json
 import re
 import sys
@@ -41,12 +42,17 @@ def figures_of(samples):
 def test_figures_are_means_over_sentences_in_percent():
     samples = tube_worker.samples()
     found = figures_of(samples)
-    pairs = [tube_iou(answer, truth) for s in samples for answer, truth in zip(
-        s['pred_instances']['tubes'], s['gt_instances']['tubes'], strict=True)]
+    pairs = [
+        tube_iou(answer, truth)
+        for s in samples
+        for answer, truth in zip(
+            s['pred_instances']['tubes'], s['gt_instances']['tubes'], strict=True
+        )
+    ]
     assert found['tubes/num_sentences'] == len(pairs) == 10
     assert found['tubes/m_vIoU'] == pytest.approx(100 * np.mean([v for v, _ in pairs]))
     assert found['tubes/m_tIoU'] == pytest.approx(100 * np.mean([t for _, t in pairs]))
-    assert found['tubes/vIoU@0.5'] == pytest.approx(100 * np.mean([v > .5 for v, _ in pairs]))
+    assert found['tubes/vIoU@0.5'] == pytest.approx(100 * np.mean([v > 0.5 for v, _ in pairs]))
     assert 0 < found['tubes/vIoU@0.5'] < found['tubes/m_tIoU']
 
 
@@ -82,9 +88,10 @@ def test_oracle_and_chance_are_those_of_all_cells():
     truth = random_tube(rng, 30, 5)
     tubes = [truth + np.float32([0, 2, 0, 2, 0]), random_tube(rng, 3), random_tube(rng, 50)]
     found = tube_bounds(grid, tubes, truth, [0.3])
-    overlaps = [[tube_iou(tube[a:b], truth)[0] for a, b in bounds if a < b]
-                for tube, bounds in zip(tubes, cell_bounds(grid, list(map(len, tubes))),
-                                        strict=True)]
+    overlaps = [
+        [tube_iou(tube[a:b], truth)[0] for a, b in bounds if a < b]
+        for tube, bounds in zip(tubes, cell_bounds(grid, list(map(len, tubes))), strict=True)
+    ]
     assert found['oracle_m_vIoU'] == pytest.approx(max(map(max, overlaps)))
     assert found['chance_m_vIoU'] == pytest.approx(np.mean([np.mean(row) for row in overlaps]))
     assert found['oracle_vIoU@0.3'] == 1
@@ -93,11 +100,13 @@ def test_oracle_and_chance_are_those_of_all_cells():
 
 def evaluate(zygote, folder, world_size):
     folder.mkdir()
-    codes, output = zygote.run(ranks=world_size, tool=WORKER, launcher=False, cwd=folder,
-                               output=folder / 'output.txt')
+    codes, output = zygote.run(
+        ranks=world_size, tool=WORKER, launcher=False, cwd=folder, output=folder / 'output.txt'
+    )
     assert codes == [0] * world_size, output[-6000:]
-    figures = [json.loads((folder / f'figures_{rank}.json').read_text())
-               for rank in range(world_size)]
+    figures = [
+        json.loads((folder / f'figures_{rank}.json').read_text()) for rank in range(world_size)
+    ]
     assert all(other == figures[0] for other in figures)
     return figures[0], json.loads((folder / 'answers.json').read_text())
 
@@ -113,10 +122,16 @@ def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, zygote, mo
     assert len(answers) == figures['tubes/num_sentences'] == 10
     assert figures['tubes/oracle_m_vIoU'] > figures['tubes/chance_m_vIoU'] > 0
     assert {'v0', 'v1#0', 'v1#1'} <= answers.keys()
-    write_tube_file('truth.h5', [TubeVideo(
-        s['video_id'], s['sentences'], s['gt_instances']['tubes']) for s in tube_worker.samples()])
-    code, output = run_tool('analysis_tools/eval_tubes.py', 'answers.json', 'truth.h5',
-                            '--json', 'scores.json')
+    write_tube_file(
+        'truth.h5',
+        [
+            TubeVideo(s['video_id'], s['sentences'], s['gt_instances']['tubes'])
+            for s in tube_worker.samples()
+        ],
+    )
+    code, output = run_tool(
+        'analysis_tools/eval_tubes.py', 'answers.json', 'truth.h5', '--json', 'scores.json'
+    )
     assert code == 0, output
     for name, value in json.loads(Path('scores.json').read_text()).items():
         assert value == pytest.approx(figures[name], rel=1e-12), name
@@ -124,33 +139,55 @@ def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, zygote, mo
 
 def answer(start=1, end=2, **boxes):
     """An answer, its boxes under their frames with an underscore before."""
-    return dict(st_frame=start, ed_frame=end,
-                bbox={frame[1:]: box for frame, box in boxes.items()})
+    return dict(st_frame=start, ed_frame=end, bbox={frame[1:]: box for frame, box in boxes.items()})
 
 
 BOX = [0, 0, 5, 5]
 IMPOSSIBLE = {
     "'test_0' is not {": [
-        dict(st_frame=1, ed_frame=2), dict(st_frame=1, bbox={}), [], None, 7, answer('1', 2),
-        answer(1.5, 2, _2=BOX), answer(True, 2, _2=BOX), answer(float('inf'), 2),
-        answer(10**400, 2), dict(st_frame=1, ed_frame=2, bbox=[BOX, BOX])],
+        dict(st_frame=1, ed_frame=2),
+        dict(st_frame=1, bbox={}),
+        [],
+        None,
+        7,
+        answer('1', 2),
+        answer(1.5, 2, _2=BOX),
+        answer(True, 2, _2=BOX),
+        answer(float('inf'), 2),
+        answer(10**400, 2),
+        dict(st_frame=1, ed_frame=2, bbox=[BOX, BOX]),
+    ],
     "'test_0', frame '01' occurs twice, also as '1'": [answer(_1=BOX, _01=BOX)],
     "'test_0', frame '2.0' is not the number": [answer(_1=BOX, **{'_2.0': BOX})],
     "'test_0', frame '1_0' is not the number": [answer(1, 10, _1_0=BOX)],
     "'test_0', frame '+1' is not the number": [answer(**{'_+1': BOX})],
     "'test_0', frame '16777217' is not the number": [
-        answer(1, 16777217, _16777217=BOX, _16777216=BOX)],
+        answer(1, 16777217, _16777217=BOX, _16777216=BOX)
+    ],
     "'test_0', frame '9' is outside 1 to 2": [answer(_9=BOX)],
     "'test_0' has the impossible frames 2 to 1": [answer(2, 1, _1=BOX)],
     "'test_0' has the impossible frames -1 to 3": [answer(-1, 3, _1=BOX)],
     "'test_0' has no box in its frames 1 to 2": [answer()],
     "'test_0', frame '2': the box [9, 0, 4, 5] ends before": [answer(_1=BOX, _2=[9, 0, 4, 5])],
     "'test_0', frame '2': the box [0, 9, 5, 4] ends before": [answer(_1=BOX, _2=[0, 9, 5, 4])],
-    "is not a box of four finite numbers": [
-        answer(_1=box) for box in (
-            [0, 0, 1], [0, 0, 5, 5, 0.9], [BOX], '0055', dict(x=1), None, ['0', 0, 5, 5],
-            [True, 0, 5, 5], [0, 0, float('nan'), 5], [0, 0, 5, float('inf')], [0, 0, 5, 1e39],
-            [0, 0, 5, 10**400])]}
+    'is not a box of four finite numbers': [
+        answer(_1=box)
+        for box in (
+            [0, 0, 1],
+            [0, 0, 5, 5, 0.9],
+            [BOX],
+            '0055',
+            dict(x=1),
+            None,
+            ['0', 0, 5, 5],
+            [True, 0, 5, 5],
+            [0, 0, float('nan'), 5],
+            [0, 0, 5, float('inf')],
+            [0, 0, 5, 1e39],
+            [0, 0, 5, 10**400],
+        )
+    ],
+}
 
 
 @pytest.mark.parametrize('message', IMPOSSIBLE)
@@ -165,24 +202,34 @@ def test_impossible_answers_are_refused_by_name(tmp_path, message):
 def test_keys_that_stand_twice_are_refused_with_their_place(tmp_path):
     one, two = (json.dumps(answer(_1=BOX)) for _ in range(2))
     for content, message in (
-            (f'{{"v#1": {one}, "v#1": {two}}}', "x.json has 'v#1' twice; one"),
-            (f'{{"v#1": {one[:-1]}, "st_frame": 0}}}}',
-             "x.json has 'st_frame' twice, in 'v#1'; one"),
-            ('{"v#1": {"st_frame": 1, "ed_frame": 1, "bbox": {"1": [0, 0, 9, 9], "1": [0, 0, 1, '
-             '1]}}}', "x.json has '1' twice, in 'v#1', 'bbox'; one"),
-            (200000 * '[', 'x.json is not a JSON file')):
+        (f'{{"v#1": {one}, "v#1": {two}}}', "x.json has 'v#1' twice; one"),
+        (f'{{"v#1": {one[:-1]}, "st_frame": 0}}}}', "x.json has 'st_frame' twice, in 'v#1'; one"),
+        (
+            '{"v#1": {"st_frame": 1, "ed_frame": 1, "bbox": {"1": [0, 0, 9, 9], "1": [0, 0, 1, '
+            '1]}}}',
+            "x.json has '1' twice, in 'v#1', 'bbox'; one",
+        ),
+        (200000 * '[', 'x.json is not a JSON file'),
+    ):
         (tmp_path / 'x.json').write_text(content)
         with pytest.raises(PredictionsError, match=re.escape(message)):
             read_submission(tmp_path / 'x.json')
 
 
 def test_what_is_possible_is_read_as_it_stands(tmp_path):
-    (tmp_path / 'x.json').write_text(json.dumps({
-        'a': answer(0, 12.0, _007=[1, 2, 1, 2], _12=[-3, 0.5, 4, 5], _3=BOX) | dict(score=2),
-        'b#1': answer(-1, -1)}))
+    (tmp_path / 'x.json').write_text(
+        json.dumps(
+            {
+                'a': answer(0, 12.0, _007=[1, 2, 1, 2], _12=[-3, 0.5, 4, 5], _3=BOX)
+                | dict(score=2),
+                'b#1': answer(-1, -1),
+            }
+        )
+    )
     found = read_submission(tmp_path / 'x.json')
-    np.testing.assert_array_equal(found['a'], np.array(
-        [[3, *BOX], [7, 1, 2, 1, 2], [12, -3, 0.5, 4, 5]], np.float32))
+    np.testing.assert_array_equal(
+        found['a'], np.array([[3, *BOX], [7, 1, 2, 1, 2], [12, -3, 0.5, 4, 5]], np.float32)
+    )
     assert found['b#1'].shape == (0, 5)
 
 
@@ -190,8 +237,9 @@ def test_no_submission_scores_above_its_share(tmp_path):
     """Random answers, read as a file, have IoUs in [0, 1] and the figures of the arrays."""
     rng = np.random.default_rng(0)
     for i in range(50):
-        truth, tube = (random_tube(rng, int(rng.integers(1, 20)), int(rng.integers(0, 9)))
-                       for _ in range(2))
+        truth, tube = (
+            random_tube(rng, int(rng.integers(1, 20)), int(rng.integers(0, 9))) for _ in range(2)
+        )
         write_submission(tmp_path / 'x.json', {'v': tube})
         figures = score_submission(read_submission(tmp_path / 'x.json'), {'v': truth})
         assert (figures['m_vIoU'], figures['m_tIoU']) == tube_iou(tube, truth), i
@@ -203,14 +251,24 @@ def test_sentences_of_one_name_are_refused(tmp_path):
     videos = [random_video(rng, 'a', 1, 2), random_video(rng, 'a#0', 1)]
     write_tube_file(tmp_path / 'truth.h5', videos)
     write_submission(tmp_path / 'x.json', {'a#1': videos[0].ground_truth[1]})
-    code, output = run_tool('analysis_tools/eval_tubes.py', tmp_path / 'x.json',
-                            tmp_path / 'truth.h5')
+    code, output = run_tool(
+        'analysis_tools/eval_tubes.py', tmp_path / 'x.json', tmp_path / 'truth.h5'
+    )
     assert (code, "two sentences are 'a#0'" in output) == (1, True), output
     metric = DumpTubeSubmission(str(tmp_path / 'y.json'))
-    metric.process(None, [dict(
-        video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
-        sentence_index=list(range(len(video.sentences))),
-        pred_instances=dict(tubes=video.ground_truth)) for video in videos])
+    metric.process(
+        None,
+        [
+            dict(
+                video_id=video.video_id,
+                sentences=video.sentences,
+                tubes=video.tubes,
+                sentence_index=list(range(len(video.sentences))),
+                pred_instances=dict(tubes=video.ground_truth),
+            )
+            for video in videos
+        ],
+    )
     with pytest.raises(ValueError, match="two sentences are 'a#0'"):
         metric.evaluate(2)
 
@@ -252,7 +310,7 @@ def test_a_truth_that_is_no_number_is_named(tmp_path):
             read_hcstvg_annotations(tmp_path / 'truth.json')
 
 
-@pytest.mark.parametrize('thr', [-0.1, 1.])
+@pytest.mark.parametrize('thr', [-0.1, 1.0])
 def test_thresholds_out_of_range_are_refused(thr):
     with pytest.raises(ValueError, match='iou_thrs'):
         TubeGroundingMetric(iou_thrs=[thr])

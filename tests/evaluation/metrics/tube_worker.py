@@ -1,4 +1,5 @@
 """One process of a distributed evaluation of tubes, rank and world size as torchrun's."""
+
 import json
 import os
 from pathlib import Path
@@ -23,11 +24,16 @@ def samples():
         video = random_video(rng, f'v{i}', 3, 1 + i % 2)
         shift = np.append(0, np.tile(rng.uniform(-3 * i, 3 * i, 2), 2))
         answers = [tube[i:] + shift for tube in video.ground_truth]
-        result.append(dict(
-            video_id=video.video_id, sentences=video.sentences, tubes=video.tubes,
-            sentence_index=list(range(len(video.sentences))),
-            gt_instances=dict(tubes=video.ground_truth),
-            pred_instances=dict(tubes=[tube.astype(np.float32) for tube in answers])))
+        result.append(
+            dict(
+                video_id=video.video_id,
+                sentences=video.sentences,
+                tubes=video.tubes,
+                sentence_index=list(range(len(video.sentences))),
+                gt_instances=dict(tubes=video.ground_truth),
+                pred_instances=dict(tubes=[tube.astype(np.float32) for tube in answers]),
+            )
+        )
     return result
 
 
@@ -35,11 +41,17 @@ def main(world_size, rank):
     world_size, rank = int(world_size), int(rank)
     if world_size > 1:
         torch.distributed.init_process_group(
-            'gloo', init_method=f'file://{Path("store").resolve()}', rank=rank,
-            world_size=world_size)
-    evaluator = Evaluator([
-        TubeGroundingMetric(bounds=dict(num_clips=16, pooling_counts=[15])),
-        DumpTubeSubmission('answers.json')])
+            'gloo',
+            init_method=f'file://{Path("store").resolve()}',
+            rank=rank,
+            world_size=world_size,
+        )
+    evaluator = Evaluator(
+        [
+            TubeGroundingMetric(bounds=dict(num_clips=16, pooling_counts=[15])),
+            DumpTubeSubmission('answers.json'),
+        ]
+    )
     sampler = list(DefaultSampler(range(VIDEOS), shuffle=False))
     for batch in DataLoader(samples(), sampler=sampler, batch_size=2, collate_fn=list):
         evaluator.process(batch)

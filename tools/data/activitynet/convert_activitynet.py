@@ -6,6 +6,7 @@
 DIR holds train.json, val.json and test.json, or train.json, val_1.json and val_2.json of the
 original release (MMN tests on val_2). README.md beside this script says where from.
 """
+
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,14 +34,23 @@ def annotation_files(folder: Path) -> dict[str, Path]:
 def main(argv=None) -> int:
     """Gather and verify; returns the exit code."""
     parser = prepare_parser(__doc__, 'data/activitynet')
-    parser.add_argument('--annotations', type=Path, required=True,
-                        help='folder with the three annotation files')
+    parser.add_argument(
+        '--annotations', type=Path, required=True, help='folder with the three annotation files'
+    )
     args = parser.parse_args(argv)
     with plain_errors():
         report = prepare_dataset(
-            args.out, annotation_files(args.annotations), args.features,
-            'sub_activitynet_v1-3.c3d.hdf5', 500, EXPECTED, 'c3d_features', args.copy, args.quick,
-            show_progress)
+            args.out,
+            annotation_files(args.annotations),
+            args.features,
+            'sub_activitynet_v1-3.c3d.hdf5',
+            500,
+            EXPECTED,
+            'c3d_features',
+            args.copy,
+            args.quick,
+            show_progress,
+        )
     return finish(report, args.out)
 
 

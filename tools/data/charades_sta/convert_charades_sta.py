@@ -7,6 +7,7 @@
 With --annotations DIR instead of the first two, DIR holds train.json and test.json as MMN publishes
 them. README.md beside this script says where from.
 """
+
 import csv
 import json
 import sys
@@ -32,8 +33,9 @@ def read_durations(paths: list[Path]) -> dict[str, float]:
         with open(path, newline='', encoding='utf-8') as file:
             table = csv.DictReader(file)
             if not {'id', 'length'} <= set(table.fieldnames or ()):
-                raise ValueError(f'{path} has no columns "id" and "length"; is it a '
-                                 'Charades_v1_*.csv?')
+                raise ValueError(
+                    f'{path} has no columns "id" and "length"; is it a Charades_v1_*.csv?'
+                )
             durations.update((row['id'], float(row['length'])) for row in table)
     return durations
 
@@ -53,16 +55,20 @@ def convert(path: Path, durations: dict[str, float]) -> dict:
             video_id, start, end = place.split()
             start, end = float(start), float(end)
         except ValueError:
-            raise ValueError(f'{path}, line {number}: {line!r} is not '
-                             '"<video> <start> <end>##<sentence>"') from None
+            raise ValueError(
+                f'{path}, line {number}: {line!r} is not "<video> <start> <end>##<sentence>"'
+            ) from None
         if video_id not in durations:
-            raise ValueError(f'{path}, line {number}: video {video_id!r} is in none of the files '
-                             'given with --durations')
+            raise ValueError(
+                f'{path}, line {number}: video {video_id!r} is in none of the files '
+                'given with --durations'
+            )
         duration = durations[video_id]
         end = min(end, duration)
         if start < end:
             video = videos.setdefault(
-                video_id, dict(duration=duration, timestamps=[], sentences=[]))
+                video_id, dict(duration=duration, timestamps=[], sentences=[])
+            )
             video['timestamps'].append([start, end])
             video['sentences'].append(sentence)
     return videos
@@ -71,10 +77,20 @@ def convert(path: Path, durations: dict[str, float]) -> dict:
 def main(argv=None) -> int:
     """Convert, gather and verify; returns the exit code."""
     parser = prepare_parser(__doc__, 'data/charades_sta')
-    parser.add_argument('--sta', type=Path, nargs=2, metavar=('TRAIN', 'TEST'),
-                        help='charades_sta_train.txt and charades_sta_test.txt')
-    parser.add_argument('--durations', type=Path, nargs='+', default=[],
-                        help='Charades_v1_train.csv and Charades_v1_test.csv')
+    parser.add_argument(
+        '--sta',
+        type=Path,
+        nargs=2,
+        metavar=('TRAIN', 'TEST'),
+        help='charades_sta_train.txt and charades_sta_test.txt',
+    )
+    parser.add_argument(
+        '--durations',
+        type=Path,
+        nargs='+',
+        default=[],
+        help='Charades_v1_train.csv and Charades_v1_test.csv',
+    )
     parser.add_argument('--annotations', type=Path, help='folder with train.json and test.json')
     args = parser.parse_args(argv)
     if bool(args.sta and args.durations) == bool(args.annotations):
@@ -90,9 +106,16 @@ def main(argv=None) -> int:
             for split, path in zip(EXPECTED, args.sta, strict=True):
                 (annotations / f'{split}.json').write_text(json.dumps(convert(path, durations)))
         report = prepare_dataset(
-            args.out, {split: annotations / f'{split}.json' for split in EXPECTED}, args.features,
-            'vgg_rgb_features.hdf5', 4096, EXPECTED, copy=args.copy, quick=args.quick,
-            track=show_progress)
+            args.out,
+            {split: annotations / f'{split}.json' for split in EXPECTED},
+            args.features,
+            'vgg_rgb_features.hdf5',
+            4096,
+            EXPECTED,
+            copy=args.copy,
+            quick=args.quick,
+            track=show_progress,
+        )
     return finish(report, args.out)
 
 

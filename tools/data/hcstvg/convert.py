@@ -7,6 +7,7 @@ Pickles run code when they are opened. This tool therefore reads arrays and plai
 them and refuses everything else, naming the class. README.md beside this script says what the files
 have to hold.
 """
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -21,24 +22,35 @@ from mmn_plugin.datasets.tubes.gather_videos import gather_videos
 from mmn_plugin.datasets.tubes.load_pickle import load_pickle
 from mmn_plugin.files import writable_file
 
-WARNING = ('--trust-pickle: the pickles may now run any code on this machine with your rights. '
-           'Only do this with files from a source that you trust.')
+WARNING = (
+    '--trust-pickle: the pickles may now run any code on this machine with your rights. '
+    'Only do this with files from a source that you trust.'
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--annotations', type=Path, required=True, help='annotation JSON')
     parser.add_argument('--tubes', type=Path, required=True, help='pickle of candidate tubes')
-    parser.add_argument('--stream', action='append', required=True, metavar='NAME=FILE.pkl',
-                        help='pickle of a feature stream, under the name that `streams` of the '
-                        'dataset config will use; repeat it for several')
+    parser.add_argument(
+        '--stream',
+        action='append',
+        required=True,
+        metavar='NAME=FILE.pkl',
+        help='pickle of a feature stream, under the name that `streams` of the '
+        'dataset config will use; repeat it for several',
+    )
     parser.add_argument('--out', type=writable_file, required=True, help='HDF5 file to write')
-    parser.add_argument('--trust-pickle', action='store_true',
-                        help='let the pickles create objects of any class, and so RUN ANY CODE '
-                        'they contain, with your rights. Only for files from a source you trust; '
-                        'without it arrays and plain containers are read, all else is refused')
+    parser.add_argument(
+        '--trust-pickle',
+        action='store_true',
+        help='let the pickles create objects of any class, and so RUN ANY CODE '
+        'they contain, with your rights. Only for files from a source you trust; '
+        'without it arrays and plain containers are read, all else is refused',
+    )
     args = parser.parse_args(argv)
     pairs = [stream.partition('=') for stream in args.stream]
     names = [name for name, _, path in pairs if name and path]
@@ -58,8 +70,10 @@ def convert(args: argparse.Namespace) -> str:
     without = [video for video in annotations if not file.num_tubes(video)]
     told = f'{args.out}: {count} videos, streams {", ".join(streams)}'
     if without:
-        told += (f'\n{len(without)} of them have no candidate tube ({", ".join(without[:5])}): '
-                 'training leaves them out, a test counts them as not found')
+        told += (
+            f'\n{len(without)} of them have no candidate tube ({", ".join(without[:5])}): '
+            'training leaves them out, a test counts them as not found'
+        )
     return told
 
 

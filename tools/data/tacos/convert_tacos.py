@@ -4,6 +4,7 @@
 
 DIR holds train.json, val.json and test.json. README.md beside this script says where from.
 """
+
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +23,25 @@ EXPECTED = dict(train=(75, 9_790), val=(27, 4_436), test=(25, 4_001))
 def main(argv=None) -> int:
     """Gather and verify; returns the exit code."""
     parser = prepare_parser(__doc__, 'data/tacos')
-    parser.add_argument('--annotations', type=Path, required=True,
-                        help='folder with train.json, val.json, test.json')
+    parser.add_argument(
+        '--annotations',
+        type=Path,
+        required=True,
+        help='folder with train.json, val.json, test.json',
+    )
     args = parser.parse_args(argv)
     with plain_errors():
         report = prepare_dataset(
-            args.out, {split: args.annotations / f'{split}.json' for split in EXPECTED},
-            args.features, 'tall_c3d_features.hdf5', 4096, EXPECTED, copy=args.copy,
-            quick=args.quick, track=show_progress)
+            args.out,
+            {split: args.annotations / f'{split}.json' for split in EXPECTED},
+            args.features,
+            'tall_c3d_features.hdf5',
+            4096,
+            EXPECTED,
+            copy=args.copy,
+            quick=args.quick,
+            track=show_progress,
+        )
     return finish(report, args.out)
 
 

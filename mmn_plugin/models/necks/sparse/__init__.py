@@ -1,4 +1,5 @@
 """The moment encoder's convolutions on the cells that exist."""
+
 from .cell_set import CellSet
 from .conv_plan import ConvPlan
 from .encoder_plan import EncoderPlan
@@ -8,6 +9,12 @@ from .sparse_norm import sparse_norm
 from .tile_transform import TileTransform
 
 __all__ = [
-    'CellSet', 'ConvPlan', 'EncoderPlan', 'TileTransform', 'fast_products', 'sparse_conv',
-    'sparse_norm', 'workspaces',
+    'CellSet',
+    'ConvPlan',
+    'EncoderPlan',
+    'TileTransform',
+    'fast_products',
+    'sparse_conv',
+    'sparse_norm',
+    'workspaces',
 ]

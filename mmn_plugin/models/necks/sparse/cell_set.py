@@ -1,4 +1,5 @@
 """Some cells of a square map, in a fixed order."""
+
 import numpy as np
 
 TILE = 3  # side of the output tiles that the order keeps together, see TileTransform

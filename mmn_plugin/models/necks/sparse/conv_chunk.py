@@ -1,4 +1,5 @@
 """Some tiles of a sparse convolution."""
+
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -28,9 +29,14 @@ class ConvChunk:
 
     def to(self, device: torch.device) -> 'ConvChunk':
         """The same with its indices on a device."""
-        return replace(self, **{
-            field.name: getattr(self, field.name).to(device)
-            for field in fields(self) if torch.is_tensor(getattr(self, field.name))})
+        return replace(
+            self,
+            **{
+                field.name: getattr(self, field.name).to(device)
+                for field in fields(self)
+                if torch.is_tensor(getattr(self, field.name))
+            },
+        )
 
     def neighbour_rows(self, batch_size: int) -> Tensor:
         """(T * B * S * S,) rows of (Q * B, H) that make up (T * B, S * S * H)."""

@@ -1,4 +1,5 @@
 """Where a sparse convolution finds its inputs."""
+
 from functools import cached_property
 
 import numpy as np
@@ -28,8 +29,14 @@ class ConvPlan:
     ROWS = dict(cpu=1024)
     OTHER_ROWS = 2**14
 
-    def __init__(self, inputs: CellSet, outputs: CellSet, offset: int, transform: TileTransform,
-                 flipped: bool = False):
+    def __init__(
+        self,
+        inputs: CellSet,
+        outputs: CellSet,
+        offset: int,
+        transform: TileTransform,
+        flipped: bool = False,
+    ):
         self.inputs, self.outputs = inputs, outputs
         self.offset, self.transform = offset, transform
         self.kernel_matrix = transform.of_kernels
@@ -76,10 +83,10 @@ class ConvPlan:
         """End of the chunk that begins at a tile: as many tiles as the limits leave room for."""
         tiles, _ = self._tiles
         transform = self.transform
-        limit = int(self.FILL * max(self.inputs.size, self.outputs.size)**2)
+        limit = int(self.FILL * max(self.inputs.size, self.outputs.size) ** 2)
         count = max(1, min(at_most, limit // max(transform.blocks**2, components)))
         while count > 1 and transform.tile > 1:
-            windows, _ = self._windows(tiles[first:first + count])
+            windows, _ = self._windows(tiles[first : first + count])
             if len(windows) * components <= limit:
                 break
             count -= max(1, count // 8)
@@ -107,14 +114,19 @@ class ConvPlan:
         outputs = self.outputs
         inner = np.arange(tile)
         tile_rows, tile_columns = tiles[:, 0] * tile, tiles[:, 1] * tile
-        of_tiles = outputs.at(*np.broadcast_arrays(
-            tile_rows + inner[:, None, None], tile_columns + inner[:, None]))
+        of_tiles = outputs.at(
+            *np.broadcast_arrays(tile_rows + inner[:, None, None], tile_columns + inner[:, None])
+        )
         position = (outputs.rows[first:last] % tile) * tile + outputs.columns[first:last] % tile
         return ConvChunk(
-            first=int(first), last=int(last), num_tiles=len(tiles),
-            windows=_tensor(cells.reshape(side * side, -1)), neighbours=_tensor(neighbours),
+            first=int(first),
+            last=int(last),
+            num_tiles=len(tiles),
+            windows=_tensor(cells.reshape(side * side, -1)),
+            neighbours=_tensor(neighbours),
             tile_cells=_tensor(of_tiles.reshape(-1)),
-            cell_places=_tensor(position * len(tiles) + tile_of_cell[first:last] - first_tile))
+            cell_places=_tensor(position * len(tiles) + tile_of_cell[first:last] - first_tile),
+        )
 
 
 def _tensor(index: np.ndarray) -> Tensor:

@@ -1,4 +1,5 @@
 """Which cells the layers of the moment encoder compute."""
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,15 @@ class EncoderPlan:
         backward (list[ConvPlan]): Each layer's gradient with respect to its inputs.
     """
 
-    def __init__(self, moments: np.ndarray, valid: list[np.ndarray], paddings: list[int],
-                 kernel_size: int, all_valid: bool, tile: int):
+    def __init__(
+        self,
+        moments: np.ndarray,
+        valid: list[np.ndarray],
+        paddings: list[int],
+        kernel_size: int,
+        all_valid: bool,
+        tile: int,
+    ):
         self._moments = moments
         of_moments = np.zeros(valid[-1].shape, dtype=bool)
         of_moments.flat[moments] = True
@@ -40,11 +48,13 @@ class EncoderPlan:
         self.cells = [CellSet(mask) for mask in [of_moments, *valid]]
         transform = TileTransform(tile, kernel_size)
         layers = list(zip(self.cells, self.cells[1:], paddings, strict=False))
-        self.forward = [ConvPlan(inputs, outputs, padding, transform)
-                        for inputs, outputs, padding in layers]
+        self.forward = [
+            ConvPlan(inputs, outputs, padding, transform) for inputs, outputs, padding in layers
+        ]
         self.backward = [
             ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, flipped=True)
-            for inputs, outputs, padding in layers]
+            for inputs, outputs, padding in layers
+        ]
         self._on_device: dict[tuple, Tensor] = {}
 
     def share(self) -> float:
@@ -64,8 +74,13 @@ class EncoderPlan:
     def of_cells(self, layer: int, values: Tensor) -> Tensor:
         """(A + 1,) from constants of the whole map (n, n) after a layer, 0 in the last row."""
         cells = self.cells[layer]
-        return self._cached(layer, values.device, lambda: np.append(
-            values.float().cpu().numpy()[cells.rows, cells.columns], 0).astype(np.float32))
+        return self._cached(
+            layer,
+            values.device,
+            lambda: np.append(values.float().cpu().numpy()[cells.rows, cells.columns], 0).astype(
+                np.float32
+            ),
+        )
 
     def _places(self, layer: int) -> np.ndarray:
         """(P,) row of every moment."""
@@ -85,6 +100,6 @@ def _needed(valid: list[np.ndarray], moments: np.ndarray, kernel_size: int) -> l
         inputs = np.zeros_like(mask)
         size = len(needed[0])
         for row, column in np.ndindex(kernel_size, kernel_size):
-            inputs[row:row + size, column:column + size] |= needed[0]
+            inputs[row : row + size, column : column + size] |= needed[0]
         needed.insert(0, mask & inputs)
     return needed

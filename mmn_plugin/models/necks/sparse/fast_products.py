@@ -1,4 +1,5 @@
 """Which precisions a device multiplies matrices in faster than in float32."""
+
 from functools import cache
 
 import torch

@@ -1,4 +1,5 @@
 """What a layer's output is computed from."""
+
 from typing import NamedTuple
 
 import torch
@@ -29,5 +30,4 @@ class NormInputs(NamedTuple):
 
     def output(self) -> Tensor:
         """(A + 1, B, H) of the layer, in the dtype of the values."""
-        return self.normalised().relu_().mul_(self.cell_weight[:, None, None]).to(
-            self.values.dtype)
+        return self.normalised().relu_().mul_(self.cell_weight[:, None, None]).to(self.values.dtype)

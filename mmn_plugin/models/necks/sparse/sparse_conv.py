@@ -1,4 +1,5 @@
 """Convolution on the active cells of a map."""
+
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -21,8 +22,13 @@ WINDOW_ELEMENTS = 2**20
 workspaces = WorkspacePool()
 
 
-def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: ConvPlan,
-                source: NormInputs | None = None) -> Tensor:
+def sparse_conv(
+    values: Tensor,
+    weight: Tensor,
+    forward: ConvPlan,
+    backward: ConvPlan,
+    source: NormInputs | None = None,
+) -> Tensor:
     """``conv2d`` without bias on active cells alone.
 
     Tiles of one cell are computed in the dtype of the values; larger ones, whose interpolation
@@ -43,14 +49,17 @@ def sparse_conv(values: Tensor, weight: Tensor, forward: ConvPlan, backward: Con
 
 
 class _SparseConv(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, values, weight, forward, backward, *source):
         ctx.save_for_backward(weight, *(source or (values,)))
         ctx.plans = forward, backward
         with workspaces.borrow() as workspace:
-            result = _convolve(values.to(_precision(values, weight, forward)),
-                               weight.transpose(0, 1), forward, workspace)
+            result = _convolve(
+                values.to(_precision(values, weight, forward)),
+                weight.transpose(0, 1),
+                forward,
+                workspace,
+            )
         return result.to(values.dtype)
 
     @staticmethod
@@ -67,8 +76,9 @@ class _SparseConv(torch.autograd.Function):
                 of_values = _convolve(gradient, weight, backward, workspace).to(source[0].dtype)
             if ctx.needs_input_grad[1]:
                 values = NormInputs(*source).output() if len(source) > 1 else source[0]
-                of_weight = _weight_gradient(values.to(precision), gradient, weight, forward,
-                                             workspace)
+                of_weight = _weight_gradient(
+                    values.to(precision), gradient, weight, forward, workspace
+                )
         if len(source) == 1:  # the first layer's, which comes last
             workspaces.clear()
         return of_values, of_weight, None, None, *[None] * (len(source) if len(source) > 1 else 0)
@@ -87,13 +97,21 @@ def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspa
         kernels = _kernels(weight, components, plan, values, workspace)  # (c, S * S, H, H')
         for chunk in plan.chunks(values, len(kernels)):
             products = workspace.take(
-                'products', (len(kernels), chunk.num_tiles * batch, channels), values)
+                'products', (len(kernels), chunk.num_tiles * batch, channels), values
+            )
             for kernel, product, columns in zip(
-                    kernels, products, _columns(values, chunk, components, plan, workspace),
-                    strict=True):
+                kernels, products, _columns(values, chunk, components, plan, workspace), strict=True
+            ):
                 _multiply(columns, kernel, product)
-            _put_tiles(result[chunk.first:chunk.last], products, components, chunk, plan,
-                       workspace, add=number > 0)
+            _put_tiles(
+                result[chunk.first : chunk.last],
+                products,
+                components,
+                chunk,
+                plan,
+                workspace,
+                add=number > 0,
+            )
     return result
 
 
@@ -107,8 +125,9 @@ def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
         product.addmm_(columns[:, block], kernel[block])
 
 
-def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan,
-                     workspace: Workspace) -> Tensor:
+def _weight_gradient(
+    values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace
+) -> Tensor:
     """(H', H, K, K), gradient with respect to the weight."""
     transform = plan.transform
     result = weight.new_empty(weight.shape[0] * weight.shape[1], transform.kernel_size**2)
@@ -118,12 +137,13 @@ def _weight_gradient(values: Tensor, gradient: Tensor, weight: Tensor, plan: Con
         for place, chunk in enumerate(plan.chunks(values, len(kernels))):
             products = _products_of_tiles(gradient, components, chunk, plan, workspace)
             for kernel, product, columns in zip(
-                    kernels, products, _columns(values, chunk, components, plan, workspace),
-                    strict=True):
+                kernels, products, _columns(values, chunk, components, plan, workspace), strict=True
+            ):
                 for block in range(len(kernel)):
                     _put_product(kernel[block], product.T, columns[:, block], add=place > 0)
-        _put_product(result, kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1),
-                     add=number > 0)
+        _put_product(
+            result, kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1), add=number > 0
+        )
     return result.view_as(weight)
 
 
@@ -136,24 +156,29 @@ def _groups(plan: ConvPlan, weight: Tensor) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(bounds)]
 
 
-def _kernels(weight: Tensor, components: slice, plan: ConvPlan, like: Tensor,
-             workspace: Workspace) -> Tensor:
+def _kernels(
+    weight: Tensor, components: slice, plan: ConvPlan, like: Tensor, workspace: Workspace
+) -> Tensor:
     """(c, S * S, H, H') components of a weight (H, H', K, K), which a transposed one stays."""
     of_kernels = _constant(plan.kernel_matrix[components], weight)  # (c, S * S, K * K)
     transposed = not weight.is_contiguous()
     rows = weight.transpose(0, 1) if transposed else weight
     shape = *of_kernels.shape[:2], *rows.shape[:2]
     kernels = workspace.take('kernels', shape, weight)
-    torch.mm(of_kernels.flatten(0, 1), rows.flatten(2).flatten(0, 1).T,
-             out=kernels.view(-1, rows.shape[0] * rows.shape[1]))
+    torch.mm(
+        of_kernels.flatten(0, 1),
+        rows.flatten(2).flatten(0, 1).T,
+        out=kernels.view(-1, rows.shape[0] * rows.shape[1]),
+    )
     if transposed:
         kernels = kernels.transpose(2, 3)
     # Contiguous where the precision asks for one sum that is rounded once.
     return kernels if like.dtype == weight.dtype else kernels.to(like.dtype).contiguous()
 
 
-def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan,
-             workspace: Workspace) -> Iterator[Tensor]:
+def _columns(
+    values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan, workspace: Workspace
+) -> Iterator[Tensor]:
     """(T * B, S * S, H) for each component: what a tile is multiplied with.
 
     The same memory serves all components.
@@ -166,8 +191,9 @@ def _columns(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
         yield columns.view(chunk.num_tiles * batch, -1, channels)
 
 
-def _windows(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan,
-             workspace: Workspace) -> Tensor:
+def _windows(
+    values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan, workspace: Workspace
+) -> Tensor:
     """(c, Q, B * H) components of the windows; the cells themselves where a tile is a cell."""
     if plan.transform.tile == 1:
         return values[None]
@@ -177,17 +203,27 @@ def _windows(values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan
     result = workspace.take('components', (len(of_windows), count * rows.shape[1]), values)
     step = max(1, WINDOW_ELEMENTS // (places * rows.shape[1]))
     for first in range(0, count, step):
-        index = chunk.windows[:, first:first + step]
+        index = chunk.windows[:, first : first + step]
         windows = workspace.take('windows', (index.numel(), rows.shape[1]), values)
         torch.index_select(rows, 0, index.flatten(), out=windows)
         begin = first * rows.shape[1]
-        torch.mm(of_windows, windows.view(places, -1),
-                 out=result[:, begin:begin + index.shape[1] * rows.shape[1]])
+        torch.mm(
+            of_windows,
+            windows.view(places, -1),
+            out=result[:, begin : begin + index.shape[1] * rows.shape[1]],
+        )
     return result.view(len(of_windows), count, -1)
 
 
-def _put_tiles(result: Tensor, products: Tensor, components: slice, chunk: ConvChunk,
-               plan: ConvPlan, workspace: Workspace, add: bool) -> None:
+def _put_tiles(
+    result: Tensor,
+    products: Tensor,
+    components: slice,
+    chunk: ConvChunk,
+    plan: ConvPlan,
+    workspace: Workspace,
+    add: bool,
+) -> None:
     """Outputs' cells of (c, T * B, H') to (cells, B, H')."""
     tiles = products
     if plan.transform.tile > 1:
@@ -201,8 +237,9 @@ def _put_tiles(result: Tensor, products: Tensor, components: slice, chunk: ConvC
         torch.index_select(rows, 0, chunk.cell_places, out=result)
 
 
-def _products_of_tiles(gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan,
-                       workspace: Workspace) -> Tensor:
+def _products_of_tiles(
+    gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan, workspace: Workspace
+) -> Tensor:
     """(c, T * B, H') gradient of each component's product."""
     rows = gradient.flatten(1)
     tiles = workspace.take('tiles', (len(chunk.tile_cells), rows.shape[1]), gradient)

@@ -1,4 +1,5 @@
 """BatchNorm, ReLU and weighting of a map of which only active cells are held."""
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -7,8 +8,13 @@ from torch.autograd.function import once_differentiable
 from .norm_inputs import NormInputs
 
 
-def sparse_norm(values: Tensor, bias: Tensor, norm: nn.modules.batchnorm._BatchNorm,
-                cell_weight: Tensor, map_cells: int) -> tuple[Tensor, NormInputs]:
+def sparse_norm(
+    values: Tensor,
+    bias: Tensor,
+    norm: nn.modules.batchnorm._BatchNorm,
+    cell_weight: Tensor,
+    map_cells: int,
+) -> tuple[Tensor, NormInputs]:
     """``relu(norm(values + bias)) * cell_weight``, as if the whole map were there.
 
     Cells that are not active hold the bare bias. Shifting all cells changes no statistics but the
@@ -33,8 +39,9 @@ def sparse_norm(values: Tensor, bias: Tensor, norm: nn.modules.batchnorm._BatchN
     else:
         mean, variance = norm.running_mean - bias.detach(), norm.running_var
         fixed, cells = True, 0
-    inputs = NormInputs(values, norm.weight, norm.bias, mean, (variance + norm.eps).rsqrt(),
-                        cell_weight)
+    inputs = NormInputs(
+        values, norm.weight, norm.bias, mean, (variance + norm.eps).rsqrt(), cell_weight
+    )
     return _SparseNorm.apply(bias, fixed, cells, _group(norm), *inputs), inputs
 
 
@@ -46,8 +53,9 @@ def _group(norm: nn.Module):
     return norm.process_group or dist.group.WORLD
 
 
-def _batch_statistics(values: Tensor, bias: Tensor, norm: nn.Module, map_cells: int
-                      ) -> tuple[Tensor, Tensor]:
+def _batch_statistics(
+    values: Tensor, bias: Tensor, norm: nn.Module, map_cells: int
+) -> tuple[Tensor, Tensor]:
     """Mean without bias, and biased variance, over all cells; updates the running statistics."""
     group = _group(norm)
     cells = values.new_tensor([map_cells * values.shape[1]], dtype=bias.dtype)
@@ -72,7 +80,6 @@ def _batch_statistics(values: Tensor, bias: Tensor, norm: nn.Module, map_cells: 
 
 
 class _SparseNorm(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, bias, fixed, cells, group, *inputs):
         ctx.save_for_backward(*inputs)
@@ -84,7 +91,8 @@ class _SparseNorm(torch.autograd.Function):
     def backward(ctx, gradient):
         with torch.autocast(gradient.device.type, enabled=False):
             of_values, of_bias, of_weight, of_shift = _gradients(
-                gradient, NormInputs(*ctx.saved_tensors), *ctx.settings)
+                gradient, NormInputs(*ctx.saved_tensors), *ctx.settings
+            )
         return of_bias, None, None, None, of_values, of_weight, of_shift, None, None, None
 
 

@@ -1,4 +1,5 @@
 """Convolution of a tile with fewer products than its definition has."""
+
 from functools import cached_property
 
 import numpy as np
@@ -35,7 +36,7 @@ class TileTransform:
         """(2m - 1, size): values of a polynomial with ``size`` coefficients at the points."""
         if self.tile == 1:
             return np.ones((1, 1))
-        finite = np.vander([0., 1., -1., 2.], size, increasing=True)
+        finite = np.vander([0.0, 1.0, -1.0, 2.0], size, increasing=True)
         return np.concatenate([finite, np.eye(size)[-1:]])
 
     @cached_property
@@ -57,7 +58,7 @@ class TileTransform:
         points = self._evaluation(self.tile)  # (2m - 1, m)
         axis = np.zeros((self.window, self.blocks, self.blocks * self.tile))
         for block in range(self.blocks):
-            axis[:, block, block * self.tile:(block + 1) * self.tile] = points
-        axis = axis[..., :self.kernel_size]
+            axis[:, block, block * self.tile : (block + 1) * self.tile] = points
+        axis = axis[..., : self.kernel_size]
         both = np.einsum('cxk,dyl->cdxykl', axis, axis)
         return both.reshape(self.components, self.blocks**2, self.kernel_size**2)

@@ -1,4 +1,5 @@
 """Memory that is used again and again."""
+
 import torch
 from torch import Tensor
 

@@ -1,4 +1,5 @@
 """Workspaces for any number of threads."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
