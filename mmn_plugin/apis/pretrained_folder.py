@@ -17,7 +17,7 @@ from .checkpoint_config import require_plain_types
 from .model_card import model_card
 
 FORMAT, VERSION = 'mmn_plugin/model', 1
-CONFIG, WEIGHTS, TOKENIZER, CARD = (
+CONFIG, WEIGHTS, TOKENIZER_FILE, CARD = (
     'config.json',
     'model.safetensors',
     'tokenizer.json',
@@ -64,13 +64,13 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(text + '\n', encoding='utf-8')  # first: it says whose they are
     save_file(weights, folder / WEIGHTS, metadata=dict(format='pt'))
-    (folder / TOKENIZER).write_text(state['tokenizer'], encoding='utf-8')
+    (folder / TOKENIZER_FILE).write_text(state['tokenizer'], encoding='utf-8')
     (folder / CARD).write_text(model_card(content), encoding='utf-8')
 
 
 def _require_no_others(folder: Path) -> None:
     """Refuse a folder with a README.md, say, that is none of a model's."""
-    found = [name for name in (CONFIG, WEIGHTS, TOKENIZER, CARD) if (folder / name).exists()]
+    found = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE, CARD) if (folder / name).exists()]
     with suppress(OSError, ValueError, AttributeError):
         if json.loads((folder / CONFIG).read_bytes()).get('format') == FORMAT:
             return
@@ -114,7 +114,7 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
         ValueError: If a file is damaged, or of another kind or version.
     """
     folder = Path(folder)
-    absent = [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
+    absent = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE) if not (folder / name).is_file()]
     if absent:
         raise FileNotFoundError(f'the model folder {folder} lacks {", ".join(absent)}')
     try:
@@ -137,7 +137,7 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
         raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from None
     config = Config(config)
     require_plain_types(config, str(folder))
-    tokenizer['tokenizer'] = (folder / TOKENIZER).read_text(encoding='utf-8')
+    tokenizer['tokenizer'] = (folder / TOKENIZER_FILE).read_text(encoding='utf-8')
     return config, dict(meta=dict(meta, tokenizer=tokenizer), state_dict=weights)
 
 

@@ -12,21 +12,13 @@ from mmengine.device import get_device
 from mmengine.registry import Registry
 
 from mmn_plugin.datasets import LoadTubes, grounds_tubes
-from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
 from mmn_plugin.datasets.tubes import TubeError, TubeVideo
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
 from mmn_plugin.engine.runner import load_config
 from mmn_plugin.features import VideoInfo, VideoReader, probe_video
 
+from .extractors.extractor_registry import TRACKERS, TUBE_EXTRACTORS
 from .load_model import load_model
 from .video_input import plain_video
-
-# A callable from frames (F, 3, H, W) YUV to tubes.
-TRACKERS = Registry('tracker', scope='mmaction')
-TRACKERS.register_module(module=ShapesTracker)
-# A callable from frames and tubes to {stream: [(rows, D) per tube]}, with ``size``.
-TUBE_EXTRACTORS = Registry('tube feature extractor', scope='mmaction')
-TUBE_EXTRACTORS.register_module(module=TubeFeatureExtractor)
 
 
 class TubeGroundingInferencer:

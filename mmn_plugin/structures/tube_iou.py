@@ -1,10 +1,14 @@
 """How well boxes over time agree with the true ones."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .moment_grid import MomentGrid
+if TYPE_CHECKING:
+    from .moment_grid import MomentGrid
 
 TUBE_COLUMNS = ('frame', 'x1', 'y1', 'x2', 'y2')
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmn_plugin.datasets.features import FeatureExtractor, GridFeatureExtractor
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
+from mmn_plugin.datasets.features import FeatureExtractor
 from mmn_plugin.engine.runner import apply_tf32, load_config, require_device
 from mmn_plugin.paths import config_root
 
-from .extractor_registry import EXTRACTORS
+from .extractor_registry import EXTRACTORS, TUBE_EXTRACTORS
 
 FOLDER = 'extractors'
 
@@ -77,7 +76,7 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
             used.
     """
     kind = EXTRACTORS.get(settings['type'])
-    if settings['type'] == TubeFeatureExtractor.__name__:
+    if TUBE_EXTRACTORS.get(settings['type']) is not None:
         raise ValueError(
             f'{settings["type"]} describes tubes, not clips: tools/ground_tubes.py '
             'and tools/data/make_shapes_tubes.py use it'
@@ -88,7 +87,7 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
             f'{", ".join(sorted(EXTRACTORS.module_dict))}'
         )
     settings = dict(settings)
-    if device is not None and not issubclass(kind, GridFeatureExtractor):
+    if device is not None and 'device' in signature(kind).parameters:
         settings['device'] = require_device(device)
     try:
         return EXTRACTORS.build(settings)

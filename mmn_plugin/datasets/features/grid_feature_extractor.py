@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmn_plugin.apis.extractors.extractor_registry import EXTRACTORS
 from mmn_plugin.features import VideoReader
 
 from .feature_extractor import FeatureExtractor
@@ -20,6 +21,7 @@ ACTIVITY = 0.012  # mean change of saturation, summed over 3 x 3 cells, that cou
 BLOCK = 16  # steps computed at once; bounds the memory
 
 
+@EXTRACTORS.register_module()
 class GridFeatureExtractor(FeatureExtractor):
     """Colour and motion statistics of short steps of a video.
 

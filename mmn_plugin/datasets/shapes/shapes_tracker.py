@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from mmn_plugin.apis.extractors.extractor_registry import TRACKERS
+
 from ..features.grid_feature_extractor import chroma_tables
 
 
+@TRACKERS.register_module()
 class ShapesTracker:
     """Finds tubes of coloured things in frames: blobs of one hue, joined over time by overlap.
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmn_plugin.apis.extractors.extractor_registry import TUBE_EXTRACTORS
+
 from ..features.grid_feature_extractor import HUE_ANGLES, chroma_tables
 from .tube_video import check_frames
 
@@ -12,6 +14,7 @@ COARSE = 5  # cells a side of the crop's coarse picture
 HARMONICS = (2, 3, 4, 6)  # of the outline's directions
 
 
+@TUBE_EXTRACTORS.register_module()
 class TubeFeatureExtractor:
     """Two streams of statistics of the crops along a tube.
 
