@@ -1,9 +1,5 @@
 """Decisions that all ranks take together."""
 
-import signal
-import threading
-import time
-
 import torch
 from mmengine.dist import all_reduce, get_comm_device, get_world_size
 
@@ -23,16 +19,3 @@ def highest(number: int) -> int:
     value = torch.tensor([number], dtype=torch.int32, device=get_comm_device())
     all_reduce(value, op='max')
     return int(value)
-
-
-def let_others_end_first(seconds: float = 5.0) -> None:
-    """Wait before ending on account of another rank's failure.
-
-    A launcher reports the process that ended first as the cause, and ends the others by SIGTERM,
-    which is what usually cuts this short.
-    """
-    if get_world_size() == 1:
-        return
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(seconds)

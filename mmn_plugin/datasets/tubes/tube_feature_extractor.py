@@ -10,7 +10,7 @@ from ..features.grid_feature_extractor import HUE_ANGLES, chroma_tables
 from .tube_video import check_frames
 
 CROP = 20  # pixels a side of a crop
-COARSE = 5  # cells a side of the crop's coarse picture
+CROP_CELLS = 5  # cells a side of the crop's coarse picture
 HARMONICS = (2, 3, 4, 6)  # of the outline's directions
 
 
@@ -39,7 +39,7 @@ class TubeFeatureExtractor:
 
     name = 'tube_crops'
     version = 1
-    sizes = dict(appearance=len(HUE_ANGLES) + COARSE**2 + 2 * len(HARMONICS) + 1, flow=11)
+    sizes = dict(appearance=len(HUE_ANGLES) + CROP_CELLS**2 + 2 * len(HARMONICS) + 1, flow=11)
 
     def __init__(self, stride: int = 4, margin: float = 1.0, size: int = 96):
         if stride < 1 or margin <= 0:
@@ -122,8 +122,8 @@ class TubeFeatureExtractor:
 def _appearance(mean, now, hues) -> np.ndarray:
     dy, dx = np.gradient(now, axis=(1, 2))
     amount = mean(np.einsum('myx,myxh->mh', now, hues)) / CROP**2  # (rows, 6)
-    cell = CROP // COARSE
-    picture = now.reshape(len(now), COARSE, cell, COARSE, cell).mean((2, 4)).reshape(len(now), -1)
+    cell = CROP // CROP_CELLS
+    picture = now.reshape(len(now), CROP_CELLS, cell, CROP_CELLS, cell).mean((2, 4)).reshape(len(now), -1)
     length = np.hypot(dx, dy)
     direction = (dx + 1j * dy) / np.maximum(length, 1e-6)
     total = mean(length.sum((1, 2))[:, None])

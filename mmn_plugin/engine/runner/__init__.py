@@ -4,13 +4,9 @@ from .amp import add_amp, apply_amp, apply_test_amp, explicit_amp
 from .argument_types import whole_number
 from .checkpoint_check_hook import CheckpointCheckHook
 from .checkpoint_content import require_checkpoint_content
-from .command_line import (
-    end_distributed,
-    load_config,
-    plain_errors,
-    require_checkpoint,
-    require_device,
-)
+from .command_line import plain_errors
+from .end_distributed import end_distributed
+from .load_config import load_config, require_checkpoint, require_device
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .launcher import require_launcher
 from .run_command import run_command, run_parser

@@ -13,8 +13,10 @@ from mmengine.runner import Runner
 from mmn_plugin.files import writable_folder
 
 from ..preempted import Preempted
-from .command_line import end_distributed, load_config, plain_errors, print_warning
+from .command_line import plain_errors
+from .end_distributed import end_distributed
 from .launcher import require_launcher
+from .load_config import load_config, print_warning
 from .told_once import mark_explained
 
 
