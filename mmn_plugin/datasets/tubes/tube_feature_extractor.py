@@ -123,7 +123,8 @@ def _appearance(mean, now, hues) -> np.ndarray:
     dy, dx = np.gradient(now, axis=(1, 2))
     amount = mean(np.einsum('myx,myxh->mh', now, hues)) / CROP**2  # (rows, 6)
     cell = CROP // CROP_CELLS
-    picture = now.reshape(len(now), CROP_CELLS, cell, CROP_CELLS, cell).mean((2, 4)).reshape(len(now), -1)
+    cells = now.reshape(len(now), CROP_CELLS, cell, CROP_CELLS, cell)
+    picture = cells.mean((2, 4)).reshape(len(now), -1)
     length = np.hypot(dx, dy)
     direction = (dx + 1j * dy) / np.maximum(length, 1e-6)
     total = mean(length.sum((1, 2))[:, None])

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ..agreement import let_others_end_first
+from ..runner.command_line import let_others_end_first
 from ..bare_model import bare_model
 from .preemption_hook import PreemptionHook
 

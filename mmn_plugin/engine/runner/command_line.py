@@ -12,17 +12,15 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import mmengine
 import torch
 from mmengine.dist import get_world_size
 
 from mmn_plugin.paths import tool_root
 
-from .config_mistakes import explain_config_mistake
+from .config_mistakes import _MMENGINE, explain_config_mistake
 from .told_once import tell_once
 
 # Folders whose `raise` statements are addressed to the user rather than signs of a bug.
-_MMENGINE = Path(mmengine.__file__).parent
 _SPEAKING = (
     Path(__file__).resolve().parent,
     tool_root(),
