@@ -8,8 +8,7 @@ from . import compat
 
 compat.apply()
 
-from . import apis, datasets, engine, evaluation, models, structures, visualization  # noqa: E402
-from .engine import runner  # noqa: E402, F401  registers the optimiser wrapper and a hook
+from . import apis, datasets, engine, evaluation, features, models, structures, visualization  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [
@@ -18,6 +17,7 @@ __all__ = [
     'datasets',
     'engine',
     'evaluation',
+    'features',
     'models',
     'structures',
     'visualization',

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
-from .paths import config_root, find_config
+from .files import config_root, find_config
 
 _DRN = 'mmaction.models.localizers.drn'
 _VINDLU = 'mmaction.models.multimodal.vindlu'
@@ -155,7 +155,7 @@ def allow_checkpoint_classes() -> None:
     import torch
     from mmengine.runner import checkpoint
 
-    from . import safe_pickle
+    from mmn_plugin import safe_pickle
 
     allowed = [
         (_log_history(), 'mmengine.logging.history_buffer.HistoryBuffer'),

@@ -1,4 +1,4 @@
-"""Files that a program writes, and whether it may, asked before its work rather than after it."""
+"""Files: atomic writes, locks, outputs that are known as ours, JSON, our own folders."""
 
 import argparse
 import datetime
@@ -11,10 +11,11 @@ import tempfile
 import threading
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -468,3 +469,103 @@ def _try_writing(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b'0')
         file.flush()
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def package_data_root() -> Path:
+    """Folder that holds ``configs/`` and ``tools/``.
+
+    Returns:
+        Path: ``mmn_plugin/.mim`` of an installed package (the layout that ``mim`` expects); in a
+        checkout or after ``pip install -e .`` the root of the checkout.
+    """
+    installed = _PACKAGE / '.mim'
+    return installed if installed.is_dir() else _PACKAGE.parent
+
+
+def config_root() -> Path:
+    """Folder of the configs: what ``mmn_plugin::NAME.py`` is resolved against."""
+    return package_data_root() / 'configs'
+
+
+def tool_root() -> Path:
+    """Folder of the command-line tools."""
+    return package_data_root() / 'tools'
+
+
+def find_config(name: str) -> Path:
+    """Path of one of this package's configs.
+
+    Args:
+        name (str): path below ``configs/``, e.g. ``mmn_tacos.py`` or ``_base_/default_runtime.py``.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such config; the message lists those there are.
+    """
+    path = config_root() / name
+    if path.is_file():
+        return path
+    known = ', '.join(sorted(p.name for p in config_root().glob('*.py')))
+    raise FileNotFoundError(
+        f'mmn_plugin has no config {name!r} in {config_root()}; there are: {known or "none"}'
+    )
+
+
+def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
+    """Read a file.
+
+    Args:
+        path (Path): The file.
+        missing (str): What to say where there is no such file.
+        error (type[ValueError]): What to raise where it is not JSON.
+
+    Returns:
+        Any: Its content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: Of the kind given, if it is not JSON, or an object has a key twice, of which
+            JSON's rules would keep the last without a word.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(missing)
+    repeated: list[tuple[dict, list[str]]] = []
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            repeated.append((found, [key for key, count in counts.items() if count > 1]))
+        return found
+
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'), object_pairs_hook=to_dict)
+    except (ValueError, RecursionError) as cause:
+        raise error(f'{path} is not a JSON file: {cause}') from cause
+    if repeated:
+        found, keys = repeated[-1]  # the outermost, which nothing has replaced
+        where = ', '.join(map(repr, _keys_to(content, found) or ()))
+        named = ', '.join(map(repr, keys[:5])) + (f' and {len(keys) - 5} more' if keys[5:] else '')
+        raise error(f'{path} has {named} twice{where and f", in {where}"}; one of them must go')
+    return content
+
+
+def _keys_to(content: Any, wanted: dict) -> list | None:
+    """Keys and places that lead to an object; None: it is not there."""
+    if content is wanted:
+        return []
+    pairs = (
+        content.items()
+        if isinstance(content, dict)
+        else (enumerate(content) if isinstance(content, list) else ())
+    )
+    for key, value in pairs:
+        rest = _keys_to(value, wanted)
+        if rest is not None:
+            return [key, *rest]
+    return None

@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mmn_plugin
-from mmn_plugin import paths
+from mmn_plugin import files as paths
 
 ROOT = Path(__file__).resolve().parents[1]
 

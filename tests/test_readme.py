@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers.run_tool import ROOT, run_tool
 
-from mmn_plugin.engine.hooks import CheckLossHook
+from mmn_plugin.engine import CheckLossHook
 
 README = (ROOT / 'README.md').read_text()
 RESULTS = sorted((ROOT / 'docs' / 'results').glob('*.json'))

@@ -28,13 +28,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.engine.runner import load_config, plain_errors
-from mmn_plugin.evaluation import GroundingResult, write_predictions
-from mmn_plugin.features import cut_clip, webvtt
-from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.evaluation import GroundingResult
+from mmn_plugin.evaluation import write_predictions
+from mmn_plugin.features import cut_clip
+from mmn_plugin.features import webvtt
+from mmn_plugin.files import OutputFolder
+from mmn_plugin.files import input_of
+from mmn_plugin.files import printable
+from mmn_plugin.files import text_argument
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
-from mmn_plugin.visualization.timeline_row import TimelineRow
+from mmn_plugin.visualization.timeline import TimelineRow
 
 
 def parse_args(argv=None):

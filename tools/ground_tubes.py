@@ -20,11 +20,15 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 
 from mmn_plugin.apis import TubeGroundingInferencer
-from mmn_plugin.datasets.tubes import read_tracks
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.datasets import read_tracks
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.evaluation import write_submission
-from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
-from mmn_plugin.visualization.tube_pictures import draw_tube_frames, write_tube_video
+from mmn_plugin.files import OutputFolder
+from mmn_plugin.files import input_of
+from mmn_plugin.files import printable
+from mmn_plugin.files import text_argument
+from mmn_plugin.visualization.tubes import draw_tube_frames
+from mmn_plugin.visualization.tubes import write_tube_video
 
 
 def parse_args(argv=None):

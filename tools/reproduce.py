@@ -141,7 +141,7 @@ def update_readme(text: str, results: Path = RESULTS) -> str:
 
 def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None:
     """End with a message if a file cannot be written, before anything is measured."""
-    from mmn_plugin.files import OutputError, writable_file  # not needed to render the README
+    from mmn_plugin.files import OutputError, writable_file
 
     try:
         for path in paths:

@@ -10,15 +10,13 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.engine.checkpoints import TrainingRecord
-from mmn_plugin.engine.runner import (
-    add_amp,
-    apply_amp,
-    explicit_amp,
-    require_checkpoint,
-    run_command,
-    run_parser,
-)
+from mmn_plugin.engine import TrainingRecord
+from mmn_plugin.engine import add_amp
+from mmn_plugin.engine import apply_amp
+from mmn_plugin.engine import explicit_amp
+from mmn_plugin.config import require_checkpoint
+from mmn_plugin.cli import run_command
+from mmn_plugin.cli import run_parser
 
 
 def parse_args():

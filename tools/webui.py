@@ -21,11 +21,13 @@ import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.config import DictAction
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.webui import Limits, SessionStore
-from mmn_plugin.apis.webui.example_video import ExampleVideo
-from mmn_plugin.apis.webui.grounding_page import GroundingPage
-from mmn_plugin.apis.webui.video_grounder import VideoGrounder
-from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.webui import Limits
+from mmn_plugin.webui import SessionStore
+from mmn_plugin.webui.answers import ExampleVideo
+from mmn_plugin.webui.page import GroundingPage
+from mmn_plugin.webui.answers import VideoGrounder
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import plain_errors
 
 
 def parse_args(argv=None):

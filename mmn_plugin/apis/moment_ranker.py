@@ -1,4 +1,4 @@
-"""The moments of an encoded video, ranked for sentences."""
+"""Rank the moments of an encoded video."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,11 +7,30 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmn_plugin.ranking import moment_scores, rank
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.models import moment_scores, rank
+from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
-from .encoded_video import EncodedVideo
-from .video_curves import video_curves
+from .video_encoder import EncodedVideo
+
+
+def video_curves(grid: MomentGrid, encoded: EncodedVideo, scores: Tensor) -> Tensor:
+    """Curves that a timeline draws.
+
+    Args:
+        grid (MomentGrid): The model's.
+        encoded (EncodedVideo): The video.
+        scores (Tensor): (s, U) scores of its moments, before NMS.
+
+    Returns:
+        Tensor: (s, K) float32; K is the grid's clips, or, of a video in windows, an even division.
+    """
+    # matplotlib, which comes with it, is of no use to those who draw nothing
+    from mmn_plugin.visualization import score_curve, span_curve
+
+    if encoded.num_windows == 1:
+        return score_curve(grid, scores)
+    return torch.stack([span_curve(encoded.spans, row, encoded.duration) for row in scores])
+
 
 # Scores held at once, in float32: long videos have many moments, some callers many sentences.
 _CELLS = 1 << 24

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmn_plugin.models.negatives import normalised_text
+from mmn_plugin.structures import normalised_text
 
 
 def auroc(present: Sequence[float], absent: Sequence[float]) -> float:

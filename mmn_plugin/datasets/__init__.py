@@ -1,17 +1,26 @@
 """Annotations and features of temporal grounding, one sample per video."""
 
-import warnings
-
-from .feature_cache import FeatureCache
-from .feature_error import FeatureError
-from .feature_store import FeatureStore
-from .folder_feature_cache import FolderFeatureCache
-from .folder_feature_store import FolderFeatureStore
-from .hdf5_feature_store import HDF5FeatureStore
-from .memory_feature_cache import MemoryFeatureCache
-from .open_feature_store import open_feature_store
-from .stack_videos import stack_videos
-from .temporal_grounding_dataset import TemporalGroundingDataset
+from .checks import (
+    CheckReport,
+    Finding,
+    check_annotations,
+    check_config,
+    check_features,
+    check_sentences,
+    check_splits,
+    check_tubes,
+)
+from .feature_cache import CachedClipFeatures, FeatureCache, FolderFeatureCache, MemoryFeatureCache
+from .feature_store import (
+    FeatureError,
+    FeatureStore,
+    FolderFeatureStore,
+    HDF5FeatureStore,
+    open_feature_store,
+    write_random_features,
+)
+from .grounding_dataset import TemporalGroundingDataset, stack_videos
+from .hcstvg import read_hcstvg_annotations, read_tracks
 from .transforms import (
     LoadClipFeatures,
     LoadTubes,
@@ -20,13 +29,16 @@ from .transforms import (
     PoolClipFeatures,
     PoolTubeFeatures,
 )
-from .tube_grounding_dataset import TubeGroundingDataset, grounds_tubes
-from .write_random_features import write_random_features
+from .tube_dataset import TubeGroundingDataset, grounds_tubes
+from .tube_file import TubeError, TubeFile, TubeVideo, check_frames, write_tube_file
 
 __all__ = [
+    'CachedClipFeatures',
+    'CheckReport',
     'FeatureCache',
     'FeatureError',
     'FeatureStore',
+    'Finding',
     'FolderFeatureCache',
     'FolderFeatureStore',
     'HDF5FeatureStore',
@@ -38,12 +50,22 @@ __all__ = [
     'PoolClipFeatures',
     'PoolTubeFeatures',
     'TemporalGroundingDataset',
+    'TubeError',
+    'TubeFile',
     'TubeGroundingDataset',
+    'TubeVideo',
+    'check_annotations',
+    'check_config',
+    'check_features',
+    'check_frames',
+    'check_sentences',
+    'check_splits',
+    'check_tubes',
     'grounds_tubes',
     'open_feature_store',
+    'read_hcstvg_annotations',
+    'read_tracks',
     'stack_videos',
     'write_random_features',
+    'write_tube_file',
 ]
-
-# Data loaders may ask for pinned memory; without a GPU PyTorch does not pin, and need not say so.
-warnings.filterwarnings('ignore', message="'pin_memory' argument is set as true")

@@ -1,13 +1,32 @@
-"""Where the features of a dataset's videos are read from."""
+"""Features on disk: HDF5 files and folders of arrays."""
 
+import math
 import os
+import pickle
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
+import torch
 
-from .feature_error import FeatureError
+
+class FeatureError(ValueError):
+    """Features that cannot be used; the message names file and video and says what to do.
+
+    Args:
+        message (str): For the user.
+        kind (str): What kind of fault it is, in a few words, for tables. Defaults to
+            'unreadable features'.
+    """
+
+    def __init__(self, message: str, kind: str = 'unreadable features'):
+        super().__init__(message)
+        self.kind = kind
 
 
 class FeatureStore(ABC):
@@ -189,3 +208,339 @@ def describe_folder(path: str | Path, limit: int = 10) -> str:
         return f'{folder} is empty'
     more = f' and {len(names) - limit} more' if len(names) > limit else ''
     return f'{folder} holds {", ".join(names[:limit])}{more}'
+
+
+class FolderFeatureStore(FeatureStore):
+    """A folder of ``<video id>.npy``, ``.pt``, ``.pth`` or ``.npz`` files.
+
+    A file holds one array. In an ``.npz`` file it is the one under ``feature_key``, else that under
+    ``features``, else the only one; with ``feature_key`` a ``.pt`` file holds a dict with the
+    tensor under that name. Nothing that could run code is loaded: NumPy reads without pickle,
+    PyTorch with ``weights_only=True``.
+
+    Every file has a version of its own. Which file is a video's may change too, where another of
+    the same name with an earlier one of the suffixes appears.
+
+    Args:
+        path (str | Path): Folder.
+        feature_key (str, optional): Name of the array in an ``.npz`` or ``.pt`` file. Defaults to
+            None.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+
+    SUFFIXES = ('.npy', '.pt', '.pth', '.npz')
+
+    def __init__(self, path: str | Path, feature_key: str | None = None):
+        super().__init__(path, feature_key)
+        self._versions: dict[str, tuple[int, ...]] = {}  # where the caller knows none
+
+    def video_ids(self) -> set[str]:
+        """Names of all feature files, without their suffix."""
+        names = (os.path.splitext(entry.name) for entry in os.scandir(self.path))
+        return {stem for stem, suffix in names if suffix in self.SUFFIXES}
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """Shape of a video's features; of a ``.npy`` file only the header is read."""
+        return self._load(video_id, mmap_mode='r').shape
+
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """The version of the video's file, now."""
+        path = self._find(video_id)
+        if path is None:
+            raise self.absent(video_id)
+        return file_version(path)
+
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a video's file that has changed."""
+        version = version or self._versions.get(video_id)
+        if version is None:
+            self._versions[video_id] = self.video_version(video_id)
+            return
+        message = change_of(self.where(video_id), self._find(video_id), version)
+        if message:
+            raise FeatureError(message, 'features changed while in use')
+
+    def _read_array(self, video_id: str) -> np.ndarray:
+        return self._load(video_id)
+
+    def _load(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
+        path = self._find(video_id)
+        if path is None:
+            raise self.absent(video_id)
+        try:
+            if path.suffix in ('.npy', '.npz'):
+                content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+                return content if isinstance(content, np.ndarray) else self._only(path, content)
+            return self._to_array(path, torch.load(path, map_location='cpu', weights_only=True))
+        except FeatureError:
+            raise
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            RuntimeError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            reason = str(error).split('\n', 1)[0]
+            raise FeatureError(
+                f'{path}: cannot read the features of video {video_id!r} ({reason}). The file is '
+                'damaged or holds more than an array; download or extract it again'
+            ) from error
+
+    def _only(self, path: Path, archive: np.lib.npyio.NpzFile) -> np.ndarray:
+        with archive:
+            names = archive.files
+            key = self.feature_key or (names[0] if len(names) == 1 else 'features')
+            if key not in names:
+                raise FeatureError(
+                    f'{path} holds the arrays {sorted(names)[:5]}, none of them {key!r}; set '
+                    'feature_key in the dataset config to the name of the features'
+                )
+            return np.asarray(archive[key])
+
+    def _to_array(self, path: Path, content) -> np.ndarray:
+        if self.feature_key is not None:
+            if not isinstance(content, dict) or self.feature_key not in content:
+                raise FeatureError(
+                    f'{path} holds no dict with {self.feature_key!r}; correct '
+                    'feature_key in the dataset config'
+                )
+            content = content[self.feature_key]
+        if not isinstance(content, torch.Tensor):
+            raise FeatureError(
+                f'{path} holds a {type(content).__name__}, not a tensor; set '
+                'feature_key in the dataset config, or save the tensor alone'
+            )
+        return tensor_to_array(content)
+
+    def _find(self, video_id: str) -> Path | None:
+        paths = (self.path / f'{video_id}{suffix}' for suffix in self.SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor of any device, layout and precision, with gradients or without, as an array.
+
+    Args:
+        tensor (Tensor): Floating-point numbers become float32, since NumPy knows no bfloat16.
+    """
+    tensor = tensor.detach().cpu()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return tensor.resolve_conj().resolve_neg().numpy()
+
+
+class HDF5FeatureStore(FeatureStore):
+    """One HDF5 file with an entry per video.
+
+    The entry is the (T, D) array itself (TACoS, Charades-STA), or a group that holds it under
+    ``feature_key`` (ActivityNet: ``<video>/c3d_features``).
+
+    The file is opened at the first read and stays open in that process. The handle belongs to the
+    process that opened it: a forked worker opens its own, and a pickled store carries none. A read
+    that fails is tried once more with a fresh handle, since network disks have such moments.
+
+    An array that was created and never written, or in part, is an error: HDF5 would give its fill
+    value, zero, for what is not there.
+
+    Its version is that of all its videos; the store looks at it when it is made.
+
+    Args:
+        path (str | Path): ``.hdf5`` or ``.h5`` file.
+        feature_key (str, optional): Name of the array within a video's group. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+    """
+
+    def __init__(self, path, feature_key: str | None = None):
+        super().__init__(path, feature_key)
+        self._version = file_version(self.path)
+        self._handle: h5py.File | None = None
+        self._owner: int | None = None
+
+    def video_ids(self) -> set[str]:
+        """Ids of all entries of the file."""
+        return self._retry('the list of videos', lambda: set(self._file().keys()))
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """Shape of a video's features, from the file's metadata."""
+        return self._retry(f'video {video_id!r}', lambda: self._written(video_id).shape)
+
+    def close(self) -> None:
+        """Close this process's handle; the next read opens the file again."""
+        if self._handle is not None and self._owner == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """The file's version when the store was made."""
+        return self._version
+
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a file that has changed."""
+        message = change_of(self.path, self.path, version or self._version)
+        if message:
+            raise FeatureError(message, 'features changed while in use')
+
+    def _read_array(self, video_id: str) -> np.ndarray:
+        return self._retry(f'video {video_id!r}', lambda: self._written(video_id)[()])
+
+    def _written(self, video_id: str) -> h5py.Dataset:
+        dataset = self._dataset(video_id)
+        require_written(dataset, self.where(video_id))
+        return dataset
+
+    def _file(self) -> h5py.File:
+        if self._handle is None or self._owner != os.getpid():
+            self._handle = h5py.File(self.path, 'r')
+            self._owner = os.getpid()
+        return self._handle
+
+    def _dataset(self, video_id: str) -> h5py.Dataset:
+        file = self._file()
+        if video_id not in file:
+            raise self.absent(video_id)
+        entry = file[video_id]
+        if self.feature_key is None:
+            if isinstance(entry, h5py.Group):
+                raise FeatureError(
+                    f'{self.where(video_id)} is a group that holds {sorted(entry)[:5]}, not an '
+                    'array; set feature_key in the dataset config to the name of its features'
+                )
+            return entry
+        if isinstance(entry, h5py.Dataset):
+            raise FeatureError(
+                f'{self.where(video_id)} is an array, not a group with '
+                f'{self.feature_key!r}; set feature_key=None in the dataset config'
+            )
+        if self.feature_key not in entry:
+            raise FeatureError(
+                f'{self.where(video_id)} has no {self.feature_key!r}; it holds '
+                f'{sorted(entry)[:5]}. Correct feature_key in the dataset config'
+            )
+        entry = entry[self.feature_key]
+        if not isinstance(entry, h5py.Dataset):
+            raise FeatureError(
+                f'{self.where(video_id)}: {self.feature_key!r} is not an array; '
+                'correct feature_key in the dataset config'
+            )
+        return entry
+
+    def _retry(self, what: str, read: Callable[[], Any]) -> Any:
+        """Read, and on a failure of file or disk once more with a fresh handle."""
+        try:
+            return read()
+        except (OSError, RuntimeError, KeyError):
+            self._handle = None  # not closed: closing a broken handle can raise as well
+        try:
+            return read()
+        except (OSError, RuntimeError, KeyError) as error:
+            raise FeatureError(
+                f'{self.path}: cannot read {what} ({error}). The file is damaged, incomplete or '
+                'not HDF5: compare its size with the source and download or extract it again'
+            ) from error
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_handle': None, '_owner': None}
+
+
+def require_written(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse an array of which HDF5 has stored nothing, or not every part; metadata tell it.
+
+    Args:
+        dataset (h5py.Dataset): The array.
+        where (str): File and video, for the message.
+
+    Raises:
+        FeatureError: If it was never written, or in part; or is empty.
+    """
+    if dataset.shape is None:
+        raise FeatureError(
+            f'{where} is empty, without a shape. Extract this video again, or '
+            'remove it from the annotations',
+            'empty features',
+        )
+    if dataset.is_virtual:
+        return
+    if dataset.chunks is None:
+        stored = int(dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED)
+        parts = min(dataset.size, 1)
+    else:
+        stored = dataset.id.get_num_chunks()
+        parts = math.prod(
+            -(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+        )
+    if stored < parts:
+        what, kind = 'was created, but never written', 'features never written'
+        if stored:
+            what, kind = f'was written in {stored} of {parts} chunks', 'features partly written'
+        raise FeatureError(
+            f'{where} {what}: what is read of it is made up by HDF5. Extract this '
+            'video again, or remove it from the annotations',
+            kind,
+        )
+
+
+def open_feature_store(
+    path: str | bytes | os.PathLike, feature_key: str | None = None
+) -> FeatureStore:
+    """Reader of the features at a path: a folder of files, or an HDF5 file.
+
+    Args:
+        path (str | bytes | PathLike): Folder of ``.npy``, ``.npz`` or ``.pt`` files, or an HDF5
+            file.
+        feature_key (str, optional): See `FeatureStore`. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        FeatureError: If it is a single file of such a kind or a pickle, which holds one video.
+    """
+    path = Path(os.fsdecode(path))
+    if path.is_dir():
+        return FolderFeatureStore(path, feature_key)
+    if path.suffix in (*FolderFeatureStore.SUFFIXES, '.pkl', '.pickle'):
+        raise FeatureError(
+            f'{path} is not a feature store; data_prefix.features must name an HDF5 '
+            'file, or a folder of .npy, .npz or .pt files, one per video'
+        )
+    return HDF5FeatureStore(path, feature_key)
+
+
+def write_random_features(
+    path: str | Path,
+    video_ids: Iterable[str],
+    size: int,
+    num_rows: int = 64,
+    feature_key: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write an HDF5 file in which every video has the same random features.
+
+    The array is stored once and linked under each video, so that the file stays small whatever the
+    number of videos. A model trained on it can learn nothing.
+
+    Args:
+        path (str | Path): File to write; an existing one is replaced.
+        video_ids (Iterable[str]): Videos.
+        size (int): D.
+        num_rows (int): T. Defaults to 64.
+        feature_key (str, optional): Nest the features under this name. Defaults to None: flat.
+        seed (int): Seed of the random numbers. Defaults to 0.
+    """
+    features = np.random.default_rng(seed).standard_normal((num_rows, size)).astype(np.float32)
+    video_ids = iter(dict.fromkeys(video_ids))
+    with h5py.File(path, 'w', libver='latest') as file:
+        first = next(video_ids)
+        if feature_key is None:
+            file[first] = features
+        else:
+            file[f'{first}/{feature_key}'] = features
+        for video_id in video_ids:
+            file[video_id] = h5py.SoftLink(f'/{first}')

@@ -1,4 +1,4 @@
-"""Files of predictions: written after a test, scored without the model (docs/predictions.md)."""
+"""Files of predictions."""
 
 import json
 import math
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import torch
 
-from mmn_plugin.structures.read_json import read_json
-from mmn_plugin.structures.video_annotation import VideoAnnotation
+from mmn_plugin.files import read_json
+from mmn_plugin.structures.annotations import VideoAnnotation
 
-from .grounding_result import GroundingResult
-from .predictions_error import PredictionsError
+from .protocol import GroundingResult
+
+
+class PredictionsError(ValueError):
+    """A file of predictions that cannot be used; the message names file, video and sentence."""
+
 
 FORMAT = 'mmn_plugin/predictions'
 VERSION = 1

@@ -1,12 +1,9 @@
-"""The words that all other rooms share."""
+"""What all other packages share."""
 
-from .grounding_data_sample import GroundingDataSample
+from .annotations import normalised_text
+from .data_samples import GroundingDataSample, SentenceBatch, TokenIds, TubeDataSample
+from .iou import box_iou, cell_bounds, cell_iou, temporal_iou, tube_iou
 from .moment_grid import MomentGrid
-from .sentence_batch import SentenceBatch
-from .temporal_iou import temporal_iou
-from .token_ids import TokenIds
-from .tube_data_sample import TubeDataSample
-from .tube_iou import box_iou, cell_bounds, cell_iou, tube_iou
 
 __all__ = [
     'GroundingDataSample',
@@ -17,6 +14,7 @@ __all__ = [
     'box_iou',
     'cell_bounds',
     'cell_iou',
+    'normalised_text',
     'temporal_iou',
     'tube_iou',
 ]

@@ -1,12 +1,38 @@
-"""Annotations as the datasets publish them, and the one place that knows their rules."""
+"""Annotation files: videos with sentences and the moments at which they occur."""
 
 import math
 import re
+import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
-from .annotation_error import AnnotationError
-from .read_json import read_json
-from .video_annotation import VideoAnnotation
+from mmn_plugin.files import read_json
+
+
+class AnnotationError(ValueError):
+    """An annotation file that cannot be used; the message names file, video and sentence."""
+
+
+@dataclass
+class VideoAnnotation:
+    """The usable sentences of one video.
+
+    Attributes:
+        video_id (str): Key of the video in the annotation file and the feature files.
+        duration (float): Seconds.
+        moments (list[tuple[float, float]] | None): Start and end of each sentence's moment, in
+            seconds, within [0, ``duration``]; None where they were not read.
+        sentences (list[str]): Exactly as annotated.
+        sentence_index (list[int]): The sentence's place in the file's own list, which counts the
+            dropped ones too.
+    """
+
+    video_id: str
+    duration: float
+    moments: list[tuple[float, float]] | None
+    sentences: list[str]
+    sentence_index: list[int]
+
 
 # Part of a character that UTF-16 writes in two, or a byte of undecodable text: no encoding has it.
 LONE_SURROGATE = re.compile('[\ud800-\udfff]')
@@ -194,3 +220,16 @@ def _moment(here: str, timestamp: list, duration: float, unit: float) -> tuple[f
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Letters and digits with the marks that belong to them; everything else only separates words.
+_WORD = re.compile(r'[^\W_]+')
+
+
+def normalised_text(sentence: str) -> str:
+    """The sentence's words, without case, punctuation and white space around them.
+
+    ``'A person opens the  door.'`` and ``'a person opens the door'`` are the same text.
+    """
+    folded = unicodedata.normalize('NFKC', sentence).casefold()
+    return ' '.join(_WORD.findall(folded))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .temporal_iou import temporal_iou
+from .iou import temporal_iou
 
 
 class MomentGrid:

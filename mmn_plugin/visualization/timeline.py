@@ -1,14 +1,98 @@
-"""Moments of a video's sentences over a common time axis."""
+"""Timelines of a video's sentences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
-from . import palette
-from .canvas import Canvas
-from .text_layout import text_width, wrap
-from .time_text import format_time, tick_text, time_ticks, time_unit
-from .timeline_row import TimelineRow
+from mmn_plugin.structures import temporal_iou
+
+from .canvas import (
+    GRID,
+    PREDICTION,
+    QUIET,
+    TEXT,
+    TRACK,
+    TRUTH,
+    Canvas,
+    fade,
+    format_time,
+    text_width,
+    tick_text,
+    time_ticks,
+    time_unit,
+    wrap,
+)
+
+
+@dataclass
+class TimelineRow:
+    """A sentence with its moments.
+
+    Attributes:
+        sentence (str): The sentence.
+        truth (np.ndarray | None): (2,) start and end in seconds, None where unknown.
+        moments (np.ndarray): (n, 2) predicted moments in seconds, best first.
+        scores (np.ndarray): (n,).
+        curve (np.ndarray | None): (K,) scores of K equal parts of the video, see `score_curve`;
+            None where unknown.
+    """
+
+    sentence: str
+    truth: np.ndarray | None = None
+    moments: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    curve: np.ndarray | None = None
+
+    def iou(self) -> np.ndarray | None:
+        """IoU of each predicted moment with the truth, (n,); None where it is unknown."""
+        if self.truth is None:
+            return None
+        truth, moments = torch.as_tensor(self.truth), torch.as_tensor(self.moments)
+        return temporal_iou(moments, truth.to(moments.dtype)).numpy()
+
+    @classmethod
+    def from_sample(
+        cls, sample, top_n: int, truth: bool = True, predictions: bool = True, curves=None
+    ) -> list['TimelineRow']:
+        """Make the rows of a data sample.
+
+        Args:
+            sample (GroundingDataSample): With ``gt_instances``, ``pred_instances`` or both; a NaN
+                moment counts as absent.
+            top_n (int): Predicted moments per sentence.
+            truth (bool): Whether to take the ground truth. Defaults to True.
+            predictions (bool): Whether to take the predictions. Defaults to True.
+            curves (Tensor | np.ndarray | None): (s, K), a score curve per sentence. Defaults to
+                None.
+
+        Raises:
+            ValueError: If there is not one curve per sentence.
+        """
+        rows = [cls(sentence) for sentence in sample.sentences]
+        if curves is not None:
+            if len(curves) != len(rows):
+                raise ValueError(
+                    f'{len(rows)} sentences of video {sample.video_id} need as many '
+                    f'score curves, not {len(curves)}'
+                )
+            for row, curve in zip(rows, _array(curves), strict=True):
+                row.curve = curve
+        if truth and 'gt_instances' in sample:
+            for row, moment in zip(rows, _array(sample.gt_instances.moments), strict=True):
+                row.truth = None if np.isnan(moment).any() else moment
+        if predictions and 'pred_instances' in sample:
+            found = _array(sample.pred_instances.moments), _array(sample.pred_instances.scores)
+            for row, moments, scores in zip(rows, *found, strict=True):
+                there = ~np.isnan(moments).any(-1)  # (n,)
+                row.moments, row.scores = moments[there][:top_n], scores[there][:top_n]
+        return rows
+
+
+def _array(values) -> np.ndarray:
+    return torch.as_tensor(values).detach().float().cpu().numpy()
+
 
 WIDTH, MARGIN = 960, 20
 LABELS = 62  # left of the bars: which moment it is
@@ -68,7 +152,7 @@ class Timeline:
             top += height
         self._draw_axis(bottom)
         if self.note:
-            self.canvas.text(MARGIN, bottom + AXIS, self.note, SMALL, color=palette.QUIET)
+            self.canvas.text(MARGIN, bottom + AXIS, self.note, SMALL, color=QUIET)
         return self.canvas.to_array()
 
     def _x(self, seconds: float) -> float:
@@ -93,8 +177,8 @@ class Timeline:
         tail = f'   {length}{unit}'
         room = self.right - MARGIN - text_width(tail, 10)
         title = wrap(self.title, room, 11.5, 'bold', max_lines=1)[0]
-        canvas.text(MARGIN, y, title, 11.5, weight='bold', color=palette.TEXT)
-        canvas.text(MARGIN + text_width(title, 11.5, 'bold'), y, tail, 10, color=palette.QUIET)
+        canvas.text(MARGIN, y, title, 11.5, weight='bold', color=TEXT)
+        canvas.text(MARGIN + text_width(title, 11.5, 'bold'), y, tail, 10, color=QUIET)
         if self.frames is not None:
             self._draw_thumbnails(MARGIN + HEAD)
 
@@ -120,14 +204,10 @@ class Timeline:
     def _draw_row(self, index: int, top: int) -> None:
         row, canvas = self.rows[index], self.canvas
         for line in self.titles[index]:
-            canvas.text(
-                MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold', color=palette.TEXT
-            )
+            canvas.text(MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold', color=TEXT)
             top += LINE
         for i, name in enumerate(self.columns if len(row.moments) else []):
-            canvas.text(
-                self._column(i), top - LINE / 2, name, SMALL, ha='right', color=palette.QUIET
-            )
+            canvas.text(self._column(i), top - LINE / 2, name, SMALL, ha='right', color=QUIET)
         top += 4
         lanes = len(row.moments) + (row.truth is not None)
         for lane in range(max(lanes, 1)):
@@ -136,12 +216,12 @@ class Timeline:
                 top + LANE * lane + (LANE - BAR) / 2,
                 self.right - self.left,
                 BAR,
-                color=palette.TRACK,
+                color=TRACK,
                 zorder=0,
             )
         bottom = top + self._lanes_height(row)
         if not lanes:
-            canvas.text(self.left + 6, top + LANE / 2, 'no moment', SMALL, color=palette.QUIET)
+            canvas.text(self.left + 6, top + LANE / 2, 'no moment', SMALL, color=QUIET)
         if lanes or self._has_curve(row):
             self._draw_grid(top, bottom)
         if row.truth is not None:
@@ -154,7 +234,7 @@ class Timeline:
     def _draw_grid(self, top: float, bottom: float) -> None:
         for tick in time_ticks(self.duration, TICKS):
             self.canvas.axes.plot(
-                [self._x(tick)] * 2, [top, bottom], color=palette.GRID, linewidth=0.8, zorder=0.5
+                [self._x(tick)] * 2, [top, bottom], color=GRID, linewidth=0.8, zorder=0.5
             )
 
     def _draw_truth(self, row: TimelineRow, top: float, bottom: float) -> None:
@@ -165,23 +245,21 @@ class Timeline:
             top + LANE / 2,
             right - left,
             bottom - top - LANE / 2,
-            color=palette.TRUTH,
+            color=TRUTH,
             alpha=0.16,
             zorder=0.7,
         )
-        self._draw_lane('truth', row.truth, top, palette.TRUTH, palette.TEXT)
+        self._draw_lane('truth', row.truth, top, TRUTH, TEXT)
 
     def _draw_predictions(self, row: TimelineRow, top: float) -> None:
         overlaps = row.iou()
         for rank, (moment, score) in enumerate(zip(row.moments, row.scores, strict=True)):
-            colour = palette.fade(palette.PREDICTION, min(0.18 * rank, 0.72))
-            self._draw_lane(
-                f'rank {rank + 1}', moment, top, colour, 'white' if rank < 2 else palette.TEXT
-            )
+            colour = fade(PREDICTION, min(0.18 * rank, 0.72))
+            self._draw_lane(f'rank {rank + 1}', moment, top, colour, 'white' if rank < 2 else TEXT)
             figures = [f'{score:.2f}'] + ([f'{overlaps[rank]:.2f}'] if overlaps is not None else [])
             for i, figure in enumerate(figures):
                 self.canvas.text(
-                    self._column(i), top + LANE / 2, figure, SMALL, ha='right', color=palette.TEXT
+                    self._column(i), top + LANE / 2, figure, SMALL, ha='right', color=TEXT
                 )
             top += LANE
 
@@ -191,45 +269,41 @@ class Timeline:
         edges = np.linspace(self.left, self.right, len(curve) + 1).repeat(2)[1:-1]
         heights = base - (base - high) * (np.maximum(curve, 0) / self.top_score).repeat(2)
         canvas.axes.fill_between(
-            edges, heights, base, color=palette.PREDICTION, alpha=0.18, linewidth=0, zorder=0.8
+            edges, heights, base, color=PREDICTION, alpha=0.18, linewidth=0, zorder=0.8
         )
-        canvas.axes.plot(edges, heights, color=palette.PREDICTION, linewidth=1.2, zorder=0.9)
-        canvas.axes.plot(
-            [self.left, self.right], [base] * 2, color=palette.GRID, linewidth=0.8, zorder=0.6
-        )
-        canvas.text(
-            self.left - 8, (high + base) / 2, 'score', SMALL, ha='right', color=palette.QUIET
-        )
+        canvas.axes.plot(edges, heights, color=PREDICTION, linewidth=1.2, zorder=0.9)
+        canvas.axes.plot([self.left, self.right], [base] * 2, color=GRID, linewidth=0.8, zorder=0.6)
+        canvas.text(self.left - 8, (high + base) / 2, 'score', SMALL, ha='right', color=QUIET)
         for y, value in ((high, f'{self.top_score:.2f}'), (base - 3, '0')):
-            canvas.text(self.right + 6, y, value, TINY, color=palette.QUIET)
+            canvas.text(self.right + 6, y, value, TINY, color=QUIET)
 
     def _draw_lane(self, label: str, moment, top: float, colour: str, inside: str) -> None:
         """One bar with its label, and its times beside it or, where it is long, in it."""
         canvas, middle = self.canvas, top + LANE / 2
-        canvas.text(self.left - 8, middle, label, SMALL, ha='right', color=palette.QUIET)
+        canvas.text(self.left - 8, middle, label, SMALL, ha='right', color=QUIET)
         left, right = self._x(moment[0]), self._x(moment[1])
         canvas.rectangle(left, middle - BAR / 2, max(right - left, 2.5), BAR, color=colour)
         times = ' \N{EN DASH} '.join(format_time(t, self.duration) for t in moment)
         width = text_width(times, SMALL)
         if right + 6 + width <= self.right:
-            canvas.text(right + 6, middle, times, SMALL, color=palette.TEXT)
+            canvas.text(right + 6, middle, times, SMALL, color=TEXT)
         elif left - 6 - width >= self.left:
-            canvas.text(left - 6, middle, times, SMALL, ha='right', color=palette.TEXT)
+            canvas.text(left - 6, middle, times, SMALL, ha='right', color=TEXT)
         else:
             canvas.text((left + right) / 2, middle, times, SMALL, ha='center', color=inside)
 
     def _draw_axis(self, y: float) -> None:
         canvas, y = self.canvas, y - GAP + 6
-        canvas.axes.plot([self.left, self.right], [y, y], color=palette.QUIET, linewidth=1)
+        canvas.axes.plot([self.left, self.right], [y, y], color=QUIET, linewidth=1)
         for tick in time_ticks(self.duration, TICKS):
-            canvas.axes.plot([self._x(tick)] * 2, [y, y + 4], color=palette.QUIET, linewidth=1)
+            canvas.axes.plot([self._x(tick)] * 2, [y, y + 4], color=QUIET, linewidth=1)
             canvas.text(
                 self._x(tick),
                 y + 14,
                 tick_text(tick, self.duration),
                 SMALL,
                 ha='center',
-                color=palette.QUIET,
+                color=QUIET,
             )
         canvas.text(
             (self.left + self.right) / 2,
@@ -237,7 +311,7 @@ class Timeline:
             f'time ({time_unit(self.duration)})',
             SMALL,
             ha='center',
-            color=palette.QUIET,
+            color=QUIET,
         )
 
     def _column(self, index: int) -> float:

@@ -3,7 +3,7 @@
 import pytest
 from helpers.tiny_extractors import save_weights
 
-from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig
+from mmn_plugin.features.recognizer import RecognizerConfig
 
 C3D = 'mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py'
 

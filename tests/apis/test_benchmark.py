@@ -23,7 +23,7 @@ from mmn_plugin.apis.benchmark.annotation_statistics import AnnotationStatistics
 from mmn_plugin.apis.benchmark.peak_memory import _measure, can_measure, peak_of
 from mmn_plugin.apis.benchmark.phase_timer import PhaseTimer
 from mmn_plugin.apis.benchmark.recorded_annotations import RECORDED_ANNOTATIONS
-from mmn_plugin.engine.runner import tf32_allowed
+from mmn_plugin.precision import tf32_allowed
 from mmn_plugin.structures import MomentGrid
 
 

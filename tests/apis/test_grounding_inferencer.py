@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.datasets.features import GridFeatureExtractor, VideoReadError
+from mmn_plugin.features import VideoReadError
+from mmn_plugin.shapes import GridFeatureExtractor
 
 SENTENCES = ['a person opens the door', 'red box']
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from transformers import DistilBertConfig, DistilBertModel
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.engine.hooks import ArchitectureHook
+from mmn_plugin.engine import ArchitectureHook
 from mmn_plugin.files import OutputError
 
 SENTENCES = ['a person opens the door', 'red box', 'slowly closes the blue door']
@@ -172,7 +172,7 @@ def test_names_come_from_the_model_index(grounder):
 
 def test_weights_of_a_named_model_are_taken_where_they_are_published(grounder, monkeypatch, video):
     entry = dict(Name='tiny', Config=str(grounder.config), Weights=str(grounder.checkpoint))
-    monkeypatch.setattr('mmn_plugin.apis.model_names.named_models', lambda: dict(tiny=entry))
+    monkeypatch.setattr('mmn_plugin.apis.pretrained.named_models', lambda: dict(tiny=entry))
     assert len(GroundingInferencer('tiny', device='cpu')(video, SENTENCES, 30.0)) == 3
 
 

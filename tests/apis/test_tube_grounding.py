@@ -13,8 +13,8 @@ from helpers.run_tool import run_tool
 from helpers.tiny_grounder import save_checkpoint, write_scene
 
 from mmn_plugin.apis import TubeGroundingInferencer
-from mmn_plugin.datasets.tubes import TubeError, TubeVideo, read_tracks, write_tube_file
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
+from mmn_plugin.datasets import TubeError, TubeVideo, read_tracks, write_tube_file
+from mmn_plugin.shapes.features import TubeFeatureExtractor
 
 
 @pytest.fixture(scope='module')
@@ -190,7 +190,7 @@ def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
 
 
 def test_the_box_is_drawn_where_it_is(asked, tmp_path):
-    from mmn_plugin.visualization.tube_pictures import draw_tube_frames
+    from mmn_plugin.visualization.tubes import draw_tube_frames
 
     tube = np.array([[t, 4, 8, 27, 23] for t in range(10, 20)], np.float32)
     picture = draw_tube_frames(asked.video, 'a red box', tube, count=2)

@@ -10,10 +10,10 @@ from helpers.made_up_tubes import write_tube_config, write_tubes
 from helpers.tiny_grounder import save_checkpoint
 
 from mmn_plugin.apis import TubeGroundingInferencer
-from mmn_plugin.datasets.tubes import TubeError, TubeVideo, read_tracks, write_tube_file
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
+from mmn_plugin.datasets import TubeError, TubeVideo, read_tracks, write_tube_file
 from mmn_plugin.features import probe_video, read_pictures
-from mmn_plugin.visualization.tube_pictures import draw_tube_frames, write_tube_video
+from mmn_plugin.shapes.features import TubeFeatureExtractor
+from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video
 
 SHAPES = dict(plain=(48, 64), uneven=(48, 64), rotated=(64, 48))
 UNEVEN = TIMES**2 / LENGTH  # ever longer intervals
@@ -179,7 +179,7 @@ def test_pictures_of_frames_that_a_video_lacks_are_refused(videos, tmp_path):
 
 
 def test_tracks_that_end_long_before_the_video_are_warned_of(inferencer, videos):
-    with mock.patch('mmn_plugin.datasets.tubes.tube_video.print_log') as told:
+    with mock.patch('mmn_plugin.datasets.tube_file.print_log') as told:
         for tubes in (
             [BOXES],
             [BOXES[:39], BOXES[:41]],

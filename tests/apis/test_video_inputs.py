@@ -14,10 +14,11 @@ import torch
 from helpers.tiny_grounder import GRID_SIZE, write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.temporary_video import file_of_frames
-from mmn_plugin.apis.video_curves import video_curves
-from mmn_plugin.datasets.features import GridFeatureExtractor, VideoReadError
+from mmn_plugin.apis.moment_ranker import video_curves
+from mmn_plugin.apis.video_input import file_of_frames
+from mmn_plugin.features import VideoReadError
 from mmn_plugin.files import OutputError
+from mmn_plugin.shapes import GridFeatureExtractor
 from mmn_plugin.structures import temporal_iou
 
 SENTENCES = ['a person opens the door', 'red box']

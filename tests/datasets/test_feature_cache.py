@@ -182,7 +182,7 @@ def test_a_place_that_cannot_be_written_to_is_said_once_and_the_run_goes_on(
     monkeypatch.setattr(os, 'replace', full)
     said = []
     monkeypatch.setattr(
-        'mmn_plugin.datasets.folder_feature_cache.print_log', lambda text, **_: said.append(text)
+        'mmn_plugin.datasets.feature_cache.print_log', lambda text, **_: said.append(text)
     )
     for kept, fresh in zip(inputs(build('folder')), wanted, strict=True):
         assert torch.equal(kept, fresh)
@@ -196,7 +196,7 @@ def test_a_file_in_the_place_of_the_folder_is_said(build, corpus, monkeypatch):
     (corpus / 'cache').write_text('')
     said = []
     monkeypatch.setattr(
-        'mmn_plugin.datasets.folder_feature_cache.print_log', lambda text, **_: said.append(text)
+        'mmn_plugin.datasets.feature_cache.print_log', lambda text, **_: said.append(text)
     )
     assert len(inputs(build('folder'))) == 2
     assert len(said) == 1
@@ -206,10 +206,10 @@ def test_too_little_memory_is_said_and_the_run_goes_on(build, monkeypatch):
     def none_left(*args):
         raise OSError(12, os.strerror(12))
 
-    monkeypatch.setattr('mmn_plugin.datasets.memory_feature_cache.mmap.mmap', none_left)
+    monkeypatch.setattr('mmn_plugin.datasets.feature_cache.mmap.mmap', none_left)
     said = []
     monkeypatch.setattr(
-        'mmn_plugin.datasets.cache_features.print_log', lambda text, *_: said.append(text)
+        'mmn_plugin.datasets.feature_cache.print_log', lambda text, *_: said.append(text)
     )
     assert len(inputs(build('memory'))) == 2
     assert 'the run goes on without it' in said[0]

@@ -18,7 +18,7 @@ from mmn_plugin.datasets import (
     open_feature_store,
     write_random_features,
 )
-from mmn_plugin.structures.annotation_error import AnnotationError
+from mmn_plugin.structures.annotations import AnnotationError
 
 
 def build(corpus, **kwargs):

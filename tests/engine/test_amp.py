@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 
-from mmn_plugin.engine.loops import AmpTestLoop, AmpValLoop, amp_autocast
-from mmn_plugin.engine.runner import amp as amp_module
-from mmn_plugin.engine.runner import apply_amp, apply_test_amp, explicit_amp
+from mmn_plugin.engine import AmpTestLoop, AmpValLoop, apply_amp, apply_test_amp, explicit_amp
+from mmn_plugin.engine import amp as amp_autocast
+from mmn_plugin.engine import amp as amp_module
 
 
 @pytest.fixture(params=['cpu', 'cuda'])

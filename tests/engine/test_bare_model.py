@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from mmn_plugin.engine.bare_model import bare_model
+from mmn_plugin.engine.dist import bare_model
 
 
 def test_it_is_the_model_with_and_without_a_wrapper():

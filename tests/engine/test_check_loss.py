@@ -15,14 +15,10 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmn_plugin.engine.hooks import (
-    CheckLossHook,
-    CrossVideoNegativeHook,
-    PreemptionHook,
-    check_loss_hook,
-    preemption_hook,
-)
-from mmn_plugin.engine.preempted import Preempted
+from mmn_plugin.engine import CheckLossHook, CrossVideoNegativeHook, PreemptionHook
+from mmn_plugin.engine import loss_check as check_loss_hook
+from mmn_plugin.engine import preemption as preemption_hook
+from mmn_plugin.engine.preemption import Preempted
 
 aten = torch.ops.aten
 NAN, INF = float('nan'), float('inf')

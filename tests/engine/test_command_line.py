@@ -11,15 +11,10 @@ from mmaction.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
-from mmn_plugin.engine.runner import launcher as launcher_module
-from mmn_plugin.engine.runner import (
-    load_config,
-    plain_errors,
-    require_checkpoint_content,
-    require_device,
-    require_launcher,
-    whole_number,
-)
+from mmn_plugin.cli import command_line as launcher_module
+from mmn_plugin.cli import require_launcher, whole_number
+from mmn_plugin.config import load_config, require_checkpoint_content, require_device
+from mmn_plugin.errors import plain_errors
 
 
 @pytest.fixture(scope='module')

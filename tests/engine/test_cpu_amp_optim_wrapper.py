@@ -5,7 +5,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper
 from torch import nn
 
-from mmn_plugin.engine.runner import CPUAmpOptimWrapper
+from mmn_plugin.engine import CPUAmpOptimWrapper
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='AmpOptimWrapper works on this machine')

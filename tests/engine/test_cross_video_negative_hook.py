@@ -17,9 +17,9 @@ from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
 
-from mmn_plugin.engine.hooks import CrossVideoNegativeHook
+from mmn_plugin.engine import CrossVideoNegativeHook
 
-WORLD_SIZE = 'mmn_plugin.engine.hooks.cross_video_negative_hook.get_world_size'
+WORLD_SIZE = 'mmn_plugin.engine.schedules.get_world_size'
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_wider_negatives_begin_at_their_epoch():
     ],
 )
 def test_options_that_are_hardly_meant_are_said(options, said, caplog):
-    module = 'mmn_plugin.engine.hooks.cross_video_negative_hook.print_log'
+    module = 'mmn_plugin.engine.schedules.print_log'
     with mock.patch(module) as log:
         CrossVideoNegativeHook(1, **options).before_train(runner_of())
     assert [
@@ -108,7 +108,7 @@ def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global()
 
 def test_a_bank_that_is_of_no_use_leaves_it_empty_and_says_so():
     hook = CrossVideoNegativeHook(1, queue_size=4, exclude_same_text=True)
-    with mock.patch('mmn_plugin.engine.hooks.cross_video_negative_hook.print_log') as log:
+    with mock.patch('mmn_plugin.engine.schedules.print_log') as log:
         hook.load_common_state(filled().common_state())
     assert 'holds no texts' in log.call_args.args[0]
     assert len(hook.source.bank) == 0

@@ -12,12 +12,8 @@ from helpers.tiny_corpus import write_config, write_corpus
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmn_plugin.datasets.features.fingerprint import (
-    differences,
-    read_fingerprint,
-    require_same_extractor,
-)
-from mmn_plugin.engine.hooks import ExtractorHook
+from mmn_plugin.engine import ExtractorHook
+from mmn_plugin.features.feature_file import differences, read_fingerprint, require_same_extractor
 
 GRID = dict(extractor='grid v1 size=48', stride=6, fps=8.0)
 LAYER = dict(type='RecognizerFeatureExtractor', layer='backbone.fc6', weights='sha256:1')
@@ -56,7 +52,7 @@ def checkpoint_of(*files):
 def logged(monkeypatch):
     lines = []
     monkeypatch.setattr(
-        'mmn_plugin.engine.hooks.extractor_hook.print_log',
+        'mmn_plugin.engine.identity.print_log',
         lambda message, *_: lines.append(message),
     )
     return lines

@@ -15,9 +15,9 @@ from mmaction.registry import DATASETS, MODELS, VISUALIZERS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from mmn_plugin.datasets.shapes.video_writer import write_video
-from mmn_plugin.engine.hooks import GroundingVisualizationHook
+from mmn_plugin.engine import GroundingVisualizationHook
 from mmn_plugin.files import OutputError
+from mmn_plugin.shapes.corpus import write_video
 
 README = (ROOT / 'README.md').read_text()
 BACKENDS = """
@@ -176,7 +176,7 @@ def test_all_ranks_refuse_what_one_of_them_would_have_to_replace(tiny, tmp_path)
     dataset = DATASETS.build(Config.fromfile(tiny.config).test_dataloader.dataset)
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
     (tmp_path / 'test_3_timeline.png').write_bytes(b'mine')
-    module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
+    module = 'mmn_plugin.engine.visualization_hook'
     for rank in range(2):
         with (
             mock.patch(f'{module}.get_world_size', return_value=2),
@@ -207,7 +207,7 @@ def test_every_nth_video_is_drawn_and_no_more_than_told(draw):
 
 
 def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
-    module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
+    module = 'mmn_plugin.engine.visualization_hook'
     with (
         mock.patch(f'{module}.get_world_size', return_value=2),
         mock.patch(f'{module}.get_rank', return_value=1),

@@ -9,14 +9,14 @@ from helpers.tiny_corpus import VOCABULARY
 from mmengine.optim import MultiStepLR
 from torch import nn
 
-from mmn_plugin.engine.hooks import (
+from mmn_plugin.engine import (
     ArchitectureHook,
     CheckLossHook,
+    CheckpointCheckHook,
     CrossVideoNegativeHook,
     FreezeLanguageModelHook,
     TokenizerHook,
 )
-from mmn_plugin.engine.runner import CheckpointCheckHook
 from mmn_plugin.models import GroundingDataPreprocessor
 
 

@@ -8,9 +8,9 @@ from helpers.tiny_grounder import write_grounder
 from mmaction.registry import HOOKS
 from mmengine.config import Config
 
-from mmn_plugin.apis.extractors import extractor_config
-from mmn_plugin.apis.load_model import load_model
-from mmn_plugin.engine.runner import apply_tf32, set_tf32, tf32_allowed
+from mmn_plugin.apis.pretrained import load_model
+from mmn_plugin.features import extractor_config
+from mmn_plugin.precision import apply_tf32, set_tf32, tf32_allowed
 
 cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
 

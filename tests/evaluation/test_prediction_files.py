@@ -16,8 +16,7 @@ from mmn_plugin.evaluation import (
     write_predictions,
 )
 from mmn_plugin.evaluation.predictions import PredictionsError
-from mmn_plugin.structures.annotations import read_annotations
-from mmn_plugin.structures.video_annotation import VideoAnnotation
+from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'tests/data/predictions'

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.tiny_corpus import VOCABULARY, WORDS, tiny_model
-from mmn_plugin.datasets.tubes import TubeVideo, write_tube_file
+from mmn_plugin.datasets import TubeVideo, write_tube_file
 
 SIZES = dict(appearance=4, flow=3)
 

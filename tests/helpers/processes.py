@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 
-from mmn_plugin.engine.checkpoints import TrainingRecord
+from mmn_plugin.engine import TrainingRecord
 
 
 @contextlib.contextmanager

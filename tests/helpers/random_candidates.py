@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmn_plugin.models.negatives import Candidates
+from mmn_plugin.models import Candidates
 
 
 def random_candidates(counts, video_ids, texts=None, moments=7, channels=5):

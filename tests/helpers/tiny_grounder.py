@@ -9,9 +9,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 
 from helpers.tiny_corpus import write_config, write_corpus
-from mmn_plugin.datasets.features import GridFeatureExtractor
-from mmn_plugin.datasets.shapes import SceneRenderer, SceneSampler
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.shapes import GridFeatureExtractor, SceneRenderer, SceneSampler
+from mmn_plugin.shapes.corpus import write_video
 
 GRID_SIZE = GridFeatureExtractor().num_features
 

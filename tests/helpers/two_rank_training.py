@@ -14,8 +14,8 @@ from torch import nn
 
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
 from helpers.tiny_weak import tiny_weak_model
-from mmn_plugin.models.negatives import NegativeSource
-from mmn_plugin.models.negatives.gather import gather_rows
+from mmn_plugin.models import NegativeSource
+from mmn_plugin.models.negatives import gather_rows
 from mmn_plugin.structures import GroundingDataSample
 
 SENTENCES = (

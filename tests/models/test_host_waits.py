@@ -16,10 +16,9 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from mmn_plugin.evaluation import GroundingMetric
-from mmn_plugin.evaluation.metrics import TubeGroundingMetric
+from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
+from mmn_plugin.models import NegativeSource
 from mmn_plugin.models.heads import MutualMatchingHead
-from mmn_plugin.models.negatives import NegativeSource
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, TubeDataSample
 
 

@@ -10,9 +10,9 @@ from helpers.tiny_weak import tiny_weak_model
 from mmaction.registry import MODELS
 from mmengine.config import Config
 
-from mmn_plugin.apis.long_video import LongVideo
-from mmn_plugin.engine.hooks import ContrastStageHook
-from mmn_plugin.ranking import moment_scores
+from mmn_plugin.apis.video_encoder import LongVideo
+from mmn_plugin.engine import ContrastStageHook
+from mmn_plugin.models import moment_scores
 from mmn_plugin.structures import GroundingDataSample, temporal_iou
 
 

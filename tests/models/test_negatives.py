@@ -8,7 +8,8 @@ import torch
 from helpers.on_device import on_device
 from helpers.random_candidates import random_candidates
 
-from mmn_plugin.models.negatives import MemoryBank, NegativeSource, normalised_text
+from mmn_plugin.models import MemoryBank, NegativeSource
+from mmn_plugin.structures import normalised_text
 
 CPU = torch.device('cpu')
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmn_plugin.models.text_encoders import SentenceEncoder
-from mmn_plugin.models.text_encoders.length_buckets import length_buckets
+from mmn_plugin.models.text_encoders.sentence_encoder import length_buckets
 from mmn_plugin.structures import SentenceBatch, TokenIds
 
 CONFIG = dict(

@@ -11,7 +11,8 @@ from mmaction.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmn_plugin.models.necks import MomentEncoder, moment_encoder
+from mmn_plugin.models.necks import MomentEncoder
+from mmn_plugin.models.necks import moment_map_neck as moment_encoder
 from mmn_plugin.structures import MomentGrid
 
 # num_clips, pooling_counts, kernel_size, num_layers of the three benchmarks' configs
@@ -22,7 +23,7 @@ SIZES = {
 }
 CHANNELS = 8
 # the module, whose name in its package is the function's
-sparse_conv = sys.modules['mmn_plugin.models.necks.sparse.sparse_conv']
+sparse_conv = sys.modules['mmn_plugin.models.necks.sparse_conv']
 
 
 def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):
@@ -384,7 +385,7 @@ def said(monkeypatch):
     """What the encoder logs."""
     texts = []
     monkeypatch.setattr(
-        'mmn_plugin.models.necks.moment_encoder.print_log', lambda text, *_: texts.append(text)
+        'mmn_plugin.models.necks.moment_map_neck.print_log', lambda text, *_: texts.append(text)
     )
     return texts
 

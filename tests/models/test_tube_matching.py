@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 
 from mmn_plugin.apis.reference import GoldenFile
 from mmn_plugin.apis.reference.tube_check import build_tube_model, read_samples
-from mmn_plugin.engine.hooks import CrossVideoNegativeHook
+from mmn_plugin.engine import CrossVideoNegativeHook
 from mmn_plugin.models.published_weights import from_published
 from mmn_plugin.structures import MomentGrid, TubeDataSample
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from helpers.random_candidates import random_candidates
 from mmaction.registry import MODELS
 
-from mmn_plugin.models import SelfContrastLoss, VideoMatchingLoss
-from mmn_plugin.models.negatives import NegativeSource
+from mmn_plugin.models import NegativeSource
+from mmn_plugin.models.losses import SelfContrastLoss, VideoMatchingLoss
 
 
 def weak_candidates(*arguments, **options):

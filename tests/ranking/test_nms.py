@@ -3,7 +3,7 @@ import importlib
 import pytest
 import torch
 
-from mmn_plugin.ranking import nms, rank, take_moments
+from mmn_plugin.models import nms, rank, take_moments
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
 
@@ -50,7 +50,7 @@ def test_chunks_make_no_difference(monkeypatch):
     scores, sentence_video = torch.rand(23, grid.num_moments), torch.randint(4, (23,))
     spans = grid.spans(torch.rand(4) * 50 + 5)
     whole = nms(spans, scores, 0.5, 4, sentence_video)
-    module = importlib.import_module('mmn_plugin.ranking.nms')
+    module = importlib.import_module('mmn_plugin.models.ranking')
     monkeypatch.setattr(module, '_CELLS_CPU', 3 * grid.num_moments)
     assert torch.equal(nms(spans, scores, 0.5, 4, sentence_video), whole)
     assert torch.equal(nms(spans[sentence_video], scores, 0.5, 4), whole)

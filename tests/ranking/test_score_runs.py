@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmn_plugin.ranking import relative_threshold, score_runs
+from mmn_plugin.models import relative_threshold, score_runs
 from mmn_plugin.structures import MomentGrid
 
 

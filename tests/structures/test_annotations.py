@@ -3,8 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from mmn_plugin.structures.annotation_error import AnnotationError
-from mmn_plugin.structures.annotations import parse_video, read_annotations, read_sentences
+from mmn_plugin.structures.annotations import (
+    AnnotationError,
+    parse_video,
+    read_annotations,
+    read_sentences,
+)
 
 SIZES = {
     'tacos/train': (75, 9790),

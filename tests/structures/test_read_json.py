@@ -2,14 +2,10 @@
 
 import pytest
 
-from mmn_plugin.datasets.tubes import TubeError, read_tracks
-from mmn_plugin.datasets.tubes.hcstvg_annotations import read_hcstvg_annotations
-from mmn_plugin.evaluation import read_predictions
-from mmn_plugin.evaluation.grounding_protocol import GroundingProtocol
-from mmn_plugin.evaluation.predictions_error import PredictionsError
-from mmn_plugin.evaluation.tube_submission import read_submission
-from mmn_plugin.structures.annotation_error import AnnotationError
-from mmn_plugin.structures.annotations import read_annotations, read_sentences
+from mmn_plugin.datasets import TubeError, read_hcstvg_annotations, read_tracks
+from mmn_plugin.evaluation import GroundingProtocol, read_predictions, read_submission
+from mmn_plugin.evaluation.predictions import PredictionsError
+from mmn_plugin.structures.annotations import AnnotationError, read_annotations, read_sentences
 
 READERS = {
     'annotations': (read_annotations, AnnotationError),

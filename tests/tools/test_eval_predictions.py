@@ -13,7 +13,10 @@ TOOL = ROOT / 'tools/analysis_tools/eval_predictions.py'
 sys.path.insert(0, str(ROOT / 'tests/evaluation'))
 from made_up_results import sample_of  # noqa: E402
 
-from mmn_plugin.evaluation import DumpPredictions, GroundingMetric  # noqa: E402
+from mmn_plugin.evaluation import (
+    DumpPredictions,
+    GroundingMetric,
+)
 from mmn_plugin.structures.annotations import read_annotations  # noqa: E402
 
 

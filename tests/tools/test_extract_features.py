@@ -10,7 +10,7 @@ from helpers.run_tool import run_tool
 from helpers.tiny_extractors import write_recognizer, write_vision_model
 from helpers.zygote import Zygote, _rank
 
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.shapes.corpus import write_video
 
 TOOL = Path('data/extract_features.py')
 

@@ -14,9 +14,9 @@ from helpers.run_tool import run_tool
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.datasets.features import GridFeatureExtractor
 from mmn_plugin.evaluation import read_predictions
 from mmn_plugin.features import probe_video
+from mmn_plugin.shapes import GridFeatureExtractor
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ from helpers.zygote import Zygote
 from torch.distributed.elastic.multiprocessing import SubprocessContext
 from torch.distributed.run import config_from_args
 
-from mmn_plugin.engine.runner.told_once import tell_once
+from mmn_plugin.errors import tell_once
 
 REPORT = ('ChildFailedError', 'torch.distributed', 'torch/distributed', 'Root Cause', 'exitcode')
 

@@ -16,7 +16,7 @@ from helpers.tiny_weak import write_weak_config
 from matplotlib.image import imread
 
 from mmn_plugin.features import VideoWriter
-from mmn_plugin.visualization.palette import PREDICTION, TRUTH
+from mmn_plugin.visualization.canvas import PREDICTION, TRUTH
 
 
 @pytest.fixture(scope='module')

@@ -21,7 +21,7 @@ from mmn_plugin.apis.reference import (
     model_check,
 )
 from mmn_plugin.apis.reference.model_check import inference_figures
-from mmn_plugin.engine.runner import tf32_allowed
+from mmn_plugin.precision import tf32_allowed
 
 
 def verify(*arguments):

@@ -15,7 +15,7 @@ from helpers.tiny_corpus import write_config
 from helpers.tiny_grounder import write_grounder
 from mmengine.config import Config
 
-from mmn_plugin.apis.webui.example_video import ExampleVideo
+from mmn_plugin.webui.answers import ExampleVideo
 
 needs_gradio = pytest.mark.skipif(
     find_spec('gradio') is None, reason='Gradio is not installed (requirements/web.txt)'

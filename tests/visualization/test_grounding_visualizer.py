@@ -7,10 +7,9 @@ from helpers.bad_videos import encode
 from mmaction.registry import VISUALIZERS
 from mmengine.structures import InstanceData
 
-from mmn_plugin.datasets.features import VideoReadError
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.features import VideoReadError, sample_frames
+from mmn_plugin.shapes.corpus import write_video
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
-from mmn_plugin.visualization import sample_frames
 
 
 @pytest.fixture

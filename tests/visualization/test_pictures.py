@@ -10,12 +10,11 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-from mmn_plugin.visualization import GroundingVisualizer, palette, score_curve, span_curve
-from mmn_plugin.visualization.moment_map_picture import LEFT, MAP, MomentMapPicture
-from mmn_plugin.visualization.text_layout import text_width, wrap
-from mmn_plugin.visualization.time_text import format_time, time_ticks
-from mmn_plugin.visualization.timeline import Timeline
-from mmn_plugin.visualization.timeline_row import TimelineRow
+from mmn_plugin.visualization import GroundingVisualizer, score_curve, span_curve
+from mmn_plugin.visualization import canvas as palette
+from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
+from mmn_plugin.visualization.moment_map import LEFT, MAP, MomentMapPicture
+from mmn_plugin.visualization.timeline import Timeline, TimelineRow
 
 NAN = float('nan')
 LONG = (

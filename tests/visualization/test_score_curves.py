@@ -6,8 +6,8 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample
-from mmn_plugin.visualization import palette
-from mmn_plugin.visualization.score_curves_picture import ScoreCurvesPicture
+from mmn_plugin.visualization import canvas as palette
+from mmn_plugin.visualization.curves import ScoreCurvesPicture
 
 
 def sample_of(sentences=('a dog runs', 'it $sleeps$')):

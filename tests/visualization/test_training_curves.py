@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from mmn_plugin.visualization.curves_picture import CurvesPicture
-from mmn_plugin.visualization.training_log import TrainingLog
+from mmn_plugin.visualization.training_curves import CurvesPicture, TrainingLog
 
 
 def write_log(folder, losses, score, first=1):

@@ -25,7 +25,8 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 
 from mmn_plugin.apis.benchmark import TASKS, Benchmark, BenchmarkSettings, Variant, tables
-from mmn_plugin.engine.runner import load_config, plain_errors, require_device
+from mmn_plugin.config import load_config, require_device
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json
 
 CHOICES = {'--conv-mode': ('dense', 'sparse', 'auto'), '--dtype': ('fp32', 'tf32', 'bf16')}

@@ -25,11 +25,14 @@ from rich.table import Table
 
 from mmaction.registry import DATASETS
 from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine.runner import load_config, plain_errors
-from mmn_plugin.files import OutputFolder, input_of
-from mmn_plugin.structures import MomentGrid, cell_iou
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.files import OutputFolder
+from mmn_plugin.files import input_of
+from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures import cell_iou
 from mmn_plugin.visualization import GroundingVisualizer
-from mmn_plugin.visualization.tube_pictures import draw_tube_frames
+from mmn_plugin.visualization.tubes import draw_tube_frames
 
 
 def parse_args(argv=None):

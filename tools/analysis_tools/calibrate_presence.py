@@ -23,9 +23,12 @@ from mmaction.registry import DATASETS
 from mmengine.config import DictAction
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import calibrate_presence, threshold_at
-from mmn_plugin.engine.runner import load_config, plain_errors
-from mmn_plugin.files import writable_file, writable_folder
+from mmn_plugin.apis.presence import calibrate_presence
+from mmn_plugin.apis.presence import threshold_at
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.files import writable_file
+from mmn_plugin.files import writable_folder
 
 
 def model_path(text):

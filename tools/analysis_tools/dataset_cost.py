@@ -29,11 +29,11 @@ from rich.table import Table
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets import (
     TemporalGroundingDataset,
+    TubeFile,
     TubeGroundingDataset,
     write_random_features,
 )
-from mmn_plugin.datasets.tubes import TubeFile
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.structures.annotations import read_annotations
 

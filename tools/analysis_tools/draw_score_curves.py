@@ -18,10 +18,13 @@ from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 
 from mmaction.registry import DATASETS
-from mmn_plugin.apis.load_model import load_model
+from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine.runner import load_config, plain_errors
-from mmn_plugin.files import OutputFolder, text_argument, writable_file
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.files import OutputFolder
+from mmn_plugin.files import text_argument
+from mmn_plugin.files import writable_file
 from mmn_plugin.visualization import GroundingVisualizer
 
 

@@ -16,9 +16,13 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.evaluation.grounding_protocol import GroundingProtocol
-from mmn_plugin.evaluation.predictions import match_predictions, read_predictions
-from mmn_plugin.evaluation.summary_row import flat_metrics, format_table
+from mmn_plugin.evaluation import (
+    GroundingProtocol,
+    flat_metrics,
+    format_table,
+    match_predictions,
+    read_predictions,
+)
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.structures.annotations import read_annotations
 

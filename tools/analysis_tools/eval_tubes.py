@@ -18,7 +18,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.tubes import TubeError, TubeFile, read_hcstvg_annotations
+from mmn_plugin.datasets import TubeError, TubeFile, read_hcstvg_annotations
 from mmn_plugin.evaluation import TubeResult, read_submission, score_submission
 from mmn_plugin.files import writable_file, write_json
 

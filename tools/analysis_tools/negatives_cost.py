@@ -28,8 +28,8 @@ from rich.table import Table
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.files import writable_file, write_json
-from mmn_plugin.models import MutualMatchingLoss
-from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
+from mmn_plugin.models import Candidates, NegativePool, Negatives
+from mmn_plugin.models.losses import MutualMatchingLoss
 from mmn_plugin.structures import MomentGrid
 
 SETTINGS = dict(

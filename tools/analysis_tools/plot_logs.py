@@ -16,11 +16,10 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import OutputFolder, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
-from mmn_plugin.visualization.curves_picture import DEFAULT_KEYS, CurvesPicture
-from mmn_plugin.visualization.training_log import TrainingLog
+from mmn_plugin.visualization.training_curves import DEFAULT_KEYS, CurvesPicture, TrainingLog
 
 
 def parse_args(argv=None):

@@ -16,7 +16,8 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.config import DictAction
 
-from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file
 
 

@@ -32,8 +32,10 @@ from mmn_plugin.apis.reference import (
     check_model,
     check_tubes,
 )
-from mmn_plugin.engine.runner import plain_errors, require_device, set_tf32
+from mmn_plugin.config import require_device
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json
+from mmn_plugin.precision import set_tf32
 
 VOCABULARY = 'vocab_small.txt'
 

@@ -11,10 +11,9 @@ from pathlib import Path
 if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmn_plugin.datasets.shapes.vocabulary import build_vocabulary
 from mmn_plugin.files import writable_file
-from mmn_plugin.structures.annotation_error import AnnotationError
-from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.shapes import build_vocabulary
+from mmn_plugin.structures.annotations import AnnotationError, read_annotations
 
 
 def main() -> None:

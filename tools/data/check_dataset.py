@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import track
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.checks import check_config
-from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.config import load_config
+from mmn_plugin.datasets import check_config
+from mmn_plugin.errors import plain_errors
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -26,16 +26,15 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.config import DictAction
 
-from mmn_plugin.apis.extractors import build_extractor, extractor_config
-from mmn_plugin.datasets.features import extract_videos
-from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.engine.runner import (
-    add_amp,
-    explicit_amp,
-    plain_errors,
-    require_launcher,
-    whole_number,
-)
+from mmn_plugin.features import build_extractor
+from mmn_plugin.features import extractor_config
+from mmn_plugin.features import extract_videos
+from mmn_plugin.features.extraction import ProgressBar
+from mmn_plugin.engine import add_amp
+from mmn_plugin.engine import explicit_amp
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.cli import require_launcher
+from mmn_plugin.cli import whole_number
 from mmn_plugin.files import writable_file
 
 DEFAULT = 'extractors/shapes_grid.py'

@@ -9,10 +9,10 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.datasets.shapes import CorpusError, ShapesCorpus
-from mmn_plugin.engine.runner import whole_number
+from mmn_plugin.cli import whole_number
+from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import writable_folder
+from mmn_plugin.shapes import CorpusError, ShapesCorpus
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -32,7 +32,7 @@ def inferencer_of(seed: int):
 
 def split_of(name: str) -> dict[str, dict]:
     """Videos of a split: annotation, and ``events`` with what really happens."""
-    from mmn_plugin.datasets.shapes import SceneSampler
+    from mmn_plugin.shapes import SceneSampler
 
     sampler = SceneSampler(json.loads((ROOT / DATA / 'manifest.json').read_text())['seed'])
     videos = json.loads((ROOT / DATA / f'annotations/{name}.json').read_text())

@@ -46,7 +46,7 @@ def join_videos(names: list[str], path: Path, drop: int) -> None:
     import av
     import numpy as np
 
-    from mmn_plugin.datasets.shapes.video_writer import write_video
+    from mmn_plugin.shapes.corpus import write_video
 
     frames = []
     for name in names:
@@ -130,7 +130,7 @@ def joined_tests(length: int, extractor) -> Iterator[tuple]:
 
 def joined_features(names: list[str], drop: int, extractor):
     """Features of a file of several videos."""
-    from mmn_plugin.apis.video_features import VideoFeatures
+    from mmn_plugin.apis.video_input import VideoFeatures
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'joined.mp4'

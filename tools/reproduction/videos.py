@@ -114,7 +114,7 @@ def _real(folder: Path) -> list[dict]:
     from helpers.tiny_extractors import save_weights
 
     import mmn_plugin  # noqa: F401
-    from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig
+    from mmn_plugin.features.recognizer import RecognizerConfig
 
     save_weights(RecognizerConfig(C3D).model, folder / 'c3d.pth', 'backbone.')
     media = sorted((shared_folder() / 'media').glob('*.mp4'))
@@ -161,7 +161,8 @@ def _shapes(seed: int, folder: Path) -> dict:
 def describe(video: str, out: str) -> None:
     """Describe one video with the grid extractor and print what that took, as JSON."""
     import mmn_plugin  # noqa: F401
-    from mmn_plugin.datasets.features import GridFeatureExtractor, extract_videos
+    from mmn_plugin.features import extract_videos
+    from mmn_plugin.shapes import GridFeatureExtractor
 
     before, began = _peak(), time.process_time()
     report = extract_videos(GridFeatureExtractor(), [video], out, workers=0)

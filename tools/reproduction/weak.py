@@ -129,7 +129,7 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
     """R@1 at IoU=0.5 on the validation split, for each epoch and each of ``THRESHOLDS``."""
     import torch
 
-    from mmn_plugin.evaluation.functional.recall import ranked_iou, recall_of_iou
+    from mmn_plugin.evaluation import ranked_iou, recall_of_iou
 
     folder, _ = run_of(options, seed)
     figures = []
@@ -155,8 +155,8 @@ def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
-    from mmn_plugin.apis.load_model import load_model
-    from mmn_plugin.engine.runner import load_config
+    from mmn_plugin.apis.pretrained import load_model
+    from mmn_plugin.config import load_config
 
     values = dict(option.split('=', 1) for option in options)
     init_default_scope('mmaction')

@@ -5,8 +5,8 @@ import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
-from mmn_plugin.evaluation.metrics import GroundingMetric
-from mmn_plugin.ranking import rank
+from mmn_plugin.evaluation import GroundingMetric
+from mmn_plugin.models import rank
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 from .benchmark_settings import BenchmarkSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mmn_plugin.models.necks.sparse import workspaces
+from mmn_plugin.models.necks import workspaces
 
 from .interleave import current_device
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from mmn_plugin.engine.hooks import FreezeLanguageModelHook
+from mmn_plugin.engine import FreezeLanguageModelHook
 
 from .benchmark_settings import BenchmarkSettings
 from .model_task import ModelTask

@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from mmn_plugin.engine.runner import set_tf32, tf32_allowed
+from mmn_plugin.precision import set_tf32, tf32_allowed
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from mmn_plugin.evaluation.functional import is_greedy_ranking, published_recall_table
-from mmn_plugin.ranking import moment_scores, rank
+from mmn_plugin.evaluation import is_greedy_ranking, published_recall_table
+from mmn_plugin.models import moment_scores, rank
 from mmn_plugin.structures import MomentGrid
 
 from .golden_file import GoldenFile

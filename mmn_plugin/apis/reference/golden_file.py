@@ -10,8 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from mmn_plugin.structures.annotations import read_annotations
-from mmn_plugin.structures.video_annotation import VideoAnnotation
+from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
 
 from .golden_file_error import GoldenFileError
 from .golden_settings import GoldenSettings

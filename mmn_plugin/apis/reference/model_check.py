@@ -7,8 +7,8 @@ import torch
 from mmaction.registry import MODELS, TRANSFORMS
 from mmengine.structures import InstanceData
 
+from mmn_plugin.models import moment_scores
 from mmn_plugin.models.published_weights import from_published, published_name
-from mmn_plugin.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample
 
 from .evaluation_check import check_ranking

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from mmn_plugin.engine.hooks import CrossVideoNegativeHook, FreezeLanguageModelHook
+from mmn_plugin.engine import CrossVideoNegativeHook, FreezeLanguageModelHook
 
 
 def train_trajectory(model, batch: dict, config: dict, steps: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
 
 from mmn_plugin.datasets import PoolClipFeatures
-from mmn_plugin.evaluation.functional import tube_figures
+from mmn_plugin.evaluation import tube_figures
 from mmn_plugin.models.published_weights import UNUSED, from_published, published_name
 from mmn_plugin.structures import TubeDataSample, tube_iou
 

@@ -7,12 +7,11 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
-from mmn_plugin.ranking import moment_scores
-from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
+from mmn_plugin.models.negatives import Candidates, NegativeSource
+from mmn_plugin.models.ranking import moment_scores
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, normalised_text, temporal_iou
 
-from .exact_product import exact_product
-from .rank_moments import rank_moments
+from .base_head import exact_product, rank_moments
 
 
 @MODELS.register_module()

@@ -9,11 +9,11 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmn_plugin.models.negatives import Candidates, NegativeSource, normalised_text
-from mmn_plugin.ranking import moment_scores, score_runs
-from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.models.negatives import Candidates, NegativeSource
+from mmn_plugin.models.ranking import moment_scores, score_runs
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, normalised_text
 
-from .rank_moments import rank_moments
+from .base_head import rank_moments
 
 
 @MODELS.register_module()

@@ -4,10 +4,10 @@ import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
-from mmn_plugin.ranking import moment_scores
+from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
-from .clip_localizer import ClipLocalizer
+from .base_localizer import ClipLocalizer
 
 
 @MODELS.register_module()

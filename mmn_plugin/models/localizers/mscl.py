@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
-from .clip_localizer import ClipLocalizer
+from .base_localizer import ClipLocalizer
 
 
 @MODELS.register_module()

@@ -9,11 +9,9 @@ import torch
 from helpers.tiny_extractors import write_recognizer, write_vision_model
 from torch import nn
 
-from mmn_plugin.apis import EXTRACTORS
-from mmn_plugin.apis.extractors import ClipFeatureExtractor
-from mmn_plugin.datasets.features import FeatureFileError, extract_videos
-from mmn_plugin.datasets.features.fingerprint import differences
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.features import EXTRACTORS, ClipFeatureExtractor, FeatureFileError, extract_videos
+from mmn_plugin.features.feature_file import differences
+from mmn_plugin.shapes.corpus import write_video
 
 SIDE, FRAMES = 8, 4
 

@@ -8,7 +8,7 @@ import torch
 from helpers.tiny_extractors import SIDE, write_vision_model
 from transformers import CLIPModel, SiglipModel, ViTModel
 
-from mmn_plugin.apis import EXTRACTORS
+from mmn_plugin.features import EXTRACTORS
 
 SIZES = dict(clip=12, siglip=16, vit=16)
 

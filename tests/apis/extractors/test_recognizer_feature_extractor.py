@@ -8,10 +8,9 @@ from mmaction.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 
-from mmn_plugin.apis import EXTRACTORS
-from mmn_plugin.apis.extractors.pool_features import pool_features
-from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig
-from mmn_plugin.datasets.features import sliding_windows
+from mmn_plugin.features import EXTRACTORS, sliding_windows
+from mmn_plugin.features.extractor import pool_features
+from mmn_plugin.features.recognizer import RecognizerConfig
 
 
 @pytest.fixture(scope='module')

@@ -15,9 +15,10 @@ from helpers.tiny_grounder import write_grounder, write_scene
 from mmaction.registry import MODELS
 from mmengine.registry import DefaultScope
 
-from mmn_plugin.apis import EXTRACTORS, GroundingInferencer
-from mmn_plugin.apis.extractors import hugging_face_feature_extractor as of_hugging_face
-from mmn_plugin.apis.extractors import recognizer_feature_extractor as of_mmaction
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.features import EXTRACTORS
+from mmn_plugin.features import hugging_face as of_hugging_face
+from mmn_plugin.features import recognizer as of_mmaction
 
 SENTENCES = ['a person opens the door', 'red box']
 FRAMES = list(np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3), dtype=np.uint8))

@@ -12,11 +12,9 @@ import pytest
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.long_video import LongVideo
-from mmn_plugin.apis.webui import Limits, PageError, UserSession
-from mmn_plugin.apis.webui.answer import Answer
-from mmn_plugin.apis.webui.answers_html import answers_html, error_html, player_html
-from mmn_plugin.apis.webui.video_grounder import VideoGrounder
+from mmn_plugin.apis.video_encoder import LongVideo
+from mmn_plugin.webui import Limits, PageError, UserSession
+from mmn_plugin.webui.answers import Answer, VideoGrounder, answers_html, error_html, player_html
 
 EVIL = '<script>alert(1)</script>" onclick="x'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmn_plugin.apis.webui import Limits, PageError
+from mmn_plugin.webui import Limits, PageError
 
 
 def test_sentences_are_lines_and_each_is_asked_once():

@@ -13,11 +13,10 @@ import pytest
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.webui import Limits, SessionStore
-from mmn_plugin.apis.webui.example_video import ExampleVideo
-from mmn_plugin.apis.webui.video_grounder import VideoGrounder
-from mmn_plugin.datasets.shapes import SceneRenderer, SceneSampler
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.shapes import SceneRenderer, SceneSampler
+from mmn_plugin.shapes.corpus import write_video
+from mmn_plugin.webui import Limits, SessionStore
+from mmn_plugin.webui.answers import ExampleVideo, VideoGrounder
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
@@ -40,7 +39,7 @@ def server(tmp_path_factory):
         patch.setenv('GRADIO_TEMP_DIR', '')
         patch.setenv('GRADIO_ANALYTICS_ENABLED', '')
         with SessionStore(Limits(megabytes=0.5, seconds=60), upload_seconds=3600.0) as store:
-            from mmn_plugin.apis.webui.grounding_page import GroundingPage
+            from mmn_plugin.webui.page import GroundingPage
 
             example = ExampleVideo('Shapes 1', write_scene(folder), {'a red box': (2.0, 8.0)})
             page = GroundingPage(VideoGrounder(inferencer), store, [example])

@@ -11,7 +11,7 @@ import pytest
 from helpers.counted_videos import lie_avi
 from helpers.tiny_grounder import write_scene
 
-from mmn_plugin.apis.webui import Limits, PageError, SessionStore
+from mmn_plugin.webui import Limits, PageError, SessionStore
 
 
 @pytest.fixture(scope='module')
@@ -137,7 +137,7 @@ def test_an_idle_visitors_video_is_deleted(store, upload, monkeypatch):
     store.open_upload('bob', upload(), 'b.mp4')
     now = time.monotonic() + 2 * store.limits.idle_seconds
     monkeypatch.setattr(
-        'mmn_plugin.apis.webui.session_store.time',
+        'mmn_plugin.webui.sessions.time',
         SimpleNamespace(monotonic=lambda: now, time=time.time),
     )
     store.get('bob')  # asks about it

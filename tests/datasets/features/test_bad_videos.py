@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from helpers.bad_videos import FPS, SECONDS, VIDEOS, encode, even, write_videos
 
-from mmn_plugin.datasets.features import (
-    GridFeatureExtractor,
-    RGBVideoReader,
-    VideoReadError,
-    extract_videos,
-)
+from mmn_plugin.features import RGBVideoReader, VideoReadError, extract_videos
 from mmn_plugin.features.video_stream import Timeline
+from mmn_plugin.shapes import GridFeatureExtractor
 
 RATE = 8
 WHOLE = SECONDS * RATE
@@ -144,7 +140,7 @@ def test_all_of_them_in_one_run_end_in_a_report(folder, tmp_path):
 
 
 def test_a_report_of_many_names_the_first_few_and_writes_all(tmp_path):
-    from mmn_plugin.datasets.features import ExtractionReport
+    from mmn_plugin.features import ExtractionReport
 
     report = ExtractionReport(notes={f'v{i}': dict(rotated='turned') for i in range(9)})
     assert report.lines()[0].endswith('v4 (turned), and 4 more')

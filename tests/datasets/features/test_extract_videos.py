@@ -9,18 +9,18 @@ import h5py
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.features import (
+from mmn_plugin.features import (
     ExtractionReport,
     FeatureFile,
     FeatureFileError,
-    GridFeatureExtractor,
     VideoReader,
     VideoReadError,
     extract_videos,
     find_videos,
     run_parallel,
 )
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.shapes import GridFeatureExtractor
+from mmn_plugin.shapes.corpus import write_video
 
 SETTINGS = dict(extractor='grid', stride=6, fps=8.0)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.features import GridFeatureExtractor, VideoReader
-from mmn_plugin.datasets.features.grid_feature_extractor import PER_HUE
-from mmn_plugin.datasets.shapes import COLOURS, Scene, SceneObject, SceneRenderer
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.features import VideoReader
+from mmn_plugin.shapes import COLOURS, GridFeatureExtractor, Scene, SceneObject, SceneRenderer
+from mmn_plugin.shapes.corpus import write_video
+from mmn_plugin.shapes.features import PER_HUE
 
 HUES = ('red', 'yellow', 'green', 'cyan', 'blue', 'purple')
 THREEFOLD, FOURFOLD, LENGTH = 5, 6, 10  # Im of harmonic 3, Re of harmonic 4, outline length
@@ -106,7 +106,7 @@ def test_any_length_gives_one_row_per_started_step(frames, steps):
 def test_blocks_leave_no_seam(monkeypatch):
     video = np.random.default_rng(0).integers(90, 166, (130, 3, 48, 48), dtype=np.uint8)
     whole = GridFeatureExtractor()(video)
-    monkeypatch.setattr('mmn_plugin.datasets.features.grid_feature_extractor.BLOCK', 3)
+    monkeypatch.setattr('mmn_plugin.shapes.features.BLOCK', 3)
     np.testing.assert_allclose(GridFeatureExtractor()(video), whole, rtol=1e-4, atol=1e-5)
 
 

@@ -15,9 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.features import FeatureExtractor, extract_videos
-from mmn_plugin.datasets.shapes.video_writer import write_video
-from mmn_plugin.features import VideoReader, VideoReadError
+from mmn_plugin.features import FeatureExtractor, VideoReader, VideoReadError, extract_videos
+from mmn_plugin.shapes.corpus import write_video
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'data' / 'extract_features.py'
 PATIENCE = 600.0  # seconds after which what should have happened has not

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.features import sliding_windows
+from mmn_plugin.features import sliding_windows
 
 
 def clips(count, *arguments):

@@ -10,15 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.features import (
-    ExtractionReport,
-    FeatureFile,
-    FeatureFileError,
-    GridFeatureExtractor,
-    extract_videos,
-)
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.features import ExtractionReport, FeatureFile, FeatureFileError, extract_videos
 from mmn_plugin.files import FileLock
+from mmn_plugin.shapes import GridFeatureExtractor
+from mmn_plugin.shapes.corpus import write_video
 
 
 class Counting(GridFeatureExtractor):
@@ -223,7 +218,7 @@ def test_a_video_with_another_time_alone_is_the_same(videos, extract, tmp_path):
 
 @pytest.mark.parametrize('place', [0, 3 << 20, -1])
 def test_a_change_of_content_is_seen_at_any_end_of_a_large_file(tmp_path, place):
-    from mmn_plugin.datasets.features.fingerprint import is_replaced, video_mark
+    from mmn_plugin.features.feature_file import is_replaced, video_mark
 
     content = bytearray(6 << 20)
     path = tmp_path / 'v.avi'

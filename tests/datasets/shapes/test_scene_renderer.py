@@ -2,8 +2,8 @@ import av
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.shapes import COLOURS, SHAPES, Scene, SceneObject, SceneRenderer
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.shapes import COLOURS, SHAPES, Scene, SceneObject, SceneRenderer
+from mmn_plugin.shapes.corpus import write_video
 
 
 def _still(shape, colour, frames=3):

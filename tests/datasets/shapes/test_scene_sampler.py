@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmn_plugin.datasets.shapes import SceneSampler, held_out_combinations
+from mmn_plugin.shapes import SceneSampler, held_out_combinations
 from mmn_plugin.structures import temporal_iou
 
 

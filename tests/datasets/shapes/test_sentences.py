@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.shapes import (
+from mmn_plugin.shapes import (
     ACTIONS,
     BLANK_SENTENCE,
     COLOURS,
@@ -9,10 +9,10 @@ from mmn_plugin.datasets.shapes import (
     Event,
     SentenceGrammar,
     build_vocabulary,
-    lexicon,
     mask_annotations,
     mask_sentence,
 )
+from mmn_plugin.shapes import sentences as lexicon
 
 
 def _sentences(event, count=300):
@@ -98,7 +98,7 @@ def test_vocabulary_has_special_tokens_words_and_characters_in_order():
 
 
 def test_an_unknown_word_is_spelled_and_not_lost(tmp_path):
-    from mmn_plugin.models.tokenizer import SentenceTokenizer
+    from mmn_plugin.models.text_encoders import SentenceTokenizer
 
     file = tmp_path / 'vocab.txt'
     file.write_text('\n'.join(build_vocabulary(['the ball grows'])) + '\n')

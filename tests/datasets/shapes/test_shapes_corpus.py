@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets.shapes import CorpusError, ShapesCorpus, held_out_combinations
+from mmn_plugin.shapes import CorpusError, ShapesCorpus, held_out_combinations
 from mmn_plugin.structures.annotations import read_annotations
 
 

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from helpers.run_tool import run_tool
 
-from mmn_plugin.datasets.features import VideoReader
-from mmn_plugin.datasets.shapes import CorpusError, SceneSampler, ShapesCorpus
-from mmn_plugin.datasets.shapes.candidate_tubes import CandidateTubes
-from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
-from mmn_plugin.datasets.shapes.shapes_tubes import ShapesTubes
-from mmn_plugin.datasets.tubes import TubeFile
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
-from mmn_plugin.evaluation.functional import tube_bounds
+from mmn_plugin.datasets import TubeFile
+from mmn_plugin.evaluation import tube_bounds
+from mmn_plugin.features import VideoReader
+from mmn_plugin.shapes import CorpusError, SceneSampler, ShapesCorpus
+from mmn_plugin.shapes.features import TubeFeatureExtractor
+from mmn_plugin.shapes.tubes import CandidateTubes, ShapesTracker, ShapesTubes
 from mmn_plugin.structures import MomentGrid, tube_iou
 
 SIZE, FRAMES = 96, 192

@@ -6,9 +6,8 @@ import pytest
 from helpers.made_up_tubes import random_tube, random_video, write_tube_config, write_tubes
 from helpers.run_tool import run_tool
 
-from mmn_plugin.datasets.checks import check_config
-from mmn_plugin.datasets.tubes import TubeFile, TubeVideo, write_tube_file
-from mmn_plugin.engine.runner import load_config
+from mmn_plugin.config import load_config
+from mmn_plugin.datasets import TubeFile, TubeVideo, check_config, write_tube_file
 
 
 @pytest.fixture

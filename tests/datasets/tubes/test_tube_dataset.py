@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from helpers.made_up_tubes import SIZES, random_tube, random_video, write_tubes
 
-from mmn_plugin.datasets import PoolClipFeatures, TubeGroundingDataset
-from mmn_plugin.datasets.tubes import TubeError, TubeFile, write_tube_file
+from mmn_plugin.datasets import (
+    PoolClipFeatures,
+    TubeError,
+    TubeFile,
+    TubeGroundingDataset,
+    write_tube_file,
+)
 
 PIPELINE = [
     dict(type='LoadTubes'),

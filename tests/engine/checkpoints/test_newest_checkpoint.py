@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmn_plugin.engine.checkpoints import damage, newest_checkpoint
+from mmn_plugin.engine import damage, newest_checkpoint
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import torch
 from helpers.tiny_run import ITERATIONS, Killed, TermHook, tiny_run
 from mmengine.hooks import EarlyStoppingHook
 
-from mmn_plugin.engine.checkpoints import atomic_local_backend
-from mmn_plugin.engine.hooks import PreemptionHook, SafeCheckpointHook, preemption_hook
+from mmn_plugin.engine import PreemptionHook, SafeCheckpointHook
+from mmn_plugin.engine import checkpoint_files as atomic_local_backend
+from mmn_plugin.engine import preemption as preemption_hook
 
 
 def safe(**options):
@@ -154,7 +155,7 @@ def test_a_better_one_then_replaces_it(tmp_path):
 @pytest.mark.parametrize('at', ['best_score_epoch_3.pth', 'last_validation.json', None])
 def test_there_is_a_best_checkpoint_wherever_a_kill_comes(tmp_path, at):
     """Before the new one is written, before it is noted, before the one before is deleted."""
-    from mmn_plugin.engine.hooks import safe_checkpoint_hook as module
+    from mmn_plugin.engine import checkpointing as module
 
     write, remove = atomic_local_backend.write_atomically, SafeCheckpointHook._remove
 

@@ -13,11 +13,8 @@ from helpers.tiny_run import tiny_run
 from mmengine.hooks import Hook
 
 from mmn_plugin import files
-from mmn_plugin.engine.checkpoints import (
-    TrainingRecord,
-    WorkFolderInUseError,
-    training_record,
-)
+from mmn_plugin.engine import TrainingRecord, WorkFolderInUseError
+from mmn_plugin.engine import work_folder as training_record
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 

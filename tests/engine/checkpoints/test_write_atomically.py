@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mmn_plugin.engine.checkpoints import CheckpointWriteError, write_atomically
+from mmn_plugin.engine import CheckpointWriteError, write_atomically
 
 
 def test_the_content_replaces_what_was_there(tmp_path):

@@ -8,8 +8,7 @@ import torch
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from mmn_plugin.engine.loops.resumable_batch_sampler import ResumableBatchSampler
-from mmn_plugin.engine.loops.seeded_dataset import SeededDataset
+from mmn_plugin.engine.resume import ResumableBatchSampler, SeededDataset
 
 
 class Noise(Dataset):

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import chance_level
-from mmn_plugin.evaluation.functional.recall import recall
-from mmn_plugin.ranking import nms, take_moments
+from mmn_plugin.evaluation import chance_level, recall
+from mmn_plugin.models import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
 GRID = MomentGrid(8, [7])

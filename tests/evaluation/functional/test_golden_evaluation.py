@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import is_greedy_ranking, published_recall_table
-from mmn_plugin.ranking import moment_scores, nms, take_moments
+from mmn_plugin.evaluation import is_greedy_ranking, published_recall_table
+from mmn_plugin.models import moment_scores, nms, take_moments
 
 EVALUATION = ['eval_tacos', 'eval_charades', 'eval_activitynet']
 MODELS = ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool', 'activitynet_conv']

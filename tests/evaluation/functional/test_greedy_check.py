@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import is_greedy_ranking
-from mmn_plugin.ranking import nms, take_moments
+from mmn_plugin.evaluation import is_greedy_ranking
+from mmn_plugin.models import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
 SPANS = torch.tensor([[0.0, 10.0], [0.0, 9.0], [20.0, 30.0], [40.0, 50.0]])

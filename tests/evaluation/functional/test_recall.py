@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation.functional import mean_iou, published_recall_table, ranked_iou, recall
-from mmn_plugin.ranking import moment_scores
+from mmn_plugin.evaluation import mean_iou, published_recall_table, ranked_iou, recall
+from mmn_plugin.models import moment_scores
 
 NAN = float('nan')
 GROUND_TRUTH = torch.tensor([[0.0, 10.0], [10.0, 20.0], [0.0, 8.0], [5.0, 6.0]])

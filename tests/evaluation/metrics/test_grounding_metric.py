@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from made_up_results import sample_of
 
 from mmn_plugin.evaluation import GroundingMetric
-from mmn_plugin.structures.video_annotation import VideoAnnotation
+from mmn_plugin.structures.annotations import VideoAnnotation
 
 NAN = float('nan')
 LONG = VideoAnnotation('long', 100.0, [(0.0, 50.0), (0.0, 10.0)], ['first', 'second'], [0, 3])

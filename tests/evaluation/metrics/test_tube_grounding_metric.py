@@ -10,21 +10,17 @@ import pytest
 from helpers.made_up_tubes import random_tube, random_video, write_tubes
 from helpers.run_tool import run_tool
 
-from mmn_plugin.datasets.tubes import (
-    TubeError,
-    TubeVideo,
-    read_hcstvg_annotations,
-    write_tube_file,
-)
+from mmn_plugin.datasets import TubeError, TubeVideo, read_hcstvg_annotations, write_tube_file
 from mmn_plugin.evaluation import (
     DumpTubeSubmission,
     TubeGroundingMetric,
     read_submission,
     score_submission,
+    tube_bounds,
+    tube_figures,
     write_submission,
 )
-from mmn_plugin.evaluation.functional import tube_bounds, tube_figures
-from mmn_plugin.evaluation.predictions_error import PredictionsError
+from mmn_plugin.evaluation.predictions import PredictionsError
 from mmn_plugin.structures import MomentGrid, cell_bounds, tube_iou
 
 sys.path.insert(0, str(Path(__file__).parent))

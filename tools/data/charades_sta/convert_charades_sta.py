@@ -19,9 +19,8 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.prepare_command import finish, prepare_parser, show_progress
-from mmn_plugin.datasets.prepare_dataset import prepare_dataset
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.datasets.prepare import finish, prepare_dataset, prepare_parser, show_progress
+from mmn_plugin.errors import plain_errors
 
 EXPECTED = dict(train=(5_336, 12_404), test=(1_334, 3_720))
 

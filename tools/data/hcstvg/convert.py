@@ -17,9 +17,8 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.tubes import TubeFile, read_hcstvg_annotations, write_tube_file
-from mmn_plugin.datasets.tubes.gather_videos import gather_videos
-from mmn_plugin.datasets.tubes.load_pickle import load_pickle
+from mmn_plugin.datasets import TubeFile, read_hcstvg_annotations, write_tube_file
+from mmn_plugin.datasets.hcstvg import gather_videos, load_pickle
 from mmn_plugin.files import writable_file
 
 WARNING = (

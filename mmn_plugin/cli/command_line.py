@@ -1,0 +1,185 @@
+"""What the command-line tools share."""
+
+import argparse
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from mmaction.registry import RUNNERS
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.runner import Runner
+
+from mmn_plugin.config import load_config, print_warning
+from mmn_plugin.engine.preemption import Preempted
+from mmn_plugin.errors import mark_explained, plain_errors
+from mmn_plugin.files import writable_folder
+
+
+def whole_number(text: str) -> int:
+    """A number of things, 0 or more, as ``type=`` of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none; argparse names the argument.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of 0 or more')
+    return value
+
+
+def end_distributed(runner, code: int = 0) -> None:
+    """End a process of a distributed run that is over; does nothing in an ordinary run.
+
+    gloo's threads can outlive the interpreter, which then ends now and then with "terminate called
+    without an active exception" (https://github.com/pytorch/pytorch/issues/190489), and a finished
+    training counts as failed; ``destroy_process_group`` alone does not prevent it. So whatever is
+    still to be written is written here, and the process ends without tearing down the rest.
+
+    Args:
+        runner (Runner): the runner; its visualisation back ends are closed.
+        code (int): exit code. Defaults to 0.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    try:
+        runner.visualizer.close()
+    except Exception as error:  # figures are saved; a back end's end must not undo the run
+        print(f'closing the visualiser failed: {error}', file=sys.stderr)
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+_CALLED = {
+    'pytorch': 'torchrun (`bash tools/dist_train.sh CONFIG PROCESSES` calls it)',
+    'slurm': 'srun (`bash tools/slurm_train.sh` calls it, without --launcher slurm)',
+    'mpi': "Open MPI's mpirun, with MASTER_ADDR set",
+}
+_NEEDED = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    'mpi': (
+        'OMPI_COMM_WORLD_RANK',
+        'OMPI_COMM_WORLD_LOCAL_RANK',
+        'OMPI_COMM_WORLD_SIZE',
+        'MASTER_ADDR',
+    ),
+}
+
+
+def require_launcher(name: str) -> None:
+    """Make sure that this process was started as ``--launcher`` says.
+
+    Args:
+        name (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        ValueError: If environment variables are absent, or one that is a number is none. If there
+            is no GPU, which MMEngine's ``slurm`` and ``mpi`` need.
+    """
+    missing = [variable for variable in _NEEDED.get(name, ()) if not os.environ.get(variable)]
+    if missing:
+        raise ValueError(
+            f'--launcher {name} is for processes that are started by {_CALLED[name]}, which sets '
+            f'{", ".join(missing)}; for one process leave --launcher out'
+        )
+    for variable in _NEEDED.get(name, ()):
+        number = variable not in ('MASTER_ADDR', 'SLURM_NODELIST')
+        if number and not os.environ[variable].isdecimal():
+            raise ValueError(
+                f'{variable}={os.environ[variable]} is no number, which --launcher {name} needs'
+            )
+    if name in ('slurm', 'mpi') and get_device() == 'cpu':
+        raise ValueError(
+            f'--launcher {name} needs GPUs, and this process sees none: on CPUs use '
+            '`bash tools/dist_train.sh`, or `tools/slurm_train.sh` with '
+            'GPUS_PER_NODE=0 PROCESSES=N'
+        )
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of every command that runs a config.
+
+    Args:
+        description (str): what the command does.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='values that replace those of the config: key=value, key="[a,b]", a.b.c=value',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def run_command(
+    args: argparse.Namespace,
+    merge: Callable[[Config, argparse.Namespace], None],
+    action: Callable[[Runner], object],
+    strict: bool,
+) -> None:
+    """Build the Runner from the command line, and let it do something; ends the process if that
+    fails or is preempted, and in a distributed run.
+
+    Args:
+        args (argparse.Namespace): from a `run_parser`.
+        merge (Callable): writes the command's own arguments into the config.
+        action (Callable): what the Runner shall do, such as ``Runner.train``.
+        strict (bool): whether a checkpoint's weights must fit one by one; see
+            `CheckpointCheckHook`.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with plain_errors():
+        require_launcher(args.launcher)
+        doubts: list[str] = []
+        config = load_config(args.config, args.cfg_options, warn=doubts.append)
+        config.launcher = args.launcher
+        if args.work_dir or not config.get('work_dir'):
+            config.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+        writable_folder(config.work_dir)
+        merge(config, args)
+        check = dict(type='CheckpointCheckHook', strict=strict)
+        config.custom_hooks = [*(config.get('custom_hooks') or []), check]
+        runner = build_runner(config, doubts)
+        try:
+            action(runner)
+        except Preempted as stop:  # its reason is in the log
+            with suppress(OSError):
+                mark_explained()
+            end_distributed(runner, stop.code)
+            raise
+    end_distributed(runner)
+
+
+def build_runner(config: Config, doubts: list[str]) -> Runner:
+    """Build the Runner; doubts about its options go to the log, or where there is none are printed.
+
+    Args:
+        config (Config): of the run.
+        doubts (list[str]): sentences.
+    """
+    tell = print_warning
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        tell = runner.logger.warning
+    finally:
+        for text in doubts:
+            tell(text)
+    return runner

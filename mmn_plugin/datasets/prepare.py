@@ -1,0 +1,153 @@
+"""Convert published annotations, and check what was written."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from mmn_plugin.files import writable_folder
+
+from .checks import CheckReport, check_annotations, check_features, check_splits
+from .feature_store import describe_folder
+
+
+def prepare_dataset(
+    out: str | Path,
+    annotations: Mapping[str, Path],
+    features: Path | None,
+    feature_name: str,
+    feature_size: int,
+    expected: Mapping[str, tuple[int, int]],
+    feature_key: str | None = None,
+    copy: bool = False,
+    quick: bool = False,
+    track: Callable[[Iterable, str], Iterable] = lambda items, text: items,
+) -> CheckReport:
+    """Gather annotations and features of a dataset in one folder and verify them.
+
+    Running it again changes nothing that is in place already.
+
+    Args:
+        out (str | Path): Folder of the dataset (``data_root`` of the config).
+        annotations (Mapping[str, Path]): Split -> annotation file, which becomes
+            ``<split>.json``.
+        features (Path, optional): Downloaded feature file or folder. None if it already lies in
+            ``out`` under its name.
+        feature_name (str): Name under which the config looks for it.
+        feature_size (int): D.
+        expected (Mapping[str, tuple[int, int]]): Split -> usable videos and sentences as published.
+        feature_key (str, optional): Name of the features within a video's entry. Defaults to None.
+        copy (bool): Copy the features instead of linking to them. Defaults to False.
+        quick (bool): Look at the shapes of features alone. Defaults to False.
+        track (Callable): Wraps an iterable to show progress, given a description. Defaults to none.
+
+    Returns:
+        CheckReport: What was found.
+
+    Raises:
+        FileNotFoundError: If a file that was named does not exist.
+    """
+    out, report, video_ids = Path(out), CheckReport(), {}
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / feature_name
+    if features is not None:
+        _place(features, target, copy)
+    if not target.exists():
+        report.add(
+            'error',
+            'all',
+            'features missing',
+            f'{target} does not exist: download it and give its path with --features',
+        )
+    for split, source in annotations.items():
+        _place(source, out / f'{split}.json', copy=True)
+        videos = check_annotations(out / f'{split}.json', split, report)
+        video_ids[split] = [video.video_id for video in videos]
+        found = len(videos), sum(len(video.sentences) for video in videos)
+        if found != expected[split]:
+            report.add(
+                'error',
+                split,
+                'not the published annotations',
+                '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'.format(
+                    source, *found, *expected[split]
+                ),
+            )
+        if target.exists():
+            check_features(
+                [str(target)],
+                [feature_key],
+                video_ids[split],
+                split,
+                report,
+                feature_size,
+                quick,
+                track=track,
+            )
+    check_splits({split: set(ids) for split, ids in video_ids.items()}, report)
+    return report
+
+
+def _place(source: Path, target: Path, copy: bool) -> None:
+    """Copy or link a file or folder, unless it is there."""
+    if not source.exists():
+        raise FileNotFoundError(f'{source} does not exist. {describe_folder(source)}')
+    if target.exists() and os.path.samefile(source, target):
+        return
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    if not copy:
+        target.symlink_to(source.resolve())
+    elif source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
+    """Options of every script that prepares a dataset.
+
+    Args:
+        description (str): The script's docstring.
+        out (str): Default folder of the dataset.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--features', type=Path, help='downloaded feature file (default: it lies in OUT already)'
+    )
+    parser.add_argument(
+        '--out',
+        type=writable_folder,
+        default=Path(out),
+        help=f'folder of the dataset, data_root of the config (default: {out})',
+    )
+    parser.add_argument(
+        '--copy', action='store_true', help='copy the features instead of linking to them'
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='look at the shapes of features alone, not at every value',
+    )
+    return parser
+
+
+def show_progress(items, text: str):
+    """Progress bar on the standard error stream."""
+    return track(items, text, console=Console(stderr=True), transient=True)
+
+
+def finish(report: CheckReport, out: Path) -> int:
+    """Print a report; returns the exit code."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    report.render(console)
+    if report.passed:
+        console.print(f'{out} is ready')
+    return 0 if report.passed else 1

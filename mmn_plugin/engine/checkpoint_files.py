@@ -1,0 +1,283 @@
+"""How checkpoints are written, and found again."""
+
+import contextlib
+import errno
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import HistoryBuffer
+
+
+class CheckpointWriteError(OSError):
+    """A file could not be written; the message says which, why, and what is still there."""
+
+
+PARTIAL = '.part'  # ending of a file that is being written
+
+_ADVICE = {
+    errno.ENOSPC: 'free some space',
+    errno.EDQUOT: 'free some of your quota',
+    errno.EROFS: 'make the folder writable, or set --work-dir',
+    errno.EACCES: 'make the folder writable, or set --work-dir',
+    errno.EPERM: 'make the folder writable, or set --work-dir',
+}
+
+
+def write_atomically(content: bytes | memoryview, path: str | Path) -> None:
+    """Write a file so that at no moment there is a part of it under its name.
+
+    The content goes to ``<path>.part`` and to the disk before the name is given to it, so a process
+    killed, or a machine stopped, at any moment leaves the old file or the new one.
+
+    Raises:
+        CheckpointWriteError: If the file cannot be written; what was there before still is.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CheckpointWriteError(_explain(path, len(content), error)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name to the disk as well, where the file system has that notion."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _explain(path: Path, size: int, error: OSError) -> str:
+    free = ''
+    with contextlib.suppress(OSError):
+        free = f'; {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free'
+    advice = _ADVICE.get(error.errno, 'look at the disk')
+    return (
+        f'{path} ({size / 1e6:.1f} MB) cannot be written: {os.strerror(error.errno or 0)}'
+        f'{free}. Files written earlier are untouched: {advice}, and run again with --resume'
+    )
+
+
+class AtomicLocalBackend(LocalBackend):
+    """``LocalBackend`` whose files are never there in part.
+
+    ``CheckpointHook(backend_args=dict(backend='AtomicLocalBackend'))`` makes MMEngine write with
+    it; `SafeCheckpointHook` does so by itself.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes; see `write_atomically`."""
+        write_atomically(obj, filepath)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text; see `write_atomically`."""
+        write_atomically(obj.encode(encoding), filepath)
+
+
+register_backend('AtomicLocalBackend', AtomicLocalBackend, force=True)
+
+
+_NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
+
+
+def newest_checkpoint(
+    folder: str | Path, warn: Callable[[str], None], record: dict | None = None
+) -> Path | None:
+    """The newest complete checkpoint of a work folder.
+
+    That is the one ``last_checkpoint`` names, or a further one written since (a run may end between
+    the two). Where it is absent or damaged it is the one written last of those that are complete.
+
+    Args:
+        folder (str | Path): Work folder.
+        warn (Callable): Gets one message for every file that is passed over.
+        record (dict, optional): That of the folder's last training (`TrainingRecord`). Where it
+            has a ``run``, checkpoints of other trainings are passed over, but for the one that it
+            was ``resumed_from``. Defaults to None.
+
+    Returns:
+        Path | None: None where there is no complete one.
+    """
+    folder = Path(folder)
+    named = _named(folder)
+    files = [
+        path
+        for path in folder.glob('*.pth')
+        if path.is_file() and not path.name.startswith('best_')
+    ]
+    if named is not None and named.is_file() and named not in files:
+        files.append(named)
+    elif named is not None and not named.is_file():
+        warn(f'{folder / "last_checkpoint"} names {named}, which is not there')
+        named = None
+    if record and 'run' in record:
+        files = _of_training(files, record, warn)
+        named = named if named in files else None
+    files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    if named is not None:
+        since = files[: files.index(named)]
+        rest = [path for path in files if path != named and path not in since]
+        further = [path for path in since if _progress(path) > _progress(named)]
+        files = [*further, named, *rest, *(path for path in since if path not in further)]
+    for path in files:
+        reason = damage(path)
+        if reason is None:
+            return path
+        warn(f'{path} is passed over: {reason}')
+    return None
+
+
+def damage(path: str | Path) -> str | None:
+    """Why a run cannot be resumed from a file, or None; the whole file is read.
+
+    PyTorch's files are zip archives with a checksum for every part.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            return f'it is damaged ({broken} fails its checksum)'
+        content = _load(path)
+    except zipfile.BadZipFile:
+        return f'it is incomplete or no checkpoint ({Path(path).stat().st_size:,} bytes)'
+    except Exception as error:  # a damaged file fails in many ways
+        reason = str(error).split('\n', 1)[0]
+        return f'it cannot be read ({reason})'
+    missing = [name for name in _NEEDED if not isinstance(content, dict) or name not in content]
+    return f'it holds no {" and no ".join(missing)} to resume from' if missing else None
+
+
+def _of_training(files: list[Path], record: dict, warn: Callable[[str], None]) -> list[Path]:
+    """Files that the last training in the folder has written, or was resumed from."""
+    source = Path(record.get('resumed_from') or '')
+    kept = [source] if source.is_file() else []
+    for path in files:
+        try:
+            run = _load(path)['meta'].get('run_id')
+        except Exception:  # `damage` says how
+            run = record['run']
+        if run == record['run'] and path not in kept:
+            kept.append(path)
+        elif path not in kept:
+            warn(
+                f'{path} is passed over: it is of another training than the last one in this '
+                f'folder, which began {record.get("began")}; --resume PATH would take it'
+            )
+    return kept
+
+
+def _load(path: Path) -> dict:
+    # mmap: the tensors stay on the disk
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+
+
+def _progress(path: Path) -> int:
+    try:
+        return int(_load(path)['meta']['iter'])
+    except Exception:  # `damage` says how
+        return -1
+
+
+def _named(folder: Path) -> Path | None:
+    """The file that ``last_checkpoint`` names, also where the work folder was moved since."""
+    try:
+        text = (folder / 'last_checkpoint').read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not text:
+        return None
+    moved = folder / Path(text).name
+    return moved if moved.is_file() or not Path(text).is_file() else Path(text)
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None))
+_HISTORY = {'log_history', 'count_history', 'max_length'}  # arguments of HistoryBuffer
+
+
+def plain(value, owner: str):
+    """A copy on the CPU of what ``weights_only`` loading accepts.
+
+    Args:
+        value: Tensors, arrays, numbers, strings, and lists, tuples and dicts of them.
+        owner (str): Whose it is, for the message.
+
+    Raises:
+        TypeError: If the value is of another kind; the message names its owner.
+    """
+    if torch.is_tensor(value):
+        return value.detach().cpu().clone()
+    if isinstance(value, np.ndarray | np.generic):
+        return torch.from_numpy(np.asarray(value).copy()) if value.ndim else value.item()
+    if isinstance(value, dict):
+        return {plain(k, owner): plain(v, owner) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(v, owner) for v in value)
+    if type(value) in _PLAIN:
+        return value
+    raise TypeError(
+        f'{owner} holds a {type(value).__name__}; a checkpoint holds tensors, numbers, '
+        'strings, lists, tuples and dicts'
+    )
+
+
+def make_plain(checkpoint: dict) -> None:
+    """Replace what MMEngine puts beside the weights by plain data.
+
+    Its log histories become dicts of their arguments; arrays become tensors. What a hook of
+    another origin has added, and has no plain form, stays.
+
+    Args:
+        checkpoint (dict): About to be saved.
+    """
+    hub = checkpoint.get('message_hub', {})
+    if 'log_scalars' in hub:
+        hub['log_scalars'] = {
+            name: dict(
+                log_history=torch.tensor(history.data[0]),
+                count_history=torch.tensor(history.data[1]),
+                max_length=history.max_length,
+            )
+            if isinstance(history, HistoryBuffer)
+            else history
+            for name, history in hub['log_scalars'].items()
+        }
+    for part in (hub, checkpoint.get('meta', {})):
+        for name, value in part.items():
+            try:
+                part[name] = plain(value, name)
+            except TypeError:
+                continue
+
+
+def restore_histories(checkpoint: dict) -> None:
+    """Give MMEngine its log histories back; they may also be its own still.
+
+    Args:
+        checkpoint (dict): Loaded.
+    """
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    for name, value in scalars.items():
+        if isinstance(value, dict) and value.keys() == _HISTORY:
+            scalars[name] = HistoryBuffer(
+                **{
+                    part: given.cpu().numpy() if torch.is_tensor(given) else given
+                    for part, given in value.items()
+                }
+            )

@@ -1,0 +1,255 @@
+"""Checks before the first iteration."""
+
+import filecmp
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmaction.registry import HOOKS
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.logging import print_log
+
+from mmn_plugin.datasets.checks import CONSTANT, ZERO, lack_of_content
+from mmn_plugin.evaluation import GroundingMetric
+
+from .dist import bare_model
+
+
+def single_datasets(dataset) -> Iterator:
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner[0] is None:
+        yield dataset
+        return
+    for part in inner:
+        yield from single_datasets(part)
+
+
+@HOOKS.register_module()
+class CheckFeaturesHook(Hook):
+    """Before the first iteration, hold every dataset of the run against the model.
+
+    One video of each dataset goes through the clip encoder, the features of some are looked at,
+    and all sentences go through the tokenizer (which then knows them). A validation set with other
+    features, or a sentence that cannot be encoded, would otherwise end the run only after its
+    first epoch; features that are all zero would not end it at all.
+    """
+
+    LOOKED_AT = 8  # videos of a dataset, spread over it
+
+    def before_train(self, runner) -> None:
+        """Check the training and the validation set.
+
+        Raises:
+            ValueError: If features, sentences or vocabulary do not fit the model.
+        """
+        self._check(runner, runner.train_loop)
+        if runner.val_loop is not None:
+            self._check(runner, runner.val_loop)
+
+    def before_test(self, runner) -> None:
+        """Check the test set.
+
+        Raises:
+            ValueError: If features, sentences or vocabulary do not fit the model.
+        """
+        self._check(runner, runner.test_loop)
+
+    def _check(self, runner, loop) -> None:
+        model = bare_model(runner)
+        for dataset in single_datasets(loop.dataloader.dataset):
+            self.check_features(dataset, model)
+            self.check_content(dataset)
+            self.check_sentences(dataset, model)
+
+    @staticmethod
+    @torch.no_grad()
+    def check_features(dataset, model) -> None:
+        """Encode the clips of a dataset's first video.
+
+        Raises:
+            ValueError: If the features' size or number does not fit the model.
+        """
+        sample = dataset[0]
+        features = sample['inputs'].to(next(model.parameters()).device)
+        if features.ndim == 2:
+            features = features[None]  # (1, R, D); of a video of tubes it is (T, R, D) already
+        try:
+            model.encode_clips(features, [sample['data_samples']])
+        except ValueError as error:
+            files = ', '.join(dataset.feature_files)
+            raise ValueError(f'{error} (dataset {dataset.ann_file}, features {files})') from None
+
+    @classmethod
+    def check_content(cls, dataset) -> None:
+        """Look for features that are all zero, or the same all the time, in some videos.
+
+        Raises:
+            ValueError: If those of all videos that were looked at are zero; fewer are a warning.
+        """
+        places = np.unique(np.linspace(0, len(dataset) - 1, cls.LOOKED_AT).round().astype(int))
+        found = {}
+        for place in places.tolist():
+            sample = dataset[place]
+            for features in sample['inputs'].split(dataset.feature_sizes, dim=-1):
+                # (R, D) of one file; of a video of tubes (T, R, D)
+                rows = features.flatten(0, -2).numpy()
+                problem = lack_of_content(rows) if len(rows) else None
+                if problem in (ZERO, CONSTANT):
+                    found[sample['data_samples'].video_id] = problem
+        if not found:
+            return
+        videos = ', '.join(f'{video!r} ({problem})' for video, problem in list(found.items())[:3])
+        message = (
+            f'{", ".join(dataset.feature_files)}: of {len(places)} videos that were looked '
+            f'at, {len(found)} tell nothing of when something happens: {videos}. '
+            'tools/data/check_dataset.py names all; extract them again'
+        )
+        if list(found.values()) == [ZERO] * len(places):
+            raise ValueError(message)
+        print_log(message, 'current', logging.WARNING)
+
+    @staticmethod
+    def check_sentences(dataset, model) -> None:
+        """Tokenise all sentences of a dataset.
+
+        Raises:
+            ValueError: If one cannot be encoded, or the tokenizer has tokens that the language
+                model does not know.
+        """
+        tokenizer = model.data_preprocessor.tokenizer
+        known = model.text_encoder.bert.config.vocab_size
+        if tokenizer.vocab_size > known:
+            raise ValueError(
+                f'the tokenizer has {tokenizer.vocab_size} tokens, the language model knows '
+                f'{known}: model.data_preprocessor.tokenizer and model.text_encoder do not belong '
+                'together'
+            )
+        videos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        sentences = [sentence for video in videos for sentence in video['sentences']]
+        problems = iter(tokenizer.inspect(sentences))
+        for video in videos:
+            for place, sentence in zip(video['sentence_index'], video['sentences'], strict=True):
+                _, problem = next(problems)
+                if problem:
+                    raise ValueError(
+                        f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
+                        f'({sentence!r}): {problem}. Correct or remove it; '
+                        'tools/data/check_dataset.py lists all such sentences'
+                    )
+
+
+@HOOKS.register_module()
+class CheckSettingsHook(Hook):
+    """Hold what validation and checkpoints will ask for against what there will be."""
+
+    def before_train(self, runner) -> None:
+        """Check ranks and the best checkpoint's metric; warn of a choice on the test split, and of
+        learning rates for no parameter.
+
+        Raises:
+            ValueError: If R@n asks for more moments than the head keeps, or ``save_best`` names a
+                metric that validation does not report.
+        """
+        self._warn_of_unused_keys(runner)
+        if runner.val_loop is None:
+            return
+        model = bare_model(runner)
+        metrics = [
+            metric
+            for metric in runner.val_loop.evaluator.metrics
+            if isinstance(metric, GroundingMetric)
+        ]
+        for metric in metrics:
+            asked = max(metric.protocol.top_n)
+            if asked > model.head.top_n:
+                raise ValueError(
+                    f'val_evaluator asks for R@{asked}, but model.head.top_n='
+                    f'{model.head.top_n} moments are kept per sentence: raise it'
+                )
+        if metrics and len(metrics) == len(runner.val_loop.evaluator.metrics):
+            self._check_save_best(runner, metrics)
+        self._warn_of_choice_on_test(runner)
+
+    @staticmethod
+    def _check_save_best(runner, metrics: list[GroundingMetric]) -> None:
+        reported = {f'{metric.prefix}/{name}' for metric in metrics for name in metric.names}
+        for name in _best_metrics(runner):
+            # groups of sentences ("grounding/0-10s/R1@0.5") depend on the data
+            if name != 'auto' and name.count('/') < 2 and name not in reported:
+                raise ValueError(
+                    f'default_hooks.checkpoint.save_best={name!r} is no metric of the '
+                    f'validation, which reports {", ".join(sorted(reported))}'
+                )
+
+    @staticmethod
+    def _warn_of_unused_keys(runner) -> None:
+        """Settings by parts of parameters' names that no parameter has."""
+        wrapper = runner.cfg.get('optim_wrapper')
+        settings = (wrapper.get('paramwise_cfg') if isinstance(wrapper, dict) else None) or {}
+        names = [name for name, _ in bare_model(runner).named_parameters()]
+        unused = [
+            key
+            for key in settings.get('custom_keys') or {}
+            if not any(key in name for name in names)
+        ]
+        if unused:
+            runner.logger.warning(
+                'optim_wrapper.paramwise_cfg.custom_keys sets rates for '
+                f'{", ".join(unused)}, which no parameter has in its name'
+            )
+
+    @staticmethod
+    def _warn_of_choice_on_test(runner) -> None:
+        """Figures of a checkpoint that was chosen on the test split are no estimate."""
+        chosen = [f'save_best={name}' for name in _best_metrics(runner)]
+        chosen += [
+            f'EarlyStoppingHook(monitor={hook.monitor!r})'
+            for hook in runner.hooks
+            if isinstance(hook, EarlyStoppingHook)
+        ]
+        if not chosen:
+            return
+        tested = {*_annotation_files(runner.cfg.get('test_dataloader'))}
+        shared = [
+            str(path)
+            for path in _annotation_files(runner.cfg.get('val_dataloader'))
+            if any(_same_content(path, other) for other in tested)
+        ]
+        if shared:
+            runner.logger.warning(
+                f'{", ".join(chosen)} chooses the checkpoint on the test split: validation reads '
+                f'{", ".join(shared)}, and so does the test. Test figures of that checkpoint are '
+                'optimistic; report them as such, or give validation a split of its own'
+            )
+
+
+def _best_metrics(runner) -> list[str]:
+    """Metrics by which the run keeps a best checkpoint."""
+    wanted = [
+        hook.save_best
+        for hook in runner.hooks
+        if isinstance(hook, CheckpointHook) and hook.save_best
+    ]
+    return [name for names in wanted for name in ([names] if isinstance(names, str) else names)]
+
+
+def _annotation_files(settings) -> Iterator[Path]:
+    """Annotation files that a dataloader's config names, those inside wrappers included."""
+    if isinstance(settings, dict):
+        if isinstance(settings.get('ann_file'), str) and settings['ann_file']:
+            yield Path(settings.get('data_root') or '', settings['ann_file']).resolve()
+        settings = settings.values()
+    elif not isinstance(settings, list | tuple):
+        return
+    for part in settings:
+        yield from _annotation_files(part)
+
+
+def _same_content(path: Path, other: Path) -> bool:
+    """Whether two files are one, or copies of each other."""
+    return path == other or (
+        path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)
+    )

@@ -1,0 +1,230 @@
+"""Recall, mean IoU and the chance level of ranked moments."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmn_plugin.models import nms, take_moments
+from mmn_plugin.structures import MomentGrid, temporal_iou
+
+
+def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
+    """IoU of every ranked moment with its sentence's ground truth.
+
+    Args:
+        ranked (Tensor): (S, n, 2) seconds, best first, NaN where fewer than n.
+        ground_truth (Tensor): (S, 2) seconds.
+
+    Returns:
+        Tensor: (S, n) float32 in [0, 1], 0 where there is no moment.
+    """
+    iou = temporal_iou(ranked.to(torch.float32), ground_truth.to(torch.float32)[:, None])
+    return iou.nan_to_num(nan=0.0)
+
+
+def recall_of_iou(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) -> Tensor:
+    """`recall`, given the IoU (S, n) of `ranked_iou`.
+
+    Raises:
+        ValueError: If ``top_n`` asks for more moments than are ranked, or no sentence is given.
+    """
+    if len(iou) == 0:
+        raise ValueError('there is no sentence to evaluate')
+    if max(top_n) > iou.shape[1]:
+        raise ValueError(
+            f'R@{max(top_n)} is asked for, but only {iou.shape[1]} moments are ranked '
+            'for a sentence; let the model keep more (top_n in its test_cfg)'
+        )
+    best = iou.cummax(dim=1).values[:, [n - 1 for n in top_n]]  # (S, len(top_n))
+    # One comparison per threshold: against a scalar it is made in float32, as published
+    hits = torch.stack([(best >= thr).sum(0) for thr in iou_thrs], dim=1)
+    return hits.double() / len(iou)
+
+
+def recall(
+    ranked: Tensor, ground_truth: Tensor, top_n: Sequence[int], iou_thresholds: Sequence[float]
+) -> Tensor:
+    """R@n, IoU=m: share of sentences for which one of the first n moments has IoU >= m.
+
+    Args:
+        ranked (Tensor): (S, n, 2) seconds, best first, NaN where fewer than n.
+        ground_truth (Tensor): (S, 2) seconds.
+        top_n (Sequence[int]): The n of R@n.
+        iou_thresholds (Sequence[float]): The m; compared in float32.
+
+    Returns:
+        Tensor: (len(top_n), len(iou_thresholds)) float64 in [0, 1].
+
+    Raises:
+        ValueError: If ``top_n`` asks for more moments than are ranked, or no sentence is given.
+    """
+    return recall_of_iou(ranked_iou(ranked, ground_truth), top_n, iou_thresholds)
+
+
+def mean_iou(iou: Tensor) -> float:
+    """Mean over the sentences of the best-ranked moment's IoU.
+
+    Args:
+        iou (Tensor): (S, n) of `ranked_iou`.
+
+    Returns:
+        float: In [0, 1]; the exactly rounded sum over S, so that no order of sentences changes it.
+    """
+    return math.fsum(iou[:, 0].tolist()) / len(iou)
+
+
+def published_recall_table(
+    ranked: Tensor, ground_truth: Tensor, top_n: Sequence[int], iou_thresholds: Sequence[float]
+) -> dict[str, float]:
+    """`recall` under the published code's names and in its float32.
+
+    Returns:
+        dict[str, float]: ``R@n,IoU@m``, and ``Best_Rn``, the mean over the thresholds; in [0, 1].
+    """
+    # The published counts are float32, so their quotient is rounded to it.
+    table = recall(ranked, ground_truth, top_n, iou_thresholds).float()
+    named = {
+        f'R@{n},IoU@{thr:g}': float(table[i, j])
+        for i, n in enumerate(top_n)
+        for j, thr in enumerate(iou_thresholds)
+    }
+    return named | {f'Best_R{n}': float(table[i].mean()) for i, n in enumerate(top_n)}
+
+
+_CHUNK = 2048  # sentences worked on together: some 20 MB per array for the largest published grid
+
+
+def chance_level(
+    moments: Tensor,
+    durations: Tensor,
+    grid: MomentGrid,
+    iou_threshold: float,
+    top_n: Sequence[int] = (1, 5),
+    iou_thrs: Sequence[float] = (0.3, 0.5, 0.7),
+    seed: int = 0,
+    min_samples: int = 10_000,
+) -> tuple[Tensor, float]:
+    """R@n, IoU=m and mean IoU of a random ranking of the grid's moments after NMS.
+
+    Every order of the moments is equally likely. The first one is then any of them, untouched by
+    NMS, so R@1 and mean IoU are exact: averages over all moments. R@n for n > 1 is measured: random
+    scores for every sentence go through the same NMS and recall as a model's, repeated until
+    ``min_samples`` rankings were drawn (standard error of a figure p:
+    sqrt(p (1 - p) / min_samples), at most 0.5 % of 10,000).
+
+    Args:
+        moments (Tensor): (S, 2) ground truth in seconds.
+        durations (Tensor): (S,) seconds, the length of each sentence's video.
+        grid (MomentGrid): Moments that a model would choose from.
+        iou_threshold (float): Threshold of NMS.
+        top_n (Sequence[int]): The n of R@n.
+        iou_thrs (Sequence[float]): The m of IoU=m.
+        seed (int): Of the random rankings. Defaults to 0.
+        min_samples (int): Least number of rankings drawn. Defaults to 10,000.
+
+    Returns:
+        tuple[Tensor, float]: (len(top_n), len(iou_thrs)) float64 recall, and mean IoU; in [0, 1].
+    """
+    moments, durations = moments.to(torch.float32), durations.to(torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    repeats = math.ceil(min_samples / len(moments)) if max(top_n) > 1 else 0
+    single = torch.zeros(len(iou_thrs), dtype=torch.int64)
+    table = torch.zeros(len(top_n), len(iou_thrs), dtype=torch.float64)
+    mean_ious = []
+    for rows in torch.arange(len(moments)).split(_CHUNK):
+        spans = grid.spans(durations[rows])  # (s, P, 2)
+        iou = temporal_iou(spans, moments[rows, None])  # (s, P)
+        mean_ious += iou.double().mean(1).tolist()
+        single += torch.stack([(iou >= thr).sum() for thr in iou_thrs])
+        for _ in range(repeats):
+            # (0, 1]: a score of 0 would be no candidate
+            scores = 1 - torch.rand(len(rows), grid.num_moments, generator=generator)
+            picks = nms(spans, scores, iou_threshold, max(top_n))
+            ranked = ranked_iou(take_moments(spans, scores, picks)[0], moments[rows])
+            table += recall_of_iou(ranked, top_n, iou_thrs) * (len(rows) / repeats)
+    for i, n in enumerate(top_n):
+        if n == 1:
+            table[i] = single.double() / grid.num_moments
+    return table / len(moments), math.fsum(mean_ious) / len(moments)
+
+
+@dataclass
+class GreedyCheck:
+    """Outcome of `is_greedy_ranking`; true or false like its ``valid``.
+
+    Attributes:
+        valid (bool): Whether the ranking is a greedy one.
+        ties (int): How often it took another moment than the first of the best-scored ones left,
+            which is what `nms` takes.
+        reason (str): What is wrong, empty where valid.
+    """
+
+    valid: bool
+    ties: int = 0
+    reason: str = ''
+
+    def __bool__(self) -> bool:
+        return self.valid
+
+
+def is_greedy_ranking(
+    spans: Tensor,
+    scores: Tensor,
+    picked_moments: Tensor,
+    iou_threshold: float,
+    rel_tol: float = 1e-6,
+) -> GreedyCheck:
+    """Check a ranking of one sentence's moments against greedy NMS.
+
+    Two implementations whose scores agree to rounding may rank near-equal ones either way, and the
+    order of equal ones is open anyway. So each picked moment must be a candidate (score != 0) that
+    no earlier pick suppresses, scored at most ``rel_tol`` below the best such candidate; and the
+    ranking may end early (NaN) only where no candidate is left.
+
+    Args:
+        spans (Tensor): (P, 2) seconds.
+        scores (Tensor): (P,).
+        picked_moments (Tensor): (n, 2) seconds, best first, NaN where fewer; equal to rows of
+            ``spans`` in float32.
+        iou_threshold (float): As for `nms`.
+        rel_tol (float): Relative difference up to which scores count as equal. Defaults to 1e-6.
+
+    Returns:
+        GreedyCheck: Verdict, number of ties made use of, and the reason for a refusal.
+    """
+    spans, picked = spans.to(torch.float32), picked_moments.to(torch.float32)
+    alive = scores.masked_fill(scores == 0, -torch.inf).to(torch.float64)
+    ties = 0
+    for rank, moment in enumerate(picked):
+        best = alive.max().item()
+        if moment.isnan().any():
+            if best > -torch.inf:
+                return GreedyCheck(False, ties, f'rank {rank} is empty but a candidate is left')
+            if not picked[rank:].isnan().all():
+                return GreedyCheck(False, ties, f'rank {rank} is empty but a later one is not')
+            return GreedyCheck(True, ties)
+        index = (spans == moment).all(-1).nonzero()[:, 0]
+        if len(index) == 0:
+            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} is no moment')
+        index = index[alive[index].argmax()]
+        score = alive[index].item()
+        if score == -torch.inf:
+            return GreedyCheck(
+                False,
+                ties,
+                f'rank {rank}: {moment.tolist()} has score 0 or is suppressed by an earlier one',
+            )
+        if best - score > rel_tol * abs(best):
+            return GreedyCheck(
+                False,
+                ties,
+                f'rank {rank}: {moment.tolist()} has score '
+                f'{score:.9g}, but a candidate of {best:.9g} is left',
+            )
+        ties += int(index != alive.argmax())
+        alive[temporal_iou(spans, moment) > iou_threshold] = -torch.inf
+        alive[index] = -torch.inf
+    return GreedyCheck(True, ties)

@@ -1,0 +1,42 @@
+"""Shapes: a corpus of rendered videos with sentences, made on the spot from a seed."""
+
+from .corpus import CorpusError, ShapesCorpus
+from .features import GridFeatureExtractor
+from .sampler import SceneSampler
+from .scene import (
+    ACTIONS,
+    COLOURS,
+    SHAPES,
+    Event,
+    Scene,
+    SceneObject,
+    SceneRenderer,
+    held_out_combinations,
+)
+from .sentences import (
+    BLANK_SENTENCE,
+    SentenceGrammar,
+    build_vocabulary,
+    mask_annotations,
+    mask_sentence,
+)
+
+__all__ = [
+    'ACTIONS',
+    'BLANK_SENTENCE',
+    'COLOURS',
+    'SHAPES',
+    'CorpusError',
+    'Event',
+    'GridFeatureExtractor',
+    'Scene',
+    'SceneObject',
+    'SceneRenderer',
+    'SceneSampler',
+    'SentenceGrammar',
+    'ShapesCorpus',
+    'build_vocabulary',
+    'held_out_combinations',
+    'mask_annotations',
+    'mask_sentence',
+]

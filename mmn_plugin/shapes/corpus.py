@@ -1,0 +1,261 @@
+"""The corpus on disk: videos and annotations."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mmn_plugin.features import VideoWriter, run_parallel
+
+from .sampler import SceneSampler
+from .scene import Scene, SceneRenderer
+from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_annotations
+
+
+class CorpusError(ValueError):
+    """The corpus cannot be made as asked; the message says why and what to do."""
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
+    """Encode frames as H.264; the file appears under its name only when it is complete.
+
+    Args:
+        path (str | Path): The .mp4 to write.
+        frames (np.ndarray): (F, 3 * size / 2, size) uint8, planar YUV 4:2:0.
+        fps (int): Frames per second.
+    """
+    # Tiny frames: more threads than one only cost, and effort saves a few kilobytes.
+    with VideoWriter(path, fps, threads=1, preset='ultrafast', crf='16', g='48') as video:
+        for picture in frames:
+            video.add(picture, pixels='yuv420p')
+
+
+FORMAT, VERSION = 'mmn_plugin/shapes', 1
+
+
+class ShapesCorpus:
+    """Writes the corpus into a folder, or goes on where an earlier run stopped.
+
+    The folder then holds
+
+    - ``videos/<id>.mp4``;
+    - ``annotations/{train,val,test}.json`` in the published format, ``test_unseen.json`` with only
+      those sentences of test whose combination training never showed, and ``test_subsets.json``
+      with the places of ``seen`` and ``unseen`` ones (name -> video -> indices, the form that the
+      metric's ``subsets`` takes);
+    - ``ablations/{blank,colour,shape,action}/{train,val,test}.json``: all other words removed;
+    - ``tubes.h5``: ``<id>/<object>`` (n, 5) int16 frame, x1, y1, x2, y2, with attributes ``colour``
+      and ``shape``; ``<id>`` has the attribute ``event_objects``, each sentence's object;
+    - ``vocab.txt`` of the training sentences, and ``manifest.json``.
+
+    Args:
+        folder (str | Path): Where to write.
+        num_videos (int): Over all splits, at least 10. Default: 1500.
+        seed (int): Same seed, same annotations to the byte. Default: 0.
+        size (int): Side of the frames in pixels, even. Default: 96.
+
+    Raises:
+        CorpusError: If the arguments make no corpus, or the folder holds a different one.
+    """
+
+    SHARES = dict(train=0.8, val=0.08, test=0.12)
+
+    def __init__(
+        self, folder: str | Path, num_videos: int = 1500, seed: int = 0, size: int = 96
+    ) -> None:
+        if num_videos < 10:
+            raise CorpusError(f'{num_videos} videos do not make three splits; ask for at least 10')
+        if size < 32 or size % 2:
+            raise CorpusError(f'frames of {size} pixels: the side must be even and at least 32')
+        if seed < 0:
+            raise CorpusError(f'seed {seed} is negative; take 0 or more')
+        self.folder = Path(folder)
+        self.sampler = SceneSampler(seed)
+        self.size = size
+        self.splits = self._split(num_videos)
+        self.manifest = dict(
+            format=FORMAT,
+            version=VERSION,
+            seed=seed,
+            num_videos=num_videos,
+            size=size,
+            fps=self.sampler.fps,
+            duration=self.sampler.duration,
+            # Scene i is drawn from the seed pair (seed, i), so these ranges share no seed.
+            scene_seeds={name: [part.start, part.stop - 1] for name, part in self.splits.items()},
+            held_out=sorted(map(list, self.sampler.held_out)),
+        )
+        self._check_folder()
+
+    def _split(self, num_videos: int) -> dict[str, range]:
+        val = max(1, round(self.SHARES['val'] * num_videos))
+        test = max(1, round(self.SHARES['test'] * num_videos))
+        train = num_videos - val - test
+        return dict(
+            train=range(train), val=range(train, train + val), test=range(train + val, num_videos)
+        )
+
+    def _check_folder(self) -> None:
+        path = self.folder / 'manifest.json'
+        if not path.is_file():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise CorpusError(
+                    f'{self.folder} is not empty and holds no Shapes corpus; choose a new folder'
+                )
+            return
+        try:
+            found = json.loads(path.read_text())
+            found.pop('complete')
+        except (ValueError, KeyError, AttributeError):
+            raise CorpusError(f'{path} is not a manifest of Shapes; choose a new folder') from None
+        if found != self.manifest:
+            names = [key for key in self.manifest if found.get(key) != self.manifest[key]]
+            differences = ', '.join(
+                f'{key}={found.get(key)} instead of {self.manifest[key]}'
+                for key in names
+                if key not in ('scene_seeds', 'held_out')
+            )
+            raise CorpusError(
+                f'{self.folder} holds another corpus ({differences}); choose a new '
+                'folder or delete this one'
+            )
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been written."""
+        path = self.folder / 'manifest.json'
+        if not path.is_file() or not json.loads(path.read_text())['complete']:
+            return False
+        there = {file.stem for file in (self.folder / 'videos').glob('*.mp4')}
+        files = [
+            self.folder / name
+            for name in (
+                'vocab.txt',
+                'tubes.h5',
+                'annotations/train.json',
+                'annotations/val.json',
+                'annotations/test.json',
+                'annotations/test_subsets.json',
+            )
+        ]
+        return all(map(Path.is_file, files)) and there.issuperset(
+            video for videos in self.video_ids.values() for video in videos
+        )
+
+    @property
+    def video_ids(self) -> dict[str, list[str]]:
+        """Ids of the videos of each split."""
+        return {
+            name: [f'shapes_{index:05d}' for index in part] for name, part in self.splits.items()
+        }
+
+    def write(self, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
+        """Write what is missing.
+
+        Args:
+            workers (int): Processes that render. Default: 2.
+            progress (Callable | None): Called with (videos done, videos in all).
+        """
+        total = self.manifest['num_videos']
+        if self.complete:
+            if progress:
+                progress(total, total)
+            return
+        (self.folder / 'videos').mkdir(parents=True, exist_ok=True)
+        self._write_manifest(complete=False)
+        jobs = [
+            (index, video, name == 'train')
+            for name, part in self.splits.items()
+            for index, video in zip(part, self.video_ids[name], strict=True)
+        ]
+        make = partial(_make_video, self.sampler, self.size, self.folder / 'videos')
+        entries: dict[str, dict] = {}
+        for done, (job, entry) in enumerate(run_parallel(make, jobs, workers), 1):
+            entries[job[1]] = entry
+            if progress:
+                progress(done, total)
+        self._write_annotations(entries)
+        self._write_tubes(entries)
+        self._write_manifest(complete=True)
+
+    def _write_annotations(self, entries: dict[str, dict]) -> None:
+        ids = self.video_ids
+        splits = {
+            name: {video: entries[video]['annotation'] for video in videos}
+            for name, videos in ids.items()
+        }
+        files = {f'annotations/{name}.json': split for name, split in splits.items()}
+        subsets = {
+            name: {video: entries[video][name] for video in ids['test'] if entries[video][name]}
+            for name in ('seen', 'unseen')
+        }
+        files['annotations/test_subsets.json'] = subsets
+        files['annotations/test_unseen.json'] = {
+            video: _pick(entry, subsets['unseen'][video])
+            for video, entry in splits['test'].items()
+            if video in subsets['unseen']
+        }
+        for keep in ('blank', *WORD_CLASSES):
+            for name, split in splits.items():
+                masked = mask_annotations(split, () if keep == 'blank' else keep)
+                files[f'ablations/{keep}/{name}.json'] = masked
+        for name, content in files.items():
+            _write_text(self.folder / name, json.dumps(content) + '\n')
+        sentences = [s for entry in splits['train'].values() for s in entry['sentences']]
+        vocabulary = build_vocabulary([*sentences, BLANK_SENTENCE])
+        _write_text(self.folder / 'vocab.txt', '\n'.join(vocabulary) + '\n')
+
+    def _write_tubes(self, entries: dict[str, dict]) -> None:
+        path = self.folder / 'tubes.h5'
+        unfinished = path.with_suffix('.part')
+        with h5py.File(unfinished, 'w', libver='latest') as file:
+            for video in sorted(entries):
+                group = file.create_group(video)
+                group.attrs['event_objects'] = entries[video]['event_objects']
+                for i, (colour, shape, tube) in enumerate(entries[video]['tubes']):
+                    dataset = group.create_dataset(str(i), data=tube)
+                    dataset.attrs.update(colour=colour, shape=shape)
+        os.replace(unfinished, path)
+
+    def _write_manifest(self, complete: bool) -> None:
+        content = {**self.manifest, 'complete': complete}
+        _write_text(self.folder / 'manifest.json', json.dumps(content, indent=1) + '\n')
+
+
+def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> dict:
+    index, video_id, training = job
+    scene = sampler.sample(index, video_id, training)
+    path = folder / f'{video_id}.mp4'
+    if not path.is_file():
+        write_video(path, SceneRenderer(size).render(scene), scene.fps)
+    return _describe(scene, sampler.held_out, size)
+
+
+def _describe(scene: Scene, held_out: set, size: int) -> dict:
+    known = [event.combination not in held_out for event in scene.events]
+    return dict(
+        annotation=scene.annotation(),
+        event_objects=scene.event_objects(),
+        seen=[i for i, seen in enumerate(known) if seen],
+        unseen=[i for i, seen in enumerate(known) if not seen],
+        tubes=[(item.colour, item.shape, item.tube(size)) for item in scene.objects],
+    )
+
+
+def _pick(entry: dict, indices: list[int]) -> dict:
+    return dict(
+        duration=entry['duration'],
+        timestamps=[entry['timestamps'][i] for i in indices],
+        sentences=[entry['sentences'][i] for i in indices],
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + '.part')
+    unfinished.write_text(text, encoding='utf-8')
+    os.replace(unfinished, path)
