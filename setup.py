@@ -70,7 +70,7 @@ setup(
     keywords='temporal grounding, video moment retrieval, MMAction2, OpenMMLab',
     python_requires='>=3.11',
     packages=find_packages(include=['mmn_plugin', 'mmn_plugin.*']),
-    package_data={'mmn_plugin.apis.webui': ['static/*']},
+    package_data={'mmn_plugin.webui': ['static/*']},
     cmdclass={'build_py': BuildWithConfigsAndTools},
     install_requires=runtime_requirements(),
     extras_require={

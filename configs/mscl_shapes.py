@@ -6,6 +6,7 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py',
     '_base_/default_runtime.py',
 ]
+custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_imports=False)
 
 # A score curve is of the whole video, however long.
 long_video = dict(_delete_=True)

@@ -13,7 +13,7 @@ TOOL = ROOT / 'tools/analysis_tools/eval_predictions.py'
 sys.path.insert(0, str(ROOT / 'tests/evaluation'))
 from made_up_results import sample_of  # noqa: E402
 
-from mmn_plugin.evaluation import (
+from mmn_plugin.evaluation import (  # noqa: E402
     DumpPredictions,
     GroundingMetric,
 )
