@@ -18,7 +18,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from mmn_plugin.apis import GroundingInferencer, export_onnx
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.export import export_onnx
 from mmn_plugin.models.heads import ScoreCurveHead
 from mmn_plugin.visualization import canvas as palette
 

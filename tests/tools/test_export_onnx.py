@@ -8,7 +8,8 @@ import pytest
 from helpers.run_tool import run_tool
 from helpers.tiny_grounder import GRID_SIZE, write_grounder
 
-from mmn_plugin.apis import GroundingInferencer, check_onnx, export_onnx
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.export import check_onnx, export_onnx
 from mmn_plugin.datasets import PoolClipFeatures
 
 
@@ -69,7 +70,7 @@ def test_what_is_written_is_enough_to_ground_a_sentence(grounder, exported):
 
 
 def test_a_difference_beyond_the_tolerance_is_an_error(grounder, exported, monkeypatch, tmp_path):
-    monkeypatch.setattr('mmn_plugin.apis.export', lambda *_: [])
+    monkeypatch.setattr('mmn_plugin.apis.export.export_onnx', lambda *_: [])
     monkeypatch.setattr('mmn_plugin.apis.export.check_onnx', lambda *_: dict(video=2e-4))
     code, output = run_tool(
         'deployment/export_onnx.py',

@@ -18,8 +18,8 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis import check_onnx
-from mmn_plugin.apis import export_onnx
+from mmn_plugin.apis.export import check_onnx
+from mmn_plugin.apis.export import export_onnx
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_folder
 
