@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mmn_plugin
-from mmn_plugin import files as paths
+from mmn_plugin import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -165,11 +165,11 @@ def test_config_names_are_unique():
 
 
 def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
-    assert paths.config_root() == ROOT / 'configs'
-    assert paths.tool_root() == ROOT / 'tools'
-    monkeypatch.setattr(paths, '_PACKAGE', tmp_path)
+    assert files.config_root() == ROOT / 'configs'
+    assert files.tool_root() == ROOT / 'tools'
+    monkeypatch.setattr(files, '_PACKAGE', tmp_path)
     (tmp_path / '.mim').mkdir()
-    assert paths.config_root() == tmp_path / '.mim/configs'
+    assert files.config_root() == tmp_path / '.mim/configs'
 
 
 def test_every_tool_finds_an_uninstalled_package_in_the_same_way():

@@ -37,7 +37,7 @@ def grounder(request, tmp_path_factory, shared, c3d_weights):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == 'c3d':  # which takes seconds to be built
             patch.setattr(
-                'mmn_plugin.features.extractor',
+                'mmn_plugin.features.extractor.build_extractor',
                 lambda *_: grounder.inferencer.extractor,
             )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]

@@ -15,8 +15,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmn_plugin.engine import CheckLossHook, CrossVideoNegativeHook, PreemptionHook
-from mmn_plugin.engine import loss_check as check_loss_hook
+from mmn_plugin.engine import CheckLossHook, CrossVideoNegativeHook, PreemptionHook, loss_check
 from mmn_plugin.engine import preemption as preemption_hook
 from mmn_plugin.engine.preemption import Preempted
 
@@ -305,10 +304,10 @@ def ranks(request, monkeypatch):
     """Make the hooks believe in so many ranks, and list what these reduce."""
     reduced = []
     if request.param > 1:
-        monkeypatch.setattr(check_loss_hook, 'get_world_size', lambda: request.param)
-        monkeypatch.setattr(check_loss_hook, 'get_comm_device', lambda: torch.device('meta'))
+        monkeypatch.setattr(loss_check, 'get_world_size', lambda: request.param)
+        monkeypatch.setattr(loss_check, 'get_comm_device', lambda: torch.device('meta'))
         monkeypatch.setattr(
-            check_loss_hook, 'all_reduce', lambda tensor, op: reduced.append((tensor.shape, op))
+            loss_check, 'all_reduce', lambda tensor, op: reduced.append((tensor.shape, op))
         )
         monkeypatch.setattr(preemption_hook, 'highest', lambda _: pytest.fail('a second time'))
     return reduced

@@ -11,8 +11,7 @@ from mmaction.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
-from mmn_plugin.cli import command_line as launcher_module
-from mmn_plugin.cli import require_launcher, whole_number
+from mmn_plugin.cli import command_line, require_launcher, whole_number
 from mmn_plugin.config import load_config, require_checkpoint_content, require_device
 from mmn_plugin.errors import plain_errors
 
@@ -272,10 +271,10 @@ def test_a_launcher_that_did_not_start_the_process_is_one_line(
 def test_slurm_without_gpus_is_one_line(capsys, monkeypatch):
     for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'):
         monkeypatch.setenv(name, '1')
-    monkeypatch.setattr(launcher_module, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(command_line, 'get_device', lambda: 'cpu')
     output = printed(capsys, lambda: require_launcher('slurm'))
     assert 'needs GPUs' in output
-    monkeypatch.setattr(launcher_module, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(command_line, 'get_device', lambda: 'cuda')
     require_launcher('slurm')
 
 

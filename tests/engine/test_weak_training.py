@@ -21,7 +21,7 @@ from mmengine.visualization import Visualizer
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.export import export_onnx
 from mmn_plugin.models.heads import ScoreCurveHead
-from mmn_plugin.visualization import canvas as palette
+from mmn_plugin.visualization import canvas
 
 
 def deleted(entry):
@@ -206,7 +206,7 @@ def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
     code, output, out = draw('--video', 'test_1')
     assert code == 0, output
     image = (imread(out)[..., :3] * 255).round().astype(int)
-    for colour in palette.RUNS[:2]:
+    for colour in canvas.RUNS[:2]:
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (image == wanted).all(-1).sum() > 50
 

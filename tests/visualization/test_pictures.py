@@ -10,8 +10,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-from mmn_plugin.visualization import GroundingVisualizer, score_curve, span_curve
-from mmn_plugin.visualization import canvas as palette
+from mmn_plugin.visualization import GroundingVisualizer, canvas, score_curve, span_curve
 from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
 from mmn_plugin.visualization.moment_map import LEFT, MAP, MomentMapPicture
 from mmn_plugin.visualization.timeline import Timeline, TimelineRow
@@ -58,7 +57,7 @@ def visualizer():
 
 
 @pytest.mark.parametrize(
-    ('kind', 'colour'), [('truth', palette.TRUTH), ('moments', palette.PREDICTION)]
+    ('kind', 'colour'), [('truth', canvas.TRUTH), ('moments', canvas.PREDICTION)]
 )
 def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
     def bar(start, end):
@@ -73,17 +72,17 @@ def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
 
 def test_an_unknown_truth_is_not_drawn(visualizer):
     image = visualizer.draw_timeline(sample_of([[NAN, NAN]], [[[1.0, 2.0]]]))
-    assert len(pixels(image, palette.TRUTH)[0]) == 0
-    assert len(pixels(image, palette.PREDICTION)[0])
+    assert len(pixels(image, canvas.TRUTH)[0]) == 0
+    assert len(pixels(image, canvas.PREDICTION)[0])
 
 
 def test_predictions_and_truth_can_be_left_out(visualizer):
     sample = sample_of([[1.0, 5.0]], [[[2.0, 6.0]]])
     image = visualizer.draw_timeline(sample, draw_pred=False)
-    assert len(pixels(image, palette.TRUTH)[0])
-    assert not len(pixels(image, palette.PREDICTION)[0])
+    assert len(pixels(image, canvas.TRUTH)[0])
+    assert not len(pixels(image, canvas.PREDICTION)[0])
     image = visualizer.draw_timeline(sample, draw_gt=False)
-    assert not len(pixels(image, palette.TRUTH)[0])
+    assert not len(pixels(image, canvas.TRUTH)[0])
 
 
 def test_each_rank_has_a_lane_of_its_own(visualizer):
@@ -96,7 +95,7 @@ def test_thumbnails_follow_the_time_axis(visualizer):
     frames = np.zeros((16, 90, 160, 3), np.uint8)
     frames[:8], frames[8:] = (200, 0, 0), (0, 0, 200)
     image = visualizer.draw_timeline(sample_of([[0.0, 24.0]]), frames)
-    left, right = span(image, palette.TRUTH)
+    left, right = span(image, canvas.TRUTH)
     middle = (left + right) / 2
     assert span(image, '#C80000')[1] <= middle <= span(image, '#0000C8')[0]
     assert span(image, '#C80000')[0] - left < 10
@@ -174,7 +173,7 @@ def test_the_map_frames_the_cell_that_is_nearest_to_the_truth(visualizer):
     grid = MomentGrid(8, [7])
     values = torch.zeros(grid.num_moments)
     marked = visualizer.draw_moment_map(grid, values, [6.2, 15.1], duration=24.0)
-    rows, columns = pixels(marked, palette.TRUTH)
+    rows, columns = pixels(marked, canvas.TRUTH)
     in_legend = rows > 400
     cell = MAP / 8
     # (2, 4) is the cell of 6 to 15 s: third row, fifth column
@@ -192,7 +191,7 @@ def test_cells_that_do_not_exist_are_grey_and_large_values_dark(visualizer):
     low = visualizer.draw_moment_map(grid, values, duration=24.0)
     values[0] = 1.0
     high = visualizer.draw_moment_map(grid, values, duration=24.0)
-    absent = len(pixels(high, palette.ABSENT)[0])
+    absent = len(pixels(high, canvas.ABSENT)[0])
     assert absent / 480**2 == pytest.approx(1 - grid.num_moments / 256, abs=0.08)  # legend
     assert high[24, 100].sum() < low[24, 100].sum()  # the first cell
 
@@ -262,7 +261,7 @@ def test_the_curve_of_spans_is_that_of_the_grid_they_come_from():
 
 def test_a_curve_is_high_where_its_score_is(visualizer):
     plain = visualizer.draw_timeline(sample_of([[0.0, 24.0]]))
-    left, right = span(plain, palette.TRUTH)
+    left, right = span(plain, canvas.TRUTH)
     image = visualizer.draw_timeline(
         sample_of([[0.0, 24.0]]), curves=torch.tensor([[1.0, 0, 0, 0]])
     )

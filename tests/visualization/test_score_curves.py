@@ -6,7 +6,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample
-from mmn_plugin.visualization import canvas as palette
+from mmn_plugin.visualization import canvas
 from mmn_plugin.visualization.curves import ScoreCurvesPicture
 
 
@@ -31,9 +31,9 @@ def test_a_curve_is_drawn_where_its_scores_are_and_truth_behind_it():
     sample.gt_instances = InstanceData(moments=torch.tensor([[12.0, 24.0]]))
     image = ScoreCurvesPicture(sample, dict(one=torch.rand(1, 8))).draw()
     assert image.shape[1:] == (720, 3)
-    truth = columns(image, palette.fade(palette.TRUTH, 0.6))
+    truth = columns(image, canvas.fade(canvas.TRUTH, 0.6))
     assert (truth > 360).mean() > 0.8
-    assert len(columns(image, palette.RUNS[0])) > 200
+    assert len(columns(image, canvas.RUNS[0])) > 200
 
 
 def test_curves_of_a_prediction_are_found_and_there_is_a_panel_for_each_sentence():
@@ -48,7 +48,7 @@ def test_several_curves_have_several_colours():
     image = ScoreCurvesPicture(
         sample_of(), dict(before=torch.zeros(2, 8), after=torch.ones(2, 8))
     ).draw()
-    assert all(len(columns(image, palette.RUNS[i])) for i in (0, 1))
+    assert all(len(columns(image, canvas.RUNS[i])) for i in (0, 1))
 
 
 def test_a_sample_without_curves_or_with_too_few_is_refused():

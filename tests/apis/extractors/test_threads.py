@@ -16,9 +16,7 @@ from mmaction.registry import MODELS
 from mmengine.registry import DefaultScope
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.features import EXTRACTORS
-from mmn_plugin.features import hugging_face as of_hugging_face
-from mmn_plugin.features import recognizer as of_mmaction
+from mmn_plugin.features import EXTRACTORS, hugging_face, recognizer
 
 SENTENCES = ['a person opens the door', 'red box']
 FRAMES = list(np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3), dtype=np.uint8))
@@ -107,8 +105,8 @@ def test_an_image_processor_is_loaded_once_whoever_asks_first(tmp_path, monkeypa
     settings = write_vision_model(tmp_path, 'clip')
     expected = EXTRACTORS.build(settings).prepare(FRAMES[0])
     extractor, meeting = EXTRACTORS.build(settings), Meeting()
-    lock = WatchedLock(of_hugging_face._QUIET_LOCK, meeting)
-    monkeypatch.setattr(of_hugging_face, '_QUIET_LOCK', lock)
+    lock = WatchedLock(hugging_face._QUIET_LOCK, meeting)
+    monkeypatch.setattr(hugging_face, '_QUIET_LOCK', lock)
     load = transformers.AutoImageProcessor.from_pretrained
     monkeypatch.setattr(
         transformers.AutoImageProcessor,
@@ -124,14 +122,14 @@ def test_an_image_processor_is_loaded_once_whoever_asks_first(tmp_path, monkeypa
     ('module', 'lock', 'write', 'loader', 'of_process'),
     [
         (
-            of_mmaction,
+            recognizer,
             '_SCOPE_LOCK',
             write_recognizer,
             (MODELS, 'build'),
             lambda: getattr(DefaultScope.get_current_instance(), 'instance_name', None),
         ),
         (
-            of_hugging_face,
+            hugging_face,
             '_QUIET_LOCK',
             lambda folder: write_vision_model(folder, 'clip'),
             (transformers.CLIPVisionModelWithProjection, 'from_pretrained'),

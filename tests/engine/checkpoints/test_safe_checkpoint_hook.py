@@ -12,8 +12,7 @@ import torch
 from helpers.tiny_run import ITERATIONS, Killed, TermHook, tiny_run
 from mmengine.hooks import EarlyStoppingHook
 
-from mmn_plugin.engine import PreemptionHook, SafeCheckpointHook
-from mmn_plugin.engine import checkpoint_files as atomic_local_backend
+from mmn_plugin.engine import PreemptionHook, SafeCheckpointHook, checkpoint_files
 from mmn_plugin.engine import preemption as preemption_hook
 
 
@@ -40,13 +39,13 @@ def unbroken(tmp_path_factory):
 
 
 def test_every_epochs_checkpoint_is_written_once(tmp_path):
-    written, write = [], atomic_local_backend.write_atomically
+    written, write = [], checkpoint_files.write_atomically
 
     def record(content, path):
         written.append(path.rpartition('/')[2])
         write(content, path)
 
-    with mock.patch.object(atomic_local_backend, 'write_atomically', record):
+    with mock.patch.object(checkpoint_files, 'write_atomically', record):
         tiny_run(tmp_path, safe(interval=1))
     epochs = [name for name in written if name.startswith('epoch_')]
     assert epochs == [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
@@ -157,7 +156,7 @@ def test_there_is_a_best_checkpoint_wherever_a_kill_comes(tmp_path, at):
     """Before the new one is written, before it is noted, before the one before is deleted."""
     from mmn_plugin.engine import checkpointing as module
 
-    write, remove = atomic_local_backend.write_atomically, SafeCheckpointHook._remove
+    write, remove = checkpoint_files.write_atomically, SafeCheckpointHook._remove
 
     def die(content, path):
         if str(path).endswith(at or 'never') and b'epoch_3' in content:
@@ -170,7 +169,7 @@ def test_there_is_a_best_checkpoint_wherever_a_kill_comes(tmp_path, at):
         remove(hook, name)
 
     with (
-        mock.patch.object(atomic_local_backend, 'write_atomically', die),
+        mock.patch.object(checkpoint_files, 'write_atomically', die),
         mock.patch.object(module, 'write_atomically', die),
         mock.patch.object(SafeCheckpointHook, '_remove', die_removing),
     ):

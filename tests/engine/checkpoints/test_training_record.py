@@ -13,8 +13,7 @@ from helpers.tiny_run import tiny_run
 from mmengine.hooks import Hook
 
 from mmn_plugin import files
-from mmn_plugin.engine import TrainingRecord, WorkFolderInUseError
-from mmn_plugin.engine import work_folder as training_record
+from mmn_plugin.engine import TrainingRecord, WorkFolderInUseError, work_folder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
@@ -74,7 +73,7 @@ def test_what_asks_in_the_training_process_takes_no_lock_away(tmp_path, monkeypa
 
     def is_refused():
         other = TrainingRecord(tmp_path / 'work')
-        training_record._held.clear()  # a new process would have none
+        work_folder._held.clear()  # a new process would have none
         with pytest.raises(WorkFolderInUseError):
             other.require_unused()
 
@@ -132,11 +131,11 @@ def test_a_training_holds_its_folder_until_it_is_over(tmp_path):
                 pass
 
     def ask():
-        training_record._held.clear()  # a new process would have none
+        work_folder._held.clear()  # a new process would have none
         with pytest.raises(WorkFolderInUseError):
             TrainingRecord(tmp_path).require_unused()
 
     tiny_run(tmp_path, dict(type='SafeCheckpointHook'), epochs=1, hooks=[AskHook()])
-    assert tmp_path.resolve() / 'training.json' not in training_record._held
+    assert tmp_path.resolve() / 'training.json' not in work_folder._held
     with in_another_process(TrainingRecord(tmp_path).require_unused):
         pass
