@@ -78,7 +78,7 @@ del corpus, splits, sizes
 TRAIN = """
 import pathlib, sys
 import mmn_plugin, mmaction.models
-from mmn_plugin.paths import config_root
+from mmn_plugin.files import config_root
 from mmengine.config import Config
 from mmengine.runner import Runner
 place, config, name = pathlib.Path(mmn_plugin.__file__), Config.fromfile(sys.argv[1]), sys.argv[2]
@@ -177,7 +177,7 @@ class Check:
         (self.work / 'train.py').write_text(TRAIN)
         found = subprocess.run(
             [self.bin / 'python', '-c',
-             'from mmn_plugin.paths import config_root; print(config_root())'],
+             'from mmn_plugin.files import config_root; print(config_root())'],
             cwd=self.work, capture_output=True, text=True, check=True,
         )  # fmt: skip
         path = found.stdout.strip().splitlines()[-1]
