@@ -1,7 +1,8 @@
-"""Measure again what the README reports: ``python tools/reproduce.py NAME``.
+"""Measure again what README.md and docs/ report: ``python tools/reproduce.py NAME``.
 
 Writes ``docs/results/NAME.json`` (command, commit, seeds, machine, every value) and renders its
-table in the README. Run from the checkout's root, on the Shapes corpus of ``tools/quickstart.sh``.
+table in the page that has its marker. Run from the checkout's root, on the Shapes corpus of
+``tools/quickstart.sh``.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from reproduction.running import ROOT, run
 from reproduction.weak import render_weak, weak
 
 RESULTS = ROOT / 'docs' / 'results'
-README = ROOT / 'README.md'
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 EXPERIMENTS = dict(
     absence=absent.absence,
@@ -125,8 +126,8 @@ def measure(name: str, args: argparse.Namespace) -> dict:
     )
 
 
-def update_readme(text: str, results: Path = RESULTS) -> str:
-    """README with every ``<!-- result: NAME -->`` block rendered from its JSON."""
+def update_page(page: Path, results: Path = RESULTS) -> str:
+    """A page with every ``<!-- result: NAME -->`` block rendered from its JSON."""
 
     def render(match):
         path = results / f'{match[1]}.json'
@@ -134,9 +135,12 @@ def update_readme(text: str, results: Path = RESULTS) -> str:
             return match[0]
         result = json.loads(path.read_text())
         body = f'{RENDERERS[match[1]](result)}\n\n{source(result)}'
+        body = body.replace('](docs/results/', f']({os.path.relpath(RESULTS, page.parent)}/')
         return f'<!-- result: {match[1]} -->\n{body}\n<!-- end -->'
 
-    return re.sub(r'<!-- result: (\w+) -->.*?<!-- end -->', render, text, flags=re.DOTALL)
+    return re.sub(
+        r'<!-- result: (\w+) -->.*?<!-- end -->', render, page.read_text(), flags=re.DOTALL
+    )
 
 
 def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None:
@@ -151,14 +155,14 @@ def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None
 
 
 def main() -> None:
-    """Measure what was asked for, and render the README."""
+    """Measure what was asked for, and render the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         'names',
         nargs='*',
         choices=[*EXPERIMENTS, []],
         metavar='NAME',
-        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render README',
+        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render the pages',
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
@@ -166,12 +170,13 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.names:
-        require_writable(parser, [README, *(RESULTS / f'{name}.json' for name in args.names)])
+        require_writable(parser, [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)])
     for name in args.names:
         result = measure(name, args)
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
-    README.write_text(update_readme(README.read_text()))
+    for page in PAGES:
+        page.write_text(update_page(page))
 
 
 if __name__ == '__main__':

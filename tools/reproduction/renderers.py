@@ -1,4 +1,4 @@
-"""Results as the tables of the README; every function takes what a JSON holds."""
+"""Results as tables of README.md and docs/; every function takes what a JSON holds."""
 
 import re
 import statistics
