@@ -155,6 +155,9 @@ def test_model_index_names_every_config():
     listed = {model['Config'] for model in models}
     assert listed == {f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}
     assert all(model['Name'] == Path(model['Config']).stem for model in models)
+    collections = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())['Collections']
+    assert {model['In Collection'] for model in models} == {c['Name'] for c in collections}
+    assert all((ROOT / collection['README']).is_file() for collection in collections)
 
 
 def test_config_names_are_unique():

@@ -131,7 +131,7 @@ def sliding_windows(
         interval (int): Frames from one frame of a clip to the next. Defaults to 1.
 
     Yields:
-        np.ndarray: (clip_len, *frame), one for every started stride.
+        np.ndarray: ``(clip_len, *frame)``, one for every started stride.
     """
     reach = (clip_len - 1) * interval
     offset = (stride - reach - 1) // 2  # of the clip's first frame from its stride's
@@ -271,7 +271,7 @@ class ClipFeatureExtractor(FeatureExtractor):
 
     @abstractmethod
     def describe(self, clips: Tensor) -> Tensor:
-        """Features (B, D) of clips (B, clip_len, *frame), on the device; one call at a time."""
+        """Features (B, D) of clips ``(B, clip_len, *frame)``, on the device; one call at a time."""
 
     @abstractmethod
     def describe_settings(self) -> dict:
@@ -321,7 +321,7 @@ class ClipFeatureExtractor(FeatureExtractor):
             frames (Iterable[np.ndarray]): (H, W, 3) uint8 RGB.
 
         Yields:
-            Tensor: (n, clip_len, *frame), n at most ``batch_size``; in pinned memory for a GPU.
+            Tensor: ``(n, clip_len, *frame)``, n at most ``batch_size``; in pinned memory for a GPU.
         """
         clips = sliding_windows(
             map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
@@ -350,7 +350,7 @@ class ClipFeatureExtractor(FeatureExtractor):
         batch of the next is on its way.
 
         Args:
-            batch (Tensor): (n, clip_len, *frame), on the CPU.
+            batch (Tensor): ``(n, clip_len, *frame)``, on the CPU.
 
         Returns:
             np.ndarray: (n, D) float32.

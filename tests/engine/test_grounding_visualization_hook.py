@@ -19,14 +19,14 @@ from mmn_plugin.engine import GroundingVisualizationHook
 from mmn_plugin.files import OutputError
 from mmn_plugin.shapes.corpus import write_video
 
-README = (ROOT / 'README.md').read_text()
+PAGE = (ROOT / 'docs/train.md').read_text()
 BACKENDS = """
 visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
 """
 
 
-def readme_hook() -> str:
-    blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+def page_hook() -> str:
+    blocks = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
     (block,) = (block for block in blocks if 'GroundingVisualizationHook' in block)
     return block
 
@@ -91,7 +91,7 @@ def draw(batches, tmp_path):
 
 def test_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    hook = readme_hook().replace('data/shapes/videos', str(tiny.videos))
+    hook = page_hook().replace('data/shapes/videos', str(tiny.videos))
     config = write_config(tmp_path / f'{tmp_path.name}.py', tiny.corpus, extra=hook + BACKENDS)
     code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
     assert code == 0, output[-3000:]

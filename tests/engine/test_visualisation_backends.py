@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, switched on by a config as the README says."""
+"""TensorBoard and Weights & Biases, switched on by a config as docs/train.md says."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from helpers.run_tool import ROOT, run_tool
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.wandb_run import records, values
 
-README = (ROOT / 'README.md').read_text()
+PAGE = (ROOT / 'docs/train.md').read_text()
 
 
-def readme_lines(component: str) -> str:
-    """The README's lines of a config that switch this on."""
-    blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+def page_lines(component: str) -> str:
+    """The page's lines of a config that switch this on."""
+    blocks = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
     (block,) = (block for block in blocks if component in block)
     return block
 
@@ -39,7 +39,7 @@ def train(tmp_path):
 def test_losses_metrics_and_pictures_reach_the_real_wandb(tmp_path):
     """Two processes, offline: what `wandb sync` would send is on the disk when they end."""
     corpus = write_corpus(tmp_path / 'corpus', train=4, test=3)
-    extra = readme_lines('WandbVisBackend') + readme_lines('GroundingVisualizationHook').replace(
+    extra = page_lines('WandbVisBackend') + page_lines('GroundingVisualizationHook').replace(
         ", video_dir='data/shapes/videos'", ''
     )
     config = write_config(tmp_path / 'tiny.py', corpus, extra=extra)
@@ -94,7 +94,7 @@ def test_losses_metrics_and_pictures_reach_the_real_wandb(tmp_path):
 
 def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    code, output = train(readme_lines('TensorboardVisBackend'))
+    code, output = train(page_lines('TensorboardVisBackend'))
     assert code == 0, output[-3000:]
     folder = next((tmp_path / 'work').glob('*/vis_data'))
     events = accumulator.EventAccumulator(str(folder)).Reload()
@@ -108,7 +108,7 @@ def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
 def test_an_absent_package_is_one_line(train, monkeypatch, backend, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, 'torch.utils.tensorboard', raising=False)
-    code, output = train(readme_lines(backend))
+    code, output = train(page_lines(backend))
     assert code == 1
     assert 'Traceback' not in output
     last = output.rstrip().splitlines()[-1]
