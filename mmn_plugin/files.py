@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import unicodedata
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -74,6 +75,23 @@ def writable_folder(path: str | Path) -> Path:
     except OSError as error:
         raise OutputError(f'the folder {path} cannot be written into: {error.strerror}') from None
     return path
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file in one step: a reader sees the former content or all of the new one.
+
+    Args:
+        path (str | Path): The file; its folder is made. Unchanged if writing fails.
+        text (str): Its content, written as UTF-8.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
+    try:
+        unfinished.write_text(text, encoding='utf-8')
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def write_json(content, path: str | Path) -> None:

@@ -163,7 +163,7 @@ class CheckSettingsHook(Hook):
             if isinstance(metric, GroundingMetric)
         ]
         for metric in metrics:
-            asked = max(metric.protocol.top_n)
+            asked = max(metric.top_n)
             if asked > model.head.top_n:
                 raise ValueError(
                     f'val_evaluator asks for R@{asked}, but model.head.top_n='

@@ -1,17 +1,22 @@
 """Figures from ranked moments, in the loop or from a file of predictions."""
 
 from .grounding_metric import DumpPredictions, GroundingMetric, VideoResultsMetric
-from .predictions import match_predictions, read_predictions, write_predictions
-from .protocol import GroundingProtocol, GroundingResult, SummaryRow, flat_metrics, format_table
+from .predictions import (
+    GroundingResult,
+    PredictionsError,
+    match_predictions,
+    read_predictions,
+    write_predictions,
+)
 from .recall import (
     GreedyCheck,
     chance_level,
+    format_table,
     is_greedy_ranking,
     mean_iou,
     published_recall_table,
     ranked_iou,
     recall,
-    recall_of_iou,
 )
 from .tube_metric import (
     DumpTubeSubmission,
@@ -30,15 +35,13 @@ __all__ = [
     'DumpTubeSubmission',
     'GreedyCheck',
     'GroundingMetric',
-    'GroundingProtocol',
     'GroundingResult',
-    'SummaryRow',
+    'PredictionsError',
     'TubeGroundingMetric',
     'TubeResult',
     'VideoResultsMetric',
     'chance_level',
     'check_thresholds',
-    'flat_metrics',
     'format_table',
     'is_greedy_ranking',
     'match_predictions',
@@ -48,7 +51,6 @@ __all__ = [
     'read_predictions',
     'read_submission',
     'recall',
-    'recall_of_iou',
     'score_submission',
     'tube_bounds',
     'tube_figures',

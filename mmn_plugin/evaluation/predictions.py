@@ -1,18 +1,16 @@
-"""Files of predictions."""
+"""Ranked moments of a video beside its ground truth, and files of them."""
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from mmn_plugin.files import read_json
+from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures.annotations import VideoAnnotation
-
-from .protocol import GroundingResult
 
 
 class PredictionsError(ValueError):
@@ -22,6 +20,75 @@ class PredictionsError(ValueError):
 FORMAT = 'mmn_plugin/predictions'
 VERSION = 1
 LARGEST = torch.finfo(torch.float32).max
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a JSON file is a number that float32 can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST  # an int may be too large for a float, and NaN fails
+
+
+@dataclass
+class GroundingResult:
+    """Ground truth and ranked moments of all sentences of one video, on the CPU.
+
+    Attributes:
+        video_id (str): The video.
+        duration (float): Its length in seconds.
+        sentence_index (list[int]): s places in the annotation file's list.
+        sentences (list[str]): s sentences.
+        ground_truth (Tensor): (s, 2) float32 seconds.
+        moments (Tensor): (s, n, 2) float32 seconds, best first, NaN where fewer.
+        scores (Tensor): (s, n) float32, NaN likewise.
+
+    Raises:
+        ValueError: If there is not one of each for every sentence.
+    """
+
+    video_id: str
+    duration: float
+    sentence_index: list[int]
+    sentences: list[str]
+    ground_truth: Tensor
+    moments: Tensor
+    scores: Tensor
+
+    def __post_init__(self):
+        num = len(self.sentences)
+        shapes = {
+            'sentence_index': (len(self.sentence_index), num),
+            'ground truth': (tuple(self.ground_truth.shape), (num, 2)),
+            'moments': (tuple(self.moments.shape), (num, *self.moments.shape[1:2], 2)),
+            'scores': (tuple(self.scores.shape), tuple(self.moments.shape[:2])),
+        }
+        for name, (got, wanted) in shapes.items():
+            if got != wanted:
+                raise ValueError(
+                    f'video {self.video_id!r} has {num} sentences, but its {name} '
+                    f'have the shape {got} instead of {wanted}'
+                )
+
+    @classmethod
+    def from_data_sample(cls, sample: dict) -> 'GroundingResult':
+        """Take what evaluation needs from a `GroundingDataSample` as a dict.
+
+        Raises:
+            ValueError: If there are no predictions, or not one for every sentence.
+        """
+        if 'pred_instances' not in sample or 'gt_instances' not in sample:
+            raise ValueError(
+                f'video {sample.get("video_id")!r} reached the metric without '
+                'pred_instances and gt_instances; run the model in mode="predict"'
+            )
+        truth, found = sample['gt_instances']['moments'], sample['pred_instances']
+        tensors = (truth, found['moments'], found['scores'])
+        return cls(
+            sample['video_id'],
+            float(sample['duration']),
+            [int(index) for index in sample['sentence_index']],
+            list(sample['sentences']),
+            *(tensor.detach().to('cpu', torch.float32) for tensor in tensors),
+        )
 
 
 def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
@@ -62,7 +129,7 @@ def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> N
         raise PredictionsError(
             f'{path}: not written, a moment or score is NaN or infinite; did the model diverge?'
         ) from error
-    _write_atomically(Path(path), text)
+    write_atomically(path, text)
 
 
 def read_predictions(path: str | Path) -> dict[str, dict]:
@@ -164,7 +231,7 @@ def _check_video(where: str, video: dict) -> dict:
     if not isinstance(video, dict) or not isinstance(video.get('sentences'), list):
         raise PredictionsError(f'{where} needs "duration" (seconds) and the list "sentences"')
     duration = video.get('duration')
-    if not _finite(duration) or duration <= 0:
+    if not is_number(duration) or duration <= 0:
         raise PredictionsError(f'{where} has duration={duration!r}; expected seconds above 0')
     sentences: dict[int, dict] = {}
     for place, sentence in enumerate(video['sentences']):
@@ -190,7 +257,7 @@ def _check_sentence(where: str, sentence: dict) -> None:
     if not isinstance(moments, list):
         raise PredictionsError(f'{where} needs "moments": [[start, end], ...], best first')
     for moment in moments:
-        if not (isinstance(moment, list) and len(moment) == 2 and all(map(_finite, moment))):
+        if not (isinstance(moment, list) and len(moment) == 2 and all(map(is_number, moment))):
             raise PredictionsError(
                 f'{where} has the moment {moment!r}; expected [start, end], two '
                 'finite numbers of seconds'
@@ -201,31 +268,14 @@ def _check_sentence(where: str, sentence: dict) -> None:
             )
     if scores is None:
         return
-    if not isinstance(scores, list) or len(scores) != len(moments) or not all(map(_finite, scores)):
+    if (
+        not isinstance(scores, list)
+        or len(scores) != len(moments)
+        or not all(map(is_number, scores))
+    ):
         raise PredictionsError(
             f'{where} has {len(moments)} moments and the scores {scores!r}; '
             'expected as many finite numbers'
         )
     if scores != sorted(scores, reverse=True):
         raise PredictionsError(f'{where}: scores rise down the list; moments go best first')
-
-
-def _finite(value: object) -> bool:
-    """Whether it is a number that float32 can hold."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= LARGEST  # an int may be too large for a float, and NaN fails
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(scratch, 0o666 & ~umask)  # mkstemp's files are for their owner alone
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise

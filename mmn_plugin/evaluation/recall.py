@@ -3,8 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 
 import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 from mmn_plugin.models import nms, take_moments
@@ -25,8 +29,16 @@ def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
     return iou.nan_to_num(nan=0.0)
 
 
-def recall_of_iou(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) -> Tensor:
-    """`recall`, given the IoU (S, n) of `ranked_iou`.
+def recall(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) -> Tensor:
+    """R@n, IoU=m: share of sentences for which one of the first n moments has IoU >= m.
+
+    Args:
+        iou (Tensor): (S, k) of `ranked_iou`.
+        top_n (Sequence[int]): The n of R@n, at most k.
+        iou_thrs (Sequence[float]): The m; compared in float32.
+
+    Returns:
+        Tensor: (len(top_n), len(iou_thrs)) float64 in [0, 1].
 
     Raises:
         ValueError: If ``top_n`` asks for more moments than are ranked, or no sentence is given.
@@ -42,26 +54,6 @@ def recall_of_iou(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) 
     # One comparison per threshold: against a scalar it is made in float32, as published
     hits = torch.stack([(best >= thr).sum(0) for thr in iou_thrs], dim=1)
     return hits.double() / len(iou)
-
-
-def recall(
-    ranked: Tensor, ground_truth: Tensor, top_n: Sequence[int], iou_thresholds: Sequence[float]
-) -> Tensor:
-    """R@n, IoU=m: share of sentences for which one of the first n moments has IoU >= m.
-
-    Args:
-        ranked (Tensor): (S, n, 2) seconds, best first, NaN where fewer than n.
-        ground_truth (Tensor): (S, 2) seconds.
-        top_n (Sequence[int]): The n of R@n.
-        iou_thresholds (Sequence[float]): The m; compared in float32.
-
-    Returns:
-        Tensor: (len(top_n), len(iou_thresholds)) float64 in [0, 1].
-
-    Raises:
-        ValueError: If ``top_n`` asks for more moments than are ranked, or no sentence is given.
-    """
-    return recall_of_iou(ranked_iou(ranked, ground_truth), top_n, iou_thresholds)
 
 
 def mean_iou(iou: Tensor) -> float:
@@ -81,17 +73,42 @@ def published_recall_table(
 ) -> dict[str, float]:
     """`recall` under the published code's names and in its float32.
 
+    Args:
+        ranked (Tensor): (S, n, 2) seconds, as of `ranked_iou`.
+        ground_truth (Tensor): (S, 2) seconds.
+        top_n (Sequence[int]): The n of R@n.
+        iou_thresholds (Sequence[float]): The m of IoU=m.
+
     Returns:
         dict[str, float]: ``R@n,IoU@m``, and ``Best_Rn``, the mean over the thresholds; in [0, 1].
     """
     # The published counts are float32, so their quotient is rounded to it.
-    table = recall(ranked, ground_truth, top_n, iou_thresholds).float()
+    table = recall(ranked_iou(ranked, ground_truth), top_n, iou_thresholds).float()
     named = {
         f'R@{n},IoU@{thr:g}': float(table[i, j])
         for i, n in enumerate(top_n)
         for j, thr in enumerate(iou_thresholds)
     }
     return named | {f'Best_R{n}': float(table[i].mean()) for i, n in enumerate(top_n)}
+
+
+def format_table(rows: dict[str, dict[str, float]]) -> str:
+    """Figures of groups of sentences as a table in plain text, in percent.
+
+    Args:
+        rows (dict[str, dict[str, float]]): As of `GroundingMetric.summarize`.
+    """
+    names = [name for name in rows[''] if name != 'num_sentences']
+    table = Table(box=SIMPLE)
+    table.add_column('sentences')
+    for name in ('number', *names):
+        table.add_column(name, justify='right', no_wrap=True)
+    for group, figures in rows.items():
+        values = [f'{figures[name]:.2f}' for name in names]
+        table.add_row(group or 'all', f'{figures["num_sentences"]:.0f}', *values)
+    console = Console(file=StringIO(), width=40 + 11 * len(names), color_system=None)
+    console.print(table)
+    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines() if line.strip())
 
 
 _CHUNK = 2048  # sentences worked on together: some 20 MB per array for the largest published grid
@@ -144,7 +161,7 @@ def chance_level(
             scores = 1 - torch.rand(len(rows), grid.num_moments, generator=generator)
             picks = nms(spans, scores, iou_threshold, max(top_n))
             ranked = ranked_iou(take_moments(spans, scores, picks)[0], moments[rows])
-            table += recall_of_iou(ranked, top_n, iou_thrs) * (len(rows) / repeats)
+            table += recall(ranked, top_n, iou_thrs) * (len(rows) / repeats)
     for i, n in enumerate(top_n):
         if n == 1:
             table[i] = single.double() / grid.num_moments

@@ -1,7 +1,6 @@
 """Figures of tubes, in the loop or from a submission."""
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from mmaction.registry import METRICS
 from mmengine.logging import print_log
-from mmengine.structures import BaseDataElement
 
-from mmn_plugin.files import read_json, writable_file
+from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures import MomentGrid, cell_bounds, cell_iou, tube_iou
 
-from .grounding_metric import VideoResultsMetric
-from .predictions import FORMAT, PredictionsError
+from .grounding_metric import DumpMetric, VideoResultsMetric
+from .predictions import FORMAT, PredictionsError, is_number
 
 
 @dataclass
@@ -41,22 +39,11 @@ class TubeResult:
     bounds: list[dict[str, float]] = field(default_factory=list)
 
     @property
-    def key(self) -> tuple:
-        """Identity of the dataset item: the same item evaluated twice has the same key."""
-        return self.video_id, tuple(self.sentence_index), tuple(self.sentences)
-
-    @property
     def names(self) -> list[str]:
         """Name of each sentence in a submission: the video's, or ``video#index`` of several."""
         if len(self.sentences) == 1 and self.sentence_index == [0]:
             return [self.video_id]
         return [f'{self.video_id}#{index}' for index in self.sentence_index]
-
-    def overlaps(self) -> list[tuple[float, float]]:
-        """Both IoUs (vIoU, tIoU) of each sentence's answer."""
-        return [
-            tube_iou(tube, truth) for tube, truth in zip(self.tubes, self.ground_truth, strict=True)
-        ]
 
     @staticmethod
     def by_name(results: Iterable['TubeResult'], kind: str) -> dict[str, np.ndarray]:
@@ -82,14 +69,12 @@ class TubeResult:
         return found
 
     @classmethod
-    def from_data_sample(cls, sample: dict | BaseDataElement) -> 'TubeResult':
-        """Take what evaluation needs from a `TubeDataSample` (or that as a dict).
+    def from_data_sample(cls, sample: dict) -> 'TubeResult':
+        """Take what evaluation needs from a `TubeDataSample` as a dict.
 
         Raises:
             ValueError: If there are no predictions, or not one for every sentence.
         """
-        if isinstance(sample, BaseDataElement):
-            sample = sample.to_dict()
         predicted = sample.get('pred_instances', {}).get('tubes')
         if predicted is None or len(predicted) != len(sample['sentences']):
             raise ValueError(
@@ -176,7 +161,6 @@ def tube_bounds(
 
 
 FRAME = re.compile('0*[0-9]{1,7}')  # more would not be exact in float32
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def write_submission(path: str | Path, answers: Mapping[str, np.ndarray]) -> None:
@@ -189,25 +173,17 @@ def write_submission(path: str | Path, answers: Mapping[str, np.ndarray]) -> Non
         path (str | Path): The file; its folder is made.
         answers (Mapping[str, np.ndarray]): Name of a video -> (n, 5) frame, x1, y1, x2, y2.
     """
-    content = {name: _as_json(tube) for name, tube in sorted(answers.items())}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + '.part')
-    unfinished.write_text(json.dumps(content) + '\n', encoding='utf-8')
-    os.replace(unfinished, path)
-
-
-def _as_json(tube: np.ndarray) -> dict:
-    if not len(tube):
-        return dict(st_frame=-1, ed_frame=-1, bbox={})
-    frames = [int(frame) for frame in tube[:, 0]]
-    # a float32 as a double has the same value, so that scoring the file gives the same figures
-    boxes = tube[:, 1:].astype(np.float32).astype(float).tolist()
-    return dict(
-        st_frame=frames[0],
-        ed_frame=frames[-1],
-        bbox={str(frame): box for frame, box in zip(frames, boxes, strict=True)},
-    )
+    content = {}
+    for name, tube in sorted(answers.items()):
+        frames = [int(frame) for frame in tube[:, 0]]
+        # a float32 as a double has the same value, so that scoring the file gives the same figures
+        boxes = tube[:, 1:].astype(np.float32).astype(float).tolist()
+        content[name] = dict(
+            st_frame=frames[0] if frames else -1,
+            ed_frame=frames[-1] if frames else -1,
+            bbox={str(frame): box for frame, box in zip(frames, boxes, strict=True)},
+        )
+    write_atomically(path, json.dumps(content) + '\n')
 
 
 def read_submission(path: str | Path) -> dict[str, np.ndarray]:
@@ -245,8 +221,10 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _tube(entry: dict, where: str) -> np.ndarray:
-    bounds = [entry.get(key) for key in ('st_frame', 'ed_frame')] if isinstance(entry, dict) else []
-    if not bounds or not all(map(_is_whole, bounds)) or not isinstance(entry.get('bbox'), dict):
+    entry = entry if isinstance(entry, dict) else {}
+    bounds = [entry.get('st_frame'), entry.get('ed_frame')]
+    whole = all(is_number(bound) and int(bound) == bound for bound in bounds)
+    if not whole or not isinstance(entry.get('bbox'), dict):
         raise PredictionsError(
             f'{where} is not {{"st_frame": number, "ed_frame": number, "bbox": '
             '{frame: [x1, y1, x2, y2]}}'
@@ -277,7 +255,7 @@ def _tube(entry: dict, where: str) -> np.ndarray:
 
 
 def _check_box(box: list, where: str) -> None:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         raise PredictionsError(f'{where}: {box!r} is not a box of four finite numbers')
     x1, y1, x2, y2 = box
     if x2 < x1 or y2 < y1:
@@ -285,16 +263,6 @@ def _check_box(box: list, where: str) -> None:
             f'{where}: the box {box} ends before it begins; expected x1, y1, '
             'x2, y2 (not width and height)'
         )
-
-
-def _is_number(value) -> bool:
-    """Whether a value is a number that float32 holds; true and false are none."""
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return known and abs(value) <= LARGEST  # NaN is not
-
-
-def _is_whole(value) -> bool:
-    return _is_number(value) and int(value) == value
 
 
 def score_submission(
@@ -353,6 +321,7 @@ class TubeGroundingMetric(VideoResultsMetric):
     """
 
     default_prefix = 'tubes'
+    result_type = TubeResult
 
     def __init__(
         self,
@@ -376,7 +345,7 @@ class TubeGroundingMetric(VideoResultsMetric):
             ValueError: If a video has no ground truth, and needs it.
         """
         for sample in data_samples:
-            result = TubeResult.from_data_sample(sample)
+            result = self.result_type.from_data_sample(sample)
             if not result.ground_truth and self.require_truth:
                 raise ValueError(
                     f'video {result.video_id!r} has no ground truth, so that it '
@@ -406,7 +375,11 @@ class TubeGroundingMetric(VideoResultsMetric):
                 f'{len(without)} of {len(results)} videos have no ground truth, such '
                 f'as {without[0]!r}; score files in which all have it'
             )
-        overlaps = [pair for result in results for pair in result.overlaps()]
+        overlaps = [
+            tube_iou(tube, truth)
+            for result in results
+            for tube, truth in zip(result.tubes, result.ground_truth, strict=True)
+        ]
         figures = tube_figures(*zip(*overlaps, strict=True), self.iou_thrs)
         bounds = [bound for result in results for bound in result.bounds]
         for name in bounds[0] if bounds else ():
@@ -421,32 +394,13 @@ class TubeGroundingMetric(VideoResultsMetric):
 
 
 @METRICS.register_module()
-class DumpTubeSubmission(VideoResultsMetric):
+class DumpTubeSubmission(DumpMetric):
     """Writes the HC-STVG challenge's JSON: video -> ``st_frame``, ``ed_frame``, ``bbox``.
 
-    Args:
-        out_file_path (str): Path of the file; must end in ``.json``. Its folder is made.
-        collect_device (str): ``cpu`` or ``gpu``. Defaults to ``cpu``.
-        collect_dir (str, optional): Folder shared by all processes, for ``cpu``.
-
-    Raises:
-        ValueError: If the path does not end in ``.json``.
+    Arguments are those of `DumpMetric`.
     """
 
-    default_prefix = 'submission'  # reports no figures; a metric without a prefix warns
-
-    def __init__(
-        self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None
-    ):
-        super().__init__(collect_device, collect_dir=collect_dir)
-        if Path(out_file_path).suffix != '.json':
-            raise ValueError(f'a submission is JSON: {out_file_path} must end in .json')
-        writable_file(out_file_path)
-        self.out_file_path = out_file_path
-
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Keep the answers of a batch."""
-        self.results.extend(map(TubeResult.from_data_sample, data_samples))
+    result_type = TubeResult
 
     def compute_metrics(self, results: list[TubeResult]) -> dict:
         """Write the file; there are no figures."""

@@ -3,7 +3,7 @@
 import pytest
 
 from mmn_plugin.datasets import TubeError, read_hcstvg_annotations, read_tracks
-from mmn_plugin.evaluation import GroundingProtocol, read_predictions, read_submission
+from mmn_plugin.evaluation import GroundingMetric, read_predictions, read_submission
 from mmn_plugin.evaluation.predictions import PredictionsError
 from mmn_plugin.structures.annotations import AnnotationError, read_annotations, read_sentences
 
@@ -11,7 +11,7 @@ READERS = {
     'annotations': (read_annotations, AnnotationError),
     'sentences': (read_sentences, AnnotationError),
     'predictions': (read_predictions, PredictionsError),
-    'subsets': (lambda path: GroundingProtocol(subsets=str(path)), ValueError),
+    'subsets': (lambda path: GroundingMetric(subsets=str(path)), ValueError),
     'submission': (read_submission, PredictionsError),
     'hcstvg': (read_hcstvg_annotations, TubeError),
     'tracks': (lambda path: read_tracks(path, 'a'), TubeError),

@@ -17,8 +17,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.evaluation import (
-    GroundingProtocol,
-    flat_metrics,
+    GroundingMetric,
     format_table,
     match_predictions,
     read_predictions,
@@ -82,7 +81,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
             iou_threshold=args.chance_nms,
             seed=args.chance_seed,
         )
-    protocol = GroundingProtocol(
+    metric = GroundingMetric(
         args.top_n, args.iou, args.duration_buckets, args.duration_unit, args.subsets, chance
     )
     predictions = read_predictions(args.predictions)
@@ -90,9 +89,9 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     results = match_predictions(predictions, annotations, max(args.top_n))
     for note in _notes(predictions, annotations, max(args.top_n)):
         print(f'note: {note}', file=sys.stderr)
-    rows = protocol.evaluate(results)
+    rows = metric.summarize(results)
     print(f'{len(results)} videos; figures in percent\n{format_table(rows)}')
-    metrics = flat_metrics(rows) | {'num_videos': len(results)}
+    metrics = metric.flatten(rows) | {'num_videos': len(results)}
     return {f'grounding/{name}': value for name, value in metrics.items()}
 
 

@@ -129,7 +129,7 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
     """R@1 at IoU=0.5 on the validation split, for each epoch and each of ``THRESHOLDS``."""
     import torch
 
-    from mmn_plugin.evaluation import ranked_iou, recall_of_iou
+    from mmn_plugin.evaluation import ranked_iou, recall
 
     folder, _ = run_of(options, seed)
     figures = []
@@ -144,7 +144,7 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
                     for sample in ranked(head, samples, thresholds)
                 ]
             )  # (S, 1, 2)
-            hits = recall_of_iou(ranked_iou(best, truth), [1], [0.5])
+            hits = recall(ranked_iou(best, truth), [1], [0.5])
             figures[-1].append(100 * hits.item())
     return figures
 

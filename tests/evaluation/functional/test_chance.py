@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmn_plugin.evaluation import chance_level, recall
+from mmn_plugin.evaluation import chance_level, ranked_iou, recall
 from mmn_plugin.models import nms, take_moments
 from mmn_plugin.structures import MomentGrid
 
@@ -25,7 +25,7 @@ def test_further_ranks_agree_with_random_rankings_of_another_seed():
     moments, durations = MOMENTS.repeat(4000, 1), DURATIONS.repeat(4000)
     spans, scores = GRID.spans(durations), torch.rand(12000, GRID.num_moments) + 1
     ranked, _ = take_moments(spans, scores, nms(spans, scores, 0.5, 5))
-    measured = recall(ranked, moments, (1, 5), (0.5,))
+    measured = recall(ranked_iou(ranked, moments), (1, 5), (0.5,))
     assert table.flatten().tolist() == pytest.approx(measured.flatten().tolist(), abs=0.02)
     assert table[1] > 2 * table[0]
 

@@ -15,21 +15,24 @@ RANKED = torch.tensor(
     ]
 )
 
+IOU = ranked_iou(RANKED, GROUND_TRUTH)
+
 
 def test_recall_counts_sentences_with_a_hit_among_the_first_n():
-    table = recall(RANKED, GROUND_TRUTH, (1, 2, 3), (0.25, 0.5, 0.75, 1.0))
+    table = recall(IOU, (1, 2, 3), (0.25, 0.5, 0.75, 1.0))
     assert table.tolist() == [[0.25, 0.25, 0, 0], [0.5, 0.5, 0.5, 0], [0.75, 0.5, 0.5, 0.25]]
 
 
 def test_iou_equal_to_the_threshold_in_float32_is_a_hit():
     # float32's 0.7 is below float64's: compared in float64 this would miss
     ranked, truth = torch.tensor([[[0.0, 7.0]]]), torch.tensor([[0.0, 10.0]])
-    assert float(ranked_iou(ranked, truth)) < 0.7
-    assert recall(ranked, truth, (1,), (0.7,)).item() == 1
+    iou = ranked_iou(ranked, truth)
+    assert float(iou) < 0.7
+    assert recall(iou, (1,), (0.7,)).item() == 1
 
 
 def test_mean_iou_is_of_the_best_ranked_moment_and_zero_without_one():
-    assert mean_iou(ranked_iou(RANKED, GROUND_TRUTH)) == 0.125
+    assert mean_iou(IOU) == 0.125
 
 
 def test_mean_iou_does_not_depend_on_the_order_of_sentences():
@@ -51,12 +54,12 @@ def test_published_names_and_means():
 
 def test_more_ranks_than_there_are_moments_is_an_error():
     with pytest.raises(ValueError, match='R@5 is asked for, but only 3'):
-        recall(RANKED, GROUND_TRUTH, (1, 5), (0.5,))
+        recall(IOU, (1, 5), (0.5,))
 
 
 def test_no_sentence_is_an_error():
     with pytest.raises(ValueError, match='no sentence'):
-        recall(RANKED[:0], GROUND_TRUTH[:0], (1,), (0.5,))
+        recall(IOU[:0], (1,), (0.5,))
 
 
 def test_a_cosine_rounded_below_minus_one_gives_score_zero():
