@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
+from .errors import CheckpointRefusedError
 from .files import config_root, find_config
 
 _DRN = 'mmaction.models.localizers.drn'
@@ -235,15 +236,15 @@ def _statistic(owner, name: str):
     raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr')
 
 
-def _explain_refusal(filename: str, error: Exception) -> pickle.UnpicklingError:
+def _explain_refusal(filename: str, error: Exception) -> CheckpointRefusedError:
     found = re.search(r"(?:GLOBAL|got <class|asks for) '?([\w.]+)", str(error))
     if found:
-        return pickle.UnpicklingError(
+        return CheckpointRefusedError(
             f'{filename} was not loaded: it holds a {found[1]}, and loading such an object could '
             'run foreign code. A checkpoint holds tensors and plain data; if you trust the file, '
             "re-save its 'state_dict' alone"
         )
-    return pickle.UnpicklingError(
+    return CheckpointRefusedError(
         f'{filename} is damaged or no PyTorch checkpoint; make it or download it again'
     )
 

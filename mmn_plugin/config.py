@@ -3,16 +3,24 @@
 import difflib
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import FUNCTIONS, OPTIMIZERS
 from mmengine.runner import Runner
+
+from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
 
 from .files import config_root, find_config
 
+# Packages that MMEngine's back ends for figures need.
+_PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
 # What is read of a config's top level beside the arguments of Runner.
 _READ = {
     'runner_type',
@@ -183,7 +191,7 @@ def require_counts(config: Config) -> None:
         settings = config.get(part)
         value = settings.get(key) if isinstance(settings, dict) else None
         if value is not None and (type(value) is not int or value < least):
-            raise ValueError(
+            raise ConfigError(
                 f'{name}={value!r} of the config: give a whole number of {least} or more'
             )
 
@@ -220,36 +228,145 @@ def load_config(
     name = os.fsdecode(name)
     if '::' not in name and not Path(name).is_file():
         if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
-            raise FileNotFoundError(f'there is no config {name} (working folder: {Path.cwd()})')
+            raise MissingFileError(f'there is no config {name} (working folder: {Path.cwd()})')
         try:
             name = str(find_config(name))
         except FileNotFoundError as error:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'{error}; nor does {name!r} lie in the current folder, {Path.cwd()}'
             ) from None
     try:
         config = Config.fromfile(name)
+    except UserError:
+        raise
     except SyntaxError as error:
-        raise ValueError(f'{name} is not valid Python: {error}') from None
+        raise ConfigError(f'{name} is not valid Python: {error}') from None
     except FileNotFoundError as error:
-        if error.filename is None:  # raised for the user to read
-            raise
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{name} inherits (_base_) from {error.filename}, which does not exist'
         ) from None
-    except NameError as error:
-        raise ValueError(f'{name} cannot be run: {error}') from None
     except ImportError as error:  # MMEngine's text lists the whole search path
         reason = ' '.join(str(error).partition(', the current sys.path')[0].split())
-        raise ValueError(
+        raise ConfigError(
             f'{name} cannot be run: {reason}; the folder of what it imports must be in PYTHONPATH'
-        ) from None
+        ) from error
+    except Exception as error:  # a config is a program
+        raise ConfigError(f'{name} cannot be run: {_text(error)}') from error
     if options:
         for text in idle_options(config, options):
             warn(text)
-        config.merge_from_dict(options)
+        try:
+            config.merge_from_dict(options)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f'--cfg-options of {name}: {_text(error)}') from error
     require_counts(config)
     return config
+
+
+def _text(error: Exception) -> str:
+    """What an error says, with its class where that is not plain from the text."""
+    return error.args[0] if ' ' in str(error.args[:1]) else f'{type(error).__name__}: {error}'
+
+
+# How Python says that a call does not take what it was given.
+_ARGUMENTS = re.compile(
+    r'[\w.]+\(\) (got an unexpected keyword argument|missing \d+ required|takes no arguments)'
+)
+
+
+@contextmanager
+def config_errors(config: Config) -> Iterator[None]:
+    """Turn what MMEngine, PyTorch and constructors raise over settings into `ConfigError`.
+
+    For the building of what a config describes. Known are a setting that is absent, one that its
+    class does not take or needs, a type that nobody registered, a value that is refused, and a
+    package that cannot be imported. Any other error is a bug and passes as it is.
+
+    Args:
+        config (Config): What things are built from; the message names its file.
+    """
+    where = config.filename or 'the config'
+    try:
+        yield
+    except UserError:
+        raise
+    except AttributeError as error:
+        if not isinstance(error.obj, ConfigDict):
+            raise
+        path = _path_of(error.obj, config._cfg_dict)
+        name = f'{"…" if path is None else path}.{error.name}'.lstrip('.')
+        raise ConfigError(f'{where} lacks the setting `{name}`') from error
+    except TypeError as error:
+        if not _ARGUMENTS.match(str(error)):
+            raise
+        raise ConfigError(f'{where}: {error}') from error
+    except KeyError as error:
+        if ' ' not in str(error.args[0]):  # no message, but a key
+            raise
+        raise ConfigError(f'{where}: {error.args[0]}') from error
+    except ImportError as error:
+        cause = f' ({error.__context__})' if error.__context__ else ''
+        raise ConfigError(f'{where}: {error}{cause}') from error
+    except (ValueError, AssertionError) as error:
+        if not str(error):
+            raise
+        raise ConfigError(f'{where}: {error}') from error
+
+
+def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
+    """Dotted path of a part of a config, '' for the whole; MMEngine hands on copies."""
+    if whole == part:
+        return path
+    items = whole.items() if isinstance(whole, dict) else enumerate(whole)
+    for key, value in items:
+        if isinstance(value, dict | list | tuple):
+            found = _path_of(part, value, f'{path}.{key}'.lstrip('.'))
+            if found is not None:
+                return found
+    return None
+
+
+def require_parts(config: Config) -> None:
+    """Make sure that a config of a run names what there is, where MMEngine would call None.
+
+    Raises:
+        ConfigError: If there is no model, or an optimizer's type, a function that collates a batch
+            or one of its settings, or the package of a visualizer's back end is not there.
+    """
+    where = config.filename or 'the config'
+    if 'model' not in config:
+        raise ConfigError(f'{where} lacks the setting `model`')
+    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
+    name = optimizer.get('type')
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        raise ConfigError(
+            f'{where}: optim_wrapper.optimizer.type is {name!r}, and there is no such optimizer: '
+            'give the name of one of torch.optim, such as AdamW'
+        )
+    for part in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        collate = (config.get(part) or {}).get('collate_fn')
+        if isinstance(collate, dict):
+            _require_collate(f'{where}: {part}.collate_fn', dict(collate))
+    for backend in (config.get('visualizer') or {}).get('vis_backends') or ():
+        package = _PACKAGES.get(backend.get('type'))
+        if package and find_spec(package) is None:
+            raise ConfigError(
+                f'visualizer.vis_backends of the config holds {backend["type"]}, whose package '
+                f'cannot be imported: run `pip install {package}`, or take it out of '
+                'visualizer.vis_backends'
+            )
+
+
+def _require_collate(where: str, settings: dict) -> None:
+    """Bind the settings of a ``collate_fn``, which would fail at the first batch of a worker."""
+    name = settings.pop('type', None)
+    function = FUNCTIONS.get(name) if isinstance(name, str) else name
+    if not callable(function):
+        raise ConfigError(f'{where}.type is {name!r}, and there is no such function')
+    try:
+        inspect.signature(function).bind([], **settings)
+    except TypeError as error:
+        raise ConfigError(f'{where}: {error}') from None
 
 
 def require_checkpoint(path: str | bytes | os.PathLike) -> str:
@@ -271,7 +388,7 @@ def require_checkpoint(path: str | bytes | os.PathLike) -> str:
         return path
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     beside = ', '.join(sorted(p.name for p in folder.glob('*.pth'))) or 'none'
-    raise FileNotFoundError(f'there is no checkpoint {path} (.pth files in {folder}: {beside})')
+    raise MissingFileError(f'there is no checkpoint {path} (.pth files in {folder}: {beside})')
 
 
 def require_device(name: str) -> str:
@@ -290,7 +407,7 @@ def require_device(name: str) -> str:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f'the device {name!r} cannot be used here: {reason}') from None
+        raise InputError(f'the device {name!r} cannot be used here: {reason}') from None
     return name
 
 
@@ -307,19 +424,19 @@ def require_checkpoint_content(checkpoint, path: str | None) -> None:
     """
     where = path or 'the checkpoint'
     if not isinstance(checkpoint, dict):
-        raise ValueError(
+        raise InputError(
             f'{where} holds a {type(checkpoint).__name__} and is no checkpoint: '
             "expected a dict with the weights under 'state_dict'"
         )
     weights = checkpoint.get('state_dict', checkpoint)
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise ValueError(
+        raise InputError(
             f'{where} is no checkpoint: expected weights by name, but its state_dict '
             f'is a {type(weights).__name__}'
         )
     meta = checkpoint.get('meta', {})
     if not isinstance(meta, dict):
-        raise ValueError(
+        raise InputError(
             f"{where} is a damaged checkpoint: its 'meta' is {meta!r:.40}, no dict. "
             "If you trust its weights, re-save its 'state_dict' alone"
         )

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from mmn_plugin.errors import InputError, MissingFileError, OperationError
+
 try:
     import fcntl
 except ImportError:  # no such locks on this system
@@ -26,7 +28,7 @@ except ImportError:  # no such locks on this system
 PATIENCE = 1.0  # seconds of waiting for a lock: another process may be looking just now
 
 
-class OutputError(ValueError, argparse.ArgumentTypeError):
+class OutputError(InputError, argparse.ArgumentTypeError):
     """Nothing can be written there; the message names path and reason."""
 
 
@@ -334,7 +336,7 @@ class OutputFolder:
             os.replace(partial, self._list)
 
 
-class FileInUseError(RuntimeError):
+class FileInUseError(OperationError):
     """Another process, or thread, has the lock; the message says which."""
 
 
@@ -529,7 +531,7 @@ def find_config(name: str) -> Path:
     if path.is_file():
         return path
     known = ', '.join(sorted(p.name for p in config_root().glob('*.py')))
-    raise FileNotFoundError(
+    raise MissingFileError(
         f'mmn_plugin has no config {name!r} in {config_root()}; there are: {known or "none"}'
     )
 
@@ -551,7 +553,7 @@ def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
             JSON's rules would keep the last without a word.
     """
     if not path.is_file():
-        raise FileNotFoundError(missing)
+        raise MissingFileError(missing)
     repeated: list[tuple[dict, list[str]]] = []
 
     def to_dict(pairs: list[tuple[str, Any]]) -> dict:

@@ -6,6 +6,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 
+from mmn_plugin.errors import InputError
+
 AMP = ('bf16', 'fp16')
 
 
@@ -24,9 +26,9 @@ def amp_dtype(amp: str, device: str | None = None) -> str:
     """
     on_cpu = (device or get_device()) == 'cpu'
     if amp not in ('auto', *AMP):
-        raise ValueError(f'mixed precision is bf16 or fp16, not {amp!r}')
+        raise InputError(f'mixed precision is bf16 or fp16, not {amp!r}')
     if amp == 'fp16' and on_cpu:
-        raise ValueError('fp16 needs a GPU; on the CPU mixed precision is bf16')
+        raise InputError('fp16 needs a GPU; on the CPU mixed precision is bf16')
     return 'bfloat16' if amp == 'bf16' or (amp == 'auto' and on_cpu) else 'float16'
 
 
@@ -66,7 +68,7 @@ def apply_tf32(config: Config) -> None:
     """
     allowed = (config.get('env_cfg') or {}).get('allow_tf32', False)
     if not isinstance(allowed, bool):
-        raise ValueError(f'env_cfg.allow_tf32={allowed!r}; give True or False')
+        raise InputError(f'env_cfg.allow_tf32={allowed!r}; give True or False')
     set_tf32(allowed, allowed)
 
 

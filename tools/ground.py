@@ -29,7 +29,7 @@ from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.evaluation import GroundingResult
 from mmn_plugin.evaluation import write_predictions
 from mmn_plugin.features import cut_clip
@@ -125,9 +125,9 @@ def choose_sentences(args):
         known = {sentence: (sentence, index, truth) for sentence, index, truth in reversed(own)}
         return [known.get(sentence, (sentence, None, None)) for sentence in args.sentences]
     if not args.annotations:
-        raise ValueError('give a sentence, or --annotations with the sentences of the video')
+        raise InputError('give a sentence, or --annotations with the sentences of the video')
     if not own:
-        raise ValueError(
+        raise InputError(
             f'{args.annotations} has no video {video_name(args.video)!r}: give '
             'sentences, or the file that has it'
         )
@@ -273,7 +273,7 @@ def answer(args, chosen):
     config = args.config
     if args.cfg_options:
         if config is None:
-            raise ValueError('--cfg-options needs --config')
+            raise InputError('--cfg-options needs --config')
         config = load_config(config, args.cfg_options)
     inferencer = GroundingInferencer(
         config, args.checkpoint, args.device, presence_threshold=args.threshold
@@ -289,9 +289,9 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.top_n < 1:
-            raise ValueError(f'--top-n {args.top_n}: it must be at least 1')
+            raise InputError(f'--top-n {args.top_n}: it must be at least 1')
         if args.clips < 0 or (args.clips and not args.out):
-            raise ValueError(f'--clips {args.clips}: give a number of clips, and --out for them')
+            raise InputError(f'--clips {args.clips}: give a number of clips, and --out for them')
         chosen = choose_sentences(args)
         name, files = claim_outputs(args, chosen) if args.out else (None, {})
         encoded, sample, inferencer = answer(args, chosen)

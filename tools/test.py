@@ -18,6 +18,7 @@ from mmn_plugin.config import require_checkpoint
 from mmn_plugin.cli import run_command
 from mmn_plugin.cli import run_parser
 from mmn_plugin.files import writable_file
+from mmn_plugin.errors import InputError
 
 
 def parse_args():
@@ -81,11 +82,11 @@ def refuse_other_answers(cfg, args):
     """Refuse files of moments where the answers are tubes, and the other way round."""
     tubes = grounds_tubes(cfg)
     if tubes and (args.dump or '').endswith('.json'):
-        raise ValueError(
+        raise InputError(
             '--dump FILE.json is for moments; of tubes --submission FILE.json writes the answers'
         )
     if args.submission and not tubes:
-        raise ValueError(
+        raise InputError(
             '--submission is for tubes; of moments --dump FILE.json writes the answers'
         )
 
@@ -109,7 +110,7 @@ def dump_metric(path):
     writers = {'.json': 'DumpPredictions', '.pkl': 'DumpResults', '.pickle': 'DumpResults'}
     suffix = Path(path).suffix
     if suffix not in writers:
-        raise ValueError(f'--dump writes .json or .pkl files, not {path}')
+        raise InputError(f'--dump writes .json or .pkl files, not {path}')
     return dict(type=writers[suffix], out_file_path=path)
 
 

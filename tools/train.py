@@ -17,6 +17,7 @@ from mmn_plugin.engine import explicit_amp
 from mmn_plugin.config import require_checkpoint
 from mmn_plugin.cli import run_command
 from mmn_plugin.cli import run_parser
+from mmn_plugin.errors import InputError
 
 
 def parse_args():
@@ -56,7 +57,7 @@ def merge_args(cfg, args):
         require_checkpoint(cfg.load_from)
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise ValueError(f'{args.config} sets no auto_scale_lr.base_batch_size to scale from')
+            raise InputError(f'{args.config} sets no auto_scale_lr.base_batch_size to scale from')
         cfg.auto_scale_lr.enable = True
     given = dict(
         seed=args.seed,

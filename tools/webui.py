@@ -27,7 +27,7 @@ from mmn_plugin.webui.answers import ExampleVideo
 from mmn_plugin.webui.page import GroundingPage
 from mmn_plugin.webui.answers import VideoGrounder
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, OperationError, plain_errors
 
 
 def parse_args(argv=None):
@@ -99,11 +99,11 @@ def build_inferencer(args):
         ValueError: there is no config, or it does not say how features are made from a video.
     """
     if args.top_n < 1:
-        raise ValueError(f'--top-n {args.top_n}: it must be at least 1')
+        raise InputError(f'--top-n {args.top_n}: it must be at least 1')
     config = args.config
     if args.cfg_options:
         if config is None:
-            raise ValueError('--cfg-options needs --config')
+            raise InputError('--cfg-options needs --config')
         config = load_config(config, args.cfg_options)
     inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
     _ = inferencer.extractor  # says what is missing now, not at the first visitor
@@ -128,7 +128,7 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if find_spec('gradio') is None:
-            raise ModuleNotFoundError(
+            raise OperationError(
                 'the page needs Gradio: pip install "mmn_plugin[web]", or '
                 'pip install -r requirements/web.txt'
             )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import SentenceBatch
 
@@ -77,7 +78,7 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
         OutputError: If the folder cannot be written into, or holds other files of these names.
     """
     if not inferencer.has_moment_map:
-        raise ValueError(
+        raise InputError(
             f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
             'graphs hold embeddings of moments'
         )
@@ -239,7 +240,7 @@ def _require(*packages: str) -> None:
 
     absent = [name for name in packages if find_spec(name) is None]
     if absent:
-        raise ValueError(
+        raise InputError(
             f'{", ".join(absent)} cannot be imported: install the extra, '
             'pip install "mmn_plugin[onnx]"'
         )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmn_plugin.config import require_device
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import matching_extractor
 from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import GroundingDataSample
@@ -53,7 +54,7 @@ def result_dicts(
         ValueError: If ``drop_absent`` is asked for and no threshold is known.
     """
     if drop_absent and presence_threshold is None:
-        raise ValueError(
+        raise InputError(
             'drop_absent needs a presence_threshold, and the checkpoint carries none: '
             'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
         )
@@ -221,7 +222,7 @@ class GroundingInferencer(BaseInferencer):
             ('top_n', top_n),
         ):
             if value is not None and value < 1:
-                raise ValueError(f'{name}={value}; it must be at least 1')
+                raise InputError(f'{name}={value}; it must be at least 1')
         config, path = resolve_model(config, checkpoint)
         if config is not None:
             require_model(config)
@@ -229,7 +230,7 @@ class GroundingInferencer(BaseInferencer):
         self._own_config = config is None or is_folder(path)
         config, self._loaded = read_checkpoint(path, config)
         if grounds_tubes(config):
-            raise ValueError(
+            raise InputError(
                 f'{config.filename or path} is of tubes, and this is for moments: '
                 'ask with tools/ground_tubes.py, or TubeGroundingInferencer'
             )
@@ -261,7 +262,7 @@ class GroundingInferencer(BaseInferencer):
             FileNotFoundError: If it is no such folder.
         """
         if not is_folder(folder):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'{folder} is no folder of save_pretrained: it has no config.json'
             )
         return cls(None, folder, **options)
@@ -311,7 +312,7 @@ class GroundingInferencer(BaseInferencer):
             if self._extractor is None:
                 settings = self.config.get('extractor')
                 if settings is None:
-                    raise ValueError(
+                    raise InputError(
                         'the config has no `extractor`, so that a video file cannot be used: give '
                         'features, (T, D) with duration=<seconds>, or add the extractor that made '
                         "the training's features, such as "
@@ -378,7 +379,7 @@ class GroundingInferencer(BaseInferencer):
         """Features of the videos with their sentences, a batch of videos at a time."""
         durations, names = (one_each(value, len(inputs)) for value in (duration, video_id))
         if not len(durations) == len(names) == len(inputs):
-            raise ValueError(
+            raise InputError(
                 f'{len(inputs)} videos, but {len(durations)} durations and {len(names)} names'
             )
 

@@ -7,6 +7,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models import moment_scores, rank
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
@@ -103,18 +104,18 @@ class MomentRanker:
         try:
             sentences = [sentences] if isinstance(sentences, str) else list(sentences)
         except TypeError:
-            raise ValueError(f'sentences={sentences!r}: give a sentence, or a list') from None
+            raise InputError(f'sentences={sentences!r}: give a sentence, or a list') from None
         if not sentences:
-            raise ValueError('no sentence was given; give at least one')
+            raise InputError('no sentence was given; give at least one')
         for sentence in sentences:
             if sentence is not None and not isinstance(sentence, str):
-                raise ValueError(f'the sentence {sentence!r} is no text (str)')
+                raise InputError(f'the sentence {sentence!r} is no text (str)')
             if sentence is None or not sentence.strip():
-                raise ValueError(f'the sentence {sentence!r} is empty; say what to look for')
+                raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
         inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
         for sentence, (_, problem) in zip(sentences, inspected, strict=True):
             if problem:
-                raise ValueError(
+                raise InputError(
                     f'the sentence {sentence!r} {problem}; the model cannot know what '
                     'it means. Use words that it was trained with'
                 )
@@ -141,7 +142,7 @@ class MomentRanker:
         if not nested:
             return [self.check(sentences)] * num_videos
         if len(sentences) != num_videos:
-            raise ValueError(f'{num_videos} videos, but {len(sentences)} lists of sentences')
+            raise InputError(f'{num_videos} videos, but {len(sentences)} lists of sentences')
         return [self.check(entry) for entry in sentences]
 
     def _batches(

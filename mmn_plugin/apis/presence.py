@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import normalised_text
 
 
@@ -15,7 +16,7 @@ def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
         ValueError: If there is none of either.
     """
     if not len(present) or not len(absent):
-        raise ValueError(
+        raise InputError(
             f'{len(present)} present and {len(absent)} absent sentences: at least one '
             'of each is needed'
         )
@@ -138,7 +139,7 @@ def calibrate_presence(
         ValueError: If ``keep`` is no share, or there are too few sentences.
     """
     if not 0 < keep < 1:
-        raise ValueError(f'keep={keep}: give a share between 0 and 1')
+        raise InputError(f'keep={keep}: give a share between 0 and 1')
     absent = foreign_sentences(dataset) if absent is None else absent
     present, others = measure_presence(inferencer, dataset, absent)
     result = dict(auroc=auroc(present, others), keep=keep, present=len(present), absent=len(others))

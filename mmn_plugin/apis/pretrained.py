@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmn_plugin.config import (
+    config_errors,
     load_config,
     require_checkpoint,
     require_checkpoint_content,
     require_device,
 )
 from mmn_plugin.engine import ArchitectureHook, CheckpointCheckHook, ExtractorHook, TokenizerHook
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.files import OutputError, package_data_root, writable_folder
 from mmn_plugin.precision import apply_tf32
 from mmn_plugin.version import __version__
@@ -47,7 +49,7 @@ def checkpoint_config(checkpoint: dict, path: str) -> Config:
     """
     text = checkpoint.get('meta', {}).get('cfg')
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f'{path} carries no config: give the one that it was trained with')
+        raise InputError(f'{path} carries no config: give the one that it was trained with')
     try:
         body = ast.parse(text).body
         values = {}
@@ -55,7 +57,7 @@ def checkpoint_config(checkpoint: dict, path: str) -> Config:
             (target,) = line.targets
             values[target.id] = _value(line.value)
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f'the config that {path} carries is more than plain data ({error}), and '
             'running it could run foreign code: give the config that it was trained '
             'with'
@@ -84,7 +86,7 @@ def require_plain_types(config: Config, path: str) -> None:
             else (isinstance(value, str) and re.fullmatch(r'\w+', value))
         )
         if not known:
-            raise ValueError(
+            raise InputError(
                 f'the config that {path} carries asks for {key}={value!r}, which '
                 'could import foreign code: give the config that it was trained with'
             )
@@ -124,7 +126,7 @@ def _value(node: ast.AST):
         return _joined(
             (entry.arg and ast.Constant(entry.arg), entry.value) for entry in node.keywords
         )
-    raise ValueError(f'it has {ast.unparse(node):.60}')
+    raise InputError(f'it has {ast.unparse(node):.60}')
 
 
 def _joined(entries) -> dict:
@@ -169,20 +171,20 @@ def resolve_model(
     if isinstance(config, str) and Path(config).suffix != '.py':
         entry = named_models().get(config.lower())
         if entry is None and not Path(config).exists():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'there is no model {config!r}; give the path of a config, or '
                 f'one of {", ".join(named_models())}'
             )
     if entry is not None:
         checkpoint = checkpoint or _weights(entry)
         if checkpoint is None:
-            raise ValueError(
+            raise InputError(
                 f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
                 'one that was trained with its config'
             )
         config = str(package_data_root() / entry['Config'])
     if checkpoint is None:
-        raise ValueError(
+        raise InputError(
             'no checkpoint was given: give the file (.pth) or folder of a trained model'
         )
     if config is not None and not isinstance(config, Config):
@@ -333,7 +335,7 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     try:
         text = json.dumps(content, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f'the config cannot be written as JSON ({error}): only numbers, strings, '
             'lists and dicts can'
         ) from error
@@ -396,7 +398,7 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
     folder = Path(folder)
     absent = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE) if not (folder / name).is_file()]
     if absent:
-        raise FileNotFoundError(f'the model folder {folder} lacks {", ".join(absent)}')
+        raise MissingFileError(f'the model folder {folder} lacks {", ".join(absent)}')
     try:
         content = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
         kind = content.get('format'), content.get('version')
@@ -405,16 +407,16 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
                 dict(content[key]) for key in ('config', 'tokenizer', 'meta')
             )
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f'{folder / CONFIG} is damaged: {error}') from None
+        raise InputError(f'{folder / CONFIG} is damaged: {error}') from None
     if kind != (FORMAT, VERSION):
-        raise ValueError(
+        raise InputError(
             f'{folder / CONFIG} is no model of mmn_plugin that this release reads: '
             f'format {kind[0]!r}, version {kind[1]!r}'
         )
     try:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f'{folder / WEIGHTS} is damaged: {error}') from None
+        raise InputError(f'{folder / WEIGHTS} is damaged: {error}') from None
     config = Config(config)
     require_plain_types(config, str(folder))
     tokenizer['tokenizer'] = (folder / TOKENIZER_FILE).read_text(encoding='utf-8')
@@ -503,7 +505,7 @@ def require_model(config: Config) -> None:
         ValueError: Naming it.
     """
     if 'model' not in config:
-        raise ValueError(f'{config.filename or "the config"} lacks the setting `model`')
+        raise InputError(f'{config.filename or "the config"} lacks the setting `model`')
 
 
 def build_model(
@@ -521,7 +523,8 @@ def build_model(
     """
     require_model(config)
     apply_tf32(config)
-    model = MODELS.build(config.model)
+    with config_errors(config):
+        model = MODELS.build(config.model)
     # Its use is in epochs; here it would be shared by threads.
     if getattr(model.text_encoder, 'cache', None) is not None:
         model.text_encoder.cache = None

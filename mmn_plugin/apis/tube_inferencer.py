@@ -13,6 +13,7 @@ from mmengine.registry import Registry
 
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import LoadTubes, TubeError, TubeVideo, grounds_tubes
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoInfo, VideoReader, probe_video
 from mmn_plugin.features.extractor import TRACKERS, TUBE_EXTRACTORS
 
@@ -44,7 +45,7 @@ class TubeGroundingInferencer:
     ):
         self.config = config if isinstance(config, Config) else load_config(config)
         if not grounds_tubes(self.config):
-            raise ValueError(
+            raise InputError(
                 f'{self.config.filename or "the config"} is of moments, and this is '
                 'for tubes: ask with tools/ground.py, or GroundingInferencer'
             )
@@ -170,7 +171,7 @@ class TubeGroundingInferencer:
     def _build(self, registry: Registry, name: str):
         settings = self.config.get(name)
         if settings is None:
-            raise ValueError(
+            raise InputError(
                 f'the config has no `{name}`: give one, such as in '
                 'mmn_shapes_tubes.py, or tubes with features (see `ground`)'
             )
@@ -179,11 +180,11 @@ class TubeGroundingInferencer:
     def _check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)
         if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
-            raise ValueError(f'sentences={sentences!r}: give at least one, none of them empty')
+            raise InputError(f'sentences={sentences!r}: give at least one, none of them empty')
         inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
         for sentence, (_, problem) in zip(sentences, inspected, strict=True):
             if problem:
-                raise ValueError(
+                raise InputError(
                     f'the sentence {sentence!r} {problem}; use words that the model '
                     'was trained with'
                 )

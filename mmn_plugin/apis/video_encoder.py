@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
@@ -217,12 +218,12 @@ class LongVideo:
 
     def __post_init__(self):
         if self.window is not None and not self.window > 0:
-            raise ValueError(
+            raise InputError(
                 f'long_video.window={self.window}: give seconds above 0, or None for '
                 'one window over any video'
             )
         if not 0 <= self.overlap < 1:
-            raise ValueError(
+            raise InputError(
                 f'long_video.overlap={self.overlap}: it must be at least 0 and below 1'
             )
 

@@ -15,6 +15,7 @@ import torch
 
 from mmn_plugin.datasets import open_feature_store
 from mmn_plugin.datasets.feature_store import require_written, tensor_to_array
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, probe_video
 from mmn_plugin.features.feature_file import entry_fingerprint
 from mmn_plugin.files import printable
@@ -40,12 +41,12 @@ def file_of_stream(stream) -> Iterator[Path]:
             try:
                 shutil.copyfileobj(stream, copy, 1 << 20)
             except TypeError:
-                raise ValueError(
+                raise InputError(
                     f'the open file {name or ""} gives text: open videos in binary '
                     "mode, open(path, 'rb')"
                 ) from None
         if not path.stat().st_size:
-            raise ValueError(f'the open file {name or ""} is empty')
+            raise InputError(f'the open file {name or ""} is empty')
         yield path
 
 
@@ -61,7 +62,7 @@ def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
         ValueError: If the frames are no such array.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(
+        raise InputError(
             f'frames of shape {frames.shape} and type {frames.dtype}: expected '
             '(T, H, W, 3) uint8, RGB'
         )
@@ -125,7 +126,7 @@ def positive_number(value, message: str) -> float:
     except (TypeError, ValueError, ArithmeticError, RuntimeError):
         number = np.nan
     if isinstance(value, bool) or not 0 < number < np.inf:
-        raise ValueError(message)
+        raise InputError(message)
     return number
 
 
@@ -236,19 +237,19 @@ class VideoFeatures:
         try:
             values = np.asarray(values, dtype=np.float32)
         except (TypeError, ValueError):
-            raise ValueError(
+            raise InputError(
                 f'{video_id}: a {type(values).__name__} is neither the path of a '
                 'video, nor an open file, nor an array of numbers'
             ) from None
         if values.ndim != 2 or 0 in values.shape:
-            raise ValueError(
+            raise InputError(
                 f'the features of video {video_id} have the shape {values.shape}; '
                 'expected (T, D), a row per step of time (frames are (T, H, W, 3))'
             )
         if not np.isfinite(values).all():
-            raise ValueError(f'the features of video {video_id} hold NaN or infinity')
+            raise InputError(f'the features of video {video_id} hold NaN or infinity')
         if duration is None:
-            raise ValueError(
+            raise InputError(
                 f'features alone do not tell how long video {video_id} is: give '
                 'duration=<seconds above 0>'
             )

@@ -5,18 +5,17 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from mmaction.registry import RUNNERS
+from mmaction.registry import DATASETS, RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from mmn_plugin.config import load_config, print_warning
+from mmn_plugin.config import config_errors, load_config, print_warning, require_parts
 from mmn_plugin.engine.preemption import Preempted
-from mmn_plugin.errors import mark_explained, plain_errors
+from mmn_plugin.errors import ConfigError, InputError, plain_errors
 from mmn_plugin.files import writable_folder
 
 
@@ -89,18 +88,18 @@ def require_launcher(name: str) -> None:
     """
     missing = [variable for variable in _NEEDED.get(name, ()) if not os.environ.get(variable)]
     if missing:
-        raise ValueError(
+        raise InputError(
             f'--launcher {name} is for processes that are started by {_CALLED[name]}, which sets '
             f'{", ".join(missing)}; for one process leave --launcher out'
         )
     for variable in _NEEDED.get(name, ()):
         number = variable not in ('MASTER_ADDR', 'SLURM_NODELIST')
         if number and not os.environ[variable].isdecimal():
-            raise ValueError(
+            raise InputError(
                 f'{variable}={os.environ[variable]} is no number, which --launcher {name} needs'
             )
     if name in ('slurm', 'mpi') and get_device() == 'cpu':
-        raise ValueError(
+        raise InputError(
             f'--launcher {name} needs GPUs, and this process sees none: on CPUs use '
             '`bash tools/dist_train.sh`, or `tools/slurm_train.sh` with '
             'GPUS_PER_NODE=0 PROCESSES=N'
@@ -161,11 +160,32 @@ def run_command(
         try:
             action(runner)
         except Preempted as stop:  # its reason is in the log
-            with suppress(OSError):
-                mark_explained()
             end_distributed(runner, stop.code)
             raise
     end_distributed(runner)
+
+
+# Methods of the Runner that build parts of the config when they are needed.
+_BUILT_LATER = (
+    'build_train_loop',
+    'build_val_loop',
+    'build_test_loop',
+    'build_optim_wrapper',
+    'build_param_scheduler',
+)
+
+
+def build_dataset(config: Config, split: str):
+    """The dataset of a split, ``train``, ``val`` or ``test``.
+
+    Raises:
+        ConfigError: If the config has none, or it cannot be built as the config says.
+    """
+    loader = config.get(f'{split}_dataloader')
+    if not loader:
+        raise ConfigError(f'{config.filename or "the config"} has no {split}_dataloader')
+    with config_errors(config):
+        return DATASETS.build(loader.dataset)
 
 
 def build_runner(config: Config, doubts: list[str]) -> Runner:
@@ -174,12 +194,20 @@ def build_runner(config: Config, doubts: list[str]) -> Runner:
     Args:
         config (Config): of the run.
         doubts (list[str]): sentences.
+
+    Raises:
+        ConfigError: If something cannot be built as the config says; also later, when the Runner
+            builds the rest: loops with their data loaders, optimizer, and parameter schedulers.
     """
+    require_parts(config)
     tell = print_warning
     try:
-        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        with config_errors(config):
+            runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         tell = runner.logger.warning
     finally:
         for text in doubts:
             tell(text)
+    for name in _BUILT_LATER:
+        setattr(runner, name, config_errors(config)(getattr(runner, name)))
     return runner

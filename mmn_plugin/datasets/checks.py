@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import VIDEO_SUFFIXES
 from mmn_plugin.structures import tube_iou
 from mmn_plugin.structures.annotations import (
@@ -639,7 +640,7 @@ def check_config(
     available = [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
     wanted = [split for split in splits or available if split in available]
     if not wanted or len(wanted) < len(splits or ()):
-        raise ValueError(
+        raise InputError(
             f'the config has datasets for {available or "no split"}; '
             f'asked for {list(splits or SPLITS)}'
         )

@@ -15,6 +15,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
+from mmn_plugin.errors import InputError
+
 from .transforms import LoadClipFeatures, PoolClipFeatures
 
 FORMAT = 1  # of what is stored; another one is not found
@@ -222,7 +224,7 @@ def cache_features(dataset) -> None:
     steps = dataset.pipeline.transforms
     place = next((i for i, step in enumerate(steps) if isinstance(step, LoadClipFeatures)), None)
     if place is None or not isinstance((*steps, None)[place + 1], PoolClipFeatures):
-        raise ValueError(
+        raise InputError(
             f'feature_cache={dataset.feature_cache!r} keeps what LoadClipFeatures and, right after '
             'it, PoolClipFeatures give, but the pipeline of the dataset '
             f'{dataset.ann_file} has no such pair: correct it, or set feature_cache=None'

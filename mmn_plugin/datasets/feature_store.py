@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 import torch
 
+from mmn_plugin.errors import InputError, MissingFileError
 
-class FeatureError(ValueError):
+
+class FeatureError(InputError):
     """Features that cannot be used; the message names file and video and says what to do.
 
     Args:
@@ -52,7 +54,7 @@ class FeatureStore(ABC):
         self.path = Path(path)
         self.feature_key = feature_key
         if not self.path.exists():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'features {self.path} do not exist; correct data_root or data_prefix.features in '
                 f'the config, or get them as tools/data/ describes. {describe_folder(self.path)}'
             )

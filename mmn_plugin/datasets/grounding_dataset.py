@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmengine.utils import is_abs
 
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.structures.annotations import read_annotations, read_sentences
 
 from .feature_cache import cache_features
@@ -96,7 +97,7 @@ class TemporalGroundingDataset(BaseDataset):
         if feature_cache is not None and not (
             isinstance(feature_cache, (str, os.PathLike)) and str(feature_cache)
         ):
-            raise ValueError(
+            raise InputError(
                 "feature_cache is None, 'memory' or a folder, not "
                 f'{feature_cache!r}: correct it in the dataset of {ann_file}'
             )
@@ -126,7 +127,7 @@ class TemporalGroundingDataset(BaseDataset):
         if self.feature_key is None or isinstance(self.feature_key, str):
             return [self.feature_key] * len(self.feature_files)
         if len(self.feature_key) != len(self.feature_files):
-            raise ValueError(
+            raise InputError(
                 f'feature_key={list(self.feature_key)} has {len(self.feature_key)} '
                 f'entries for {len(self.feature_files)} feature files; give one name '
                 'for all, or one (or None) for each'
@@ -151,7 +152,7 @@ class TemporalGroundingDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Annotations of all videos, checked against the features."""
         if not Path(self.ann_file).is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'annotation file {self.ann_file} does not exist; correct data_root or ann_file in '
                 'the config, or get it as tools/data/ describes. '
                 f'{describe_folder(self.ann_file)}'
@@ -160,7 +161,7 @@ class TemporalGroundingDataset(BaseDataset):
         data_list = [copy.copy(vars(video)) for video in videos]
         if not data_list:
             why = 'there is none' if self.weak else 'every one has start >= end'
-            raise ValueError(
+            raise InputError(
                 f'{self.ann_file} has no usable sentence: {why}. '
                 'Run tools/data/check_dataset.py on the config'
             )

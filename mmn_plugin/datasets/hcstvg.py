@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmn_plugin.errors import MissingFileError
 from mmn_plugin.files import read_json
 from mmn_plugin.safe_pickle import RestrictedUnpickler
 
@@ -85,7 +86,7 @@ def load_pickle(path: str | Path, trust: bool = False):
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist')
+        raise MissingFileError(f'{path} does not exist')
     try:
         with open(path, 'rb') as file:
             if trust:

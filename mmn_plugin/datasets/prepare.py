@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from mmn_plugin.errors import MissingFileError
 from mmn_plugin.files import writable_folder
 
 from .checks import CheckReport, check_annotations, check_features, check_splits
@@ -96,7 +97,7 @@ def prepare_dataset(
 def _place(source: Path, target: Path, copy: bool) -> None:
     """Copy or link a file or folder, unless it is there."""
     if not source.exists():
-        raise FileNotFoundError(f'{source} does not exist. {describe_folder(source)}')
+        raise MissingFileError(f'{source} does not exist. {describe_folder(source)}')
     if target.exists() and os.path.samefile(source, target):
         return
     if target.is_symlink() or target.is_file():

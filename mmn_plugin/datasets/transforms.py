@@ -8,6 +8,7 @@ from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 from mmengine.structures import InstanceData
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
 
 from .feature_store import FeatureError, FeatureStore, open_feature_store
@@ -97,7 +98,7 @@ class PoolClipFeatures(BaseTransform):
 
     def __init__(self, num_segments: int, clamp_last: bool = True):
         if num_segments < 1:
-            raise ValueError(f'num_segments={num_segments}; it must be at least 1')
+            raise InputError(f'num_segments={num_segments}; it must be at least 1')
         self.num_segments = num_segments
         self.clamp_last = clamp_last
 
@@ -224,7 +225,7 @@ class PoolTubeFeatures(BaseTransform):
 
     def __init__(self, num_segments: int):
         if num_segments < 1:
-            raise ValueError(f'num_segments={num_segments}; it must be at least 1')
+            raise InputError(f'num_segments={num_segments}; it must be at least 1')
         self.num_segments = num_segments
 
     def transform(self, results: dict) -> dict:

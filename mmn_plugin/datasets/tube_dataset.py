@@ -10,6 +10,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
 
+from mmn_plugin.errors import InputError
+
 from .tube_file import TubeError, TubeFile
 
 
@@ -50,7 +52,7 @@ class TubeGroundingDataset(BaseDataset):
         **kwargs,
     ):
         if isinstance(streams, str) or not streams:
-            raise ValueError(f'streams={streams!r}: give a list with at least one name')
+            raise InputError(f'streams={streams!r}: give a list with at least one name')
         self.streams = list(streams)
         self.feature_sizes: list[int] = []
         self.tube_version: tuple[int, ...] | None = None  # of the file, for the workers

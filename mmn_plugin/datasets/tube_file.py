@@ -10,12 +10,13 @@ import h5py
 import numpy as np
 from mmengine.logging import print_log
 
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import VideoInfo
 
 from .feature_store import change_of, describe_folder, file_version
 
 
-class TubeError(ValueError):
+class TubeError(InputError):
     """Tubes, or their features, that cannot be used; the message names file and video."""
 
 
@@ -281,7 +282,7 @@ class TubeFile:
         self._handle: h5py.File | None = None
         self._owner: int | None = None
         if not self.path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'tube file {self.path} does not exist; correct data_root or ann_file in the '
                 'config, or make it as tools/data/hcstvg/README.md describes. '
                 f'{describe_folder(self.path)}'

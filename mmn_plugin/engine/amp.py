@@ -11,6 +11,7 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from mmengine.runner import TestLoop, ValLoop
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.precision import AMP, amp_dtype
 
 
@@ -72,7 +73,7 @@ def apply_amp(config: Config, amp: str = 'auto') -> None:
     wrapper, dtype = config.optim_wrapper, amp_dtype(amp)
     known = ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper')
     if wrapper.setdefault('type', 'OptimWrapper') not in known:
-        raise ValueError(f'--amp cannot replace optim_wrapper.type {wrapper.type!r} of the config')
+        raise InputError(f'--amp cannot replace optim_wrapper.type {wrapper.type!r} of the config')
     if get_device() == 'cpu':
         wrapper.type = 'CPUAmpOptimWrapper'
         wrapper.pop('loss_scale', None)
@@ -100,7 +101,7 @@ def apply_test_amp(config: Config, amp: str = 'auto') -> None:
     """
     loop = config.test_cfg
     if loop.setdefault('type', 'TestLoop') not in ('TestLoop', 'AmpTestLoop'):
-        raise ValueError(f'--amp cannot replace test_cfg.type {loop.type!r} of the config')
+        raise InputError(f'--amp cannot replace test_cfg.type {loop.type!r} of the config')
     loop.pop('fp16', None)
     loop.update(type='AmpTestLoop', amp='bf16' if amp_dtype(amp) == 'bfloat16' else 'fp16')
 

@@ -13,8 +13,10 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
+from mmn_plugin.errors import InputError, UserError
 
-class CheckpointWriteError(OSError):
+
+class CheckpointWriteError(UserError, OSError):
     """A file could not be written; the message says which, why, and what is still there."""
 
 
@@ -231,7 +233,7 @@ def plain(value, owner: str):
         return type(value)(plain(v, owner) for v in value)
     if type(value) in _PLAIN:
         return value
-    raise TypeError(
+    raise InputError(
         f'{owner} holds a {type(value).__name__}; a checkpoint holds tensors, numbers, '
         'strings, lists, tuples and dicts'
     )
@@ -262,7 +264,7 @@ def make_plain(checkpoint: dict) -> None:
         for name, value in part.items():
             try:
                 part[name] = plain(value, name)
-            except TypeError:
+            except InputError:
                 continue
 
 

@@ -14,6 +14,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop
 
 from mmn_plugin.config import require_checkpoint_content
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import writable_folder
 
 from .checkpoint_files import (
@@ -73,12 +74,12 @@ class SafeCheckpointHook(CheckpointHook):
         self, interval: int | None = None, minutes: float = 10.0, iter_interval: int = 0, **kwargs
     ):
         if not kwargs.pop('by_epoch', True):
-            raise ValueError(
+            raise InputError(
                 'SafeCheckpointHook counts epochs; for checkpoints every so many '
                 'iterations set iter_interval instead of by_epoch=False'
             )
         if minutes < 0:
-            raise ValueError(f'SafeCheckpointHook: minutes={minutes}: give at least 0')
+            raise InputError(f'SafeCheckpointHook: minutes={minutes}: give at least 0')
         if '://' not in str(kwargs.get('out_dir') or ''):
             kwargs.setdefault('backend_args', dict(backend='AtomicLocalBackend'))
         super().__init__(-1 if interval is None else interval, **kwargs)

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmn_plugin.config import require_checkpoint_content
+from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import read_fingerprint, require_same_extractor
 
 from .dist import bare_model
@@ -55,7 +56,7 @@ class ArchitectureHook(Hook):
             for key, value in ours.items()
             if theirs.get(key) != value
         )
-        raise ValueError(
+        raise InputError(
             f'the checkpoint belongs to another architecture than the config '
             f'({differing}). Use the config that it was trained with'
         )
@@ -96,7 +97,7 @@ class TokenizerHook(Hook):
             return
         differences = tokenizer.differences(state)
         if differences:
-            raise ValueError(
+            raise InputError(
                 'the checkpoint was trained with another vocabulary or tokenizer setting than '
                 'model.data_preprocessor.tokenizer of this config, and words would get the '
                 f'embeddings of others. {"; ".join(differences)}. Give the vocabulary and the '
@@ -234,7 +235,7 @@ class CheckpointCheckHook(Hook):
         given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
         problems, nothing_fits = _compare(model.state_dict(), given)
         if nothing_fits or (problems and (self.strict or runner._resume)):
-            raise ValueError(
+            raise InputError(
                 f'{runner._load_from or "the checkpoint"} belongs to another architecture than '
                 f'the config: {"; ".join(problems)}. Use the config that it was trained with'
             )

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from mmn_plugin.errors import let_others_end_first
+from mmn_plugin.errors import InputError, NonFiniteError, let_others_end_first
 
 from .dist import bare_model
 from .preemption import PreemptionHook
@@ -57,7 +57,7 @@ class CheckLossHook(Hook):
 
     def __init__(self, action: str = 'stop', max_skips: int = 100):
         if action not in ('stop', 'skip'):
-            raise ValueError(f"CheckLossHook.action is 'stop' or 'skip', not {action!r}")
+            raise InputError(f"CheckLossHook.action is 'stop' or 'skip', not {action!r}")
         self.action = action
         self.max_skips = max_skips
         self.skips = 0
@@ -121,7 +121,7 @@ class CheckLossHook(Hook):
         bad = _bad(_fetch(outputs or {}))
         if bad:
             self._place = (batch_idx, data_batch)
-            raise FloatingPointError(self._describe(runner, bad, self._videos()))
+            raise NonFiniteError(self._describe(runner, bad, self._videos()))
 
     def _check(self, runner) -> None:
         """Fetch what decides about the step, and decide as all ranks do."""
@@ -180,7 +180,7 @@ class CheckLossHook(Hook):
             else ''
         )
         if mine is not None:
-            raise FloatingPointError(more + mine)
+            raise NonFiniteError(more + mine)
         runner.logger.error(more + listed)
         let_others_end_first()
         sys.exit(1)

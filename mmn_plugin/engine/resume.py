@@ -19,6 +19,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, find_latest_checkpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from mmn_plugin.errors import InputError
+
 from .checkpoint_files import plain
 from .checkpointing import SafeCheckpointHook
 from .dist import bare_model, make_gloo_safe
@@ -235,14 +237,14 @@ class RunStateHook(Hook):
                 )
             return
         if state.get('version') != self.VERSION:
-            raise ValueError(
+            raise InputError(
                 f'the run state of the checkpoint is of version {state.get("version")}, and this '
                 f"program's is {self.VERSION}: resume with the version of mmn_plugin that wrote "
                 'it, or train on from its weights alone (load_from)'
             )
         files, problem = self._read(state)
         if problem and state['loop'].get('batch'):
-            raise ValueError(
+            raise InputError(
                 f'{problem}: inside an epoch it can only be resumed with as many '
                 'processes and all their files. Or resume from a checkpoint of a '
                 'whole epoch (epoch_N.pth)'
@@ -454,7 +456,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if isinstance(sampler, ResumableBatchSampler):
             sampler.first, sampler.epoch, sampler.seed = self.batch, self._epoch, self.seed
         elif self.batch:
-            raise ValueError(
+            raise InputError(
                 'the checkpoint was saved inside an epoch, but the batches of '
                 f'{type(self.dataloader.dataset).__name__} cannot be counted: resume from a '
                 'checkpoint of a whole epoch (epoch_N.pth)'
@@ -521,7 +523,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """
         mine = self.rank_state()
         if state['batch'] and any(state[k] != mine[k] for k in ('batches', 'batch_size')):
-            raise ValueError(
+            raise InputError(
                 f'the checkpoint was saved after batch {state["batch"]} of an epoch of '
                 f'{state["batches"]} batches of {state["batch_size"]} videos per process, but this '
                 f'run has {mine["batches"]} of {mine["batch_size"]}: resume with the same data and '

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models import NegativeSource
 
 from .dist import bare_model
@@ -48,7 +49,7 @@ class FreezeLanguageModelHook(Hook):
             and is_model_wrapper(runner.model)
             and getattr(runner.model, 'find_unused_parameters', True) is False
         ):
-            raise ValueError(
+            raise InputError(
                 'FreezeLanguageModelHook freezes parameters after the model is '
                 'wrapped: set model_wrapper_cfg=dict('
                 "type='MMDistributedDataParallel', find_unused_parameters=True)"
@@ -169,7 +170,7 @@ class CrossVideoNegativeHook(Hook):
     @staticmethod
     def _check(holds: bool, given: str, advice: str) -> None:
         if not holds:
-            raise ValueError(f'CrossVideoNegativeHook: {given}: {advice}')
+            raise InputError(f'CrossVideoNegativeHook: {given}: {advice}')
 
     def before_train(self, runner) -> None:
         """Check what surrounds the hook, and warn of options that are hardly meant.
@@ -199,7 +200,7 @@ class CrossVideoNegativeHook(Hook):
     def _check_sync_bn(model: nn.Module) -> None:
         layers = (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm))
         if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
-            raise ValueError(
+            raise InputError(
                 "sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
                 'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
                 'statistics per process'
@@ -278,7 +279,7 @@ class ContrastStageHook(Hook):
 
     def __init__(self, from_epochs: Sequence[int]):
         if list(from_epochs) != sorted(from_epochs) or min(from_epochs, default=1) < 1:
-            raise ValueError(
+            raise InputError(
                 f'ContrastStageHook.from_epochs={list(from_epochs)}: epochs count '
                 'from 1, and no stage begins before the one it refines'
             )
@@ -292,7 +293,7 @@ class ContrastStageHook(Hook):
         """
         windows = bare_model(runner).head.windows
         if len(windows) != len(self.from_epochs):
-            raise ValueError(
+            raise InputError(
                 f'ContrastStageHook.from_epochs={list(self.from_epochs)} has '
                 f'{len(self.from_epochs)} entries, but model.head.windows='
                 f'{list(windows)} has {len(windows)}: give an epoch for every stage'

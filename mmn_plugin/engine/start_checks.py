@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 
 from mmn_plugin.datasets.checks import CONSTANT, ZERO, lack_of_content
+from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import GroundingMetric
 
 from .dist import bare_model
@@ -80,7 +81,7 @@ class CheckFeaturesHook(Hook):
             model.encode_clips(features, [sample['data_samples']])
         except ValueError as error:
             files = ', '.join(dataset.feature_files)
-            raise ValueError(f'{error} (dataset {dataset.ann_file}, features {files})') from None
+            raise InputError(f'{error} (dataset {dataset.ann_file}, features {files})') from None
 
     @classmethod
     def check_content(cls, dataset) -> None:
@@ -108,7 +109,7 @@ class CheckFeaturesHook(Hook):
             'tools/data/check_dataset.py names all; extract them again'
         )
         if list(found.values()) == [ZERO] * len(places):
-            raise ValueError(message)
+            raise InputError(message)
         print_log(message, 'current', logging.WARNING)
 
     @staticmethod
@@ -122,7 +123,7 @@ class CheckFeaturesHook(Hook):
         tokenizer = model.data_preprocessor.tokenizer
         known = model.text_encoder.bert.config.vocab_size
         if tokenizer.vocab_size > known:
-            raise ValueError(
+            raise InputError(
                 f'the tokenizer has {tokenizer.vocab_size} tokens, the language model knows '
                 f'{known}: model.data_preprocessor.tokenizer and model.text_encoder do not belong '
                 'together'
@@ -134,7 +135,7 @@ class CheckFeaturesHook(Hook):
             for place, sentence in zip(video['sentence_index'], video['sentences'], strict=True):
                 _, problem = next(problems)
                 if problem:
-                    raise ValueError(
+                    raise InputError(
                         f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
                         f'({sentence!r}): {problem}. Correct or remove it; '
                         'tools/data/check_dataset.py lists all such sentences'
@@ -165,7 +166,7 @@ class CheckSettingsHook(Hook):
         for metric in metrics:
             asked = max(metric.top_n)
             if asked > model.head.top_n:
-                raise ValueError(
+                raise InputError(
                     f'val_evaluator asks for R@{asked}, but model.head.top_n='
                     f'{model.head.top_n} moments are kept per sentence: raise it'
                 )
@@ -179,7 +180,7 @@ class CheckSettingsHook(Hook):
         for name in _best_metrics(runner):
             # groups of sentences ("grounding/0-10s/R1@0.5") depend on the data
             if name != 'auto' and name.count('/') < 2 and name not in reported:
-                raise ValueError(
+                raise InputError(
                     f'default_hooks.checkpoint.save_best={name!r} is no metric of the '
                     f'validation, which reports {", ".join(sorted(reported))}'
                 )

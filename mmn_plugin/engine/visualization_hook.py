@@ -10,6 +10,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from mmn_plugin.datasets import TubeError
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import VideoReadError, sample_frames
 from mmn_plugin.files import OutputError, OutputFolder, UniqueNames, input_of
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
@@ -72,11 +73,11 @@ class GroundingVisualizationHook(Hook):
             ('max_maps', max_maps, 0),
         ):
             if value < least:
-                raise ValueError(
+                raise InputError(
                     f'GroundingVisualizationHook.{name}={value}; it must be at least {least}'
                 )
         if video_dir is not None and not Path(video_dir).is_dir():
-            raise NotADirectoryError(
+            raise MissingFileError(
                 f'the folder {video_dir} with videos does not exist; leave it '
                 'out to draw without thumbnails'
             )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from mmn_plugin.errors import OperationError
 from mmn_plugin.files import lock_file
 
 _OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
@@ -89,7 +90,7 @@ def _leaves(name: str, node: ast.AST) -> Iterator[tuple[str, str]]:
 _held: dict[Path, IO] = {}
 
 
-class WorkFolderInUseError(RuntimeError):
+class WorkFolderInUseError(OperationError):
     """Another process trains in the work folder; the message says which."""
 
 

@@ -12,6 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, writable_file
 from mmn_plugin.structures import MomentGrid
 
@@ -103,7 +104,7 @@ class DumpMetric(VideoResultsMetric):
     ):
         super().__init__(collect_device, collect_dir=collect_dir)
         if Path(out_file_path).suffix != '.json':
-            raise ValueError(
+            raise InputError(
                 f'{type(self).__name__} writes JSON: {out_file_path} must end in .json '
                 '(for a pickle use DumpResults)'
             )
@@ -159,14 +160,14 @@ class GroundingMetric(VideoResultsMetric):
     ):
         super().__init__(collect_device, prefix, collect_dir)
         if not top_n or min(top_n) < 1:
-            raise ValueError(f'top_n={top_n}; give one n >= 1 or more')
+            raise InputError(f'top_n={top_n}; give one n >= 1 or more')
         if not iou_thrs or not all(0 < thr <= 1 for thr in iou_thrs):
-            raise ValueError(f'iou_thrs={iou_thrs}; give thresholds above 0 and up to 1')
+            raise InputError(f'iou_thrs={iou_thrs}; give thresholds above 0 and up to 1')
         if duration_unit not in ('seconds', 'share'):
-            raise ValueError(f'duration_unit={duration_unit!r}; it must be "seconds" or "share"')
+            raise InputError(f'duration_unit={duration_unit!r}; it must be "seconds" or "share"')
         edges = [0, *duration_buckets]
         if edges != sorted(set(edges)):
-            raise ValueError(
+            raise InputError(
                 f'duration_buckets={duration_buckets}; the edges must be above 0 and rise'
             )
         self.top_n, self.iou_thrs = tuple(top_n), tuple(iou_thrs)
@@ -195,7 +196,7 @@ class GroundingMetric(VideoResultsMetric):
         super().process(data_batch, data_samples)
         for result in self.results[num_before:]:
             if result.moments.shape[1] < max(self.top_n):
-                raise ValueError(
+                raise InputError(
                     f'R@{max(self.top_n)} is asked for, but video {result.video_id!r} comes with '
                     f'{result.moments.shape[1]} ranked moments per sentence; let the model keep '
                     'more'
@@ -223,7 +224,7 @@ class GroundingMetric(VideoResultsMetric):
             ValueError: If there is no sentence, or fewer moments per sentence than R@n asks for.
         """
         if not sum(len(result.sentences) for result in results):
-            raise ValueError('there is no sentence to evaluate')
+            raise InputError('there is no sentence to evaluate')
         results = sorted(results, key=_item_key)
         truth = torch.cat([result.ground_truth for result in results])  # (S, 2)
         durations = torch.tensor([result.duration for result in results for _ in result.sentences])
@@ -303,7 +304,7 @@ class GroundingMetric(VideoResultsMetric):
 def _load_subsets(subsets: dict | str | None) -> dict:
     is_file = isinstance(subsets, str | Path)
     if is_file:
-        content = read_json(Path(subsets), f'file of subsets {subsets} does not exist', ValueError)
+        content = read_json(Path(subsets), f'file of subsets {subsets} does not exist', InputError)
     else:
         content = subsets or {}
     if not (
@@ -312,7 +313,7 @@ def _load_subsets(subsets: dict | str | None) -> dict:
         and all(isinstance(videos, dict) for videos in content.values())
         and all(isinstance(i, list | tuple) for videos in content.values() for i in videos.values())
     ):
-        raise ValueError(
+        raise InputError(
             f'subsets ({subsets if is_file else "of the config"}) must be '
             '{name: {video id: [index, ...]}} with no name "chance"'
         )
@@ -322,7 +323,7 @@ def _load_subsets(subsets: dict | str | None) -> dict:
 def _check_chance(chance: dict | None) -> dict | None:
     needed, allowed = {'num_clips', 'pooling_counts', 'iou_threshold'}, {'seed', 'min_samples'}
     if chance is not None and not needed <= set(chance) <= needed | allowed:
-        raise ValueError(
+        raise InputError(
             f'chance={chance}; it needs {sorted(needed)} and may have {sorted(allowed)}'
         )
     return chance

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures.annotations import VideoAnnotation
 
 
-class PredictionsError(ValueError):
+class PredictionsError(InputError):
     """A file of predictions that cannot be used; the message names file, video and sentence."""
 
 
@@ -63,7 +64,7 @@ class GroundingResult:
         }
         for name, (got, wanted) in shapes.items():
             if got != wanted:
-                raise ValueError(
+                raise InputError(
                     f'video {self.video_id!r} has {num} sentences, but its {name} '
                     f'have the shape {got} instead of {wanted}'
                 )
@@ -76,7 +77,7 @@ class GroundingResult:
             ValueError: If there are no predictions, or not one for every sentence.
         """
         if 'pred_instances' not in sample or 'gt_instances' not in sample:
-            raise ValueError(
+            raise InputError(
                 f'video {sample.get("video_id")!r} reached the metric without '
                 'pred_instances and gt_instances; run the model in mode="predict"'
             )

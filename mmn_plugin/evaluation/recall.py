@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models import nms, take_moments
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
@@ -44,9 +45,9 @@ def recall(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) -> Tens
         ValueError: If ``top_n`` asks for more moments than are ranked, or no sentence is given.
     """
     if len(iou) == 0:
-        raise ValueError('there is no sentence to evaluate')
+        raise InputError('there is no sentence to evaluate')
     if max(top_n) > iou.shape[1]:
-        raise ValueError(
+        raise InputError(
             f'R@{max(top_n)} is asked for, but only {iou.shape[1]} moments are ranked '
             'for a sentence; let the model keep more (top_n in its test_cfg)'
         )

@@ -10,6 +10,7 @@ import numpy as np
 from mmaction.registry import METRICS
 from mmengine.logging import print_log
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures import MomentGrid, cell_bounds, cell_iou, tube_iou
 
@@ -61,7 +62,7 @@ class TubeResult:
         for result in results:
             for name, tube in zip(result.names, getattr(result, kind), strict=True):
                 if name in found:
-                    raise ValueError(
+                    raise InputError(
                         f'two sentences are {name!r} in a submission, of video '
                         f'{result.video_id!r} and of another; rename one video'
                     )
@@ -77,7 +78,7 @@ class TubeResult:
         """
         predicted = sample.get('pred_instances', {}).get('tubes')
         if predicted is None or len(predicted) != len(sample['sentences']):
-            raise ValueError(
+            raise InputError(
                 f'video {sample.get("video_id")!r} reached the metric without a tube '
                 'per sentence; it needs a TubeMatchingHead and mode="predict"'
             )
@@ -97,7 +98,7 @@ def check_thresholds(iou_thrs: Sequence[float]) -> None:
         ValueError: If one is outside [0, 1).
     """
     if any(not 0 <= thr < 1 for thr in iou_thrs):
-        raise ValueError(f'iou_thrs={list(iou_thrs)}: every R of vIoU@R lies in [0, 1)')
+        raise InputError(f'iou_thrs={list(iou_thrs)}: every R of vIoU@R lies in [0, 1)')
 
 
 def tube_figures(
@@ -118,7 +119,7 @@ def tube_figures(
     """
     v_iou, t_iou = np.asarray(v_iou, np.float64), np.asarray(t_iou, np.float64)
     if not len(v_iou):
-        raise ValueError('there is no answer to score')
+        raise InputError('there is no answer to score')
     shares = {f'vIoU@{thr:g}': float((v_iou > thr).mean()) for thr in iou_thrs}
     return dict(m_vIoU=float(v_iou.mean()), m_tIoU=float(t_iou.mean()), **shares)
 
@@ -347,7 +348,7 @@ class TubeGroundingMetric(VideoResultsMetric):
         for sample in data_samples:
             result = self.result_type.from_data_sample(sample)
             if not result.ground_truth and self.require_truth:
-                raise ValueError(
+                raise InputError(
                     f'video {result.video_id!r} has no ground truth, so that it '
                     'cannot be scored; write a submission instead '
                     '(tools/test.py --submission FILE.json)'
@@ -371,7 +372,7 @@ class TubeGroundingMetric(VideoResultsMetric):
             print_log('no video has ground truth: there are no figures', logger='current')
             return {}
         if without:
-            raise ValueError(
+            raise InputError(
                 f'{len(without)} of {len(results)} videos have no ground truth, such '
                 f'as {without[0]!r}; score files in which all have it'
             )

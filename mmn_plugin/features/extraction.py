@@ -29,6 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mmn_plugin.errors import OperationError
 from mmn_plugin.files import FileInUseError, FileLock, printable
 
 from .feature_file import FeatureFile, FeatureFileError, is_replaced, name_problem, video_mark
@@ -168,7 +169,7 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
             for future in as_completed(pending):
                 yield pending.pop(future), future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise OperationError(
                 'a worker process was killed (out of memory?); run the command '
                 'again, with fewer workers: it goes on where it stopped'
             ) from error

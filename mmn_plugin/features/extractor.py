@@ -20,6 +20,7 @@ from mmengine.registry import Registry
 from torch import Tensor, nn
 
 from mmn_plugin.config import load_config, require_device
+from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
 from mmn_plugin.precision import amp_dtype, apply_tf32
 
@@ -231,7 +232,7 @@ class ClipFeatureExtractor(FeatureExtractor):
             batch_size=batch_size,
         ).items():
             if not value > 0 or (name != 'fps' and value != int(value)):
-                raise ValueError(
+                raise InputError(
                     f'{type(self).__name__}: {name}={value}; it must be a '
                     f'{"" if name == "fps" else "whole "}number above 0'
                 )
@@ -362,7 +363,7 @@ class ClipFeatureExtractor(FeatureExtractor):
             with torch.inference_mode(), self._precision():
                 features = self.describe(batch.to(self.device, non_blocking=self._on_gpu))
             if features.ndim != 2 or len(features) != len(batch):
-                raise RuntimeError(
+                raise OperationError(
                     f'{type(self).__name__}: features of {len(batch)} clips have '
                     f'the shape {tuple(features.shape)}, not ({len(batch)}, D)'
                 )
@@ -428,16 +429,16 @@ def extractor_config(
     apply_tf32(config)
     settings = config.get('extractor')
     if not settings or not settings.get('type'):
-        raise ValueError(f'{name} has no `extractor` with a `type`; configs/extractors has some')
+        raise InputError(f'{name} has no `extractor` with a `type`; configs/extractors has some')
     settings = Config(dict(extractor=settings)).to_dict()['extractor']
     if checkpoint is not None:
         weights = next((key for key in ('checkpoint', 'model') if key in settings), None)
         if weights is None:
-            raise ValueError(f'--checkpoint {checkpoint}: {settings["type"]} has no weights')
+            raise InputError(f'--checkpoint {checkpoint}: {settings["type"]} has no weights')
         settings[weights] = checkpoint
     kind = EXTRACTORS.get(settings['type'])
     if amp is not None and kind is not None and 'amp' not in signature(kind).parameters:
-        raise ValueError(
+        raise InputError(
             f'--amp: {settings["type"]} has no network that could run in mixed precision'
         )
     settings.update(
@@ -459,12 +460,12 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
     """
     kind = EXTRACTORS.get(settings['type'])
     if TUBE_EXTRACTORS.get(settings['type']) is not None:
-        raise ValueError(
+        raise InputError(
             f'{settings["type"]} describes tubes, not clips: tools/ground_tubes.py '
             'and tools/data/make_shapes_tubes.py use it'
         )
     if kind is None:
-        raise ValueError(
+        raise InputError(
             f'there is no extractor {settings["type"]!r}; there are '
             f'{", ".join(sorted(EXTRACTORS.module_dict))}'
         )
@@ -474,7 +475,7 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
     try:
         return EXTRACTORS.build(settings)
     except TypeError as error:  # a misspelt argument
-        raise ValueError(f'extractor {settings["type"]}: {error}') from None
+        raise InputError(f'extractor {settings["type"]}: {error}') from None
 
 
 def _full_name(name: str) -> str:

@@ -11,10 +11,12 @@ import h5py
 import numpy as np
 from numpy.lib import format as npy
 
+from mmn_plugin.errors import InputError, OperationError
+
 from .video_stream import VideoReadError
 
 
-class FeatureFileError(ValueError):
+class FeatureFileError(InputError):
     """A feature file cannot be continued; the message says why and what to do."""
 
 
@@ -150,7 +152,7 @@ def require_same_extractor(
     if not theirs or not any(theirs):
         return []
     if len(theirs) != len(ours):
-        raise ValueError(
+        raise InputError(
             f'{their_name} was made with {len(theirs)} feature files joined, here '
             f'there are {len(ours)} ({", ".join(our_names)}). Give as many, in the '
             'same order'
@@ -158,7 +160,7 @@ def require_same_extractor(
     for their, our, name in zip(theirs, ours, our_names, strict=True):
         differing = differences(their, our) if their and our else []
         if differing:
-            raise ValueError(
+            raise InputError(
                 f'{their_name} and {name} do not belong together, their features come from '
                 f'different extractors: {"; ".join(differing)}. Use the extractor of the training, '
                 'or train on these features'
@@ -198,7 +200,7 @@ class FeaturePart:
             file.seek(0)
             if self._header(file, rows, size) != begin:
                 # NumPy leaves room for the number of rows to grow
-                raise RuntimeError(f'{self.path}: this NumPy writes headers of varying length')
+                raise OperationError(f'{self.path}: this NumPy writes headers of varying length')
 
     @staticmethod
     def _header(file, rows: int, size: int) -> int:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
+
 from .extractor import EXTRACTORS, ClipFeatureExtractor
 
 # Two towers in one checkpoint: the vision tower alone, and what it gives.
@@ -53,7 +55,7 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
     ) -> None:
         super().__init__(fps, stride, stride, 1, batch_size, device, amp)
         if output not in (None, *OUTPUTS):
-            raise ValueError(f'output={output!r}; it must be one of {list(OUTPUTS)}')
+            raise InputError(f'output={output!r}; it must be one of {list(OUTPUTS)}')
         self.name = str(model)
         self.output = output
         self._processor = None
@@ -109,7 +111,7 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
         if self.output == 'last_hidden_state':
             missing = [name for name in missing if 'pooler.' not in name]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f'{self.name} lacks weights of {tower}, which would be random: '
                 f'{", ".join(missing[:5])}'
             )
@@ -129,7 +131,7 @@ class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
         there = [name for name in OUTPUTS if found.get(name) is not None]
         self.output = self.output or next(iter(there), None)
         if self.output not in there:
-            raise ValueError(f'{self.name} has no output {self.output!r}; it has {there}')
+            raise InputError(f'{self.name} has no output {self.output!r}; it has {there}')
         features = found[self.output]  # (B * T, D), or tokens (B * T, L, D)
         features = features.mean(1) if features.ndim == 3 else features
         return features.unflatten(0, clips.shape[:2]).mean(1)

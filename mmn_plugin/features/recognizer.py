@@ -19,6 +19,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from mmn_plugin.config import require_checkpoint, require_checkpoint_content
+from mmn_plugin.errors import InputError, MissingFileError, OperationError
 
 from .extractor import EXTRACTORS, ClipFeatureExtractor, pool_features
 
@@ -46,7 +47,7 @@ class RecognizerConfig:
             config = Config.fromfile(path)
         self._config = config
         if 'model' not in config or 'backbone' not in config['model']:
-            raise ValueError(
+            raise InputError(
                 f'{self.name}: the config has no `model` with a `backbone`, so that '
                 'it is no recogniser'
             )
@@ -70,7 +71,7 @@ class RecognizerConfig:
             return clip_len, frame_interval
         step = next((step for step in self._pipeline() if step['type'] == 'SampleFrames'), {})
         if step.get('clip_len', 1) == 1:
-            raise ValueError(
+            raise InputError(
                 f'{self.name} samples no clips: give the extractor clip_len and frame_interval'
             )
         return clip_len or step['clip_len'], frame_interval or step.get('frame_interval', 1)
@@ -84,7 +85,7 @@ class RecognizerConfig:
             elif step['type'] in FRAME_STEPS:
                 steps.append(dict(step))
         if not steps:
-            raise ValueError(
+            raise InputError(
                 f'{self.name} neither scales nor crops frames in its validation '
                 'pipeline: give the extractor a pipeline'
             )
@@ -118,10 +119,10 @@ def _find(name: str) -> Path:
             root / '.mim' / 'configs' / rest,
         )
     else:
-        raise FileNotFoundError(f'{name}: only mmaction:: can be named so; give a path')
+        raise MissingFileError(f'{name}: only mmaction:: can be named so; give a path')
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob('*.py'))[:20]
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'there is no recogniser config {name} (in {path.parent}: '
             f'{", ".join(beside) or "none"})'
         )
@@ -187,7 +188,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         amp: str | None = None,
     ) -> None:
         if activation not in ACTIVATIONS:
-            raise ValueError(f'activation={activation!r}; it must be one of {list(ACTIVATIONS)}')
+            raise InputError(f'activation={activation!r}; it must be one of {list(ACTIVATIONS)}')
         self.recognizer = RecognizerConfig(config)
         clip_len, frame_interval = self.recognizer.sampling(clip_len, frame_interval)
         super().__init__(fps, stride, clip_len, frame_interval, batch_size, device, amp)
@@ -224,7 +225,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         if self.layer not in modules:
             near = self.layer.rpartition('.')[0]
             there = [name for name in modules if name.rpartition('.')[0] == near and name]
-            raise ValueError(
+            raise InputError(
                 f'{self.recognizer.name} has no layer {self.layer!r}; beside it there '
                 f'are {", ".join(there[:12]) or "none"}'
             )
@@ -234,7 +235,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
 
     def _load(self, model: nn.Module) -> None:
         if not self.checkpoint:
-            raise ValueError(
+            raise InputError(
                 f'{self.recognizer.name} needs a checkpoint: features of random '
                 'weights would tell nothing'
             )
@@ -242,7 +243,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         try:
             loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
         except URLError as error:
-            raise ValueError(
+            raise InputError(
                 f'{path} cannot be downloaded ({error.reason}); get it elsewhere and '
                 'give the file as checkpoint (--checkpoint FILE)'
             ) from None
@@ -260,7 +261,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
             model.load_state_dict(weights)
         except RuntimeError as error:
             reason = ' '.join(str(error).split())
-            raise ValueError(
+            raise InputError(
                 f'{path} does not fit {self.recognizer.name}: {reason[:400]}'
             ) from None
 
@@ -294,7 +295,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         self._seen.clear()
         model.extract_feat(inputs, stage=stage)
         if len(self._seen) != 1:
-            raise RuntimeError(
+            raise OperationError(
                 f'layer {self.layer!r} of {self.recognizer.name} ran '
                 f'{len(self._seen)} times; it must run once'
             )

@@ -12,6 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mmn_plugin.errors import InputError
+
 ROUNDING = 5e-4  # seconds; time stamps may be whole milliseconds
 DAMAGED = 0.1  # share of packets that may be damaged; from there on a video is not usable
 MISSING = 1.0  # seconds by which headers and pictures may differ (and 2 %): headers are rounded
@@ -25,7 +27,7 @@ SEEKABLE = ('mov', 'matroska', 'mpegts', 'flv', 'asf')
 BACK = 20  # pictures by which packets may go back in time: more than any codec puts out of order
 
 
-class VideoReadError(ValueError):
+class VideoReadError(InputError):
     """A video cannot be decoded; the message names the file and the cause."""
 
 

@@ -4,6 +4,7 @@ import torch
 from mmaction.registry import MODELS, TOKENIZER
 from mmengine.model import BaseDataPreprocessor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import SentenceBatch, TokenIds
 
 
@@ -75,7 +76,7 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
                 f'{sample.video_id}: {tuple(feature.shape)}'
                 for sample, feature in zip(samples, features, strict=True)
             )
-            raise ValueError(
+            raise InputError(
                 f'the features of a batch differ in shape ({listed}); pool them to '
                 'one length (PoolClipFeatures) and check the feature files'
             )
@@ -108,7 +109,7 @@ class TubeDataPreprocessor(GroundingDataPreprocessor):
         features = list(features)
         for tubes, sample in zip(features, samples, strict=True):
             if tubes.ndim != 3 or len(tubes) != len(sample.tubes):
-                raise ValueError(
+                raise InputError(
                     f'video {sample.video_id!r} has {len(sample.tubes)} tubes, but features of '
                     f'shape {tuple(tubes.shape)}; expected (tubes, segments, size)'
                 )
@@ -117,7 +118,7 @@ class TubeDataPreprocessor(GroundingDataPreprocessor):
                 f'{sample.video_id}: {tuple(tubes.shape[1:])}'
                 for sample, tubes in zip(samples, features, strict=True)
             )
-            raise ValueError(
+            raise InputError(
                 f'the tubes of a batch differ in the shape of their features '
                 f'({listed}); extract them with the same networks'
             )

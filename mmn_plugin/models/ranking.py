@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import MomentGrid
 
 
@@ -63,7 +64,7 @@ def nms(
     """
     picks, has_nan = _pick(spans, scores, iou_threshold, top_n, sentence_video)
     if has_nan:  # asked once: each question makes a GPU wait
-        raise ValueError(_NAN)
+        raise InputError(_NAN)
     return picks
 
 
@@ -102,7 +103,7 @@ def rank(
         part.to(value.dtype).reshape(value.shape) for part, value in zip(parts, values, strict=True)
     )
     if (best.isnan() & ~moments[..., 0].isnan()).any():  # a moment was picked for its NaN
-        raise ValueError(_NAN)
+        raise InputError(_NAN)
     return [moments, best, *beside]
 
 
@@ -129,9 +130,9 @@ def _pick(
 
 def _check_shapes(spans: Tensor, scores: Tensor, top_n: int, sentence_video: Tensor | None) -> None:
     if top_n < 1:
-        raise ValueError(f'top_n={top_n}; at least 1 moment must be kept')
+        raise InputError(f'top_n={top_n}; at least 1 moment must be kept')
     if scores.dim() != 2 or spans.shape[-2:] != (scores.shape[1], 2):
-        raise ValueError(
+        raise InputError(
             f'scores {tuple(scores.shape)} must be (sentences, moments) and spans '
             f'{tuple(spans.shape)} end in (moments, 2)'
         )
@@ -140,7 +141,7 @@ def _check_shapes(spans: Tensor, scores: Tensor, top_n: int, sentence_video: Ten
     else:
         wanted = spans.dim() == 2 or (spans.dim() == 3 and len(spans) == len(scores))
     if not wanted:
-        raise ValueError(
+        raise InputError(
             f'spans {tuple(spans.shape)} fit neither all of the {len(scores)} '
             'sentences nor each; give sentence_video (S,) where they are per video'
         )

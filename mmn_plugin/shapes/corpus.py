@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, run_parallel
 
 from .sampler import SceneSampler
@@ -16,7 +17,7 @@ from .scene import Scene, SceneRenderer
 from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_annotations
 
 
-class CorpusError(ValueError):
+class CorpusError(InputError):
     """The corpus cannot be made as asked; the message says why and what to do."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmn_plugin.datasets import check_frames
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import EXTRACTORS, FeatureExtractor, VideoReader
 from mmn_plugin.features.extractor import TUBE_EXTRACTORS
 
@@ -49,7 +50,7 @@ class GridFeatureExtractor(FeatureExtractor):
 
     def __init__(self, fps: float = 8.0, stride: int = 6, size: int = 48) -> None:
         if fps <= 0 or stride < 1 or size < 16 or size % CELLS:
-            raise ValueError(
+            raise InputError(
                 f'fps={fps}, stride={stride}, size={size}: fps must be > 0, stride '
                 f'>= 1, size >= 16 and a multiple of {CELLS}'
             )
@@ -252,7 +253,7 @@ class TubeFeatureExtractor:
 
     def __init__(self, stride: int = 4, margin: float = 1.0, size: int = 96):
         if stride < 1 or margin <= 0:
-            raise ValueError(
+            raise InputError(
                 f'stride={stride}, margin={margin}: give a stride of at least 1 and a '
                 'margin above 0'
             )

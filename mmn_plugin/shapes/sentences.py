@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from mmn_plugin.errors import InputError
+
 from .scene import Event
 
 # Every name has synonyms; all of them occur in training.
@@ -204,7 +206,7 @@ def mask_sentence(sentence: str, keep: str | Collection[str] = ()) -> str:
     """
     keep = {keep} if isinstance(keep, str) else set(keep)
     if unknown := keep - set(WORD_CLASSES):
-        raise ValueError(f'keep={sorted(unknown)}: words can be kept by {WORD_CLASSES}')
+        raise InputError(f'keep={sorted(unknown)}: words can be kept by {WORD_CLASSES}')
     words = [word for word in sentence.split() if _CLASS_OF.get(word) in keep]
     return ' '.join(words) or BLANK_SENTENCE
 

@@ -6,10 +6,11 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
 
 
-class AnnotationError(ValueError):
+class AnnotationError(InputError):
     """An annotation file that cannot be used; the message names file, video and sentence."""
 
 

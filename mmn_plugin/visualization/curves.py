@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 
 from .canvas import (
@@ -42,7 +43,7 @@ def score_curve(grid: MomentGrid, values) -> Tensor:
     """
     values = torch.as_tensor(values).detach().float().cpu()  # (..., P)
     if values.shape[-1:] != (grid.num_moments,):
-        raise ValueError(
+        raise InputError(
             f'a curve of {grid.num_moments} moments needs as many values, not {tuple(values.shape)}'
         )
     best = grid.to_map(values, fill=-math.inf)  # (..., N, N): start, end
@@ -96,14 +97,14 @@ class ScoreCurvesPicture:
         if curves is None:
             found = sample.get('pred_instances', {}).get('curves')
             if found is None:
-                raise ValueError(
+                raise InputError(
                     f'video {sample.video_id!r} has no score curves: '
                     'pred_instances.curves comes from a model that scores clips'
                 )
             curves = dict(score=found)
         for name, values in curves.items():
             if len(values) != len(sample.sentences):
-                raise ValueError(
+                raise InputError(
                     f'the curves {name!r} of video {sample.video_id!r} are '
                     f'{len(values)} for {len(sample.sentences)} sentences'
                 )

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
 from .canvas import ABSENT, HEAT, QUIET, TEXT, TRUTH, Canvas, tick_text, time_ticks, time_unit, wrap
@@ -48,7 +49,7 @@ class MomentMapPicture:
         self.unit = unit
         values = torch.as_tensor(values).detach().float().cpu()  # (P,)
         if values.shape != (grid.num_moments,):
-            raise ValueError(
+            raise InputError(
                 f'a map of {grid.num_moments} moments needs as many values, not '
                 f'{tuple(values.shape)}'
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import temporal_iou
 
 from .canvas import (
@@ -73,7 +74,7 @@ class TimelineRow:
         rows = [cls(sentence) for sentence in sample.sentences]
         if curves is not None:
             if len(curves) != len(rows):
-                raise ValueError(
+                raise InputError(
                     f'{len(rows)} sentences of video {sample.video_id} need as many '
                     f'score curves, not {len(curves)}'
                 )

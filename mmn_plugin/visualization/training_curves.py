@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmn_plugin.errors import InputError, MissingFileError
+
 from .canvas import GRID, QUIET, RUNS, TEXT, Canvas, text_width
 
 
@@ -35,7 +37,7 @@ class TrainingLog:
         path = Path(path)
         files = _files(path)
         if not files:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'{path}: no vis_data/scalars.json below it; give a work '
                 'directory of tools/train.py, or a scalars.json'
             )
@@ -45,7 +47,7 @@ class TrainingLog:
         for file in files:
             self._add(file)
         if not self.curves:
-            raise ValueError(f'{path}: no figures have been written yet')
+            raise InputError(f'{path}: no figures have been written yet')
 
     def _add(self, file: Path) -> None:
         fresh: dict[str, dict[int, float]] = {}
@@ -56,7 +58,7 @@ class TrainingLog:
                 entry = json.loads(line)
                 step = int(entry['step'])
             except (ValueError, KeyError, TypeError):
-                raise ValueError(
+                raise InputError(
                     f'{file}, line {number}: not a line of scalars as MMEngine '
                     'writes them; a run that was killed may leave half a line at the '
                     'end, which can be deleted'
@@ -114,10 +116,10 @@ class CurvesPicture:
         for pattern in keys:
             found = [key for key in there if _matches(key, pattern)]
             if not found and tuple(keys) != DEFAULT_KEYS:
-                raise ValueError(f'no run has a figure {pattern!r}; there are {", ".join(there)}')
+                raise InputError(f'no run has a figure {pattern!r}; there are {", ".join(there)}')
             self.keys += [key for key in found if key not in self.keys]
         if not self.keys:
-            raise ValueError(f'no losses and no metrics; there are {", ".join(there)}')
+            raise InputError(f'no losses and no metrics; there are {", ".join(there)}')
 
     def draw(self) -> np.ndarray:
         """Draw the picture: (H, W, 3) uint8, RGB."""

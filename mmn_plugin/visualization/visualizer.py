@@ -8,6 +8,7 @@ from mmaction.registry import VISUALIZERS
 from mmengine.dist import master_only
 from mmengine.visualization import Visualizer
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import sample_frames
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, TubeDataSample, tube_iou
 
@@ -203,7 +204,7 @@ class GroundingVisualizer(Visualizer):
             VideoReadError: If the video cannot be read.
         """
         if data_sample is None:
-            raise ValueError(
+            raise InputError(
                 f'add_datasample({name!r}) needs a data_sample: without sentences '
                 'there is nothing to draw'
             )

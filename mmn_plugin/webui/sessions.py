@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmn_plugin.apis import EncodedVideo
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError, probe_video
 
 
-class PageError(ValueError):
+class PageError(InputError):
     """A message for the visitor, to be shown on the page."""
 
 
@@ -50,7 +51,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                raise ValueError(f'the limit {name}={value} must be above 0')
+                raise InputError(f'the limit {name}={value} must be above 0')
 
     @property
     def bytes(self) -> int:

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmaction.registry import DATASETS
 from mmn_plugin.datasets import grounds_tubes
+from mmn_plugin.cli import build_dataset
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.files import input_of
 from mmn_plugin.structures import MomentGrid
@@ -66,18 +66,6 @@ def parse_args(argv=None):
         help='values that replace those of the config: key=value',
     )
     return parser.parse_args(argv)
-
-
-def build_dataset(config, split):
-    """The dataset of a split.
-
-    Raises:
-        ValueError: the config has no such split.
-    """
-    loader = config.get(f'{split}_dataloader')
-    if not loader:
-        raise ValueError(f'the config has no {split}_dataloader')
-    return DATASETS.build(loader.dataset)
 
 
 def grid_of(model):
@@ -174,7 +162,7 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.number < 1:
-            raise ValueError(f'--number {args.number}: it must be at least 1')
+            raise InputError(f'--number {args.number}: it must be at least 1')
         config = load_config(args.config, args.cfg_options)
         dataset = build_dataset(config, args.split)
         grid, visualizer = grid_of(config.model), GroundingVisualizer()

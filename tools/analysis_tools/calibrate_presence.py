@@ -19,14 +19,14 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import torch
-from mmaction.registry import DATASETS
 from mmengine.config import DictAction
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence
 from mmn_plugin.apis.presence import threshold_at
+from mmn_plugin.cli import build_dataset
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file
 from mmn_plugin.files import writable_folder
 
@@ -78,14 +78,12 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.out.suffix == '.pth' and not Path(args.checkpoint).is_file():
-            raise ValueError(
+            raise InputError(
                 f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: name a folder'
             )
         config = None if args.config is None else load_config(args.config, args.cfg_options)
         inferencer = GroundingInferencer(config, args.checkpoint, args.device)
-        if 'val_dataloader' not in inferencer.config:
-            raise ValueError('the config has no validation set (val_dataloader): give --config')
-        dataset = DATASETS.build(inferencer.config.val_dataloader.dataset)
+        dataset = build_dataset(inferencer.config, 'val')
         found = calibrate_presence(inferencer, dataset, args.keep)
         write(inferencer, args.checkpoint, args.out)
         print(

@@ -33,7 +33,7 @@ from mmn_plugin.datasets import (
     TubeGroundingDataset,
     write_random_features,
 )
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, MissingFileError, plain_errors
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.structures.annotations import read_annotations
 
@@ -79,7 +79,7 @@ def streams_of(path: Path) -> list[str]:
     streams = next(filter(None, map(file.streams, file.video_ids())), None)
     file.close()
     if not streams:
-        raise ValueError(f'{path} has no video with features')
+        raise InputError(f'{path} has no video with features')
     return sorted(streams)
 
 
@@ -91,7 +91,7 @@ def build(args: argparse.Namespace, folder: str) -> tuple[BaseDataset, float, fl
         ValueError: they cannot be used.
     """
     if not args.ann_file.is_file():
-        raise FileNotFoundError(f'annotation file {args.ann_file} does not exist')
+        raise MissingFileError(f'annotation file {args.ann_file} does not exist')
     features, streams = args.features, streams_of(args.ann_file)
     if features is None and not streams:
         features = str(Path(folder, 'features.hdf5'))
@@ -103,7 +103,7 @@ def build(args: argparse.Namespace, folder: str) -> tuple[BaseDataset, float, fl
         writer.join()
         if writer.exitcode:
             read_annotations(args.ann_file)  # says what is wrong
-            raise ValueError(f'no features could be made up for {args.ann_file}')
+            raise InputError(f'no features could be made up for {args.ann_file}')
     before, started = peak_mb(), time.perf_counter()
     dataset = (
         TubeGroundingDataset(str(args.ann_file), streams)

@@ -17,11 +17,11 @@ import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 
-from mmaction.registry import DATASETS
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.datasets import grounds_tubes
+from mmn_plugin.cli import build_dataset
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.files import text_argument
 from mmn_plugin.files import writable_file
@@ -68,7 +68,7 @@ def find_video(dataset, video_id):
     for index in range(len(dataset)):
         if video_id in (None, dataset.get_data_info(index)['video_id']):
             return dataset[index]
-    raise ValueError(f'{dataset.ann_file} has no video {video_id!r}')
+    raise InputError(f'{dataset.ann_file} has no video {video_id!r}')
 
 
 def main(argv=None):
@@ -78,7 +78,7 @@ def main(argv=None):
         folder, files = OutputFolder(args.out.parent), {args.out.name: None}
         folder.claim(files)
         config = load_config(args.config, args.cfg_options)
-        dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
+        dataset = build_dataset(config, args.split)
         batch = pseudo_collate([find_video(dataset, args.video)])
         model = load_model(config, args.checkpoint, 'cpu')
         if not hasattr(model, 'curves_by_stage'):
@@ -87,7 +87,7 @@ def main(argv=None):
                 if grounds_tubes(config)
                 else ('moments', 'moment maps with tools/ground.py')
             )
-            raise ValueError(
+            raise InputError(
                 f'{args.config} is of a {type(model).__name__}, which scores {what} '
                 f'and not clips: draw {tool}'
             )

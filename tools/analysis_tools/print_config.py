@@ -17,7 +17,7 @@ import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.config import DictAction
 
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file
 
 
@@ -44,7 +44,7 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.save_path and args.save_path.suffix not in ('.py', '.json', '.yml', '.yaml'):
-            raise ValueError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')
+            raise InputError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')
         config = load_config(args.config, args.cfg_options)
         print(config.pretty_text)
         if args.save_path:

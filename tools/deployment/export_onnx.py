@@ -20,7 +20,7 @@ import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.export import check_onnx
 from mmn_plugin.apis.export import export_onnx
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_folder
 
 
@@ -52,7 +52,7 @@ def main(argv=None):
             print(f'{name}: differs from PyTorch by {difference:.1e} at most')
         worst = max(found.values())
         if not worst <= args.tolerance:
-            raise ValueError(
+            raise InputError(
                 f'onnxruntime differs from PyTorch by {worst:.1e}, more than '
                 f'--tolerance {args.tolerance:g}: do not use {args.out}'
             )

@@ -9,6 +9,7 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, NegativeSource
 from mmn_plugin.models.ranking import moment_scores, score_runs
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, normalised_text
@@ -72,16 +73,16 @@ class ScoreCurveHead(BaseModule):
     ):
         super().__init__(init_cfg)
         if list(windows) != sorted(windows, reverse=True) or min(windows, default=1) < 1:
-            raise ValueError(
+            raise InputError(
                 f'model.head.windows={list(windows)}: give windows of 1 clip or more, '
                 'none longer than the one before it (coarse to fine)'
             )
         if not run_thresholds or not all(0 < share < 1 for share in run_thresholds):
-            raise ValueError(
+            raise InputError(
                 f'model.head.run_thresholds={list(run_thresholds)}: give thresholds between 0 and 1'
             )
         if threshold_halving <= 0:
-            raise ValueError(
+            raise InputError(
                 f'model.head.threshold_halving={threshold_halving}: give a distance '
                 'of thresholds above 0'
             )
@@ -264,7 +265,7 @@ class ScoreCurveHead(BaseModule):
     def _one_video(self, moments: dict[str, Tensor], sentences: dict[str, Tensor]) -> tuple:
         clips = moments['contrastive']
         if len(clips) != self.grid.num_moments:
-            raise ValueError(
+            raise InputError(
                 f'{len(clips)} moments, but a score curve has {self.grid.num_clips} '
                 f'clips and {self.grid.num_moments} moments: give the video as one '
                 'window, however long it is'

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import NegativeSource
 from mmn_plugin.structures import MomentGrid, TubeDataSample, cell_bounds, cell_iou
 
@@ -118,7 +119,7 @@ class TubeMatchingHead(BaseModule):
     @negatives.setter
     def negatives(self, source: NegativeSource) -> None:
         if source.scope != 'local' or source.bank is not None or source.exclude_same_text:
-            raise ValueError(
+            raise InputError(
                 "TubeMatchingHead takes its negatives from the device's batch alone: leave scope, "
                 'queue_size and exclude_same_text out of default_hooks.negatives'
             )

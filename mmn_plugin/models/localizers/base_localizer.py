@@ -3,6 +3,8 @@
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
+
 
 class ClipLocalizer(BaseModel):
     """A model with a ``backbone`` that gives the ``grid.num_clips`` clips of a video.
@@ -25,7 +27,7 @@ class ClipLocalizer(BaseModel):
         """
         sizes = neck.get('embed_channels'), text_encoder.get('embed_channels')
         if None not in sizes and sizes[0] != sizes[1]:
-            raise ValueError(
+            raise InputError(
                 f'model.neck.embed_channels={sizes[0]} and model.text_encoder.'
                 f'embed_channels={sizes[1]} must be one size, that of the joint space'
             )
@@ -38,14 +40,14 @@ class ClipLocalizer(BaseModel):
         """
         videos = ', '.join(s.video_id for s in data_samples or []) or 'of this batch'
         if inputs.shape[-1] != self.backbone.in_channels:
-            raise ValueError(
+            raise InputError(
                 f'the features of video {videos} have size {inputs.shape[-1]}, but '
                 f'model.backbone.in_channels is {self.backbone.in_channels}: set in_channels to '
                 "the features' size, or give the feature files this config was written for"
             )
         clips = self.backbone(inputs)  # (B, H, N)
         if clips.shape[-1] != self.grid.num_clips:
-            raise ValueError(
+            raise InputError(
                 f'the {inputs.shape[1]} feature rows of video {videos} give {clips.shape[-1]} '
                 f'clips, but {self.num_clips_option} is {self.grid.num_clips}: num_segments of '
                 'PoolClipFeatures (in every pipeline), model.backbone.kernel_size and stride, '

@@ -4,6 +4,7 @@ import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
 
@@ -53,7 +54,7 @@ class MMN(ClipLocalizer):
         self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:
-            raise ValueError(
+            raise InputError(
                 f'model.head.loss_matching.num_positive={positives}, but {self.grid} '
                 'has fewer moments'
             )

@@ -10,6 +10,7 @@ from mmaction.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
 from mmn_plugin.structures import temporal_iou
 
@@ -199,7 +200,7 @@ class MutualMatchingLoss(nn.Module):
     ):
         super().__init__()
         if chunk_elements < 1:
-            raise ValueError(
+            raise InputError(
                 f'loss_matching.chunk_elements={chunk_elements}: give the number of '
                 'similarities to hold in memory at a time, such as 2**22'
             )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmaction.registry import MODELS
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
 from mmn_plugin.models.ranking import relative_threshold
 
@@ -36,9 +37,9 @@ class VideoMatchingLoss(nn.Module):
     def __init__(self, temperature: float, top_share: float, pooling_temperature: float = 0.1):
         super().__init__()
         if not 0 < top_share <= 1:
-            raise ValueError(f'loss_matching.top_share={top_share}; give a share above 0, up to 1')
+            raise InputError(f'loss_matching.top_share={top_share}; give a share above 0, up to 1')
         if not (temperature > 0 and pooling_temperature > 0):
-            raise ValueError(
+            raise InputError(
                 f'loss_matching.temperature={temperature}, pooling_temperature='
                 f'{pooling_temperature}; both must be above 0'
             )
@@ -168,19 +169,19 @@ class SelfContrastLoss(nn.Module):
     ):
         super().__init__()
         if not temperature > 0 or not 0 < threshold < 1 or not self._is_count(num_hard):
-            raise ValueError(
+            raise InputError(
                 f'loss_contrast: temperature={temperature}, threshold={threshold}, '
                 f'num_hard={num_hard}; give a temperature above 0, a threshold '
                 'between 0 and 1, and a number of windows or None'
             )
         background = threshold if background is None else background
         if not 0 < background <= threshold:
-            raise ValueError(
+            raise InputError(
                 f'loss_contrast.background={background}; it must be above 0 and at '
                 f'most threshold={threshold}'
             )
         if not (sentence_weight >= 0 and prototype_weight >= 0):
-            raise ValueError(
+            raise InputError(
                 f'loss_contrast: sentence_weight={sentence_weight}, prototype_weight='
                 f'{prototype_weight}; neither may be below 0'
             )

@@ -5,6 +5,8 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
+
 
 @MODELS.register_module()
 class FrameNeck(BaseModule):
@@ -37,7 +39,7 @@ class FrameNeck(BaseModule):
     ):
         super().__init__(init_cfg)
         if kernel_size % 2 == 0:
-            raise ValueError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
+            raise InputError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
         padding = kernel_size // 2
         self.temporal = nn.ModuleList(
             nn.Conv1d(channels, channels, kernel_size, padding=padding) for _ in range(num_layers)

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import MomentGrid
 
 from .sparse_conv import fast_products, sparse_conv, sparse_norm, workspaces
@@ -127,12 +128,12 @@ class MomentEncoder(BaseModule):
     ):
         super().__init__()
         if (kernel_size - 1) * num_layers % 2:
-            raise ValueError(
+            raise InputError(
                 f'kernel_size={kernel_size} with num_layers={num_layers} cannot be '
                 'padded evenly: use an odd kernel or an even number of layers'
             )
         if conv_mode not in CONV_MODES:
-            raise ValueError(f'conv_mode={conv_mode!r} is none of {", ".join(CONV_MODES)}')
+            raise InputError(f'conv_mode={conv_mode!r} is none of {", ".join(CONV_MODES)}')
         padding = (kernel_size - 1) * num_layers // 2
         self.num_clips = grid.num_clips
         self.conv_mode = conv_mode

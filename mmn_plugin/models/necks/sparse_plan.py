@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
+
 TILE = 3  # side of the output tiles that the order keeps together, see TileTransform
 
 
@@ -105,7 +107,7 @@ class TileTransform:
 
     def __init__(self, tile: int, kernel_size: int):
         if tile not in (1, 3):
-            raise ValueError(f'tile is 1 or 3, not {tile}')
+            raise InputError(f'tile is 1 or 3, not {tile}')
         self.tile = tile
         self.kernel_size = kernel_size
         self.window = 2 * tile - 1  # side of the inputs under a tile and a small kernel

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from mmn_plugin.errors import DownloadError, InputError
 from mmn_plugin.structures import SentenceBatch
 from mmn_plugin.structures.data_samples import token_limit
 
@@ -213,7 +214,7 @@ class SentenceEncoder(BaseModule):
     @staticmethod
     def _build_language_model(name_or_path, config) -> nn.Module:
         if (name_or_path is None) == (config is None):
-            raise ValueError(
+            raise InputError(
                 'model.text_encoder takes either name_or_path (a Hugging Face name '
                 'or a local folder) or config (with model_type), and exactly one; '
                 f'got name_or_path={name_or_path!r}, config={config!r}'
@@ -224,7 +225,7 @@ class SentenceEncoder(BaseModule):
             try:
                 model = AutoModel.from_pretrained(name_or_path)
             except OSError as error:
-                raise OSError(
+                raise DownloadError(
                     f'no language model {name_or_path!r}: it is no local folder and the Hugging '
                     'Face hub did not give it. Download it once where there is a network and '
                     'give the folder: --cfg-options model.text_encoder.name_or_path=FOLDER '
@@ -306,7 +307,7 @@ class SentenceEncoder(BaseModule):
         if input_ids.is_cuda:  # checked on the CPU only: here it would make the device wait
             return
         if input_ids.max() >= self.bert.config.vocab_size:
-            raise ValueError(
+            raise InputError(
                 f"token id {int(input_ids.max())} is outside the language model's vocabulary of "
                 f'{self.bert.config.vocab_size}: model.data_preprocessor.tokenizer and '
                 'model.text_encoder do not belong together'

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from torch import Tensor
 
+from mmn_plugin.errors import DownloadError, InputError, MissingFileError
 from mmn_plugin.structures.annotations import LONE_SURROGATE
 
 # Its threads and the forks of a DataLoader do not mix: the library then warns in every worker.
@@ -59,7 +60,7 @@ class SentenceTokenizer:
         lowercase: bool = True,
     ):
         if (name_or_path is None) == (vocab is None):
-            raise ValueError(
+            raise InputError(
                 'SentenceTokenizer needs name_or_path (a model name or folder) or '
                 'vocab (a vocab.txt or a list of tokens), not both'
             )
@@ -84,7 +85,7 @@ class SentenceTokenizer:
         ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
         absent = [special[name] for name, token_id in ids.items() if token_id is None]
         if absent:
-            raise ValueError(
+            raise InputError(
                 f'the vocabulary ({self.vocab_size} tokens) lacks {absent}; is it the '
                 'vocab.txt of a BERT-like model?'
             )
@@ -102,7 +103,7 @@ class SentenceTokenizer:
         if isinstance(vocab, str | Path):
             path = Path(vocab)
             if not path.is_file():
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f'vocabulary {path} does not exist; give the vocab.txt of the language model'
                 )
             vocab = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
@@ -111,7 +112,7 @@ class SentenceTokenizer:
             vocab = {token: index for index, token in enumerate(vocab)}
         lacking = [token for token in SentenceTokenizer.SPECIAL.values() if token not in vocab]
         if lacking:
-            raise ValueError(
+            raise InputError(
                 f'the vocabulary ({len(vocab)} tokens) lacks {lacking}; is it the '
                 'vocab.txt of a BERT-like model?'
             )
@@ -132,17 +133,17 @@ class SentenceTokenizer:
         try:
             pretrained = AutoTokenizer.from_pretrained(name, use_fast=True)
         except (OSError, ValueError) as error:
-            raise OSError(
+            raise DownloadError(
                 f'cannot load the tokenizer {name!r}: it is no local folder with a tokenizer, and '
                 'the Hugging Face hub did not give it. Check the name and the network, or set '
                 'model.data_preprocessor.tokenizer to dict(vocab=<path of its vocab.txt>)'
             ) from error
         if not getattr(pretrained, 'is_fast', False):
-            raise ValueError(f'the tokenizer {name!r} has no fast version, which is needed here')
+            raise InputError(f'the tokenizer {name!r} has no fast version, which is needed here')
         special = {name: getattr(pretrained, f'{name}_token') for name in cls.SPECIAL}
         missing = [kind for kind, token in special.items() if token is None]
         if missing:
-            raise ValueError(f'the tokenizer {name!r} has no {missing} token; is it BERT-like?')
+            raise InputError(f'the tokenizer {name!r} has no {missing} token; is it BERT-like?')
         return Tokenizer.from_str(pretrained.backend_tokenizer.to_str()), special
 
     @property
@@ -161,7 +162,7 @@ class SentenceTokenizer:
             self._remember(sentences)
             for sentence in sentences if self._unusable else ():
                 if sentence in self._unusable:
-                    raise ValueError(
+                    raise InputError(
                         f'the sentence {sentence!r} {self._unusable[sentence]}. Correct it or '
                         'remove it from the annotations; tools/data/check_dataset.py lists all '
                         'such'
@@ -230,7 +231,7 @@ class SentenceTokenizer:
         try:
             other = self.from_state(state)
         except Exception as error:  # a damaged one fails in many ways
-            raise ValueError(
+            raise InputError(
                 'the stored tokenizer cannot be read by this release of tokenizers '
                 f'({error}); install the release that wrote it'
             ) from error

@@ -20,7 +20,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.prepare import finish, prepare_dataset, prepare_parser, show_progress
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 
 EXPECTED = dict(train=(5_336, 12_404), test=(1_334, 3_720))
 
@@ -32,7 +32,7 @@ def read_durations(paths: list[Path]) -> dict[str, float]:
         with open(path, newline='', encoding='utf-8') as file:
             table = csv.DictReader(file)
             if not {'id', 'length'} <= set(table.fieldnames or ()):
-                raise ValueError(
+                raise InputError(
                     f'{path} has no columns "id" and "length"; is it a Charades_v1_*.csv?'
                 )
             durations.update((row['id'], float(row['length'])) for row in table)
@@ -54,11 +54,11 @@ def convert(path: Path, durations: dict[str, float]) -> dict:
             video_id, start, end = place.split()
             start, end = float(start), float(end)
         except ValueError:
-            raise ValueError(
+            raise InputError(
                 f'{path}, line {number}: {line!r} is not "<video> <start> <end>##<sentence>"'
             ) from None
         if video_id not in durations:
-            raise ValueError(
+            raise InputError(
                 f'{path}, line {number}: video {video_id!r} is in none of the files '
                 'given with --durations'
             )
