@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / 'tools' / 'analysis_tools'))  # for the parts of these tools
 # Files that take longest, longest first: begun first, no process is left alone with one at the end.
 LONGEST = (
     'tools/test_quickstart.py',

@@ -9,12 +9,9 @@ from .predictions import (
     write_predictions,
 )
 from .recall import (
-    GreedyCheck,
     chance_level,
     format_table,
-    is_greedy_ranking,
     mean_iou,
-    published_recall_table,
     ranked_iou,
     recall,
 )
@@ -33,7 +30,6 @@ from .tube_metric import (
 __all__ = [
     'DumpPredictions',
     'DumpTubeSubmission',
-    'GreedyCheck',
     'GroundingMetric',
     'GroundingResult',
     'PredictionsError',
@@ -43,10 +39,8 @@ __all__ = [
     'chance_level',
     'check_thresholds',
     'format_table',
-    'is_greedy_ranking',
     'match_predictions',
     'mean_iou',
-    'published_recall_table',
     'ranked_iou',
     'read_predictions',
     'read_submission',

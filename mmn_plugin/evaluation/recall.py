@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import StringIO
 
 import torch
@@ -67,30 +66,6 @@ def mean_iou(iou: Tensor) -> float:
         float: In [0, 1]; the exactly rounded sum over S, so that no order of sentences changes it.
     """
     return math.fsum(iou[:, 0].tolist()) / len(iou)
-
-
-def published_recall_table(
-    ranked: Tensor, ground_truth: Tensor, top_n: Sequence[int], iou_thresholds: Sequence[float]
-) -> dict[str, float]:
-    """`recall` under the published code's names and in its float32.
-
-    Args:
-        ranked (Tensor): (S, n, 2) seconds, as of `ranked_iou`.
-        ground_truth (Tensor): (S, 2) seconds.
-        top_n (Sequence[int]): The n of R@n.
-        iou_thresholds (Sequence[float]): The m of IoU=m.
-
-    Returns:
-        dict[str, float]: ``R@n,IoU@m``, and ``Best_Rn``, the mean over the thresholds; in [0, 1].
-    """
-    # The published counts are float32, so their quotient is rounded to it.
-    table = recall(ranked_iou(ranked, ground_truth), top_n, iou_thresholds).float()
-    named = {
-        f'R@{n},IoU@{thr:g}': float(table[i, j])
-        for i, n in enumerate(top_n)
-        for j, thr in enumerate(iou_thresholds)
-    }
-    return named | {f'Best_R{n}': float(table[i].mean()) for i, n in enumerate(top_n)}
 
 
 def format_table(rows: dict[str, dict[str, float]]) -> str:
@@ -167,82 +142,3 @@ def chance_level(
         if n == 1:
             table[i] = single.double() / grid.num_moments
     return table / len(moments), math.fsum(mean_ious) / len(moments)
-
-
-@dataclass
-class GreedyCheck:
-    """Outcome of `is_greedy_ranking`; true or false like its ``valid``.
-
-    Attributes:
-        valid (bool): Whether the ranking is a greedy one.
-        ties (int): How often it took another moment than the first of the best-scored ones left,
-            which is what `nms` takes.
-        reason (str): What is wrong, empty where valid.
-    """
-
-    valid: bool
-    ties: int = 0
-    reason: str = ''
-
-    def __bool__(self) -> bool:
-        return self.valid
-
-
-def is_greedy_ranking(
-    spans: Tensor,
-    scores: Tensor,
-    picked_moments: Tensor,
-    iou_threshold: float,
-    rel_tol: float = 1e-6,
-) -> GreedyCheck:
-    """Check a ranking of one sentence's moments against greedy NMS.
-
-    Two implementations whose scores agree to rounding may rank near-equal ones either way, and the
-    order of equal ones is open anyway. So each picked moment must be a candidate (score != 0) that
-    no earlier pick suppresses, scored at most ``rel_tol`` below the best such candidate; and the
-    ranking may end early (NaN) only where no candidate is left.
-
-    Args:
-        spans (Tensor): (P, 2) seconds.
-        scores (Tensor): (P,).
-        picked_moments (Tensor): (n, 2) seconds, best first, NaN where fewer; equal to rows of
-            ``spans`` in float32.
-        iou_threshold (float): As for `nms`.
-        rel_tol (float): Relative difference up to which scores count as equal. Defaults to 1e-6.
-
-    Returns:
-        GreedyCheck: Verdict, number of ties made use of, and the reason for a refusal.
-    """
-    spans, picked = spans.to(torch.float32), picked_moments.to(torch.float32)
-    alive = scores.masked_fill(scores == 0, -torch.inf).to(torch.float64)
-    ties = 0
-    for rank, moment in enumerate(picked):
-        best = alive.max().item()
-        if moment.isnan().any():
-            if best > -torch.inf:
-                return GreedyCheck(False, ties, f'rank {rank} is empty but a candidate is left')
-            if not picked[rank:].isnan().all():
-                return GreedyCheck(False, ties, f'rank {rank} is empty but a later one is not')
-            return GreedyCheck(True, ties)
-        index = (spans == moment).all(-1).nonzero()[:, 0]
-        if len(index) == 0:
-            return GreedyCheck(False, ties, f'rank {rank}: {moment.tolist()} is no moment')
-        index = index[alive[index].argmax()]
-        score = alive[index].item()
-        if score == -torch.inf:
-            return GreedyCheck(
-                False,
-                ties,
-                f'rank {rank}: {moment.tolist()} has score 0 or is suppressed by an earlier one',
-            )
-        if best - score > rel_tol * abs(best):
-            return GreedyCheck(
-                False,
-                ties,
-                f'rank {rank}: {moment.tolist()} has score '
-                f'{score:.9g}, but a candidate of {best:.9g} is left',
-            )
-        ties += int(index != alive.argmax())
-        alive[temporal_iou(spans, moment) > iou_threshold] = -torch.inf
-        alive[index] = -torch.inf
-    return GreedyCheck(True, ties)

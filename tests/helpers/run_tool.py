@@ -18,6 +18,7 @@ def run_tool(name: str, *arguments) -> tuple[int, str]:
     forget_runs()
     with (
         mock.patch.object(sys, 'argv', [str(script), *map(str, arguments)]),
+        mock.patch.object(sys, 'path', [str(script.parent), *sys.path]),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
     ):

@@ -8,9 +8,9 @@ import torch
 from helpers.made_up_tubes import random_video
 from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
+from reference.golden_file import GoldenFile
+from reference.tubes import build_tube_model, read_samples
 
-from mmn_plugin.apis.reference import GoldenFile
-from mmn_plugin.apis.reference.tube_check import build_tube_model, read_samples
 from mmn_plugin.engine import CrossVideoNegativeHook
 from mmn_plugin.models.published_weights import from_published
 from mmn_plugin.structures import MomentGrid, TubeDataSample

@@ -11,16 +11,12 @@ import pytest
 import torch
 from helpers.away_device import AWAY, AwayDevice
 from helpers.run_tool import run_tool
+from reference import model as reference_model
+from reference.golden_file import GoldenFile, Report
+from reference.model import check_model, inference_figures
+from reference.ranking import check_evaluation
+from reference.tubes import check_tubes
 
-from mmn_plugin.apis.reference import (
-    GoldenFile,
-    Report,
-    check_evaluation,
-    check_model,
-    check_tubes,
-    model_check,
-)
-from mmn_plugin.apis.reference.model_check import inference_figures
 from mmn_plugin.precision import tf32_allowed
 
 
@@ -52,7 +48,7 @@ def test_float32_of_fewer_bits_fails(shared, tmp_path, monkeypatch):
             features = features.half().float()
         return inference_figures(model, features, samples)
 
-    monkeypatch.setattr(model_check, 'inference_figures', rounded)
+    monkeypatch.setattr(reference_model, 'inference_figures', rounded)
     golden = shared / 'golden' / 'charades_pool.npz'
     path = tampered(golden, tmp_path / 'x.npz', lambda arrays: arrays.pop('trajectory'))
     report = check_model(GoldenFile(path), golden.with_name('vocab_small.txt'))

@@ -11,27 +11,19 @@ import argparse
 import math
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from mmengine.logging import MMLogger
+from reference.golden_file import GoldenFile, Report, Row
+from reference.model import check_model
+from reference.ranking import check_evaluation
+from reference.tubes import check_tubes
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import mmn_plugin  # noqa: F401
-from mmn_plugin.apis.reference import (
-    GoldenFile,
-    Report,
-    Row,
-    check_evaluation,
-    check_model,
-    check_tubes,
-)
 from mmn_plugin.config import require_device
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json

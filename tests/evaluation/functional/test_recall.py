@@ -1,7 +1,8 @@
 import pytest
 import torch
+from reference.ranking import published_recall_table
 
-from mmn_plugin.evaluation import mean_iou, published_recall_table, ranked_iou, recall
+from mmn_plugin.evaluation import mean_iou, ranked_iou, recall
 from mmn_plugin.models import moment_scores
 
 NAN = float('nan')

@@ -4,25 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
 
 from mmn_plugin.datasets import PoolClipFeatures
 from mmn_plugin.evaluation import tube_figures
-from mmn_plugin.models.published_weights import UNUSED, from_published, published_name
+from mmn_plugin.models.published_weights import from_published
 from mmn_plugin.structures import TubeDataSample, tube_iou
 
-from .golden_file import GoldenFile
-from .golden_file_error import GoldenFileError
-from .golden_settings import GoldenSettings
-from .model_check import (
+from .golden_file import GoldenFile, GoldenFileError, GoldenSettings, Report
+from .model import (
     FLOAT64_BOUND,
     POOLING_BOUND,
+    build_model,
+    check_buffers,
     check_forward,
-    is_zero_gradient,
-    model_settings,
+    check_gradients,
 )
-from .report import Report
 
 LOSSES = ('loss_vid', 'loss_sent', 'loss_iou')
 # The published code computed this variant's losses and gradients in float32 (all the file's losses
@@ -82,7 +79,7 @@ def build_tube_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
         contrastive_weight=config['contrastive_weight'],
     )
     config = GoldenSettings(dict(map='pool', in_dim=sum(config['in_dims'])) | config, config.path)
-    return MODELS.build(model_settings(config, head, 'TubeDataPreprocessor', vocabulary, conv_mode))
+    return build_model(config, head, vocabulary, conv_mode, 'TubeDataPreprocessor')
 
 
 def read_samples(golden: GoldenFile) -> list[TubeDataSample]:
@@ -121,15 +118,12 @@ def check_tube_data(report: Report, golden: GoldenFile, model, samples) -> list[
         for sample in samples
         for i in sample.tube_index
     ]
-    report.compare(
-        'pooled_feats', dict(all=np.stack(pooled)), dict(all=golden['pooled_feats']), POOLING_BOUND
-    )
+    report.compare('pooled_feats', np.stack(pooled), golden['pooled_feats'], POOLING_BOUND)
     tokenizer = model.data_preprocessor.tokenizer
     ids = {s.video_id: tokenizer.pad(tokenizer.encode(s.sentences))[0] for s in samples}
     report.compare('input_ids', ids, golden.group('input_ids'), 0.0)
-    report.compare('mask2d', dict(all=model.grid.mask.numpy()), dict(all=golden['mask2d']), 0.0)
-    reference = dict(all=golden['stiou']) if golden.holds('stiou') else {}
-    report.compare('stiou', dict(all=model.head.targets(samples)), reference, FLOAT64_BOUND)
+    report.compare('mask2d', model.grid.mask, golden['mask2d'], 0.0)
+    report.compare('stiou', model.head.targets(samples), golden.get('stiou'), FLOAT64_BOUND)
     features = torch.from_numpy(golden['pooled_feats'])
     return list(features.split([len(sample.tubes) for sample in samples]))
 
@@ -146,62 +140,32 @@ def check_losses(report: Report, golden: GoldenFile, model, features, samples) -
     weight = golden.config['contrastive_weight']
     features = [value.double() for value in features]
     scale = dict(loss_vid=weight, loss_sent=weight, loss_iou=1.0)
-    single = {name: ({}, {}) for name in LOSSES}
-    totals = {}, {}
+    single = {name: ({}, {}) for name in (*LOSSES, 'total')}
     for v, sample in enumerate(samples):
         key = f'train/single/{v}(vid,sent,iou)'
         if key not in golden.arrays:
             continue
         model.load_state_dict(state)
         losses = model(**batch_of(model, [features[v]], [sample]), mode='loss')
+        total = sum(losses.values())
         for place, name in enumerate(LOSSES):
-            single[name][0][str(v)] = losses[name].item() / scale[name]
+            single[name][0][str(v)] = losses[name] / scale[name]
             single[name][1][str(v)] = golden[key][place]
         if f'train/single/{v}/total' in golden.arrays:
-            totals[0][str(v)] = sum(losses.values()).item()
-            totals[1][str(v)] = golden[f'train/single/{v}/total']
-        check_gradients(report, golden, model, losses, v)
-    for name in LOSSES:
-        report.compare(f'train/single/{name}', *single[name], FLOAT64_BOUND)
-    report.compare('train/single/total', *totals, FLOAT64_BOUND)
+            single['total'][0][str(v)] = total
+            single['total'][1][str(v)] = golden[f'train/single/{v}/total']
+        if golden.holds(name := f'grad_single_{v}'):
+            check_gradients(report, name, model, total, golden.group(name), GRADIENT_BOUND)
+        if golden.holds(name := f'train_buffers_single_{v}'):
+            check_buffers(report, name, model, golden.group(name))
+    for name, (ours, reference) in single.items():
+        report.compare(f'train/single/{name}', ours, reference, FLOAT64_BOUND)
     model.load_state_dict(state)
     losses = model(**batch_of(model, features, samples), mode='loss')
+    published = golden.get('train/all_published(vid,sent,iou)')
     for place, name in ((0, 'loss_vid'), (2, 'loss_iou')):
-        key = 'train/all_published(vid,sent,iou)'
-        reference = {name: golden[key][place]} if key in golden.arrays else {}
-        report.compare(
-            f'train/all/{name}', {name: losses[name].item() / scale[name]}, reference, FLOAT64_BOUND
-        )
-
-
-def check_gradients(report: Report, golden: GoldenFile, model, losses: dict, video: int) -> None:
-    """Gradients of the total, and BatchNorm's buffers after the forward, of a single video."""
-    reference = golden.group(f'grad_single_{video}')
-    if reference:
-        model.zero_grad()
-        sum(losses.values()).backward()
-        gradients = {
-            published_name(name): parameter.grad.reshape(reference[published_name(name)].shape)
-            for name, parameter in model.named_parameters()
-            if published_name(name) in reference
-        }
-        gradients |= {name: np.zeros_like(reference[name]) for name in UNUSED if name in reference}
-        largest = max(float(np.abs(value).max()) for value in reference.values())
-        report.compare(
-            f'grad_single_{video}',
-            gradients,
-            reference,
-            GRADIENT_BOUND,
-            absolute={name: largest for name in reference if is_zero_gradient(name)},
-        )
-    reference = golden.group(f'train_buffers_single_{video}')
-    if reference:
-        buffers = {
-            published_name(name): value
-            for name, value in model.state_dict().items()
-            if name.endswith(('running_mean', 'running_var'))
-        }
-        report.compare(f'train_buffers_single_{video}', buffers, reference, FLOAT64_BOUND)
+        reference = published[place] if len(published) else {}
+        report.compare(f'train/all/{name}', losses[name] / scale[name], reference, FLOAT64_BOUND)
 
 
 @torch.no_grad()
