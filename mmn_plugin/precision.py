@@ -1,10 +1,8 @@
 """Mixed precision by name, and TF32."""
 
 import torch
-from mmaction.registry import HOOKS
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.hooks import Hook
 
 from mmn_plugin.errors import InputError
 
@@ -70,17 +68,3 @@ def apply_tf32(config: Config) -> None:
     if not isinstance(allowed, bool):
         raise InputError(f'env_cfg.allow_tf32={allowed!r}; give True or False')
     set_tf32(allowed, allowed)
-
-
-@HOOKS.register_module()
-class TF32Hook(Hook):
-    """Apply the config's ``env_cfg.allow_tf32`` before a training, validation or test.
-
-    As a hook, so that it holds under any tool that builds MMEngine's Runner.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def before_run(self, runner) -> None:
-        """Apply it."""
-        apply_tf32(runner.cfg)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers.run_tool import ROOT, run_tool
 
-from mmn_plugin.engine import CheckLossHook
+from mmn_plugin.engine import LossCheck
 
 DOCS = ROOT / 'docs'
 RESULTS = sorted((DOCS / 'results').glob('*.json'))
@@ -179,8 +179,10 @@ def known_messages() -> str:
     # put together from parts when it is printed
     batch = dict(data_samples=[SimpleNamespace(video_id='a')])
     losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
+    model = SimpleNamespace(train_step=lambda *_, **__: losses)
+    run = SimpleNamespace(epoch=0, model=model, optim_wrapper=None)
     with pytest.raises(FloatingPointError) as error:
-        CheckLossHook().after_train_iter(SimpleNamespace(epoch=0), 0, batch, losses)
+        LossCheck().train_step(run, 0, batch)
     return '\n'.join([*texts, str(error.value)])
 
 

@@ -74,7 +74,7 @@ def merge_args(cfg, args):
 
 def main():
     """Build the Runner from the config and train."""
-    run_command(parse_args(), merge_args, Runner.train, strict=False)
+    run_command(parse_args(), merge_args, Runner.train)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,6 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import yaml
@@ -24,7 +23,7 @@ from mmn_plugin.config import (
     require_checkpoint_content,
     require_device,
 )
-from mmn_plugin.engine import ArchitectureHook, CheckpointCheckHook, ExtractorHook, TokenizerHook
+from mmn_plugin.engine import CheckpointIdentity
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.files import OutputError, package_data_root, writable_folder
 from mmn_plugin.precision import apply_tf32
@@ -460,13 +459,12 @@ def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, di
     require_checkpoint_content(loaded, path)
     if config is None:
         config = checkpoint_config(loaded, path)
-        _use_own_language_model(config, loaded.get('meta', {}))
+        _use_own_language_model(config, CheckpointIdentity.of(loaded).language_model)
     return config, loaded
 
 
-def _use_own_language_model(config: Config, meta: dict) -> None:
+def _use_own_language_model(config: Config, language_model: dict | None) -> None:
     """The weights follow from the checkpoint: neither hub nor folder is asked for others."""
-    language_model = meta.get(ArchitectureHook.LANGUAGE_MODEL)
     text = config.get('model', {}).get('text_encoder')
     if text is not None and language_model is not None:
         text.pop('name_or_path', None)
@@ -528,17 +526,17 @@ def build_model(
     # Its use is in epochs; here it would be shared by threads.
     if getattr(model.text_encoder, 'cache', None) is not None:
         model.text_encoder.cache = None
-    state = loaded.get('meta', {}).get(TokenizerHook.KEY)
-    if own_tokenizer and state is not None:
-        model.data_preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(state)
-    runner = SimpleNamespace(model=model, _load_from=path, _resume=False)
-    for hook in (TokenizerHook(), CheckpointCheckHook(strict=True), ArchitectureHook()):
-        hook.after_load_checkpoint(runner, loaded)
+    identity = CheckpointIdentity.of(loaded)
+    if own_tokenizer and identity.tokenizer is not None:
+        model.data_preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(
+            identity.tokenizer
+        )
+    CheckpointIdentity.check(model, loaded, path)
     weights = loaded.get('state_dict', loaded)
     weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
     load_state_dict(model, weights, strict=True, logger='silent')
     # what its features have to come from; see matching_extractor
-    model.extractor_fingerprints = loaded.get('meta', {}).get(ExtractorHook.KEY)
+    model.extractor_fingerprints = identity.extractor
     model.loaded_from = str(path)
     _ = model.data_preprocessor.tokenizer  # a missing vocabulary shows now, not at a sentence
     return model.to(device).eval()

@@ -132,7 +132,6 @@ def run_command(
     args: argparse.Namespace,
     merge: Callable[[Config, argparse.Namespace], None],
     action: Callable[[Runner], object],
-    strict: bool,
 ) -> None:
     """Build the Runner from the command line, and let it do something; ends the process if that
     fails or is preempted, and in a distributed run.
@@ -141,8 +140,6 @@ def run_command(
         args (argparse.Namespace): from a `run_parser`.
         merge (Callable): writes the command's own arguments into the config.
         action (Callable): what the Runner shall do, such as ``Runner.train``.
-        strict (bool): whether a checkpoint's weights must fit one by one; see
-            `CheckpointCheckHook`.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with plain_errors():
@@ -154,8 +151,6 @@ def run_command(
             config.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
         writable_folder(config.work_dir)
         merge(config, args)
-        check = dict(type='CheckpointCheckHook', strict=strict)
-        config.custom_hooks = [*(config.get('custom_hooks') or []), check]
         runner = build_runner(config, doubts)
         try:
             action(runner)

@@ -21,13 +21,13 @@ from .checkpoint_files import (
     write_atomically,
 )
 from .checkpointing import SafeCheckpointHook
-from .dist import BroadcastBuffersHook
-from .identity import ArchitectureHook, CheckpointCheckHook, ExtractorHook, TokenizerHook
-from .loss_check import CheckLossHook
+from .dist import broadcast_statistics
+from .identity import CheckpointIdentity, CheckpointIdentityHook
+from .loss_check import LossCheck
 from .preemption import PreemptionHook
-from .resume import ResumableTrainLoop, RunStateHook
+from .resume import ResumableTrainLoop
 from .schedules import ContrastStageHook, CrossVideoNegativeHook, FreezeLanguageModelHook
-from .start_checks import CheckFeaturesHook, CheckSettingsHook
+from .start_checks import StartHook, check_datasets, check_settings
 from .visualization_hook import GroundingVisualizationHook
 from .work_folder import TrainingRecord, WorkFolderInUseError, changed_settings
 
@@ -35,31 +35,29 @@ __all__ = [
     'PARTIAL',
     'AmpTestLoop',
     'AmpValLoop',
-    'ArchitectureHook',
     'AtomicLocalBackend',
-    'BroadcastBuffersHook',
     'CPUAmpOptimWrapper',
-    'CheckFeaturesHook',
-    'CheckLossHook',
-    'CheckSettingsHook',
-    'CheckpointCheckHook',
+    'CheckpointIdentity',
+    'CheckpointIdentityHook',
     'CheckpointWriteError',
     'ContrastStageHook',
     'CrossVideoNegativeHook',
-    'ExtractorHook',
     'FreezeLanguageModelHook',
     'GroundingVisualizationHook',
+    'LossCheck',
     'PreemptionHook',
     'ResumableTrainLoop',
-    'RunStateHook',
     'SafeCheckpointHook',
-    'TokenizerHook',
+    'StartHook',
     'TrainingRecord',
     'WorkFolderInUseError',
     'add_amp',
     'apply_amp',
     'apply_test_amp',
+    'broadcast_statistics',
     'changed_settings',
+    'check_datasets',
+    'check_settings',
     'damage',
     'explicit_amp',
     'make_plain',

@@ -70,7 +70,7 @@ def apply_amp(config: Config, amp: str = 'auto') -> None:
         ValueError: If the config has an optimiser wrapper of another type, or the device has no
             such precision.
     """
-    wrapper, dtype = config.optim_wrapper, amp_dtype(amp)
+    wrapper, dtype = config.optim_wrapper, amp_dtype(amp, get_device())
     known = ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper')
     if wrapper.setdefault('type', 'OptimWrapper') not in known:
         raise InputError(f'--amp cannot replace optim_wrapper.type {wrapper.type!r} of the config')
@@ -103,23 +103,8 @@ def apply_test_amp(config: Config, amp: str = 'auto') -> None:
     if loop.setdefault('type', 'TestLoop') not in ('TestLoop', 'AmpTestLoop'):
         raise InputError(f'--amp cannot replace test_cfg.type {loop.type!r} of the config')
     loop.pop('fp16', None)
-    loop.update(type='AmpTestLoop', amp='bf16' if amp_dtype(amp) == 'bfloat16' else 'fp16')
-
-
-@contextmanager
-def autocast_dtype(amp: str):
-    """Choose what MMEngine's autocast, which names no precision, means within; switches none on.
-
-    Args:
-        amp (str): ``'bf16'``, ``'fp16'``, or ``'auto'``: float16 on GPUs, bfloat16 on the CPU.
-
-    Raises:
-        ValueError: If the device has no such precision.
-    """
-    device = get_device()
-    dtype = getattr(torch, amp_dtype(amp, device))
-    with torch.autocast(torch.device(device).type, dtype=dtype, enabled=False):
-        yield
+    dtype = amp_dtype(amp, get_device())
+    loop.update(type='AmpTestLoop', amp='bf16' if dtype == 'bfloat16' else 'fp16')
 
 
 class AmpLoop:
@@ -136,13 +121,13 @@ class AmpLoop:
     """
 
     def __init__(self, *args, amp: str = 'auto', **kwargs):
-        amp_dtype(amp)  # raises before anything is built
+        self.dtype = getattr(torch, amp_dtype(amp, get_device()))
         super().__init__(*args, fp16=True, **kwargs)
-        self.amp = amp
 
     def run_iter(self, idx, data_batch) -> None:
-        """One batch."""
-        with autocast_dtype(self.amp):
+        """One batch; MMEngine's autocast names no precision, and takes that of the one around."""
+        device = torch.device(get_device()).type
+        with torch.autocast(device, dtype=self.dtype, enabled=False):
             super().run_iter(idx, data_batch)
 
 

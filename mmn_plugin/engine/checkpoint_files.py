@@ -88,10 +88,6 @@ class AtomicLocalBackend(LocalBackend):
         """Write bytes; see `write_atomically`."""
         write_atomically(obj, filepath)
 
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text; see `write_atomically`."""
-        write_atomically(obj.encode(encoding), filepath)
-
 
 register_backend('AtomicLocalBackend', AtomicLocalBackend, force=True)
 
@@ -136,7 +132,8 @@ def newest_checkpoint(
     if named is not None:
         since = files[: files.index(named)]
         rest = [path for path in files if path != named and path not in since]
-        further = [path for path in since if _progress(path) > _progress(named)]
+        done = {path: _meta(path).get('iter', -1) for path in [*since, named]}
+        further = [path for path in since if done[path] > done[named]]
         files = [*further, named, *rest, *(path for path in since if path not in further)]
     for path in files:
         reason = damage(path)
@@ -171,11 +168,8 @@ def _of_training(files: list[Path], record: dict, warn: Callable[[str], None]) -
     source = Path(record.get('resumed_from') or '')
     kept = [source] if source.is_file() else []
     for path in files:
-        try:
-            run = _load(path)['meta'].get('run_id')
-        except Exception:  # `damage` says how
-            run = record['run']
-        if run == record['run'] and path not in kept:
+        meta = _meta(path)
+        if (not meta or meta.get('run_id') == record['run']) and path not in kept:
             kept.append(path)
         elif path not in kept:
             warn(
@@ -190,11 +184,12 @@ def _load(path: Path) -> dict:
     return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
 
 
-def _progress(path: Path) -> int:
+def _meta(path: Path) -> dict:
+    """Empty of a file that cannot be read; `damage` says why."""
     try:
-        return int(_load(path)['meta']['iter'])
-    except Exception:  # `damage` says how
-        return -1
+        return dict(_load(path)['meta'])
+    except Exception:  # a damaged file fails in many ways
+        return {}
 
 
 def _named(folder: Path) -> Path | None:

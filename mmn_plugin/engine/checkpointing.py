@@ -8,6 +8,7 @@ import secrets
 import time
 from pathlib import Path
 
+import torch
 from mmaction.registry import HOOKS
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
@@ -21,6 +22,7 @@ from .checkpoint_files import (
     PARTIAL,
     make_plain,
     newest_checkpoint,
+    plain,
     restore_histories,
     write_atomically,
 )
@@ -49,8 +51,9 @@ class SafeCheckpointHook(CheckpointHook):
       ``last_validation.json`` in the work folder, which names the checkpoint it belongs to, and is
       taken back with it. A validation that is missing is made up for (`ResumableTrainLoop`), also
       one that changed the learning rate (``ReduceOnPlateau``), so that it does so again.
-    - With `RunStateHook` every process writes its state to a file of its own, in
+    - Under `ResumableTrainLoop` every process writes its state to a file of its own, in
       ``run_state/NAME-ID/``. These are there before their checkpoint is, and are deleted with it.
+      A checkpoint that only serves for its weights (``best_*.pth``) has none.
 
     Args:
         interval (int, optional): Epochs between checkpoints; -1 for none but the last. Defaults to
@@ -99,6 +102,8 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_iter = 0  # iteration whose state is on the disk
         self._schedule: list[dict] = []  # learning rates' state in that checkpoint
         self._saved_at = self._epoch_began = 0.0  # seconds of the clock
+        self._run_state: dict | None = None  # of a checkpoint that is being written, or resumed
+        self._states_folder = ''  # where that of the resumed checkpoint has its files
 
     def before_run(self, runner) -> None:
         """Lock the work folder and choose what to resume from, on rank 0 for all.
@@ -128,34 +133,44 @@ class SafeCheckpointHook(CheckpointHook):
             runner._load_from = path
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add to a checkpoint that is resumed what the validations since had found."""
+        """Add to a checkpoint that is resumed what the validations since had found.
+
+        MMEngine loads checkpoints to the model's device. The optimizer's step counters belong on
+        the CPU, where PyTorch makes them: on a GPU every step would wait for each of them.
+        """
+        state = checkpoint.pop(_STATES, None)
         if not runner._resume:
             return
         require_checkpoint_content(checkpoint, runner._load_from)
         restore_histories(checkpoint)
+        for values in checkpoint.get('optimizer', {}).get('state', {}).values():
+            if torch.is_tensor(values.get('step')):
+                values['step'] = values['step'].cpu()
+        self._run_state = state
+        self._states_folder = os.path.join(os.path.dirname(runner._load_from), _STATES)
         meta = checkpoint.get('meta', {})
         self._id = meta.get('checkpoint_id')
         changes = changed_settings(str(meta.get('cfg', '')), runner.cfg.pretty_text)
         if changes:
-            runner.logger.warning(
-                '\n  '.join(
-                    [
-                        f'{runner._load_from} was trained with other settings than those of '
-                        'this config:',
-                        *changes,
-                        'To train by this config alone, start anew in another --work-dir, from '
-                        'the weights if you like (load_from)',
-                    ]
-                )
+            head = f'{runner._load_from} was trained with other settings than those of this config:'
+            advice = (
+                'To train by this config alone, start anew in another --work-dir, from the '
+                'weights if you like (load_from)'
             )
+            runner.logger.warning('\n  '.join([head, *changes, advice]))
         if self._id is None or self._added.get('checkpoint') != self._id:
             return
         hub, best = checkpoint['message_hub'], self._added['best']
         hub['runtime_info'].update(best)
         hub['resumed_keys'].update(dict.fromkeys(best, True))
         self._validated = self._added['validated']
-        if self._validated:
-            checkpoint.get('run_state', {}).get('loop', {}).update(validated=True)
+        if self._validated and state:
+            state.get('loop', {}).update(validated=True)
+
+    def take_run_state(self) -> tuple[dict | None, str]:
+        """What the resumed checkpoint says of its run, once; and the folder with its files."""
+        state, self._run_state = self._run_state, None
+        return state, self._states_folder
 
     def before_train(self, runner) -> None:
         """Note whose folder it is, and remove what a killed run was writing.
@@ -166,16 +181,16 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if '://' not in self.out_dir:
             writable_folder(self.out_dir)
-        if is_main_process():
-            self._note_training(runner)
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = list(self.keep_ckpt_ids)  # one more while its successor is written
         if runner._resume and Path(runner._load_from or '_').parent == Path(self.out_dir):
             self._saved_iter, self._schedule = runner.iter, _schedule(runner)
         self._saved_at = self._epoch_began = self.clock()
         if is_main_process():
+            self._note_training(runner)
             for path in Path(self.out_dir).glob(f'*.pth{PARTIAL}'):
-                _delete(path)
+                with contextlib.suppress(OSError):
+                    path.unlink()
             for folder in Path(self.out_dir).glob(f'{_STATES}/*-*'):
                 if not (folder.parents[1] / folder.name.rpartition('-')[0]).exists():
                     self._remove_folder(folder)
@@ -187,7 +202,7 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.info(f'Saving checkpoint at {runner.epoch + 1} epochs')
             self._save_checkpoint(runner)
 
-    def between_train_iters(self, runner) -> None:
+    def after_iteration(self, runner) -> None:
         """The checkpoint of every so many iterations."""
         if not self._reaches_iter_interval(runner):
             return
@@ -221,6 +236,8 @@ class SafeCheckpointHook(CheckpointHook):
         make_plain(checkpoint)
         if self._run is not None:
             checkpoint['meta']['run_id'] = self._run
+        if self._run_state is not None and 'optimizer' in checkpoint:
+            checkpoint[_STATES] = self._run_state
 
     def after_run(self, runner) -> None:
         """Let others train in the work folder."""
@@ -308,7 +325,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _write(self, runner, name: str, meta: dict, keep_inside: str | None = None) -> None:
         """Save what every rank adds, then on rank 0 the rest; name it in ``last_checkpoint``."""
-        inside = [*self._inside(runner), keep_inside] if keep_inside else self._inside(runner)
+        inside = list(runner.message_hub.runtime_info.get(_INSIDE, ()))
+        inside += [keep_inside] if keep_inside else []
         runner.message_hub.update_info(_INSIDE, inside)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -316,8 +334,10 @@ class SafeCheckpointHook(CheckpointHook):
         broadcast_object_list(identity)
         self._id = identity[0]
         states = self.file_backend.join_path(self.out_dir, _STATES, f'{name}-{self._id}')
-        if self.save_optimizer:  # else there is nothing to resume from
-            runner.call_hook('save_run_state', folder=states, backend=self.file_backend)
+        save_state = getattr(runner.train_loop, 'save_run_state', None)
+        self._run_state = None
+        if save_state and self.save_optimizer:  # else there is nothing to resume from
+            self._run_state = plain(save_state(states, self.file_backend), 'the train loop')
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -328,6 +348,7 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        self._run_state = None
         if is_main_process():
             write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
         self._saved_iter, self._schedule = runner.iter, _schedule(runner)
@@ -336,10 +357,6 @@ class SafeCheckpointHook(CheckpointHook):
         for other in set(inside) - {keep_inside}:
             self._remove(other)
         runner.message_hub.update_info(_INSIDE, [keep_inside] if keep_inside else [])
-
-    @staticmethod
-    def _inside(runner) -> list[str]:
-        return list(runner.message_hub.runtime_info.get(_INSIDE, ()))
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         """Write the best checkpoint, and note it, before the one it replaces is deleted."""
@@ -420,8 +437,3 @@ def _schedule(runner) -> list[dict]:
     if isinstance(schedulers, dict):
         schedulers = [one for several in schedulers.values() for one in several]
     return [copy.deepcopy(one.state_dict()) for one in schedulers]
-
-
-def _delete(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()

@@ -4,13 +4,13 @@ import atexit
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
-from mmaction.registry import HOOKS
 from mmengine.dist import all_reduce, broadcast, get_comm_device, get_world_size
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def any_rank(flag: bool) -> bool:
@@ -33,6 +33,14 @@ def highest(number: int) -> int:
 def bare_model(runner) -> nn.Module:
     """The runner's model without what wraps it in a distributed run."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Buffers that a checkpoint holds, by name; a memory bank's are not among them."""
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition('.')[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
 
 
 _PAUSE = 0.02  # seconds
@@ -76,27 +84,16 @@ def _close() -> None:
         distributed.destroy_process_group()
 
 
-@HOOKS.register_module()
-class BroadcastBuffersHook(Hook):
-    """Give all ranks rank 0's buffers before every validation and save.
+def broadcast_statistics(model: nn.Module) -> None:
+    """Give all ranks rank 0's running statistics of BatchNorm; all ranks must call it.
 
-    Training statistics of BatchNorm stay per rank, as published, and rank 0's are what a
-    checkpoint holds; with this a validation in training equals a test of that checkpoint.
+    In training they stay per rank, as published, and rank 0's are what a checkpoint holds. After
+    this a validation in training equals a test of that checkpoint. Other buffers, such as a
+    memory bank, stay each rank's own.
     """
-
-    priority = 'VERY_HIGH'  # before the checkpoint is written at the end of the same epoch
-
-    def after_train_epoch(self, runner) -> None:
-        """Before the epoch's checkpoint."""
-        self._broadcast(runner.model)
-
-    def before_val_epoch(self, runner) -> None:
-        """Before a validation, wherever in an epoch it stands."""
-        self._broadcast(runner.model)
-
-    @staticmethod
-    def _broadcast(model) -> None:
-        if get_world_size() == 1:
-            return
-        for buffer in model.buffers():
-            broadcast(buffer, src=0)
+    if get_world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            for buffer in module.buffers(recurse=False):
+                broadcast(buffer, src=0)

@@ -2,11 +2,14 @@
 
 import logging
 import re
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from mmaction.registry import HOOKS, TOKENIZER
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.runner import BaseLoop
+from torch import nn
 
 from mmn_plugin.config import require_checkpoint_content
 from mmn_plugin.errors import InputError
@@ -15,251 +18,241 @@ from mmn_plugin.features.feature_file import read_fingerprint, require_same_extr
 from .dist import bare_model
 from .start_checks import single_datasets
 
-
-@HOOKS.register_module()
-class ArchitectureHook(Hook):
-    """Store in every checkpoint which moments its model knows, and compare when one is loaded.
-
-    The weights of two configs can have the same names and shapes (those of TACoS and Charades-STA
-    do) although their moments differ; one tested under the other's config would give figures,
-    and wrong ones.
-    """
-
-    KEY = 'architecture'
-    LANGUAGE_MODEL = 'language_model'
-
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Put the model's ``architecture`` into the checkpoint's ``meta``.
-
-        And the configuration of its language model, so that a checkpoint can be used where the
-        folder or the hub that the language model came from is not.
-        """
-        model = bare_model(runner)
-        checkpoint['meta'][self.KEY] = model.architecture
-        language_model = getattr(getattr(model, 'text_encoder', None), 'language_model', None)
-        if language_model is not None:
-            checkpoint['meta'][self.LANGUAGE_MODEL] = language_model
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare; checkpoints without the entry (converted ones) pass.
-
-        Raises:
-            ValueError: If the checkpoint's model had other moments, or the file is no checkpoint.
-        """
-        require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
-        theirs = checkpoint.get('meta', {}).get(self.KEY)
-        ours = bare_model(runner).architecture
-        if theirs is None or theirs == ours:
-            return
-        differing = '; '.join(
-            f'{key}: {theirs.get(key)}, here {value}'
-            for key, value in ours.items()
-            if theirs.get(key) != value
-        )
-        raise InputError(
-            f'the checkpoint belongs to another architecture than the config '
-            f'({differing}). Use the config that it was trained with'
-        )
-
-
-@HOOKS.register_module()
-class TokenizerHook(Hook):
-    """Store the tokenizer in every checkpoint and compare it when one is loaded.
-
-    The vocabulary decides which embedding a word gets, so a checkpoint used with another one
-    gives wrong answers without any error; here that is an error. The same tokenizer may be written
-    down in several ways (`SentenceTokenizer.differences`). A checkpoint's own tokenizer serves
-    where the configured one cannot be built (its file is elsewhere).
-    """
-
-    KEY = 'tokenizer'
-
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Put the tokenizer's state into the checkpoint's ``meta``."""
-        checkpoint['meta'][self.KEY] = self._preprocessor(runner).tokenizer.state()
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare with, or take over, the tokenizer of a checkpoint.
-
-        Raises:
-            ValueError: If the tokenizers of model and checkpoint give different ids (the message
-                says by what), or the file is no checkpoint.
-        """
-        require_checkpoint_content(checkpoint, getattr(runner, '_load_from', None))
-        state = checkpoint.get('meta', {}).get(self.KEY)
-        if state is None:
-            return
-        preprocessor = self._preprocessor(runner)
-        try:
-            tokenizer = preprocessor.tokenizer
-        except OSError:
-            preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(state)
-            return
-        differences = tokenizer.differences(state)
-        if differences:
-            raise InputError(
-                'the checkpoint was trained with another vocabulary or tokenizer setting than '
-                'model.data_preprocessor.tokenizer of this config, and words would get the '
-                f'embeddings of others. {"; ".join(differences)}. Give the vocabulary and the '
-                'settings it was trained with'
-            )
-
-    @staticmethod
-    def _preprocessor(runner):
-        return bare_model(runner).data_preprocessor
-
-
-@HOOKS.register_module()
-class ExtractorHook(Hook):
-    """Store in every checkpoint which extractor made its features, and compare when it is used.
-
-    Features of another layer, stride or network can have the same size, and a model fed with them
-    answers, but wrongly. What made features stands in the attributes of their HDF5 file
-    (``tools/data/extract_features.py`` writes them). Files without attributes are accepted; one
-    warning says so.
-    """
-
-    KEY = 'extractor'
-
-    def __init__(self) -> None:
-        self._ours: list[dict | None] = []
-        self._theirs: list[dict | None] | None = None
-        self._checkpoint = 'the checkpoint'
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Remember what the checkpoint was trained on.
-
-        Raises:
-            ValueError: If the file is no checkpoint.
-        """
-        self._checkpoint = getattr(runner, '_load_from', None) or 'the checkpoint'
-        require_checkpoint_content(checkpoint, self._checkpoint)
-        self._theirs = checkpoint.get('meta', {}).get(self.KEY)
-
-    def before_train(self, runner) -> None:
-        """Compare training and validation set, and both with the checkpoint that is resumed.
-
-        Raises:
-            ValueError: If their features come from different extractors.
-        """
-        files, self._ours = self._read(runner.train_loop)
-        unknown = [name for name, found in zip(files, self._ours, strict=True) if not found]
-        if runner.val_loop is not None:
-            val_files, val = self._read(runner.val_loop)
-            unknown += require_same_extractor(self._ours, val, ', '.join(files), val_files)
-        try:
-            require_same_extractor(self._theirs, self._ours, self._checkpoint, files)
-        except ValueError as error:
-            if runner._resume:
-                raise
-            print_log(
-                f'{error} (training goes on: only its weights are taken)',
-                'current',
-                logging.WARNING,
-            )
-        self._warn(unknown)
-
-    def before_test(self, runner) -> None:
-        """Compare the test set with the checkpoint.
-
-        Raises:
-            ValueError: If its features come from another extractor.
-        """
-        files, found = self._read(runner.test_loop)
-        self._warn(require_same_extractor(self._theirs, found, self._checkpoint, files))
-
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Put the fingerprints of the training's feature files into the checkpoint's ``meta``."""
-        known = self._ours
-        if not any(known) and runner._resume and self._theirs:
-            known = self._theirs  # files without attributes: as was known before
-        if any(known):
-            checkpoint['meta'][self.KEY] = known
-
-    @staticmethod
-    def _read(loop) -> tuple[list[str], list[dict | None]]:
-        """Files and fingerprints of a loop's datasets, which have to agree among each other."""
-        files, found = [], []
-        for dataset in single_datasets(loop.dataloader.dataset):
-            names = getattr(dataset, 'feature_files', [])
-            these = [
-                read_fingerprint(*file)
-                for file in zip(names, getattr(dataset, 'feature_keys', []), strict=True)
-            ]
-            require_same_extractor(found, these, ', '.join(files), names)
-            if not any(found):
-                files, found = names, these
-        return files, found
-
-    @staticmethod
-    def _warn(unknown: list[str]) -> None:
-        if unknown:
-            print_log(
-                f'{", ".join(dict.fromkeys(unknown))}: no attributes tell which extractor '
-                'made these features, so that they cannot be compared with those of a '
-                'checkpoint',
-                'current',
-                logging.WARNING,
-            )
-
-
 _SHOWN = 5
 
 
-@HOOKS.register_module()
-class CheckpointCheckHook(Hook):
-    """Compare a checkpoint's weights with the model's before they are loaded.
+@dataclass
+class CheckpointIdentity:
+    """What a checkpoint's weights belong to, as plain data under its ``meta``.
 
-    MMEngine loads what fits and logs the rest, so that testing a wrong checkpoint gives the figures
-    of a partly random model. Here testing and resuming need every weight, in its shape. Starting
-    a training from weights (``load_from``) may leave some out, but not all of them.
-
-    Args:
-        strict (bool): every weight must fit, also when the run is not resumed. Defaults to True.
-
-    Raises:
-        ValueError: after loading a checkpoint that does not fit, or a file that is none; it names
-            keys and shapes.
+    Attributes:
+        architecture (dict, optional): The model's ``architecture``. The weights of two configs can
+            have the same names and shapes (those of TACoS and Charades-STA do) although their
+            moments differ; one tested under the other's config would give figures, and wrong ones.
+        language_model (dict, optional): Configuration of the language model, so that a checkpoint
+            can be used where the folder or the hub that the language model came from is not.
+        tokenizer (dict, optional): State of the tokenizer. The vocabulary decides which embedding
+            a word gets, so another one gives wrong answers without any error.
+        extractor (list[dict | None], optional): What made the features, one entry for each
+            feature file (see `read_extractor`). Features of another layer, stride or network can
+            have the same size, and a model fed with them answers, but wrongly.
     """
 
-    priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
+    architecture: dict | None = None
+    language_model: dict | None = None
+    tokenizer: dict | None = None
+    extractor: list[dict | None] | None = None
 
-    def __init__(self, strict: bool = True):
-        self.strict = strict
+    @classmethod
+    def collect(cls, model: nn.Module, datasets=()) -> 'CheckpointIdentity':
+        """Identity of a model and of the datasets that it trains on.
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Check the weights that were read; MMEngine copies them into the model afterwards."""
-        require_checkpoint_content(checkpoint, runner._load_from)
-        model = bare_model(runner)
-        given = checkpoint.get('state_dict', checkpoint)
-        given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
-        problems, nothing_fits = _compare(model.state_dict(), given)
-        if nothing_fits or (problems and (self.strict or runner._resume)):
-            raise InputError(
-                f'{runner._load_from or "the checkpoint"} belongs to another architecture than '
-                f'the config: {"; ".join(problems)}. Use the config that it was trained with'
-            )
+        Args:
+            model (nn.Module): A localizer.
+            datasets (Sequence): Its datasets. Defaults to none.
+
+        Raises:
+            ValueError: If the features of the datasets come from different extractors.
+        """
+        _, extractor = read_extractor(datasets)
+        return cls(
+            architecture=model.architecture,
+            language_model=getattr(model.text_encoder, 'language_model', None),
+            tokenizer=model.data_preprocessor.tokenizer.state(),
+            extractor=extractor if any(extractor) else None,
+        )
+
+    @classmethod
+    def of(cls, checkpoint: dict) -> 'CheckpointIdentity':
+        """Identity that a loaded checkpoint carries; published weights carry none."""
+        meta = checkpoint.get('meta', {})
+        return cls(**{field.name: meta.get(field.name) for field in fields(cls)})
+
+    def entries(self) -> dict:
+        """What is known, as entries of a checkpoint's ``meta``."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def check(
+        cls, model: nn.Module, checkpoint: dict, path: str | None = None, strict: bool = True
+    ) -> None:
+        """Compare a loaded checkpoint with the model that its weights are for.
+
+        Entries that the checkpoint lacks are not compared. Its own tokenizer serves where the
+        model's cannot be built (its file is elsewhere).
+
+        MMEngine loads the weights that fit and logs the rest, so that testing a wrong checkpoint
+        gives the figures of a partly random model. Here every weight is needed, in its shape; a
+        training that starts from weights (``strict=False``) may leave some out, but not all.
+
+        Args:
+            model (nn.Module): A localizer.
+            checkpoint (dict): What was loaded.
+            path (str, optional): Its file, for messages. Defaults to None.
+            strict (bool): Whether every weight must fit. Defaults to True.
+
+        Raises:
+            ValueError: If it is no checkpoint, or belongs to another vocabulary, other moments or
+                another architecture; the message says by what.
+        """
+        require_checkpoint_content(checkpoint, path)
+        theirs = cls.of(checkpoint)
+        _check_tokenizer(model.data_preprocessor, theirs.tokenizer)
+        _check_architecture(model.architecture, theirs.architecture)
+        _check_weights(model, checkpoint, path or 'the checkpoint', strict)
 
 
-def _compare(own: dict, given: dict) -> tuple[list[str], bool]:
-    """Name what differs between two state dicts, and say whether nothing at all fits."""
-    shared = own.keys() & given.keys()
-    # MMEngine too forgives a missing num_batches_tracked, which old checkpoints lack.
-    missing = [key for key in own if key not in given and 'num_batches_tracked' not in key]
-    unexpected = [key for key in given if key not in own]
-    reshaped = [key for key in own if key in shared and _shape(own[key]) != _shape(given[key])]
-    shapes = [f'{key} ({_shape(given[key])}, here {_shape(own[key])})' for key in reshaped]
+def _check_tokenizer(preprocessor: nn.Module, state: dict | None) -> None:
+    if state is None:
+        return
+    try:
+        tokenizer = preprocessor.tokenizer
+    except OSError:
+        preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(state)
+        return
+    differences = tokenizer.differences(state)
+    if differences:
+        raise InputError(
+            'the checkpoint was trained with another vocabulary or tokenizer setting than '
+            'model.data_preprocessor.tokenizer of this config, and words would get the '
+            f'embeddings of others. {"; ".join(differences)}. Give the vocabulary and the '
+            'settings it was trained with'
+        )
+
+
+def _check_architecture(ours: dict, theirs: dict | None) -> None:
+    if theirs is None or theirs == ours:
+        return
+    differing = '; '.join(
+        f'{key}: {theirs.get(key)}, here {value}'
+        for key, value in ours.items()
+        if theirs.get(key) != value
+    )
+    raise InputError(
+        f'the checkpoint belongs to another architecture than the config '
+        f'({differing}). Use the config that it was trained with'
+    )
+
+
+def _check_weights(model: nn.Module, checkpoint: dict, path: str, strict: bool) -> None:
+    own, given = model.state_dict(), checkpoint.get('state_dict', checkpoint)
+    given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
+    shared = [key for key in own if key in given]
+    reshaped = [key for key in shared if _shape(own[key]) != _shape(given[key])]
     problems = [
         f'{len(keys)} {what}: {", ".join(keys[:_SHOWN])}{", ..." if len(keys) > _SHOWN else ""}'
-        for what, keys in (
-            ('missing', missing),
-            ('unknown', unexpected),
-            ('of another shape', shapes),
-        )
+        for what, keys in {
+            # MMEngine too forgives a missing num_batches_tracked, which old checkpoints lack
+            'missing': [k for k in own if k not in given and 'num_batches_tracked' not in k],
+            'unknown': [key for key in given if key not in own],
+            'of another shape': [
+                f'{key} ({_shape(given[key])}, here {_shape(own[key])})' for key in reshaped
+            ],
+        }.items()
         if keys
     ]
-    return problems, len(reshaped) == len(shared)
+    if len(reshaped) == len(shared) or (problems and strict):
+        raise InputError(
+            f'{path} belongs to another architecture than the config: {"; ".join(problems)}. '
+            'Use the config that it was trained with'
+        )
 
 
 def _shape(value) -> str:
     return 'x'.join(map(str, value.shape)) or 'scalar' if torch.is_tensor(value) else ''
+
+
+def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
+    """Feature files of datasets, and what made their features.
+
+    That stands in the attributes of their HDF5 files (``tools/data/extract_features.py`` writes
+    them); of a file without attributes nothing is known.
+
+    Args:
+        datasets (Sequence): With ``feature_files`` and ``feature_keys``.
+
+    Returns:
+        tuple[list[str], list[dict | None]]: Files and fingerprints of the first dataset of which
+        anything is known.
+
+    Raises:
+        ValueError: If two datasets' features come from different extractors.
+    """
+    files, found = [], []
+    for dataset in datasets:
+        names = dataset.feature_files
+        these = [read_fingerprint(*file) for file in zip(names, dataset.feature_keys, strict=True)]
+        require_same_extractor(found, these, ', '.join(files), names)
+        if not any(found):
+            files, found = names, these
+    return files, found
+
+
+@HOOKS.register_module()
+class CheckpointIdentityHook(Hook):
+    """Store the `CheckpointIdentity` in every checkpoint, and check it when one is loaded.
+
+    The features of training, validation and test set are compared with each other, and with those
+    that the checkpoint was trained on. Files that do not tell their extractor are accepted; one
+    warning says so. A training that takes only the weights may go on with other features.
+
+    Raises:
+        ValueError: If something differs, or a file is no checkpoint.
+    """
+
+    priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
+
+    def __init__(self) -> None:
+        self._own = CheckpointIdentity()
+        self._loaded = CheckpointIdentity()
+        self._path = 'the checkpoint'
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Check what was read; MMEngine copies the weights into the model afterwards."""
+        trains = isinstance(runner._train_loop, BaseLoop)  # else it is a test
+        self._path = runner._load_from or self._path
+        CheckpointIdentity.check(
+            bare_model(runner), checkpoint, self._path, strict=runner._resume or not trains
+        )
+        self._loaded = CheckpointIdentity.of(checkpoint)
+
+    def before_train(self, runner) -> None:
+        """Compare training and validation set, and both with the checkpoint that is resumed."""
+        datasets = [*single_datasets(runner.train_loop.dataloader.dataset)]
+        self._own = CheckpointIdentity.collect(bare_model(runner), datasets)
+        files, ours = read_extractor(datasets)
+        unknown = [name for name, found in zip(files, ours, strict=True) if not found]
+        if runner.val_loop is not None:
+            val_datasets = single_datasets(runner.val_loop.dataloader.dataset)
+            val_files, val = read_extractor(val_datasets)
+            unknown += require_same_extractor(ours, val, ', '.join(files), val_files)
+        try:
+            require_same_extractor(self._loaded.extractor, ours, self._path, files)
+        except ValueError as error:
+            if runner._resume:
+                raise
+            _warn(f'{error} (training goes on: only its weights are taken)')
+        if runner._resume and self._own.extractor is None:
+            self._own.extractor = self._loaded.extractor  # as was known before
+        _warn_of_unknown(unknown)
+
+    def before_test(self, runner) -> None:
+        """Compare the test set with the checkpoint."""
+        files, found = read_extractor(single_datasets(runner.test_loop.dataloader.dataset))
+        _warn_of_unknown(require_same_extractor(self._loaded.extractor, found, self._path, files))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put the identity of the training into the checkpoint's ``meta``."""
+        checkpoint['meta'].update(self._own.entries())
+
+
+def _warn_of_unknown(files: list[str]) -> None:
+    if files:
+        _warn(
+            f'{", ".join(dict.fromkeys(files))}: no attributes tell which extractor made these '
+            'features, so that they cannot be compared with those of a checkpoint'
+        )
+
+
+def _warn(text: str) -> None:
+    print_log(text, 'current', logging.WARNING)

@@ -6,22 +6,20 @@ from functools import partial, reduce
 from typing import Any
 
 import torch
-from mmaction.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, get_comm_device, get_world_size
-from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mmn_plugin.errors import InputError, NonFiniteError, let_others_end_first
 
-from .dist import bare_model
+from .dist import bare_model, persistent_buffers
 from .preemption import PreemptionHook
 
 _NORM, _FLAGS = object(), object()  # keys beside those of the losses
 
 
-@HOOKS.register_module()
-class CheckLossHook(Hook):
+class LossCheck:
     """Stop at a NaN or infinite loss or gradient, or leave its batch out.
 
     Losses and the norm of the gradient are looked at between the backward pass and the optimizer's
@@ -31,101 +29,79 @@ class CheckLossHook(Hook):
     learning rate and iterations go on. Under gradient accumulation every iteration is looked at,
     and a skipped one also drops what its window has accumulated before it. The message names the
     videos of the batch, where a damaged feature is usually found, and of a gradient the parameters.
-    Hooks that keep something of a forward pass can let go of it in the hook point
-    ``iteration_skipped(runner)``.
 
     With a loss scaler (float16) gradients are left to it: it skips a step whose gradient
     overflows, and lowers the scale.
 
     The check is the one time in an iteration that the host waits for the device: one copy fetches
-    the losses, the gradient's norm and what the ranks have to tell each other, which includes
-    whether `PreemptionHook` of any rank was asked to stop. Log and clipping take their values from
-    there.
+    the losses that a localizer logs, the gradient's norm and what the ranks have to tell each
+    other, which includes whether `PreemptionHook` of any rank was asked to stop. Log and clipping
+    take their values from there. Of other models the sum of the losses is checked there, and what
+    they log after the step; likewise of an optimizer wrapper with an update of its own.
 
     Args:
         action (str): ``'stop'`` or ``'skip'``. Defaults to ``'stop'``.
-        max_skips (int): With ``'skip'``, stop at the next one after so many in the whole run (a
-            resumed one counts on). Defaults to 100.
+        max_skips (int): With ``'skip'``, stop at the next one after so many. Defaults to 100.
 
     Raises:
         ValueError: If the action is unknown.
 
     Attributes:
         skips (int): Iterations skipped so far.
-        skipped (bool): Whether the current iteration is skipped; other hooks may look.
+        skipped (bool): Whether the last iteration was skipped.
     """
 
     def __init__(self, action: str = 'stop', max_skips: int = 100):
         if action not in ('stop', 'skip'):
-            raise InputError(f"CheckLossHook.action is 'stop' or 'skip', not {action!r}")
+            raise InputError(f"train_cfg.bad_loss is 'stop' or 'skip', not {action!r}")
         self.action = action
         self.max_skips = max_skips
         self.skips = 0
         self.skipped = False
         self._place: tuple[int, dict] = (0, {})
-        self._losses: dict[str, Any] = {}  # to be checked after the backward pass
-        self._checked: dict[str, Any] | None = None  # values to log that were looked at
+        self._checked: dict[str, Any] = {}  # values to log that were looked at
         self._norm: Tensor | None = None  # of the gradient, on its device
         self._norm_on_host: Tensor | None = None
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self._preemption: PreemptionHook | None = None
 
-    def rank_state(self) -> dict:
-        """For `RunStateHook`."""
-        return dict(skips=self.skips)
+    def prepare(self, runner, preemption: PreemptionHook | None = None) -> None:
+        """Clip from now on by the norm that the check has computed.
 
-    def load_rank_state(self, state: dict) -> None:
-        """Count on from where `rank_state` stood."""
-        self.skips = state['skips']
+        Args:
+            runner (Runner): About to train.
+            preemption (PreemptionHook, optional): Whose ranks agree here. Defaults to None.
+        """
+        self._preemption, wrapper = preemption, runner.optim_wrapper
+        if getattr(wrapper, 'grad_name', None) == 'grad_norm':
+            wrapper.clip_func = partial(self._clip, wrapper.clip_func)
 
-    def before_train(self, runner) -> None:
-        """Put the check between the backward pass and the optimizer's step."""
-        self._preemption = next(
-            (hook for hook in runner.hooks if isinstance(hook, PreemptionHook)), None
-        )
-        wrapper, model = runner.optim_wrapper, bare_model(runner)
-        if not hasattr(model, 'parse_losses') or not hasattr(wrapper, 'backward'):
-            return  # a train_step of its own; after_train_iter still looks
+    def train_step(self, runner, batch_idx: int, data_batch: dict) -> dict[str, Any]:
+        """The model's ``train_step``, with the check in it.
 
-        def parse_losses(parse, losses):
-            total, self._losses = parse(losses)
-            return total, self._losses
-
-        def backward(run_backward, loss, **kwargs):
-            run_backward(loss, **kwargs)
-            self._check(runner)
-
-        _put_around(model, 'parse_losses', parse_losses)
-        _put_around(wrapper, 'backward', backward)
-        _put_around(wrapper, 'should_update', lambda due: not self.skipped and due())
-        if getattr(wrapper, 'grad_name', None) == 'grad_norm':  # clipped by it
-            _put_around(wrapper, 'clip_func', self._clip)
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Note whose losses come next."""
-        self._place, self.skipped = (batch_idx, data_batch), False
-        if self.action == 'skip':
-            self._buffers = [(b, b.detach().clone()) for b in runner.model.buffers()]
-
-    def after_train_iter(
-        self, runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
-        """Look at what is logged where the losses took another way.
+        Returns:
+            dict[str, Any]: What the model logs, on the host; empty where the batch was skipped.
 
         Raises:
             FloatingPointError: If a value is NaN or infinite.
         """
-        checked, self._checked = self._checked, None
-        if checked is not None and outputs is checked:
-            return
-        bad = _bad(_fetch(outputs or {}))
-        if bad:
-            self._place = (batch_idx, data_batch)
+        wrapper, self._checked, self.skipped = runner.optim_wrapper, {}, False
+        self._place = batch_idx, data_batch
+        if self.action == 'skip':
+            buffers = persistent_buffers(bare_model(runner))
+            self._buffers = [(buffer, buffer.detach().clone()) for _, buffer in buffers]
+        if getattr(type(wrapper), 'update_params', None) is OptimWrapper.update_params:
+            wrapper = _CheckedWrapper(wrapper, partial(self._check, runner))
+        outputs = runner.model.train_step(data_batch, optim_wrapper=wrapper)
+        if self.skipped:
+            return {}
+        if outputs is not self._checked and (bad := _bad(_fetch(outputs))):
             raise NonFiniteError(self._describe(runner, bad, self._videos()))
+        return outputs
 
-    def _check(self, runner) -> None:
-        """Fetch what decides about the step, and decide as all ranks do."""
-        losses, self._losses = self._losses, {}
+    def _check(self, runner, loss: Tensor) -> bool:
+        """Fetch what decides about the step; whether to take it, as all ranks do."""
+        losses = getattr(bare_model(runner), 'log_vars', None) or dict(loss=loss)
         self._checked, self._norm = losses, _gradient_norm(runner.optim_wrapper)
         asked = 0 if self._preemption is None else self._preemption.asked
         several = get_world_size() > 1
@@ -146,7 +122,7 @@ class CheckLossHook(Hook):
             mine = my_norm and f'{my_norm}{_bad_gradients(bare_model(runner))}'
         if bad_loss or bad_gradient:
             self._act(runner, mine)
-            losses.clear()
+        return not self.skipped
 
     def _act(self, runner, mine: str) -> None:
         """Stop, or undo the iteration; `mine` is what is bad on this rank, if anything."""
@@ -171,7 +147,6 @@ class CheckLossHook(Hook):
         runner.logger.warning(
             f'iteration skipped ({self.skips} of at most {self.max_skips}): {listed}'
         )
-        runner.call_hook('iteration_skipped')
 
     def _stop(self, runner, mine: str | None, listed: str) -> None:
         more = (
@@ -206,13 +181,29 @@ class CheckLossHook(Hook):
         return self._norm_on_host
 
 
-def _put_around(owner, name: str, function: Callable) -> None:
-    """Replace a method by ``function(method, ...)``, also where that was done before."""
-    method = getattr(owner, name)
-    method = getattr(method, 'replaced', method)
-    replacement = partial(function, method)
-    replacement.replaced = method
-    setattr(owner, name, replacement)
+class _CheckedWrapper:
+    """An optimizer wrapper as a model's ``train_step`` sees it, with a check before the step.
+
+    Args:
+        wrapper (OptimWrapper): The optimizer wrapper.
+        check (Callable): Gets the loss; whether to take the step.
+    """
+
+    def __init__(self, wrapper: OptimWrapper, check: Callable[[Tensor], bool]):
+        self._wrapper = wrapper
+        self._check = check
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapper, name)
+
+    def update_params(
+        self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
+    ) -> None:
+        """As that of ``OptimWrapper``."""
+        self._wrapper.backward(self._wrapper.scale_loss(loss))
+        if self._check(loss) and self._wrapper.should_update():
+            self._wrapper.step(**step_kwargs or {})
+            self._wrapper.zero_grad(**zero_kwargs or {})
 
 
 def _gradient_norm(wrapper) -> Tensor | None:

@@ -37,8 +37,8 @@ class PreemptionHook(Hook):
 
     All ranks stop after the same iteration, whichever of them the signal reached; in a validation
     after the same batch of it, and the validation is made up for on resuming. Several ranks agree
-    on it where `CheckLossHook` waits for the device anyway, so that a signal during the optimizer's
-    step counts for the next iteration; without that hook they agree after every iteration.
+    on it where `LossCheck` waits for the device anyway, so that a signal during the optimizer's
+    step counts for the next iteration; where it does not, after every iteration.
 
     The data loaders' workers ignore the signal unless it comes from their own process (schedulers
     send it to all processes of a job, and the iteration needs its batch). Needs
@@ -78,12 +78,9 @@ class PreemptionHook(Hook):
             return 0
         return _INTERRUPTED if self._asked == signal.SIGINT else self.exit_code
 
-    def before_train(self, runner) -> None:
-        """Listen."""
-        if (
-            not hasattr(runner.train_loop, 'batch')
-            or threading.current_thread() is not threading.main_thread()
-        ):
+    def listen(self, runner) -> None:
+        """Note signals from now on; in the main thread alone, which gets them."""
+        if threading.current_thread() is not threading.main_thread():
             return
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None:
@@ -99,7 +96,7 @@ class PreemptionHook(Hook):
             if not (ignored and number == signal.SIGINT)
         }
 
-    def leave_train(self, runner) -> None:
+    def stop_listening(self) -> None:
         """Stop listening.
 
         A process that was asked to end ignores further requests while it does so: a launcher sends
@@ -108,14 +105,6 @@ class PreemptionHook(Hook):
         for number, handler in self._replaced.items():
             signal.signal(number, signal.SIG_IGN if self._stopping else handler)
         self._replaced = {}
-
-    def between_train_iters(self, runner) -> None:
-        """Stop if any rank was asked to.
-
-        Raises:
-            Preempted: On all ranks.
-        """
-        self._stop_if_asked(runner)
 
     def before_val_epoch(self, runner) -> None:
         """Find out through which batch all ranks validate together."""
@@ -131,9 +120,14 @@ class PreemptionHook(Hook):
             Preempted: On all ranks.
         """
         if batch_idx < self._shared_batches:
-            self._stop_if_asked(runner)
+            self.stop_if_asked(runner)
 
-    def _stop_if_asked(self, runner) -> None:
+    def stop_if_asked(self, runner) -> None:
+        """Stop if any rank was asked to; all ranks must call it.
+
+        Raises:
+            Preempted: On all ranks.
+        """
         agreed, self.agreed = self.agreed, None
         code = (highest(self.asked) if agreed is None else agreed) if self._replaced else 0
         if not code:

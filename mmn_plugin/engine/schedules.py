@@ -93,8 +93,8 @@ class CrossVideoNegativeHook(Hook):
       hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
       logged losses are those means, the same on all ranks.
     - ``queue_size``: a memory bank of detached embeddings on the model's device, K * P * J floats
-      in every process. A batch enters it after its own step, or not at all if `CheckLossHook`
-      skips that. With ``'global'`` it holds all ranks' videos and is the same on each; with
+      in every process. A batch enters it after its own step, or not at all if the train
+      loop skips that. With ``'global'`` it holds all ranks' videos and is the same on each; with
       ``'local'`` each rank has its own. Its embeddings are as old as the bank is long, so it
       suits the later epochs: see ``from_epoch``.
     - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global) and
@@ -102,7 +102,7 @@ class CrossVideoNegativeHook(Hook):
     - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
       takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
 
-    `RunStateHook` writes the bank beside the checkpoints that a run resumes from: each rank its
+    The bank is written beside the checkpoints that a run resumes from: each rank its
     own, or rank 0 the common one.
 
     Args:
@@ -213,8 +213,8 @@ class CrossVideoNegativeHook(Hook):
         model.head.contrastive_factor = self.factor(epoch)
         model.head.negatives = self.source if epoch >= self.from_epoch else self._before
 
-    def iteration_skipped(self, runner) -> None:
-        """Keep the batch of an iteration that `CheckLossHook` skips out of the bank."""
+    def forget_iteration(self) -> None:
+        """Keep the batch of an iteration that the train loop skips out of the bank."""
         self.source.forget()
 
     def factor(self, epoch: int) -> float:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from transformers import DistilBertConfig, DistilBertModel
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.engine import ArchitectureHook
+from mmn_plugin.engine import CheckpointIdentity
 from mmn_plugin.files import OutputError
 
 SENTENCES = ['a person opens the door', 'red box', 'slowly closes the blue door']
@@ -201,9 +201,8 @@ def test_a_pretrained_language_model_is_not_asked_for_again(grounder, tmp_path, 
     model = MODELS.build(settings.model).eval()
     checkpoint = dict(
         state_dict=model.state_dict(),
-        meta=dict(cfg=settings.pretty_text, tokenizer=model.data_preprocessor.tokenizer.state()),
+        meta=dict(cfg=settings.pretty_text, **CheckpointIdentity.collect(model).entries()),
     )
-    ArchitectureHook().before_save_checkpoint(_Runner(model), checkpoint)
     torch.save(checkpoint, tmp_path / 'full.pth')
     before = GroundingInferencer(settings, tmp_path / 'full.pth', 'cpu')(video, SENTENCES, 30.0)
     (tmp_path / 'language_model').rename(tmp_path / 'gone')
@@ -216,11 +215,6 @@ def test_a_pretrained_language_model_is_not_asked_for_again(grounder, tmp_path, 
         )
         == before
     )
-
-
-class _Runner:
-    def __init__(self, model):
-        self.model = model
 
 
 def test_absent_sentences_can_come_back_empty(grounder, inferencer, video):

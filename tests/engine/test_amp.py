@@ -9,15 +9,14 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 
-from mmn_plugin.engine import AmpTestLoop, AmpValLoop, amp, apply_amp, apply_test_amp, explicit_amp
+from mmn_plugin.engine import AmpTestLoop, AmpValLoop, apply_amp, apply_test_amp, explicit_amp
 from mmn_plugin.engine import amp as amp_module
 
 
 @pytest.fixture(params=['cpu', 'cuda'])
 def device(request, monkeypatch):
     """What MMEngine says the device is; no GPU is used."""
-    for module in (amp_module, amp):
-        monkeypatch.setattr(module, 'get_device', lambda: request.param)
+    monkeypatch.setattr(amp_module, 'get_device', lambda: request.param)
     monkeypatch.setattr('mmengine.runner.amp.get_device', lambda: request.param)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *_: True)
     return request.param

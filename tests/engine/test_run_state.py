@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path):
 def test_what_a_checkpoint_cannot_hold_is_refused_with_its_owner(tmp_path):
     hook = MemoryHook()
     hook.rank_state = lambda: dict(path=Path())
-    with pytest.raises(TypeError, match=r'hook\.MemoryHook holds a .*Path'):
+    with pytest.raises(ValueError, match=r'hook\.MemoryHook holds a .*Path'):
         run(tmp_path, hook)
 
 

@@ -152,6 +152,17 @@ def test_no_sample_is_repeated_or_left_out_and_each_gets_the_same_noise(unbroken
     assert len(videos(unbroken, rank)) == 3 * EPOCHS
 
 
+def test_ranks_share_batchnorms_statistics_and_no_memory_bank(unbroken):
+    weights = load(unbroken / 'epoch_4.pth')['state_dict']
+    first, second = load_states(unbroken, 'epoch_4.pth')
+    statistics = [name for name in weights if name.endswith(('running_mean', 'running_var'))]
+    assert statistics
+    assert all(torch.equal(second['buffers'][name], weights[name]) for name in statistics)
+    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in (first, second)]
+    assert [len(bank) for bank in banks] == [5, 5]
+    assert banks[0] != banks[1]
+
+
 def test_the_measure_itself_depends_on_dropout_and_noise(unbroken):
     sums = [line.split()[-1] for line in videos(unbroken, 0).values()]
     assert len(set(sums)) == len(sums)
@@ -301,7 +312,7 @@ def test_every_so_many_iterations_a_checkpoint_replaces_the_one_before(accumulat
 
 
 def test_one_ranks_bad_loss_is_skipped_by_all(lab):
-    options = ("default_hooks.check_loss.action='skip'", 'train_cfg.max_epochs=1')
+    options = ("train_cfg.bad_loss='skip'", 'train_cfg.max_epochs=1')
     codes, output = lab.run('skip', options=options, fault=dict(nan=(0, 1)))
     assert codes == [0, 0], output[-3000:]
     place = r'1 of at most 100.*rank 1: loss=nan, loss_iou=nan at epoch 1, iteration 1.*train_\d, '
@@ -310,8 +321,8 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {2}
+    assert checkpoint['run_state']['loop']['skips'] == 1
     ranks = load_states(lab.folder / 'skip', 'epoch_1.pth')
-    assert [rank['parts']['hook.CheckLossHook']['skips'] for rank in ranks] == [1, 1]
     banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in ranks]
     assert [len(videos) for videos in banks] == [3, 3]  # of five; the skipped two are not there
 
@@ -327,7 +338,7 @@ def test_one_ranks_bad_loss_stops_all_with_its_message(lab):
 
 
 def test_one_ranks_bad_gradient_is_skipped_by_all(lab):
-    options = ("default_hooks.check_loss.action='skip'", 'train_cfg.max_epochs=1')
+    options = ("train_cfg.bad_loss='skip'", 'train_cfg.max_epochs=1')
     codes, output = lab.run('skip_gradient', options=options, fault=dict(gradient=(0, 1)))
     assert codes == [0, 0], output[-3000:]
     # the gradient is the mean of the ranks' where it is looked at

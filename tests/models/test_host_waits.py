@@ -1,6 +1,6 @@
 """No loss, and no loss's gradient, makes the host wait for the device; a prediction does once.
 
-A training step does wait elsewhere, docs/performance.md says where; that `CheckLossHook` waits once
+A training step does wait elsewhere, docs/performance.md says where; that `LossCheck` waits once
 is tested with it.
 """
 

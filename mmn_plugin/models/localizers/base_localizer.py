@@ -14,6 +14,19 @@ class ClipLocalizer(BaseModel):
 
     num_clips_option: str
 
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add up the losses; their values to log stay in ``log_vars``, for the train loop's check.
+
+        Args:
+            losses (dict[str, Tensor]): By name.
+
+        Returns:
+            tuple[Tensor, dict[str, Tensor]]: The sum to minimize; it and the losses, detached.
+        """
+        total, values = super().parse_losses(losses)
+        self.log_vars = {name: value.detach() for name, value in values.items()}
+        return total, self.log_vars
+
     @staticmethod
     def check_joint_space(neck: dict, text_encoder: dict) -> None:
         """Refuse two sizes of the joint space.
