@@ -8,8 +8,9 @@ import numpy as np
 
 from mmn_plugin.datasets import check_frames
 from mmn_plugin.features import RGBVideoReader, VideoInfo, VideoWriter, probe_video
+from mmn_plugin.structures import TubeDataSample, tube_iou
 
-from .canvas import PREDICTION, TRUTH
+from .canvas import PREDICTION, TRUTH, new_figure, plain, to_array, wrap
 
 CAPTION = 28  # pixels a line of the caption takes
 GAP = 4  # pixels between frames
@@ -59,6 +60,51 @@ def draw_tube_frames(
             cells.append(np.pad(cell, ((0, 0), (0, GAP), (0, 0)), constant_values=255))
     row = np.concatenate(cells, 1)
     return np.concatenate([row, _caption(sentence, row.shape[1])])
+
+
+def draw_tubes(
+    sample: TubeDataSample,
+    video: str | Path | None = None,
+    max_sentences: int = 8,
+    count: int = 6,
+    draw_gt: bool = True,
+    draw_pred: bool = True,
+) -> np.ndarray:
+    """Draw frames with the true box (orange) and the answer's (blue), a row per sentence.
+
+    Args:
+        sample (TubeDataSample): The video, its sentences and their tubes.
+        video (str | Path | None): The video file. Defaults to None: boxes on grey.
+        max_sentences (int): Further ones are left out. Defaults to 8.
+        count (int): Frames of a row, at even distances. Defaults to 6.
+        draw_gt (bool): Whether to draw the ground truth, where known. Defaults to True.
+        draw_pred (bool): Whether to draw the answers, where there are. Defaults to True.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, RGB.
+
+    Raises:
+        VideoReadError: If the video cannot be read.
+        TubeError: If it has no such frame as a box is in.
+    """
+    truth = sample.gt_instances.tubes if draw_gt and 'gt_instances' in sample else None
+    found = sample.pred_instances if draw_pred and 'pred_instances' in sample else None
+    rows = []
+    for i, sentence in enumerate(sample.sentences[:max_sentences]):
+        caption, tube, true = f'“{sentence}”', np.zeros((0, 5)), truth and truth[i]
+        if found is not None:
+            tube = found.tubes[i]
+            caption += f'  score {float(found.scores[i]):.3f}' if len(tube) else '  no answer'
+            if truth is not None:
+                caption += f', vIoU {tube_iou(tube, true)[0]:.2f}'
+        rows.append(draw_tube_frames(video, caption, tube, true, count))
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [
+            np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+            for row in rows
+        ]
+    )
 
 
 def write_tube_video(
@@ -116,17 +162,17 @@ def _blank(tubes: Sequence[np.ndarray]) -> tuple[Iterator[np.ndarray], float]:
 
 def _draw_boxes(frame: int, picture: np.ndarray, scale: float, tube, truth) -> None:
     """Draw the boxes of a frame into its picture."""
-    for part, colour in ((truth, TRUTH), (tube, PREDICTION)):
+    for part, color in ((truth, TRUTH), (tube, PREDICTION)):
         for row in part[part[:, 0] == frame] if part is not None else ():
-            _draw_box(picture, np.add(row[1:], (0, 0, 1, 1)) * scale, colour)
+            _draw_box(picture, np.add(row[1:], (0, 0, 1, 1)) * scale, color)
 
 
-def _draw_box(picture: np.ndarray, box: np.ndarray, colour: str) -> None:
+def _draw_box(picture: np.ndarray, box: np.ndarray, color: str) -> None:
     """A frame of 3 pixels, in place; what lies outside the picture is cut off."""
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     x1, x2, y1, y2 = *np.clip([x1, x2], 0, width), *np.clip([y1, y2], 0, height)
-    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     for rows, columns in (
         (slice(y1, y1 + 3), slice(x1, x2)),
         (slice(max(y2 - 3, 0), y2), slice(x1, x2)),
@@ -138,20 +184,10 @@ def _draw_box(picture: np.ndarray, box: np.ndarray, colour: str) -> None:
 
 def _caption(sentence: str, width: int) -> np.ndarray:
     """The sentence on white, in as many lines as it takes, (h, width, 3) uint8."""
-    import textwrap
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines = textwrap.wrap(sentence, max(8, width // 9)) or ['']
+    lines = wrap(sentence, width - 12, 11, max_lines=99)
     height = CAPTION * len(lines)
-    figure = Figure(
-        figsize=((width + 0.01) / 100, (height + 0.01) / 100), dpi=100, facecolor='white'
-    )
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(width, height, layout=None)
     for i, line in enumerate(lines):
-        figure.text(
-            6 / width, 1 - (i + 0.5) / len(lines), line, size=11, va='center', parse_math=False
-        )
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:height, :width, :3].copy()
+        y = 1 - (i + 0.5) / len(lines)
+        figure.text(6 / width, y, line, va='center', **plain(size=11, color='black'))
+    return to_array(figure)
