@@ -39,3 +39,13 @@ if os.environ.get('DOCS_ONLINE') == '1':
         'numpy': ('https://numpy.org/doc/stable', None),
         'mmengine': ('https://mmengine.readthedocs.io/en/latest', None),
     }
+
+
+def setup(app):
+    """Keep napoleon from reading "Ground truth: ..." of a property as its type."""
+
+    def without_colon(app, what, name, obj, options, lines):
+        if what == 'property' and lines:
+            lines[0] = lines[0].replace(': ', ' \N{EN DASH} ', 1)
+
+    app.connect('autodoc-process-docstring', without_colon, priority=400)  # before napoleon
