@@ -19,7 +19,7 @@ import mmn_plugin  # noqa: F401
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import OutputFolder, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
-from mmn_plugin.visualization.training_curves import DEFAULT_KEYS, CurvesPicture, TrainingLog
+from mmn_plugin.visualization.curves import DEFAULT_KEYS, TrainingLog, draw_training_curves
 
 
 def parse_args(argv=None):
@@ -57,7 +57,7 @@ def main(argv=None):
         logs = [TrainingLog(run) for run in args.runs]
         for log, name in zip(logs, args.names or [log.name for log in logs], strict=True):
             log.name = name
-        image = CurvesPicture(logs, args.keys).draw()
+        image = draw_training_curves(logs, args.keys)
         with folder.writing(files):
             GroundingVisualizer.save_image(image, args.out)
         print(args.out)
