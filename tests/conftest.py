@@ -4,6 +4,7 @@ import os
 import random
 import sys
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def pytest_collection(session):
 
     # Tests are small: threads that spin for each other cost more than they save.
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1').partition(',')[0]))
+    # a forked process that computed in several threads would wait for its parent's for ever
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
     remember_formatting()
 
 
