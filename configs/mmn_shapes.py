@@ -37,6 +37,7 @@ model = dict(
         loss_iou=dict(min_iou=0.3, max_iou=0.9),
         contrastive_weight=0.1,
         score_power=0.5,
+        window_score_power=4.0,
         nms_threshold=nms_threshold,
     ),
 )

@@ -59,7 +59,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[10, 14], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
     stages=dict(type='ContrastStageHook', from_epochs=[3, 3, 4, 4]),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=16, exclude_same_text=True),
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=16),
 )
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)

@@ -48,6 +48,7 @@ _HANDED_ON = (
     'randomness',
     'log_processor',
     'long_video',
+    'model.head.negatives',
     'env_cfg.mp_cfg',
     'env_cfg.dist_cfg',
 )

@@ -249,14 +249,15 @@ def write_pictures(args, name, inferencer, encoded, sample):
         sample,
         top_n=args.top_n,
         out_path=paths[0],
-        curves=inferencer.ranker.curves(encoded, sample.sentences),
+        curves=inferencer.curves(encoded, sample.sentences),
     )
-    if encoded.num_windows == 1 and inferencer.has_moment_map:
+    grid = inferencer.moment_map(encoded)
+    if grid is not None:
         paths.append(args.out.path / f'{name}_map.png')
         scores = inferencer.score_moments(encoded, sample.sentences[0])[0]  # (P,)
         visualizer.save_image(
             visualizer.draw_moment_map(
-                inferencer.model.grid,
+                grid,
                 scores,
                 sample.gt_instances.moments[0],
                 sample.pred_instances.moments[0],

@@ -1,10 +1,9 @@
 """What a user calls from Python."""
 
-__all__ = ['EXTRACTORS', 'EncodedVideo', 'GroundingInferencer', 'TubeGroundingInferencer']
+__all__ = ['EXTRACTORS', 'GroundingInferencer', 'TubeGroundingInferencer']
 
 _MODULES = dict(
     EXTRACTORS='mmn_plugin.features',
-    EncodedVideo='mmn_plugin.apis.video_encoder',
     GroundingInferencer='mmn_plugin.apis.grounding_inferencer',
     TubeGroundingInferencer='mmn_plugin.apis.tube_inferencer',
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import OutputFolder
+from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.structures import SentenceBatch
 
 
@@ -25,14 +26,14 @@ class TextSide(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.text_encoder, self.normalise = model.text_encoder, model.head.normalise
+        self.text_encoder = model.text_encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """(S, L) int64 ids, and 1 at tokens, 0 at padding -> ``contrastive`` and ``iou`` (S, J)."""
         encoder = self.text_encoder
         means = encoder.token_means(SentenceBatch(input_ids, attention_mask, input_ids[:, 0]))
         pooled = encoder.layernorm(means)  # (S, C)
-        sentences = self.normalise(
+        sentences = unit_vectors(
             dict(iou=encoder.fc_iou(pooled), contrastive=encoder.fc_contrastive(pooled))
         )
         return sentences['contrastive'], sentences['iou']
@@ -47,11 +48,11 @@ class VideoSide(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.backbone, self.neck, self.normalise = model.backbone, model.neck, model.head.normalise
+        self.backbone, self.neck = model.backbone, model.neck
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, R, D) -> ``contrastive`` and ``iou``, both (B, P, J)."""
-        moments = self.normalise(self.neck(self.backbone(features)))
+        moments = unit_vectors(self.neck(self.backbone(features)))
         return moments['contrastive'], moments['iou']
 
 
@@ -77,7 +78,7 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
             moments.
         OutputError: If the folder cannot be written into, or holds other files of these names.
     """
-    if not inferencer.has_moment_map:
+    if inferencer.model.head.moment_map is None:
         raise InputError(
             f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
             'graphs hold embeddings of moments'

@@ -3,9 +3,7 @@
 import logging
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -15,16 +13,16 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.config import require_device
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import matching_extractor
-from mmn_plugin.files import OutputFolder, input_of
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
-from .moment_ranker import MomentRanker
+from .long_video import LongVideo, VideoEncoder
 from .presence import threshold_at
 from .pretrained import (
     build_model,
@@ -36,131 +34,18 @@ from .pretrained import (
     resolve_model,
     write_folder,
 )
-from .video_encoder import EncodedVideo, LongVideo, VideoEncoder
-from .video_input import VideoFeatures, as_videos, one_each, plain_video, video_name
+from .results import claim_timelines, draw_timelines, result_dicts
+from .video_input import (
+    VideoFeatures,
+    as_videos,
+    check_sentence_lists,
+    check_sentences,
+    one_each,
+    plain_video,
+)
 
-
-def result_dicts(
-    sample: GroundingDataSample, presence_threshold: float | None, drop_absent: bool = False
-) -> list[dict]:
-    """What `GroundingInferencer.ground` returns.
-
-    Args:
-        sample (GroundingDataSample): With ``moments``, ``scores`` and ``presence``.
-        presence_threshold (float | None): Presence from which a sentence occurs.
-        drop_absent (bool): No moments where it does not. Defaults to False.
-
-    Raises:
-        ValueError: If ``drop_absent`` is asked for and no threshold is known.
-    """
-    if drop_absent and presence_threshold is None:
-        raise InputError(
-            'drop_absent needs a presence_threshold, and the checkpoint carries none: '
-            'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
-        )
-    found, results = sample.pred_instances, []
-    for i, sentence in enumerate(sample.sentences):
-        there = ~found.scores[i].isnan()  # (n,)
-        result = dict(
-            sentence=sentence,
-            moments=found.moments[i][there].tolist(),
-            scores=found.scores[i][there].tolist(),
-        )
-        if presence_threshold is not None:
-            result['presence'] = float(found.presence[i])
-            result['present'] = result['presence'] >= presence_threshold
-            if drop_absent and not result['present']:
-                result.update(moments=[], scores=[])
-        results.append(result)
-    return results
-
-
-def timeline_files(folder: OutputFolder, videos: Sequence, names: Sequence[str]) -> dict[str, str]:
-    """Names of the videos' pictures in a folder, and what each is made of.
-
-    Args:
-        folder (OutputFolder): The folder.
-        videos (Sequence): What `GroundingInferencer` takes; each gets a picture of its own.
-        names (Sequence[str]): Their names, ``<name>_timeline.png`` where no other video has it.
-    """
-    seen, sources = Counter(), []
-    for video, name in zip(videos, names, strict=True):
-        source = input_of(video)
-        seen[source, name] += 1
-        again = seen[source, name]
-        sources.append(source if again == 1 else f'{source} ({again})')
-    found = folder.names_of(zip(sources, names, strict=True))
-    return {f'{name}_timeline.png': source for name, source in zip(found, sources, strict=True)}
-
-
-def claim_timelines(out_dir: str | Path, videos: Sequence, names=None) -> None:
-    """Make sure, before the work, that `draw_timelines` can write its files.
-
-    Args:
-        out_dir (str | Path): The folder.
-        videos (Sequence): What `GroundingInferencer` takes.
-        names (str | Sequence[str | None], optional): Of one or of all videos. Defaults to None: the
-            videos' own.
-
-    Raises:
-        OutputError: As of `draw_timelines`.
-    """
-    given = one_each(names, len(videos))
-    if len(given) == len(videos):  # else `preprocess` refuses them
-        folder, names = OutputFolder(out_dir), map(video_name, videos)
-        folder.claim(
-            timeline_files(
-                folder, videos, [name or own for name, own in zip(given, names, strict=True)]
-            )
-        )
-
-
-def draw_timelines(
-    videos: Sequence,
-    samples: Sequence[GroundingDataSample],
-    show: bool = False,
-    out_dir: str | Path | None = None,
-) -> list:
-    """A timeline of each video, shown or written as ``<out_dir>/<video>_timeline.png``.
-
-    What was written is listed in ``<out_dir>/.mmn_outputs.json``, and nothing else is replaced; of
-    several videos of one name the second one's is ``<video>-2_timeline.png``.
-
-    Args:
-        videos (Sequence): What `GroundingInferencer` takes; files have thumbnails.
-        samples (Sequence[GroundingDataSample]): Its answers; with ``curves`` (s, K) in their
-            predictions, the score over time is drawn too.
-        show (bool): Whether to open windows. Defaults to False.
-        out_dir (str | Path, optional): Defaults to None: nothing is written.
-
-    Returns:
-        list[np.ndarray]: (H, W, 3) uint8 RGB.
-
-    Raises:
-        OutputError: If ``out_dir`` cannot be written into, or holds other files of these names.
-    """
-    from mmn_plugin.visualization import GroundingVisualizer
-
-    visualizer, pictures = GroundingVisualizer(), []
-    paths, writing = [None] * len(samples), nullcontext()
-    if out_dir is not None:
-        folder = OutputFolder(out_dir)
-        files = timeline_files(folder, videos, [sample.video_id for sample in samples])
-        paths, writing = [folder.path / file for file in files], folder.writing(files)
-    with writing:
-        for video, sample, path in zip(videos, samples, paths, strict=True):
-            source = video if isinstance(video, str | Path) and Path(video).is_file() else None
-            visualizer.add_datasample(
-                sample.video_id,
-                source,
-                sample,
-                out_path=path,
-                curves=sample.pred_instances.get('curves'),
-            )
-            pictures.append(visualizer.get_image())
-            if show:
-                visualizer.show(pictures[-1], win_name=sample.video_id)
-    return pictures
+# Scores held at once, in float32: long videos have many moments, some callers many sentences.
+_CELLS = 1 << 24
 
 
 class GroundingInferencer(BaseInferencer):
@@ -239,7 +124,7 @@ class GroundingInferencer(BaseInferencer):
         del self._loaded
         self.config = self.cfg
         self.top_n = top_n or self.model.head.top_n
-        self.ranker = MomentRanker(self.model, sentence_batch)
+        self.sentence_batch = sentence_batch
         if presence_threshold is not None:
             self.meta['presence'] = dict(threshold=presence_threshold, tail=0.0)
         if long_video is not None:
@@ -353,7 +238,9 @@ class GroundingInferencer(BaseInferencer):
         """
         several, out_dir = as_videos(video), kwargs.get('out_dir')
         videos = [plain_video(entry) for entry in ([video] if several is None else several)]
-        sentences = self.ranker.check_lists(sentences, None if several is None else len(videos))
+        sentences = check_sentence_lists(
+            self.model, sentences, None if several is None else len(videos)
+        )
         if out_dir is not None:
             claim_timelines(out_dir, videos, kwargs.get('video_id'))
         results = super().__call__(
@@ -399,9 +286,9 @@ class GroundingInferencer(BaseInferencer):
         samples = []
         encoded = self.video_encoder([features for features, _ in inputs])
         for video, (_, texts) in zip(encoded, inputs, strict=True):
-            samples.append(self.ranker.predict(video, texts, top_n or self.top_n))
+            samples.append(self._predict(video, texts, top_n))
             if curves:
-                samples[-1].pred_instances.curves = self.ranker.curves(video, texts)
+                samples[-1].pred_instances.curves = self.curves(video, texts)
         return samples
 
     def visualize(
@@ -434,7 +321,7 @@ class GroundingInferencer(BaseInferencer):
         duration: float | None = None,
         video_id: str | None = None,
         fps: float | None = None,
-    ) -> EncodedVideo:
+    ) -> VideoEmbedding:
         """Do everything that does not depend on a sentence.
 
         Args:
@@ -447,7 +334,7 @@ class GroundingInferencer(BaseInferencer):
             fps (float | str, optional): Frames per second of an array of frames.
 
         Returns:
-            EncodedVideo: For `ground`.
+            VideoEmbedding: For `ground`.
 
         Raises:
             VideoReadError: If the file cannot be read.
@@ -458,7 +345,7 @@ class GroundingInferencer(BaseInferencer):
 
     def ground(
         self,
-        encoded: EncodedVideo,
+        encoded: VideoEmbedding,
         sentences: str | Sequence[str],
         top_n: int | None = None,
         drop_absent: bool = False,
@@ -466,7 +353,7 @@ class GroundingInferencer(BaseInferencer):
         """Rank the moments of an encoded video for each sentence.
 
         Args:
-            encoded (EncodedVideo): From `encode`.
+            encoded (VideoEmbedding): From `encode`.
             sentences (str | Sequence[str]): One or more.
             top_n (int, optional): Moments per sentence. Defaults to None: as of the class.
             drop_absent (bool): No moments for sentences that do not occur, where a
@@ -484,22 +371,65 @@ class GroundingInferencer(BaseInferencer):
         return result_dicts(sample, self.threshold_of(sample), drop_absent)
 
     def predict(
-        self, encoded: EncodedVideo, sentences: str | Sequence[str], top_n: int | None = None
+        self, encoded: VideoEmbedding, sentences: str | Sequence[str], top_n: int | None = None
     ) -> GroundingDataSample:
-        """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take."""
-        return self.ranker.predict(encoded, self.ranker.check(sentences), top_n or self.top_n)
-
-    def score_moments(self, encoded: EncodedVideo, sentences: str | Sequence[str]) -> Tensor:
-        """Score of every moment, before NMS: (s, U) on the CPU; of what, ``encoded.spans`` tells.
-
-        In a video that was looked at whole these are the moments of the model's grid.
+        """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take: of
+        `BaseHead.ground`, on the CPU.
         """
-        return self.ranker.score(encoded, self.ranker.check(sentences))
+        return self._predict(encoded, check_sentences(self.model, sentences), top_n)
 
-    @property
-    def has_moment_map(self) -> bool:
-        """Whether the model scores moments, so that a map shows more than a curve over time."""
-        return not hasattr(self.model.head, 'video_curves')
+    @torch.inference_mode()
+    def _predict(
+        self, encoded: VideoEmbedding, sentences: list[str], top_n: int | None
+    ) -> GroundingDataSample:
+        result = GroundingDataSample(
+            metainfo=dict(
+                video_id=encoded.video_id,
+                duration=encoded.duration,
+                length_in_windows=encoded.length_in_windows,
+                sentences=sentences,
+                sentence_index=list(range(len(sentences))),
+            )
+        )
+        result.pred_instances = InstanceData.cat(
+            [
+                self.model.head.ground(encoded, part, top_n or self.top_n)
+                for part in self._embed(encoded, sentences)
+            ]
+        )
+        return result
+
+    @torch.inference_mode()
+    def score_moments(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
+        """Score of every unit, before ranking: (s, U) on the CPU; of what, ``encoded.spans`` tells.
+
+        In a video that was looked at whole these are the moments of the model's grid, or its clips.
+        """
+        sentences = check_sentences(self.model, sentences)
+        return torch.cat(
+            [self.model.head.score(encoded, part).cpu() for part in self._embed(encoded, sentences)]
+        )
+
+    @torch.inference_mode()
+    def curves(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
+        """Scores over time: (s, K), on the CPU; see `BaseHead.curve`."""
+        head, sentences = self.model.head, check_sentences(self.model, sentences)
+        return torch.cat(
+            [
+                head.curve(encoded, head.score(encoded, part))
+                for part in self._embed(encoded, sentences)
+            ]
+        )
+
+    def moment_map(self, encoded: VideoEmbedding) -> MomentGrid | None:
+        """Grid to draw a video's `score_moments` on; None where they are no moments of one grid."""
+        return self.model.head.moment_map if encoded.num_windows == 1 else None
+
+    def _embed(self, encoded: VideoEmbedding, sentences: list[str]) -> Iterator[dict[str, Tensor]]:
+        """Embeddings (s, J) per space, as many sentences together as memory allows."""
+        size = max(min(self.sentence_batch, _CELLS // len(encoded.spans)), 1)
+        for first in range(0, len(sentences), size):
+            yield self.model.encode_sentences(sentences[first : first + size])
 
     def _init_model(self, cfg: Config, weights: str, device: str = 'cpu'):
         return build_model(cfg, self._loaded, weights, device, self._own_config)

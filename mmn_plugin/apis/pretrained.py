@@ -523,9 +523,6 @@ def build_model(
     apply_tf32(config)
     with config_errors(config):
         model = MODELS.build(config.model)
-    # Its use is in epochs; here it would be shared by threads.
-    if getattr(model.text_encoder, 'cache', None) is not None:
-        model.text_encoder.cache = None
     identity = CheckpointIdentity.of(loaded)
     if own_tokenizer and identity.tokenizer is not None:
         model.data_preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(

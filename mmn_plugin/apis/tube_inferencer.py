@@ -18,7 +18,7 @@ from mmn_plugin.features import VideoInfo, VideoReader, probe_video
 from mmn_plugin.features.extractor import TRACKERS, TUBE_EXTRACTORS
 
 from .pretrained import load_model
-from .video_input import plain_video
+from .video_input import check_sentences, plain_video
 
 
 class TubeGroundingInferencer:
@@ -90,7 +90,7 @@ class TubeGroundingInferencer:
             ValueError: If a sentence or a tube has no meaning, tubes cannot be of this video (see
                 `TubeVideo.check_video`), or the config lacks an extractor.
         """
-        video, sentences = plain_video(video), self._check_sentences(sentences)
+        video, sentences = plain_video(video), check_sentences(self.model, sentences)
         info = probe_video(video)
         given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
         complete = set(self.streams) <= given.features.keys()
@@ -144,7 +144,12 @@ class TubeGroundingInferencer:
             )
         )
         if not video.tubes:
-            return self.model.head.rank(torch.zeros(0, 1), [packed['data_samples']])[0]
+            sample = packed['data_samples']
+            (encoded,) = self.model.head.split({}, [sample])
+            sample.pred_instances = self.model.head.rank(
+                encoded, torch.zeros(len(sample.sentences), 0)
+            )
+            return sample
         batch = self.model.data_preprocessor(
             dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
         )
@@ -176,19 +181,6 @@ class TubeGroundingInferencer:
                 'mmn_shapes_tubes.py, or tubes with features (see `ground`)'
             )
         return registry.build(settings)
-
-    def _check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
-        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-        if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
-            raise InputError(f'sentences={sentences!r}: give at least one, none of them empty')
-        inspected = self.model.data_preprocessor.tokenizer.inspect(sentences)
-        for sentence, (_, problem) in zip(sentences, inspected, strict=True):
-            if problem:
-                raise InputError(
-                    f'the sentence {sentence!r} {problem}; use words that the model '
-                    'was trained with'
-                )
-        return sentences
 
 
 def _scaled(tube: np.ndarray, scale: np.ndarray) -> np.ndarray:

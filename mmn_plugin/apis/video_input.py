@@ -1,9 +1,9 @@
-"""What an inferencer takes as a video."""
+"""What an inferencer takes: videos in many forms, and sentences."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -295,3 +295,62 @@ def split_entry(name: str) -> tuple[str, str]:
     paths = ['::'.join(parts[:place]) for place in range(1, len(parts))]
     path = next((path for path in paths if Path(path).exists()), paths[0])
     return path, name[len(path) + 2 :]
+
+
+def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
+    """Sentences as a list.
+
+    Args:
+        model (nn.Module): The localizer, whose tokenizer must know them.
+        sentences (str | Sequence[str]): One or more.
+
+    Raises:
+        ValueError: If there is none, or one is empty or holds no word that the model knows.
+    """
+    if isinstance(sentences, np.ndarray):
+        sentences = sentences.tolist()
+    try:
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+    except TypeError:
+        raise InputError(f'sentences={sentences!r}: give a sentence, or a list') from None
+    if not sentences:
+        raise InputError('no sentence was given; give at least one')
+    for sentence in sentences:
+        if sentence is not None and not isinstance(sentence, str):
+            raise InputError(f'the sentence {sentence!r} is no text (str)')
+        if sentence is None or not sentence.strip():
+            raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
+    inspected = model.data_preprocessor.tokenizer.inspect(sentences)
+    for sentence, (_, problem) in zip(sentences, inspected, strict=True):
+        if problem:
+            raise InputError(
+                f'the sentence {sentence!r} {problem}; the model cannot know what '
+                'it means. Use words that it was trained with'
+            )
+    return sentences
+
+
+def check_sentence_lists(model, sentences, num_videos: int | None) -> list[list[str]]:
+    """Sentences of each video, checked.
+
+    Args:
+        model (nn.Module): As of `check_sentences`.
+        sentences (str | Sequence[str] | Sequence[Sequence[str]]): The same for all videos, or
+            a list or tuple of sentences for each.
+        num_videos (int | None): None: one.
+
+    Raises:
+        ValueError: As of `check_sentences`, or if there is not one list per video.
+    """
+    if isinstance(sentences, np.ndarray):
+        sentences = sentences.tolist()
+    if num_videos is None:
+        return [check_sentences(model, sentences)]
+    nested = not isinstance(sentences, str) and any(
+        isinstance(entry, list | tuple | np.ndarray) for entry in sentences
+    )
+    if not nested:
+        return [check_sentences(model, sentences)] * num_videos
+    if len(sentences) != num_videos:
+        raise InputError(f'{num_videos} videos, but {len(sentences)} lists of sentences')
+    return [check_sentences(model, entry) for entry in sentences]

@@ -10,7 +10,6 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models import NegativeSource
 
 from .dist import bare_model
 
@@ -77,108 +76,54 @@ class FreezeLanguageModelHook(Hook):
 
 @HOOKS.register_module()
 class CrossVideoNegativeHook(Hook):
-    """Source and schedule of the losses whose negatives come from other videos.
+    """Schedule of the losses whose negatives come from other videos.
 
-    Schedule: through epoch ``full_through_epoch`` the contrastive losses have their full weight;
-    after it they are multiplied by ``late_factor`` and the IoU loss decides (MMN's late stage).
-
-    Source: the videos of the batch on this device, as published (``scope='local'``), or the
-    videos of all devices (``'global'``), and, with ``queue_size``, also those of the last so many
-    videos. What counts as the same video is decided by its id, wherever its copy comes from: on
-    another rank, or in the queue from an earlier epoch. Its sentences are negatives unless they
-    overlap, its moments unless they are near the ground truth, as within one video.
-
-    - ``'global'``: W ranks of b videos train as one process with W * b videos does (BatchNorm
-      apart): every loss, the IoU loss too, is a mean over all ranks' sentences, and embeddings
-      hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
-      logged losses are those means, the same on all ranks.
-    - ``queue_size``: a memory bank of detached embeddings on the model's device, K * P * J floats
-      in every process. A batch enters it after its own step, or not at all if the train
-      loop skips that. With ``'global'`` it holds all ranks' videos and is the same on each; with
-      ``'local'`` each rank has its own. Its embeddings are as old as the bank is long, so it
-      suits the later epochs: see ``from_epoch``.
-    - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global) and
-      of the queue, which the micro-batches before it have entered; never of the accumulated batch.
-    - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
-      takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
-
-    The bank is written beside the checkpoints that a run resumes from: each rank its
-    own, or rank 0 the common one.
+    Through epoch ``full_through_epoch`` the contrastive losses have their full weight; after it
+    they are multiplied by ``late_factor`` and the IoU loss decides (MMN's late stage). Where the
+    negatives come from is the head's setting: `NegativeSource`.
 
     Args:
         full_through_epoch (int): Last epoch, counted from 1, of the full weight (``only_iou`` of
             the published settings).
         late_factor (float): Factor afterwards. Defaults to 0.01, as published.
-        scope (str): ``'local'`` or ``'global'``. Defaults to ``'local'``, as published.
-        queue_size (int): Videos in the memory bank (K); 0 means none. Defaults to 0.
-        from_epoch (int): First epoch, counted from 1, of ``scope`` and ``queue_size``; before it
-            negatives are those of the device's batch. The queue begins to fill there. Defaults
-            to 1.
-        weight (float): Weight of the negatives from outside the device's batch: each adds
-            ``weight * exp(similarity / temperature)`` to a denominator. Defaults to 1, like any
-            other negative; with another value a sentence's loss depends on which rank it is on.
-        exclude_same_text (bool): A sentence of another video with the same text, but for case,
-            punctuation and white space, is no negative, and neither are the moments of that video
-            near the sentence's ground truth. Defaults to False, as published.
+        from_epoch (int): First epoch, counted from 1, of the head's ``negatives.scope`` and
+            ``negatives.queue_size``; before it negatives are those of the device's batch. The queue
+            begins to fill there. Defaults to 1.
 
     Raises:
-        ValueError: If a value is out of range, or would have no effect.
+        ValueError: If a value is out of range.
     """
 
-    def __init__(
-        self,
-        full_through_epoch: int,
-        late_factor: float = 0.01,
-        scope: str = 'local',
-        queue_size: int = 0,
-        from_epoch: int = 1,
-        weight: float = 1.0,
-        exclude_same_text: bool = False,
-    ):
-        self._check(
-            full_through_epoch >= 0,
-            f'full_through_epoch={full_through_epoch}',
-            'epochs count from 1; 0 means none',
-        )
-        self._check(late_factor >= 0, f'late_factor={late_factor}', 'give a factor of at least 0')
-        self._check(scope in ('local', 'global'), f'scope={scope!r}', "give 'local' or 'global'")
-        self._check(
-            isinstance(queue_size, int) and queue_size >= 0,
-            f'queue_size={queue_size}',
-            'give a number of videos; 0 means no queue',
-        )
-        self._check(from_epoch >= 1, f'from_epoch={from_epoch}', 'epochs count from 1')
-        self._check(
-            0 < weight < float('inf'),
-            f'weight={weight}',
-            "give a factor above 0; without such negatives: scope='local', queue_size=0",
-        )
-        if scope == 'local' and not queue_size:
-            for name, value in dict(from_epoch=from_epoch, weight=weight).items():
-                self._check(
-                    value == 1,
-                    f'{name}={value}',
-                    'it acts on negatives from outside the '
-                    "device's batch, of which scope='local', queue_size=0 has none",
-                )
+    def __init__(self, full_through_epoch: int, late_factor: float = 0.01, from_epoch: int = 1):
+        for holds, given, advice in (
+            (
+                full_through_epoch >= 0,
+                f'full_through_epoch={full_through_epoch}',
+                'epochs count from 1; 0 means none',
+            ),
+            (late_factor >= 0, f'late_factor={late_factor}', 'give a factor of at least 0'),
+            (from_epoch >= 1, f'from_epoch={from_epoch}', 'epochs count from 1'),
+        ):
+            if not holds:
+                raise InputError(f'CrossVideoNegativeHook: {given}: {advice}')
         self.full_through_epoch = full_through_epoch
         self.late_factor = late_factor
         self.from_epoch = from_epoch
-        self.source = NegativeSource(scope, queue_size, weight, exclude_same_text)
-        self._before = NegativeSource(exclude_same_text=exclude_same_text)
-
-    @staticmethod
-    def _check(holds: bool, given: str, advice: str) -> None:
-        if not holds:
-            raise InputError(f'CrossVideoNegativeHook: {given}: {advice}')
 
     def before_train(self, runner) -> None:
         """Check what surrounds the hook, and warn of options that are hardly meant.
 
         Raises:
-            ValueError: If ``sync_bn`` is set for a training on CPUs.
+            ValueError: If ``sync_bn`` is set for a training on CPUs, or ``from_epoch`` would have
+                no effect.
         """
         self._check_sync_bn(runner.model)
+        source = bare_model(runner).head.negatives
+        if self.from_epoch > 1 and source.scope == 'local' and source.bank is None:
+            raise InputError(
+                f'CrossVideoNegativeHook: from_epoch={self.from_epoch}: it acts on negatives from '
+                "outside the device's batch, of which model.head.negatives has none"
+            )
         if self.from_epoch > runner.max_epochs:
             print_log(
                 f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
@@ -186,10 +131,10 @@ class CrossVideoNegativeHook(Hook):
                 'current',
                 30,
             )
-        bank, videos = self.source.bank, len(runner.train_dataloader.dataset)
+        bank, videos = source.bank, len(runner.train_dataloader.dataset)
         if bank is not None and bank.size >= videos:
             print_log(
-                f'CrossVideoNegativeHook: queue_size={bank.size} reaches over a whole epoch '
+                f'model.head.negatives.queue_size={bank.size} reaches over a whole epoch '
                 f'of {videos} videos: it will hold old embeddings of the very videos of a '
                 'batch',
                 'current',
@@ -207,61 +152,14 @@ class CrossVideoNegativeHook(Hook):
             )
 
     def before_train_epoch(self, runner) -> None:
-        """Set factor and source for the epoch that begins."""
-        model = bare_model(runner)
-        epoch = runner.epoch + 1
-        model.head.contrastive_factor = self.factor(epoch)
-        model.head.negatives = self.source if epoch >= self.from_epoch else self._before
-
-    def forget_iteration(self) -> None:
-        """Keep the batch of an iteration that the train loop skips out of the bank."""
-        self.source.forget()
+        """Set the factor, and whether the head's wider negatives are in force."""
+        head, epoch = bare_model(runner).head, runner.epoch + 1
+        head.contrastive_factor = self.factor(epoch)
+        head.negatives.wide = epoch >= self.from_epoch
 
     def factor(self, epoch: int) -> float:
         """Factor on the contrastive losses in an epoch counted from 1."""
         return 1.0 if epoch <= self.full_through_epoch else self.late_factor
-
-    @property
-    def _bank_per_rank(self) -> bool:
-        return self.source.scope == 'local' and get_world_size() > 1
-
-    def rank_state(self) -> dict:
-        """What this rank alone knows: its own bank, if each rank has one."""
-        return self._state() if self._bank_per_rank else {}
-
-    def load_rank_state(self, state: dict) -> None:
-        """Take over what ``rank_state`` returned on this rank."""
-        if self._bank_per_rank:
-            self._load(state)
-
-    def common_state(self) -> dict:
-        """The bank that all ranks have in common."""
-        return {} if self._bank_per_rank else self._state()
-
-    def load_common_state(self, state: dict) -> None:
-        """Take over what ``common_state`` returned on rank 0."""
-        if not self._bank_per_rank:
-            self._load(state)
-
-    def _state(self) -> dict:
-        if self.source.bank is None:
-            return {}
-        self.source.settle()
-        return self.source.bank.state_dict()
-
-    def _load(self, state: dict) -> None:
-        bank = self.source.bank
-        if bank is None:
-            return
-        if state['video_ids'] and self.source.exclude_same_text and state['texts'] is None:
-            print_log(
-                "CrossVideoNegativeHook: the checkpoint's memory bank holds no texts, which "
-                'exclude_same_text needs; the queue begins empty',
-                'current',
-                30,
-            )
-        else:
-            bank.load_state_dict(state)
 
 
 @HOOKS.register_module()

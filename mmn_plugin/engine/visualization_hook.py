@@ -14,7 +14,7 @@ from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import VideoReadError, sample_frames
 from mmn_plugin.files import OutputError, OutputFolder, UniqueNames, input_of
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
-from mmn_plugin.visualization import GroundingVisualizer, score_curve
+from mmn_plugin.visualization import GroundingVisualizer
 
 from .dist import bare_model
 
@@ -177,11 +177,9 @@ class GroundingVisualizationHook(Hook):
             self._keep(runner, image, sample.video_id, 'tubes', mode, step)
             return
         model = bare_model(runner)
-        scores = None
-        curves = sample.pred_instances.get('curves')  # of a model that scores clips
-        if hasattr(model, 'score_moments'):
-            scores = model.score_moments(inputs, sample).cpu()  # (s, P)
-            curves = score_curve(model.grid, scores)
+        grid = model.head.moment_map
+        video, scores = model.score_sample(inputs, sample)
+        curves, scores = model.head.curve(video, scores), scores.cpu()
         image = visualizer.draw_timeline(
             sample,
             self._frames(runner, path),
@@ -190,12 +188,10 @@ class GroundingVisualizationHook(Hook):
             curves=curves,
         )
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
-        for i, sentence in enumerate(
-            sample.sentences[: self.max_maps if scores is not None else 0]
-        ):
+        for i, sentence in enumerate(sample.sentences[: self.max_maps if grid is not None else 0]):
             truth = sample.gt_instances.moments[i] if 'gt_instances' in sample else None
             image = visualizer.draw_moment_map(
-                model.grid,
+                grid,
                 scores[i],
                 truth,
                 sample.pred_instances.moments[i][: self.top_n],

@@ -1,9 +1,10 @@
 """Models: from a sample to losses or scored moments."""
 
+from .candidates import Candidates, NegativePool
 from .clip_encoder import ClipEncoder
 from .data_preprocessor import GroundingDataPreprocessor, TubeDataPreprocessor
-from .heads import MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
-from .localizers import MMN, MSCL
+from .heads import BaseHead, MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
+from .localizers import MMN, MSCL, BaseLocalizer
 from .losses import (
     IoURegressionLoss,
     MutualMatchingLoss,
@@ -12,20 +13,23 @@ from .losses import (
     VideoMatchingLoss,
 )
 from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool
-from .negatives import (
-    Candidates,
-    MemoryBank,
-    NegativePool,
-    Negatives,
-    NegativeSource,
-    gather_candidates,
+from .negatives import MemoryBank, Negatives, NegativeSource, gather_candidates
+from .ranking import (
+    moment_scores,
+    nms,
+    rank,
+    relative_threshold,
+    score_curve,
+    score_runs,
+    take_moments,
 )
-from .ranking import moment_scores, nms, rank, relative_threshold, score_runs, take_moments
 from .text_encoders import SentenceEncoder, SentenceTokenizer
 
 __all__ = [
     'MMN',
     'MSCL',
+    'BaseHead',
+    'BaseLocalizer',
     'Candidates',
     'ClipEncoder',
     'FrameNeck',
@@ -53,6 +57,7 @@ __all__ = [
     'nms',
     'rank',
     'relative_threshold',
+    'score_curve',
     'score_runs',
     'take_moments',
 ]

@@ -1,5 +1,7 @@
 """Data preprocessors: from samples to a batch."""
 
+from collections.abc import Sequence
+
 import torch
 from mmaction.registry import MODELS, TOKENIZER
 from mmengine.model import BaseDataPreprocessor
@@ -63,7 +65,7 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
         samples = data['data_samples']  # stay on the host, where targets are looked for
         return dict(
             inputs=self._stack(self.cast_data(data['inputs']), samples),
-            sentences=self.batch_sentences(samples),
+            sentences=self.batch_sentences([sample.sentences for sample in samples]),
             data_samples=samples,
         )
 
@@ -82,17 +84,16 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
             )
         return torch.stack(list(features))  # (B, R, D)
 
-    def batch_sentences(self, samples) -> SentenceBatch:
-        """All sentences of the samples, tokenised, on the model's device.
+    def batch_sentences(self, sentences: Sequence[Sequence[str]]) -> SentenceBatch:
+        """Sentences of B videos, tokenised, on the model's device.
 
         Args:
-            samples (list[GroundingDataSample]): B videos.
+            sentences (Sequence[Sequence[str]]): Those of each video.
         """
-        sentences = [sentence for sample in samples for sentence in sample.sentences]
-        counts = torch.tensor([len(sample.sentences) for sample in samples])
-        token_ids = self.tokenizer.encode(sentences)
+        counts = torch.tensor([len(own) for own in sentences])
+        token_ids = self.tokenizer.encode([sentence for own in sentences for sentence in own])
         input_ids, attention_mask = self.tokenizer.pad(token_ids)  # (S, L)
-        video = torch.arange(len(samples)).repeat_interleave(counts)  # (S,)
+        video = torch.arange(len(sentences)).repeat_interleave(counts)  # (S,)
         tensors = self.cast_data([input_ids, attention_mask, video])
         return SentenceBatch(*tensors, token_ids=TokenIds(token_ids))
 

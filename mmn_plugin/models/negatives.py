@@ -1,6 +1,5 @@
 """Where negatives come from: this process, all processes, a memory of earlier videos."""
 
-import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -8,131 +7,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
-from torch import Tensor
+from mmengine.logging import print_log
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmn_plugin.errors import InputError
 
-@dataclass
-class Candidates:
-    """Embeddings of V videos' moments and of their S sentences, and whose they are.
-
-    Attributes:
-        moments (Tensor): (V, P, J), L2-normalised.
-        sentences (Tensor): (S, J), L2-normalised.
-        ground_truth (Tensor | None): (S, 2), seconds; None where nothing is known of when.
-        sentence_video (np.ndarray): (S,) int64, place in ``video_ids`` of a sentence's video.
-        video_ids (list[str]): V ids; a video that occurs twice is the same video.
-        texts (list[str] | None): S normalised texts; None where they play no role.
-        iou (Tensor | None): (S, P), IoU of the moments of its video with a sentence's ground
-            truth; None where it plays no role.
-    """
-
-    moments: Tensor
-    sentences: Tensor
-    ground_truth: Tensor | None
-    sentence_video: np.ndarray
-    video_ids: list[str]
-    texts: list[str] | None = None
-    iou: Tensor | None = None
-
-    def detached(self) -> 'Candidates':
-        """The same without a way back to the model."""
-        return Candidates(
-            self.moments.detach(),
-            self.sentences.detach(),
-            self.ground_truth,
-            self.sentence_video,
-            self.video_ids,
-            self.texts,
-            self.iou,
-        )
-
-    def sentence_video_ids(self) -> list[str]:
-        """Id of each sentence's video."""
-        return [self.video_ids[video] for video in self.sentence_video.tolist()]
-
-
-Pairs = tuple[np.ndarray, np.ndarray]
-
-
-def equal_pairs(left: list, right: list) -> Pairs:
-    """All (i, j) with ``left[i] == right[j]``, as two (n,) int64 arrays."""
-    places = {}
-    for j, key in enumerate(right):
-        places.setdefault(key, []).append(j)
-    found = [places.get(key, ()) for key in left]
-    rows = np.repeat(np.arange(len(left)), [len(js) for js in found])
-    return rows, np.array([j for js in found for j in js], dtype=np.int64)
-
-
-@dataclass
-class NegativePool:
-    """Candidates, and how they relate to the S sentences of this process's batch.
-
-    Attributes:
-        candidates (Candidates): V videos, S' sentences.
-        same_video (Pairs): (sentence of the batch, video here) that belong together.
-        same_video_sentences (Pairs): (sentence of the batch, sentence here) of the same video.
-        same_text (Pairs | None): (sentence of the batch, sentence here) of the same text in
-            different videos; None where text plays no role.
-        first_sentence (int | None): Place here of the batch's first sentence; None where the
-            batch is not part of this pool.
-        log_weight (Tensor | None): (V,), logarithm of the weight of each video's moments and
-            sentences as negatives; None means 1 for all.
-    """
-
-    candidates: Candidates
-    same_video: Pairs
-    same_video_sentences: Pairs
-    same_text: Pairs | None = None
-    first_sentence: int | None = None
-    log_weight: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls,
-        candidates: Candidates,
-        own: Candidates,
-        first_video: int | None = None,
-        first_sentence: int | None = None,
-        weight: float = 1.0,
-    ) -> 'NegativePool':
-        """Compare candidates with a batch.
-
-        Args:
-            candidates (Candidates): Of the batch, of all ranks' batches, or of a memory bank.
-            own (Candidates): This process's batch.
-            first_video (int, optional): Where the batch's videos begin among the candidates.
-                Defaults to None: they are not part of them.
-            first_sentence (int, optional): Likewise for its sentences. Defaults to None.
-            weight (float): Weight of the candidates that are not this batch's. Defaults to 1.
-        """
-        video_ids, others = own.sentence_video_ids(), candidates.sentence_video_ids()
-        log_weight = None
-        if weight != 1:
-            moments = candidates.moments
-            log_weight = moments.new_full((len(moments),), math.log(weight))  # (V,)
-            if first_video is not None:
-                log_weight[first_video : first_video + len(own.video_ids)] = 0.0
-        same_text = None
-        if own.texts is not None:
-            rows, columns = equal_pairs(own.texts, candidates.texts)
-            elsewhere = np.array(
-                [
-                    video_ids[i] != others[j]
-                    for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
-                ],
-                dtype=bool,
-            )
-            same_text = rows[elsewhere], columns[elsewhere]
-        return cls(
-            candidates,
-            equal_pairs(video_ids, candidates.video_ids),
-            equal_pairs(video_ids, others),
-            same_text,
-            first_sentence,
-            log_weight,
-        )
+from .candidates import Candidates, NegativePool
 
 
 @dataclass
@@ -208,10 +89,6 @@ def gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
     return _GatherRows.apply(rows.contiguous(), sizes)
 
 
-def _gather_known(rows: Tensor | None, sizes: list[int]) -> Tensor | None:
-    return None if rows is None else gather_rows(rows, sizes)
-
-
 def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
     """Every rank's candidates; ranks may have different numbers of videos and of sentences.
 
@@ -226,7 +103,7 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
     gathered = Candidates(
         moments=gather_rows(own.moments, videos),
         sentences=gather_rows(own.sentences, sentences),
-        ground_truth=_gather_known(own.ground_truth, sentences),
+        ground_truth=_known(gather_rows, own.ground_truth, sentences),
         sentence_video=np.concatenate(
             [
                 sentence_video + first
@@ -235,62 +112,64 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
         ),
         video_ids=[name for video_ids, _, _ in parts for name in video_ids],
         texts=None if own.texts is None else [text for _, _, texts in parts for text in texts],
-        iou=_gather_known(own.iou, sentences),
+        iou=_known(gather_rows, own.iou, sentences),
     )
     rank = get_rank()
     return gathered, first_video[rank], sum(sentences[:rank])
 
 
-class MemoryBank:
+def _known(change, rows: Tensor | None, *args) -> Tensor | None:
+    """``change`` of rows, or None where nothing is known of when, or of how much overlaps."""
+    return None if rows is None else change(rows, *args)
+
+
+class MemoryBank(nn.Module):
     """A ring of the last ``size`` videos' moments, with their sentences; nothing trains through it.
 
-    Moments lie in one buffer on the model's device, allocated at the first video and overwritten
-    in place; sentences, whose number varies, in one tensor from the oldest to the newest.
-
-    A video seen again is stored again: the older embedding of it leaves when its turn comes.
+    Moments lie in one buffer, allocated at the first video and overwritten in place; it is no part
+    of a ``state_dict``: see `state`. A video seen again is stored again: the older embedding of it
+    leaves when its turn comes.
 
     Args:
         size (int): Number of videos (K), at least 1.
     """
 
     def __init__(self, size: int):
+        super().__init__()
         self.size = size
-        self._next = 0  # slot that the next video gets
-        self._video_ids: list[str] = []  # by slot
-        self._moments: Tensor | None = None  # (K, P, J)
-        self._rest: Candidates | None = None  # its moments are not used
+        self.register_buffer('moments', None, persistent=False)  # (K, P, J), by slot
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.moments, self.next_slot = None, 0
+        self.videos: list[Candidates] = []  # by slot, one each, without moments
 
     def __len__(self) -> int:
         """Number of videos in it."""
-        return len(self._video_ids)
+        return len(self.videos)
 
     def candidates(self, device: torch.device) -> Candidates | None:
         """What it holds, moved to a device if it is not there; None while it is empty."""
-        if not self._video_ids:
+        if not self.videos:
             return None
-        if self._moments.device != device:
-            self._move(device)
-        rest = self._rest
-        return Candidates(
-            self._moments[: len(self)],
-            rest.sentences,
-            rest.ground_truth,
-            rest.sentence_video,
-            list(self._video_ids),
-            rest.texts,
-            rest.iou,
+        if self.moments.device != device:
+            self.load_state(self.state(), device)
+        videos, text_known = self.videos, self.videos[0].texts is not None
+        truth, iou = (
+            None
+            if getattr(videos[0], name) is None
+            else torch.cat([getattr(video, name) for video in videos])
+            for name in ('ground_truth', 'iou')
         )
-
-    def _move(self, device: torch.device) -> None:
-        rest, self._moments = self._rest, self._moments.to(device)
-        self._rest = Candidates(
-            rest.moments,
-            rest.sentences.to(device),
-            _each(lambda rows: rows.to(device), rest.ground_truth),
-            rest.sentence_video,
-            [],
-            rest.texts,
-            _each(lambda rows: rows.to(device), rest.iou),
+        return Candidates(
+            self.moments[: len(self)],
+            torch.cat([video.sentences for video in videos]),
+            truth,
+            np.repeat(np.arange(len(videos)), [len(video.sentences) for video in videos]),
+            [video.video_ids[0] for video in videos],
+            [text for video in videos for text in video.texts] if text_known else None,
+            iou,
         )
 
     def push(self, new: Candidates) -> None:
@@ -299,133 +178,108 @@ class MemoryBank:
         An embedding that is not finite (a spoilt iteration) is stored as zeros, which attract and
         repel nothing.
         """
-        if len(new.video_ids) > self.size:
-            new = _newest(new, self.size)
-        moments = _finite(new.moments.detach())
-        if self._moments is None:
-            self._moments = moments.new_zeros(self.size, *moments.shape[1:])
-        slots = (self._next + np.arange(len(moments))) % self.size
-        slot_index = torch.from_numpy(slots).to(moments.device, non_blocking=True)
-        self._moments[slot_index] = moments
-        self._push_sentences(new, slots)
-        for slot, video_id in zip(slots.tolist(), new.video_ids, strict=True):
-            self._video_ids[slot : slot + 1] = [video_id]
-        self._next = int(slots[-1] + 1) % self.size
+        for video in range(len(new.video_ids)):
+            self._put(new, video)
 
-    def _push_sentences(self, new: Candidates, slots: np.ndarray) -> None:
-        sentences, slot = _finite(new.sentences.detach()), slots[new.sentence_video]
-        truth, iou, texts = new.ground_truth, new.iou, new.texts
-        old = self._rest
-        if old is not None:
-            # The videos that leave are the oldest, so their sentences are the first.
-            gone = int(np.isin(old.sentence_video, slots).sum())
-            sentences = torch.cat([old.sentences[gone:], sentences])
-            truth = _each(lambda *rows: torch.cat(rows), _from(old.ground_truth, gone), truth)
-            slot = np.concatenate([old.sentence_video[gone:], slot])
-            iou = _each(lambda *rows: torch.cat(rows), _from(old.iou, gone), iou)
-            texts = None if texts is None else [*old.texts[gone:], *texts]
-        self._rest = Candidates(new.moments.new_empty(0), sentences, truth, slot, [], texts, iou)
+    def _put(self, new: Candidates, video: int) -> None:
+        moments = new.moments.detach()[video].nan_to_num(0.0, 0.0, 0.0)  # (P, J)
+        if self.moments is None:
+            self.moments = moments.new_zeros(self.size, *moments.shape)
+        self.moments[self.next_slot] = moments
+        own = slice(*np.searchsorted(new.sentence_video, [video, video + 1]).tolist())
+        self.videos[self.next_slot : self.next_slot + 1] = [
+            Candidates(
+                moments[:0],
+                new.sentences.detach()[own].nan_to_num(0.0, 0.0, 0.0),
+                _known(lambda rows: rows[own].clone(), new.ground_truth),
+                np.zeros(0, dtype=np.int64),
+                [new.video_ids[video]],
+                _known(lambda rows: rows[own], new.texts),
+                _known(lambda rows: rows[own].clone(), new.iou),
+            )
+        ]
+        self.next_slot = (self.next_slot + 1) % self.size
 
-    def state_dict(self) -> dict:
+    def state(self) -> dict:
         """Everything, slot by slot, on the CPU: tensors, strings and numbers only."""
-        if not self._video_ids:
+        if not self.videos:
             return dict(size=self.size, video_ids=[])
-        rest = self._rest
-        return dict(
-            size=self.size,
-            next=self._next,
-            video_ids=list(self._video_ids),
-            moments=self._moments[: len(self)].cpu().clone(),
-            sentences=rest.sentences.cpu().clone(),
-            ground_truth=_each(lambda rows: rows.cpu().clone(), rest.ground_truth),
-            sentence_video=torch.from_numpy(rest.sentence_video.copy()),
-            texts=rest.texts,
-            iou=_each(lambda rows: rows.cpu().clone(), rest.iou),
-        )
+        held = vars(self.candidates(self.moments.device))
+        held['sentence_video'] = torch.from_numpy(held['sentence_video'])
+        held = {
+            name: value.cpu().clone() if torch.is_tensor(value) else value
+            for name, value in held.items()
+        }
+        return dict(size=self.size, next=self.next_slot, **held)
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state(self, state: dict, device: torch.device | str = 'cpu') -> None:
         """Take over a stored state; a bank of another size keeps the newest videos of it.
 
         Videos keep their slots where the size is the same, so that sums over them are rounded
         as they would have been.
         """
-        self.__init__(self.size)
+        self.clear()
         if not state['video_ids']:
             return
+        held = {name: value for name, value in state.items() if name not in ('size', 'next')}
+        held['sentence_video'] = held['sentence_video'].cpu().numpy()
         stored = Candidates(
-            state['moments'],
-            state['sentences'],
-            state['ground_truth'],
-            state['sentence_video'].cpu().numpy().copy(),
-            list(state['video_ids']),
-            state['texts'],
-            state['iou'],
+            **{
+                name: value.to(device) if torch.is_tensor(value) else value
+                for name, value in held.items()
+            }
         )
-        if state['size'] != self.size:
-            age = np.arange(len(stored.video_ids))
-            if len(age) == state['size']:
-                age = np.roll(age, -state['next'])  # slots from the oldest to the newest
-            self.push(_reordered(stored, age))
-            return
-        self._moments = stored.moments.new_zeros(self.size, *stored.moments.shape[1:])
-        self._moments[: len(stored.moments)] = stored.moments
-        self._next, self._video_ids, self._rest = state['next'], stored.video_ids, stored
-        self._rest.moments = stored.moments.new_empty(0)
+        order = np.arange(len(stored.video_ids))  # by slot, or from the oldest to the newest
+        if self.size != state['size'] == len(order):
+            order = np.roll(order, -state['next'])
+        for video in order.tolist():
+            self._put(stored, video)
+        if self.size == state['size']:
+            self.next_slot = state['next']
 
 
-def _each(change, *known):
-    """``change`` of what is known, or None: nothing is said of when, or of how much overlaps."""
-    return None if any(part is None for part in known) else change(*known)
+class NegativeSource(nn.Module):
+    """Where a head's contrastive losses find their negatives: the head's ``negatives``.
 
+    The videos of the batch on this device, as published (``scope='local'``), or the videos of all
+    devices (``'global'``), and, with ``queue_size``, also those of the last so many videos. What
+    counts as the same video is decided by its id, wherever its copy comes from: on another rank, or
+    in the queue from an earlier epoch. Its sentences are negatives unless they overlap, its moments
+    unless they are near the ground truth, as within one video.
 
-def _from(rows, first: int):
-    """Rows from one on, if there are any."""
-    return None if rows is None else rows[first:]
+    - ``'global'``: W ranks of b videos train as one process with W * b videos does (BatchNorm
+      apart): every loss, the IoU loss too, is a mean over all ranks' sentences, and embeddings
+      hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
+      logged losses are those means, the same on all ranks.
+    - ``queue_size``: a memory bank of detached embeddings on the model's device, K * P * J floats
+      in every process. A batch enters it after its own step, or not at all if the train loop
+      skips that. With ``'global'`` it holds all ranks' videos and is the same on each; with
+      ``'local'`` each rank has its own. Its embeddings are as old as the bank is long, so it
+      suits the later epochs: see ``from_epoch`` of `CrossVideoNegativeHook`.
+    - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global) and
+      of the queue, which the micro-batches before it have entered; never of the accumulated batch.
+    - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
+      takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
 
-
-def _finite(embeddings: Tensor) -> Tensor:
-    return embeddings.nan_to_num(0.0, 0.0, 0.0)
-
-
-def _reordered(stored: Candidates, order: np.ndarray) -> Candidates:
-    """Videos in another order; sentences stay where they are."""
-    return Candidates(
-        stored.moments[torch.from_numpy(order)],
-        stored.sentences,
-        stored.ground_truth,
-        np.argsort(order)[stored.sentence_video],
-        [stored.video_ids[i] for i in order],
-        stored.texts,
-        stored.iou,
-    )
-
-
-def _newest(new: Candidates, count: int) -> Candidates:
-    """The last ``count`` videos, which come last among the sentences as well."""
-    first = len(new.video_ids) - count
-    begin = int((new.sentence_video < first).sum())
-    return Candidates(
-        new.moments[first:],
-        new.sentences[begin:],
-        _from(new.ground_truth, begin),
-        new.sentence_video[begin:] - first,
-        new.video_ids[first:],
-        _from(new.texts, begin),
-        _from(new.iou, begin),
-    )
-
-
-class NegativeSource:
-    """Collects negatives for the head; ``CrossVideoNegativeHook`` makes it and documents it.
+    The bank is written beside the checkpoints that a run resumes from: each rank its own, or rank 0
+    the common one.
 
     Args:
-        scope (str): ``'local'`` or ``'global'``. Defaults to ``'local'``.
-        queue_size (int): Videos in the memory bank; 0 means no bank. Defaults to 0.
-        weight (float): Weight of negatives from outside this process's batch. Defaults to 1.
-        exclude_same_text (bool): Whether text decides too. Defaults to False.
+        scope (str): ``'local'`` or ``'global'``. Defaults to ``'local'``, as published.
+        queue_size (int): Videos in the memory bank (K); 0 means none. Defaults to 0.
+        weight (float): Weight of the negatives from outside the device's batch: each adds
+            ``weight * exp(similarity / temperature)`` to a denominator. Defaults to 1, like any
+            other negative; with another value a sentence's loss depends on which rank it is on.
+        exclude_same_text (bool): A sentence of another video with the same text, but for case,
+            punctuation and white space, is no negative, and neither are the moments of that video
+            near the sentence's ground truth. Defaults to False, as published.
 
     Attributes:
         bank (MemoryBank | None): The memory bank.
+        wide (bool): Whether ``scope`` and ``queue_size`` are in force; scheduled.
+
+    Raises:
+        ValueError: If a value is out of range, or would have no effect.
     """
 
     def __init__(
@@ -435,10 +289,31 @@ class NegativeSource:
         weight: float = 1.0,
         exclude_same_text: bool = False,
     ):
+        super().__init__()
+        for holds, problem in (
+            (scope in ('local', 'global'), f"scope={scope!r}: give 'local' or 'global'"),
+            (
+                isinstance(queue_size, int) and queue_size >= 0,
+                f'queue_size={queue_size}: give a number of videos; 0 means no queue',
+            ),
+            (
+                0 < weight < float('inf'),
+                f'weight={weight}: give a factor above 0; without such negatives: '
+                "scope='local', queue_size=0",
+            ),
+            (
+                weight == 1 or scope == 'global' or queue_size,
+                f"weight={weight}: it acts on negatives from outside the device's batch, of which "
+                "scope='local', queue_size=0 has none",
+            ),
+        ):
+            if not holds:
+                raise InputError(f'model.head.negatives.{problem}')
         self.scope = scope
         self.weight = weight
         self.exclude_same_text = exclude_same_text
         self.bank = MemoryBank(queue_size) if queue_size else None
+        self.wide = True
         self._seen: Candidates | None = None
 
     def collect(self, own: Candidates, training: bool = True) -> Negatives:
@@ -453,6 +328,8 @@ class NegativeSource:
         """
         if not self.exclude_same_text:
             own = replace(own, texts=None, iou=None)
+        if not self.wide:
+            return Negatives([NegativePool.of(own, own, 0, 0)])
         everyone, first_video, first_sentence, share = own, 0, 0, None
         if self.scope == 'global' and get_world_size() > 1:
             everyone, first_video, first_sentence = gather_candidates(own)
@@ -467,8 +344,8 @@ class NegativeSource:
                 self._seen = everyone.detached()
         return Negatives(pools, share)
 
-    def forget(self) -> None:
-        """Let the last batch not enter the bank, such as one whose iteration is skipped."""
+    def forget_iteration(self) -> None:
+        """Keep the batch of an iteration that the train loop skips out of the bank."""
         self._seen = None
 
     def settle(self) -> None:
@@ -476,3 +353,44 @@ class NegativeSource:
         if self._seen is not None:
             self.bank.push(self._seen)
             self._seen = None
+
+    @property
+    def _bank_per_rank(self) -> bool:
+        return self.scope == 'local' and get_world_size() > 1
+
+    def rank_state(self) -> dict:
+        """What this rank alone knows: its own bank, if each rank has one."""
+        return self._state() if self._bank_per_rank else {}
+
+    def load_rank_state(self, state: dict) -> None:
+        """Take over what ``rank_state`` returned on this rank."""
+        if self._bank_per_rank:
+            self._load(state)
+
+    def common_state(self) -> dict:
+        """The bank that all ranks have in common."""
+        return {} if self._bank_per_rank else self._state()
+
+    def load_common_state(self, state: dict) -> None:
+        """Take over what ``common_state`` returned on rank 0."""
+        if not self._bank_per_rank:
+            self._load(state)
+
+    def _state(self) -> dict:
+        if self.bank is None:
+            return {}
+        self.settle()
+        return self.bank.state()
+
+    def _load(self, state: dict) -> None:
+        if self.bank is None:
+            return
+        if state['video_ids'] and self.exclude_same_text and state['texts'] is None:
+            print_log(
+                "the checkpoint's memory bank holds no texts, which model.head.negatives."
+                'exclude_same_text needs; the queue begins empty',
+                'current',
+                30,
+            )
+        else:
+            self.bank.load_state(state)

@@ -210,6 +210,32 @@ def take_moments(
     )
 
 
+def score_curve(spans: Tensor, scores: Tensor, duration: float, steps: int) -> Tensor:
+    """How well the best moment around each time fits.
+
+    At a time the curve has the largest score of all moments that contain it. So it peaks over the
+    moment of rank 1 with that moment's score, and never hides a rival elsewhere.
+
+    Args:
+        spans (Tensor): (U, 2) start and end of the moments in seconds.
+        scores (Tensor): (s, U) not below 0, before NMS.
+        duration (float): Seconds of the video.
+        steps (int): Values of the curve (K).
+
+    Returns:
+        Tensor: (s, K) float32 on the CPU, one value per equal part of the video; 0 where there is
+        no moment.
+    """
+    spans, scores = spans.detach().float().cpu(), scores.detach().float().cpu()
+    first = (spans[:, 0] / duration * steps).round().long().clamp(0, steps - 1)  # (U,)
+    last = (spans[:, 1] / duration * steps).round().long().sub(1).clamp(0, steps - 1)
+    place = (first * steps + torch.maximum(first, last)).expand_as(scores)  # (s, U)
+    table = torch.zeros(len(scores), steps * steps)  # the best score from one step to another
+    table = table.scatter_reduce_(1, place, scores, 'amax').unflatten(1, (steps, steps))
+    best = table.cummax(1).values.flip(-1).cummax(-1).values.flip(-1)
+    return best.diagonal(dim1=-2, dim2=-1)
+
+
 def relative_threshold(scores: Tensor, share: float) -> Tensor:
     """Threshold that lies a share of the way from each row's lowest to its highest score.
 

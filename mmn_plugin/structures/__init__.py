@@ -1,7 +1,14 @@
 """What all other packages share."""
 
 from .annotations import normalised_text
-from .data_samples import GroundingDataSample, SentenceBatch, TokenIds, TubeDataSample
+from .data_samples import (
+    GroundingDataSample,
+    SentenceBatch,
+    TokenIds,
+    TubeDataSample,
+    TubeEmbedding,
+    VideoEmbedding,
+)
 from .iou import box_iou, cell_bounds, cell_iou, temporal_iou, tube_iou
 from .moment_grid import MomentGrid
 
@@ -11,6 +18,8 @@ __all__ = [
     'SentenceBatch',
     'TokenIds',
     'TubeDataSample',
+    'TubeEmbedding',
+    'VideoEmbedding',
     'box_iou',
     'cell_bounds',
     'cell_iou',

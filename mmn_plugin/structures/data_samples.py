@@ -1,12 +1,14 @@
-"""What travels from the dataset to the metric: samples, sentences, token ids."""
+"""What travels from the dataset to the metric: samples, sentences, token ids, embeddings."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 class GroundingDataSample(BaseDataElement):
@@ -81,6 +83,73 @@ class TubeDataSample(GroundingDataSample):
       ``pred_instances.tube_index``: (s,) int64, the candidate's place in ``tubes``;
       ``pred_instances.scores``: (s,).
     """
+
+
+@dataclass
+class VideoEmbedding:
+    """A video after encoding; any number of sentences can be asked of it.
+
+    A head scores its U units: moments, clips, frames or cells of tubes, as the method has it.
+
+    Attributes:
+        embeddings (dict[str, Tensor]): (U, J) per joint space, unit vectors; of a unit that several
+            windows saw, the mean of their unit vectors.
+        spans (Tensor): (U, 2) start and end in seconds.
+        video_id (str): Name for messages and pictures.
+        duration (float): Seconds.
+        trust (Tensor | None): (U,) factor on the units' scores. Defaults to None: 1 for all.
+        num_windows (int): Overlapping windows that a long video was encoded in. Defaults to 1: the
+            video was encoded whole.
+        length_in_windows (float): Seconds of the video over those of a window. Defaults to 1.
+    """
+
+    embeddings: dict[str, Tensor]
+    spans: Tensor
+    video_id: str
+    duration: float
+    trust: Tensor | None = None
+    num_windows: int = 1
+    length_in_windows: float = 1.0
+
+    @classmethod
+    def stack(cls, videos: Sequence['VideoEmbedding']) -> 'VideoEmbedding':
+        """B videos, each encoded whole, with a leading dimension (B,) on every tensor.
+
+        Videos of fewer units than others are padded with units of trust 0, which no ranking gives.
+        Ids and durations become lists.
+        """
+        first, sizes = videos[0], [len(video.spans) for video in videos]
+        trust = None
+        if len(set(sizes)) > 1:
+            trust = _stacked([first.spans.new_ones(size) for size in sizes])  # (B, U)
+        return cls(
+            {
+                space: _stacked([video.embeddings[space] for video in videos])
+                for space in first.embeddings
+            },
+            _stacked([video.spans for video in videos]),
+            [video.video_id for video in videos],
+            [video.duration for video in videos],
+            trust,
+        )
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    return parts[0][None] if len(parts) == 1 else pad_sequence(parts, batch_first=True)
+
+
+@dataclass
+class TubeEmbedding(VideoEmbedding):
+    """The candidate tubes of a video after encoding; units are the P cells of each of T tubes.
+
+    ``spans`` (T * P, 2) count the boxes of the cell's tube, the last one exclusive, for a tube
+    knows no seconds; ``duration`` is NaN.
+
+    Attributes:
+        tubes (list[np.ndarray]): T arrays (n, 5), as of `TubeDataSample`.
+    """
+
+    tubes: Sequence[np.ndarray] = ()
 
 
 class TokenIds:

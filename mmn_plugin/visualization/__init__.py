@@ -4,7 +4,6 @@ matplotlib is imported when the first picture is drawn, and never through pyplot
 notebook's or a server's own figures are left alone.
 """
 
-from .curves import score_curve, span_curve
 from .visualizer import GroundingVisualizer
 
-__all__ = ['GroundingVisualizer', 'score_curve', 'span_curve']
+__all__ = ['GroundingVisualizer']

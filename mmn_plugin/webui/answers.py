@@ -307,7 +307,7 @@ class VideoGrounder:
                 raise PageError('The video was deleted; choose it again.')
             try:
                 results = self.inferencer.ground(encoded, sentences)
-                curves = self.inferencer.ranker.curves(encoded, sentences)  # (s, K)
+                curves = self.inferencer.curves(encoded, sentences)  # (s, K)
                 scores = self.inferencer.score_moments(encoded, sentences)  # (s, P)
             except ValueError as error:
                 message = str(error)
@@ -319,7 +319,7 @@ class VideoGrounder:
     def _answer(
         self, session: UserSession, result: dict, curve: torch.Tensor, scores: torch.Tensor
     ) -> Answer:
-        grid, encoded = self.inferencer.model.grid, session.encoded
+        grid = self.inferencer.moment_map(session.encoded)  # windows have no map in common
         answer = Answer(
             result['sentence'],
             result['moments'],
@@ -328,8 +328,7 @@ class VideoGrounder:
             session.truth.get(result['sentence']),
             curve.numpy(),
         )
-        # windows have no map in common
-        if encoded.num_windows == 1 and self.inferencer.has_moment_map:
+        if grid is not None:
             answer.moment_map = self._visualizer.draw_moment_map(
                 grid,
                 scores,

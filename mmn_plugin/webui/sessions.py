@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmn_plugin.apis import EncodedVideo
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError, probe_video
+from mmn_plugin.structures import VideoEmbedding
 
 
 class PageError(InputError):
@@ -119,7 +119,7 @@ class UserSession:
         folder (Path | None): Folder to delete with the session; None for an example's, which
             all visitors share.
         truth (dict): Sentence -> true moment (start, end), where known.
-        encoded (EncodedVideo | None): None until the model has seen the video.
+        encoded (VideoEmbedding | None): None until the model has seen the video.
         used (float): When it was last asked about (`time.monotonic`).
         deleted (bool): Whether the visitor has left it; nothing more is to be done for it.
     """
@@ -129,7 +129,7 @@ class UserSession:
     duration: float
     folder: Path | None = None
     truth: dict = field(default_factory=dict)
-    encoded: EncodedVideo | None = None
+    encoded: VideoEmbedding | None = None
     used: float = field(default_factory=time.monotonic)
     deleted: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

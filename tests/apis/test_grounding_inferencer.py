@@ -70,7 +70,7 @@ def test_a_real_video_gives_ranked_moments_within_it(inferencer, shared):
 
 def test_an_encoded_video_is_not_encoded_again(inferencer, features):
     encoded = inferencer.encode(features, duration=10.0)
-    with mock.patch.object(inferencer.model, 'encode_moments', side_effect=AssertionError):
+    with mock.patch.object(inferencer.model, 'encode_videos', side_effect=AssertionError):
         first = inferencer.ground(encoded, SENTENCES[0])
         both = inferencer.ground(encoded, SENTENCES)
     assert [answer['sentence'] for answer in both] == SENTENCES

@@ -14,10 +14,10 @@ import torch
 from helpers.tiny_grounder import GRID_SIZE, write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.moment_ranker import video_curves
 from mmn_plugin.apis.video_input import file_of_frames
 from mmn_plugin.features import VideoReadError
 from mmn_plugin.files import OutputError
+from mmn_plugin.models import moment_scores
 from mmn_plugin.shapes import GridFeatureExtractor
 from mmn_plugin.structures import temporal_iou
 
@@ -384,9 +384,11 @@ def test_a_picture_of_someone_else_is_not_replaced_and_stops_it_before_the_work(
 
 @pytest.fixture(scope='module')
 def long_inferencer(grounder):
-    return GroundingInferencer(
-        grounder.config, grounder.checkpoint, 'cpu', long_video=dict(window=24.0, score_power=4.0)
+    inferencer = GroundingInferencer(
+        grounder.config, grounder.checkpoint, 'cpu', long_video=dict(window=24.0)
     )
+    inferencer.model.head.window_score_power = 4.0
+    return inferencer
 
 
 def test_a_long_video_is_looked_at_in_windows_on_one_time_axis(long_inferencer, features):
@@ -394,7 +396,6 @@ def test_a_long_video_is_looked_at_in_windows_on_one_time_axis(long_inferencer, 
     joined = np.concatenate([gaps, features, gaps])
     encoded = long_inferencer.encode(joined, duration=72.0)
     assert encoded.num_windows == 9
-    assert encoded.score_power == 4.0
     assert len(encoded.spans) > long_inferencer.model.grid.num_moments
     assert long_inferencer.encode(features, duration=24.0).num_windows == 1
     answers = long_inferencer.ground(encoded, SENTENCES)
@@ -404,7 +405,14 @@ def test_a_long_video_is_looked_at_in_windows_on_one_time_axis(long_inferencer, 
     scores = long_inferencer.score_moments(encoded, SENTENCES)
     assert scores.shape == (2, len(encoded.spans))
     assert answers[0]['scores'][0] == pytest.approx(float(scores[0].max()))
-    curves = video_curves(long_inferencer.model.grid, encoded, scores)
+    head = long_inferencer.model.head
+    with torch.inference_mode():
+        cosines = head.cosines(encoded, long_inferencer.model.encode_sentences(SENTENCES))
+    iou = (head.iou_scale * cosines['iou']).sigmoid()
+    torch.testing.assert_close(
+        scores, moment_scores(cosines['contrastive'], iou, 4.0) * encoded.trust
+    )
+    curves = long_inferencer.curves(encoded, SENTENCES)
     assert torch.allclose(curves.max(1).values, scores.max(1).values)
 
 

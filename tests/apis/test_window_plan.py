@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmn_plugin.apis.video_encoder import CUT_TRUST, LongVideo, MomentSums, WindowPlan
+from mmn_plugin.apis.long_video import CUT_TRUST, LongVideo, MomentSums, WindowPlan
 from mmn_plugin.structures import MomentGrid
 
 GRID = MomentGrid(8, [7])

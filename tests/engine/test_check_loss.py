@@ -15,21 +15,22 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmn_plugin.engine import CrossVideoNegativeHook, LossCheck, PreemptionHook, loss_check
+from mmn_plugin.engine import LossCheck, PreemptionHook, loss_check
 from mmn_plugin.engine import preemption as preemption_hook
 from mmn_plugin.engine.preemption import Preempted
-from mmn_plugin.models.localizers.base_localizer import ClipLocalizer
+from mmn_plugin.models import BaseLocalizer, NegativeSource
 
 aten = torch.ops.aten
 NAN, INF = float('nan'), float('inf')
 
 
-class Model(ClipLocalizer):
+class Model(BaseLocalizer):
     """BatchNorm in front, as in the neck: its statistics see the batch before the loss does."""
 
     def __init__(self):
         super().__init__()
-        self.negatives = self.bad_gradient = None
+        self.negatives: nn.Module | None = None
+        self.bad_gradient = None
         self.norm, self.layer = nn.BatchNorm1d(2), nn.Linear(2, 1)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
@@ -78,7 +79,7 @@ class Run:
             return self.model.train_step(batch, self.optim_wrapper)
         outputs = self.check.train_step(self, index, batch)
         if self.check.skipped and self.model.negatives is not None:  # as the loop does
-            self.model.negatives.forget()
+            self.model.negatives.forget_iteration()
         return outputs
 
     def state(self):
@@ -139,23 +140,23 @@ def test_a_skipped_batch_drops_its_window_of_accumulation():
 
 
 def test_a_skipped_batch_stays_out_of_the_memory_bank():
-    run, negatives = Run(action='skip'), CrossVideoNegativeHook(1, queue_size=8)
-    run.model.negatives = negatives.source
+    run = Run(action='skip')
+    source = run.model.negatives = NegativeSource(queue_size=8)
     run.step(0)
     run.step(1, NAN)
-    negatives.source.settle()
-    bank = negatives.source.bank
-    before = bank.state_dict()
+    source.settle()
+    bank = source.bank
+    before = bank.state()
     assert before['video_ids'] == ['v0', 'w']
     run.step(2, NAN)
-    negatives.source.settle()
-    for name, value in bank.state_dict().items():
+    source.settle()
+    for name, value in bank.state().items():
         assert (
             torch.equal(value, before[name]) if torch.is_tensor(value) else (value == before[name])
         )
     run.step(3)
-    negatives.source.settle()
-    assert bank.state_dict()['video_ids'] == ['v0', 'w', 'v3', 'w']
+    source.settle()
+    assert bank.state()['video_ids'] == ['v0', 'w', 'v3', 'w']
 
 
 def test_too_many_skips_stop_also_after_a_resume():
@@ -223,8 +224,8 @@ def test_a_batch_with_a_bad_gradient_leaves_no_trace(clip):
 
 
 def test_the_batch_of_a_window_that_has_the_bad_gradient_is_skipped():
-    run, negatives = Run(counts=3, action='skip'), CrossVideoNegativeHook(1, queue_size=8)
-    run.model.negatives = negatives.source
+    run = Run(counts=3, action='skip')
+    source = run.model.negatives = NegativeSource(queue_size=8)
     before = run.state()
     run.step(0)
     run.step(1, bad_gradient='inf')
@@ -234,8 +235,8 @@ def test_the_batch_of_a_window_that_has_the_bad_gradient_is_skipped():
     run.step(2)
     assert all(value.isfinite().all() for value in run.state())
     assert not same(before[:2], run.state()[:2])
-    negatives.source.settle()
-    assert negatives.source.bank.state_dict()['video_ids'] == ['v0', 'w', 'v2', 'w']
+    source.settle()
+    assert source.bank.state()['video_ids'] == ['v0', 'w', 'v2', 'w']
     assert run.check.skips == 1
 
 

@@ -222,7 +222,7 @@ def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
 
 def test_the_curve_peaks_at_the_score_of_rank_one(batches):
     model, ((batch, outputs), *_) = batches
-    scores = model.score_moments(batch['inputs'][1], outputs[1])
+    _, scores = model.score_sample(batch['inputs'][1], outputs[1])
     assert scores.shape == (len(outputs[1].sentences), model.grid.num_moments)
     assert torch.allclose(scores.max(1).values, outputs[1].pred_instances.scores[:, 0])
 
@@ -235,10 +235,9 @@ def test_thumbnails_make_the_picture_taller(draw, tiny, tmp_path):
     assert height(video_dir=str(tiny.videos)) > height()
 
 
-def test_a_model_without_scores_of_moments_has_bars_alone(draw):
-    assert draw(GroundingVisualizationHook(max_videos=1), model=SimpleNamespace()) == [
-        'val_test_0_timeline_1.png'
-    ]
+def test_a_model_that_scores_no_moments_has_no_maps(draw, batches):
+    with mock.patch.object(batches[0].head, 'moment_map', None):
+        assert draw(GroundingVisualizationHook(max_videos=1)) == ['val_test_0_timeline_1.png']
 
 
 @pytest.mark.parametrize(

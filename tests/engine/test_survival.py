@@ -24,8 +24,9 @@ optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
                    dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False)]
 default_hooks = dict(
-    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2, queue_size=5),
+    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2),
     checkpoint=dict(interval=1, max_keep_ckpts=-1))
+model['head'] = dict(negatives=dict(queue_size=5))
 randomness = dict(_delete_=True, seed=None)
 workers = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(**workers, dataset=dict(pipeline=[
@@ -274,7 +275,7 @@ def accumulated(lab):
     options = (
         'optim_wrapper.accumulative_counts=2',
         'default_hooks.checkpoint.iter_interval=2',
-        "default_hooks.negatives.scope='global'",
+        "model.head.negatives.scope='global'",
         'train_cfg.max_epochs=3',
     )
     codes = [lab.run('amp', '--amp', options=options)]

@@ -259,12 +259,11 @@ def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
     dataset = DATASETS.build(config.test_dataloader.dataset)
     packed = dataset[0]
     sample = packed['data_samples']
-    expected = inferencer.model.test_step(dict(inputs=[packed['inputs']], data_samples=[sample]))[
-        0
-    ].pred_instances.curves
+    inferencer.model.test_step(dict(inputs=[packed['inputs']], data_samples=[sample]))
+    _, expected = inferencer.model.score_sample(packed['inputs'], sample)
     encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
-    torch.testing.assert_close(inferencer.ranker.curves(encoded, sample.sentences), expected)
-    again = inferencer.ranker.predict(encoded, sample.sentences, 5).pred_instances
+    torch.testing.assert_close(inferencer.curves(encoded, sample.sentences), expected)
+    again = inferencer.predict(encoded, sample.sentences, 5).pred_instances
     torch.testing.assert_close(again.moments, sample.pred_instances.moments, equal_nan=True)
 
 

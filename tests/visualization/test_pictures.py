@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-from mmn_plugin.visualization import GroundingVisualizer, canvas, score_curve, span_curve
+from mmn_plugin.visualization import GroundingVisualizer, canvas
 from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
 from mmn_plugin.visualization.timeline import Timeline, TimelineRow
 
@@ -257,33 +257,6 @@ def test_pyplot_stays_out_of_it():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, '-c', program], check=True, timeout=600)
-
-
-def test_the_curve_is_the_best_score_around_each_clip():
-    grid = MomentGrid(6, [5])
-    values = torch.rand(2, grid.num_moments)
-    expected = [
-        [
-            max(
-                float(v)
-                for v, i, j in zip(row, grid.starts, grid.ends, strict=True)
-                if i <= clip <= j
-            )
-            for clip in range(6)
-        ]
-        for row in values
-    ]
-    assert np.allclose(score_curve(grid, values), expected)
-    assert np.allclose(score_curve(grid, values[0].numpy()), expected[0])
-    with pytest.raises(ValueError, match='21 moments'):
-        score_curve(grid, torch.zeros(36))
-
-
-def test_the_curve_of_spans_is_that_of_the_grid_they_come_from():
-    grid = MomentGrid(8, [3, 2])
-    values = torch.rand(grid.num_moments)
-    curve = span_curve(grid.spans(24.0), values, 24.0, steps=8)
-    assert torch.equal(curve, score_curve(grid, values))
 
 
 def test_a_curve_is_high_where_its_score_is(visualizer):

@@ -22,7 +22,7 @@ from mmn_plugin.config import load_config, require_device
 from mmn_plugin.engine import FreezeLanguageModelHook
 from mmn_plugin.models import rank
 from mmn_plugin.precision import set_tf32
-from mmn_plugin.structures import MomentGrid, SentenceBatch
+from mmn_plugin.structures import MomentGrid, SentenceBatch, VideoEmbedding
 
 BATCHES = 32  # of a round of the data loader: four times as many as 4 workers keep ready
 SLEEP = 20.0  # most seconds of training steps that are slept through
@@ -197,22 +197,22 @@ def evaluate(bench: Benchmark) -> list[Subject]:
     generator = torch.Generator().manual_seed(bench.args.seed)
     scores = torch.rand(int(counts.sum()), grid.num_moments, generator=generator).to(bench.device)
 
-    def video_of(counts: Tensor) -> Tensor:
-        return torch.arange(len(counts)).repeat_interleave(counts).to(bench.device)
-
     def in_batches() -> None:
         metric.results.clear()
         batches = counts.split(bench.batch_size)
         parts = scores.split([int(batch.sum()) for batch in batches])
         for number, (batch, part) in enumerate(zip(batches, parts, strict=True)):
             first = number * bench.batch_size
-            ranked = head.rank(part, video_of(batch), samples[first : first + len(batch)])
+            chosen = samples[first : first + len(batch)]
+            videos = VideoEmbedding.stack(head.split({}, chosen))
+            ranked = head.assign(head.rank(videos, part, counts=batch.tolist()), chosen)
             metric.process(None, [sample.to_dict() for sample in ranked])
         metric.compute_metrics(metric.results)
 
     def at_once() -> None:
         spans = grid.spans(torch.tensor([sample.duration for sample in samples])).to(bench.device)
-        rank(spans, scores, head.nms_threshold, head.top_n, video_of(counts))
+        video = torch.arange(len(counts)).repeat_interleave(counts).to(bench.device)
+        rank(spans, scores, head.nms_threshold, head.top_n, video)
 
     phases = [(head, 'rank', 'NMS'), (metric, 'process', 'collecting')]
     phases += [(metric, 'compute_metrics', 'recall')]

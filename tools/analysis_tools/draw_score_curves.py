@@ -14,6 +14,7 @@ if find_spec('mmn_plugin') is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
+import torch
 from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 
@@ -71,6 +72,18 @@ def find_video(dataset, video_id):
     raise InputError(f'{dataset.ann_file} has no video {video_id!r}')
 
 
+@torch.inference_mode()
+def stage_curves(model, batch):
+    """Curves (s, N) of a video before any refinement and after each stage."""
+    data = model.data_preprocessor(batch)
+    embeddings, sentences = model(**data, mode='tensor')
+    curves = []
+    for stage in model.head.stages:
+        (video,) = model.head.split(dict(contrastive=embeddings[stage]), data['data_samples'])
+        curves.append(model.head.curve(video, model.head.score(video, sentences)))
+    return curves
+
+
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
@@ -81,7 +94,7 @@ def main(argv=None):
         dataset = build_dataset(config, args.split)
         batch = pseudo_collate([find_video(dataset, args.video)])
         model = load_model(config, args.checkpoint, 'cpu')
-        if not hasattr(model, 'curves_by_stage'):
+        if not model.head.stages:
             what, tool = (
                 ('cells of tubes', 'tubes with tools/test.py --show-dir')
                 if grounds_tubes(config)
@@ -91,7 +104,7 @@ def main(argv=None):
                 f'{args.config} is of a {type(model).__name__}, which scores {what} '
                 f'and not clips: draw {tool}'
             )
-        stages = model.curves_by_stage(batch)
+        stages = stage_curves(model, batch)
         curves = (
             dict(score=stages[0])
             if len(stages) == 1

@@ -15,6 +15,7 @@ WORDS = ('blank', 'colour', 'shape', 'action')
 # else differs but the videos over which BatchNorm takes its statistics.
 VIDEOS_PER_STEP = 16
 QUEUE = dict(queue_size=64, from_epoch=3)
+SCHEDULED = dict(from_epoch='default_hooks')  # the rest is the head's
 NEGATIVES = {
     'local, 2 videos': (2, {}),
     'local, 4 videos': (4, {}),
@@ -51,7 +52,10 @@ def negatives(args: Namespace) -> dict:
             f'train_dataloader.batch_size={videos}',
             f'optim_wrapper.accumulative_counts={VIDEOS_PER_STEP // (2 * videos)}',
             'optim_wrapper.optimizer.lr=1e-3',  # the config's, scaled from its 32 videos a step
-            *(f'default_hooks.negatives.{key}={value}' for key, value in hook.items()),
+            *(
+                f'{SCHEDULED.get(key, "model.head")}.negatives.{key}={value}'
+                for key, value in hook.items()
+            ),
         )
         name = 'negatives_' + re.sub(r'\W+', '_', label)
         result[label] = [train_and_test(name, seed, options) for seed in args.seeds]

@@ -9,27 +9,11 @@ from .running import train_and_test
 NAMES = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
 BF16 = ('optim_wrapper.type=CPUAmpOptimWrapper', 'val_cfg.fp16=True', 'test_cfg.fp16=True')
 PRECISIONS = {'float32': (), 'bfloat16': BF16}
-# Shapes' language model is never frozen; here it is for a third of the epochs, as published for
-# the benchmarks (4 of 18, 40 of 250), with its dropout of 0.1.
-FROZEN = (
-    'default_hooks.freeze_language_model.through_epoch=5',
-    'model_wrapper_cfg.find_unused_parameters=True',
-)
-CACHES = {
-    'its dropout active, as published': (),
-    'its sentences kept (cache_frozen)': ('model.text_encoder.cache_frozen=True',),
-}
 
 
 def precision(args: Namespace) -> dict:
     """MMN on Shapes, trained and tested in float32 and under bfloat16 autocast."""
     return _variants('precision', PRECISIONS, args.seeds)
-
-
-def text_cache(args: Namespace) -> dict:
-    """MMN on Shapes with a language model frozen for 5 of 15 epochs, without and with its cache."""
-    variants = {label: (*FROZEN, *options) for label, options in CACHES.items()}
-    return _variants('text_cache', variants, args.seeds)
 
 
 def _variants(name: str, variants: dict[str, tuple[str, ...]], seeds: list[int]) -> dict:
@@ -47,11 +31,6 @@ def _variants(name: str, variants: dict[str, tuple[str, ...]], seeds: list[int])
 def render_precision(result: dict) -> str:
     """Figures by precision."""
     return _rendered('computed in', result)
-
-
-def render_text_cache(result: dict) -> str:
-    """Figures by what the frozen language model does."""
-    return _rendered('language model frozen for 5 epochs', result)
 
 
 def _rendered(title: str, result: dict) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
+from mmn_plugin.models.candidates import Candidates, NegativePool
+from mmn_plugin.models.negatives import Negatives
 from mmn_plugin.structures import temporal_iou
 
 

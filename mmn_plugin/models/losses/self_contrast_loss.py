@@ -9,7 +9,8 @@ from mmaction.registry import MODELS
 from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
+from mmn_plugin.models.candidates import Candidates, NegativePool
+from mmn_plugin.models.negatives import Negatives
 from mmn_plugin.models.ranking import relative_threshold
 
 

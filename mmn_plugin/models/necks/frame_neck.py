@@ -53,22 +53,26 @@ class FrameNeck(BaseModule):
             nn.init.zeros_(stage.weight)
             nn.init.zeros_(stage.bias)
 
-    def forward(self, clips: Tensor) -> list[Tensor]:
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Embed.
 
         Args:
             clips (Tensor): (B, H, N).
 
         Returns:
-            list[Tensor]: K + 1 times (B, N, J), L2-normalised: before any refinement, and after
-            each stage.
+            dict[str, Tensor]: K + 1 times (B, N, J), L2-normalised: ``stage0`` before any
+            refinement, ``stage1`` after the first one ..., ``contrastive`` after the last one.
         """
         for layer in self.temporal:
             clips = clips + layer(clips).relu()  # (B, H, N)
         embeddings = [_normalise(self.fc(clips))]  # (B, J, N)
         for stage in self.stages:
             embeddings.append(_normalise(embeddings[-1] + stage(embeddings[-1])))
-        return [embedding.transpose(1, 2) for embedding in embeddings]  # (B, N, J)
+        names = [*(f'stage{k}' for k in range(len(self.stages))), 'contrastive']
+        return {
+            name: embedding.transpose(1, 2)
+            for name, embedding in zip(names, embeddings, strict=True)
+        }  # (B, N, J)
 
 
 def _normalise(embeddings: Tensor) -> Tensor:

@@ -49,119 +49,6 @@ def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
     return buckets[::-1]
 
 
-class FrozenSentenceCache:
-    """Mean over the tokens, (C,) per sentence, of a language model whose weights do not change.
-
-    Sentences are computed without dropout, in training too, so that what is kept depends on weights
-    and precision alone: not on the order of batches, and a resumed run finds the same. It is
-    emptied when the language model is unfrozen, moved, or gets other weights; it is no part of a
-    checkpoint. When it is full, further sentences are computed every time.
-
-    Args:
-        size (int): Most sentences; 4 C bytes each, on the model's device, plus the token ids on
-            the host.
-    """
-
-    def __init__(self, size: int):
-        self.size = size
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._rows: dict[tuple, int] = {}
-        self._means: Tensor | None = None  # (rows, C), rows doubled when needed
-        self._weights: tuple = ()
-
-    def __len__(self) -> int:
-        """Number of sentences in it."""
-        return len(self._rows)
-
-    @torch.no_grad()
-    def means(self, encoder, sentences: SentenceBatch) -> Tensor:
-        """Means of a batch, (S, C), of which only unseen sentences are computed.
-
-        Args:
-            encoder (SentenceEncoder): With ``bert``, frozen, and ``token_means``.
-            sentences (SentenceBatch): S sentences.
-        """
-        self._check_weights(encoder.bert)
-        keys = self._keys(sentences)
-        unseen = {}
-        for row, key in enumerate(keys):
-            if key not in self._rows:
-                unseen.setdefault(key, row)
-        computed = self._compute(encoder, sentences, list(unseen.values()))  # (u, C) or None
-        place = {key: i for i, key in enumerate(unseen)}
-        if computed is None:
-            return self._means[self._index([self._rows[key] for key in keys])]
-        known = [row for row, key in enumerate(keys) if key not in place]
-        fresh = [row for row, key in enumerate(keys) if key in place]
-        means = computed.new_empty(len(keys), computed.shape[1])
-        means[self._index(fresh, means)] = computed[
-            self._index([place[keys[row]] for row in fresh], means)
-        ]
-        if known:
-            means[self._index(known, means)] = self._means[
-                self._index([self._rows[keys[row]] for row in known])
-            ]
-        self._store(list(unseen), computed)
-        return means
-
-    def _keys(self, sentences: SentenceBatch) -> list[tuple]:
-        ids = sentences.token_ids
-        if ids is None:
-            rows = zip(sentences.input_ids.tolist(), sentences.attention_mask.tolist(), strict=True)
-            ids = [row[: sum(mask)] for row, mask in rows]
-        kind = sentences.input_ids.device.type
-        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return [(precision, *row) for row in ids]
-
-    @staticmethod
-    def _compute(encoder, sentences: SentenceBatch, rows: list[int]) -> Tensor | None:
-        if not rows:
-            return None
-        training = encoder.bert.training
-        encoder.bert.eval()
-        try:
-            return encoder.token_means(sentences.take(rows))
-        finally:
-            encoder.bert.train(training)
-
-    @torch.inference_mode(False)  # a tensor made in inference mode cannot be written to outside
-    @torch.no_grad()
-    def _store(self, keys: list[tuple], means: Tensor) -> None:
-        count = min(len(keys), self.size - len(self._rows))
-        if count <= 0:
-            return
-        begin, end = len(self._rows), len(self._rows) + count
-        if self._means is None or end > len(self._means):
-            larger = torch.empty(
-                min(self.size, max(1024, 2 * end)),
-                means.shape[1],
-                dtype=means.dtype,
-                device=means.device,
-            )
-            if self._means is not None:
-                larger[:begin] = self._means[:begin]
-            self._means = larger
-        self._means[begin:end] = means[:count]
-        self._rows.update(zip(keys[:count], range(begin, end), strict=True))
-
-    def _check_weights(self, bert) -> None:
-        """Forget what other weights said: they change in place, or are replaced."""
-        weights = tuple(
-            (parameter.data_ptr(), parameter._version, parameter.dtype)
-            for parameter in bert.parameters()
-        )
-        if weights != self._weights:
-            self.clear()
-            self._weights = weights
-
-    def _index(self, rows: list[int], like: Tensor | None = None) -> Tensor:
-        device = (self._means if like is None else like).device
-        return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
-
-
 # What one more batch through the language model costs, in tokens: overheads of some hundred calls.
 BATCH_TOKENS = dict(cpu=64, other=2048)
 
@@ -179,11 +66,6 @@ class SentenceEncoder(BaseModule):
             weights from.
         config (dict, optional): Configuration of a model to train from scratch, with
             ``model_type`` (such as ``'distilbert'``); nothing is downloaded.
-        cache_frozen (bool): Run the language model once per sentence while it is frozen, and keep
-            the mean over the tokens. Its dropout is then off in those epochs, which the published
-            code has on: training changes a little. See `FrozenSentenceCache`. Defaults to False.
-        cache_size (int): Most sentences kept, C floats each (DistilBERT: 3 KB, so 0.3 GB on the
-            model's device). Defaults to 100,000; ActivityNet Captions' training set has 37,417.
         spaces (Sequence[str]): Names of the joint spaces. Defaults to the two of MMN.
         init_cfg (dict, optional): Initialisation. Defaults to None.
 
@@ -197,13 +79,10 @@ class SentenceEncoder(BaseModule):
         embed_channels: int,
         name_or_path: str | None = None,
         config: dict | None = None,
-        cache_frozen: bool = False,
-        cache_size: int = 100_000,
         spaces: Sequence[str] = ('iou', 'contrastive'),
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        self.cache = FrozenSentenceCache(cache_size) if cache_frozen else None
         self.bert = self._build_language_model(name_or_path, config)
         hidden = self.bert.config.hidden_size
         self.layernorm = nn.LayerNorm(hidden, eps=1e-5)
@@ -264,13 +143,8 @@ class SentenceEncoder(BaseModule):
         """
         self._check_vocabulary(sentences.input_ids)
         frozen = not any(parameter.requires_grad for parameter in self.bert.parameters())
-        if self.cache is not None and frozen:
-            means = self.cache.means(self, sentences)  # (S, C)
-        else:
-            if self.cache is not None:
-                self.cache.clear()
-            with torch.no_grad() if frozen else nullcontext():
-                means = self.token_means(sentences)
+        with torch.no_grad() if frozen else nullcontext():
+            means = self.token_means(sentences)  # (S, C)
         with torch.autocast(means.device.type, enabled=False):
             pooled = self.layernorm(means)  # (S, C)
         return {space: getattr(self, f'fc_{space}')(pooled) for space in self.spaces}
@@ -297,11 +171,6 @@ class SentenceEncoder(BaseModule):
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         weight = sentences.attention_mask.to(hidden.dtype)[..., None]
         return (hidden * weight).sum(1) / weight.sum(1)
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        if self.cache is not None:
-            self.cache.clear()
-        super()._load_from_state_dict(*args, **kwargs)
 
     def _check_vocabulary(self, input_ids: Tensor) -> None:
         if input_ids.is_cuda:  # checked on the CPU only: here it would make the device wait

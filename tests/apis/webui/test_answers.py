@@ -12,7 +12,7 @@ import pytest
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.video_encoder import LongVideo
+from mmn_plugin.apis.long_video import LongVideo
 from mmn_plugin.webui import Limits, PageError, UserSession
 from mmn_plugin.webui.answers import Answer, VideoGrounder, answers_html, error_html, player_html
 

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from mmn_plugin.engine import CrossVideoNegativeHook, FreezeLanguageModelHook
 from mmn_plugin.models import moment_scores
 from mmn_plugin.models.published_weights import UNUSED, from_published, published_name
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, VideoEmbedding
 
 from .golden_file import GoldenFile, Report
 from .ranking import check_ranking
@@ -320,12 +320,13 @@ def inference_figures(model, features, samples) -> dict[str, dict[str, torch.Ten
     batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
     moments, sentences = model(**batch, mode='tensor')
     counts = [len(sample.sentences) for sample in samples]
-    contrastive, iou_score = model.head.score(moments, sentences, batch['sentences'].video, counts)
+    videos = VideoEmbedding.stack(model.head.split(moments, samples))
+    cosines = model.head.cosines(videos, sentences, counts)
     by_sentence = dict(
         sent_iou=sentences['iou'],
         sent_contrastive=sentences['contrastive'],
-        contrastive=contrastive,
-        iou_score=iou_score,
+        contrastive=cosines['contrastive'],
+        iou_score=(model.head.iou_scale * cosines['iou']).sigmoid(),
     )
     return dict(map_iou=dict(all=moments['iou'].transpose(1, 2))) | {
         name: {str(v): part for v, part in enumerate(value.split(counts))}

@@ -187,9 +187,13 @@ def check_scores(report: Report, golden: GoldenFile, model, features, samples) -
         for v, sample in enumerate(samples):
             batch = batch_of(model, [features[v].to(dtype)], [sample])
             moments, sentences = model(**batch, mode='tensor')
-            scores = model.head.score(moments, sentences, [sample])
-            for name, value in zip(ours, scores, strict=True):
-                ours[name][str(v)] = value
+            (video,) = model.head.split(moments, [sample])
+            cosines = {
+                space: value.unflatten(1, (len(sample.tubes), -1))[0]
+                for space, value in model.head.cosines(video, sentences).items()
+            }  # (T, P), of the only sentence
+            ours['contrastive'][str(v)] = cosines['contrastive']
+            ours['iou_score'][str(v)] = (model.head.iou_scale * cosines['iou']).sigmoid()
         check_forward(report, ours, reference, dtype)
 
 
@@ -206,8 +210,9 @@ def check_evaluation_set(report: Report, golden: GoldenFile, model, samples) -> 
             torch.from_numpy(golden[f'evalset/contrastive/{n}']).float()
             * torch.from_numpy(golden[f'evalset/iou_score/{n}']).float()
         )
-        model.head.rank(score, [sample])
-        overlap = tube_iou(sample.pred_instances.tubes[0], sample.gt_instances.tubes[0])
+        (video,) = model.head.split({}, [sample])
+        found = model.head.rank(video, score.flatten()[None])
+        overlap = tube_iou(found.tubes[0], sample.gt_instances.tubes[0])
         v_iou.append(overlap[0])
         t_iou.append(overlap[1])
     expected = golden.json('evalset/result_json')

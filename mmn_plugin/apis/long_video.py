@@ -1,4 +1,4 @@
-"""Encode a video once, long ones window by window."""
+"""Encode videos, long ones window by window."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,38 +11,9 @@ from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
-from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
 from .video_input import VideoFeatures
-
-
-@dataclass
-class EncodedVideo:
-    """What `GroundingInferencer.encode` makes; any number of sentences can be asked of it.
-
-    Attributes:
-        video_id (str): Name for messages and pictures.
-        duration (float): Seconds.
-        moments (dict[str, Tensor]): Unit embeddings of all its moments, (U, J) per joint space; of
-            a moment that several windows saw, their mean.
-        spans (Tensor): (U, 2) their seconds. U is the grid's P unless the video was looked at in
-            several windows.
-        trust (Tensor): (U,) factor on their scores, see `WindowPlan`.
-        num_windows (int): 1, or the overlapping windows that a long video was looked at in.
-        length_in_windows (float): Seconds of the video over those of a window; 1 if it was looked
-            at whole.
-        score_power (float): Weight of the contrastive score in ranking.
-    """
-
-    video_id: str
-    duration: float
-    moments: dict[str, Tensor]
-    spans: Tensor
-    trust: Tensor
-    num_windows: int
-    length_in_windows: float
-    score_power: float
-
 
 # Factor on the score of a moment that was only ever seen where a window cuts the video: it may be
 # a part of a longer one. Chosen on Shapes' validation videos, where 0.5 to 0.9 made no difference.
@@ -164,7 +135,7 @@ class MomentSums:
 
         Args:
             index (int): Number of the window.
-            moments (dict[str, Tensor]): Its unit embeddings, (P, J) per joint space.
+            moments (dict[str, Tensor]): Unit vectors of its units, (P, J) per joint space.
         """
         for space, values in moments.items():
             if len(self.plan) == 1:
@@ -195,17 +166,12 @@ class MomentSums:
 class LongVideo:
     """The config's ``long_video``: windows as long as the videos of training.
 
-    Between windows the contrastive score decides more than within a video: that space is trained
-    to compare moments of different videos, the IoU space is not.
-
     Args:
         window (float, optional): Seconds of a window. Defaults to None: every video is one window.
         overlap (float): Share of a window that the next one sees again, at least 0 and below 1.
             Defaults to 0.75.
         longest (float, optional): Seconds up to which a video still is one window. Defaults to
             None: one and a half windows.
-        score_power (float, optional): Weight of the contrastive score in a video of several
-            windows. Defaults to None: as in the head.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -214,7 +180,6 @@ class LongVideo:
     window: float | None = None
     overlap: float = 0.75
     longest: float | None = None
-    score_power: float | None = None
 
     def __post_init__(self):
         if self.window is not None and not self.window > 0:
@@ -239,7 +204,7 @@ class VideoEncoder:
     """Encodes videos, the windows of several together.
 
     Args:
-        model (nn.Module): An ``MMN``, in evaluation mode.
+        model (nn.Module): A localizer, in evaluation mode.
         pipeline (Callable): The test pipeline from features on.
         device (str): The model's.
         long_video (LongVideo): How long videos are cut into windows.
@@ -261,7 +226,7 @@ class VideoEncoder:
         self.window_batch = window_batch
 
     @torch.inference_mode()
-    def __call__(self, videos: Sequence[VideoFeatures]) -> list[EncodedVideo]:
+    def __call__(self, videos: Sequence[VideoFeatures]) -> list[VideoEmbedding]:
         """Encode.
 
         Raises:
@@ -275,21 +240,26 @@ class VideoEncoder:
         for chunk in _chunks(self._windows(videos, plans), self.window_batch):
             inputs = torch.stack([packed['inputs'] for _, _, packed in chunk]).to(self.device)
             samples = [packed['data_samples'] for _, _, packed in chunk]
-            moments = self.model.encode_moments(inputs, samples)  # (W, P, J) per space
-            moments = self.model.head.normalise(moments)
-            for row, (video, window, _) in enumerate(chunk):
-                sums[video].add(window, {space: part[row] for space, part in moments.items()})
-        return [self._encoded(*item) for item in zip(videos, plans, sums, strict=True)]
+            windows = self.model.encode_videos(inputs, samples)
+            for (video, window, _), encoded in zip(chunk, windows, strict=True):
+                sums[video].add(window, encoded.embeddings)
+        return [
+            VideoEmbedding(
+                sums.mean(),
+                plan.spans.to(self.device),
+                video.video_id,
+                video.duration,
+                plan.trust.to(self.device) if len(plan) > 1 else None,
+                len(plan),
+                plan.duration / plan.window,
+            )
+            for video, plan, sums in zip(videos, plans, sums, strict=True)
+        ]
 
     @torch.inference_mode()
-    def encode_pooled(self, inputs: Tensor, sample: GroundingDataSample) -> EncodedVideo:
+    def encode_pooled(self, inputs: Tensor, sample: GroundingDataSample) -> VideoEmbedding:
         """Encode a video as a dataset gives it, (R, D) after pooling: always as one window."""
-        plan = WindowPlan(self.model.grid, len(inputs), 1.0, sample.duration)
-        sums = MomentSums(plan)
-        moments = self.model.encode_moments(inputs[None].to(self.device), [sample])  # (1, P, J)
-        moments = self.model.head.normalise(moments)
-        sums.add(0, {space: part[0] for space, part in moments.items()})
-        return self._encoded(sample, plan, sums)
+        return self.model.encode_videos(inputs[None].to(self.device), [sample])[0]
 
     def _require_same_extractor(self, video: VideoFeatures) -> None:
         if video.fingerprint is not None:
@@ -303,7 +273,7 @@ class VideoEncoder:
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         window = self.long_video.window_of(video.duration)
         return WindowPlan(
-            self.model.grid,
+            self.model.head.units,
             len(video.values),
             video.row_seconds,
             video.duration,
@@ -327,23 +297,6 @@ class VideoEncoder:
                         )
                     ),
                 )
-
-    def _encoded(
-        self, video: VideoFeatures | GroundingDataSample, plan: WindowPlan, sums: MomentSums
-    ) -> EncodedVideo:
-        power = self.model.head.score_power
-        if len(plan) > 1 and self.long_video.score_power is not None:
-            power = self.long_video.score_power
-        return EncodedVideo(
-            video_id=video.video_id,
-            duration=video.duration,
-            moments=sums.mean(),
-            spans=plan.spans.to(self.device),
-            trust=plan.trust.to(self.device),
-            num_windows=len(plan),
-            length_in_windows=plan.duration / plan.window,
-            score_power=power,
-        )
 
 
 def _chunks(items: Iterator, size: int) -> Iterator[list]:
