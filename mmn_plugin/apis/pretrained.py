@@ -29,6 +29,8 @@ from mmn_plugin.files import OutputError, package_data_root, writable_folder
 from mmn_plugin.precision import apply_tf32
 from mmn_plugin.version import __version__
 
+from .model_card import model_card
+
 _SCOPES = ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
 _NAMES = dict(inf=float('inf'), nan=float('nan'))
 
@@ -50,11 +52,10 @@ def checkpoint_config(checkpoint: dict, path: str) -> Config:
     if not isinstance(text, str) or not text.strip():
         raise InputError(f'{path} carries no config: give the one that it was trained with')
     try:
-        body = ast.parse(text).body
         values = {}
-        for line in body:
+        for line in ast.parse(text).body:
             (target,) = line.targets
-            values[target.id] = _value(line.value)
+            values[target.id] = _literal(line.value)
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f'the config that {path} carries is more than plain data ({error}), and '
@@ -103,39 +104,33 @@ def _entries(value):
             yield from _entries(entry)
 
 
-def _value(node: ast.AST):
+class _Literals(ast.NodeTransformer):
+    """Writes ``dict(...)`` and ``inf`` as the literals that they stand for."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """``dict(a=1, **{'b': 2})`` as ``{'a': 1, 'b': 2}``; no other call is understood."""
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+            return node
+        keys, values = [], []
+        for entry in node.keywords:
+            value = self.visit(entry.value)
+            unpacked = isinstance(value, ast.Dict) and entry.arg is None
+            keys += value.keys if unpacked else [ast.Constant(entry.arg)]
+            values += value.values if unpacked else [value]
+        return ast.Dict(keys, values)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """A number that has a name, as a constant."""
+        return ast.Constant(_NAMES[node.id]) if node.id in _NAMES else node
+
+
+def _literal(node: ast.expr):
     """Value of a literal, in which ``dict(...)`` counts as one."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in _NAMES:
-        return _NAMES[node.id]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-        return kind(_value(entry) for entry in node.elts)
-    if isinstance(node, ast.Dict):
-        return _joined(zip(node.keys, node.values, strict=True))
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == 'dict'
-        and not node.args
-    ):
-        return _joined(
-            (entry.arg and ast.Constant(entry.arg), entry.value) for entry in node.keywords
-        )
-    raise InputError(f'it has {ast.unparse(node):.60}')
-
-
-def _joined(entries) -> dict:
-    result = {}
-    for key, value in entries:
-        if key is None:  # **{...}
-            result.update(_value(value))
-        else:
-            result[_value(key)] = _value(value)
-    return result
+    text = ast.unparse(node)
+    try:
+        return ast.literal_eval(_Literals().visit(node))
+    except ValueError:
+        raise InputError(f'it has {text:.60}') from None
 
 
 def named_models() -> dict[str, dict]:
@@ -194,107 +189,6 @@ def resolve_model(
 def _weights(entry: dict) -> str | None:
     weights = entry.get('Weights')
     return weights[0] if isinstance(weights, list) else weights
-
-
-_TEMPLATE = """\
----
-library_name: mmn_plugin
-tags: [temporal-grounding, video-moment-retrieval]
----
-
-# {title}
-
-Finds the moments of a video that a sentence describes: Mutual Matching Network (MMN), trained with
-mmn_plugin {version}.
-
-```python
-from mmn_plugin.apis import GroundingInferencer
-
-inferencer = GroundingInferencer.from_pretrained('THIS_FOLDER')
-inferencer('video.mp4', ['{sentence}'])
-```
-
-## What it was trained on
-
-TODO by whoever publishes it: data set, its licence, the language of the sentences, and figures of
-its test split (R@1, IoU=0.5 and 0.7) with the command that measured them.
-
-## What goes in
-
-| | |
-| --- | --- |
-| features | {features} |
-| moments | {moments} |
-| longest sentence | {tokens} |
-| vocabulary | {vocabulary} |
-
-## Limits
-
-- It always finds something. {presence}
-- The edges of a moment lie on a grid of a {num_clips}th of what is looked at at once{window}.
-- {long_video}
-- Only words of its training mean anything to it; unknown ones are skipped without a word, and a
-  sentence of unknown words alone is refused.
-- It answers about the kind of video that it was trained on; on other material scores are no
-  measure of being right.
-- It finds what a sentence says, not whether it is proper to look for it. Do not use it to identify
-  or judge people.
-"""
-
-
-def model_card(content: dict) -> str:
-    """README.md of a saved model.
-
-    Args:
-        content (dict): What ``config.json`` holds.
-    """
-    config, meta = content['config'], content['meta']
-    model, extractor = config['model'], config.get('extractor')
-    long_video = config.get('long_video') or {}
-    num_clips, moments = _moments(model)
-    presence, window = meta.get('presence'), long_video.get('window')
-    longest = long_video.get('longest')
-    size = model['backbone']['in_channels']
-    limit = content['tokenizer'].get('max_length')
-    return _TEMPLATE.format(
-        title='A temporal grounding model',
-        version=content['mmn_plugin'],
-        sentence='…',
-        features=f'{size} numbers per step; '
-        + (
-            f'made from a video file by `{extractor["type"]}`'
-            if extractor
-            else 'no extractor is known, so that only ready features can be used'
-        ),
-        moments=moments,
-        tokens='no limit' if limit is None else f'{limit} tokens; a longer one is cut',
-        vocabulary='`tokenizer.json`, with which it was trained',
-        num_clips=num_clips,
-        window=f' ({window:g} s of a long video)' if window else '',
-        presence=(
-            f'A sentence whose presence is below {presence["threshold"]:.3f} '
-            f'{"(more in a video of several windows) " if presence.get("tail") else ""}probably '
-            'does not occur; that threshold was measured on its validation set, and is sometimes '
-            'wrong in either direction.'
-            if presence
-            else 'Nothing tells whether a sentence occurs at all: no threshold was measured.'
-        ),
-        long_video=(
-            f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '
-            f'in windows of {window:g} s; a moment longer than a window is never found whole.'
-            if window
-            else 'A video of any length is one window: the longer it is, the coarser the grid.'
-        ),
-    )
-
-
-def _moments(model: dict) -> tuple[int, str]:
-    """Number of clips, and which runs of them are moments."""
-    if 'grid' not in model:  # scores clips
-        return model['num_clips'], f'{model["num_clips"]} clips, runs of those with high scores'
-    grid = model['grid']
-    counts = list(grid['pooling_counts'])
-    return grid['num_clips'], f'{grid["num_clips"]} clips, pooling counts {counts}'
 
 
 FORMAT, VERSION = 'mmn_plugin/model', 1

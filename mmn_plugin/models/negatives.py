@@ -178,7 +178,8 @@ class MemoryBank(nn.Module):
         An embedding that is not finite (a spoilt iteration) is stored as zeros, which attract and
         repel nothing.
         """
-        for video in range(len(new.video_ids)):
+        count = len(new.video_ids)
+        for video in range(max(count - self.size, 0), count):
             self._put(new, video)
 
     def _put(self, new: Candidates, video: int) -> None:
