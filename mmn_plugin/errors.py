@@ -1,6 +1,5 @@
 """Errors for the user: one tree of exceptions, and what prints them as one line."""
 
-import errno
 import io
 import os
 import pickle
@@ -44,7 +43,6 @@ class NonFiniteError(UserError, FloatingPointError):
     """NaN or Inf in training."""
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 # What the communication between processes says where another one has ended.
 _LOST = re.compile(
     'Connection (closed by|reset by) peer|Broken pipe|pair closure|remote process exited|'
@@ -105,11 +103,11 @@ def user_message(error: Exception) -> str | None:
             f'{found!a} cannot be part of a name in this locale, whose encoding is '
             f'{error.encoding}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1'
         )
-    if isinstance(error, OSError) and error.errno in _DISK:
-        where = error.filename or 'a file of the run (in its work folder or /dev/shm)'
-        return f'{error.strerror}: {where}'
     if type(error).__name__ == 'DistNetworkError' and not _distributed():
         return _network_message(text)
+    if isinstance(error, OSError):  # a file, a disk, or the network
+        where = error.filename or 'a file of the run (in its work folder or /dev/shm)'
+        return f'{error.strerror}: {where}' if error.strerror else text
     return None
 
 

@@ -176,22 +176,6 @@ def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
     assert files.config_root() == tmp_path / '.mim/configs'
 
 
-def test_every_tool_finds_an_uninstalled_package_in_the_same_way():
-    tools = [
-        path
-        for path in (ROOT / 'tools').rglob('*.py')
-        if re.search('^(import|from) mmn_plugin', path.read_text(), re.MULTILINE)
-        and path.name != 'check_wheel.py'
-    ]  # which needs nothing but Python
-    assert len(tools) > 15
-    for path in tools:
-        up = len(path.relative_to(ROOT).parts) - 1
-        assert (
-            "if find_spec('mmn_plugin') is None:  # a checkout that is not installed\n"
-            f'    sys.path.insert(0, str(Path(__file__).resolve().parents[{up}]))\n'
-        ) in path.read_text(), path
-
-
 def test_version_is_one(distribution, tmp_path):
     assert distribution(site=tmp_path).metadata.version == mmn_plugin.__version__
     assert re.fullmatch(r'\d+\.\d+\.\d+', mmn_plugin.__version__)

@@ -148,7 +148,8 @@ class Check:
         self.step('requirements agree', *pip, 'check')
 
     def use_mim(self) -> None:
-        """``mim train`` and ``mim test`` of a config known by its name alone."""
+        """The command ``mmn``; ``mim train`` and ``mim test`` of a config known by its name."""
+        self.step('mmn', 'mmn', '--version')
         self.step('write a corpus of four videos', 'python', '-c', CORPUS)
         options = ('--cfg-options', 'train_cfg.max_epochs=1')
         self.step(

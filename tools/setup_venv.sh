@@ -1,6 +1,7 @@
 # Sourced by quickstart.sh and run_tests.sh: makes .venv (or $MMN_VENV) with the tested versions
 # and an editable install of this checkout, or reuses it where it is up to date.
-# With $MMN_PYTHON that interpreter is used as it is, and nothing is installed.
+# With $MMN_PYTHON that interpreter is used as it is, with this checkout on its path, and nothing is
+# installed.
 # setup_venv [REQUIREMENTS [FOLDER]]  leaves the interpreter's path in $PYTHON.
 
 setup_venv() {
@@ -10,7 +11,7 @@ setup_venv() {
     folder=${2:-${MMN_VENV:-$root/.venv}}
     if [ -n "${MMN_PYTHON:-}" ]; then
         PYTHON=$MMN_PYTHON
-        export PYTHON
+        export PYTHON PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
         return 0
     fi
     base=${MMN_BASE_PYTHON:-}

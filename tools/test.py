@@ -1,24 +1,17 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [options]``."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine import add_amp
-from mmn_plugin.engine import apply_test_amp
-from mmn_plugin.engine import explicit_amp
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.command_line import run_command, run_parser
 from mmn_plugin.config import require_checkpoint
-from mmn_plugin.cli import run_command
-from mmn_plugin.cli import run_parser
-from mmn_plugin.files import writable_file
+from mmn_plugin.datasets import grounds_tubes
+from mmn_plugin.engine import add_amp, apply_test_amp, explicit_amp
 from mmn_plugin.errors import InputError
+from mmn_plugin.files import writable_file
 
 
 def parse_args():
@@ -28,14 +21,14 @@ def parse_args():
     parser.add_argument(
         '--dump',
         metavar='FILE',
-        help='write the predictions: FILE.json for tools/analysis_tools/eval_predictions.py, '
+        help='write the predictions: FILE.json for `mmn eval`, '
         'FILE.pkl for the data samples as in MMAction2',
     )
     parser.add_argument(
         '--submission',
         metavar='FILE.json',
         help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
-        'tools/analysis_tools/eval_tubes.py too',
+        '`mmn eval` too',
     )
     parser.add_argument(
         '--show-dir',

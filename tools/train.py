@@ -1,22 +1,13 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.engine import TrainingRecord
-from mmn_plugin.engine import add_amp
-from mmn_plugin.engine import apply_amp
-from mmn_plugin.engine import explicit_amp
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.command_line import run_command, run_parser
 from mmn_plugin.config import require_checkpoint
-from mmn_plugin.cli import run_command
-from mmn_plugin.cli import run_parser
+from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp, explicit_amp
 from mmn_plugin.errors import InputError
 
 

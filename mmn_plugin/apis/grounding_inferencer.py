@@ -117,7 +117,7 @@ class GroundingInferencer(BaseInferencer):
         if grounds_tubes(config):
             raise InputError(
                 f'{config.filename or path} is of tubes, and this is for moments: '
-                'ask with tools/ground_tubes.py, or TubeGroundingInferencer'
+                'ask with `mmn ground --config`, or TubeGroundingInferencer'
             )
         super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
         self.meta = plain_meta(self._loaded.pop('meta', {}))

@@ -47,7 +47,7 @@ class TubeGroundingInferencer:
         if not grounds_tubes(self.config):
             raise InputError(
                 f'{self.config.filename or "the config"} is of moments, and this is '
-                'for tubes: ask with tools/ground.py, or GroundingInferencer'
+                'for tubes: ask with `mmn ground`, or GroundingInferencer'
             )
         self.device = device or get_device()
         self.model = load_model(self.config, checkpoint, self.device)

@@ -9,29 +9,15 @@ from pathlib import Path
 
 import torch
 from mmaction.registry import DATASETS, RUNNERS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from mmn_plugin.cli.arguments import add_config_options
 from mmn_plugin.config import config_errors, load_config, print_warning, require_parts
 from mmn_plugin.engine.preemption import Preempted
 from mmn_plugin.errors import ConfigError, InputError, plain_errors
 from mmn_plugin.files import writable_folder
-
-
-def whole_number(text: str) -> int:
-    """A number of things, 0 or more, as ``type=`` of an argument.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none; argparse names the argument.
-    """
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of 0 or more')
-    return value
 
 
 def end_distributed(runner, code: int = 0) -> None:
@@ -117,12 +103,7 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value, key="[a,b]", a.b.c=value',
-    )
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser

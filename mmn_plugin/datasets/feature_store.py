@@ -163,7 +163,7 @@ class FeatureStore(ABC):
         """The error of a video that the store does not have."""
         return FeatureError(
             f'{self.where(video_id)} is not in the features. Extract it, or remove it from the '
-            'annotations; tools/data/check_dataset.py lists all that are missing',
+            'annotations; `mmn check` lists all that are missing',
             'video without features',
         )
 

@@ -162,8 +162,7 @@ class TemporalGroundingDataset(BaseDataset):
         if not data_list:
             why = 'there is none' if self.weak else 'every one has start >= end'
             raise InputError(
-                f'{self.ann_file} has no usable sentence: {why}. '
-                'Run tools/data/check_dataset.py on the config'
+                f'{self.ann_file} has no usable sentence: {why}. Run `mmn check` on the config'
             )
         if self.weak:
             for entry in data_list:
@@ -215,7 +214,7 @@ class TemporalGroundingDataset(BaseDataset):
         raise FeatureError(
             f'{path}: {len(missing)} of the {len(video_ids)} videos in {self.ann_file} are absent: '
             f'{shown}. The file holds {len(available)} videos ({there}, ...). Extract the missing '
-            'ones or remove them from the annotations; tools/data/check_dataset.py lists them all'
+            'ones or remove them from the annotations; `mmn check` lists them all'
         )
 
     def _join_prefix(self) -> None:

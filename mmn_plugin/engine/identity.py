@@ -165,7 +165,7 @@ def _shape(value) -> str:
 def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
     """Feature files of datasets, and what made their features.
 
-    That stands in the attributes of their HDF5 files (``tools/data/extract_features.py`` writes
+    That stands in the attributes of their HDF5 files (``mmn extract`` writes
     them); of a file without attributes nothing is known.
 
     Args:

@@ -168,7 +168,7 @@ class LossCheck:
         return (
             f'{bad} at epoch {runner.epoch + 1}, iteration {self._place[0] + 1}, in the batch of '
             f'videos {", ".join(videos) or "unknown"}. Look at their features with '
-            'tools/data/check_dataset.py; if they are sound lower the learning rate, and resume '
+            '`mmn check`; if they are sound lower the learning rate, and resume '
             'from the last checkpoint'
         )
 

@@ -109,7 +109,7 @@ def _check_content(dataset) -> None:
     message = (
         f'{", ".join(dataset.feature_files)}: of {len(places)} videos that were looked '
         f'at, {len(found)} tell nothing of when something happens: {videos}. '
-        'tools/data/check_dataset.py names all; extract them again'
+        '`mmn check` names all; extract them again'
     )
     if list(found.values()) == [ZERO] * len(places):
         raise InputError(message)
@@ -136,7 +136,7 @@ def _check_sentences(dataset, model) -> None:
                 raise InputError(
                     f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
                     f'({sentence!r}): {problem}. Correct or remove it; '
-                    'tools/data/check_dataset.py lists all such sentences'
+                    '`mmn check` lists all such sentences'
                 )
 
 

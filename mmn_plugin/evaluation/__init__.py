@@ -5,6 +5,7 @@ from .predictions import (
     GroundingResult,
     PredictionsError,
     match_predictions,
+    predictions_content,
     read_predictions,
     write_predictions,
 )
@@ -41,6 +42,7 @@ __all__ = [
     'format_table',
     'match_predictions',
     'mean_iou',
+    'predictions_content',
     'ranked_iou',
     'read_predictions',
     'read_submission',

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from mmaction.registry import METRICS
 from mmengine.dist import all_reduce
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from mmengine.registry import METRICS  # where MMAction2's finds them; `mmn eval` does without
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
@@ -333,7 +333,7 @@ def _check_chance(chance: dict | None) -> dict | None:
 class DumpPredictions(DumpMetric):
     """Writes the ranked moments of every sentence to a file that can be scored without the model.
 
-    The format is in docs/predictions.md; `tools/analysis_tools/eval_predictions.py` scores it and
+    The format is in docs/predictions.md; `mmn eval` scores it and
     finds exactly the figures of `GroundingMetric`. MMEngine's ``DumpResults`` writes pickles.
     Arguments are those of `DumpMetric`.
     """

@@ -92,17 +92,14 @@ class GroundingResult:
         )
 
 
-def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
-    """Write results as a file of predictions; a reader never sees half of it.
-
-    Times and scores are float32 and written so that reading gives the same float32 again.
+def predictions_content(results: Sequence[GroundingResult]) -> dict:
+    """What a file of predictions holds.
 
     Args:
-        path (str | Path): File to write; its folder is made.
         results (Sequence[GroundingResult]): Results; a video's sentences may come in several.
 
     Raises:
-        PredictionsError: If a sentence comes twice, or a moment or score is infinite.
+        PredictionsError: If a sentence comes twice.
     """
     videos: dict[str, dict] = {}
     for result in results:
@@ -123,9 +120,23 @@ def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> N
                     'scores': result.scores[row, valid].tolist(),
                 }
             )
-    content = {'format': FORMAT, 'version': VERSION, 'videos': videos}
+    return {'format': FORMAT, 'version': VERSION, 'videos': videos}
+
+
+def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
+    """Write results as a file of predictions; a reader never sees half of it.
+
+    Times and scores are float32 and written so that reading gives the same float32 again.
+
+    Args:
+        path (str | Path): File to write; its folder is made.
+        results (Sequence[GroundingResult]): As of `predictions_content`.
+
+    Raises:
+        PredictionsError: If a sentence comes twice, or a moment or score is infinite.
+    """
     try:
-        text = json.dumps(content, allow_nan=False)
+        text = json.dumps(predictions_content(results), allow_nan=False)
     except ValueError as error:
         raise PredictionsError(
             f'{path}: not written, a moment or score is NaN or infinite; did the model diverge?'
@@ -153,8 +164,7 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise PredictionsError(
             f'{path} is not a file of predictions: it lacks '
-            f'"format": "{FORMAT}" (see docs/predictions.md; tubes are scored '
-            'by tools/analysis_tools/eval_tubes.py)'
+            f'"format": "{FORMAT}" (see docs/predictions.md)'
         )
     if content.get('version') != VERSION:
         raise PredictionsError(

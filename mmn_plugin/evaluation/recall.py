@@ -11,7 +11,6 @@ from rich.table import Table
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models import nms, take_moments
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
 
@@ -121,6 +120,8 @@ def chance_level(
     Returns:
         tuple[Tensor, float]: (len(top_n), len(iou_thrs)) float64 recall, and mean IoU; in [0, 1].
     """
+    from mmn_plugin.models import nms, take_moments  # figures of files need no model
+
     moments, durations = moments.to(torch.float32), durations.to(torch.float32)
     generator = torch.Generator().manual_seed(seed)
     repeats = math.ceil(min_samples / len(moments)) if max(top_n) > 1 else 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from mmaction.registry import METRICS
 from mmengine.logging import print_log
+from mmengine.registry import METRICS  # where MMAction2's finds them; `mmn eval` does without
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
@@ -215,9 +215,7 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
     if not isinstance(content, dict):
         raise PredictionsError(f'{path} is not a JSON object of videos')
     if content.get('format') == FORMAT:
-        raise PredictionsError(
-            f'{path} holds predicted moments; tools/analysis_tools/eval_predictions.py scores these'
-        )
+        raise PredictionsError(f'{path} holds predicted moments, not tubes')
     return {name: _tube(entry, f'{path}: answer {name!r}') for name, entry in content.items()}
 
 

@@ -461,7 +461,7 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
     kind = EXTRACTORS.get(settings['type'])
     if TUBE_EXTRACTORS.get(settings['type']) is not None:
         raise InputError(
-            f'{settings["type"]} describes tubes, not clips: tools/ground_tubes.py '
+            f'{settings["type"]} describes tubes, not clips: `mmn ground` '
             'and tools/data/make_shapes_tubes.py use it'
         )
     if kind is None:

@@ -1,4 +1,4 @@
-"""The page of tools/webui.py. Gradio is imported when it is built."""
+"""The page of `mmn web`. Gradio is imported when it is built."""
 
 from .sessions import Limits, PageError, SessionStore, UserSession
 

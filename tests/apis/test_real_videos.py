@@ -42,7 +42,8 @@ def grounder(request, tmp_path_factory, shared, c3d_weights):
             )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
         code, output = run_tool(
-            'data/extract_features.py',
+            'mmn',
+            'extract',
             *videos,
             '--config',
             grounder.config,
@@ -77,7 +78,8 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
         )
     features = f'{grounder.features}::{name}'
     code, output = run_tool(
-        'ground.py',
+        'mmn',
+        'ground',
         shared / 'media' / f'{name}.mp4',
         *SENTENCES,
         '--config',

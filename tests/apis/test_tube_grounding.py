@@ -51,7 +51,8 @@ def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
     figures = next(trained.folder.glob('test/*/*.json')).read_text()
     figures = json.loads(figures.splitlines()[-1])
     code, output = run_tool(
-        'analysis_tools/eval_tubes.py',
+        'mmn',
+        'eval',
         trained.folder / 'answers.json',
         trained.corpus / 'test.h5',
         '--json',
@@ -146,7 +147,8 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
     tracks = tmp_path / 'tracks.json'
     tracks.write_text(json.dumps({'scene': [[[t, 3, 4, 20, 22, 0.9] for t in range(30, 60)]]}))
     code, output = run_tool(
-        'ground_tubes.py',
+        'mmn',
+        'ground',
         asked.video,
         'a red box',
         '--config',
@@ -174,7 +176,8 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
 def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
     (tmp_path / 'scene_0.mp4').write_text('mine')
     code, output = run_tool(
-        'ground_tubes.py',
+        'mmn',
+        'ground',
         asked.video,
         'a red box',
         '--config',

@@ -10,8 +10,9 @@ from helpers.tiny_corpus import write_config, write_corpus
 from mmaction.registry import MODELS
 from mmengine.config import Config
 
-from mmn_plugin.cli import command_line, require_launcher, whole_number
-from mmn_plugin.cli.command_line import build_runner
+from mmn_plugin.cli import command_line
+from mmn_plugin.cli.arguments import whole_number
+from mmn_plugin.cli.command_line import build_runner, require_launcher
 from mmn_plugin.config import config_errors, load_config, require_checkpoint_content, require_device
 from mmn_plugin.datasets.feature_store import FeatureError
 from mmn_plugin.errors import plain_errors
@@ -173,6 +174,14 @@ def test_a_mistake_in_what_the_runner_builds_is_one_line(folder, tmp_path, optio
     assert code == 1
     assert 'Traceback' not in output
     assert message in output.splitlines()[-1]
+
+
+@pytest.mark.parametrize('option', ['word', '=1', 'a=[(1]'])
+def test_an_option_that_is_no_setting_is_an_error_of_the_argument(option):
+    code, output = run_tool('train.py', 'absent.py', '--cfg-options', option)
+    assert code == 2
+    assert 'error: argument --cfg-options: ' in output.splitlines()[-1]
+    assert option in output.splitlines()[-1]
 
 
 def test_an_error_of_another_kind_is_not_hidden():

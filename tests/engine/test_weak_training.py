@@ -233,7 +233,8 @@ def test_pictures_of_a_test_show_the_clips_scores_and_no_map(trained, tmp_path):
 
 def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
     code, output = run_tool(
-        'ground.py',
+        'mmn',
+        'ground',
         f'{corpus}/features.h5::test_0',
         'the red box',
         '--checkpoint',

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_tool(name: str, *arguments) -> tuple[int, str]:
-    """Exit code, and what was printed, of ``tools/<name> <arguments>``."""
-    script, output = ROOT / 'tools' / name, io.StringIO()
+    """Exit code, and what was printed, of ``tools/<name> <arguments>``, or of ``mmn``."""
+    script = ROOT / 'mmn.py' if name == 'mmn' else ROOT / 'tools' / name
+    output = io.StringIO()
     forget_runs()
     with (
         mock.patch.object(sys, 'argv', [str(script), *map(str, arguments)]),

@@ -24,7 +24,10 @@ def write_grounder(
     """Config and checkpoint, with ``in_channels`` for the grid extractor unless given."""
     corpus = write_corpus(folder / 'corpus')
     size = GRID_SIZE if in_channels is None else in_channels
-    extra = f"model['backbone']['in_channels'] = {size}\nextractor = {extractor!r}\n"
+    extra = (
+        f"model['backbone']['in_channels'] = {size}\nextractor = {extractor!r}\n"
+        "custom_imports = dict(imports=['mmn_plugin.shapes'])\n"
+    )
     config = write_config(folder / 'tiny.py', corpus, extra=extra)
     return SimpleNamespace(
         folder=folder,

@@ -1,8 +1,5 @@
-import importlib.util
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -10,18 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mmn_plugin.cli import check as check_command
+from mmn_plugin.cli.main import main
 from mmn_plugin.datasets import write_random_features
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools' / 'data' / 'check_dataset.py'
 VOCAB = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'he', 'took', 'out', 'pot', 'washed', '.']
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location('check_dataset_tool', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Corpus:
@@ -88,12 +79,12 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def check(tiny, capsys, monkeypatch):
-    tool = load_tool()
     # however long the test's folder is, no name is broken at the end of a line
-    monkeypatch.setattr(tool, 'Console', lambda **options: Console(**options | dict(width=400)))
+    wide = functools.partial(Console, width=400)
+    monkeypatch.setattr(check_command, 'Console', lambda **options: wide())
 
     def run(*options):
-        code = tool.main([str(tiny.folder / 'config.py'), *options])
+        code = main(['check', str(tiny.folder / 'config.py'), *options])
         return code, ' '.join(capsys.readouterr().out.split())
 
     return run
@@ -397,7 +388,7 @@ def test_a_sentence_that_the_tokenizer_cuts_is_a_warning(tiny, check):
 
 def test_an_unknown_config_is_one_message(capsys):
     with pytest.raises(SystemExit):
-        load_tool().main(['no/such_config.py'])
+        main(['check', 'no/such_config.py'])
     assert 'there is no config no/such_config.py' in capsys.readouterr().err
 
 
@@ -451,7 +442,7 @@ def test_published_annotations_pass(shared, tmp_path, capsys, name, key, splits)
         for split in splits
     ]
     (tmp_path / 'config.py').write_text('\n'.join(config))
-    code = load_tool().main([str(tmp_path / 'config.py'), '--quick'])
+    code = main(['check', str(tmp_path / 'config.py'), '--quick'])
     text = ' '.join(capsys.readouterr().out.split())
     assert code == 0
     assert 'error' not in text
@@ -459,17 +450,3 @@ def test_published_annotations_pass(shared, tmp_path, capsys, name, key, splits)
         assert 'train │ 10,009 │ 37,417 │' in text
         assert 'info │ val, test │ videos in both splits │ 4885' in text
         assert 'start >= end: sentence dropped │ 4' in text
-
-
-def test_it_runs_as_a_script(tiny, tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    done = subprocess.run(
-        [sys.executable, TOOL, tiny.folder / 'config.py', '--quick'],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'PASSED' in done.stdout

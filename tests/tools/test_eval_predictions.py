@@ -1,5 +1,5 @@
-import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'tests/data/predictions'
-TOOL = ROOT / 'tools/analysis_tools/eval_predictions.py'
 
 sys.path.insert(0, str(ROOT / 'tests/evaluation'))
 from made_up_results import sample_of  # noqa: E402
 
+from mmn_plugin.cli.main import main  # noqa: E402
 from mmn_plugin.evaluation import (  # noqa: E402
     DumpPredictions,
     GroundingMetric,
@@ -20,12 +20,9 @@ from mmn_plugin.evaluation import (  # noqa: E402
 from mmn_plugin.structures.annotations import read_annotations  # noqa: E402
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location('eval_predictions', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return lambda arguments: main(['eval', *arguments])
 
 
 def sample_arguments(*more):
@@ -42,7 +39,7 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
         metric.process(None, [sample_of(video).to_dict() for video in videos])
     in_loop, _ = (metric.evaluate(len(videos)) for metric in metrics)
     assert (
-        tool.main(
+        tool(
             [
                 str(tmp_path / 'pred.json'),
                 str(annotations),
@@ -61,20 +58,21 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
     assert json.loads((tmp_path / 'out' / 'figures.json').read_text()) == in_loop
 
 
-def test_sample_files_are_scored_from_any_folder_without_the_models(tmp_path):
+def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
     code = (
-        'import runpy, sys; sys.argv = sys.argv[1:]\n'
-        'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+        'import sys, mmn\n'
+        'try: mmn.main()\n'
         'except SystemExit as end: assert end.code == 0, end.code\n'
-        'assert "mmaction.models" not in sys.modules'
+        'assert not {"mmaction", "transformers", "mmn_plugin.models"} & set(sys.modules)'
     )
     arguments = sample_arguments('--iou', '0.3', '0.5', '--top-n', '1', '2')
     found = subprocess.run(
-        [sys.executable, '-c', code, str(TOOL), *arguments],
+        [sys.executable, '-c', code, 'eval', *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=600,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )
     assert found.returncode == 0, found.stderr
     [row] = [line.split() for line in found.stdout.splitlines() if line.split()[:1] == ['all']]
@@ -85,7 +83,7 @@ def test_settings_of_the_command_line_reach_the_figures(tmp_path, tool):
     (tmp_path / 'subsets.json').write_text(json.dumps({'unseen': {'garden_02': [0]}}))
     out = tmp_path / 'figures.json'
     assert (
-        tool.main(
+        tool(
             sample_arguments(
                 '--duration-buckets',
                 '0.3',
@@ -111,7 +109,7 @@ def test_predictions_that_are_not_annotated_are_noted(tmp_path, tool, capsys):
     annotations = json.loads((DATA / 'annotations.json').read_text())
     del annotations['garden_02']
     (tmp_path / 'ann.json').write_text(json.dumps(annotations))
-    assert tool.main([str(DATA / 'predictions.json'), str(tmp_path / 'ann.json')]) == 0
+    assert tool([str(DATA / 'predictions.json'), str(tmp_path / 'ann.json')]) == 0
     notes = capsys.readouterr().err
     assert '1 of the 2 predicted videos are not annotated' in notes
     assert 'R@5 is no more than R@3' in notes
@@ -120,16 +118,15 @@ def test_predictions_that_are_not_annotated_are_noted(tmp_path, tool, capsys):
 def test_bad_files_end_in_one_message_that_names_them(tmp_path, tool, capsys):
     (tmp_path / 'pred.json').write_text('{}')
     out = tmp_path / 'figures.json'
-    assert (
-        tool.main([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json'), '--json', str(out)])
-        == 1
-    )
+    with pytest.raises(SystemExit, match='1'):
+        tool([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json'), '--json', str(out)])
     message = capsys.readouterr().err
     assert message.count('\n') == 1
     assert message.startswith('Error: ')
     assert 'pred.json is not a file of predictions' in message
     assert not out.exists()
-    assert tool.main([str(DATA / 'predictions.json'), str(tmp_path / 'absent.json')]) == 1
+    with pytest.raises(SystemExit, match='1'):
+        tool([str(DATA / 'predictions.json'), str(tmp_path / 'absent.json')])
     assert 'absent.json does not exist' in capsys.readouterr().err
 
 
@@ -142,7 +139,8 @@ def test_a_number_too_large_is_named(tmp_path, tool, capsys, place, value):
     video, content = next(iter(predictions['videos'].items()))
     content['sentences'][0][place] = value
     (tmp_path / 'pred.json').write_text(json.dumps(predictions))
-    assert tool.main([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json')]) == 1
+    with pytest.raises(SystemExit, match='1'):
+        tool([str(tmp_path / 'pred.json'), str(DATA / 'annotations.json')])
     message = capsys.readouterr().err
     assert message.count('\n') == 1
     assert f'video {video!r}, sentence 0' in message
@@ -151,5 +149,5 @@ def test_a_number_too_large_is_named(tmp_path, tool, capsys, place, value):
 
 def test_half_a_chance_level_is_refused(tool, capsys):
     with pytest.raises(SystemExit):
-        tool.main(sample_arguments('--chance-clips', '16'))
+        tool(sample_arguments('--chance-clips', '16'))
     assert 'needs --chance-clips, --chance-counts and --chance-nms' in capsys.readouterr().err

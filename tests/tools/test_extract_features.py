@@ -1,18 +1,15 @@
 import json
 import os
 from multiprocessing import get_context
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from helpers.run_tool import run_tool
+from helpers.run_tool import ROOT, run_tool
 from helpers.tiny_extractors import write_recognizer, write_vision_model
 from helpers.zygote import Zygote, _rank
 
 from mmn_plugin.shapes.corpus import write_video
-
-TOOL = Path('data/extract_features.py')
 
 
 @pytest.fixture
@@ -22,7 +19,9 @@ def video(tmp_path):
 
 
 def test_writes_features_of_files_and_says_their_size(video, tmp_path):
-    code, output = run_tool(TOOL, video, '--out', tmp_path / 'new' / 'f.h5', '--stride', 4)
+    code, output = run_tool(
+        'mmn', 'extract', video, '--out', tmp_path / 'new' / 'f.h5', '--stride', 4
+    )
     assert code == 0, output
     assert '174 numbers per clip of 0.5 s' in output
     with h5py.File(tmp_path / 'new' / 'f.h5') as file:
@@ -32,7 +31,7 @@ def test_writes_features_of_files_and_says_their_size(video, tmp_path):
 
 def test_unreadable_videos_are_named_at_the_end(video, tmp_path):
     (tmp_path / 'bad.mp4').write_bytes(b'x' * 100)
-    code, output = run_tool(TOOL, tmp_path, '--out', tmp_path / 'f.h5')
+    code, output = run_tool('mmn', 'extract', tmp_path, '--out', tmp_path / 'f.h5')
     assert code == 1
     assert '1 videos could not be read' in output
     assert str(tmp_path / 'bad.mp4') in output
@@ -44,14 +43,16 @@ def test_unreadable_videos_are_named_at_the_end(video, tmp_path):
     ('arguments', 'message'), [(('--fps', 0), 'fps must be > 0'), (('--stride', 0), 'stride >= 1')]
 )
 def test_impossible_settings_are_one_clear_message(video, tmp_path, arguments, message):
-    code, output = run_tool(TOOL, video, '--out', tmp_path / 'f.h5', *arguments)
+    code, output = run_tool('mmn', 'extract', video, '--out', tmp_path / 'f.h5', *arguments)
     assert code == 1
     assert message in output
     assert 'Traceback' not in output
 
 
 def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
-    code, output = run_tool(TOOL, tmp_path, '--out', tmp_path / 'f.h5', '--workers', '-1')
+    code, output = run_tool(
+        'mmn', 'extract', tmp_path, '--out', tmp_path / 'f.h5', '--workers', '-1'
+    )
     assert code == 2
     assert "argument --workers: '-1' is not a whole number" in output
 
@@ -65,7 +66,8 @@ def write_extractor(folder, settings):
 def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
     config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
     code, output = run_tool(
-        TOOL,
+        'mmn',
+        'extract',
         video,
         '--config',
         config,
@@ -86,7 +88,8 @@ def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
     assert json.loads(attributes['extractor'])['weights'].startswith('sha256:')
     assert json.loads(attributes['config'])['batch_size'] == 2
     code, output = run_tool(
-        TOOL,
+        'mmn',
+        'extract',
         video,
         '--config',
         config,
@@ -105,16 +108,18 @@ def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
 def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
     config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
     given = (video, '--config', config, '--device', 'cpu', '--out', tmp_path / 'f.h5')
-    code, output = run_tool(TOOL, '--amp', *given)  # what it means here, rather than 'auto'
+    code, output = run_tool(
+        'mmn', 'extract', '--amp', *given
+    )  # what it means here, rather than 'auto'
     assert code == 0, output
     with h5py.File(tmp_path / 'f.h5') as file:
         assert json.loads(file.attrs['extractor'])['amp'] == 'bf16'
         assert json.loads(file.attrs['config'])['amp'] == 'bf16'
-    assert run_tool(TOOL, *given, '--amp', 'bf16')[0] == 0
-    code, output = run_tool(TOOL, *given)
+    assert run_tool('mmn', 'extract', *given, '--amp', 'bf16')[0] == 0
+    code, output = run_tool('mmn', 'extract', *given)
     assert code == 1
     assert 'f.h5 holds features made with' in output
-    code, output = run_tool(TOOL, *given, '--amp', 'fp16')
+    code, output = run_tool('mmn', 'extract', *given, '--amp', 'fp16')
     assert code == 1
     assert 'fp16 needs a GPU' in output
 
@@ -131,7 +136,7 @@ def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
     ],
 )
 def test_a_wrong_extractor_is_one_clear_message(video, tmp_path, arguments, message):
-    code, output = run_tool(TOOL, video, '--out', tmp_path / 'f.h5', *arguments)
+    code, output = run_tool('mmn', 'extract', video, '--out', tmp_path / 'f.h5', *arguments)
     assert code == 1
     assert message in output
     assert 'Traceback' not in output
@@ -145,7 +150,7 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd
     (folder / 'bad.mp4').write_bytes(b'x' * 99)
     config = write_extractor(tmp_path, write_recognizer(tmp_path / 'model'))
     request = dict(
-        tool=str(TOOL),
+        tool=str(ROOT / 'mmn.py'),
         ranks=2,
         output=os.devnull,
         environment={},
@@ -153,6 +158,7 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd
             map(
                 str,
                 (
+                    'extract',
                     folder,
                     '--config',
                     config,
@@ -160,7 +166,7 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd
                     tmp_path / 'f.h5',
                     '--device',
                     'cpu',
-                    '--report',
+                    '--json',
                     tmp_path / 'report.json',
                 ),
             )

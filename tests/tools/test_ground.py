@@ -1,4 +1,4 @@
-"""tools/ground.py on a rendered video."""
+"""`mmn ground` on a rendered video."""
 
 import json
 import os
@@ -31,7 +31,8 @@ def grounder(tmp_path_factory):
 
 def ground(grounder, *arguments, video=None):
     return run_tool(
-        'ground.py',
+        'mmn',
+        'ground',
         video or grounder.video,
         '--config',
         grounder.config,
@@ -89,7 +90,9 @@ def posix(grounder):
         done = subprocess.run(
             [
                 sys.executable,
-                ROOT / 'tools/ground.py',
+                '-m',
+                'mmn',
+                'ground',
                 *arguments,
                 '--config',
                 grounder.config,
@@ -153,9 +156,7 @@ def test_the_files_can_be_scored(grounder, tmp_path):
     ground(grounder, '--annotations', grounder.annotations, '--out', tmp_path)
     annotations = json.loads(grounder.annotations.read_text())
     (tmp_path / 'ann.json').write_text(json.dumps({'scene': annotations['scene']}))
-    code, output = run_tool(
-        'analysis_tools/eval_predictions.py', tmp_path / 'scene.json', tmp_path / 'ann.json'
-    )
+    code, output = run_tool('mmn', 'eval', tmp_path / 'scene.json', tmp_path / 'ann.json')
     assert code == 0, output
 
 
@@ -203,12 +204,12 @@ def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
 
 def test_without_config_the_checkpoint_or_folder_brings_it(grounder, tmp_path):
     GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu').save_pretrained(tmp_path)
-    expected = ground(grounder, 'a red box')[1]
+    expected = table_rows(ground(grounder, 'a red box')[1])
     code, output = run_tool(
-        'ground.py', grounder.video, 'a red box', '--checkpoint', tmp_path, '--device', 'cpu'
+        'mmn', 'ground', grounder.video, 'a red box', '--checkpoint', tmp_path, '--device', 'cpu'
     )
     assert code == 0, output
-    assert output == expected
+    assert table_rows(output) == expected
 
 
 def test_features_are_grounded_without_video(grounder, tmp_path):
@@ -230,11 +231,18 @@ def test_features_are_grounded_without_video(grounder, tmp_path):
     assert (tmp_path / 'out' / 'scene.json').is_file()
 
 
+ARGUMENTS = {'--clips', '--pad', '--cfg-options', '--top-n'}  # wrong by themselves
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['a box', '--clips', '1'], 'and --out'),
-        (['a box', '--clips', '-1'], '--clips -1'),
+        (['a box', '--clips', '1'], '--clips needs --out'),
+        (['a box', '--clips', '-1'], "argument --clips: '-1' is not"),
+        (['a box', '--pad', '-1'], '--pad -1'),
+        (['a box', '--pad', '1'], '--pad needs --clips'),
+        (['a box', '--cfg-options', 'word'], "'word' is not key=value"),
+        (['a box', '--cfg-options', 'a=[(1]'], 'argument --cfg-options: a=[(1]: '),
         ([], 'give a sentence, or --annotations'),
         (['zzz'], "'zzz' holds no word"),
         ([''], "'' is empty"),
@@ -247,8 +255,9 @@ def test_features_are_grounded_without_video(grounder, tmp_path):
 )
 def test_mistakes_end_in_one_message(grounder, arguments, message):
     code, output = ground(grounder, *arguments)
-    assert code == 1
+    assert code == (2 if set(arguments) & ARGUMENTS else 1)
     assert message in output
+    assert output.splitlines()[-1].startswith('Error: ')
     assert 'Traceback' not in output
 
 
@@ -289,7 +298,7 @@ def tree(folder):
 
 
 def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmn_plugin.apis.GroundingInferencer', None)  # no work is done
+    monkeypatch.setattr('mmn_plugin.cli.ground.GroundingInferencer', None)  # no work is done
     for name in ('scene.vtt', 'scene_2_1.mp4', 'scene_map.png'):
         (tmp_path / name).write_text('mine')
         code, output = ground(grounder, 'a red box', 'the door', '--out', tmp_path, '--clips', '1')

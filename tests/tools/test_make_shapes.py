@@ -60,6 +60,24 @@ def test_after_a_kill_it_goes_on(tmp_path):
     assert len(list(tmp_path.glob('videos/*.mp4'))) == 200
 
 
+@pytest.mark.parametrize(
+    ('tool', 'module', 'size'),
+    [
+        ('make_shapes.py', 'corpus.ShapesCorpus', ('--size', 32)),
+        ('make_shapes_tubes.py', 'tubes.ShapesTubes', ()),
+    ],
+)
+def test_ctrl_c_is_one_line(tmp_path, monkeypatch, tool, module, size):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    assert run_tool(TOOL, tmp_path / 'corpus', '--videos', 10, '--size', 32)[0] == 0
+    monkeypatch.setattr(f'mmn_plugin.shapes.{module}.write', interrupted)
+    code, output = run_tool(f'data/{tool}', tmp_path / 'corpus', '--videos', 10, *size)
+    assert (code, output.splitlines()[-1]) == (130, 'Interrupted')
+    assert 'Traceback' not in output
+
+
 def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
     code, output = run_tool(TOOL, tmp_path / 'out', '--videos', 12, '--workers', '-1')
     assert code == 2

@@ -54,11 +54,9 @@ def one_line(code, output):
     return lines[0]
 
 
-ASK_TUBES = 'is of tubes, and this is for moments: ask with tools/ground_tubes.py'
-ASK = ['{}/videos/test_0.mp4', 'a red box', '--config', 'CONFIG', '--checkpoint', 'CHECKPOINT']
+ASK_TUBES = 'is of tubes, and this is for moments: ask with `mmn ground --config`'
 INSTEAD = [  # tool, kind of the config, arguments, message
-    ('ground.py', 'tubes', ASK, ASK_TUBES),
-    ('webui.py', 'tubes', ['CHECKPOINT', '--config', 'CONFIG'], ASK_TUBES),
+    ('mmn web', 'tubes', ['CHECKPOINT', '--config', 'CONFIG'], ASK_TUBES),
     (
         'analysis_tools/calibrate_presence.py',
         'tubes',
@@ -79,19 +77,12 @@ INSTEAD = [  # tool, kind of the config, arguments, message
     ),
     ('analysis_tools/benchmark.py', 'tubes', ['CONFIG'], 'models of moments are measured here'),
     (
-        'data/extract_features.py',
+        'mmn extract',
         'tubes',
         ['{}/videos', '--config', 'mmn_shapes_tubes.py', '--out', 'x.h5'],
-        'describes tubes, not clips: tools/ground_tubes.py',
+        'describes tubes, not clips: `mmn ground`',
     ),
     ('test.py', 'tubes', ['CONFIG', 'CHECKPOINT', '--dump', 'x.json'], '--submission FILE.json'),
-    (
-        'ground_tubes.py',
-        'moments',
-        ASK,
-        'is of moments, and this is for tubes: ask with tools/ground.py',
-    ),
-    ('ground_tubes.py', 'weak', ASK, 'ask with tools/ground.py'),
     (
         'test.py',
         'weak',
@@ -124,24 +115,18 @@ def test_a_tool_for_another_kind_says_what_to_use_instead(
         'importlib.util.find_spec',
         lambda name, *rest: find('json' if name == 'gradio' else name, *rest),
     ):
-        assert message in one_line(*run_tool(tool, *arguments))
+        assert message in one_line(*run_tool(*tool.split(), *arguments))
     assert not {path.name for path in tmp_path.iterdir()} & {'out', 'x.h5', 'x.json'}
 
 
-def test_scorers_name_each_other(kinds, tmp_path):
+def test_the_files_of_the_other_kind_are_refused(kinds, tmp_path):
     (tmp_path / 'tubes.json').write_text('{}')
     (tmp_path / 'moments.json').write_text(json.dumps(dict(format='mmn_plugin/predictions')))
-    assert 'eval_tubes.py' in one_line(
-        *run_tool(
-            'analysis_tools/eval_predictions.py',
-            tmp_path / 'tubes.json',
-            kinds.corpus / 'test.json',
-        )
+    assert 'is not a file of predictions' in one_line(
+        *run_tool('mmn', 'eval', tmp_path / 'tubes.json', kinds.corpus / 'test.json')
     )
-    assert 'eval_predictions.py' in one_line(
-        *run_tool(
-            'analysis_tools/eval_tubes.py', tmp_path / 'moments.json', kinds.tube_files / 'test.h5'
-        )
+    assert 'holds predicted moments, not tubes' in one_line(
+        *run_tool('mmn', 'eval', tmp_path / 'moments.json', kinds.tube_files / 'test.h5')
     )
 
 
@@ -233,7 +218,7 @@ def test_further_tools_take_tubes_and_weak_models(kinds, tmp_path):
             '--out',
             tmp_path / 'calibrated',
         ),
-        ('data/check_dataset.py', kinds.weak.config),
+        ('mmn', 'check', kinds.weak.config),
     ):
         code, output = run_tool(tool, *arguments)
         assert code == 0, output[-3000:]

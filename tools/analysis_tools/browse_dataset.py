@@ -10,27 +10,20 @@ of the candidate that comes nearest, and a second picture shows its boxes beside
 
 import argparse
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import numpy as np
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.cli import build_dataset
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.arguments import add_config_options
+from mmn_plugin.cli.command_line import build_dataset
 from mmn_plugin.config import load_config
+from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.errors import InputError, plain_errors
-from mmn_plugin.files import OutputFolder
-from mmn_plugin.files import input_of
-from mmn_plugin.structures import MomentGrid
-from mmn_plugin.structures import cell_iou
+from mmn_plugin.files import OutputFolder, input_of
+from mmn_plugin.structures import MomentGrid, cell_iou
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.tubes import draw_tube_frames
 
@@ -59,12 +52,7 @@ def parse_args(argv=None):
         type=OutputFolder,
         help='folder for the pictures (default: browse)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value',
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 

@@ -10,25 +10,18 @@ checkpoint with the threshold.
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import torch
-from mmengine.config import DictAction
 
+import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import calibrate_presence
-from mmn_plugin.apis.presence import threshold_at
-from mmn_plugin.cli import build_dataset
+from mmn_plugin.apis.presence import calibrate_presence, threshold_at
+from mmn_plugin.cli.arguments import add_config_options
+from mmn_plugin.cli.command_line import build_dataset
 from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError, plain_errors
-from mmn_plugin.files import writable_file
-from mmn_plugin.files import writable_folder
+from mmn_plugin.files import writable_file, writable_folder
 
 
 def model_path(text):
@@ -53,12 +46,7 @@ def parse_args(argv=None):
         help='share of the present sentences that stay (default: 0.95)',
     )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, key=value',
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 

@@ -15,11 +15,7 @@ import resource
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import h5py
 from mmengine.dataset import BaseDataset

@@ -6,26 +6,18 @@ One panel per sentence of the video, with the ground truth behind the curves.
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import torch
-from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 
+import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis.pretrained import load_model
-from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.cli import build_dataset
+from mmn_plugin.cli.arguments import add_config_options
+from mmn_plugin.cli.command_line import build_dataset
 from mmn_plugin.config import load_config
+from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.errors import InputError, plain_errors
-from mmn_plugin.files import OutputFolder
-from mmn_plugin.files import text_argument
-from mmn_plugin.files import writable_file
+from mmn_plugin.files import OutputFolder, text_argument, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
 
 
@@ -51,12 +43,7 @@ def parse_args(argv=None):
         type=writable_file,
         help='picture (default: score_curves.png)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value',
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -98,7 +85,7 @@ def main(argv=None):
             what, tool = (
                 ('cells of tubes', 'tubes with tools/test.py --show-dir')
                 if grounds_tubes(config)
-                else ('moments', 'moment maps with tools/ground.py')
+                else ('moments', 'moment maps with `mmn ground`')
             )
             raise InputError(
                 f'{args.config} is of a {type(model).__name__}, which scores {what} '

@@ -14,11 +14,7 @@ import ctypes
 import multiprocessing
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch

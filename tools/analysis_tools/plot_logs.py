@@ -8,12 +8,6 @@ LocalVisBackend of MMEngine writes.
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.errors import plain_errors

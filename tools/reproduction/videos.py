@@ -17,7 +17,7 @@ from .running import CONFIG, ROOT, run, shared_folder
 
 sys.path.insert(0, str(ROOT / 'tests'))  # the damaged videos are those of the tests
 
-TOOL = 'tools/data/extract_features.py'
+TOOL = ('-m', 'mmn', 'extract')
 C3D = 'mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py'
 MINUTES = (1, 120)  # of the videos whose memory is compared
 
@@ -46,7 +46,7 @@ def _outcomes(folder: Path) -> list[dict]:
     subprocess.run(
         [
             sys.executable,
-            TOOL,
+            *TOOL,
             write_videos(folder / 'bad'),
             '--out',
             out,
@@ -124,7 +124,7 @@ def _real(folder: Path) -> list[dict]:
         ('c3d_fc6_sports1m', ('--checkpoint', folder / 'c3d.pth', '--device', 'cpu')),
     ):
         out, began = folder / f'{name}.h5', time.time()
-        run(sys.executable, TOOL, *media, '--config', name, '--out', out, *options)
+        run(sys.executable, *TOOL, *media, '--config', name, '--out', out, *options)
         seconds = time.time() - began
         with h5py.File(out) as file:
             rows.append(

@@ -4,7 +4,7 @@ _base_ = 'temporal_grounding.py'
 # Longer videos are looked at in windows as long as the videos of training.
 long_video = dict(window=24.0)
 
-# What made the features, with the settings of tools/data/extract_features.py; for new videos.
+# What made the features, with the settings of mmn extract; for new videos.
 extractor = dict(type='GridFeatureExtractor', fps=8.0, stride=6)
 
 pipeline = _base_.train_dataloader.dataset.pipeline

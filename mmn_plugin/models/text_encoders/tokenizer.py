@@ -164,7 +164,7 @@ class SentenceTokenizer:
                 if sentence in self._unusable:
                     raise InputError(
                         f'the sentence {sentence!r} {self._unusable[sentence]}. Correct it or '
-                        'remove it from the annotations; tools/data/check_dataset.py lists all '
+                        'remove it from the annotations; `mmn check` lists all '
                         'such'
                     )
             return [self._truncate(self._cache[sentence]) for sentence in sentences]
@@ -300,7 +300,7 @@ class SentenceTokenizer:
             self._warned = True
             print_log(
                 f'a sentence of {len(ids)} tokens is cut to {self.max_length}; this is said '
-                'once, tools/data/check_dataset.py lists all such sentences',
+                'once, `mmn check` lists all such sentences',
                 logger='current',
                 level=logging.WARNING,
             )

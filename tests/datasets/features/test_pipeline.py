@@ -1,7 +1,6 @@
 """Decoding and preparing ahead, beside an extractor that is on an accelerator."""
 
 import os
-import runpy
 import signal
 import sys
 import threading
@@ -15,10 +14,11 @@ import h5py
 import numpy as np
 import pytest
 
+from mmn_plugin.cli import extract
+from mmn_plugin.cli.main import main as command
 from mmn_plugin.features import FeatureExtractor, VideoReader, VideoReadError, extract_videos
 from mmn_plugin.shapes.corpus import write_video
 
-TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'data' / 'extract_features.py'
 PATIENCE = 600.0  # seconds after which what should have happened has not
 
 
@@ -205,17 +205,16 @@ def test_an_error_ends_the_other_threads_too(videos, tmp_path):
 
 @pytest.fixture(scope='module')
 def main():
-    tool = runpy.run_path(str(TOOL))
-    tool['extractor_config'](tool['DEFAULT'])  # imports what reading a config needs, once for all
-    return tool['main']
+    extract.extractor_config(extract.DEFAULT)  # imports what reading a config needs, once for all
+    return command
 
 
 def run_tool(main, extractor, out, arguments):
     """The command line with an extractor of this file; what it says goes beside the features."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     sys.stderr = out.with_suffix('.txt').open('w', buffering=1)
-    main.__globals__.update(build_extractor=lambda *_: extractor)
-    sys.exit(main([*arguments, '--out', str(out)]))
+    extract.build_extractor = lambda *_: extractor
+    sys.exit(main(['extract', *arguments, '--out', str(out)]))
 
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

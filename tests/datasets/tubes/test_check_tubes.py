@@ -1,4 +1,4 @@
-"""tools/data/check_dataset.py on tubes: sound files pass, each fault is named."""
+"""`mmn check` on tubes: sound files pass, each fault is named."""
 
 import h5py
 import numpy as np
@@ -42,7 +42,7 @@ def add(corpus, name, **parts):
 
 
 def test_a_sound_corpus_passes_with_its_counts(config):
-    code, output = run_tool('data/check_dataset.py', config)
+    code, output = run_tool('mmn', 'check', config)
     assert code == 0, output
     assert 'PASSED' in output
     report = check_config(load_config(str(config)))
@@ -57,7 +57,7 @@ def test_a_sound_corpus_passes_with_its_counts(config):
 
 def test_the_published_config_says_what_is_absent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, output = run_tool('data/check_dataset.py', 'mmn_hcstvg.py', '--split', 'train')
+    code, output = run_tool('mmn', 'check', 'mmn_hcstvg.py', '--split', 'train')
     assert code == 1
     assert 'unusable tube file' in output
     assert 'tube file data/hcstvg/train.h5 does not exist' in output

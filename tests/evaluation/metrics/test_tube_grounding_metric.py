@@ -125,9 +125,7 @@ def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, zygote, mo
             for s in tube_worker.samples()
         ],
     )
-    code, output = run_tool(
-        'analysis_tools/eval_tubes.py', 'answers.json', 'truth.h5', '--json', 'scores.json'
-    )
+    code, output = run_tool('mmn', 'eval', 'answers.json', 'truth.h5', '--json', 'scores.json')
     assert code == 0, output
     for name, value in json.loads(Path('scores.json').read_text()).items():
         assert value == pytest.approx(figures[name], rel=1e-12), name
@@ -247,9 +245,7 @@ def test_sentences_of_one_name_are_refused(tmp_path):
     videos = [random_video(rng, 'a', 1, 2), random_video(rng, 'a#0', 1)]
     write_tube_file(tmp_path / 'truth.h5', videos)
     write_submission(tmp_path / 'x.json', {'a#1': videos[0].ground_truth[1]})
-    code, output = run_tool(
-        'analysis_tools/eval_tubes.py', tmp_path / 'x.json', tmp_path / 'truth.h5'
-    )
+    code, output = run_tool('mmn', 'eval', tmp_path / 'x.json', tmp_path / 'truth.h5')
     assert (code, "two sentences are 'a#0'" in output) == (1, True), output
     metric = DumpTubeSubmission(str(tmp_path / 'y.json'))
     metric.process(
@@ -274,7 +270,7 @@ def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
     tube, path = random_tube(np.random.default_rng(0), 4), tmp_path / 'x.json'
 
     def score(*options):
-        code, output = run_tool('analysis_tools/eval_tubes.py', path, truth, *options)
+        code, output = run_tool('mmn', 'eval', path, truth, *options)
         assert 'Traceback' not in output
         assert code == 0 or len(output.strip().splitlines()) == 1
         return code, output
@@ -293,7 +289,7 @@ def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
     assert '4 without an answer count as 0: test_1, test_2, test_3, ...' in output
     assert 'every R of vIoU@R lies in [0, 1)' in score('--iou', '30')[1]
     assert score('--iou', 'nan')[0] == 1
-    code, output = run_tool('analysis_tools/eval_tubes.py', path, truth, '--json', path / 'below')
+    code, output = run_tool('mmn', 'eval', path, truth, '--json', path / 'below')
     assert code == 2  # before anything is scored
     assert 'x.json' in output.splitlines()[-1]
 

@@ -6,11 +6,7 @@ DIR holds train.json, val.json and test.json. README.md beside this script says 
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.datasets.prepare import finish, prepare_dataset, prepare_parser, show_progress

@@ -1,6 +1,6 @@
 """Serve a page on which anybody can ask a model about videos.
 
-    python tools/webui.py CHECKPOINT [--config CONFIG] [--host 0.0.0.0] [--port 7860]
+    mmn web CHECKPOINT [--config CONFIG] [--host 0.0.0.0] [--port 7860]
 
 Only this machine can reach the page unless --host says otherwise; there is no login, and no
 encryption, so put a server that has both before it where others can reach it. What a visitor
@@ -11,44 +11,30 @@ without questions, and at the end. Needs Gradio: ``pip install "mmn_plugin[web]"
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-from mmengine.config import DictAction
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.webui import Limits
-from mmn_plugin.webui import SessionStore
-from mmn_plugin.webui.answers import ExampleVideo
-from mmn_plugin.webui.page import GroundingPage
-from mmn_plugin.webui.answers import VideoGrounder
+from mmn_plugin.cli.arguments import Parser, add_config_options, add_device
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import InputError, OperationError, plain_errors
+from mmn_plugin.errors import OperationError
+from mmn_plugin.webui import Limits, SessionStore
+from mmn_plugin.webui.answers import ExampleVideo, VideoGrounder
+from mmn_plugin.webui.page import GroundingPage
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     limits = Limits()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser('web', __doc__)
     parser.add_argument(
         'checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained'
     )
     parser.add_argument(
         '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, key=value',
-    )
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    add_config_options(parser)
+    add_device(parser)
     parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
     parser.add_argument(
         '--host',
@@ -89,7 +75,12 @@ def parse_args(argv=None):
         f'(default: {limits.idle_seconds / 60:g})',
     )
     parser.add_argument('--no-examples', action='store_true', help='offer no videos of Shapes')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.top_n < 1:
+        parser.error(f'--top-n {args.top_n}: it must be at least 1')
+    if args.cfg_options and not args.config:
+        parser.error('--cfg-options needs --config')
+    return args
 
 
 def build_inferencer(args):
@@ -98,12 +89,8 @@ def build_inferencer(args):
     Raises:
         ValueError: there is no config, or it does not say how features are made from a video.
     """
-    if args.top_n < 1:
-        raise InputError(f'--top-n {args.top_n}: it must be at least 1')
     config = args.config
     if args.cfg_options:
-        if config is None:
-            raise InputError('--cfg-options needs --config')
         config = load_config(config, args.cfg_options)
     inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
     _ = inferencer.extractor  # says what is missing now, not at the first visitor
@@ -123,36 +110,30 @@ def build_examples(grounder, folder):
     return examples
 
 
-def main(argv=None):
-    """Run the command."""
-    args = parse_args(argv)
-    with plain_errors():
-        if find_spec('gradio') is None:
-            raise OperationError(
-                'the page needs Gradio: pip install "mmn_plugin[web]", or '
-                'pip install -r requirements/web.txt'
-            )
-        limits = Limits(
-            args.max_mb,
-            60 * args.max_minutes,
-            idle_seconds=60 * args.keep_minutes,
-            pixels=args.max_pixels,
-            work_seconds=args.max_work,
+def run(args: argparse.Namespace, answer: Callable) -> int:
+    """Serve the page until Ctrl-C or SIGTERM."""
+    if find_spec('gradio') is None:
+        raise OperationError(
+            'the page needs Gradio: pip install "mmn_plugin[web]", or '
+            'pip install -r requirements/web.txt'
         )
-        grounder = VideoGrounder(build_inferencer(args), limits)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
-        with SessionStore(limits) as store:
-            examples = (
-                [] if args.no_examples else build_examples(grounder, store.folder / 'examples')
-            )
-            page = GroundingPage(grounder, store, examples)
-            url = page.launch(args.host, args.port, block=False)
-            print(f'{url}  (Ctrl+C ends it)', flush=True)
-            try:
-                page.blocks.block_thread()
-            finally:
-                page.blocks.close(verbose=False)
-
-
-if __name__ == '__main__':
-    main()
+    limits = Limits(
+        args.max_mb,
+        60 * args.max_minutes,
+        idle_seconds=60 * args.keep_minutes,
+        pixels=args.max_pixels,
+        work_seconds=args.max_work,
+    )
+    grounder = VideoGrounder(build_inferencer(args), limits)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
+    with SessionStore(limits) as store:
+        examples = [] if args.no_examples else build_examples(grounder, store.folder / 'examples')
+        page = GroundingPage(grounder, store, examples)
+        url = page.launch(args.host, args.port, block=False)
+        print(f'{url}  (Ctrl+C ends it)', flush=True)
+        answer(dict(url=url))
+        try:
+            page.blocks.block_thread()
+        finally:
+            page.blocks.close(verbose=False)
+    return 0

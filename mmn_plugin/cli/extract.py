@@ -1,9 +1,9 @@
-"""Clip features of videos: ``extract_features.py VIDEOS... --config EXTRACTOR --out FILE.h5``.
+"""Write the features of videos to a file.
 
-    extract_features.py videos/ --out grid.h5                                 # needs no weights
-    extract_features.py videos/ --config c3d_fc6_sports1m --out c3d.h5
-    torchrun --nproc-per-node 4 tools/data/extract_features.py videos/ --config i3d_r50_k400 \\
-        --out i3d.h5 --launcher pytorch                                       # 4 GPUs share them
+    mmn extract videos/ --out grid.h5                                         # needs no weights
+    mmn extract videos/ --config c3d_fc6_sports1m --out c3d.h5
+    torchrun --nproc-per-node 4 -m mmn extract videos/ --config i3d_r50_k400 --out i3d.h5 \\
+        --launcher pytorch                                                    # 4 GPUs share them
 
 Writes an HDF5 file with one (T, D) array per video, named after its file without suffix. Running it
 again goes on where it stopped. Exit code 1 if a video could not be read.
@@ -16,36 +16,25 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-from mmengine.config import DictAction
-
-from mmn_plugin.features import build_extractor
-from mmn_plugin.features import extractor_config
-from mmn_plugin.features import extract_videos
+from mmn_plugin.cli.arguments import Parser, add_config_options, add_device, whole_number
+from mmn_plugin.cli.command_line import require_launcher
+from mmn_plugin.engine import add_amp, explicit_amp
+from mmn_plugin.features import build_extractor, extract_videos, extractor_config
 from mmn_plugin.features.extraction import ProgressBar
-from mmn_plugin.engine import add_amp
-from mmn_plugin.engine import explicit_amp
-from mmn_plugin.errors import plain_errors
-from mmn_plugin.cli import require_launcher
-from mmn_plugin.cli import whole_number
 from mmn_plugin.files import writable_file
 
 DEFAULT = 'extractors/shapes_grid.py'
 MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser('extract', __doc__)
     parser.add_argument('videos', nargs='+', help='video files, or folders of them')
     parser.add_argument('--out', required=True, type=writable_file, help='HDF5 file to write')
     parser.add_argument(
@@ -62,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--fps', type=float, help="frames per second that are looked at (default: the config's)"
     )
     parser.add_argument('--stride', type=int, help="frames per row (default: the config's)")
-    parser.add_argument('--device', help='such as cpu or cuda:1 (default: the best there is)')
+    add_device(parser)
     parser.add_argument(
         '--workers',
         type=whole_number,
@@ -71,25 +60,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'the grid extractor, else 0)',
     )
     add_amp(parser)
-    parser.add_argument(
-        '--report',
-        metavar='FILE.json',
-        type=writable_file,
-        help='write what was wrong or unusual, video by video',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that replace those of the config: extractor.layer=...',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch'],
         default='none',
         help='pytorch: the processes that torchrun starts share the videos',
     )
-    return parser.parse_args(explicit_amp(sys.argv[1:] if argv is None else argv))
+    return parser.parse_args(explicit_amp(argv))
 
 
 def join_group(launcher: str) -> bool:
@@ -129,17 +107,6 @@ def own_device(launcher: str) -> str | None:
 
 
 @contextmanager
-def plain_file_errors():
-    """End with the message alone where a file, a disk or the network fails."""
-    try:
-        yield
-    except OSError as error:
-        if os.environ.get('MMN_TRACEBACK'):
-            raise
-        sys.exit(f'Error: {error}')
-
-
-@contextmanager
 def clean_stop():
     """End with one message at Ctrl-C and at SIGTERM, once what is finished is in the file."""
     code = 130
@@ -165,10 +132,9 @@ def clean_stop():
             signal.signal(signal.SIGTERM, before)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    args = parse_args(argv)
-    with plain_errors(), clean_stop(), plain_file_errors():
+def run(args: argparse.Namespace, answer: Callable) -> int:
+    """Extract; returns the exit code, 1 if a video could not be read."""
+    with clean_stop():
         require_launcher(args.launcher)
         settings = extractor_config(
             args.config,
@@ -188,8 +154,7 @@ def main(argv: list[str] | None = None) -> int:
             report = extract_videos(extractor, args.videos, args.out, workers, bar, settings)
         if not first:
             return leave_group(0)
-        if args.report:
-            report.write(args.report)
+        answer(asdict(report))
     for line in report.lines():
         print(line, file=sys.stderr)
     if not report.failures:
@@ -198,7 +163,3 @@ def main(argv: list[str] | None = None) -> int:
             f'{extractor.stride / extractor.fps:g} s.'
         )
     return leave_group(1 if report.failures else 0)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

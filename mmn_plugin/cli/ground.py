@@ -1,6 +1,7 @@
-"""Find the moments of a video that sentences describe.
+"""Find the moments, or tubes, of a video that sentences describe.
 
-    python tools/ground.py VIDEO "a red circle grows" "it blinks" --checkpoint CKPT --out DIR
+    mmn ground VIDEO "a red circle grows" "it blinks" --checkpoint CKPT --out DIR
+    mmn ground VIDEO "a red circle grows" --config mmn_shapes_tubes.py --checkpoint CKPT --out DIR
 
 Prints a table. With --out also writes DIR/VIDEO.json (docs/predictions.md), DIR/VIDEO.vtt (the best
 moment of each sentence, as chapters that a player opens), pictures (DIR/VIDEO_timeline.png, and
@@ -9,93 +10,111 @@ sentence, rank). A sentence that does not occur has no moments where the checkpo
 threshold, or --threshold gives one. With --annotations the ground truth is shown too, and without
 sentences the video's own are taken. What was written is listed in DIR/.mmn_outputs.json; nothing
 else is replaced, and another video of the same name gets VIDEO-2.
+
+With a config of tubes the answer is a tube: without --tracks the config's tracker finds those of
+the video, and --out takes, per sentence, a picture and a video with the box drawn, and
+DIR/VIDEO_tubes.json (the format of the HC-STVG challenge, under VIDEO#0, VIDEO#1, ...).
 """
 
 import argparse
 import sys
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis import GroundingInferencer, TubeGroundingInferencer
+from mmn_plugin.apis.pretrained import resolve_model
+from mmn_plugin.cli.arguments import Parser, add_config_options, add_device, whole_number
 from mmn_plugin.config import load_config
-from mmn_plugin.errors import InputError, plain_errors
-from mmn_plugin.evaluation import GroundingResult
-from mmn_plugin.evaluation import write_predictions
-from mmn_plugin.features import cut_clip
-from mmn_plugin.features import webvtt
-from mmn_plugin.files import OutputFolder
-from mmn_plugin.files import input_of
-from mmn_plugin.files import printable
-from mmn_plugin.files import text_argument
+from mmn_plugin.datasets import grounds_tubes, read_tracks
+from mmn_plugin.errors import InputError
+from mmn_plugin.evaluation import (
+    GroundingResult,
+    predictions_content,
+    write_predictions,
+    write_submission,
+)
+from mmn_plugin.features import cut_clip, webvtt
+from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline import TimelineRow
+from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser('ground', __doc__)
     parser.add_argument('video', help='video file, or features FILE.h5::ENTRY')
     parser.add_argument('sentences', nargs='*', type=text_argument, help='what to look for')
     parser.add_argument(
         '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
     )
     parser.add_argument(
-        '--checkpoint',
-        required=True,
-        help='trained model: a checkpoint (.pth) or a folder of save_pretrained',
+        '--checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained'
     )
-    parser.add_argument(
+    parser.add_argument('--out', type=OutputFolder, help='folder for the files')
+    add_device(parser)
+    add_config_options(parser)
+    moments = parser.add_argument_group('moments')
+    moments.add_argument(
         '--annotations',
         metavar='ANN.json',
         help='annotation file with the ground truth of the video',
     )
-    parser.add_argument('--out', type=OutputFolder, help='folder for the files')
-    parser.add_argument(
-        '--clips',
-        type=int,
-        default=0,
-        metavar='N',
-        help='write the N best moments of each sentence as videos (default: none)',
-    )
-    parser.add_argument(
-        '--threshold',
-        type=float,
-        help='presence below which a sentence does not occur, however long the '
-        "video (default: the model's own; -1 turns it off)",
-    )
-    parser.add_argument(
-        '--duration', type=float, help='seconds of the video; of use with features alone'
-    )
-    parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
-    parser.add_argument(
+    moments.add_argument(
         '--max-sentences',
         type=int,
         default=3,
         help="at most so many of the video's own sentences (default: 3)",
     )
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, key=value',
+    moments.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
+    moments.add_argument(
+        '--clips',
+        type=whole_number,
+        default=0,
+        metavar='N',
+        help='with --out: write the N best moments of each sentence as videos (default: none)',
+    )
+    moments.add_argument(
+        '--pad',
+        type=float,
+        default=0.0,
+        metavar='SECONDS',
+        help='with --clips: what a video shows before and after its moment (default: 0)',
+    )
+    moments.add_argument(
+        '--threshold',
+        type=float,
+        help='presence below which a sentence does not occur, however long the '
+        "video (default: the model's own; -1 turns it off)",
+    )
+    moments.add_argument(
+        '--duration', type=float, help='seconds of the video; of use with features alone'
+    )
+    parser.add_argument_group('tubes').add_argument(
+        '--tracks',
+        metavar='FILE',
+        help='tubes of any detector and tracker: JSON {video: [[[frame, x1, y1, '
+        'x2, y2], ...], ...]}, or a tube file (.h5)',
     )
     # options may stand between the sentences and after them
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if args.top_n < 1:
+        parser.error(f'--top-n {args.top_n}: it must be at least 1')
+    if args.pad < 0:
+        parser.error(f'--pad {args.pad:g}: give seconds of 0 or more')
+    if (args.clips and not args.out) or (args.pad and not args.clips):
+        parser.error('--pad needs --clips, and --clips needs --out')
+    if args.cfg_options and not args.config:
+        parser.error('--cfg-options needs --config')
+    return args
 
 
 def find_annotation(path, video):
@@ -198,7 +217,26 @@ def claim_outputs(args, chosen):
     return name, files
 
 
-def write_outputs(args, name, inferencer, encoded, sample, chosen):
+def result_of(sample, chosen) -> GroundingResult:
+    """The answers as a file of predictions has them."""
+    # sentences that are not annotated are numbered after those that may be
+    indices = [index for _, index, _ in chosen]
+    free = max((index for index in indices if index is not None), default=-1) + 1
+    for i, index in enumerate(indices):
+        if index is None or index in indices[:i]:
+            indices[i], free = free, free + 1
+    return GroundingResult(
+        sample.video_id,
+        sample.duration,
+        indices,
+        sample.sentences,
+        sample.gt_instances.moments,
+        sample.pred_instances.moments,
+        sample.pred_instances.scores,
+    )
+
+
+def write_outputs(args, name, inferencer, encoded, sample, result):
     """Write all files; returns their paths."""
     out = args.out.path
     paths = [
@@ -206,26 +244,7 @@ def write_outputs(args, name, inferencer, encoded, sample, chosen):
         out / f'{name}.json',
         out / f'{name}.vtt',
     ]
-    # sentences that are not annotated are numbered after those that may be
-    indices = [index for _, index, _ in chosen]
-    free = max((index for index in indices if index is not None), default=-1) + 1
-    for i, index in enumerate(indices):
-        if index is None or index in indices[:i]:
-            indices[i], free = free, free + 1
-    write_predictions(
-        paths[-2],
-        [
-            GroundingResult(
-                sample.video_id,
-                sample.duration,
-                indices,
-                sample.sentences,
-                sample.gt_instances.moments,
-                sample.pred_instances.moments,
-                sample.pred_instances.scores,
-            )
-        ],
-    )
+    write_predictions(paths[-2], [result])
     rows = TimelineRow.from_sample(sample, max(args.clips, 1))
     paths[-1].write_text(
         webvtt((*row.moments[0].tolist(), row.sentence) for row in rows if len(row.moments)),
@@ -235,7 +254,7 @@ def write_outputs(args, name, inferencer, encoded, sample, chosen):
         for i, row in enumerate(rows, 1):
             for rank, (start, end) in enumerate(row.moments[: args.clips].tolist(), 1):
                 paths.append(out / f'{name}_{i}_{rank}.mp4')
-                cut_clip(args.video, start, end, paths[-1])
+                cut_clip(args.video, max(start - args.pad, 0.0), end + args.pad, paths[-1])
     return paths
 
 
@@ -269,40 +288,88 @@ def write_pictures(args, name, inferencer, encoded, sample):
     return paths
 
 
-def answer(args, chosen):
-    """Encoded video, data sample, and the inferencer that made them."""
+def run(args: argparse.Namespace, answer: Callable) -> int:
+    """Find moments, or tubes where the config is of tubes; returns the exit code."""
     config = args.config
     if args.cfg_options:
-        if config is None:
-            raise InputError('--cfg-options needs --config')
         config = load_config(config, args.cfg_options)
+    if config is not None:
+        config, args.checkpoint = resolve_model(config, args.checkpoint)
+    if config is not None and grounds_tubes(config):
+        run_tubes(args, config, answer)
+    else:
+        run_moments(args, config, answer)
+    return 0
+
+
+def run_moments(args: argparse.Namespace, config: Config | None, answer: Callable) -> None:
+    """Print moments, and write what is asked for."""
+    chosen = choose_sentences(args)
+    name, files = claim_outputs(args, chosen) if args.out else (None, {})
     inferencer = GroundingInferencer(
         config, args.checkpoint, args.device, presence_threshold=args.threshold
     )
     encoded = inferencer.encode(args.video, args.duration, video_name(args.video))
     if encoded.num_windows > 1:
         print(f'looked at in {encoded.num_windows} overlapping windows')
-    return encoded, ground(inferencer, encoded, chosen, args.top_n), inferencer
+    sample = ground(inferencer, encoded, chosen, args.top_n)
+    print_table(sample, args.top_n)
+    result = result_of(sample, chosen)
+    if args.out:
+        with args.out.writing(files):
+            paths = write_outputs(args, name, inferencer, encoded, sample, result)
+        for path in paths:
+            print(path)
+    answer(predictions_content([result]))
 
 
-def main(argv=None):
-    """Run the command."""
-    args = parse_args(argv)
-    with plain_errors():
-        if args.top_n < 1:
-            raise InputError(f'--top-n {args.top_n}: it must be at least 1')
-        if args.clips < 0 or (args.clips and not args.out):
-            raise InputError(f'--clips {args.clips}: give a number of clips, and --out for them')
-        chosen = choose_sentences(args)
-        name, files = claim_outputs(args, chosen) if args.out else (None, {})
-        encoded, sample, inferencer = answer(args, chosen)
-        print_table(sample, args.top_n)
-        if args.out:
-            with args.out.writing(files):
-                paths = write_outputs(args, name, inferencer, encoded, sample, chosen)
-            for path in paths:
-                print(path)
+def run_tubes(args: argparse.Namespace, config: Config, answer: Callable) -> None:
+    """Print tubes, and write what is asked for."""
+    if not args.sentences:
+        raise InputError('give a sentence')
+    name, files = claim_tubes(args) if args.out else (None, {})
+    inferencer = TubeGroundingInferencer(config, args.checkpoint, args.device)
+    tubes = None
+    if args.tracks:
+        tubes = read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
+    answers = inferencer(args.video, args.sentences, tubes)
+    for found in answers:
+        if found['span'] is None:
+            print(f'{found["sentence"]}: there is no tube in this video')
+            continue
+        start, end = found['span']
+        box = ', '.join(f'{value:.0f}' for value in found['tube'][0, 1:])
+        print(
+            f'{found["sentence"]}: tube {found["tube_index"]}, {start:.2f} - {end:.2f} s, '
+            f'first box [{box}], score {found["score"]:.3f}'
+        )
+    if args.out:
+        with args.out.writing(files):
+            write_tubes(args, name, answers)
+    answer([found | dict(tube=found['tube'].tolist()) for found in answers])
 
 
-if __name__ == '__main__':
-    main()
+def claim_tubes(args: argparse.Namespace) -> tuple[str, dict]:
+    """What the files' names begin with, and which may be written; see `OutputFolder`."""
+    source = input_of(args.video)
+    (name,) = args.out.names_of([(source, printable(Path(args.video).stem))])
+    ends = [f'_{i}.{kind}' for i in range(len(args.sentences)) for kind in ('png', 'mp4')]
+    files = {f'{name}{end}': source for end in (*ends, '_tubes.json')}
+    args.out.claim(files)
+    return name, files
+
+
+def write_tubes(args: argparse.Namespace, name: str, answers: list[dict]) -> None:
+    """Pictures, videos and JSON of the answers."""
+    from PIL import Image
+
+    out, stem = args.out.path, Path(args.video).stem
+    for i, found in enumerate(answers):
+        picture = draw_tube_frames(args.video, found['sentence'], found['tube'])
+        Image.fromarray(picture).save(out / f'{name}_{i}.png')
+        write_tube_video(args.video, out / f'{name}_{i}.mp4', found['sentence'], found['tube'])
+    write_submission(
+        out / f'{name}_tubes.json',
+        {f'{stem}#{i}': found['tube'] for i, found in enumerate(answers)},
+    )
+    print(f'written to {out}')
