@@ -20,6 +20,7 @@ from workload import Workload, offline_config
 
 from mmn_plugin.config import load_config, require_device
 from mmn_plugin.engine import FreezeLanguageModelHook
+from mmn_plugin.errors import InputError
 from mmn_plugin.models import rank
 from mmn_plugin.precision import set_tf32
 from mmn_plugin.structures import MomentGrid, SentenceBatch, VideoEmbedding
@@ -88,7 +89,7 @@ class Benchmark:
         self.args, self.keep_gradients = args, keep_gradients
         self.device = require_device(args.device)
         if 'tf32' in args.dtype and torch.device(self.device).type != 'cuda':
-            raise ValueError(f'--dtype tf32 is for CUDA, not for {self.device}')
+            raise InputError(f'--dtype tf32 is for CUDA, not for {self.device}')
         self.cfg = offline_config(load_config(args.config, args.cfg_options))
         self.batch_size = args.batch_size or self.cfg.train_dataloader.batch_size
         torch.backends.cudnn.benchmark = self.cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
@@ -112,7 +113,7 @@ class Benchmark:
         watched = [(getattr(model, part), 'forward', name) for name, part in parts.items()]
         neck = model.neck
         if 'grid' not in self.cfg.model and self.args.conv_mode != ['dense']:
-            raise ValueError(f'--conv-mode: the convolutions of {type(neck).__name__} are dense')
+            raise InputError(f'--conv-mode: the convolutions of {type(neck).__name__} are dense')
 
         def run(mode: str, dtype: str) -> None:
             if 'grid' in self.cfg.model:
@@ -181,7 +182,7 @@ def predict(bench: Benchmark) -> list[Subject]:
 def evaluate(bench: Benchmark) -> list[Subject]:
     """NMS and all figures from random scores of the whole test split; and NMS alone at once."""
     if 'grid' not in bench.cfg.model:
-        raise ValueError(
+        raise InputError(
             f'the task eval is the NMS of moments, and {bench.cfg.model.type} has none: '
             'give --task test, which ranks too'
         )

@@ -25,7 +25,7 @@ from rich.table import Table
 
 import mmn_plugin  # noqa: F401
 from mmn_plugin.config import require_device
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import MissingFileError, plain_errors
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.precision import set_tf32
 
@@ -60,13 +60,13 @@ def check(path: Path, vocabulary: Path | None, conv_mode: str, device: str) -> R
         FileNotFoundError: If the file, or its vocabulary, does not exist.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist')
+        raise MissingFileError(f'{path} does not exist')
     golden = GoldenFile(path)
     if not golden.is_model:
         return check_evaluation(golden, device)
     vocabulary = vocabulary or path.with_name(VOCABULARY)
     if not vocabulary.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{vocabulary} does not exist; give the vocabulary that {path} was '
             'made with: --vocab FILE'
         )

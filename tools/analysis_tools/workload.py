@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from transformers import AutoConfig
 
 from mmn_plugin.datasets import grounds_tubes, write_random_features
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.structures import GroundingDataSample
 from mmn_plugin.structures.annotations import read_annotations
 
@@ -46,7 +47,7 @@ class Workload:
         self.sentences, self.tokens, self.seconds = annotation_statistics(dataset, split, ann_file)
         segments = [step.num_segments for step in dataset.pipeline if 'num_segments' in step]
         if not segments:
-            raise ValueError(
+            raise InputError(
                 'the pipeline of the config has no PoolClipFeatures with num_segments: the '
                 'size of the inputs is not known'
             )
@@ -122,7 +123,7 @@ def annotation_statistics(dataset: dict, split: str, ann_file: str | None = None
         return np.sort(counts), np.sort(words), np.sort([video.duration for video in videos])
     recorded = json.loads(RECORDED.read_text()).get(root.name, {})
     if ann_file or split not in recorded:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'annotation file {path} does not exist, and nothing is recorded of a dataset '
             f'{root.name!r}: give one with --annotations'
         )
@@ -138,7 +139,7 @@ def offline_config(cfg: Config) -> Config:
     DistilBERT-base's shape.
     """
     if grounds_tubes(cfg):
-        raise ValueError(
+        raise InputError(
             f'{cfg.filename or "the config"} is of tubes; models of moments are measured here. '
             "A training's log tells `time` and `data_time` of its steps"
         )

@@ -11,13 +11,14 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
 
 UNREADABLE = (BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 ALONE = 'all'  # key of a quantity that is a single array
 
 
-class GoldenFileError(ValueError):
+class GoldenFileError(InputError):
     """Raised if a golden file cannot be used; the message names the file and the key."""
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import ranked_iou, recall
 from mmn_plugin.models import moment_scores, rank
 from mmn_plugin.structures import MomentGrid, temporal_iou
@@ -47,7 +48,7 @@ def grid_of_mask(mask: np.ndarray) -> MomentGrid:
     levels = int(np.log2(steps.max())) + 1 if len(steps) else 0
     grid = MomentGrid(num_clips, [int((steps == 2**level).sum()) for level in range(levels)])
     if not np.array_equal(grid.mask.numpy(), mask):
-        raise ValueError('mask2d is not the mask of any pooling counts')
+        raise InputError('mask2d is not the mask of any pooling counts')
     return grid
 
 
