@@ -1,17 +1,13 @@
 """What a work folder knows of the trainings in it."""
 
 import ast
-import contextlib
 import datetime
 import json
-import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from mmn_plugin.errors import OperationError
-from mmn_plugin.files import lock_file
+from mmn_plugin.files import FileInUseError, FileLock, write_atomically
 
 _OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # A checkpoint brings the optimiser's and the schedulers' state, of which these are a part.
@@ -86,8 +82,7 @@ def _leaves(name: str, node: ast.AST) -> Iterator[tuple[str, str]]:
         yield name, ast.unparse(node)
 
 
-# A process's lock of a file ends when it closes any handle of it, so there is one for each.
-_held: dict[Path, IO] = {}
+_locks: dict[Path, FileLock] = {}  # of this process, by the file that they are for
 
 
 class WorkFolderInUseError(OperationError):
@@ -95,12 +90,10 @@ class WorkFolderInUseError(OperationError):
 
 
 class TrainingRecord:
-    """``training.json`` of a work folder: which training it belongs to.
+    """``training.json`` of a work folder: which training its checkpoints are of.
 
-    The process that trains has a lock of the operating system on the file, which ends with the
-    process however that ends, and which other machines see where their common file system has
-    locks. Processes that it starts do not inherit it. The file stays, and says which checkpoints
-    are the last training's.
+    The process that trains has a `FileLock` on the file, which ends with the process however that
+    ends. The file itself stays.
 
     Args:
         folder (str | Path): Work folder.
@@ -115,15 +108,14 @@ class TrainingRecord:
         self._path = Path(folder).resolve() / self.NAME
 
     def require_unused(self) -> None:
-        """Make sure that no other process trains in the folder; changes nothing there.
+        """Make sure that no other process trains in the folder.
 
         Raises:
             WorkFolderInUseError: If one does.
         """
-        if self._path in _held or not self._path.is_file():
-            return
-        with contextlib.suppress(FileNotFoundError), open(self._path, 'rb') as file:
-            self._lock(file, shared=True)
+        if self._path not in _locks and self._path.with_name(f'{self.NAME}.lock').exists():
+            self.acquire()
+            self.release()
 
     def acquire(self) -> str | None:
         """Lock the folder for this process, until `release`; nothing where it has it already.
@@ -135,39 +127,33 @@ class TrainingRecord:
             WorkFolderInUseError: If another process trains there.
             OSError: If the file cannot be made.
         """
-        if self._path in _held:
+        if self._path in _locks:
             return None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', buffering=0)
+        lock = FileLock(self._path)
         try:
-            reason = self._lock(file)
-        except WorkFolderInUseError:
-            file.close()
-            raise
-        _held[self._path] = file
+            reason = lock.acquire()
+        except FileInUseError as error:
+            raise WorkFolderInUseError(
+                f'another training is in the work folder: {error} (--work-dir)'
+            ) from None
+        _locks[self._path] = lock
         return reason
 
     def release(self) -> None:
         """Let others train there."""
-        file = _held.pop(self._path, None)
-        if file is not None:
-            file.close()
+        if self._path in _locks:
+            _locks.pop(self._path).release()
 
     def read(self) -> dict:
         """What the last training wrote; empty where none has, or it cannot be read."""
         try:
-            file = _held.get(self._path)
-            if file is None:
-                content = json.loads(self._path.read_bytes())
-            else:
-                file.seek(0)
-                content = json.loads(file.read())
+            content = json.loads(self._path.read_bytes())
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
 
     def write(self, run: str, resumed_from: str | None = None) -> None:
-        """Note this training; the folder must be locked.
+        """Note this training.
 
         Args:
             run (str): Identity of the training, which its checkpoints have as well (``run_id``).
@@ -175,38 +161,5 @@ class TrainingRecord:
                 to None.
         """
         began = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
-        text = json.dumps(
-            dict(
-                run=run,
-                resumed_from=resumed_from,
-                host=socket.gethostname(),
-                process=os.getpid(),
-                began=began,
-            ),
-            indent=1,
-        ).encode()
-        file = _held.get(self._path)
-        if file is not None:
-            file.seek(0)
-            file.write(text)  # in place: the lock is on this very file
-            file.truncate()
-            os.fsync(file.fileno())
-
-    def _lock(self, file: IO, shared: bool = False) -> str | None:
-        try:
-            return lock_file(file, shared)
-        except BlockingIOError:
-            raise WorkFolderInUseError(self._holder()) from None
-
-    def _holder(self) -> str:
-        content = self.read()
-        who = 'another process trains there'
-        if {'host', 'process', 'began'} <= content.keys():
-            who = (
-                f'process {content["process"]} on {content["host"]} trains there, since '
-                f'{content["began"]}'
-            )
-        return (
-            f'the work folder {self._path.parent} is in use: {who}. Let it end, or choose '
-            'another folder (--work-dir)'
-        )
+        record = dict(run=run, resumed_from=resumed_from, began=began)
+        write_atomically(self._path, json.dumps(record, indent=1) + '\n')

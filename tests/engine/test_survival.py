@@ -390,9 +390,9 @@ def test_all_ranks_of_a_second_training_in_a_folder_are_refused_and_write_nothin
     with in_another_process(lambda: train_in(folder)) as process:
         codes, output = lab.run('in_use')
     assert set(codes) in ({1}, {1, -15}), output[-3000:]  # the first to end may end the other
-    assert f'in_use is in use: process {process} on' in output
+    assert f'in_use/training.json is in use by process {process} on' in output
     assert 'Traceback' not in output
-    assert [path.name for path in folder.iterdir()] == ['training.json']
+    assert {path.name for path in folder.iterdir()} == {'training.json', 'training.json.lock'}
 
 
 def test_a_checkpoint_from_inside_an_epoch_needs_as_many_ranks(lab, accumulated):
