@@ -12,7 +12,7 @@ from .running import ROOT
 
 _SURVIVAL = 'tests/engine/test_survival.py::test_'
 _MACHINES = 'tests/engine/test_faults_of_machines.py::test_'
-_FILES = 'tests/engine/checkpoints/test_newest_checkpoint.py::test_'
+_FILES = 'tests/engine/test_newest_checkpoint.py::test_'
 _LOSS = 'tests/engine/test_check_loss.py::test_'
 _STORES = 'tests/datasets/test_feature_stores.py::test_'
 # One run goes through five of the faults, and is compared with one that nothing happens to.
