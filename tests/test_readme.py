@@ -47,11 +47,7 @@ def test_every_result_is_shown_and_says_how_it_was_measured(reproduce):
         assert text.count(f'<!-- result: {path.stem} -->') == 1
         assert path.stem in reproduce['EXPERIMENTS']
         assert re.fullmatch(r'[0-9a-f]{40}', result['commit'])
-        how = {
-            option: result[option]
-            for option, names in reproduce['OPTIONS'].items()
-            if path.stem in names
-        }
+        how = {option: result[option] for option in reproduce['options_of'](path.stem)}
         assert result['command'] == reproduce['command_of'](path.stem, how)
         assert {'cpu', 'cores', 'torch'} <= result['machine'].keys()
 

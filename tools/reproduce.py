@@ -7,6 +7,7 @@ table in the page that has its marker. Run from the checkout's root, on the Shap
 
 import argparse
 import datetime
+import inspect
 import json
 import os
 import platform
@@ -17,72 +18,41 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import absent, experiments, inference, long_videos, performance, speed, videos
+from reproduction import absent, experiments, inference, long_videos, performance, renderers, videos
 from reproduction import tubes as of_tubes
 from reproduction.faults import faults
-from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
 from reproduction.running import ROOT, run
 from reproduction.weak import render_weak, weak
 
+from mmn_plugin.files import OutputError, writable_file
+
 RESULTS = ROOT / 'docs' / 'results'
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
+# How each is measured, with what can be chosen as its arguments, and how its table is made.
 EXPERIMENTS = dict(
-    absence=absent.absence,
-    agreement=experiments.agreement,
-    agreement_tubes=of_tubes.agreement_tubes,
-    benchmark=performance.benchmark,
-    data_cost=performance.data_cost,
-    dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost,
-    faults=faults,
-    inference_cost=inference.inference_cost,
-    layouts=performance.layouts,
-    long_video=long_videos.long_video,
-    memory=performance.memory,
-    memory_bf16=performance.memory_bf16,
-    negatives=experiments.negatives,
-    negatives_cost=experiments.negatives_cost,
-    precision=speed.precision,
-    quickstart=experiments.quickstart,
-    shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words,
-    tubes=of_tubes.tubes,
-    videos=videos.videos,
-    weak=weak,
+    absence=(absent.absence, absent.render_absence),
+    agreement=(experiments.agreement, renderers.render_agreement),
+    agreement_tubes=(of_tubes.agreement_tubes, renderers.render_agreement),
+    benchmark=(performance.benchmark, performance.render_benchmark),
+    dataset_cost=(experiments.dataset_cost, renderers.render_dataset_cost),
+    faults=(faults, renderers.render_faults),
+    inference_cost=(inference.inference_cost, inference.render_inference_cost),
+    long_video=(long_videos.long_video, long_videos.render_long_video),
+    memory_bf16=(performance.memory_bf16, performance.render_memory_bf16),
+    negatives=(experiments.negatives, renderers.render_negatives),
+    quickstart=(experiments.quickstart, renderers.render_quickstart),
+    shapes=(experiments.shapes, renderers.render_shapes),
+    tubes=(of_tubes.tubes, of_tubes.render_tubes),
+    videos=(videos.videos, videos.render_videos),
+    weak=(weak, render_weak),
 )
-# What each option is for; the other experiments take none.
-OPTIONS = dict(
-    seeds=(
-        'absence',
-        'long_video',
-        'negatives',
-        'precision',
-        'shapes',
-        'shapes_words',
-        'tubes',
-        'videos',
-        'weak',
-    ),
-    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'),
-)
-RENDERERS = dict(
-    absence=absent.render_absence,
-    benchmark=performance.render_benchmark,
-    data_cost=performance.render_data_cost,
-    evaluation_cost=performance.render_evaluation_cost,
-    inference_cost=inference.render_inference_cost,
-    layouts=performance.render_layouts,
-    long_video=long_videos.render_long_video,
-    memory=performance.render_memory,
-    memory_bf16=performance.render_memory_bf16,
-    precision=speed.render_precision,
-    tubes=of_tubes.render_tubes,
-    videos=videos.render_videos,
-    weak=render_weak,
-    **OF_EXPERIMENTS,
-)
+
+
+def options_of(name: str) -> list[str]:
+    """What can be chosen: ``seeds``, ``repeats`` or nothing."""
+    return list(inspect.signature(EXPERIMENTS[name][0]).parameters)
 
 
 def machine() -> dict:
@@ -111,7 +81,7 @@ def measure(name: str, args: argparse.Namespace) -> dict:
     git = ('git', '-C', ROOT)
     changed = run(*git, 'status', '--porcelain', '--', *CODE, capture=True).strip()
     commit = run(*git, 'rev-parse', 'HEAD', capture=True).strip()
-    how = {option: getattr(args, option) for option, names in OPTIONS.items() if name in names}
+    how = {option: getattr(args, option) for option in options_of(name)}
     return dict(
         name=name,
         command=command_of(name, how),
@@ -119,7 +89,7 @@ def measure(name: str, args: argparse.Namespace) -> dict:
         date=datetime.date.today().isoformat(),
         machine=machine(),
         **how,
-        **EXPERIMENTS[name](args),
+        **EXPERIMENTS[name][0](**how),
     )
 
 
@@ -131,24 +101,13 @@ def update_page(page: Path, results: Path = RESULTS) -> str:
         if not path.is_file():  # not measured yet
             return match[0]
         result = json.loads(path.read_text())
-        body = f'{RENDERERS[match[1]](result)}\n\n{source(result)}'
+        body = f'{EXPERIMENTS[match[1]][1](result)}\n\n{source(result)}'
         body = body.replace('](docs/results/', f']({os.path.relpath(RESULTS, page.parent)}/')
         return f'<!-- result: {match[1]} -->\n{body}\n<!-- end -->'
 
     return re.sub(
         r'<!-- result: (\w+) -->.*?<!-- end -->', render, page.read_text(), flags=re.DOTALL
     )
-
-
-def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None:
-    """End with a message if a file cannot be written, before anything is measured."""
-    from mmn_plugin.files import OutputError, writable_file
-
-    try:
-        for path in paths:
-            writable_file(path)
-    except OutputError as error:
-        parser.error(str(error))
 
 
 def main() -> None:
@@ -166,8 +125,11 @@ def main() -> None:
         '--repeats', type=int, default=3, help='rounds of faults and of benchmarks (default: 3)'
     )
     args = parser.parse_args()
-    if args.names:
-        require_writable(parser, [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)])
+    try:
+        for path in [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)]:
+            writable_file(path)
+    except OutputError as error:
+        parser.error(str(error))
     for name in args.names:
         result = measure(name, args)
         RESULTS.mkdir(parents=True, exist_ok=True)

@@ -200,7 +200,6 @@ def test_the_hook_draws_tubes_while_training(kinds, tmp_path):
 
 def test_further_tools_take_tubes_and_weak_models(kinds, tmp_path):
     for tool, *arguments in (
-        ('analysis_tools/dataset_cost.py', kinds.tube_files / 'train.h5'),
         ('analysis_tools/print_config.py', kinds.tubes.config),
         ('analysis_tools/print_config.py', kinds.weak.config),
         (

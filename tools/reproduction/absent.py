@@ -2,7 +2,6 @@
 
 import random
 import statistics
-from argparse import Namespace
 from contextlib import chdir
 
 from .inference import inferencer_of, split_of
@@ -13,12 +12,12 @@ from .running import ROOT
 LENGTHS = (10, 30)  # videos of 24 s in a row
 
 
-def absence(args: Namespace) -> dict:
+def absence(seeds: list[int]) -> dict:
     """Present against absent sentences on Shapes' test videos, alone and many in a row."""
-    models = {seed: inferencer_of(seed) for seed in args.seeds}
+    models = {seed: inferencer_of(seed) for seed in seeds}
     rows = [absence_of(seed, model) for seed, model in models.items()]
     for length in LENGTHS:
-        joined = list(joined_tests(length, models[args.seeds[0]].extractor))
+        joined = list(joined_tests(length, models[seeds[0]].extractor))
         for row in rows:
             row['lengths'][length] = absence_in_long(models[row['seed']], joined)
     return dict(per_seed=rows)

@@ -3,13 +3,14 @@
 import json
 import re
 import subprocess
-from argparse import Namespace
+import sys
+import tempfile
 from collections.abc import Callable
 from itertools import pairwise
+from textwrap import dedent
 
 from .running import ROOT, WORK, of_tool, run, shared_folder, train_and_test
 
-WORDS = ('blank', 'colour', 'shape', 'action')
 # Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
 # the optimiser is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
 # else differs but the videos over which BatchNorm takes its statistics.
@@ -26,25 +27,28 @@ NEGATIVES = {
 }
 
 
-def shapes(args: Namespace) -> dict:
+_BUILD_DATASET = """
+    import json, pickle, resource, sys, time
+    import mmn_plugin
+    from mmn_plugin.datasets import TemporalGroundingDataset
+    def peak_mb():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux
+    annotations, features = sys.argv[1:]
+    before, began = peak_mb(), time.perf_counter()
+    dataset = TemporalGroundingDataset(ann_file=annotations, data_prefix=dict(features=features))
+    seconds = time.perf_counter() - began
+    print('result', json.dumps(dict(
+        videos=len(dataset), seconds=seconds, peak_growth_mb=peak_mb() - before,
+        kept_mb=len(pickle.dumps(dataset)) / 2**20)))
+"""
+
+
+def shapes(seeds: list[int]) -> dict:
     """MMN on Shapes."""
-    return dict(per_seed=[train_and_test('shapes', seed) for seed in args.seeds])
+    return dict(per_seed=[train_and_test('shapes', seed) for seed in seeds])
 
 
-def shapes_words(args: Namespace) -> dict:
-    """MMN on Shapes, trained and tested with only some of each sentence's words."""
-    result = {}
-    for kept in WORDS:
-        files = (
-            f'{split}_dataloader.dataset.ann_file=ablations/{kept}/{split}.json'
-            for split in ('train', 'val', 'test')
-        )
-        options = (*files, 'test_evaluator.subsets=None')
-        result[kept] = [train_and_test(kept, seed, options) for seed in args.seeds]
-    return dict(per_seed=result)
-
-
-def negatives(args: Namespace) -> dict:
+def negatives(seeds: list[int]) -> dict:
     """MMN on Shapes with negatives from more and more videos."""
     result = {}
     for label, (videos, hook) in NEGATIVES.items():
@@ -58,16 +62,11 @@ def negatives(args: Namespace) -> dict:
             ),
         )
         name = 'negatives_' + re.sub(r'\W+', '_', label)
-        result[label] = [train_and_test(name, seed, options) for seed in args.seeds]
+        result[label] = [train_and_test(name, seed, options) for seed in seeds]
     return dict(per_seed=result)
 
 
-def negatives_cost(args: Namespace) -> dict:
-    """Memory and time of the losses for growing numbers of negatives."""
-    return dict(figures=of_tool('negatives_cost'))
-
-
-def quickstart(args: Namespace) -> dict:
+def quickstart() -> dict:
     """Seconds that each step of tools/quickstart.sh takes after installation."""
     folder = WORK / 'quickstart'
     subprocess.run(['rm', '-rf', str(ROOT / folder)], check=True)
@@ -82,13 +81,20 @@ def quickstart(args: Namespace) -> dict:
     return dict(seconds=durations, total_seconds=steps[-1][0], metrics=metrics)
 
 
-def dataset_cost(args: Namespace) -> dict:
-    """Time and memory of building the ActivityNet Captions training set."""
+def dataset_cost() -> dict:
+    """Time and memory of building the ActivityNet Captions training set, in its own process."""
+    from mmn_plugin.datasets import write_random_features
+
     annotations = shared_folder() / 'data' / 'annotations' / 'activitynet' / 'train.json'
-    return dict(figures=of_tool('dataset_cost', annotations))
+    with tempfile.TemporaryDirectory() as folder:
+        features = f'{folder}/features.hdf5'
+        write_random_features(features, json.loads(annotations.read_text()), 8, 8)
+        code = dedent(_BUILD_DATASET)
+        output = run(sys.executable, '-c', code, annotations, features, capture=True)
+    return dict(figures=json.loads(output.rpartition('result ')[2]))
 
 
-def agreement(args: Namespace) -> dict:
+def agreement() -> dict:
     """Differences from the published code's figures, quantity by quantity."""
     return agreement_of(lambda name: not name.startswith('hcstvg'))
 

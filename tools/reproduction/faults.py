@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -173,12 +172,12 @@ def outcomes(tests: list[str], root: Path = ROOT) -> dict[str, str]:
     return {test: seen.get(test, 'absent') for test in tests}
 
 
-def faults(args: Namespace) -> dict:
+def faults(repeats: int) -> dict:
     """Every fault so many times."""
     tests = list(dict.fromkeys(test for fault in FAULTS for test in fault['tests']))
     rounds = []
-    for number in range(args.repeats):
-        print(f'round {number + 1} of {args.repeats}', flush=True)
+    for number in range(repeats):
+        print(f'round {number + 1} of {repeats}', flush=True)
         began = time.time()
         result = outcomes(tests)
         rounds.append(dict(seconds=time.time() - began, outcomes=result))

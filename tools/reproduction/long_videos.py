@@ -5,7 +5,6 @@ import random
 import statistics
 import sys
 import tempfile
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -96,13 +95,13 @@ def crosses(moment: list[float], plan_starts: list[float], window: float = 24.0)
     return any(moment[0] + 0.5 < edge < moment[1] - 0.5 for edge in edges)
 
 
-def long_video(args: Namespace) -> dict:
+def long_video(seeds: list[int]) -> dict:
     """R@1 of the same sentences in their own video and in many videos in a row."""
-    models = {seed: inferencer_of(seed) for seed in args.seeds}
-    rows = [dict(seed=seed, lengths={}) for seed in args.seeds]
+    models = {seed: inferencer_of(seed) for seed in seeds}
+    rows = [dict(seed=seed, lengths={}) for seed in seeds]
     for length in LENGTHS:
-        found = {seed: dict(short=[], long=[], border=[], part=[]) for seed in args.seeds}
-        for features, asked, _ in joined_tests(length, models[args.seeds[0]].extractor):
+        found = {seed: dict(short=[], long=[], border=[], part=[]) for seed in seeds}
+        for features, asked, _ in joined_tests(length, models[seeds[0]].extractor):
             for seed, model in models.items():
                 ask(model, features, asked, found[seed])
         for row in rows:
@@ -112,7 +111,7 @@ def long_video(args: Namespace) -> dict:
                 border_sentences=len(result['border']),
                 **{key: 100 * statistics.fmean(values) for key, values in result.items()},
             )
-    return dict(per_seed=rows, two_hours=two_hours(args.seeds[0]))
+    return dict(per_seed=rows, two_hours=two_hours(seeds[0]))
 
 
 def joined_tests(length: int, extractor) -> Iterator[tuple]:

@@ -3,8 +3,6 @@
 import re
 import statistics
 
-from .experiments import WORDS
-
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
@@ -30,7 +28,8 @@ def source(result: dict) -> str:
         seeds = f', {len(result["rounds"])} round{"s" * (len(result["rounds"]) > 1)}'
     machine = result['machine']
     return (
-        f'`python tools/reproduce.py {result["name"]}`{seeds}; {machine["cores"]} cores of '
+        f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["date"]}, commit '
+        f'{result["commit"][:7]}; {machine["cores"]} cores of '
         f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
         f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).'
     )
@@ -50,27 +49,6 @@ def render_shapes(result: dict) -> str:
     return table(['test split, %', *names], rows)
 
 
-def render_shapes_words(result: dict) -> str:
-    """What the corpus can be solved with."""
-    labels = dict(
-        blank='none (blank sentences)',
-        colour='colour words only',
-        shape='shape words only',
-        action='action words only',
-    )
-    rows = [
-        [
-            labels[kept],
-            *(
-                spread([seed[name] for seed in result['per_seed'][kept]])
-                for name in ('R1@0.5', 'R1@0.7')
-            ),
-        ]
-        for kept in WORDS
-    ]
-    return table(['words left, in training and test', 'R@1, IoU=0.5', 'R@1, IoU=0.7'], rows)
-
-
 def render_negatives(result: dict) -> str:
     """Figures by source of the negatives."""
     names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
@@ -88,29 +66,6 @@ def render_negatives(result: dict) -> str:
             'R@1, IoU=0.5, unseen combinations',
         ],
         rows,
-    )
-
-
-def render_negatives_cost(result: dict) -> str:
-    """Megabytes and milliseconds."""
-    return table(
-        [
-            "videos' worth of negatives",
-            'embeddings held',
-            'extra memory',
-            'all similarities would take',
-            'time, forward and backward',
-        ],
-        [
-            [
-                f'{row["videos"]:,}',
-                f'{row["held_mb"]:,.0f} MB',
-                f'{row["extra_mb"]:.0f} MB',
-                f'{row["dense_mb"]:.0f} MB',
-                f'{1000 * row["seconds"]:,.0f} ms',
-            ]
-            for row in result['figures']
-        ],
     )
 
 
@@ -172,16 +127,3 @@ def render_faults(result: dict) -> str:
             lost = f'**not as it must in {tried - survived} of {tried}**; else {lost}'
         rows.append([fault['done'], str(tried), lost])
     return table(['what was done', 'times', 'what was lost'], rows)
-
-
-RENDERERS = dict(
-    agreement=render_agreement,
-    agreement_tubes=render_agreement,
-    dataset_cost=render_dataset_cost,
-    faults=render_faults,
-    negatives=render_negatives,
-    negatives_cost=render_negatives_cost,
-    quickstart=render_quickstart,
-    shapes=render_shapes,
-    shapes_words=render_shapes_words,
-)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 
 from .inference import DATA, checkpoint_of, split_of
@@ -22,7 +21,7 @@ C3D = 'mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101
 MINUTES = (1, 120)  # of the videos whose memory is compared
 
 
-def videos(args: Namespace) -> dict:
+def videos(seeds: list[int]) -> dict:
     """Damaged videos one by one, memory for a short and a long one, seconds for real ones.
 
     And how often answers about the files of Shapes' test split are right.
@@ -33,7 +32,7 @@ def videos(args: Namespace) -> dict:
             outcomes=_outcomes(folder),
             memory=[_memory(folder, minutes) for minutes in MINUTES],
             real=_real(folder),
-            per_seed=[_shapes(seed, folder) for seed in args.seeds],
+            per_seed=[_shapes(seed, folder) for seed in seeds],
         )
 
 

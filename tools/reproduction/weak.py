@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import re
 import statistics
-from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
@@ -58,7 +57,7 @@ KEEP = (
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
-def weak(args: Namespace) -> dict:
+def weak(seeds: list[int]) -> dict:
     """Self-contrast with ever more of its parts, and chance, on the test split.
 
     Of a row the setting (if several are tried), the epoch and the runs' first threshold are those
@@ -69,14 +68,10 @@ def weak(args: Namespace) -> dict:
     os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        chosen = choose(pool, TRIALS, args.seeds)
+        chosen = choose(pool, TRIALS, seeds)
         best = tuple(chosen[FULL]['options'])
-        chosen |= choose(
-            pool, {row: ((*less, *best),) for row, less in WITHOUT.items()}, args.seeds
-        )
-        per_seed = {
-            row: list(pool.map(tested, [chosen[row]] * len(args.seeds), args.seeds)) for row in ROWS
-        }
+        chosen |= choose(pool, {row: ((*less, *best),) for row, less in WITHOUT.items()}, seeds)
+        per_seed = {row: list(pool.map(tested, [chosen[row]] * len(seeds), seeds)) for row in ROWS}
     per_seed[CEILING] = json.loads((ROOT / 'docs/results/shapes.json').read_text())['per_seed']
     return dict(chosen={row: chosen[row] for row in ROWS}, per_seed=per_seed)
 
@@ -121,7 +116,7 @@ def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
         '-',
         '_'.join(['weak', *(re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)]),
     )
-    work, seconds = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
+    work, seconds, _ = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
     return ROOT / work, seconds
 
 
