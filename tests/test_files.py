@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from mmn_plugin.files import (
-    FileInUseError,
-    FileLock,
     OutputError,
     OutputFolder,
     UniqueNames,
     input_of,
     safe_name,
 )
+from mmn_plugin.locks import FileInUseError, FileLock
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import normalised_text
+from mmn_plugin.structures import normalized_text
 
 
 def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
@@ -71,10 +71,10 @@ def foreign_sentences(dataset, per_video: int = 16, seed: int = 0) -> dict[str, 
     everything = sorted({sentence for sentences in own.values() for sentence in sentences})
     chosen = {}
     for video_id, sentences in own.items():
-        known = set(map(normalised_text, sentences))
+        known = set(map(normalized_text, sentences))
         others = rng.sample(everything, min(len(everything), per_video + len(sentences)))
         chosen[video_id] = [
-            sentence for sentence in others if normalised_text(sentence) not in known
+            sentence for sentence in others if normalized_text(sentence) not in known
         ][:per_video]
     return chosen
 

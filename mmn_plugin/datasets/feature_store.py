@@ -6,7 +6,7 @@ import pickle
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from mmn_plugin.errors import InputError, MissingFileError
+
+from .hdf5_file import HDF5File, change_of, describe_folder, file_version
 
 
 class FeatureError(InputError):
@@ -168,50 +170,6 @@ class FeatureStore(ABC):
         )
 
 
-def file_version(path: str | Path) -> tuple[int, ...]:
-    """Size, time of change in nanoseconds, and place on the disk of a file."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
-
-
-def change_of(where: str | Path, path: Path | None, version: Sequence[int]) -> str | None:
-    """Message on a file that is not of a version any more, or None.
-
-    A moment's failure of the disk to tell is left to the read.
-
-    Args:
-        where (str | Path): What the message names.
-        path (Path, optional): The file; None says that it is not there any more.
-        version (Sequence[int]): What `file_version` gave.
-    """
-    how = 'removed'
-    try:
-        if path is not None and file_version(path) == tuple(version):
-            return None
-        how = 'removed' if path is None else 'replaced or changed'
-    except FileNotFoundError:
-        pass
-    except OSError:
-        return None
-    return (
-        f'{where} was {how} while it was in use: what was read before came from another '
-        'version. Let the writing finish, and resume from a checkpoint that was saved before '
-        'it, or train anew'
-    )
-
-
-def describe_folder(path: str | Path, limit: int = 10) -> str:
-    """What lies in the nearest existing folder above a path, as one sentence for messages."""
-    folder = Path(path).absolute().parent
-    while not folder.is_dir():
-        folder = folder.parent
-    names = sorted(entry.name + '/' * entry.is_dir() for entry in os.scandir(folder))
-    if not names:
-        return f'{folder} is empty'
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return f'{folder} holds {", ".join(names[:limit])}{more}'
-
-
 class FolderFeatureStore(FeatureStore):
     """A folder of ``<video id>.npy``, ``.pt``, ``.pth`` or ``.npz`` files.
 
@@ -260,8 +218,7 @@ class FolderFeatureStore(FeatureStore):
         if version is None:
             self._versions[video_id] = self.video_version(video_id)
             return
-        message = change_of(self.where(video_id), self._find(video_id), version)
-        if message:
+        if message := change_of(self.where(video_id), self._find(video_id), version):
             raise FeatureError(message, 'features changed while in use')
 
     def _read_array(self, video_id: str) -> np.ndarray:
@@ -338,15 +295,13 @@ def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.resolve_conj().resolve_neg().numpy()
 
 
-class HDF5FeatureStore(FeatureStore):
+class HDF5FeatureStore(HDF5File, FeatureStore):
     """One HDF5 file with an entry per video.
 
     The entry is the (T, D) array itself (TACoS, Charades-STA), or a group that holds it under
     ``feature_key`` (ActivityNet: ``<video>/c3d_features``).
 
-    The file is opened at the first read and stays open in that process. The handle belongs to the
-    process that opened it: a forked worker opens its own, and a pickled store carries none. A read
-    that fails is tried once more with a fresh handle, since network disks have such moments.
+    A read that fails is tried once more with a fresh handle, since network disks have such moments.
 
     An array that was created and never written, or in part, is an error: HDF5 would give its fill
     value, zero, for what is not there.
@@ -362,33 +317,24 @@ class HDF5FeatureStore(FeatureStore):
     """
 
     def __init__(self, path, feature_key: str | None = None):
-        super().__init__(path, feature_key)
-        self._version = file_version(self.path)
-        self._handle: h5py.File | None = None
-        self._owner: int | None = None
+        FeatureStore.__init__(self, path, feature_key)
+        HDF5File.__init__(self, path)
 
     def video_ids(self) -> set[str]:
         """Ids of all entries of the file."""
-        return self._retry('the list of videos', lambda: set(self._file().keys()))
+        return self._retry('the list of videos', lambda: set(self.file().keys()))
 
     def shape(self, video_id: str) -> tuple[int, ...]:
         """Shape of a video's features, from the file's metadata."""
         return self._retry(f'video {video_id!r}', lambda: self._written(video_id).shape)
 
-    def close(self) -> None:
-        """Close this process's handle; the next read opens the file again."""
-        if self._handle is not None and self._owner == os.getpid():
-            self._handle.close()
-        self._handle = None
-
     def video_version(self, video_id: str) -> tuple[int, ...]:
         """The file's version when the store was made."""
-        return self._version
+        return self.version
 
     def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
         """Refuse a file that has changed."""
-        message = change_of(self.path, self.path, version or self._version)
-        if message:
+        if message := self.change(version):
             raise FeatureError(message, 'features changed while in use')
 
     def _read_array(self, video_id: str) -> np.ndarray:
@@ -399,14 +345,8 @@ class HDF5FeatureStore(FeatureStore):
         require_written(dataset, self.where(video_id))
         return dataset
 
-    def _file(self) -> h5py.File:
-        if self._handle is None or self._owner != os.getpid():
-            self._handle = h5py.File(self.path, 'r')
-            self._owner = os.getpid()
-        return self._handle
-
     def _dataset(self, video_id: str) -> h5py.Dataset:
-        file = self._file()
+        file = self.file()
         if video_id not in file:
             raise self.absent(video_id)
         entry = file[video_id]
@@ -437,20 +377,17 @@ class HDF5FeatureStore(FeatureStore):
 
     def _retry(self, what: str, read: Callable[[], Any]) -> Any:
         """Read, and on a failure of file or disk once more with a fresh handle."""
-        try:
-            return read()
-        except (OSError, RuntimeError, KeyError):
-            self._handle = None  # not closed: closing a broken handle can raise as well
-        try:
-            return read()
-        except (OSError, RuntimeError, KeyError) as error:
-            raise FeatureError(
-                f'{self.path}: cannot read {what} ({error}). The file is damaged, incomplete or '
-                'not HDF5: compare its size with the source and download or extract it again'
-            ) from error
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_handle': None, '_owner': None}
+        for last in (False, True):
+            try:
+                return read()
+            except (OSError, RuntimeError, KeyError) as error:
+                self._handle = None  # not closed: closing a broken handle can raise as well
+                if last:
+                    raise FeatureError(
+                        f'{self.path}: cannot read {what} ({error}). The file is damaged, '
+                        'incomplete or not HDF5: compare its size with the source and download or '
+                        'extract it again'
+                    ) from error
 
 
 def require_written(dataset: h5py.Dataset, where: str) -> None:
@@ -513,36 +450,3 @@ def open_feature_store(
             'file, or a folder of .npy, .npz or .pt files, one per video'
         )
     return HDF5FeatureStore(path, feature_key)
-
-
-def write_random_features(
-    path: str | Path,
-    video_ids: Iterable[str],
-    size: int,
-    num_rows: int = 64,
-    feature_key: str | None = None,
-    seed: int = 0,
-) -> None:
-    """Write an HDF5 file in which every video has the same random features.
-
-    The array is stored once and linked under each video, so that the file stays small whatever the
-    number of videos. A model trained on it can learn nothing.
-
-    Args:
-        path (str | Path): File to write; an existing one is replaced.
-        video_ids (Iterable[str]): Videos.
-        size (int): D.
-        num_rows (int): T. Defaults to 64.
-        feature_key (str, optional): Nest the features under this name. Defaults to None: flat.
-        seed (int): Seed of the random numbers. Defaults to 0.
-    """
-    features = np.random.default_rng(seed).standard_normal((num_rows, size)).astype(np.float32)
-    video_ids = iter(dict.fromkeys(video_ids))
-    with h5py.File(path, 'w', libver='latest') as file:
-        first = next(video_ids)
-        if feature_key is None:
-            file[first] = features
-        else:
-            file[f'{first}/{feature_key}'] = features
-        for video_id in video_ids:
-            file[video_id] = h5py.SoftLink(f'/{first}')

@@ -14,10 +14,10 @@ from mmengine.registry import FUNCTIONS
 from mmengine.utils import is_abs
 
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.structures.annotations import read_annotations, read_sentences
+from mmn_plugin.structures.annotations import read_annotations
 
-from .feature_cache import cache_features
-from .feature_store import FeatureError, describe_folder, open_feature_store
+from .feature_store import FeatureError, open_feature_store
+from .hdf5_file import describe_folder
 
 
 @FUNCTIONS.register_module()
@@ -56,11 +56,6 @@ class TemporalGroundingDataset(BaseDataset):
             (ActivityNet: ``'c3d_features'``), one for all files or one each. Defaults to None:
             the entry is the array.
         pipeline (list): Transforms. Defaults to none.
-        feature_cache (str, optional): Keep what `LoadClipFeatures` and `PoolClipFeatures` give, so
-            that from the second epoch on nothing is read and pooled again: ``'memory'`` (see
-            `MemoryFeatureCache` for its size), or a folder, which later runs find as well (see
-            `FolderFeatureCache`). Kept features are used while source files and pooling are the
-            same. Defaults to None.
         test_mode (bool): As in MMEngine: a sample that the pipeline refuses is an error rather than
             replaced. Defaults to False.
         weak (bool): Weakly supervised training: learn when from which sentence belongs to which
@@ -72,8 +67,6 @@ class TemporalGroundingDataset(BaseDataset):
     Raises:
         FileNotFoundError: If the annotation file or a feature file does not exist; the message
             lists what is there.
-        ValueError: If ``feature_cache`` is something else, or is set and the pipeline does not read
-            and pool.
         AnnotationError: If the annotations cannot be used.
         FeatureError: If a feature file is damaged, or videos are absent from it.
     """
@@ -88,20 +81,11 @@ class TemporalGroundingDataset(BaseDataset):
         feature_key: str | Sequence[str | None] | None = None,
         pipeline: Sequence = (),
         test_mode: bool = False,
-        feature_cache: str | None = None,
         weak: bool = False,
         **kwargs,
     ):
         self.feature_key = feature_key
         self.weak = weak
-        if feature_cache is not None and not (
-            isinstance(feature_cache, (str, os.PathLike)) and str(feature_cache)
-        ):
-            raise InputError(
-                "feature_cache is None, 'memory' or a folder, not "
-                f'{feature_cache!r}: correct it in the dataset of {ann_file}'
-            )
-        self.feature_cache = feature_cache
         self.feature_sizes: list[int] = []
         super().__init__(
             ann_file=ann_file,
@@ -134,14 +118,6 @@ class TemporalGroundingDataset(BaseDataset):
             )
         return list(self.feature_key)
 
-    def full_init(self) -> None:
-        """Load the annotations; then the feature cache can be set up."""
-        if self._fully_initialized:
-            return
-        super().full_init()
-        if self.feature_cache is not None:
-            cache_features(self)
-
     @property
     def feature_size(self) -> int:
         """D of a sample, all files together; 0 for a dataset without features."""
@@ -157,7 +133,7 @@ class TemporalGroundingDataset(BaseDataset):
                 'the config, or get it as tools/data/ describes. '
                 f'{describe_folder(self.ann_file)}'
             )
-        videos = (read_sentences if self.weak else read_annotations)(self.ann_file)
+        videos = read_annotations(self.ann_file, timed=not self.weak)
         data_list = [copy.copy(vars(video)) for video in videos]
         if not data_list:
             why = 'there is none' if self.weak else 'every one has start >= end'

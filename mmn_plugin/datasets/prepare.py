@@ -4,17 +4,20 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import h5py
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from mmn_plugin.errors import MissingFileError
 from mmn_plugin.files import writable_folder
 
-from .checks import CheckReport, check_annotations, check_features, check_splits
-from .feature_store import describe_folder
+from .check_report import CheckReport, check_splits
+from .checks import SplitCheck, Track, no_progress
+from .hdf5_file import describe_folder
 
 
 def prepare_dataset(
@@ -27,7 +30,7 @@ def prepare_dataset(
     feature_key: str | None = None,
     copy: bool = False,
     quick: bool = False,
-    track: Callable[[Iterable, str], Iterable] = lambda items, text: items,
+    track: Track = no_progress,
 ) -> CheckReport:
     """Gather annotations and features of a dataset in one folder and verify them.
 
@@ -67,29 +70,19 @@ def prepare_dataset(
         )
     for split, source in annotations.items():
         _place(source, out / f'{split}.json', copy=True)
-        videos = check_annotations(out / f'{split}.json', split, report)
+        check = SplitCheck(report, split, feature_size, quick, track)
+        videos = check.annotations(out / f'{split}.json')
         video_ids[split] = [video.video_id for video in videos]
         found = len(videos), sum(len(video.sentences) for video in videos)
         if found != expected[split]:
-            report.add(
-                'error',
-                split,
+            check.error(
                 'not the published annotations',
                 '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'.format(
                     source, *found, *expected[split]
                 ),
             )
         if target.exists():
-            check_features(
-                [str(target)],
-                [feature_key],
-                video_ids[split],
-                split,
-                report,
-                feature_size,
-                quick,
-                track=track,
-            )
+            check.features([str(target)], [feature_key], video_ids[split])
     check_splits({split: set(ids) for split, ids in video_ids.items()}, report)
     return report
 
@@ -152,3 +145,36 @@ def finish(report: CheckReport, out: Path) -> int:
     if report.passed:
         console.print(f'{out} is ready')
     return 0 if report.passed else 1
+
+
+def write_random_features(
+    path: str | Path,
+    video_ids: Iterable[str],
+    size: int,
+    num_rows: int = 64,
+    feature_key: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write an HDF5 file in which every video has the same random features.
+
+    The array is stored once and linked under each video, so that the file stays small whatever the
+    number of videos. A model trained on it can learn nothing.
+
+    Args:
+        path (str | Path): File to write; an existing one is replaced.
+        video_ids (Iterable[str]): Videos.
+        size (int): D.
+        num_rows (int): T. Defaults to 64.
+        feature_key (str, optional): Nest the features under this name. Defaults to None: flat.
+        seed (int): Seed of the random numbers. Defaults to 0.
+    """
+    features = np.random.default_rng(seed).standard_normal((num_rows, size)).astype(np.float32)
+    video_ids = iter(dict.fromkeys(video_ids))
+    with h5py.File(path, 'w', libver='latest') as file:
+        first = next(video_ids)
+        if feature_key is None:
+            file[first] = features
+        else:
+            file[f'{first}/{feature_key}'] = features
+        for video_id in video_ids:
+            file[video_id] = h5py.SoftLink(f'/{first}')

@@ -1,7 +1,6 @@
 """Tubes of boxes with features and sentences, in HDF5."""
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ from mmengine.logging import print_log
 
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import VideoInfo
+from mmn_plugin.files import replacing
 
-from .feature_store import change_of, describe_folder, file_version
+from .hdf5_file import HDF5File, describe_folder
 
 
 class TubeError(InputError):
@@ -223,10 +223,7 @@ def write_tube_file(path: str | Path, videos: Iterable[TubeVideo], **attributes)
     Raises:
         TubeError: If a video is not usable, or occurs twice, or there is none.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + '.part')
-    try:
+    with replacing(path) as unfinished:
         with h5py.File(unfinished, 'w', libver='latest') as file:
             file.attrs.update(attributes | dict(format=FORMAT, version=VERSION))
             for video in videos:
@@ -237,9 +234,6 @@ def write_tube_file(path: str | Path, videos: Iterable[TubeVideo], **attributes)
             count = len(file)
         if not count:
             raise TubeError(f'there is no video to write into {path}')
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return count
 
 
@@ -259,12 +253,10 @@ def _write_parts(group: h5py.Group, name: str, parts: list[np.ndarray]) -> None:
     group.create_dataset(name, data=data.astype(np.float32)).attrs['lengths'] = lengths
 
 
-class TubeFile:
+class TubeFile(HDF5File):
     """Videos of an HDF5 file that `write_tube_file` wrote.
 
-    The file is opened at the first read; the handle belongs to the process that opened it, so that
-    forked workers open their own. A file that is replaced, written to or removed while it is in use
-    is an error.
+    A file that is replaced, written to or removed while it is in use is an error.
 
     Args:
         path (str | Path): The file.
@@ -272,29 +264,24 @@ class TubeFile:
     Raises:
         FileNotFoundError: If it does not exist; the message lists what is beside it.
         TubeError: If it is not a tube file.
-
-    Attributes:
-        version (tuple[int, ...]): What the file was when this was made.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._handle: h5py.File | None = None
-        self._owner: int | None = None
-        if not self.path.is_file():
+        path = Path(path)
+        if not path.is_file():
             raise MissingFileError(
-                f'tube file {self.path} does not exist; correct data_root or ann_file in the '
+                f'tube file {path} does not exist; correct data_root or ann_file in the '
                 'config, or make it as tools/data/hcstvg/README.md describes. '
-                f'{describe_folder(self.path)}'
+                f'{describe_folder(path)}'
             )
-        if self.path.suffix in ('.pkl', '.pickle', '.json'):
+        if path.suffix in ('.pkl', '.pickle', '.json'):
             raise TubeError(
-                f'{self.path} is one of the published files, which are converted once: '
+                f'{path} is one of the published files, which are converted once: '
                 'python tools/data/hcstvg/convert.py'
             )
-        self.version = file_version(self.path)
+        super().__init__(path)
         try:
-            found = dict(self._file().attrs)
+            found = dict(self.file().attrs)
         except OSError as error:
             raise TubeError(
                 f'{self.path} cannot be read as HDF5 ({error}); it is damaged or '
@@ -308,7 +295,7 @@ class TubeFile:
 
     def video_ids(self) -> list[str]:
         """Ids of all videos, sorted."""
-        return sorted(self._file())
+        return sorted(self.file())
 
     def sentences(self, video_id: str) -> list[str]:
         """Sentences of a video."""
@@ -361,8 +348,7 @@ class TubeFile:
         return video
 
     def _check_version(self, version: Sequence[int] | None) -> None:
-        message = change_of(self.path, self.path, version or self.version)
-        if message:
+        if message := self.change(version):
             raise TubeError(message)
 
     def _read(self, video_id: str, streams: Sequence[str]) -> TubeVideo:
@@ -382,19 +368,8 @@ class TubeFile:
                 'damaged. Convert it again'
             ) from error
 
-    def close(self) -> None:
-        """Close this process's handle; the next read opens the file again."""
-        if self._handle is not None and self._owner == os.getpid():
-            self._handle.close()
-        self._handle = None
-
-    def _file(self) -> h5py.File:
-        if self._handle is None or self._owner != os.getpid():
-            self._handle, self._owner = h5py.File(self.path, 'r'), os.getpid()
-        return self._handle
-
     def _group(self, video_id: str) -> h5py.Group:
-        found = self._file().get(video_id)
+        found = self.file().get(video_id)
         if not isinstance(found, h5py.Group) or not {'sentences', 'tubes'} <= set(found):
             raise TubeError(
                 f'{self.path} has no video {video_id!r}'
@@ -417,9 +392,6 @@ class TubeFile:
                 'convert the file with that stream'
             )
         return features[stream]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_handle': None, '_owner': None}
 
 
 def _parts(dataset: h5py.Dataset) -> list[np.ndarray]:

@@ -3,12 +3,11 @@
 from .extraction import ExtractionReport, extract_videos, find_videos, run_parallel
 from .extractor import (
     EXTRACTORS,
-    ClipFeatureExtractor,
     FeatureExtractor,
+    SlidingWindowExtractor,
     build_extractor,
     extractor_config,
     matching_extractor,
-    sliding_windows,
 )
 from .feature_file import FeatureFile, FeatureFileError
 from .hugging_face import HuggingFaceFeatureExtractor
@@ -21,6 +20,7 @@ from .video import (
     probe_video,
     read_pictures,
     sample_frames,
+    sliding_windows,
 )
 from .video_stream import VideoLimitError, VideoReadError
 from .video_writing import VideoWriter, cut_clip, webvtt
@@ -28,7 +28,6 @@ from .video_writing import VideoWriter, cut_clip, webvtt
 __all__ = [
     'EXTRACTORS',
     'VIDEO_SUFFIXES',
-    'ClipFeatureExtractor',
     'ExtractionReport',
     'FeatureExtractor',
     'FeatureFile',
@@ -36,6 +35,7 @@ __all__ = [
     'HuggingFaceFeatureExtractor',
     'RGBVideoReader',
     'RecognizerFeatureExtractor',
+    'SlidingWindowExtractor',
     'VideoInfo',
     'VideoLimitError',
     'VideoReadError',

@@ -1,14 +1,12 @@
 """Extract the features of many videos, in several processes, with a report."""
 
-import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -19,18 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress
 
 from mmn_plugin.errors import OperationError
-from mmn_plugin.files import FileInUseError, FileLock, printable
+from mmn_plugin.files import printable, write_json
+from mmn_plugin.locks import FileInUseError, FileLock
 
 from .feature_file import FeatureFile, FeatureFileError, is_replaced, name_problem, video_mark
 from .video import VIDEO_SUFFIXES
@@ -85,8 +79,7 @@ class ExtractionReport:
 
     def write(self, path: str | Path) -> None:
         """Write everything as JSON."""
-        content = asdict(self)
-        Path(path).write_text(json.dumps(content, indent=1, sort_keys=True) + '\n')
+        write_json(asdict(self), path)
 
 
 class ProgressBar:
@@ -101,14 +94,8 @@ class ProgressBar:
     def __init__(self, title: str) -> None:
         self.title = title
         self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        self._bar = Progress(*columns, console=self._console)
         self._task = self._bar.add_task(title, total=None)
         self._said = -1
 
@@ -129,9 +116,6 @@ class ProgressBar:
         elif (tenth := 10 * done // max(total, 1)) > self._said:
             self._said = tenth
             self._console.print(f'{self.title}: {done} of {total}')
-
-
-END = object()
 
 
 def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> Iterator[tuple]:
@@ -208,30 +192,6 @@ def run_threads(
             raise
 
 
-def prefetch(items: Generator, depth: int) -> Iterator:
-    """Yield the items of an iterable, which a thread computes ahead.
-
-    Args:
-        items (Generator): Used by one thread at a time, and closed at the end.
-        depth (int): Items that are ready or under way beside the one given out; 0: each is computed
-            when it is asked for, by the thread that asks.
-
-    Raises:
-        Exception: Whatever computing an item raised, in its place.
-    """
-    if depth == 0:
-        yield from items
-        return
-    with closing(items), ThreadPoolExecutor(1) as pool:
-        ready = deque(pool.submit(next, items, END) for _ in range(depth))
-        try:
-            while (item := ready.popleft().result()) is not END:
-                ready.append(pool.submit(next, items, END))
-                yield item
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
 _work: Callable[[Any], Any] | None = None
 
 
@@ -239,8 +199,7 @@ def _begin(work: Callable[[Any], Any], stop: Connection) -> None:
     """Keep the work, which may hold a model, rather than send it along with every job."""
     global _work
     _work = work
-    if torch := sys.modules.get('torch'):
-        torch.set_num_threads(1)  # the pool is as wide as is wanted; and its threads do not fork
+    torch.set_num_threads(1)  # the pool is as wide as is wanted; and its threads do not fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what to do
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _end_with_parent(stop)
@@ -336,15 +295,15 @@ def extract_videos(
     """
     others = Counter()
     found = find_videos(videos, others)
-    group, lock = _Group(), FileLock(out)
-    unlocked = group.from_first(lock.acquire)
+    lock = FileLock(out)
+    unlocked = _from_first(lock.acquire)
     try:
         file = FeatureFile(out, extractor.settings, config)
-        group.wait()  # until all have looked: from here on files appear
-        report = _extract_all(extractor, found, file, workers, progress, group)
+        barrier()  # until all have looked: from here on files appear
+        report = _extract_all(extractor, found, file, workers, progress)
     finally:
         lock.release()
-    if not group.first:
+    if not is_main_process():
         return ExtractionReport()
     report.others = dict(others)
     if unlocked:
@@ -356,7 +315,7 @@ def extract_videos(
 
 
 def _extract_all(
-    extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress, group: '_Group'
+    extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress
 ) -> ExtractionReport:
     """Extract what is not in the file yet, or is there of another video."""
     refused = {
@@ -365,29 +324,29 @@ def _extract_all(
         if (problem := name_problem(video))
     }
     found = {video: path for video, path in found.items() if not name_problem(video)}
-    marks = group.from_first(partial(file.marks, set(found)))
-    replaced = group.from_first(
+    marks = _from_first(partial(file.marks, set(found)))
+    replaced = _from_first(
         lambda: {video for video, mark in marks.items() if mark and is_replaced(mark, found[video])}
     )
     todo = sorted(
         (job for job in found.items() if job[0] not in marks or job[0] in replaced), key=_size
     )
-    if group.first and (todo or file.parts.is_dir()):
+    if is_main_process() and (todo or file.parts.is_dir()):
         file.open_parts(video for video, _ in todo)
-    bar = _Progress(progress if group.first else None, file, len(todo), len(found))
-    group.wait()
+    bar = _Progress(progress if is_main_process() else None, file, len(todo), len(found))
+    barrier()
     try:
         work, workers = partial(_extract, extractor, file, replaced), min(workers, len(todo))
         threads = extractor.threads and workers > 0
         for _ in (run_threads if threads else run_parallel)(work, todo, workers):
             bar.show()
         bar.until_all_are_done()
-        group.wait()
+        barrier()
     except BaseException:
-        if not group.several:  # what is finished is of use at once; others may still be writing
+        if get_world_size() == 1:  # what is finished is of use at once; others may still be writing
             file.merge()
         raise
-    if not group.first:
+    if not is_main_process():
         return ExtractionReport()
     report = ExtractionReport({**refused, **file.failures()}, file.notes())
     unmarked = sum(mark is None for mark in marks.values())
@@ -440,34 +399,18 @@ def _until(stop: threading.Event, blocks: Iterable[np.ndarray]) -> Iterator[np.n
         yield block
 
 
-class _Group:
-    """The processes that share the work."""
-
-    def __init__(self) -> None:
-        self.several = self.first = False
-        torch = sys.modules.get('torch')  # without it nothing can be distributed
-        if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
-            self.several = torch.distributed.get_world_size() > 1
-            self.first = torch.distributed.get_rank() == 0
-        self.first = self.first or not self.several
-
-    def wait(self) -> None:
-        if self.several:
-            sys.modules['torch'].distributed.barrier()
-
-    def from_first(self, ask: Callable[[], Any]) -> Any:
-        """What the first process finds, or the error that it meets, in all of them."""
-        found = [None, None]
-        if self.first:
-            try:
-                found[0] = ask()
-            except (FileInUseError, FeatureFileError, OSError) as error:
-                found[1] = str(error)
-        if self.several:
-            sys.modules['torch'].distributed.broadcast_object_list(found)
-        if found[1] is not None:
-            raise FeatureFileError(found[1])
-        return found[0]
+def _from_first(ask: Callable[[], Any]) -> Any:
+    """What the first process finds, or the error that it meets, in all of them."""
+    found = [None, None]
+    if is_main_process():
+        try:
+            found[0] = ask()
+        except (FileInUseError, FeatureFileError, OSError) as error:
+            found[1] = str(error)
+    broadcast_object_list(found)
+    if found[1] is not None:
+        raise FeatureFileError(found[1])
+    return found[0]
 
 
 class _Progress:

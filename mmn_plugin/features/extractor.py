@@ -6,7 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -24,9 +25,34 @@ from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
 from mmn_plugin.precision import amp_dtype, apply_tf32
 
-from .extraction import prefetch
 from .feature_file import require_same_extractor
-from .video import RGBVideoReader, VideoReader
+from .video import RGBVideoReader, VideoReader, sliding_windows
+
+END = object()
+
+
+def prefetch(items: Generator, depth: int) -> Iterator:
+    """Yield the items of an iterable, which a thread computes ahead.
+
+    Args:
+        items (Generator): Used by one thread at a time, and closed at the end.
+        depth (int): Items that are ready or under way beside the one given out; 0: each is computed
+            when it is asked for, by the thread that asks.
+
+    Raises:
+        Exception: Whatever computing an item raised, in its place.
+    """
+    if depth == 0:
+        yield from items
+        return
+    with closing(items), ThreadPoolExecutor(1) as pool:
+        ready = deque(pool.submit(next, items, END) for _ in range(depth))
+        try:
+            while (item := ready.popleft().result()) is not END:
+                ready.append(pool.submit(next, items, END))
+                yield item
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class FeatureExtractor(ABC):
@@ -115,48 +141,6 @@ class FeatureExtractor(ABC):
         return np.concatenate(list(self.blocks(frames, ahead=1)))
 
 
-def sliding_windows(
-    frames: Iterable[np.ndarray], stride: int, clip_len: int, interval: int = 1
-) -> Iterator[np.ndarray]:
-    """Cut a clip around the middle of every ``stride`` frames.
-
-    Clip k takes every ``interval``-th of ``clip_len * interval`` frames whose middle is that of
-    frames ``k * stride ... (k + 1) * stride - 1``, so that row k of the features stands for just
-    that time, however far the clip reaches beyond it. Before the first frame and after the last one
-    these two stand still. No more frames are held than a clip and a stride need.
-
-    Args:
-        frames (Iterable[np.ndarray]): Any number of frames.
-        stride (int): Frames from one clip to the next.
-        clip_len (int): Frames of a clip.
-        interval (int): Frames from one frame of a clip to the next. Defaults to 1.
-
-    Yields:
-        np.ndarray: ``(clip_len, *frame)``, one for every started stride.
-    """
-    reach = (clip_len - 1) * interval
-    offset = (stride - reach - 1) // 2  # of the clip's first frame from its stride's
-    held: deque = deque()
-    first = read = clips = 0  # index of held[0]; frames so far; clips so far
-    for frame in frames:
-        held.append(frame)
-        read += 1
-        while clips * stride < read and clips * stride + offset + reach < read:
-            yield _clip(held, first, clips * stride + offset, clip_len, interval)
-            clips += 1
-            while first < min(clips * stride + offset, read - 1):
-                held.popleft()
-                first += 1
-    while clips * stride < read:
-        yield _clip(held, first, clips * stride + offset, clip_len, interval)
-        clips += 1
-
-
-def _clip(held: deque, first: int, begin: int, clip_len: int, interval: int) -> np.ndarray:
-    places = begin - first + np.arange(clip_len) * interval
-    return np.stack([held[place] for place in places.clip(0, len(held) - 1)])
-
-
 # See FeatureExtractor: from a video file to (T, D) features, one row per equal step of time.
 EXTRACTORS = Registry('feature extractor', scope='mmaction')
 # A callable from frames (F, 3, H, W) YUV to tubes.
@@ -165,33 +149,10 @@ TRACKERS = Registry('tracker', scope='mmaction')
 TUBE_EXTRACTORS = Registry('tube feature extractor', scope='mmaction')
 
 
-def pool_features(output, num_clips: int) -> Tensor:
-    """Average a layer's output over everything but clips and channels.
-
-    Args:
-        output (Tensor | list | tuple): Vectors (B', C), tokens (B', L, C), maps (B', C, H, W) or
-            (B', C, T, H, W); or several of these, which are joined along C. B' is a multiple
-            of the number of clips where each frame of a clip has a row of its own.
-        num_clips (int): B.
-
-    Returns:
-        Tensor: (B, C).
-    """
-    if isinstance(output, list | tuple):
-        return torch.cat(
-            [pool_features(part, num_clips) for part in output if part is not None], dim=1
-        )
-    if output.ndim == 3:
-        output = output.mean(1)
-    elif output.ndim > 3:
-        output = output.flatten(2).mean(2)
-    return output.unflatten(0, (num_clips, -1)).mean(1)
-
-
 DECODERS = 4  # threads that feed an accelerator, unless another number is asked for
 
 
-class ClipFeatureExtractor(FeatureExtractor):
+class SlidingWindowExtractor(FeatureExtractor):
     """Runs a network over clips that slide along a video.
 
     Row k stands for frames ``k * stride ... (k + 1) * stride - 1``; its clip has the same middle
@@ -224,13 +185,10 @@ class ClipFeatureExtractor(FeatureExtractor):
         device: str | None,
         amp: str | None = None,
     ) -> None:
-        for name, value in dict(
-            fps=fps,
-            stride=stride,
-            clip_len=clip_len,
-            frame_interval=frame_interval,
-            batch_size=batch_size,
-        ).items():
+        whole = dict(
+            stride=stride, clip_len=clip_len, frame_interval=frame_interval, batch_size=batch_size
+        )
+        for name, value in dict(fps=fps, **whole).items():
             if not value > 0 or (name != 'fps' and value != int(value)):
                 raise InputError(
                     f'{type(self).__name__}: {name}={value}; it must be a '
@@ -272,7 +230,7 @@ class ClipFeatureExtractor(FeatureExtractor):
 
     @abstractmethod
     def describe(self, clips: Tensor) -> Tensor:
-        """Features (B, D) of clips ``(B, clip_len, *frame)``, on the device; one call at a time."""
+        """Features (B, D) of clips (B, clip_len, *frame), on the device; one call at a time."""
 
     @abstractmethod
     def describe_settings(self) -> dict:
@@ -322,27 +280,21 @@ class ClipFeatureExtractor(FeatureExtractor):
             frames (Iterable[np.ndarray]): (H, W, 3) uint8 RGB.
 
         Yields:
-            Tensor: ``(n, clip_len, *frame)``, n at most ``batch_size``; in pinned memory for a GPU.
+            Tensor: (n, clip_len, *frame), n at most ``batch_size``; in pinned memory for a GPU.
         """
         clips = sliding_windows(
             map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
         )
-        while (batch := self._stack(clips)) is not None:
-            yield batch
-
-    def _stack(self, clips: Iterator[np.ndarray]) -> Tensor | None:
-        """The next clips in one tensor; None if there are none."""
-        batch = list(islice(clips, self.batch_size))
-        if not batch:
-            return None
-        with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
-            stacked = torch.empty(
-                (len(batch), *batch[0].shape),
-                pin_memory=self._on_gpu,
-                dtype=torch.from_numpy(batch[0]).dtype,
-            )
-        np.stack(batch, out=stacked.numpy())
-        return stacked
+        while batch := list(islice(clips, self.batch_size)):
+            with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
+                stacked = torch.empty(
+                    (len(batch), *batch[0].shape),
+                    pin_memory=self._on_gpu,
+                    dtype=torch.from_numpy(batch[0]).dtype,
+                )
+            np.stack(batch, out=stacked.numpy())
+            del batch
+            yield stacked
 
     def describe_batch(self, batch: Tensor) -> np.ndarray:
         """Run the network.
@@ -351,7 +303,7 @@ class ClipFeatureExtractor(FeatureExtractor):
         batch of the next is on its way.
 
         Args:
-            batch (Tensor): ``(n, clip_len, *frame)``, on the CPU.
+            batch (Tensor): (n, clip_len, *frame), on the CPU.
 
         Returns:
             np.ndarray: (n, D) float32.
@@ -359,8 +311,10 @@ class ClipFeatureExtractor(FeatureExtractor):
         Raises:
             RuntimeError: If the network gives something else than one vector per clip.
         """
+        cast = torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None)
+        copied = None
         with self._lock:
-            with torch.inference_mode(), self._precision():
+            with torch.inference_mode(), cast:
                 features = self.describe(batch.to(self.device, non_blocking=self._on_gpu))
             if features.ndim != 2 or len(features) != len(batch):
                 raise OperationError(
@@ -368,21 +322,12 @@ class ClipFeatureExtractor(FeatureExtractor):
                     f'the shape {tuple(features.shape)}, not ({len(batch)}, D)'
                 )
             features = features.float().to('cpu', non_blocking=self._on_gpu)  # (n, D)
-            copied = self._mark() if self._on_gpu else None
+            if self._on_gpu:
+                copied = torch.cuda.Event(blocking=True)  # leaves the core to those who decode
+                copied.record(torch.cuda.current_stream(self.device))
         if copied is not None:
             copied.synchronize()
         return features.numpy()
-
-    def _precision(self) -> AbstractContextManager:
-        if self._dtype is None:
-            return nullcontext()
-        return torch.autocast(self._device_type, self._dtype)
-
-    def _mark(self) -> torch.cuda.Event:
-        """What to wait for until all that the GPU was told so far is done."""
-        event = torch.cuda.Event(blocking=True)  # leaves the core to those who decode
-        event.record(torch.cuda.current_stream(self.device))
-        return event
 
 
 def digest(model: nn.Module) -> str:
@@ -392,9 +337,6 @@ def digest(model: nn.Module) -> str:
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return f'sha256:{total.hexdigest()[:16]}'
-
-
-FOLDER = 'extractors'
 
 
 def extractor_config(
@@ -441,14 +383,8 @@ def extractor_config(
         raise InputError(
             f'--amp: {settings["type"]} has no network that could run in mixed precision'
         )
-    settings.update(
-        {
-            key: value
-            for key, value in dict(fps=fps, stride=stride, amp=amp).items()
-            if value is not None
-        }
-    )
-    return settings
+    given = dict(fps=fps, stride=stride, amp=amp)
+    return settings | {key: value for key, value in given.items() if value is not None}
 
 
 def build_extractor(settings: dict, device: str | None = None) -> FeatureExtractor:
@@ -481,11 +417,9 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
 def _full_name(name: str) -> str:
     if '::' in name or Path(name).is_file():
         return name
-    name = name if name.endswith('.py') else f'{name}.py'
-    for path in (config_root() / name, config_root() / FOLDER / name):
-        if path.is_file():
-            return str(path)
-    return name
+    file = f'{name.removesuffix(".py")}.py'
+    places = (config_root() / file, config_root() / 'extractors' / file)
+    return next((str(path) for path in places if path.is_file()), file)
 
 
 def matching_extractor(

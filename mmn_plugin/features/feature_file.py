@@ -9,9 +9,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from numpy.lib import format as npy
 
-from mmn_plugin.errors import InputError, OperationError
+from mmn_plugin.errors import InputError
+from mmn_plugin.files import replacing, write_json
 
 from .video_stream import VideoReadError
 
@@ -170,57 +170,6 @@ def require_same_extractor(
     ]
 
 
-class FeaturePart:
-    """A ``.npy`` file that is written and read piece by piece.
-
-    Args:
-        path (Path): The file.
-        name (str): Of the video, for messages. Defaults to ''.
-    """
-
-    def __init__(self, path: Path, name: str = '') -> None:
-        self.path, self.name = path, name
-
-    def write(self, blocks: Iterable[np.ndarray]) -> None:
-        """Write (n, D) arrays one below the other.
-
-        Raises:
-            VideoReadError: If a number is NaN or infinite, or there is no row.
-        """
-        rows, size = 0, 0
-        with open(self.path, 'wb') as file:
-            begin = self._header(file, 0, 0)
-            for block in blocks:
-                if not np.isfinite(block).all():
-                    raise VideoReadError(f'{self.name}: its features hold NaN or infinity')
-                file.write(np.ascontiguousarray(block, np.float32).tobytes())
-                rows, size = rows + len(block), block.shape[1]
-            if not rows:
-                raise VideoReadError(f'{self.name}: gave no features')
-            file.seek(0)
-            if self._header(file, rows, size) != begin:
-                # NumPy leaves room for the number of rows to grow
-                raise OperationError(f'{self.path}: this NumPy writes headers of varying length')
-
-    @staticmethod
-    def _header(file, rows: int, size: int) -> int:
-        npy.write_array_header_1_0(file, dict(descr='<f4', fortran_order=False, shape=(rows, size)))
-        return file.tell()
-
-    def read(self, rows: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-        """Yield the whole shape (T, D), and at most so many rows at a time."""
-        with open(self.path, 'rb') as file:
-            npy.read_magic(file)
-            shape, _, dtype = npy.read_array_header_1_0(file)
-            for begin in range(0, shape[0], rows):
-                count = min(rows, shape[0] - begin)
-                block = np.fromfile(file, dtype, count * shape[1])
-                yield shape, block.reshape(count, shape[1])
-
-
-ROWS = 1024  # copied at once
-
-
 class FeatureFile:
     """Collects features video by video and survives being killed at any moment.
 
@@ -286,7 +235,7 @@ class FeatureFile:
 
     def finished(self) -> set[str]:
         """Ids of the videos that need no work any more."""
-        return self._in_file | {video for video, _, _ in self._finished_parts()}
+        return self._in_file | {part['id'] for part in self._finished_parts()}
 
     def marks(self, videos: set[str]) -> dict[str, dict | None]:
         """Marks of the videos that features were made of, of some that are finished.
@@ -301,7 +250,9 @@ class FeatureFile:
                 for video in inside:
                     mark = file[video].attrs.get('video')
                     found[video] = None if mark is None else json.loads(mark)
-        found.update((video, mark) for video, mark, _ in self._finished_parts() if video in found)
+        found.update(
+            (part['id'], part['mark']) for part in self._finished_parts() if part['id'] in found
+        )
         return found
 
     def open_parts(self, again: Iterable[str] = ()) -> None:
@@ -312,12 +263,12 @@ class FeatureFile:
         """
         self.parts.mkdir(parents=True, exist_ok=True)
         for video_id in again:
-            self._part(video_id, 'npy').unlink(missing_ok=True)
+            self._part(video_id, 'rows').unlink(missing_ok=True)
             self._part(video_id, 'notes').unlink(missing_ok=True)
         for pattern in ('*.claim', '*.failed', '*.part'):
             for path in self.parts.glob(pattern):
                 path.unlink()
-        _write(self.parts / 'settings.json', self.settings)
+        write_json(self.settings, self.parts / 'settings.json')
 
     def claim(self, video_id: str) -> bool:
         """Whether the calling process is the first of all to ask for this video."""
@@ -337,23 +288,35 @@ class FeatureFile:
             features (np.ndarray | Iterable[np.ndarray]): (T, D) float32, or parts (n, D) of it in
                 their order, which are written one by one.
             mark (dict, optional): Of the video. Defaults to None.
+
+        Raises:
+            VideoReadError: If a number is NaN or infinite, or there is no row.
         """
         blocks = [features] if isinstance(features, np.ndarray) else features
-        unfinished, finished = self._part(video_id, 'part'), self._part(video_id, 'npy')
-        FeaturePart(unfinished, video_id).write(blocks)
+        unfinished, finished = self._part(video_id, 'part'), self._part(video_id, 'rows')
+        rows, size = 0, 0
+        with open(unfinished, 'wb') as file:
+            for block in blocks:
+                if not np.isfinite(block).all():
+                    raise VideoReadError(f'{video_id}: its features hold NaN or infinity')
+                file.write(np.ascontiguousarray(block, np.float32).data)
+                rows, size = rows + len(block), block.shape[1]
+        if not rows:
+            raise VideoReadError(f'{video_id}: gave no features')
         finished.unlink(missing_ok=True)  # whose mark is another one
-        _write(self._part(video_id, 'video'), dict(id=video_id, mark=mark))
+        about = dict(id=video_id, mark=mark, shape=(rows, size))
+        write_json(about, self._part(video_id, 'video'))
         os.replace(unfinished, finished)
 
     def fail(self, video_id: str, message: str) -> None:
         """Keep why a video has no features; :meth:`merge` removes those of an earlier video."""
         self._part(video_id, 'part').unlink(missing_ok=True)
-        _write(self._part(video_id, 'failed'), dict(id=video_id, message=message))
+        write_json(dict(id=video_id, message=message), self._part(video_id, 'failed'))
 
     def note(self, video_id: str, notes: dict[str, str]) -> None:
         """Keep what was unusual about a video that has features."""
         if notes:
-            _write(self._part(video_id, 'notes'), dict(id=video_id, notes=notes))
+            write_json(dict(id=video_id, notes=notes), self._part(video_id, 'notes'))
 
     def failures(self) -> dict[str, str]:
         """Video id -> message, of this run and all its processes."""
@@ -365,7 +328,7 @@ class FeatureFile:
 
     def count(self) -> int:
         """How many videos have come to an end in the parts' folder."""
-        return sum(name.endswith(('.npy', '.failed')) for name in os.listdir(self.parts))
+        return sum(name.endswith(('.rows', '.failed')) for name in os.listdir(self.parts))
 
     def _part(self, video_id: str, kind: str) -> Path:
         return self.parts / f'{hashlib.sha256(video_id.encode()).hexdigest()[:32]}.{kind}'
@@ -374,54 +337,35 @@ class FeatureFile:
         for path in sorted(self.parts.glob(pattern)):
             yield json.loads(path.read_text())
 
-    def _finished_parts(self) -> list[tuple[str, dict | None, FeaturePart]]:
-        found = [
-            (content['id'], content['mark'], self._part(content['id'], 'npy'))
-            for content in self._read('*.video')
-        ]
-        return sorted(
-            (
-                (video, mark, FeaturePart(path, video))
-                for video, mark, path in found
-                if path.is_file()
-            ),
-            key=lambda part: part[0],
-        )
+    def _finished_parts(self) -> list[dict]:
+        """``id``, ``mark`` and ``shape`` of the videos whose features lie there, by id."""
+        parts = [part for part in self._read('*.video') if self._part(part['id'], 'rows').is_file()]
+        return sorted(parts, key=lambda part: part['id'])
 
     def merge(self) -> None:
         """Move what :meth:`add` kept into the file and remove the parts."""
         if not self.parts.is_dir():
             return
-        unfinished = self.path.with_name(self.path.name + '.part')
-        if self.path.exists():
-            shutil.copyfile(self.path, unfinished)
-        with h5py.File(unfinished, 'a' if self.path.exists() else 'w') as file:
-            file.attrs.update(self.attributes)
-            parts = self._finished_parts()
-            for video in {*self.failures(), *(video for video, _, _ in parts)} & set(file):
-                del file[video]  # of a video that another one has replaced
-            for _, mark, part in parts:
-                self._copy(part, mark, file)
-            self._in_file = set(file)
-        os.replace(unfinished, self.path)
+        with replacing(self.path) as unfinished:
+            if self.path.exists():
+                shutil.copyfile(self.path, unfinished)
+            with h5py.File(unfinished, 'a' if self.path.exists() else 'w') as file:
+                file.attrs.update(self.attributes)
+                parts = self._finished_parts()
+                for video_id in {*self.failures(), *(part['id'] for part in parts)} & set(file):
+                    del file[video_id]  # of a video that another one has replaced
+                for part in parts:
+                    self._copy(part, file)
+                self._in_file = set(file)
         shutil.rmtree(self.parts)
 
-    def _copy(self, part: FeaturePart, mark: dict | None, file: h5py.File) -> None:
-        dataset, row = None, 0
-        for shape, rows in part.read(ROWS):
-            if dataset is None:
-                dataset = file.create_dataset(part.name, shape, np.float32)
-                dataset.attrs.update(self.attributes)
-                if mark is not None:
-                    dataset.attrs['video'] = json.dumps(mark)
-            dataset[row : row + len(rows)] = rows
-            row += len(rows)
-
-
-def _write(path: Path, content: dict) -> None:
-    unfinished = path.with_name(path.name + '.part')
-    unfinished.write_text(json.dumps(content))
-    os.replace(unfinished, path)
+    def _copy(self, part: dict, file: h5py.File) -> None:
+        path = self._part(part['id'], 'rows')
+        rows = np.memmap(path, np.float32, 'r', shape=tuple(part['shape']))  # never all in memory
+        dataset = file.create_dataset(part['id'], data=rows)
+        dataset.attrs.update(self.attributes)
+        if part['mark'] is not None:
+            dataset.attrs['video'] = json.dumps(part['mark'])
 
 
 def _plain(value):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
 
-from .extractor import EXTRACTORS, ClipFeatureExtractor
+from .extractor import EXTRACTORS, SlidingWindowExtractor
 
 # Two towers in one checkpoint: the vision tower alone, and what it gives.
 TOWERS = dict(
@@ -20,7 +20,7 @@ _QUIET_LOCK = threading.Lock()
 
 
 @EXTRACTORS.register_module()
-class HuggingFaceFeatureExtractor(ClipFeatureExtractor):
+class HuggingFaceFeatureExtractor(SlidingWindowExtractor):
     """Describes frames with a vision model of `transformers`, such as CLIP's or SigLIP's.
 
     Frames are prepared by the model's own image processor. A row is the mean over the frames of its

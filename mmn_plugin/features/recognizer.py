@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from mmn_plugin.config import require_checkpoint, require_checkpoint_content
 from mmn_plugin.errors import InputError, MissingFileError, OperationError
 
-from .extractor import EXTRACTORS, ClipFeatureExtractor, pool_features
+from .extractor import EXTRACTORS, SlidingWindowExtractor
 
 FRAME_STEPS = ('Resize', 'CenterCrop')
 CROPS = ('ThreeCrop', 'TenCrop')  # several views, of which the middle one is taken
 
 
 class RecognizerConfig:
-    """Model, sampling and preparation of frames of a recogniser.
+    """Model, sampling and preparation of frames of a recognizer.
 
     Args:
         config (str | dict): A path, ``mmaction::`` and a path below MMAction2's ``configs``, or the
@@ -40,7 +40,7 @@ class RecognizerConfig:
     """
 
     def __init__(self, config: str | Path | dict) -> None:
-        self.name = 'the recogniser'
+        self.name = 'the recognizer'
         if isinstance(config, str | Path):
             path = _find(str(config))
             self.name = path.stem
@@ -49,7 +49,7 @@ class RecognizerConfig:
         if 'model' not in config or 'backbone' not in config['model']:
             raise InputError(
                 f'{self.name}: the config has no `model` with a `backbone`, so that '
-                'it is no recogniser'
+                'it is no recognizer'
             )
         model = config['model']
         self.model = model.to_dict() if hasattr(model, 'to_dict') else dict(model)
@@ -123,10 +123,33 @@ def _find(name: str) -> Path:
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob('*.py'))[:20]
         raise MissingFileError(
-            f'there is no recogniser config {name} (in {path.parent}: '
+            f'there is no recognizer config {name} (in {path.parent}: '
             f'{", ".join(beside) or "none"})'
         )
     return path
+
+
+def pool_features(output, num_clips: int) -> Tensor:
+    """Average a layer's output over everything but clips and channels.
+
+    Args:
+        output (Tensor | list | tuple): Vectors (B', C), tokens (B', L, C), maps (B', C, H, W) or
+            (B', C, T, H, W); or several of these, which are joined along C. B' is a multiple
+            of the number of clips where each frame of a clip has a row of its own.
+        num_clips (int): B.
+
+    Returns:
+        Tensor: (B, C).
+    """
+    if isinstance(output, list | tuple):
+        return torch.cat(
+            [pool_features(part, num_clips) for part in output if part is not None], dim=1
+        )
+    if output.ndim == 3:
+        output = output.mean(1)
+    elif output.ndim > 3:
+        output = output.flatten(2).mean(2)
+    return output.unflatten(0, (num_clips, -1)).mean(1)
 
 
 ACTIVATIONS = {None: lambda x: x, 'relu': torch.relu}
@@ -134,24 +157,24 @@ _SCOPE_LOCK = threading.Lock()
 
 
 @EXTRACTORS.register_module()
-class RecognizerFeatureExtractor(ClipFeatureExtractor):
-    """Takes the output of a layer of any recogniser, 2D or 3D, of MMAction2.
+class RecognizerFeatureExtractor(SlidingWindowExtractor):
+    """Takes the output of a layer of any recognizer, 2D or 3D, of MMAction2.
 
-    Frames are scaled and cropped as the recogniser's own validation pipeline says (of several crops
+    Frames are scaled and cropped as the recognizer's own validation pipeline says (of several crops
     the middle one) and normalised by its own data preprocessor.
 
     The layer's output is averaged over space and time; of several outputs (SlowFast) the
-    averages are joined. A 2D recogniser's vectors of the frames of a clip are averaged too.
+    averages are joined. A 2D recognizer's vectors of the frames of a clip are averaged too.
 
     Args:
-        config (str | dict): Recogniser config: a path, or ``mmaction::`` and its path below
+        config (str | dict): Recognizer config: a path, or ``mmaction::`` and its path below
             MMAction2's ``configs``.
-        checkpoint (str): File or URL with the weights of the recogniser, or of its backbone alone.
+        checkpoint (str): File or URL with the weights of the recognizer, or of its backbone alone.
         fps (float): Frames per second that are looked at. Defaults to 30.
         stride (int): Frames from one row to the next. Defaults to 16.
         layer (str): Module by its name in the model. Defaults to ``'backbone'``.
         layer_input (bool): Take what goes into the layer rather than what comes out;
-            with ``layer='cls_head.fc_cls'`` that is what the recogniser's own head makes of its
+            with ``layer='cls_head.fc_cls'`` that is what the recognizer's own head makes of its
             backbone. Defaults to False.
         activation (str, optional): ``'relu'`` is applied to the features. Defaults to None.
         clip_len (int, optional): Frames of a clip. Defaults to None: as in the validation pipeline.
@@ -215,7 +238,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
         )
 
     def build_model(self) -> nn.Module:
-        """Build the recogniser, without the head if that is not asked, and load its weights."""
+        """Build the recognizer, without the head if that is not asked, and load its weights."""
         settings = Config(self.recognizer.model)
         if not self.layer.startswith('cls_head'):
             settings.pop('cls_head', None)
@@ -272,7 +295,7 @@ class RecognizerFeatureExtractor(ClipFeatureExtractor):
             layer.register_forward_hook(lambda _, __, output: self._seen.append(output))
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """Apply the recogniser's own steps to a frame."""
+        """Apply the recognizer's own steps to a frame."""
         results = dict(
             imgs=[frame],
             img_shape=frame.shape[:2],

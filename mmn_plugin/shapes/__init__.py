@@ -1,8 +1,7 @@
 """Shapes: a corpus of rendered videos with sentences, made on the spot from a seed."""
 
-from .corpus import CorpusError, ShapesCorpus
+from .corpus import CorpusError, SceneRenderer, ShapesCorpus
 from .features import GridFeatureExtractor
-from .sampler import SceneSampler
 from .scene import (
     ACTIONS,
     COLOURS,
@@ -10,7 +9,7 @@ from .scene import (
     Event,
     Scene,
     SceneObject,
-    SceneRenderer,
+    SceneSampler,
     held_out_combinations,
 )
 from .sentences import (

@@ -1,7 +1,6 @@
-"""The corpus on disk: videos and annotations."""
+"""The corpus on disk: rendered videos and annotations."""
 
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, run_parallel
+from mmn_plugin.files import replacing, write_atomically, write_json
 
-from .sampler import SceneSampler
-from .scene import Scene, SceneRenderer
+from .scene import COLOURS, Scene, SceneObject, SceneSampler
 from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_annotations
 
 
@@ -33,6 +32,100 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
     with VideoWriter(path, fps, threads=1, preset='ultrafast', crf='16', g='48') as video:
         for picture in frames:
             video.add(picture, pixels='yuv420p')
+
+
+class SceneRenderer:
+    """Draws scenes straight into the planes that a video encoder takes.
+
+    Args:
+        size (int): Side of the frame in pixels, even. Default: 96.
+    """
+
+    def __init__(self, size: int = 96) -> None:
+        self.size = size
+
+    def render(self, scene: Scene) -> np.ndarray:
+        """Draw all frames of a scene.
+
+        Args:
+            scene (Scene): What to draw.
+
+        Returns:
+            np.ndarray: (F, 3 * size / 2, size) uint8; each frame in planar YUV 4:2:0, limited
+            range: luma, then the two chroma planes at half the resolution.
+        """
+        num_frames, size = len(scene.objects[0].x), self.size
+        shade = np.linspace(*scene.background, size, dtype=np.float32) * (219 / 255) + 16
+        luma = np.empty((num_frames, size, size), np.float32)
+        luma[:] = shade[:, None]
+        chroma = np.full((2, num_frames, size // 2, size // 2), 128, np.float32)
+        for item in scene.objects:
+            self._draw(item, luma, chroma)
+        planes = [
+            np.rint(plane).astype(np.uint8).reshape(num_frames, -1) for plane in (luma, *chroma)
+        ]
+        return np.concatenate(planes, 1).reshape(num_frames, size * 3 // 2, size)
+
+    def _draw(self, item: SceneObject, luma: np.ndarray, chroma: np.ndarray) -> None:
+        frames = np.flatnonzero(item.present & item.lit)  # (n,)
+        if len(frames) == 0:
+            return
+        x, y, radius = (
+            value[frames].astype(np.float32) * self.size for value in (item.x, item.y, item.radius)
+        )
+        # A patch holds the largest outline; even corners, so that it covers whole chroma pixels.
+        patch = min(2 * int(np.ceil(1.28 * radius.max() + 2)), self.size)
+        left, top = (
+            2 * (((v - patch / 2) / 2).astype(int).clip(0, (self.size - patch) // 2))
+            for v in (x, y)
+        )
+        grid = np.arange(patch, dtype=np.float32) + 0.5
+        dx = (grid + left[:, None] - x[:, None]) / radius[:, None]  # (n, p), in radii
+        dy = (grid + top[:, None] - y[:, None]) / radius[:, None]  # (n, p)
+        outside = _distance(item.shape, dx[:, None, :], dy[:, :, None])  # (n, p, p)
+        cover = (0.5 - outside * radius[:, None, None]).clip(0, 1)
+        brightness, *tones = _yuv(np.clip(np.add(COLOURS[item.colour], item.tint), 0, 255))
+        _blend(luma, frames, top, left, cover, brightness)
+        rows = cover[:, ::2] + cover[:, 1::2]
+        coarse = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4  # (n, p / 2, p / 2)
+        for plane, tone in zip(chroma, tones, strict=True):
+            _blend(plane, frames, top // 2, left // 2, coarse, tone)
+
+
+def _blend(plane: np.ndarray, frames, top, left, cover: np.ndarray, value: float) -> None:
+    """Lay a colour over a patch of each frame; a loop of slices beats one fancy index here."""
+    patch = cover.shape[1]
+    drop, keep = cover * np.float32(value), 1 - cover
+    for i, (frame, y, x) in enumerate(
+        zip(frames.tolist(), top.tolist(), left.tolist(), strict=True)
+    ):
+        window = plane[frame, y : y + patch, x : x + patch]
+        window *= keep[i]
+        window += drop[i]
+
+
+def _distance(shape: str, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Signed distance to the outline (y points down), good to a pixel's width around it."""
+    if shape == 'circle':
+        return np.sqrt(dx * dx + dy * dy) - 0.95
+    across, down = np.abs(dx), np.abs(dy)
+    if shape == 'square':
+        return np.maximum(across, down) - 0.85
+    if shape == 'diamond':
+        return (across + down) * 0.7071 - 0.8
+    if shape == 'triangle':
+        return np.maximum(dy, 0.866 * across - 0.5 * dy) - 0.63
+    return np.minimum(np.maximum(across - 1, down - 0.34), np.maximum(across - 0.34, down - 1))
+
+
+def _yuv(rgb) -> tuple[float, float, float]:
+    """ITU-R BT.601, limited range."""
+    red, green, blue = (value / 255 for value in rgb)
+    return (
+        16 + 65.481 * red + 128.553 * green + 24.966 * blue,
+        128 - 37.797 * red - 74.203 * green + 112 * blue,
+        128 + 112 * red - 93.786 * green - 18.214 * blue,
+    )
 
 
 FORMAT, VERSION = 'mmn_plugin/shapes', 1
@@ -114,11 +207,10 @@ class ShapesCorpus:
         except (ValueError, KeyError, AttributeError):
             raise CorpusError(f'{path} is not a manifest of Shapes; choose a new folder') from None
         if found != self.manifest:
-            names = [key for key in self.manifest if found.get(key) != self.manifest[key]]
             differences = ', '.join(
-                f'{key}={found.get(key)} instead of {self.manifest[key]}'
-                for key in names
-                if key not in ('scene_seeds', 'held_out')
+                f'{key}={found.get(key)} instead of {value}'
+                for key, value in self.manifest.items()
+                if found.get(key) != value and key not in ('scene_seeds', 'held_out')
             )
             raise CorpusError(
                 f'{self.folder} holds another corpus ({differences}); choose a new '
@@ -131,21 +223,10 @@ class ShapesCorpus:
         path = self.folder / 'manifest.json'
         if not path.is_file() or not json.loads(path.read_text())['complete']:
             return False
-        there = {file.stem for file in (self.folder / 'videos').glob('*.mp4')}
-        files = [
-            self.folder / name
-            for name in (
-                'vocab.txt',
-                'tubes.h5',
-                'annotations/train.json',
-                'annotations/val.json',
-                'annotations/test.json',
-                'annotations/test_subsets.json',
-            )
-        ]
-        return all(map(Path.is_file, files)) and there.issuperset(
-            video for videos in self.video_ids.values() for video in videos
-        )
+        names = ['vocab.txt', 'tubes.h5', 'annotations/test_subsets.json']
+        names += [f'annotations/{split}.json' for split in self.splits]
+        names += [f'videos/{video}.mp4' for videos in self.video_ids.values() for video in videos]
+        return all((self.folder / name).is_file() for name in names)
 
     @property
     def video_ids(self) -> dict[str, list[str]]:
@@ -205,39 +286,35 @@ class ShapesCorpus:
                 masked = mask_annotations(split, () if keep == 'blank' else keep)
                 files[f'ablations/{keep}/{name}.json'] = masked
         for name, content in files.items():
-            _write_text(self.folder / name, json.dumps(content) + '\n')
+            write_json(content, self.folder / name, indent=None)
         sentences = [s for entry in splits['train'].values() for s in entry['sentences']]
         vocabulary = build_vocabulary([*sentences, BLANK_SENTENCE])
-        _write_text(self.folder / 'vocab.txt', '\n'.join(vocabulary) + '\n')
+        write_atomically(self.folder / 'vocab.txt', '\n'.join(vocabulary) + '\n')
 
     def _write_tubes(self, entries: dict[str, dict]) -> None:
-        path = self.folder / 'tubes.h5'
-        unfinished = path.with_suffix('.part')
-        with h5py.File(unfinished, 'w', libver='latest') as file:
+        with (
+            replacing(self.folder / 'tubes.h5') as unfinished,
+            h5py.File(unfinished, 'w', libver='latest') as file,
+        ):
             for video in sorted(entries):
                 group = file.create_group(video)
                 group.attrs['event_objects'] = entries[video]['event_objects']
                 for i, (colour, shape, tube) in enumerate(entries[video]['tubes']):
                     dataset = group.create_dataset(str(i), data=tube)
                     dataset.attrs.update(colour=colour, shape=shape)
-        os.replace(unfinished, path)
 
     def _write_manifest(self, complete: bool) -> None:
-        content = {**self.manifest, 'complete': complete}
-        _write_text(self.folder / 'manifest.json', json.dumps(content, indent=1) + '\n')
+        write_json({**self.manifest, 'complete': complete}, self.folder / 'manifest.json')
 
 
 def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> dict:
+    """Render a scene, unless its video is there, and tell what the corpus says of it."""
     index, video_id, training = job
     scene = sampler.sample(index, video_id, training)
     path = folder / f'{video_id}.mp4'
     if not path.is_file():
         write_video(path, SceneRenderer(size).render(scene), scene.fps)
-    return _describe(scene, sampler.held_out, size)
-
-
-def _describe(scene: Scene, held_out: set, size: int) -> dict:
-    known = [event.combination not in held_out for event in scene.events]
+    known = [event.combination not in sampler.held_out for event in scene.events]
     return dict(
         annotation=scene.annotation(),
         event_objects=scene.event_objects(),
@@ -253,10 +330,3 @@ def _pick(entry: dict, indices: list[int]) -> dict:
         timestamps=[entry['timestamps'][i] for i in indices],
         sentences=[entry['sentences'][i] for i in indices],
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + '.part')
-    unfinished.write_text(text, encoding='utf-8')
-    os.replace(unfinished, path)

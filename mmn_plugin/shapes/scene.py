@@ -1,9 +1,11 @@
-"""Scenes of moving shapes, and their pictures."""
+"""Scenes of moving shapes, and how they are drawn at random."""
 
 import itertools
 from dataclasses import dataclass
 
 import numpy as np
+
+from .sentences import SentenceGrammar
 
 # RGB of each colour. All are saturated and brighter than any background.
 COLOURS = {
@@ -165,95 +167,255 @@ class Scene:
         return [looks.index(event.look) for event in self.events]
 
 
-class SceneRenderer:
-    """Draws scenes straight into the planes that a video encoder takes.
+class ObjectPlanner:
+    """Lays out the objects of a scene so that they keep out of each other's way where they can.
 
     Args:
-        size (int): Side of the frame in pixels, even. Default: 96.
+        duration (float): Seconds.
+        fps (int): Frames per second.
     """
 
-    def __init__(self, size: int = 96) -> None:
-        self.size = size
+    MARGIN = 1.15  # radii that a centre keeps from the frame's edge
+    CANDIDATES = 10  # ways drawn for an object; the one that overlaps others least is taken
 
-    def render(self, scene: Scene) -> np.ndarray:
-        """Draw all frames of a scene.
+    def __init__(self, duration: float, fps: int) -> None:
+        self.duration = duration
+        self.times = np.arange(round(duration * fps)) / fps  # (F,)
+
+    def plan(self, rng, events: list[Event]) -> list[SceneObject]:
+        """Make the objects that perform the events, and sometimes a bystander.
 
         Args:
-            scene (Scene): What to draw.
+            rng (np.random.Generator): Source of randomness.
+            events (list[Event]): Of the whole scene.
 
         Returns:
-            np.ndarray: (F, 3 * size / 2, size) uint8; each frame in planar YUV 4:2:0, limited
-            range: luma, then the two chroma planes at half the resolution.
+            list[SceneObject]: One per look, in random drawing order.
         """
-        num_frames, size = len(scene.objects[0].x), self.size
-        shade = np.linspace(*scene.background, size, dtype=np.float32) * (219 / 255) + 16
-        luma = np.empty((num_frames, size, size), np.float32)
-        luma[:] = shade[:, None]
-        chroma = np.full((2, num_frames, size // 2, size // 2), 128, np.float32)
-        for item in scene.objects:
-            self._draw(item, luma, chroma)
-        planes = [
-            np.rint(plane).astype(np.uint8).reshape(num_frames, -1) for plane in (luma, *chroma)
+        looks = list(dict.fromkeys(event.look for event in events))
+        if rng.random() < 0.5:
+            looks.append(self._bystander(rng, looks))
+        objects: list[SceneObject] = []
+        for i in rng.permutation(len(looks)):
+            own = [event for event in events if event.look == looks[i]]
+            objects.append(self._place(rng, looks[i], own, objects))
+        return objects
+
+    @staticmethod
+    def _bystander(rng, looks: list) -> tuple[str, str]:
+        """A look that does nothing and shares its colour or its shape with one that does."""
+        while True:
+            colour, shape = looks[rng.integers(len(looks))]
+            if rng.random() < 0.5:
+                colour = str(rng.choice(list(COLOURS)))
+            else:
+                shape = str(rng.choice(SHAPES))
+            if (colour, shape) not in looks:
+                return colour, shape
+
+    def _place(self, rng, look: tuple, events: list[Event], others: list) -> SceneObject:
+        present = self._presence(rng, events)
+        best, best_overlap, found = None, np.inf, 0
+        while found < self.CANDIDATES:
+            way = self._way(rng, events)
+            if way is None:
+                continue
+            found += 1
+            overlap = sum(self._overlap(way, present, other) for other in others)
+            if overlap < best_overlap:
+                best, best_overlap = way, overlap
+            if overlap == 0:
+                break
+        x, y, radius, lit = best
+        tint = tuple(int(value) for value in rng.integers(-14, 15, 3))
+        return SceneObject(*look, x=x, y=y, radius=radius, present=present, lit=lit, tint=tint)
+
+    def _presence(self, rng, events: list[Event]) -> np.ndarray:
+        """From some seconds before the first event to some after the last, often throughout."""
+        if not events:
+            start = rng.uniform(0, self.duration / 2)
+            span = (start, start + rng.uniform(self.duration / 4, self.duration))
+        else:
+            before, after = rng.uniform(0.75, 6, 2)
+            span = (min(e.start for e in events) - before, max(e.end for e in events) + after)
+        return (self.times >= span[0]) & (self.times < span[1])
+
+    def _way(self, rng, events: list[Event]):
+        """One candidate: (x, y, radius, lit), each (F,); None where the frame is too small."""
+        dx, dy, scale = (np.zeros_like(self.times) for _ in range(3))
+        lit = np.ones(len(self.times), bool)
+        for event in events:
+            progress = ((self.times - event.start) / (event.end - event.start)).clip(0, 1)
+            self._act(rng, event, progress, dx, dy, scale, lit)
+        # scale is in powers of e: its range decides which sizes to start from are possible.
+        low, high = np.log(0.085) - scale.min(), np.log(0.19) - scale.max()
+        if low > high:
+            return None
+        radius = np.exp(rng.uniform(low, high) + scale)
+        centre = []
+        for shift in (dx, dy):
+            low = (self.MARGIN * radius - shift).max()
+            high = (1 - self.MARGIN * radius - shift).min()
+            if low > high:
+                return None
+            centre.append(rng.uniform(low, high) + shift)
+        return centre[0], centre[1], radius, lit
+
+    def _act(self, rng, event: Event, progress, dx, dy, scale, lit) -> None:
+        """Add an event's motion to an object's way, in place."""
+        seconds = event.end - event.start
+        if event.action in ('left', 'right', 'up', 'down'):
+            distance = rng.uniform(max(0.3, 0.05 * seconds), 0.6)
+            along = dx if event.action in ('left', 'right') else dy
+            along += distance * progress * (-1 if event.action in ('left', 'up') else 1)
+        elif event.action in ('grow', 'shrink'):
+            factor = np.log(rng.uniform(1.7, 2.1))
+            scale += factor * progress * (1 if event.action == 'grow' else -1)
+        elif event.action == 'loop':
+            turns = seconds / rng.uniform(2.2, 3.4) * rng.choice((-1, 1))
+            phase = rng.uniform(0, 2 * np.pi)
+            angle = phase + 2 * np.pi * turns * progress
+            reach = rng.uniform(0.1, 0.15)
+            dx += reach * (np.cos(angle) - np.cos(phase))
+            dy += reach * (np.sin(angle) - np.sin(phase))
+        else:
+            inside = (self.times >= event.start) & (self.times < event.end)
+            period = rng.uniform(0.75, 1.1)
+            lit &= ~(inside & ((self.times - event.start) % period < period / 2))
+
+    @staticmethod
+    def _overlap(way, present: np.ndarray, other: SceneObject) -> float:
+        x, y, radius, _ = way
+        gap = np.hypot(x - other.x, y - other.y) - radius - other.radius
+        return float(np.maximum(-gap, 0)[present & other.present].sum())
+
+
+class SceneSampler:
+    """Draws scenes in which no single word finds the moment.
+
+    A scene has three or four events. Either two attributes take two values each and the third is
+    shared by all ("square"), or one event has a neighbour for every attribute that differs from it
+    in that attribute alone ("star"). So a distractor shares all but one attribute with what is
+    asked for. Two events may overlap in time.
+
+    Args:
+        seed (int): The corpus' seed. Default: 0.
+        duration (float): Seconds. Default: 24.
+        fps (int): Frames per second. Default: 8.
+        event_seconds (tuple[float, float]): Shortest and longest event. Default: (3.5, 7.5).
+    """
+
+    # Two events that overlap more than this would make one answer right for both.
+    MAX_EVENT_IOU = 0.2
+    # An object rests at least so long (seconds) between two of its events.
+    REST = 0.75
+    # Share of evaluation scenes that are built around a combination held out of training.
+    HELD_OUT_SHARE = 0.4
+
+    def __init__(
+        self,
+        seed: int = 0,
+        duration: float = 24.0,
+        fps: int = 8,
+        event_seconds: tuple[float, float] = (3.5, 7.5),
+    ) -> None:
+        self.seed = seed
+        self.duration = duration
+        self.fps = fps
+        self.event_seconds = event_seconds
+        self.held_out = held_out_combinations(seed)
+        self._held_out_list = sorted(self.held_out)
+        self._grammar = SentenceGrammar()
+        self._planner = ObjectPlanner(duration, fps)
+
+    def sample(self, index: int, video_id: str, training: bool) -> Scene:
+        """Draw the scene of a video.
+
+        Args:
+            index (int): The video's number in the corpus; with the corpus' seed it is the seed of
+                everything in the scene.
+            video_id (str): Name of the video.
+            training (bool): Whether held-out combinations are to be avoided.
+
+        Returns:
+            Scene: The same one for the same arguments.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        events = self._place_in_time(rng, self._combinations(rng, training))
+        sentences = [self._grammar.sentence(rng, event) for event in events]
+        top, bottom = (int(value) for value in rng.integers(24, 72, 2))
+        return Scene(
+            video_id=video_id,
+            duration=self.duration,
+            fps=self.fps,
+            objects=self._planner.plan(rng, events),
+            events=events,
+            sentences=sentences,
+            background=(top, bottom),
+        )
+
+    def _combinations(self, rng, training: bool) -> list[tuple[str, str, str]]:
+        while True:
+            centre = tuple(str(rng.choice(values)) for values in (list(COLOURS), SHAPES, ACTIONS))
+            if not training and rng.random() < self.HELD_OUT_SHARE:
+                centre = self._held_out_list[rng.integers(len(self._held_out_list))]
+            other = tuple(
+                str(rng.choice([v for v in values if v != own]))
+                for values, own in zip((list(COLOURS), SHAPES, ACTIONS), centre, strict=True)
+            )
+            triples = (
+                self._star(centre, other)
+                if rng.random() < 0.5
+                else self._square(rng, centre, other)
+            )
+            if not training or self.held_out.isdisjoint(triples):
+                return [triples[i] for i in rng.permutation(len(triples))]
+
+    @staticmethod
+    def _star(centre: tuple, other: tuple) -> list[tuple[str, str, str]]:
+        (c, s, a), (c2, s2, a2) = centre, other
+        return [(c, s, a), (c2, s, a), (c, s2, a), (c, s, a2)]
+
+    @staticmethod
+    def _square(rng, centre: tuple, other: tuple) -> list[tuple[str, str, str]]:
+        shared = int(rng.integers(3))
+        first, second = (i for i in range(3) if i != shared)
+        triples = []
+        for pick in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            triple = list(centre)
+            triple[first] = (centre, other)[pick[0]][first]
+            triple[second] = (centre, other)[pick[1]][second]
+            triples.append(tuple(triple))
+        # Three events in a quarter of these scenes; the centre always stays.
+        return triples if rng.random() < 0.75 else triples[:3]
+
+    def _place_in_time(self, rng, triples: list) -> list[Event]:
+        """Random starts and lengths; whole frames, so that annotation and picture agree."""
+        low, high = (round(seconds * self.fps) for seconds in self.event_seconds)
+        total = round(self.duration * self.fps)
+        while True:
+            lengths = rng.integers(low, high + 1, len(triples))
+            starts = np.array([rng.integers(0, total - length + 1) for length in lengths])
+            if self._compatible(triples, starts, starts + lengths):
+                break
+        order = np.argsort(starts, kind='stable')
+        return [
+            Event(
+                *triples[i],
+                start=float(starts[i] / self.fps),
+                end=float((starts[i] + lengths[i]) / self.fps),
+            )
+            for i in order
         ]
-        return np.concatenate(planes, 1).reshape(num_frames, size * 3 // 2, size)
 
-    def _draw(self, item: SceneObject, luma: np.ndarray, chroma: np.ndarray) -> None:
-        frames = np.flatnonzero(item.present & item.lit)  # (n,)
-        if len(frames) == 0:
-            return
-        x, y, radius = (
-            value[frames].astype(np.float32) * self.size for value in (item.x, item.y, item.radius)
-        )
-        # A patch holds the largest outline; even corners, so that it covers whole chroma pixels.
-        patch = min(2 * int(np.ceil(1.28 * radius.max() + 2)), self.size)
-        left, top = (
-            2 * (((v - patch / 2) / 2).astype(int).clip(0, (self.size - patch) // 2))
-            for v in (x, y)
-        )
-        grid = np.arange(patch, dtype=np.float32) + 0.5
-        dx = (grid + left[:, None] - x[:, None]) / radius[:, None]  # (n, p), in radii
-        dy = (grid + top[:, None] - y[:, None]) / radius[:, None]  # (n, p)
-        outside = _distance(item.shape, dx[:, None, :], dy[:, :, None])  # (n, p, p)
-        cover = (0.5 - outside * radius[:, None, None]).clip(0, 1)
-        brightness, *tones = _yuv(np.clip(np.add(COLOURS[item.colour], item.tint), 0, 255))
-        _blend(luma, frames, top, left, cover, brightness)
-        rows = cover[:, ::2] + cover[:, 1::2]
-        coarse = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4  # (n, p / 2, p / 2)
-        for plane, tone in zip(chroma, tones, strict=True):
-            _blend(plane, frames, top // 2, left // 2, coarse, tone)
-
-
-def _blend(plane: np.ndarray, frames, top, left, cover: np.ndarray, value: float) -> None:
-    """Lay a colour over a patch of each frame; a loop of slices beats one fancy index here."""
-    patch = cover.shape[1]
-    drop, keep = cover * np.float32(value), 1 - cover
-    for i, (frame, y, x) in enumerate(
-        zip(frames.tolist(), top.tolist(), left.tolist(), strict=True)
-    ):
-        window = plane[frame, y : y + patch, x : x + patch]
-        window *= keep[i]
-        window += drop[i]
-
-
-def _distance(shape: str, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """Signed distance to the outline (y points down), good to a pixel's width around it."""
-    if shape == 'circle':
-        return np.sqrt(dx * dx + dy * dy) - 0.95
-    across, down = np.abs(dx), np.abs(dy)
-    if shape == 'square':
-        return np.maximum(across, down) - 0.85
-    if shape == 'diamond':
-        return (across + down) * 0.7071 - 0.8
-    if shape == 'triangle':
-        return np.maximum(dy, 0.866 * across - 0.5 * dy) - 0.63
-    return np.minimum(np.maximum(across - 1, down - 0.34), np.maximum(across - 0.34, down - 1))
-
-
-def _yuv(rgb) -> tuple[float, float, float]:
-    """ITU-R BT.601, limited range."""
-    red, green, blue = (value / 255 for value in rgb)
-    return (
-        16 + 65.481 * red + 128.553 * green + 24.966 * blue,
-        128 - 37.797 * red - 74.203 * green + 112 * blue,
-        128 + 112 * red - 93.786 * green - 18.214 * blue,
-    )
+    def _compatible(self, triples: list, starts: np.ndarray, ends: np.ndarray) -> bool:
+        inside = np.minimum(ends[:, None], ends) - np.maximum(starts[:, None], starts)
+        hull = np.maximum(ends[:, None], ends) - np.minimum(starts[:, None], starts)
+        pairs = np.triu(np.ones_like(inside, bool), 1)
+        if (inside[pairs] > self.MAX_EVENT_IOU * hull[pairs]).any():
+            return False
+        same = np.array([[a[:2] == b[:2] for b in triples] for a in triples])
+        if (inside[pairs & same] > -self.REST * self.fps).any():
+            return False
+        at_once = ((starts[:, None] <= starts) & (starts < ends[:, None])).sum(0)
+        return bool(at_once.max() <= 2)

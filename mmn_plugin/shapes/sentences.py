@@ -3,10 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from mmn_plugin.errors import InputError
 
-from .scene import Event
+if TYPE_CHECKING:
+    from .scene import Event
 
 # Every name has synonyms; all of them occur in training.
 COLOUR_WORDS = {
@@ -123,7 +125,7 @@ class SentenceGrammar:
     # How often a direction, where there is one, comes first.
     INVERTED_SHARE = 0.15
 
-    def sentence(self, rng, event: Event) -> str:
+    def sentence(self, rng, event: 'Event') -> str:
         """Draw a sentence for an event.
 
         Args:

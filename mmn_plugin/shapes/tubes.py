@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -11,6 +10,7 @@ import numpy as np
 from mmn_plugin.datasets import TubeVideo, write_tube_file
 from mmn_plugin.features import VideoReader, probe_video, run_parallel
 from mmn_plugin.features.extractor import TRACKERS
+from mmn_plugin.structures import box_iou
 
 from .corpus import CorpusError
 from .features import TubeFeatureExtractor, chroma_tables
@@ -160,8 +160,6 @@ class ShapesTracker:
 
     def _extend(self, tubes, owners, time: int, colour: int, boxes: np.ndarray) -> None:
         """Give each blob to the tube of its hue that it overlaps most, or begin one."""
-        from mmn_plugin.structures import box_iou
-
         waiting = [
             i
             for i, rows in enumerate(tubes)
@@ -235,28 +233,30 @@ class ShapesTubes:
         Returns:
             dict[str, int]: Number of videos of each split.
         """
-        parts = {split: self._annotations(split, limit) for split in splits}
-        total, done, counts = sum(map(len, parts.values())), 0, {}
-        for split, annotations in parts.items():
-            advance = partial(_advance, progress, done, total)
-            counts[split] = write_tube_file(
+        parts = {}
+        for split in splits:
+            path = self.corpus / 'annotations' / f'{split}.json'
+            parts[split] = list(json.loads(path.read_text()).items())[:limit]
+        total, done = sum(map(len, parts.values())), 0
+
+        def made(annotations: list) -> Iterator[TubeVideo]:
+            nonlocal done
+            for _, video in run_parallel(self.video, annotations, workers):
+                yield video
+                done += 1
+                if progress:
+                    progress(done, total)
+
+        return {
+            split: write_tube_file(
                 Path(out) / f'{split}.h5',
-                self._videos(annotations, workers, advance),
+                made(annotations),
                 seed=self.seed,
                 corpus_seed=self.manifest['seed'],
                 **self.extractor.settings,
             )
-            done += len(annotations)
-        return counts
-
-    def _annotations(self, split: str, limit: int | None) -> list[tuple[str, dict]]:
-        path = self.corpus / 'annotations' / f'{split}.json'
-        return list(json.loads(path.read_text()).items())[:limit]
-
-    def _videos(self, annotations, workers: int, advance) -> Iterator[TubeVideo]:
-        for done, (_, video) in enumerate(run_parallel(self.video, annotations, workers), 1):
-            yield video
-            advance(done)
+            for split, annotations in parts.items()
+        }
 
     def video(self, job: tuple[str, dict]) -> TubeVideo:
         """One video, from its id and its entry in the annotations."""
@@ -292,8 +292,3 @@ class ShapesTubes:
     def _span(self, tube: np.ndarray, moment: list[float]) -> np.ndarray:
         first, last = (round(seconds * self.manifest['fps']) for seconds in moment)
         return tube[(tube[:, 0] >= first) & (tube[:, 0] < last)]
-
-
-def _advance(progress, before: int, total: int, done: int) -> None:
-    if progress:
-        progress(before + done, total)

@@ -1,6 +1,6 @@
 """What all other packages share."""
 
-from .annotations import normalised_text
+from .annotations import normalized_text
 from .data_samples import (
     GroundingDataSample,
     SentenceBatch,
@@ -23,7 +23,7 @@ __all__ = [
     'box_iou',
     'cell_bounds',
     'cell_iou',
-    'normalised_text',
+    'normalized_text',
     'temporal_iou',
     'tube_iou',
 ]

@@ -262,7 +262,7 @@ def test_a_failed_read_is_tried_once_more(corpus, monkeypatch):
     original, calls = HDF5FeatureStore._dataset, []
 
     def fail_first(self, video_id):
-        calls.append(self._file().id.id)
+        calls.append(self.file().id.id)
         if len(calls) == 1:
             raise OSError('disk hiccup')
         return original(self, video_id)
@@ -417,7 +417,7 @@ def test_a_moment_without_the_disk_is_no_change(corpus, monkeypatch):
     def fail(path):
         raise OSError(116, 'Stale file handle')
 
-    monkeypatch.setattr('mmn_plugin.datasets.feature_store.file_version', fail)
+    monkeypatch.setattr('mmn_plugin.datasets.hdf5_file.file_version', fail)
     assert store.read('garden').shape == (1, 5)
 
 

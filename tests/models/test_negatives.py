@@ -9,7 +9,7 @@ from helpers.on_device import on_device
 from helpers.random_candidates import random_candidates
 
 from mmn_plugin.models import MemoryBank, NegativeSource
-from mmn_plugin.structures import normalised_text
+from mmn_plugin.structures import normalized_text
 
 CPU = torch.device('cpu')
 
@@ -148,14 +148,14 @@ def test_backward_may_use_the_bank_until_the_next_batch():
     ],
 )
 def test_texts_that_differ_in_case_punctuation_and_white_space_are_the_same(one, other):
-    assert normalised_text(one) == normalised_text(other)
+    assert normalized_text(one) == normalized_text(other)
 
 
 @pytest.mark.parametrize(
     ('one', 'other'), [('a person opens the door', 'the person opens the door'), ('box 1', 'box 2')]
 )
 def test_other_words_are_another_text(one, other):
-    assert normalised_text(one) != normalised_text(other)
+    assert normalized_text(one) != normalized_text(other)
 
 
 def test_only_with_the_option_does_text_matter():

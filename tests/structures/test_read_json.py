@@ -1,15 +1,17 @@
 """Keys that stand twice, which JSON itself allows and whose last value it keeps."""
 
+from functools import partial
+
 import pytest
 
 from mmn_plugin.datasets import TubeError, read_hcstvg_annotations, read_tracks
 from mmn_plugin.evaluation import GroundingMetric, read_predictions, read_submission
 from mmn_plugin.evaluation.predictions import PredictionsError
-from mmn_plugin.structures.annotations import AnnotationError, read_annotations, read_sentences
+from mmn_plugin.structures.annotations import AnnotationError, read_annotations
 
 READERS = {
     'annotations': (read_annotations, AnnotationError),
-    'sentences': (read_sentences, AnnotationError),
+    'sentences': (partial(read_annotations, timed=False), AnnotationError),
     'predictions': (read_predictions, PredictionsError),
     'subsets': (lambda path: GroundingMetric(subsets=str(path)), ValueError),
     'submission': (read_submission, PredictionsError),

@@ -16,7 +16,7 @@ from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
     VideoEmbedding,
-    normalised_text,
+    normalized_text,
 )
 
 # Values of the curve of a video that was encoded in several windows, for pictures.
@@ -304,7 +304,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             ground_truth,
             _owners([len(sample.sentences) for sample in data_samples]).numpy(),
             [sample.video_id for sample in data_samples],
-            [normalised_text(text) for sample in data_samples for text in sample.sentences],
+            [normalized_text(text) for sample in data_samples for text in sample.sentences],
             iou,
         )
 

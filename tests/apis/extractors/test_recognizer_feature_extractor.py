@@ -1,4 +1,4 @@
-"""Any recogniser of MMAction2 as a feature extractor."""
+"""Any recognizer of MMAction2 as a feature extractor."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 
 from mmn_plugin.features import EXTRACTORS, sliding_windows
-from mmn_plugin.features.extractor import pool_features
-from mmn_plugin.features.recognizer import RecognizerConfig
+from mmn_plugin.features.recognizer import RecognizerConfig, pool_features
 
 
 @pytest.fixture(scope='module')
@@ -24,7 +23,7 @@ def frames():
 
 
 def recognised(settings, clip):
-    """What the recogniser itself computes for a clip, through MMAction2's own pipeline."""
+    """What the recognizer itself computes for a clip, through MMAction2's own pipeline."""
     config = Config.fromfile(settings['config'])
     model = build(config.model).eval()
     model.load_state_dict(torch.load(settings['checkpoint'])['state_dict'])
@@ -50,7 +49,7 @@ def recognised(settings, clip):
 
 
 @pytest.mark.parametrize('kind', ['3d', '2d'])
-def test_rows_are_what_the_recogniser_computes_for_the_clip(kind, tmp_path, frames):
+def test_rows_are_what_the_recognizer_computes_for_the_clip(kind, tmp_path, frames):
     settings = write_recognizer(tmp_path, kind)
     given = {} if kind == '3d' else dict(clip_len=4, frame_interval=2)
     features = EXTRACTORS.build(dict(settings, batch_size=4, **given))(frames)
@@ -132,10 +131,10 @@ def test_settings_tell_extractors_apart(settings, tmp_path):
         (dict(layer='backbone.fc6'), ValueError, r"no layer 'backbone\.fc6'; .*backbone\.layer4"),
         (dict(checkpoint=''), ValueError, 'needs a checkpoint'),
         (dict(checkpoint='none.pth'), FileNotFoundError, r'none\.pth'),
-        (dict(config='none.py'), FileNotFoundError, r'no recogniser config none\.py'),
+        (dict(config='none.py'), FileNotFoundError, r'no recognizer config none\.py'),
         (dict(config='mmaction::recognition/c3d/none.py'), FileNotFoundError, 'c3d_sports1m'),
         (dict(config='mmpretrain::none.py'), FileNotFoundError, 'give a path'),
-        (dict(config=dict(a=1)), ValueError, 'it is no recogniser'),
+        (dict(config=dict(a=1)), ValueError, 'it is no recognizer'),
         (dict(activation='tanh'), ValueError, "activation='tanh'"),
         (dict(stride=0), ValueError, 'stride=0; it must be a whole number above 0'),
         (dict(stride=2.5), ValueError, 'stride=2.5'),
@@ -147,7 +146,7 @@ def test_what_cannot_be_is_said(settings, frames, change, error, message):
         EXTRACTORS.build(dict(settings, **change))(frames)
 
 
-def test_a_recogniser_of_single_frames_needs_a_clip_length(tmp_path):
+def test_a_recognizer_of_single_frames_needs_a_clip_length(tmp_path):
     with pytest.raises(ValueError, match='give the extractor clip_len and frame_interval'):
         EXTRACTORS.build(write_recognizer(tmp_path, '2d'))
 

@@ -1,4 +1,4 @@
-"""What comes of videos with something wrong, read as the recognisers read them."""
+"""What comes of videos with something wrong, read as the recognizers read them."""
 
 import numpy as np
 import pytest

@@ -179,7 +179,7 @@ def test_a_kill_at_any_moment_costs_no_finished_video(videos, tmp_path):
     )
     process.start()
     parts, deadline = tmp_path / 'f.h5.parts', time.monotonic() + 300
-    while len(list(parts.glob('*.npy'))) < 2 and time.monotonic() < deadline:
+    while len(list(parts.glob('*.rows'))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

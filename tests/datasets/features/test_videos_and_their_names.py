@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmn_plugin.features import ExtractionReport, FeatureFile, FeatureFileError, extract_videos
-from mmn_plugin.files import FileLock
+from mmn_plugin.locks import FileLock
 from mmn_plugin.shapes import GridFeatureExtractor
 from mmn_plugin.shapes.corpus import write_video
 

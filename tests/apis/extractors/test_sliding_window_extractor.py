@@ -9,14 +9,14 @@ import torch
 from helpers.tiny_extractors import write_recognizer, write_vision_model
 from torch import nn
 
-from mmn_plugin.features import EXTRACTORS, ClipFeatureExtractor, FeatureFileError, extract_videos
+from mmn_plugin.features import EXTRACTORS, FeatureFileError, SlidingWindowExtractor, extract_videos
 from mmn_plugin.features.feature_file import differences
 from mmn_plugin.shapes.corpus import write_video
 
 SIDE, FRAMES = 8, 4
 
 
-class Projected(ClipFeatureExtractor):
+class Projected(SlidingWindowExtractor):
     """Products of a clip's pixels with random vectors."""
 
     def __init__(self, device='cpu', amp=None):
