@@ -158,11 +158,8 @@ def _log_history() -> type:
             length = state.get('max_length') if type(state) is dict else None
             for name in ('_log_history', '_count_history'):
                 values = state[name] if type(length) is int else None
-                if (
-                    type(values) is not PlainArray
-                    or values.ndim != 1
-                    or (values.dtype.kind not in 'biuf')
-                ):
+                plain = type(values) is PlainArray and values.ndim == 1
+                if not plain or values.dtype.kind not in 'biuf':
                     raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
                 setattr(self, name, np.array(values))
             self.max_length = length

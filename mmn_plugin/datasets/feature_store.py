@@ -203,7 +203,7 @@ class FolderFeatureStore(FeatureStore):
 
     def shape(self, video_id: str) -> tuple[int, ...]:
         """Shape of a video's features; of a ``.npy`` file only the header is read."""
-        return self._load(video_id, mmap_mode='r').shape
+        return self._read_array(video_id, mmap_mode='r').shape
 
     def video_version(self, video_id: str) -> tuple[int, ...]:
         """The version of the video's file, now."""
@@ -221,10 +221,7 @@ class FolderFeatureStore(FeatureStore):
         if message := change_of(self.where(video_id), self._find(video_id), version):
             raise FeatureError(message, 'features changed while in use')
 
-    def _read_array(self, video_id: str) -> np.ndarray:
-        return self._load(video_id)
-
-    def _load(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
+    def _read_array(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
         path = self._find(video_id)
         if path is None:
             raise self.absent(video_id)

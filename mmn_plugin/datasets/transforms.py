@@ -40,39 +40,25 @@ class LoadClipFeatures(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Add ``features``."""
-        files = results['feature_files']
-        keys = results.get('feature_keys') or [None] * len(files)
-        sizes = results.get('feature_sizes') or [None] * len(files)
-        versions = results.get('feature_versions') or [None] * len(files)
-        streams = [
-            self._read(results['video_id'], *source)
-            for source in zip(files, keys, sizes, versions, strict=True)
-        ]
+        video_id, files = results['video_id'], results['feature_files']
+        keys, sizes, versions = (
+            results.get(f'feature_{name}') or [None] * len(files)
+            for name in ('keys', 'sizes', 'versions')
+        )
+        streams = []
+        for path, key, size, version in zip(files, keys, sizes, versions, strict=True):
+            if (path, key) not in self._stores:
+                self._stores[path, key] = open_feature_store(path, key)
+            features = self._stores[path, key].read(video_id, version)  # (T, D)
+            if size is not None and features.shape[1] != size:
+                raise FeatureError(
+                    f'{path}: video {video_id!r} has features of size {features.shape[1]}, other '
+                    f'videos of size {size}. Extract it again with the same network, or remove it '
+                    'from the annotations'
+                )
+            streams.append(features)
         results['features'] = streams[0] if len(streams) == 1 else streams
         return results
-
-    def store(self, path: str, key: str | None) -> FeatureStore:
-        """The reader of a file or folder in this process."""
-        if (path, key) not in self._stores:
-            self._stores[path, key] = open_feature_store(path, key)
-        return self._stores[path, key]
-
-    def _read(
-        self,
-        video_id: str,
-        path: str,
-        key: str | None,
-        size: int | None,
-        version: Sequence[int] | None,
-    ):
-        features = self.store(path, key).read(video_id, version)  # (T, D)
-        if size is not None and features.shape[1] != size:
-            raise FeatureError(
-                f'{path}: video {video_id!r} has features of size {features.shape[1]}, other '
-                f'videos of size {size}. Extract it again with the same network, or remove it from '
-                'the annotations'
-            )
-        return features
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
@@ -106,9 +92,13 @@ class PoolClipFeatures(BaseTransform):
         """Replace ``features`` by the pooled ones."""
         features = results['features']
         streams = features if isinstance(features, list | tuple) else [features]
-        pooled = [self.pool(stream, self.num_segments, self.clamp_last) for stream in streams]
-        results['features'] = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+        results['features'] = self.pool_streams(streams)
         return results
+
+    def pool_streams(self, streams: Sequence[np.ndarray]) -> np.ndarray:
+        """Pool each stream (T_k, D_k) by itself and join them along D: (R, D) float32."""
+        pooled = [self.pool(stream, self.num_segments, self.clamp_last) for stream in streams]
+        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
     @staticmethod
     def pool(features: np.ndarray, num_segments: int, clamp_last: bool = True) -> np.ndarray:
@@ -211,7 +201,7 @@ class LoadTubes(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class PoolTubeFeatures(BaseTransform):
+class PoolTubeFeatures(PoolClipFeatures):
     """Pool each stream of each tube to R segments, and join the streams along D.
 
     The pooling is that of `PoolClipFeatures` without its clamp. Streams may differ in length.
@@ -224,31 +214,17 @@ class PoolTubeFeatures(BaseTransform):
     """
 
     def __init__(self, num_segments: int):
-        if num_segments < 1:
-            raise InputError(f'num_segments={num_segments}; it must be at least 1')
-        self.num_segments = num_segments
+        super().__init__(num_segments, clamp_last=False)
 
     def transform(self, results: dict) -> dict:
         """Replace ``features`` by the pooled ones."""
         tubes = zip(*results['features'], strict=True)  # by tube, then by stream
-        pooled = [
-            np.concatenate(
-                [
-                    PoolClipFeatures.pool(stream, self.num_segments, clamp_last=False)
-                    for stream in streams
-                ],
-                axis=1,
-            )
-            for streams in tubes
-        ]
+        pooled = [self.pool_streams(streams) for streams in tubes]
         size = sum(results.get('feature_sizes') or [0])
         results['features'] = (
             np.stack(pooled) if pooled else np.zeros((0, self.num_segments, size), np.float32)
         )  # (T, R, D)
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_segments={self.num_segments})'
 
 
 @TRANSFORMS.register_module()

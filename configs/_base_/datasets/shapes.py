@@ -7,8 +7,11 @@ long_video = dict(window=24.0)
 # What made the features, with the settings of mmn extract; for new videos.
 extractor = dict(type='GridFeatureExtractor', fps=8.0, stride=6)
 
-pipeline = _base_.train_dataloader.dataset.pipeline
-pipeline[1].num_segments = 32
+pipeline = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=32),
+    dict(type='PackGroundingInputs'),
+]
 dataset = dict(
     data_root='data/shapes/', data_prefix=dict(features='features.h5'), pipeline=pipeline
 )
