@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmn_plugin.errors import OperationError
-from mmn_plugin.files import FileInUseError, FileLock, write_atomically
+from mmn_plugin.files import write_atomically
+from mmn_plugin.locks import FileInUseError, FileLock
 
 _OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # A checkpoint brings the optimiser's and the schedulers' state, of which these are a part.

@@ -12,7 +12,7 @@ from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_run import tiny_run
 from mmengine.hooks import Hook
 
-from mmn_plugin import files
+from mmn_plugin import locks
 from mmn_plugin.engine import TrainingRecord, WorkFolderInUseError, work_folder
 
 FILES = ['training.json', 'training.json.lock']
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def forget_locks():
     """As in a new process, which would have none."""
     work_folder._locks.clear()
-    files.FileLock._held.clear()
+    locks.FileLock._held.clear()
 
 
 @pytest.mark.parametrize('ask', ['require_unused', 'acquire'])
