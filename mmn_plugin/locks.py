@@ -95,7 +95,7 @@ class FileLock:
         while True:
             file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', 0)
             try:
-                reason = lock_file(file, patience=max(0.0, end - time.monotonic()))
+                reason = lock_file(file, max(0.0, end - time.monotonic()))
             except BlockingIOError:
                 file.close()
                 raise FileInUseError(self._message()) from None
@@ -123,13 +123,12 @@ class FileLock:
         return f'{self._of} is in use by {who}. Let it end, or name another one'
 
 
-def lock_file(file: IO, shared: bool = False, patience: float = PATIENCE) -> str | None:
+def lock_file(file: IO, patience: float) -> str | None:
     """Lock an open file for this process, until it closes any handle of the file.
 
     Args:
-        file (IO): Open for writing, or for reading if the lock is shared.
-        shared (bool): Whether others may have shared locks too. Defaults to False.
-        patience (float): Seconds to wait. Defaults to `PATIENCE`.
+        file (IO): Open for writing.
+        patience (float): Seconds to wait.
 
     Returns:
         str | None: Why the file system cannot lock, else None.
@@ -139,10 +138,10 @@ def lock_file(file: IO, shared: bool = False, patience: float = PATIENCE) -> str
     """
     if fcntl is None:
         return 'this system has no such locks'
-    kind, end = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + patience
+    end = time.monotonic() + patience
     while True:
         try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return None
         except (BlockingIOError, PermissionError):
             if time.monotonic() > end:

@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_is_said_and_trains(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(37, 'No locks available')
 
-    monkeypatch.setattr(files.fcntl, 'lockf', refuse)
+    monkeypatch.setattr(locks.fcntl, 'lockf', refuse)
     record = TrainingRecord(tmp_path)
     assert record.acquire() == 'No locks available'
     record.write('a')
