@@ -74,7 +74,11 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help='delete a video after so long without a question '
         f'(default: {limits.idle_seconds / 60:g})',
     )
-    parser.add_argument('--no-examples', action='store_true', help='offer no videos of Shapes')
+    parser.add_argument(
+        '--examples',
+        metavar='DIR',
+        help='offer the videos of this folder, whose annotations.json has their sentences',
+    )
     args = parser.parse_args(argv)
     if args.top_n < 1:
         parser.error(f'--top-n {args.top_n}: it must be at least 1')
@@ -97,19 +101,6 @@ def build_inferencer(args):
     return inferencer
 
 
-def build_examples(grounder, folder):
-    """Videos of Shapes, or none where the model does not know their words."""
-    examples = ExampleVideo.render(folder)
-    sentences = [sentence for example in examples for sentence in example.truth]
-    try:
-        encoded = grounder.inferencer.encode(str(examples[0].path))
-        grounder.inferencer.ground(encoded, sentences)
-    except ValueError as error:
-        print(f'no examples: {error}')
-        return []
-    return examples
-
-
 def run(args: argparse.Namespace, answer: Callable) -> int:
     """Serve the page until Ctrl-C or SIGTERM."""
     if find_spec('gradio') is None:
@@ -127,7 +118,10 @@ def run(args: argparse.Namespace, answer: Callable) -> int:
     grounder = VideoGrounder(build_inferencer(args), limits)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
     with SessionStore(limits) as store:
-        examples = [] if args.no_examples else build_examples(grounder, store.folder / 'examples')
+        examples = ExampleVideo.read_folder(args.examples) if args.examples else []
+        for example in [example for example in examples if not grounder.knows(example)]:
+            print(f'{example.name} is left out: the model does not know its words')
+            examples.remove(example)
         page = GroundingPage(grounder, store, examples)
         url = page.launch(args.host, args.port, block=False)
         print(f'{url}  (Ctrl+C ends it)', flush=True)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import threading
 import time
@@ -16,10 +17,10 @@ import torch
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.video_input import VideoFeatures
+from mmn_plugin.errors import MissingFileError
 from mmn_plugin.evaluation.predictions import FORMAT, VERSION
-from mmn_plugin.features import VideoLimitError, VideoReadError
-from mmn_plugin.shapes import SceneRenderer, SceneSampler
-from mmn_plugin.shapes.corpus import write_video
+from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError
+from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.canvas import (
     TRUTH,
@@ -32,18 +33,15 @@ from mmn_plugin.visualization.canvas import (
 
 from .sessions import Limits, PageError, UserSession
 
-# Scenes far beyond the number of any corpus, so that no training has seen them.
-FIRST_SCENE = 10_000_000
-
 
 @dataclass(frozen=True)
 class ExampleVideo:
-    """A scene of Shapes with its sentences.
+    """A video that the page offers, with its sentences.
 
     Attributes:
         name (str): What the visitor chooses by.
         path (Path): The file.
-        truth (dict): Sentence -> true moment (start, end).
+        truth (dict): Sentence -> true moment (start, end) in seconds.
     """
 
     name: str
@@ -51,25 +49,47 @@ class ExampleVideo:
     truth: dict
 
     @classmethod
-    def render(cls, folder: Path, count: int = 3) -> list['ExampleVideo']:
-        """Render some, each in a fraction of a second.
+    def read_folder(cls, folder: str | Path, count: int = 6, sentences: int = 8) -> list:
+        """Read a folder of videos with their annotations.
 
         Args:
-            folder (Path): Where to; made if need be.
-            count (int): How many. Defaults to 3.
+            folder (str | Path): With ``annotations.json`` in the published format, or a corpus'
+                ``annotations/test.json``, and the videos, named by their ids, in the folder or in
+                its ``videos/``.
+            count (int): At most so many, in the order of the annotations. Defaults to 6.
+            sentences (int): At most so many of each. Defaults to 8, as of `Limits`.
+
+        Raises:
+            MissingFileError: If there are no annotations, or none of the videos.
+            AnnotationError: As of `read_annotations`.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        examples = []
-        for number in range(1, count + 1):
-            scene = SceneSampler(seed=0).sample(
-                FIRST_SCENE + number, f'shapes_example_{number}', training=False
+        folder = Path(folder)
+        paths = [folder / 'annotations.json', folder / 'annotations' / 'test.json']
+        annotations = next((path for path in paths if path.is_file()), None)
+        if annotations is None:
+            raise MissingFileError(
+                f'{folder} has neither annotations.json nor {paths[1].name} in '
+                'annotations/, which say what happens in the examples'
             )
-            path = folder / f'{scene.video_id}.mp4'
-            write_video(path, SceneRenderer(96).render(scene), scene.fps)
-            annotation = scene.annotation()
-            moments = zip(annotation['sentences'], annotation['timestamps'], strict=True)
-            examples.append(cls(f'Shapes {number}', path, {s: tuple(m) for s, m in moments}))
-        return examples
+        places = [place for place in (folder, folder / 'videos') if place.is_dir()]
+        files = {
+            path.stem: path
+            for place in places
+            for path in sorted(place.iterdir())
+            if path.suffix.lower() in VIDEO_SUFFIXES
+        }
+        examples = [
+            cls(
+                video.video_id,
+                files[video.video_id],
+                dict(itertools.islice(zip(video.sentences, video.moments, strict=True), sentences)),
+            )
+            for video in read_annotations(annotations)
+            if video.video_id in files
+        ]
+        if not examples:
+            raise MissingFileError(f'{folder}: no video is named as one in {annotations}')
+        return examples[:count]
 
 
 @dataclass
@@ -103,7 +123,7 @@ class Answer:
         return file.getvalue()
 
 
-COLOURS = ('#0072B2', '#B34A00', '#00795A', '#A8467C', '#6A4C93', '#8A6D00', '#2E7D9A', '#444444')
+COLORS = ('#0072B2', '#B34A00', '#00795A', '#A8467C', '#6A4C93', '#8A6D00', '#2E7D9A', '#444444')
 TICKS = 6  # at most about so many on the axis, for a phone's width
 
 
@@ -134,7 +154,7 @@ def answers_html(session: UserSession, answers: Sequence[Answer]) -> str:
     """All answers, in the order of the sentences, and the download."""
     top = max((float(a.curve.max()) for a in answers if a.curve is not None), default=0.0)
     parts = [
-        _answer(session.duration, answer, COLOURS[i % len(COLOURS)], top)
+        _answer(session.duration, answer, COLORS[i % len(COLORS)], top)
         for i, answer in enumerate(answers)
     ]
     data = base64.b64encode(predictions_json(session, answers).encode()).decode()
@@ -158,10 +178,10 @@ def predictions_json(session: UserSession, answers: Sequence[Answer]) -> str:
     )
 
 
-def _answer(duration: float, answer: Answer, colour: str, top: float) -> str:
+def _answer(duration: float, answer: Answer, color: str, top: float) -> str:
     moments = zip(answer.moments, answer.scores, strict=True)
     lanes = ''.join(
-        _moment(duration, rank, moment, score, fade(colour, min(0.15 * (rank - 1), 0.6)))
+        _moment(duration, rank, moment, score, fade(color, min(0.15 * (rank - 1), 0.6)))
         for rank, (moment, score) in enumerate(moments, 1)
     )
     if not answer.present or not lanes:
@@ -169,32 +189,32 @@ def _answer(duration: float, answer: Answer, colour: str, top: float) -> str:
     return (
         f'<section class="mmn-answer"><h3>“{escape(answer.sentence)}”</h3>'
         f'<div class="mmn-lanes">{_truth(duration, answer.truth)}{lanes}'
-        f'{_curve(answer, colour, top)}{_axis(duration)}</div>{_map(answer)}</section>'
+        f'{_curve(answer, color, top)}{_axis(duration)}</div>{_map(answer)}</section>'
     )
 
 
-def _bar(duration: float, moment, colour: str) -> str:
+def _bar(duration: float, moment, color: str) -> str:
     start, end = (min(max(value / duration, 0), 1) * 100 for value in moment)
     return (
         f'<span class="mmn-track"><span class="mmn-bar" style="left:{start:.3f}%;'
-        f'width:{end - start:.3f}%;background:{colour}"></span></span>'
+        f'width:{end - start:.3f}%;background:{color}"></span></span>'
     )
 
 
-def _lane(duration: float, moment, colour: str, rank: str, label: str, score: str) -> str:
+def _lane(duration: float, moment, color: str, rank: str, label: str, score: str) -> str:
     start, end = moment
     times = f'{_clock(start, duration, False)} \N{EN DASH} {_clock(end, duration)}'
     return (
         f'<button type="button" class="mmn-moment" data-start="{start:.3f}" '
         f'data-end="{end:.3f}" aria-label="{label}: {times}{score and ", score " + score}. '
-        f'Play it."><span class="mmn-rank">{rank}</span>{_bar(duration, moment, colour)}'
+        f'Play it."><span class="mmn-rank">{rank}</span>{_bar(duration, moment, color)}'
         f'<span class="mmn-times">{times}</span><span class="mmn-score">{score}</span>'
         '</button>'
     )
 
 
-def _moment(duration: float, rank: int, moment, score: float, colour: str) -> str:
-    return _lane(duration, moment, colour, str(rank), f'Moment {rank}', f'{score:.2f}')
+def _moment(duration: float, rank: int, moment, score: float, color: str) -> str:
+    return _lane(duration, moment, color, str(rank), f'Moment {rank}', f'{score:.2f}')
 
 
 def _truth(duration: float, truth) -> str:
@@ -203,7 +223,7 @@ def _truth(duration: float, truth) -> str:
     return _lane(duration, truth, TRUTH, 'truth', 'True moment', '')
 
 
-def _curve(answer: Answer, colour: str, top: float) -> str:
+def _curve(answer: Answer, color: str, top: float) -> str:
     """The score over time, on one scale for all sentences."""
     if answer.curve is None or top <= 0:
         return ''
@@ -217,8 +237,8 @@ def _curve(answer: Answer, colour: str, top: float) -> str:
         '<div class="mmn-lane"><span class="mmn-rank">score</span>'
         '<svg class="mmn-curve" viewBox="0 0 100 30" preserveAspectRatio="none" role="img" '
         f'aria-label="Score over time, at most {float(answer.curve.max()):.2f}">'
-        f'<polygon points="0,30 {" ".join(points)} 100,30" fill="{colour}" opacity="0.2"/>'
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" '
+        f'<polygon points="0,30 {" ".join(points)} 100,30" fill="{color}" opacity="0.2"/>'
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" '
         'stroke-width="1.5" vector-effect="non-scaling-stroke"/></svg>'
         '<span class="mmn-times"></span><span class="mmn-score"></span></div>'
     )
@@ -267,6 +287,15 @@ class VideoGrounder:
         self.inferencer, self.limits = inferencer, limits or Limits()
         self._visualizer = GroundingVisualizer()
         self.turns = Turns()  # a model and matplotlib are for one thread at a time
+
+    def knows(self, example: ExampleVideo) -> bool:
+        """Whether the model knows a word of each of an example's sentences."""
+        encoded = self.inferencer.encode(str(example.path))
+        try:
+            self.inferencer.ground(encoded, list(example.truth))
+        except ValueError:
+            return False
+        return True
 
     def encode(self, session: UserSession) -> None:
         """Let the model see the video, unless it has.

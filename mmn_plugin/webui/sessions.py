@@ -7,12 +7,17 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError, probe_video
+from mmn_plugin.features import (
+    VIDEO_SUFFIXES,
+    VideoInfo,
+    VideoLimitError,
+    VideoReadError,
+    probe_video,
+)
 from mmn_plugin.structures import VideoEmbedding
 
 
@@ -80,13 +85,10 @@ class Limits:
         Raises:
             PageError: If there is none, there are too many, or one is too long.
         """
-        sentences = list(dict.fromkeys(line for line in map(_tidy, text.splitlines()) if line))
+        lines = (' '.join(line.split()) for line in text.splitlines())
+        sentences = list(dict.fromkeys(line for line in lines if line))
         if not sentences:
             raise PageError('Type a sentence that says what to look for.')
-        self._check_sentences(sentences)
-        return sentences
-
-    def _check_sentences(self, sentences: Sequence[str]) -> None:
         if len(sentences) > self.sentences:
             raise PageError(
                 f'These are {len(sentences)} sentences; ask for at most {self.sentences} at a time.'
@@ -97,10 +99,7 @@ class Limits:
                     f'The sentence “{sentence[:40]}…” has {len(sentence):,} '
                     f'characters; at most {self.characters} are taken.'
                 )
-
-
-def _tidy(line: str) -> str:
-    return ' '.join(line.split())
+        return sentences
 
 
 def _minutes(seconds: float) -> str:
@@ -209,18 +208,8 @@ class SessionStore:
         suffix = Path(name).suffix.lower()
         kept = folder / ('video' + (suffix if suffix in VIDEO_SUFFIXES else ''))
         try:
-            link_or_copy(path, kept)
-            info = probe_video(kept, self.limits.pixels, self.limits.work_seconds)
-            self.limits.check_video(kept.stat().st_size, info.duration)
-        except VideoLimitError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise PageError(f'“{shown}” is too much for this page: {error.reason}.') from error
-        except (VideoReadError, OSError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise PageError(
-                f'“{shown}” cannot be read as a video. Try an .mp4, .webm or .mov file.'
-            ) from error
-        except PageError:
+            info = self._take(path, kept, shown)
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return self._keep(user, UserSession(shown, kept, info.duration, folder))
@@ -278,6 +267,20 @@ class SessionStore:
                 path.rmdir() if path.is_dir() else path.unlink()
             except OSError:
                 continue  # still being written to, or gone already
+
+    def _take(self, upload: Path, path: Path, shown: str) -> VideoInfo:
+        limits = self.limits
+        try:
+            link_or_copy(upload, path)
+            info = probe_video(path, limits.pixels, limits.work_seconds)
+        except VideoLimitError as error:
+            raise PageError(f'“{shown}” is too much for this page: {error.reason}.') from error
+        except (VideoReadError, OSError) as error:
+            raise PageError(
+                f'“{shown}” cannot be read as a video. Try an .mp4, .webm or .mov file.'
+            ) from error
+        limits.check_video(path.stat().st_size, info.duration)
+        return info
 
     def _keep(self, user: str, session: UserSession) -> UserSession:
         self.close(user)

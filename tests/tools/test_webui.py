@@ -1,5 +1,6 @@
 """`mmn web`: from the command line to a page that is served."""
 
+import json
 import os
 import signal
 import tempfile
@@ -12,9 +13,10 @@ import pytest
 import torch
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_config
-from helpers.tiny_grounder import write_grounder
+from helpers.tiny_grounder import write_grounder, write_scene
 from mmengine.config import Config
 
+from mmn_plugin.errors import MissingFileError
 from mmn_plugin.webui.answers import ExampleVideo
 
 needs_gradio = pytest.mark.skipif(
@@ -64,36 +66,54 @@ def test_the_page_is_served_to_this_machine_alone(grounder, webui):
     assert code == 0, output
     assert seen == dict(host='127.0.0.1', share=False, status=200)
     assert 'http://127.0.0.1:' in output
-    assert 'no examples: ' in output  # the tiny model's words are others
+
+
+@pytest.fixture
+def examples(tmp_path_factory):
+    """A folder of two videos, of which the model knows the words of one."""
+    folder = tmp_path_factory.mktemp('examples')
+    (folder / 'videos').mkdir()
+    for name in 'ab':
+        write_scene(folder).rename(folder / 'videos' / f'{name}.mp4')
+    entries = {
+        name: dict(duration=24.0, timestamps=[[1.0, 2.0]], sentences=[sentence])
+        for name, sentence in (('a', 'a red box'), ('b', 'zzz'), ('absent', 'a red box'))
+    }
+    (folder / 'annotations.json').write_text(json.dumps(entries))
+    return folder
 
 
 @needs_gradio
-def test_examples_are_offered_where_the_model_knows_their_words(grounder, webui):
-    examples = [
-        ExampleVideo(one.name, one.path, {'a red box': (1.0, 2.0)})
-        for one in ExampleVideo.render(grounder.folder / 'examples', 2)
-    ]
+def test_examples_are_offered_where_the_model_knows_their_words(grounder, webui, examples):
     seen = []
-    with mock.patch.object(ExampleVideo, 'render', return_value=examples):
-        code, output = webui(
-            grounder.checkpoint,
-            '--config',
-            grounder.config,
-            ask=lambda blocks: seen.append(
-                [b.choices for b in blocks.blocks.values() if b.get_block_name() == 'radio']
-            ),
-        )
+    code, output = webui(
+        grounder.checkpoint,
+        '--examples',
+        examples,
+        ask=lambda blocks: seen.append(
+            [b.choices for b in blocks.blocks.values() if b.get_block_name() == 'radio']
+        ),
+    )
     assert code == 0, output
-    assert seen == [[[('Shapes 1', 'Shapes 1'), ('Shapes 2', 'Shapes 2')]]]
+    assert seen == [[[('a', 'a')]]]
+    assert 'b is left out: the model does not know its words' in output
 
 
-def test_example_videos_are_the_same_each_time_and_small(tmp_path):
-    first, again = (ExampleVideo.render(tmp_path / name, 2) for name in 'ab')
-    assert [one.truth for one in first] == [one.truth for one in again]
-    assert [one.name for one in first] == ['Shapes 1', 'Shapes 2']
-    for one in first:
-        assert one.path.stat().st_size < 400_000
-        assert all(0 <= start < end <= 24 for start, end in one.truth.values())
+def test_examples_are_the_annotated_videos_of_a_folder(examples, tmp_path):
+    found = ExampleVideo.read_folder(examples)
+    assert [one.name for one in found] == ['a', 'b']
+    assert found[0].path == examples / 'videos' / 'a.mp4'
+    assert found[0].truth == {'a red box': (1.0, 2.0)}
+    assert ExampleVideo.read_folder(examples, count=1) == found[:1]
+    corpus = tmp_path / 'annotations'
+    corpus.mkdir()
+    with pytest.raises(MissingFileError, match='has neither'):
+        ExampleVideo.read_folder(tmp_path)
+    (examples / 'annotations.json').rename(corpus / 'test.json')
+    with pytest.raises(MissingFileError, match='no video is named as one in'):
+        ExampleVideo.read_folder(tmp_path)
+    (examples / 'videos').rename(tmp_path / 'videos')
+    assert [one.truth for one in ExampleVideo.read_folder(tmp_path)] == [o.truth for o in found]
 
 
 @needs_gradio
