@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from io import StringIO
 
 import torch
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
@@ -73,6 +70,10 @@ def format_table(rows: dict[str, dict[str, float]]) -> str:
     Args:
         rows (dict[str, dict[str, float]]): As of `GroundingMetric.summarize`.
     """
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
     names = [name for name in rows[''] if name != 'num_sentences']
     table = Table(box=SIMPLE)
     table.add_column('sentences')
