@@ -43,6 +43,7 @@ def copy_checkout(folder: Path) -> Path:
     clone = folder / ODD
     for name in ('configs', 'mmn_plugin', 'tools'):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy2(ROOT / 'mmn.py', clone)
     return clone
 
 

@@ -26,7 +26,6 @@ from unittest import mock
 
 import torch
 from benchmark_tasks import TASKS, Benchmark, Subject, probes
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich.console import Console
@@ -34,6 +33,7 @@ from rich.table import Table
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmn_plugin.cli.arguments import add_config_options
 from mmn_plugin.config import require_device
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json
@@ -82,7 +82,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add('--no-profile', action='store_true', help='leave operations and shares out')
     add('--seed', type=int, default=0)
     add('--json', type=writable_file, help='also write all figures to this file')
-    add('--cfg-options', nargs='+', action=DictAction, help="values that replace the config's")
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 
