@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -77,8 +78,8 @@ class SentenceTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._special = dict(special)
-        self._cache: dict[str, tuple[int, ...]] = {}  # ids of the sentences seen so far
-        self._unusable: dict[str, str] = {}  # those among them that encode refuses, and why
+        # ids of the sentences seen so far, and why `encode` refuses one, if it does
+        self._cache: dict[str, tuple[tuple[int, ...], str | None]] = {}
         self._warned = False
         self._lock = threading.Lock()  # a thread must not clear what another one looks up
         self.max_length = max_length
@@ -159,15 +160,14 @@ class SentenceTokenizer:
                 character; the message quotes it.
         """
         with self._lock:
-            self._remember(sentences)
-            for sentence in sentences if self._unusable else ():
-                if sentence in self._unusable:
-                    raise InputError(
-                        f'the sentence {sentence!r} {self._unusable[sentence]}. Correct it or '
-                        'remove it from the annotations; `mmn check` lists all '
-                        'such'
-                    )
-            return [self._truncate(self._cache[sentence]) for sentence in sentences]
+            found = self._remember(sentences)
+        for sentence, (_, problem) in zip(sentences, found, strict=True):
+            if problem:
+                raise InputError(
+                    f'the sentence {sentence!r} {problem}. Correct it or remove it from the '
+                    'annotations; `mmn check` lists all such'
+                )
+        return [self._truncate(ids) for ids, _ in found]
 
     def inspect(self, sentences: list[str]) -> list[tuple[int, str | None]]:
         """Number of tokens (before truncation) of each sentence, and what makes it unusable.
@@ -175,8 +175,8 @@ class SentenceTokenizer:
         For checking a dataset: nothing is raised.
         """
         with self._lock:
-            self._remember(sentences)
-            return [(len(self._cache[s]), self._unusable.get(s)) for s in sentences]
+            found = self._remember(sentences)
+        return [(len(ids), problem) for ids, problem in found]
 
     def pad(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Stack token ids of different lengths.
@@ -188,13 +188,11 @@ class SentenceTokenizer:
             tuple[Tensor, Tensor]: ``input_ids`` and ``attention_mask``, both (S, L) int64 with L
             the longest sentence; the mask is 1 at tokens and 0 at padding.
         """
-        length = max(map(len, ids), default=0)
-        input_ids = torch.full((len(ids), length), self.pad_id, dtype=torch.int64)  # (S, L)
-        mask = torch.zeros_like(input_ids)
-        for row, sentence in enumerate(ids):
-            input_ids[row, : len(sentence)] = torch.tensor(sentence)
-            mask[row, : len(sentence)] = 1
-        return input_ids, mask
+        lengths = torch.tensor([len(sentence) for sentence in ids], dtype=torch.int64)
+        there = torch.arange(max(map(len, ids), default=0)) < lengths[:, None]  # (S, L)
+        input_ids = torch.full(there.shape, self.pad_id, dtype=torch.int64)
+        input_ids[there] = torch.tensor([*chain(*ids)], dtype=torch.int64)
+        return input_ids, there.long()
 
     def state(self) -> dict:
         """Everything it takes to make this tokenizer again: strings and numbers alone."""
@@ -260,27 +258,20 @@ class SentenceTokenizer:
         # ids of texts follow from those, so that they would only say the same again
         return found or _differing_texts(other._tokenizer, self._tokenizer)
 
-    def _remember(self, sentences: list[str]) -> None:
-        """Tokenise what is not in the cache, in one call."""
+    def _remember(self, sentences: list[str]) -> list[tuple[tuple[int, ...], str | None]]:
+        """Ids and problem of each sentence; what is not in the cache is tokenized in one call."""
         unseen = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._cache]
         if len(self._cache) + len(unseen) > self.CACHE_SIZE:  # in a service sentences never end
             self._cache.clear()
-            self._unusable.clear()
             unseen = list(dict.fromkeys(sentences))
         for sentence in unseen:
-            broken = LONE_SURROGATE.search(sentence)
-            if broken:
-                self._cache[sentence] = ()
-                self._unusable[sentence] = (
-                    f'holds {broken[0]!r}, which is no character but part of one (text was cut, or '
-                    'decoded wrongly)'
-                )
+            if broken := LONE_SURROGATE.search(sentence):
+                problem = f'holds {broken[0]!r}, which is no character but part of one (text was '
+                self._cache[sentence] = (), f'{problem}cut, or decoded wrongly)'
         unseen = [sentence for sentence in unseen if sentence not in self._cache]
         for sentence, encoding in zip(unseen, self._tokenizer.encode_batch(unseen), strict=True):
-            self._cache[sentence] = tuple(encoding.ids)
-            problem = self._problem(encoding.ids)
-            if problem:
-                self._unusable[sentence] = problem
+            self._cache[sentence] = tuple(encoding.ids), self._problem(encoding.ids)
+        return [self._cache[sentence] for sentence in sentences]
 
     def _problem(self, ids: list[int]) -> str | None:
         """What makes a sentence mean nothing to the language model, or None."""
@@ -307,7 +298,7 @@ class SentenceTokenizer:
         return [*ids[: self.max_length - 1], self.sep_id]
 
     def __getstate__(self) -> dict:
-        state = {**self.__dict__, '_cache': {}, '_unusable': {}}
+        state = {**self.__dict__, '_cache': {}}
         del state['_lock']  # which no process can send to another
         return state
 
