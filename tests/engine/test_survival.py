@@ -26,7 +26,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
 default_hooks = dict(
     freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2),
     checkpoint=dict(interval=1, max_keep_ckpts=-1))
-model['head'] = dict(negatives=dict(queue_size=5))
+model = dict(head=dict(negatives=dict(queue_size=5)))
 randomness = dict(_delete_=True, seed=None)
 workers = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(**workers, dataset=dict(pipeline=[
@@ -140,7 +140,7 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, 
         assert_same(first[part], second[part])
     assert first['meta']['seed'] == second['meta']['seed']
     first, second = (load_states(folder, 'epoch_4.pth') for folder in (unbroken, tried.folder))
-    bank = 'hook.CrossVideoNegativeHook'
+    bank = 'model.head.negatives'
     assert len(second[1]['parts'][bank]['video_ids']) == 5
     assert_same(first[0]['parts'][bank], second[0]['parts'][bank])
     assert_same(first[0]['random'], second[0]['random'])
@@ -159,7 +159,7 @@ def test_ranks_share_batchnorms_statistics_and_no_memory_bank(unbroken):
     statistics = [name for name in weights if name.endswith(('running_mean', 'running_var'))]
     assert statistics
     assert all(torch.equal(second['buffers'][name], weights[name]) for name in statistics)
-    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in (first, second)]
+    banks = [rank['parts']['model.head.negatives']['video_ids'] for rank in (first, second)]
     assert [len(bank) for bank in banks] == [5, 5]
     assert banks[0] != banks[1]
 
@@ -324,7 +324,7 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     assert steps == {2}
     assert checkpoint['run_state']['loop']['skips'] == 1
     ranks = load_states(lab.folder / 'skip', 'epoch_1.pth')
-    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in ranks]
+    banks = [rank['parts']['model.head.negatives']['video_ids'] for rank in ranks]
     assert [len(videos) for videos in banks] == [3, 3]  # of five; the skipped two are not there
 
 
@@ -353,7 +353,7 @@ def test_one_ranks_bad_gradient_is_skipped_by_all(lab):
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {2}
     banks = [
-        rank['parts']['hook.CrossVideoNegativeHook']['video_ids']
+        rank['parts']['model.head.negatives']['video_ids']
         for rank in load_states(lab.folder / 'skip_gradient', 'epoch_1.pth')
     ]
     assert [len(videos) for videos in banks] == [3, 3]  # of five
