@@ -14,7 +14,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.utils import is_abs
 
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
 
 from .feature_store import FeatureError, open_feature_store
 from .hdf5_file import describe_folder
@@ -133,7 +133,7 @@ class TemporalGroundingDataset(BaseDataset):
                 'the config, or get it as tools/data/ describes. '
                 f'{describe_folder(self.ann_file)}'
             )
-        videos = read_annotations(self.ann_file, timed=not self.weak)
+        videos = self.read_videos()
         data_list = [copy.copy(vars(video)) for video in videos]
         if not data_list:
             why = 'there is none' if self.weak else 'every one has start >= end'
@@ -152,6 +152,14 @@ class TemporalGroundingDataset(BaseDataset):
             level=logging.INFO,
         )
         return data_list
+
+    def read_videos(self) -> list[VideoAnnotation]:
+        """Usable sentences of all videos; a dataset of annotations in another format overrides it.
+
+        Raises:
+            AnnotationError: If the annotations cannot be used.
+        """
+        return read_annotations(self.ann_file, timed=not self.weak)
 
     def get_data_info(self, idx: int) -> dict:
         """One video's annotation, and where its features are."""
