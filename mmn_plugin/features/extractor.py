@@ -230,7 +230,7 @@ class SlidingWindowExtractor(FeatureExtractor):
 
     @abstractmethod
     def describe(self, clips: Tensor) -> Tensor:
-        """Features (B, D) of clips (B, clip_len, *frame), on the device; one call at a time."""
+        """Features (B, D) of clips ``(B, clip_len, *frame)``, on the device; one call at a time."""
 
     @abstractmethod
     def describe_settings(self) -> dict:
@@ -280,7 +280,7 @@ class SlidingWindowExtractor(FeatureExtractor):
             frames (Iterable[np.ndarray]): (H, W, 3) uint8 RGB.
 
         Yields:
-            Tensor: (n, clip_len, *frame), n at most ``batch_size``; in pinned memory for a GPU.
+            Tensor: ``(n, clip_len, *frame)``, n at most ``batch_size``; in pinned memory for a GPU.
         """
         clips = sliding_windows(
             map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
@@ -303,7 +303,7 @@ class SlidingWindowExtractor(FeatureExtractor):
         batch of the next is on its way.
 
         Args:
-            batch (Tensor): (n, clip_len, *frame), on the CPU.
+            batch (Tensor): ``(n, clip_len, *frame)``, on the CPU.
 
         Returns:
             np.ndarray: (n, D) float32.

@@ -378,7 +378,7 @@ def sliding_windows(
         interval (int): Frames from one frame of a clip to the next. Defaults to 1.
 
     Yields:
-        np.ndarray: (clip_len, *frame), one for every started stride.
+        np.ndarray: ``(clip_len, *frame)``, one for every started stride.
     """
     reach = (clip_len - 1) * interval
     offset = (stride - reach - 1) // 2  # of the clip's first frame from its stride's
