@@ -43,7 +43,7 @@ model = dict(
     head=dict(nms_threshold=nms_threshold),
 )
 
-# Beside the figures of all sentences: those whose combination of colour, shape and action never
+# Beside the figures of all sentences: those whose combination of color, shape and action never
 # occurs in training, and the level of a random ranking.
 test_evaluator = dict(
     duration_buckets=(),

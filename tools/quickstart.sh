@@ -77,7 +77,7 @@ else
 fi
 
 say '5/6 results on the test split, in percent'
-echo 'unseen: sentences whose colour, shape and action training never showed together'
+echo 'unseen: sentences whose color, shape and action training never showed together'
 echo 'chance: a random ranking'
 sed -n '/Grounding (percent)/,/^$\|Epoch(test)/p' "$work/test.log" | grep -v 'Grounding\|INFO'
 

@@ -20,7 +20,7 @@ inferencer('video.mp4', ['{sentence}'])
 
 ## What it was trained on
 
-TODO by whoever publishes it: data set, its licence, the language of the sentences, and figures of
+TODO by whoever publishes it: data set, its license, the language of the sentences, and figures of
 its test split (R@1, IoU=0.5 and 0.7) with the command that measured them.
 
 ## What goes in

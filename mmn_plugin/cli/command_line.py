@@ -29,7 +29,7 @@ def end_distributed(runner, code: int = 0) -> None:
     still to be written is written here, and the process ends without tearing down the rest.
 
     Args:
-        runner (Runner): the runner; its visualisation back ends are closed.
+        runner (Runner): the runner; its visualization back ends are closed.
         code (int): exit code. Defaults to 0.
     """
     if not torch.distributed.is_initialized():
@@ -37,7 +37,7 @@ def end_distributed(runner, code: int = 0) -> None:
     try:
         runner.visualizer.close()
     except Exception as error:  # figures are saved; a back end's end must not undo the run
-        print(f'closing the visualiser failed: {error}', file=sys.stderr)
+        print(f'closing the visualizer failed: {error}', file=sys.stderr)
     torch.distributed.destroy_process_group()
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -40,7 +40,7 @@ class TemporalGroundingDataset(BaseDataset):
     A sample is one video with all its sentences. The annotation file maps a video's id to
     ``timestamps`` and ``sentences``, and to ``duration`` (times in seconds) or ``fps`` and
     ``num_frames`` (times in frames); `mmn_plugin.structures.annotations` has the rules. What is
-    kept per video is strings, seconds and the versions of its feature files, serialised; features
+    kept per video is strings, seconds and the versions of its feature files, serialized; features
     are read by the pipeline. A feature file that changes afterwards is an error when it is read.
 
     When the dataset is built, the videos are looked up in the listing of every feature file, and

@@ -66,7 +66,7 @@ class LoadClipFeatures(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PoolClipFeatures(BaseTransform):
-    """Normalise the rows of a video's features and average them to R segments.
+    """Normalize the rows of a video's features and average them to R segments.
 
     Every row is divided by its L2 norm (at least 1e-12). Segment i is the mean of rows
     ``b_i ... b_(i+1) - 1`` with ``b_i = round(i / R * T)``, computed in float32 and rounded half to

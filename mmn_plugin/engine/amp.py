@@ -20,7 +20,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
     """Run the forward pass under bfloat16 autocast on the CPU.
 
     MMEngine's ``AmpOptimWrapper`` refuses the CPU, for it always scales the loss. bfloat16 has
-    float32's range, so nothing needs scaling; weights, gradients and optimiser stay float32.
+    float32's range, so nothing needs scaling; weights, gradients and optimizer stay float32.
     ``tools/train.py --amp`` picks this class where there is no accelerator.
 
     Args:
@@ -56,7 +56,7 @@ def explicit_amp(argv: Sequence[str]) -> list[str]:
 
 
 def apply_amp(config: Config, amp: str = 'auto') -> None:
-    """Switch the config's optimiser wrapper to mixed precision.
+    """Switch the config's optimizer wrapper to mixed precision.
 
     float16 has a loss scaler. bfloat16 has float32's range and needs none, so there the host does
     not wait for one.
@@ -67,7 +67,7 @@ def apply_amp(config: Config, amp: str = 'auto') -> None:
             on accelerators and bfloat16 on the CPU. Defaults to ``'auto'``.
 
     Raises:
-        ValueError: If the config has an optimiser wrapper of another type, or the device has no
+        ValueError: If the config has an optimizer wrapper of another type, or the device has no
             such precision.
     """
     wrapper, dtype = config.optim_wrapper, amp_dtype(amp, get_device())

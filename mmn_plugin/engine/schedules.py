@@ -19,12 +19,12 @@ class FreezeLanguageModelHook(Hook):
     """Keep ``text_encoder.bert`` frozen through an epoch, then train it.
 
     Frozen, its parameters get no gradient: they are outside the norm and its clipping, see no
-    weight decay and have no optimiser state; its dropout stays active. The state follows from the
+    weight decay and have no optimizer state; its dropout stays active. The state follows from the
     epoch alone, so a resumed run is in the right one.
 
-    It freezes after the optimiser is built and after the model is wrapped: MMEngine's optimiser
+    It freezes after the optimizer is built and after the model is wrapped: MMEngine's optimizer
     constructor leaves out parameters that are frozen when it is called, and
-    DistributedDataParallel never synchronises parameters that are frozen when it wraps (ranks
+    DistributedDataParallel never synchronizes parameters that are frozen when it wraps (ranks
     would drift apart silently after unfreezing). The wrapper therefore needs
     ``find_unused_parameters=True``, which this hook checks.
 

@@ -31,7 +31,7 @@ class GroundingVisualizationHook(Hook):
     scores of all moments, which curve and maps show, are computed a second time for these videos.
 
     Of tubes there is one picture of each video, with a row of frames per sentence; without the
-    video boxes are drawn on grey.
+    video boxes are drawn on gray.
 
     Args:
         interval (int): One of how many videos. Defaults to 50.
@@ -237,7 +237,7 @@ class GroundingVisualizationHook(Hook):
             return None
 
     def _draw_tubes(self, runner, visualizer, sample: TubeDataSample, path: Path | None):
-        """Tubes in their video, or on grey where it cannot be read or is another one."""
+        """Tubes in their video, or on gray where it cannot be read or is another one."""
         try:
             return visualizer.draw_tubes(sample, path, self.max_sentences)
         except (VideoReadError, TubeError) as error:

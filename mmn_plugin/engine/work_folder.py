@@ -11,7 +11,7 @@ from mmn_plugin.files import write_atomically
 from mmn_plugin.locks import FileInUseError, FileLock
 
 _OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
-# A checkpoint brings the optimiser's and the schedulers' state, of which these are a part.
+# A checkpoint brings the optimizer's and the schedulers' state, of which these are a part.
 _IN_THE_CHECKPOINT = (
     'optim_wrapper.optimizer.',
     'optim_wrapper.paramwise_cfg.',

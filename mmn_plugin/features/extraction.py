@@ -272,7 +272,7 @@ def extract_videos(
 ) -> ExtractionReport:
     """Write the features of videos into an HDF5 file, or go on where an earlier run stopped.
 
-    Where ``torch.distributed`` is initialised all its processes share the videos, the longest files
+    Where ``torch.distributed`` is initialized all its processes share the videos, the longest files
     first; they must see the same folder. The first process merges and reports.
 
     Args:

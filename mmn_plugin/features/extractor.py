@@ -263,14 +263,14 @@ class SlidingWindowExtractor(FeatureExtractor):
 
     @property
     def num_features(self) -> int:
-        """Feature size D, found out with one grey clip."""
+        """Feature size D, found out with one gray clip."""
         if self._num_features is None:
-            grey = [np.full((64, 64, 3), 128, np.uint8)]
-            self._num_features = next(self.blocks(grey)).shape[1]
+            gray = [np.full((64, 64, 3), 128, np.uint8)]
+            self._num_features = next(self.blocks(gray)).shape[1]
         return self._num_features
 
     def reader(self, video: str | Path) -> RGBVideoReader:
-        """Frames of a file in colour and full size."""
+        """Frames of a file in color and full size."""
         return RGBVideoReader(video, self.fps)
 
     def batches(self, frames: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:

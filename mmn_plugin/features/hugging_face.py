@@ -118,7 +118,7 @@ class HuggingFaceFeatureExtractor(SlidingWindowExtractor):
         return model
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """Scale, crop and normalise a frame: (3, H, W) float32."""
+        """Scale, crop and normalize a frame: (3, H, W) float32."""
         return self.processor(images=[frame], return_tensors='np')['pixel_values'][0]
 
     def describe(self, clips: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class RecognizerFeatureExtractor(SlidingWindowExtractor):
     """Takes the output of a layer of any recognizer, 2D or 3D, of MMAction2.
 
     Frames are scaled and cropped as the recognizer's own validation pipeline says (of several crops
-    the middle one) and normalised by its own data preprocessor.
+    the middle one) and normalized by its own data preprocessor.
 
     The layer's output is averaged over space and time; of several outputs (SlowFast) the
     averages are joined. A 2D recognizer's vectors of the frames of a clip are averaged too.

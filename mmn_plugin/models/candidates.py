@@ -12,12 +12,12 @@ class Candidates:
     """Embeddings of V videos' moments and of their S sentences, and whose they are.
 
     Attributes:
-        moments (Tensor): (V, P, J), L2-normalised.
-        sentences (Tensor): (S, J), L2-normalised.
+        moments (Tensor): (V, P, J), L2-normalized.
+        sentences (Tensor): (S, J), L2-normalized.
         ground_truth (Tensor | None): (S, 2), seconds; None where nothing is known of when.
         sentence_video (np.ndarray): (S,) int64, place in ``video_ids`` of a sentence's video.
         video_ids (list[str]): V ids; a video that occurs twice is the same video.
-        texts (list[str] | None): S normalised texts; None where they play no role.
+        texts (list[str] | None): S normalized texts; None where they play no role.
         iou (Tensor | None): (S, P), IoU of the moments of its video with a sentence's ground
             truth; None where it plays no role.
     """

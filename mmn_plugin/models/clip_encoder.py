@@ -14,7 +14,7 @@ class ClipEncoder(BaseModule):
         out_channels (int): Size of the clip embeddings (H).
         kernel_size (int): Segments averaged into one clip.
         stride (int): Segments from one clip to the next (R / N).
-        init_cfg (dict, optional): Initialisation. Defaults to None (PyTorch's own).
+        init_cfg (dict, optional): Initialization. Defaults to None (PyTorch's own).
     """
 
     def __init__(

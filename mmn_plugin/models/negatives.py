@@ -26,8 +26,8 @@ class Negatives:
             of all ranks' batches. None where each rank's loss stands for itself, as published.
 
     With a share the mean is over all ranks' sentences. Let ``t_i`` be sentence i's term, so that
-    one process with all videos would minimise ``L = sum_i t_i / S_all``. Rank r computes only its
-    own terms, and minimises ``L_r = W * sum_{i of r} t_i / S_all = share_r * (mean of its
+    one process with all videos would minimize ``L = sum_i t_i / S_all``. Rank r computes only its
+    own terms, and minimizes ``L_r = W * sum_{i of r} t_i / S_all = share_r * (mean of its
     terms)``. Gathered embeddings hand their gradient back to the rank that owns them, summed over
     ranks; so the gradient on all ranks' parameters together is that of ``sum_r L_r = W * L``, and
     DistributedDataParallel's mean over W ranks leaves exactly the gradient of L. Clipping comes
@@ -39,7 +39,7 @@ class Negatives:
     share: float | None = None
 
     def scale(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over this rank's sentences -> losses to minimise.
+        """Means over this rank's sentences -> losses to minimize.
 
         Their gradient is that of ``L_r``; their value is L's, the same on all ranks.
         """

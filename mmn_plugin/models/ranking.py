@@ -255,7 +255,7 @@ def score_runs(
 ) -> tuple[Tensor, Tensor]:
     """Find the runs of each curve above several relative thresholds, and how they stand out.
 
-    A run is a longest stretch of neighbouring clips whose scores are all at least the threshold.
+    A run is a longest stretch of neighboring clips whose scores are all at least the threshold.
     Each is a moment of the grid; runs of several thresholds lie inside each other. The first
     threshold is the preferred one: contrast alone would put the narrowest run of a peak first.
 

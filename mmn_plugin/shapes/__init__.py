@@ -4,7 +4,7 @@ from .corpus import CorpusError, SceneRenderer, ShapesCorpus
 from .features import GridFeatureExtractor
 from .scene import (
     ACTIONS,
-    COLOURS,
+    COLORS,
     SHAPES,
     Event,
     Scene,
@@ -23,7 +23,7 @@ from .sentences import (
 __all__ = [
     'ACTIONS',
     'BLANK_SENTENCE',
-    'COLOURS',
+    'COLORS',
     'SHAPES',
     'CorpusError',
     'Event',

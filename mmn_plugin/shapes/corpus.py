@@ -12,7 +12,7 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, run_parallel
 from mmn_plugin.files import replacing, write_atomically, write_json
 
-from .scene import COLOURS, Scene, SceneObject, SceneSampler
+from .scene import COLORS, Scene, SceneObject, SceneSampler
 from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_annotations
 
 
@@ -84,7 +84,7 @@ class SceneRenderer:
         dy = (grid + top[:, None] - y[:, None]) / radius[:, None]  # (n, p)
         outside = _distance(item.shape, dx[:, None, :], dy[:, :, None])  # (n, p, p)
         cover = (0.5 - outside * radius[:, None, None]).clip(0, 1)
-        brightness, *tones = _yuv(np.clip(np.add(COLOURS[item.colour], item.tint), 0, 255))
+        brightness, *tones = _yuv(np.clip(np.add(COLORS[item.color], item.tint), 0, 255))
         _blend(luma, frames, top, left, cover, brightness)
         rows = cover[:, ::2] + cover[:, 1::2]
         coarse = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4  # (n, p / 2, p / 2)
@@ -93,7 +93,7 @@ class SceneRenderer:
 
 
 def _blend(plane: np.ndarray, frames, top, left, cover: np.ndarray, value: float) -> None:
-    """Lay a colour over a patch of each frame; a loop of slices beats one fancy index here."""
+    """Lay a color over a patch of each frame; a loop of slices beats one fancy index here."""
     patch = cover.shape[1]
     drop, keep = cover * np.float32(value), 1 - cover
     for i, (frame, y, x) in enumerate(
@@ -141,8 +141,8 @@ class ShapesCorpus:
       those sentences of test whose combination training never showed, and ``test_subsets.json``
       with the places of ``seen`` and ``unseen`` ones (name -> video -> indices, the form that the
       metric's ``subsets`` takes);
-    - ``ablations/{blank,colour,shape,action}/{train,val,test}.json``: all other words removed;
-    - ``tubes.h5``: ``<id>/<object>`` (n, 5) int16 frame, x1, y1, x2, y2, with attributes ``colour``
+    - ``ablations/{blank,color,shape,action}/{train,val,test}.json``: all other words removed;
+    - ``tubes.h5``: ``<id>/<object>`` (n, 5) int16 frame, x1, y1, x2, y2, with attributes ``color``
       and ``shape``; ``<id>`` has the attribute ``event_objects``, each sentence's object;
     - ``vocab.txt`` of the training sentences, and ``manifest.json``.
 
@@ -299,9 +299,9 @@ class ShapesCorpus:
             for video in sorted(entries):
                 group = file.create_group(video)
                 group.attrs['event_objects'] = entries[video]['event_objects']
-                for i, (colour, shape, tube) in enumerate(entries[video]['tubes']):
+                for i, (color, shape, tube) in enumerate(entries[video]['tubes']):
                     dataset = group.create_dataset(str(i), data=tube)
-                    dataset.attrs.update(colour=colour, shape=shape)
+                    dataset.attrs.update(color=color, shape=shape)
 
     def _write_manifest(self, complete: bool) -> None:
         write_json({**self.manifest, 'complete': complete}, self.folder / 'manifest.json')
@@ -320,7 +320,7 @@ def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> d
         event_objects=scene.event_objects(),
         seen=[i for i, seen in enumerate(known) if seen],
         unseen=[i for i, seen in enumerate(known) if not seen],
-        tubes=[(item.colour, item.shape, item.tube(size)) for item in scene.objects],
+        tubes=[(item.color, item.shape, item.tube(size)) for item in scene.objects],
     )
 
 

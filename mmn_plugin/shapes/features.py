@@ -23,10 +23,10 @@ BLOCK = 16  # steps computed at once; bounds the memory
 
 @EXTRACTORS.register_module()
 class GridFeatureExtractor(FeatureExtractor):
-    """Colour and motion statistics of short steps of a video.
+    """Color and motion statistics of short steps of a video.
 
     Every frame is scaled to a small square. Saturation s(x, y, t) in [0, 1] says where something
-    coloured is. For each of six hues and for all of them together a step has 18 numbers:
+    colored is. For each of six hues and for all of them together a step has 18 numbers:
 
     - how much there is of it, and how much of that lies where something is going on;
     - its outline there: the gradient's direction histogram as circular harmonics 2, 3, 4 and 6
@@ -112,19 +112,19 @@ class GridFeatureExtractor(FeatureExtractor):
         shade = (frames[:, 1] >> 2).astype(np.intp) * 64 + (frames[:, 2] >> 2)
         saturation = self._saturation[shade]
         now, change = (saturation[1:] + saturation[:-1]) / 2, saturation[1:] - saturation[:-1]
-        # In a pair, the hue is that of the more colourful frame: the object may have just left.
+        # In a pair, the hue is that of the more colorful frame: the object may have just left.
         shade = np.where(change >= 0, shade[1:], shade[:-1])
         active = self._activity(change, steps)  # (steps, CELLS, CELLS)
         keep = slice(CONTEXT, CONTEXT + steps * self.stride)
         now, change, shade = now[keep], change[keep], shade[keep]
-        colour = self._colour_statistics(now, change, shade, active).reshape(steps, -1)
+        color = self._color_statistics(now, change, shade, active).reshape(steps, -1)
         luma = frames[CONTEXT + 1 :][: steps * self.stride, 0].astype(np.float32) / 255
         grids = [
             self._grid(luma, steps),
             self._grid(now, steps),
             np.sqrt(self._grid(np.abs(change), steps)),
         ]
-        return np.concatenate([colour, *grids], 1).astype(np.float32)
+        return np.concatenate([color, *grids], 1).astype(np.float32)
 
     def _activity(self, change: np.ndarray, steps: int) -> np.ndarray:
         """How much goes on in and around each cell during a step, 0 to 1: (steps, CELLS, CELLS)."""
@@ -137,9 +137,9 @@ class GridFeatureExtractor(FeatureExtractor):
         spread = sum(padded[:, i : i + CELLS, j : j + CELLS] for i in range(3) for j in range(3))
         return spread**2 / (spread**2 + ACTIVITY**2)
 
-    def _colour_statistics(self, now, change, shade, active) -> np.ndarray:
-        """Sums over the coloured pixels of each step, normalised: (steps, hues + 1, PER_HUE)."""
-        # A few in a hundred pixels are coloured; all others are left alone.
+    def _color_statistics(self, now, change, shade, active) -> np.ndarray:
+        """Sums over the colored pixels of each step, normalized: (steps, hues + 1, PER_HUE)."""
+        # A few in a hundred pixels are colored; all others are left alone.
         t, y, x = np.nonzero((now > 0.02) | (np.abs(change) > 0.02))
         dx, dy = _gradient(now, t, y, x)
         step, cell = t // self.stride, self.size // CELLS
@@ -150,7 +150,7 @@ class GridFeatureExtractor(FeatureExtractor):
         bounds = np.searchsorted(step, np.arange(len(active) + 1))
         sums = np.stack([hues[i:j].T @ values[i:j] for i, j in pairwise(bounds)])
         sums = np.concatenate([sums, sums.sum(1, keepdims=True)], 1)  # (steps, hues + 1, 18)
-        return _normalise(sums / self.stride, self.size)
+        return _normalize(sums / self.stride, self.size)
 
     def _grid(self, values: np.ndarray, steps: int) -> np.ndarray:
         cell = self.size // COARSE
@@ -184,7 +184,7 @@ def _measure(now, change, dx, dy, active) -> np.ndarray:
     return np.stack(columns, 1).astype(np.float32)
 
 
-def _normalise(sums: np.ndarray, size: int) -> np.ndarray:
+def _normalize(sums: np.ndarray, size: int) -> np.ndarray:
     """Make ratios of the sums, so that an object's size and the window's length cancel.
 
     The constants are areas and lengths in a frame of 48 pixels: what is smaller counts as nothing.
@@ -230,14 +230,14 @@ class TubeFeatureExtractor:
 
     A row stands for ``stride`` boxes. Of every second one the crop is taken out of its frame and,
     at the same place, out of the frames before and after, so that motion shows although the box
-    follows it and nothing beside the box is seen. Where something is coloured is the saturation of
+    follows it and nothing beside the box is seen. Where something is colored is the saturation of
     a pixel.
 
     - ``appearance``: share of six hues; a coarse picture of the saturation; the outline's direction
       histogram as circular harmonics (3 is strong for triangles, 4 for squares).
     - ``flow``: motion to the left, right, up and down (normal flow, half-wave rectified pixel by
       pixel), growing and shrinking, appearing and vanishing; with a constant, since rows are
-      normalised later and standing still has to differ from moving.
+      normalized later and standing still has to differ from moving.
 
     Args:
         stride (int): Boxes per row. Defaults to 4.
@@ -321,10 +321,10 @@ class TubeFeatureExtractor:
 
     def _crop_places(self, tube: np.ndarray, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
         """Rows (m, CROP, 1) and columns (m, 1, CROP) of the pixels of each crop."""
-        centre = (tube[:, 1:3] + tube[:, 3:]) / 2
+        center = (tube[:, 1:3] + tube[:, 3:]) / 2
         half = (tube[:, 3:] - tube[:, 1:3] + 1) / 2 * self.margin
         steps = (np.arange(CROP) + 0.5) / CROP * 2 - 1
-        points = centre[:, None] + half[:, None] * steps[:, None]  # (m, CROP, 2) x, y
+        points = center[:, None] + half[:, None] * steps[:, None]  # (m, CROP, 2) x, y
         points = np.rint(points).astype(np.int64).clip(0, (shape[2] - 1, shape[1] - 1))
         return points[:, :, None, 1], points[:, None, :, 0]
 

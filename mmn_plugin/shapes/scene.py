@@ -7,8 +7,8 @@ import numpy as np
 
 from .sentences import SentenceGrammar
 
-# RGB of each colour. All are saturated and brighter than any background.
-COLOURS = {
+# RGB of each color. All are saturated and brighter than any background.
+COLORS = {
     'red': (228, 62, 58),
     'yellow': (232, 208, 58),
     'green': (62, 196, 72),
@@ -26,9 +26,9 @@ HELD_OUT_MODULUS = 8
 
 
 def held_out_combinations(seed: int) -> set[tuple[str, str, str]]:
-    """Combinations of (colour, shape, action) that no training video shows.
+    """Combinations of (color, shape, action) that no training video shows.
 
-    The triples lie on a diagonal of the colour x shape x action box, so that training still shows
+    The triples lie on a diagonal of the color x shape x action box, so that training still shows
     every pair of attributes: what is new at test time is the combination alone.
 
     Args:
@@ -37,10 +37,10 @@ def held_out_combinations(seed: int) -> set[tuple[str, str, str]]:
     Returns:
         set[tuple[str, str, str]]: One eighth of the 240 triples.
     """
-    indexed = itertools.product(enumerate(COLOURS), enumerate(SHAPES), enumerate(ACTIONS))
+    indexed = itertools.product(enumerate(COLORS), enumerate(SHAPES), enumerate(ACTIONS))
     return {
-        (colour, shape, action)
-        for (c, colour), (s, shape), (a, action) in indexed
+        (color, shape, action)
+        for (c, color), (s, shape), (a, action) in indexed
         if (c + s + a) % HELD_OUT_MODULUS == seed % HELD_OUT_MODULUS
     }
 
@@ -50,14 +50,14 @@ class Event:
     """An object does something for a while.
 
     Attributes:
-        colour (str): Key of ``COLOURS``.
+        color (str): Key of ``COLORS``.
         shape (str): One of ``SHAPES``.
         action (str): One of ``ACTIONS``.
         start (float): Seconds.
         end (float): Seconds, > ``start``.
     """
 
-    colour: str
+    color: str
     shape: str
     action: str
     start: float
@@ -65,16 +65,16 @@ class Event:
 
     @property
     def combination(self) -> tuple[str, str, str]:
-        """(colour, shape, action)."""
-        return self.colour, self.shape, self.action
+        """(color, shape, action)."""
+        return self.color, self.shape, self.action
 
     @property
     def look(self) -> tuple[str, str]:
-        """(colour, shape): what the object looks like, whatever it does."""
-        return self.colour, self.shape
+        """(color, shape): what the object looks like, whatever it does."""
+        return self.color, self.shape
 
 
-# Half-width to the left and right, height above and below the centre, in radii.
+# Half-width to the left and right, height above and below the center, in radii.
 EXTENTS = {
     'circle': (0.95, 0.95, 0.95),
     'square': (0.85, 0.85, 0.85),
@@ -86,20 +86,20 @@ EXTENTS = {
 
 @dataclass
 class SceneObject:
-    """A coloured shape with its state at each frame, in units of the frame's side.
+    """A colored shape with its state at each frame, in units of the frame's side.
 
     Attributes:
-        colour (str): Key of ``COLOURS``.
+        color (str): Key of ``COLORS``.
         shape (str): One of ``SHAPES``.
-        x (np.ndarray): (F,) centre, 0 = left edge, 1 = right edge.
-        y (np.ndarray): (F,) centre, 0 = top edge, 1 = bottom edge.
+        x (np.ndarray): (F,) center, 0 = left edge, 1 = right edge.
+        y (np.ndarray): (F,) center, 0 = top edge, 1 = bottom edge.
         radius (np.ndarray): (F,) size.
         present (np.ndarray): (F,) bool; whether the object is in the scene.
         lit (np.ndarray): (F,) bool; False while a blinking object is dark. It is present then.
-        tint (tuple): Deviation of this object's RGB from its colour's.
+        tint (tuple): Deviation of this object's RGB from its color's.
     """
 
-    colour: str
+    color: str
     shape: str
     x: np.ndarray
     y: np.ndarray
@@ -163,7 +163,7 @@ class Scene:
 
     def event_objects(self) -> list[int]:
         """The place of each event's object in ``objects``."""
-        looks = [(item.colour, item.shape) for item in self.objects]
+        looks = [(item.color, item.shape) for item in self.objects]
         return [looks.index(event.look) for event in self.events]
 
 
@@ -175,7 +175,7 @@ class ObjectPlanner:
         fps (int): Frames per second.
     """
 
-    MARGIN = 1.15  # radii that a centre keeps from the frame's edge
+    MARGIN = 1.15  # radii that a center keeps from the frame's edge
     CANDIDATES = 10  # ways drawn for an object; the one that overlaps others least is taken
 
     def __init__(self, duration: float, fps: int) -> None:
@@ -203,15 +203,15 @@ class ObjectPlanner:
 
     @staticmethod
     def _bystander(rng, looks: list) -> tuple[str, str]:
-        """A look that does nothing and shares its colour or its shape with one that does."""
+        """A look that does nothing and shares its color or its shape with one that does."""
         while True:
-            colour, shape = looks[rng.integers(len(looks))]
+            color, shape = looks[rng.integers(len(looks))]
             if rng.random() < 0.5:
-                colour = str(rng.choice(list(COLOURS)))
+                color = str(rng.choice(list(COLORS)))
             else:
                 shape = str(rng.choice(SHAPES))
-            if (colour, shape) not in looks:
-                return colour, shape
+            if (color, shape) not in looks:
+                return color, shape
 
     def _place(self, rng, look: tuple, events: list[Event], others: list) -> SceneObject:
         present = self._presence(rng, events)
@@ -252,14 +252,14 @@ class ObjectPlanner:
         if low > high:
             return None
         radius = np.exp(rng.uniform(low, high) + scale)
-        centre = []
+        center = []
         for shift in (dx, dy):
             low = (self.MARGIN * radius - shift).max()
             high = (1 - self.MARGIN * radius - shift).min()
             if low > high:
                 return None
-            centre.append(rng.uniform(low, high) + shift)
-        return centre[0], centre[1], radius, lit
+            center.append(rng.uniform(low, high) + shift)
+        return center[0], center[1], radius, lit
 
     def _act(self, rng, event: Event, progress, dx, dy, scale, lit) -> None:
         """Add an event's motion to an object's way, in place."""
@@ -294,7 +294,7 @@ class SceneSampler:
     """Draws scenes in which no single word finds the moment.
 
     A scene has three or four events. Either two attributes take two values each and the third is
-    shared by all ("square"), or one event has a neighbour for every attribute that differs from it
+    shared by all ("square"), or one event has a neighbor for every attribute that differs from it
     in that attribute alone ("star"). So a distractor shares all but one attribute with what is
     asked for. Two events may overlap in time.
 
@@ -356,37 +356,37 @@ class SceneSampler:
 
     def _combinations(self, rng, training: bool) -> list[tuple[str, str, str]]:
         while True:
-            centre = tuple(str(rng.choice(values)) for values in (list(COLOURS), SHAPES, ACTIONS))
+            center = tuple(str(rng.choice(values)) for values in (list(COLORS), SHAPES, ACTIONS))
             if not training and rng.random() < self.HELD_OUT_SHARE:
-                centre = self._held_out_list[rng.integers(len(self._held_out_list))]
+                center = self._held_out_list[rng.integers(len(self._held_out_list))]
             other = tuple(
                 str(rng.choice([v for v in values if v != own]))
-                for values, own in zip((list(COLOURS), SHAPES, ACTIONS), centre, strict=True)
+                for values, own in zip((list(COLORS), SHAPES, ACTIONS), center, strict=True)
             )
             triples = (
-                self._star(centre, other)
+                self._star(center, other)
                 if rng.random() < 0.5
-                else self._square(rng, centre, other)
+                else self._square(rng, center, other)
             )
             if not training or self.held_out.isdisjoint(triples):
                 return [triples[i] for i in rng.permutation(len(triples))]
 
     @staticmethod
-    def _star(centre: tuple, other: tuple) -> list[tuple[str, str, str]]:
-        (c, s, a), (c2, s2, a2) = centre, other
+    def _star(center: tuple, other: tuple) -> list[tuple[str, str, str]]:
+        (c, s, a), (c2, s2, a2) = center, other
         return [(c, s, a), (c2, s, a), (c, s2, a), (c, s, a2)]
 
     @staticmethod
-    def _square(rng, centre: tuple, other: tuple) -> list[tuple[str, str, str]]:
+    def _square(rng, center: tuple, other: tuple) -> list[tuple[str, str, str]]:
         shared = int(rng.integers(3))
         first, second = (i for i in range(3) if i != shared)
         triples = []
         for pick in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            triple = list(centre)
-            triple[first] = (centre, other)[pick[0]][first]
-            triple[second] = (centre, other)[pick[1]][second]
+            triple = list(center)
+            triple[first] = (center, other)[pick[0]][first]
+            triple[second] = (center, other)[pick[1]][second]
             triples.append(tuple(triple))
-        # Three events in a quarter of these scenes; the centre always stays.
+        # Three events in a quarter of these scenes; the center always stays.
         return triples if rng.random() < 0.75 else triples[:3]
 
     def _place_in_time(self, rng, triples: list) -> list[Event]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .scene import Event
 
 # Every name has synonyms; all of them occur in training.
-COLOUR_WORDS = {
+COLOR_WORDS = {
     'red': ('red', 'crimson', 'scarlet'),
     'yellow': ('yellow', 'golden', 'amber'),
     'green': ('green', 'emerald', 'jade'),
@@ -71,11 +71,11 @@ OTHER_PHRASES = {
 }
 
 NOUN_PHRASES = (
-    'the {colour} {shape}',
-    'a {colour} {shape}',
-    'the {shape} in {colour}',
-    'a {shape} that is {colour}',
-    'the {shape} which looks {colour}',
+    'the {color} {shape}',
+    'a {color} {shape}',
+    'the {shape} in {color}',
+    'a {shape} that is {color}',
+    'the {shape} which looks {color}',
 )
 
 # {does}, {doing}, {do}: the action; {thing}: the noun phrase.
@@ -103,12 +103,12 @@ def word_classes() -> dict[str, str]:
     """What each word tells.
 
     Returns:
-        dict[str, str]: Word -> ``'colour'``, ``'shape'`` or ``'action'``; words that tell nothing
+        dict[str, str]: Word -> ``'color'``, ``'shape'`` or ``'action'``; words that tell nothing
         are absent.
     """
     actions = [*MOTION_VERBS, *DIRECTION_PHRASES.values()]
     actions += [forms for phrases in OTHER_PHRASES.values() for forms in phrases]
-    groups = {'colour': COLOUR_WORDS.values(), 'shape': SHAPE_WORDS.values(), 'action': actions}
+    groups = {'color': COLOR_WORDS.values(), 'shape': SHAPE_WORDS.values(), 'action': actions}
     return {
         word: name
         for name, phrase_lists in groups.items()
@@ -138,7 +138,7 @@ class SentenceGrammar:
         thing = (
             _draw(rng, NOUN_PHRASES)
             .format(
-                colour=_draw(rng, COLOUR_WORDS[event.colour]),
+                color=_draw(rng, COLOR_WORDS[event.color]),
                 shape=_draw(rng, SHAPE_WORDS[event.shape]),
             )
             .replace('a a', 'an a')
@@ -187,7 +187,7 @@ def build_vocabulary(sentences: Iterable[str]) -> list[str]:
 # Stands for a sentence of which nothing is left; the tokenizer refuses empty ones.
 BLANK_SENTENCE = 'something'
 
-WORD_CLASSES = ('colour', 'shape', 'action')
+WORD_CLASSES = ('color', 'shape', 'action')
 
 _CLASS_OF = word_classes()
 
@@ -197,7 +197,7 @@ def mask_sentence(sentence: str, keep: str | Collection[str] = ()) -> str:
 
     Args:
         sentence (str): A sentence of the grammar.
-        keep (str | Collection[str]): One or more of ``'colour'``, ``'shape'``, ``'action'``.
+        keep (str | Collection[str]): One or more of ``'color'``, ``'shape'``, ``'action'``.
             Default: none, which makes every sentence the same.
 
     Returns:

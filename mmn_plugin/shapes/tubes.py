@@ -80,11 +80,11 @@ class CandidateTubes:
         keep = rng.random(len(tube)) >= self.drop_share
         keep[rng.integers(len(tube))] = True
         frames, boxes = tube[keep, :1], tube[keep, 1:].astype(np.float64)
-        centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2] + 1
-        off = rng.normal(0, self.shift, 2) + rng.normal(0, self.noise, centre.shape)
+        center, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2] + 1
+        off = rng.normal(0, self.shift, 2) + rng.normal(0, self.noise, center.shape)
         grown = np.exp(rng.normal(0, self.scale, 2) + rng.normal(0, self.noise, side.shape))
-        centre, half = centre + off * side, (side * grown - 1) / 2
-        boxes = np.concatenate([centre - half, centre + half], 1)
+        center, half = center + off * side, (side * grown - 1) / 2
+        boxes = np.concatenate([center - half, center + half], 1)
         return np.concatenate([frames, boxes], 1).astype(np.float32)
 
     def _nothing(self, rng) -> np.ndarray:
@@ -99,13 +99,13 @@ class CandidateTubes:
 
 @TRACKERS.register_module()
 class ShapesTracker:
-    """Finds tubes of coloured things in frames: blobs of one hue, joined over time by overlap.
+    """Finds tubes of colored things in frames: blobs of one hue, joined over time by overlap.
 
     Simple, and for Shapes alone: a thing is what is saturated and of one hue. It takes the place of
     a real detector and tracker, whose tubes `read_tracks` reads.
 
     Args:
-        threshold (float): Saturation, in [0, 1], from which a pixel is coloured. Defaults to 0.5.
+        threshold (float): Saturation, in [0, 1], from which a pixel is colored. Defaults to 0.5.
         min_area (int): Pixels of the smallest blob. Defaults to 30.
         min_iou (float): Overlap with its last box for which a blob goes on with a tube. Defaults
             to 0.2.
@@ -144,8 +144,8 @@ class ShapesTracker:
         tubes: list[list[tuple]] = []
         owners: list[int] = []  # hue of each tube
         for time, picture in enumerate(hue):
-            for colour in np.unique(picture[picture >= 0]):
-                self._extend(tubes, owners, time, int(colour), self._blobs(picture == colour))
+            for color in np.unique(picture[picture >= 0]):
+                self._extend(tubes, owners, time, int(color), self._blobs(picture == color))
         return [np.array(rows, np.float32) for rows in tubes if len(rows) >= self.min_boxes]
 
     def _blobs(self, mask: np.ndarray) -> np.ndarray:
@@ -158,12 +158,12 @@ class ShapesTracker:
         boxes = np.stack([x, y, x + width - 1, y + height - 1], 1)
         return boxes[area >= self.min_area]
 
-    def _extend(self, tubes, owners, time: int, colour: int, boxes: np.ndarray) -> None:
+    def _extend(self, tubes, owners, time: int, color: int, boxes: np.ndarray) -> None:
         """Give each blob to the tube of its hue that it overlaps most, or begin one."""
         waiting = [
             i
             for i, rows in enumerate(tubes)
-            if owners[i] == colour and rows[-1][0] < time and time - rows[-1][0] <= self.max_gap
+            if owners[i] == color and rows[-1][0] < time and time - rows[-1][0] <= self.max_gap
         ]
         for box in boxes:
             overlap = [float(box_iou(np.array(tubes[i][-1][1:]), box)) for i in waiting]
@@ -172,7 +172,7 @@ class ShapesTracker:
                 tubes[waiting.pop(best)].append((time, *box.tolist()))
             else:
                 tubes.append([(time, *box.tolist())])
-                owners.append(colour)
+                owners.append(color)
 
 
 SPLITS = ('train', 'val', 'test')

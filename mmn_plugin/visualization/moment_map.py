@@ -44,7 +44,7 @@ def draw_moment_map(
     """Draw the value of every moment at (end, start), start pointing down as in 2D-TAN.
 
     A cell's middle lies at the start and end, in seconds, of its moment. Cells of moments that do
-    not exist are grey.
+    not exist are gray.
 
     Args:
         grid (MomentGrid): Which moments exist.

@@ -15,7 +15,7 @@ from .canvas import PREDICTION, TRUTH, new_figure, plain, to_array, wrap
 CAPTION = 28  # pixels a line of the caption takes
 GAP = 4  # pixels between frames
 SIDE = 256  # pixels that the shorter side of a frame has at least
-BLANK = 224  # grey of a frame where there is no video
+BLANK = 224  # gray of a frame where there is no video
 
 
 def draw_tube_frames(
@@ -28,7 +28,7 @@ def draw_tube_frames(
     """Some frames of a video beside each other, their numbers and the caption below.
 
     Args:
-        video (str | Path | None): The video; None: boxes are drawn on grey.
+        video (str | Path | None): The video; None: boxes are drawn on gray.
         sentence (str): Caption.
         tube (np.ndarray): (n, 5), drawn in blue.
         truth (np.ndarray, optional): (m, 5), drawn in orange. Defaults to None.
@@ -74,7 +74,7 @@ def draw_tubes(
 
     Args:
         sample (TubeDataSample): The video, its sentences and their tubes.
-        video (str | Path | None): The video file. Defaults to None: boxes on grey.
+        video (str | Path | None): The video file. Defaults to None: boxes on gray.
         max_sentences (int): Further ones are left out. Defaults to 8.
         count (int): Frames of a row, at even distances. Defaults to 6.
         draw_gt (bool): Whether to draw the ground truth, where known. Defaults to True.

@@ -26,7 +26,7 @@ def corner(number: int) -> int:
 
 
 def upright(number: int, shape: tuple[int, int]) -> np.ndarray:
-    """A red square, 24 pixels wide and 18 high, on grey."""
+    """A red square, 24 pixels wide and 18 high, on gray."""
     picture = np.full((*shape, 3), 90, np.uint8)
     at = corner(number)
     picture[at : at + 18, at : at + 24] = 200, 30, 30
@@ -124,11 +124,11 @@ def test_drawn_frames_are_those_of_the_boxes(videos, name):
         assert abs(red(cell) - np.add(found, (3, 3, -4, -4))).max() <= scale
 
 
-def test_boxes_without_a_video_are_drawn_on_grey():
+def test_boxes_without_a_video_are_drawn_on_gray():
     tubes = BOXES[:40], BOXES[20:] + np.float32([0, 1000, 0, 1000, 0])
     picture = draw_tube_frames(None, 'a red box', *tubes, count=4)
-    for colour in ([0x00, 0x72, 0xB2], [0xE6, 0x9F, 0x00], [224, 224, 224]):
-        assert (picture == colour).all(-1).any()
+    for color in ([0x00, 0x72, 0xB2], [0xE6, 0x9F, 0x00], [224, 224, 224]):
+        assert (picture == color).all(-1).any()
     assert picture.shape[1] <= 4 * (512 + 4)
     assert draw_tube_frames(None, 'nothing', BOXES[:0], BOXES[:0]).ndim == 3
 

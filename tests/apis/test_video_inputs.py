@@ -355,7 +355,7 @@ def test_steps_of_the_base_class_give_samples_and_pictures(grounder, inferencer,
     sample = inferencer(grounder.video, SENTENCES, return_datasamples=True)
     assert 'curves' not in sample.pred_instances  # nothing is drawn
     with pytest.raises(ValueError, match='unknown argument'):
-        inferencer(grounder.video, SENTENCES, colour='red')
+        inferencer(grounder.video, SENTENCES, color='red')
 
 
 def test_each_input_has_a_picture_of_its_own(grounder, inferencer, tmp_path):

@@ -99,7 +99,7 @@ def test_options_that_are_hardly_meant_are_said(source, from_epoch, said):
 def test_synchronised_batchnorm_is_refused_where_pytorch_has_none():
     model = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), 'torch')
     hook, runner = CrossVideoNegativeHook(1), runner_of(modules=list(model.modules()))
-    hook.before_train(runner)  # a single process needs no synchronisation
+    hook.before_train(runner)  # a single process needs no synchronization
     with (
         mock.patch('mmn_plugin.engine.schedules.get_world_size', return_value=2),
         pytest.raises(ValueError, match='needs GPUs'),
@@ -137,7 +137,7 @@ def test_a_bank_that_is_of_no_use_leaves_it_empty_and_says_so():
 
 @pytest.fixture(scope='module')
 def queue_config(tmp_path_factory):
-    """A run whose only memory, beside weights and optimiser, is the queue; it trained 3 epochs."""
+    """A run whose only memory, beside weights and optimizer, is the queue; it trained 3 epochs."""
     folder = tmp_path_factory.mktemp('queue')
     extra = (
         'default_hooks = dict(negatives=dict(full_through_epoch=3, from_epoch=2))\n'

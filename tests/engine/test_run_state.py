@@ -225,4 +225,4 @@ def test_a_checkpoint_on_a_device_is_resumed_with_what_belongs_on_the_cpu_there(
     with checkpoints_on_device():
         tiny_run(tmp_path, SAFE, hooks=[hook, StepHook()], resume=True)
     assert hook.numbers == unbroken[1].numbers
-    assert seen == [torch.Tensor] * 2  # else each step of the optimiser would wait for them
+    assert seen == [torch.Tensor] * 2  # else each step of the optimizer would wait for them

@@ -47,7 +47,7 @@ def lab(tmp_path_factory, zygote):
     base = write_config(folder / 'tiny.py', corpus, epochs=EPOCHS)
     config = folder / 'survival.py'
     config.write_text(f"_base_ = '{base.name}'\n{SURVIVAL}")
-    assert FEATURE_SIZE > 1  # else normalising the rows would undo the noise
+    assert FEATURE_SIZE > 1  # else normalizing the rows would undo the noise
     return SimpleNamespace(folder=folder, config=config, run=run_in(zygote, folder, config))
 
 

@@ -206,8 +206,8 @@ def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
     code, output, out = draw('--video', 'test_1')
     assert code == 0, output
     image = (imread(out)[..., :3] * 255).round().astype(int)
-    for colour in canvas.RUNS[:2]:
-        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    for color in canvas.RUNS[:2]:
+        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (image == wanted).all(-1).sum() > 50
 
 

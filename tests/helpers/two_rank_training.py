@@ -151,7 +151,7 @@ def train(settings: dict, rank: int | None) -> dict:
 
     Returns:
         dict: ``losses``, a dict of floats per step, ``gradients``, of every parameter as the
-        optimiser saw it (averaged and clipped), and, after the last step, ``weights`` and
+        optimizer saw it (averaged and clipped), and, after the last step, ``weights`` and
         ``statistics``, BatchNorm's running mean and variance.
     """
     plain = build_model(settings)

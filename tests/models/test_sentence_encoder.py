@@ -117,7 +117,7 @@ def test_a_frozen_language_model_builds_no_graph_but_keeps_its_dropout(encoder):
     assert encoder.fc_iou.weight.grad is not None
 
 
-def test_pooling_and_normalisation_stay_in_float32_under_autocast(encoder):
+def test_pooling_and_normalization_stay_in_float32_under_autocast(encoder):
     encoder.eval()
     seen = []
     encoder.layernorm.register_forward_hook(

@@ -81,7 +81,7 @@ def gated_passes(encoder, exact, moments, weights, rounding, autocast=False):
 
         def record(*args):
             result, source = original(*args)
-            gates.append(source.normalised()[:-1].permute(1, 2, 0) > 0)  # (B, H, A)
+            gates.append(source.normalized()[:-1].permute(1, 2, 0) > 0)  # (B, H, A)
             return result, source
 
         patch.setattr(moment_map_neck, 'sparse_norm', record)

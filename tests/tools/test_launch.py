@@ -96,7 +96,7 @@ TERM, INT, USR1 = (signal.Signals[f'SIG{name}'] for name in ('TERM', 'INT', 'USR
     [
         ([0, 0], None, 0),
         ([0, 0], TERM, 0),  # it had trained to the end
-        ([143, 143], None, 143),  # one process was signalled, or the other machine
+        ([143, 143], None, 143),  # one process was signaled, or the other machine
         ([143, -15], None, 143),
         ([143, 143], TERM, 143),
         ([143, 143], USR1, 143),

@@ -130,8 +130,8 @@ def test_the_files_of_the_other_kind_are_refused(kinds, tmp_path):
     )
 
 
-def has(picture, colour):
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def has(picture, color):
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return (np.rint(255 * picture[..., :3]) == wanted).all(-1).any()
 
 
@@ -159,7 +159,7 @@ def test_tubes_are_browsed(kinds, tmp_path):
     assert has(imread(tmp_path / 'test_0_0.png'), TRUTH)  # the frame of the best cell
 
 
-def test_a_test_draws_tubes_in_their_videos_or_on_grey(kinds, tmp_path, monkeypatch):
+def test_a_test_draws_tubes_in_their_videos_or_on_gray(kinds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output = run_tool(
         'test.py',

@@ -57,13 +57,13 @@ def test_a_sample_of_tubes_is_drawn_in_its_video_a_row_per_sentence(visualizer, 
     sample.pred_instances = InstanceData(
         tubes=[tube[:0], tube], tube_index=torch.tensor([-1, 0]), scores=torch.tensor([0.0, 0.9])
     )
-    colours = np.array([[0xE6, 0x9F, 0x00], [0x00, 0x72, 0xB2]])  # truth, answer
+    colors = np.array([[0xE6, 0x9F, 0x00], [0x00, 0x72, 0xB2]])  # truth, answer
 
     def drawn(**how):
         visualizer.add_datasample('v', video, sample, out_path=tmp_path / 'v.png', **how)
         image = visualizer.get_image()
         return len(image), [
-            [bool((half == colour).all(-1).any()) for colour in colours]
+            [bool((half == color).all(-1).any()) for color in colors]
             for half in np.array_split(image, 2)
         ]
 

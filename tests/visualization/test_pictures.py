@@ -40,14 +40,14 @@ def sample_of(truth=None, moments=None, duration=24.0, sentences=('a dog runs',)
     return sample
 
 
-def pixels(image, colour):
-    """Rows and columns of the pixels of exactly this colour."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def pixels(image, color):
+    """Rows and columns of the pixels of exactly this color."""
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return np.nonzero((image == wanted).all(-1))
 
 
-def span(image, colour):
-    columns = pixels(image, colour)[1]
+def span(image, color):
+    columns = pixels(image, color)[1]
     return columns.min(), columns.max() + 1
 
 
@@ -61,12 +61,12 @@ def visualizer():
 
 
 @pytest.mark.parametrize(
-    ('kind', 'colour'), [('truth', canvas.TRUTH), ('moments', canvas.PREDICTION)]
+    ('kind', 'color'), [('truth', canvas.TRUTH), ('moments', canvas.PREDICTION)]
 )
-def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
+def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, color):
     def bar(start, end):
         moment = [[start, end]] if kind == 'truth' else [[[start, end]]]
-        return span(visualizer.draw_timeline(sample_of(**{kind: moment})), colour)
+        return span(visualizer.draw_timeline(sample_of(**{kind: moment})), color)
 
     left, right = bar(0.0, 24.0)
     width = right - left

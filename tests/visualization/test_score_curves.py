@@ -21,8 +21,8 @@ def sample_of(sentences=('a dog runs', 'it $sleeps$')):
     )
 
 
-def columns(image, colour):
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def columns(image, color):
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return np.nonzero((image == wanted).all(-1))[1]
 
 
@@ -44,7 +44,7 @@ def test_curves_of_a_prediction_are_found_and_there_is_a_panel_for_each_sentence
     assert two.shape[0] > one.shape[0]
 
 
-def test_several_curves_have_several_colours():
+def test_several_curves_have_several_colors():
     image = draw_score_curves(sample_of(), dict(before=torch.zeros(2, 8), after=torch.ones(2, 8)))
     assert all(len(columns(image, canvas.RUNS[i])) for i in (0, 1))
 

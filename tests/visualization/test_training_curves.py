@@ -65,12 +65,12 @@ def test_panels_are_chosen_by_pattern(tmp_path):
         choose_figures([log], ['accuracy'])
 
 
-def test_every_run_has_a_colour_in_every_panel(tmp_path):
+def test_every_run_has_a_color_in_every_panel(tmp_path):
     logs = [
         TrainingLog(write_log(tmp_path / name, [start, start / 2], 10.0 * start))
         for name, start in (('a', 4.0), ('b', 6.0))
     ]
     image = draw_training_curves(logs, ['loss'])
-    for colour in ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)):
-        assert (image == colour).all(-1).sum() > 150
+    for color in ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)):
+        assert (image == color).all(-1).sum() > 150
     assert draw_training_curves(logs, ['loss', 'lr', 'loss_iou', '*/R1@0.5']).shape > image.shape

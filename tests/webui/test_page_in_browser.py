@@ -86,9 +86,9 @@ def visit(server, browser):
     """Open the page as a new visitor."""
     visitors = []
 
-    def open_page(viewport=None, colours='light'):
+    def open_page(viewport=None, colors='light'):
         context = browser.new_context(
-            viewport=viewport or dict(width=1280, height=900), color_scheme=colours
+            viewport=viewport or dict(width=1280, height=900), color_scheme=colors
         )
         visitors.append(context)
         page = context.new_page()
@@ -307,9 +307,9 @@ FADED_IN = """() => document.getAnimations().every(
     a => a.playState !== 'running' || a.effect.getComputedTiming().endTime === Infinity)"""
 
 
-@pytest.mark.parametrize('colours', ['light', 'dark'])
-def test_text_can_be_read_in_light_and_dark(visit, tmp_path, colours):
-    page = visit(colours=colours)
+@pytest.mark.parametrize('colors', ['light', 'dark'])
+def test_text_can_be_read_in_light_and_dark(visit, tmp_path, colors):
+    page = visit(colors=colors)
     page.get_by_label('Shapes 1').check()
     page.wait_for_selector('text=Ready.')
     page.wait_for_function(FADED_IN)

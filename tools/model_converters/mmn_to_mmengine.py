@@ -3,7 +3,7 @@
     python tools/model_converters/mmn_to_mmengine.py published.pth OUT.pth
     python tools/model_converters/mmn_to_mmengine.py --reverse ours.pth OUT.pth
 
-Only the weights are carried over; optimiser and schedule of the published code have no use here.
+Only the weights are carried over; optimizer and schedule of the published code have no use here.
 """
 
 import argparse

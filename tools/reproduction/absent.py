@@ -76,7 +76,7 @@ def absence_in_long(model, joined: list[tuple]) -> dict:
 
 
 def absent_from(happening: set[tuple]) -> list[str]:
-    """The test split's sentences whose colour, shape and action never occur together."""
+    """The test split's sentences whose color, shape and action never occur together."""
     return sorted(
         {
             sentence
@@ -88,7 +88,7 @@ def absent_from(happening: set[tuple]) -> list[str]:
 
 
 def absent_sentences(kind: str) -> dict[str, list[str]]:
-    """16 sentences of other test videos whose colour, shape and action never occur together.
+    """16 sentences of other test videos whose color, shape and action never occur together.
 
     ``near``: they differ from something that does happen in one of the three alone.
     """
@@ -124,7 +124,7 @@ def render_absence(result: dict) -> str:
     per_seed = result['per_seed']
     names = dict(
         any='never occur in the video',
-        near='differ from what occurs in colour, shape or action alone',
+        near='differ from what occurs in color, shape or action alone',
     )
     rows = [
         [label, *shares([seed[kind] for seed in per_seed], 'auroc', 'present_kept', 'absent_kept')]

@@ -12,7 +12,7 @@ from textwrap import dedent
 from .running import ROOT, WORK, of_tool, run, shared_folder, train_and_test
 
 # Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
-# the optimiser is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
+# the optimizer is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
 # else differs but the videos over which BatchNorm takes its statistics.
 VIDEOS_PER_STEP = 16
 QUEUE = dict(queue_size=64, from_epoch=3)

@@ -22,7 +22,7 @@ _SAME_END = (
         for rank in ('[0]', '[1]')
     ),
 )
-_EQUAL = 'nothing: weights, optimiser, memory bank and random state equal, bit for bit'
+_EQUAL = 'nothing: weights, optimizer, memory bank and random state equal, bit for bit'
 # What was done; what is lost if all tests that show it pass; these tests.
 FAULTS = (
     dict(
@@ -61,7 +61,7 @@ FAULTS = (
     ),
     dict(
         done='SIGTERM between two batches of an accumulated gradient, with bfloat16',
-        lost='nothing: weights, optimiser and memory bank equal, bit for bit',
+        lost='nothing: weights, optimizer and memory bank equal, bit for bit',
         tests=(_SURVIVAL + 'accumulation_and_bf16_resume_inside_a_window',),
     ),
     dict(

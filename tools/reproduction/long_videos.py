@@ -57,7 +57,7 @@ def join_videos(names: list[str], path: Path, drop: int) -> None:
 def questions(videos: dict[str, dict], names: list[str], drop: float) -> list[dict]:
     """Sentences of joined videos whose description occurs there once, with their moments.
 
-    Another event of the same colour, shape and action would be as right an answer, though no
+    Another event of the same color, shape and action would be as right an answer, though no
     annotation says so.
     """
     happening = [event.combination for name in names for event in videos[name]['events']]

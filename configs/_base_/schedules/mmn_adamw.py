@@ -1,4 +1,4 @@
-# Optimiser of the published code; learning rate, epochs and milestones are per dataset.
+# Optimizer of the published code; learning rate, epochs and milestones are per dataset.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', betas=(0.9, 0.99), weight_decay=1e-5),

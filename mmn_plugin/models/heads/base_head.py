@@ -36,7 +36,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         top_n (int): Moments kept per sentence. Defaults to 5.
         negatives (dict, optional): Settings of `NegativeSource`: where the contrastive losses'
             negatives come from. Defaults to None: the device's batch, as published.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Attributes:
         contrastive_factor (float): Scheduled factor on the contrastive losses, 1 unless

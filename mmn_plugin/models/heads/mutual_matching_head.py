@@ -30,7 +30,7 @@ class MutualMatchingHead(BaseHead):
             windows: between windows the contrastive score decides more, since that space is trained
             to compare moments of different videos, and the IoU space is not. Defaults to None.
         negatives (dict, optional): As of `BaseHead`. Defaults to None.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     def __init__(

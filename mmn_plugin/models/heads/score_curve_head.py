@@ -38,7 +38,7 @@ class ScoreCurveHead(BaseHead):
         threshold_halving (float): Distance from the first threshold at which a run's weight is
             0.5. Defaults to 0.3.
         negatives (dict, optional): As of `BaseHead`, for the video-level loss. Defaults to None.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Attributes:
         grid (MomentGrid): All moments of N clips: the runs that can be.
@@ -99,7 +99,7 @@ class ScoreCurveHead(BaseHead):
         """Weighted losses of a batch, in float32 under mixed precision too.
 
         Args:
-            embeddings (dict[str, Tensor]): K + 1 times (B, N, J), L2-normalised clips before any
+            embeddings (dict[str, Tensor]): K + 1 times (B, N, J), L2-normalized clips before any
                 stage and after each, as `FrameNeck` names them. Videos and sentences find each
                 other through the last stage that has begun.
             sentences (dict[str, Tensor]): ``contrastive`` (S, J).

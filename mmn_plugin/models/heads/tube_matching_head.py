@@ -86,7 +86,7 @@ class TubeMatchingHead(BaseHead):
             tubes of the batch, not of the videos' means.
         contrastive_weight (float): Weight of the contrastive losses.
         iou_scale (float): Factor on the cosine before the sigmoid. Defaults to 10.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     def __init__(

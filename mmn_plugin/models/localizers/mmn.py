@@ -23,7 +23,7 @@ class MMN(BaseLocalizer):
         text_encoder (dict): Config of the sentence encoder.
         head (dict): Config of the mutual-matching head.
         data_preprocessor (dict): Config of the data preprocessor, with the tokenizer.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     num_clips_option = 'model.grid.num_clips'

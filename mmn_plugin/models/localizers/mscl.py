@@ -23,7 +23,7 @@ class MSCL(BaseLocalizer):
         text_encoder (dict): Config of the sentence encoder, of one space, ``contrastive``.
         head (dict): Config of the score-curve head.
         data_preprocessor (dict): Config of the data preprocessor, with the tokenizer.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If the joint space has two sizes.

@@ -226,8 +226,8 @@ class MutualMatchingLoss(nn.Module):
         """Both directions, each the mean over the batch's sentences and positives.
 
         Args:
-            moments (Tensor): (B, P, J), L2-normalised.
-            sentences (Tensor): (S, J), L2-normalised.
+            moments (Tensor): (B, P, J), L2-normalized.
+            sentences (Tensor): (S, J), L2-normalized.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             iou (Tensor): (S, P), IoU of the moments of its video with a sentence's ground truth.
             ground_truth (Tensor): (S, 2), seconds.

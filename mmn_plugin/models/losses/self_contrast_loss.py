@@ -58,8 +58,8 @@ class VideoMatchingLoss(nn.Module):
         """Both directions, each the mean over the batch's sentences.
 
         Args:
-            clips (Tensor): (B, N, J), L2-normalised.
-            sentences (Tensor): (S, J), L2-normalised.
+            clips (Tensor): (B, N, J), L2-normalized.
+            sentences (Tensor): (S, J), L2-normalized.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             negatives (Negatives, optional): What to compare with; its first pool holds the batch
                 itself. Defaults to None: the batch alone, every video of it another one.
@@ -208,7 +208,7 @@ class SelfContrastLoss(nn.Module):
             scoring (Tensor): (B, N, J) clips as the stage before refined them; they say what is
                 foreground.
             clips (Tensor): (B, N, J) clips as this stage refines them; they learn.
-            sentences (Tensor): (S, J), L2-normalised.
+            sentences (Tensor): (S, J), L2-normalized.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             window (int): Clips per window.
             sentence_text (Tensor, optional): (S,) integers, the same for the same text. Defaults to
@@ -242,7 +242,7 @@ class SelfContrastLoss(nn.Module):
 
     @staticmethod
     def windows(clips: Tensor, window: int) -> Tensor:
-        """Means over windows, L2-normalised: (B, N, J) -> (B, ceil(N / window), J)."""
+        """Means over windows, L2-normalized: (B, N, J) -> (B, ceil(N / window), J)."""
         if window > 1:
             clips = F.avg_pool1d(clips.transpose(1, 2), window, ceil_mode=True).transpose(1, 2)
         return F.normalize(clips, dim=-1)

@@ -22,7 +22,7 @@ class FrameNeck(BaseModule):
         num_stages (int): Refinements (K); the localizer gives the head's number of stages.
         kernel_size (int): Clips that a convolution sees, odd. Defaults to 3.
         num_layers (int): Convolutions of the temporal encoder. Defaults to 1.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If the kernel is even: a clip would not be its own kernel's middle.
@@ -60,14 +60,14 @@ class FrameNeck(BaseModule):
             clips (Tensor): (B, H, N).
 
         Returns:
-            dict[str, Tensor]: K + 1 times (B, N, J), L2-normalised: ``stage0`` before any
+            dict[str, Tensor]: K + 1 times (B, N, J), L2-normalized: ``stage0`` before any
             refinement, ``stage1`` after the first one ..., ``contrastive`` after the last one.
         """
         for layer in self.temporal:
             clips = clips + layer(clips).relu()  # (B, H, N)
-        embeddings = [_normalise(self.fc(clips))]  # (B, J, N)
+        embeddings = [_normalize(self.fc(clips))]  # (B, J, N)
         for stage in self.stages:
-            embeddings.append(_normalise(embeddings[-1] + stage(embeddings[-1])))
+            embeddings.append(_normalize(embeddings[-1] + stage(embeddings[-1])))
         names = [*(f'stage{k}' for k in range(len(self.stages))), 'contrastive']
         return {
             name: embedding.transpose(1, 2)
@@ -75,6 +75,6 @@ class FrameNeck(BaseModule):
         }  # (B, N, J)
 
 
-def _normalise(embeddings: Tensor) -> Tensor:
+def _normalize(embeddings: Tensor) -> Tensor:
     """Over the joint space, in float32 under mixed precision too."""
     return F.normalize(embeddings.float() if embeddings.dtype.itemsize < 4 else embeddings, dim=1)

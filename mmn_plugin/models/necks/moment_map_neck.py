@@ -21,7 +21,7 @@ from .sparse_plan import EncoderPlan
 class MomentMap(BaseModule):
     """Moment features by a chain of steps over the clips, one step per diagonal of the map.
 
-    Each step lengthens every moment: by one stride within a level (two neighbours become one),
+    Each step lengthens every moment: by one stride within a level (two neighbors become one),
     and, opening a later level, by two strides of the level before, keeping every other moment
     (three become one).
 
@@ -290,7 +290,7 @@ class MomentMapNeck(BaseModule):
             ``dict(type='MomentMapPool')``.
         conv_mode (str): How the encoder computes, ``'dense'``, ``'sparse'`` or ``'auto'``; see
             :class:`MomentEncoder`. Defaults to ``'auto'``.
-        init_cfg (dict, optional): Initialisation. Defaults to None (PyTorch's own).
+        init_cfg (dict, optional): Initialization. Defaults to None (PyTorch's own).
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class MomentMapNeck(BaseModule):
             clips (Tensor): (B, H, N).
 
         Returns:
-            dict[str, Tensor]: ``iou`` and ``contrastive``, each (B, P, J), not normalised.
+            dict[str, Tensor]: ``iou`` and ``contrastive``, each (B, P, J), not normalized.
         """
         moments = self.encoder(self.moment_map(clips)).transpose(1, 2)  # (B, P, H)
         return dict(iou=self.fc_iou(moments), contrastive=self.fc_contrastive(moments))

@@ -246,7 +246,7 @@ def _columns(
     The same memory serves all components.
     """
     batch, channels = values.shape[1:]
-    rows = chunk.neighbour_rows(batch)
+    rows = chunk.neighbor_rows(batch)
     columns = workspace.take('columns', (len(rows), channels), values)
     for component in _windows(values, chunk, components, plan, workspace):
         torch.index_select(component.view(-1, channels), 0, rows, out=columns)
@@ -420,7 +420,7 @@ class _SparseNorm(torch.autograd.Function):
 def _gradients(gradient: Tensor, inputs: NormInputs, fixed: bool, cells: int, group):
     """Gradients with respect to values, the convolution's bias, and the norm's weight and bias."""
     values, weight, _, mean, scale, cell_weight = inputs
-    active = inputs.normalised() > 0
+    active = inputs.normalized() > 0
     gradient = (gradient * cell_weight[:, None, None]).mul_(active)
     del active
     standard = (values.to(gradient.dtype) - mean).mul_(scale)

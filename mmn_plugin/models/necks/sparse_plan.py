@@ -55,7 +55,7 @@ class ConvChunk:
         first, last (int): The output cells of these tiles.
         num_tiles (int): T.
         windows (Tensor): (C, Q) input cells, place by place of the window.
-        neighbours (Tensor): (T, S * S) windows that each tile needs; cells where m = 1.
+        neighbors (Tensor): (T, S * S) windows that each tile needs; cells where m = 1.
         tile_cells (Tensor): (m * m * T,) output cells of the tiles, position by position.
         cell_places (Tensor): (last - first,) place of each output cell in (m * m * T,).
     """
@@ -64,7 +64,7 @@ class ConvChunk:
     last: int
     num_tiles: int
     windows: Tensor
-    neighbours: Tensor
+    neighbors: Tensor
     tile_cells: Tensor
     cell_places: Tensor
 
@@ -79,12 +79,12 @@ class ConvChunk:
             },
         )
 
-    def neighbour_rows(self, batch_size: int) -> Tensor:
+    def neighbor_rows(self, batch_size: int) -> Tensor:
         """(T * B * S * S,) rows of (Q * B, H) that make up (T * B, S * S * H)."""
         if batch_size == 1:
-            return self.neighbours.flatten()
-        videos = torch.arange(batch_size, device=self.neighbours.device)
-        return (self.neighbours[:, None] * batch_size + videos[:, None]).flatten()
+            return self.neighbors.flatten()
+        videos = torch.arange(batch_size, device=self.neighbors.device)
+        return (self.neighbors[:, None] * batch_size + videos[:, None]).flatten()
 
 
 class TileTransform:
@@ -238,14 +238,14 @@ class ConvPlan:
         return np.stack([unique // stride, unique % stride], axis=1), place.reshape(keys.shape)
 
     def _chunk(self, tiles, tile_of_cell, first_tile, first, last) -> ConvChunk:
-        windows, neighbours = self._windows(tiles)
+        windows, neighbors = self._windows(tiles)
         tile, side = self.transform.tile, self.transform.window
         place = np.arange(side)
         rows = windows[:, 0] * tile + place[:, None] - self.offset  # (side, Q)
         columns = windows[:, 1] * tile + place[:, None] - self.offset
         cells = self.inputs.at(*np.broadcast_arrays(rows[:, None], columns[None]))
         if tile == 1:  # a window is a cell: no need to gather it twice
-            neighbours = cells.reshape(-1)[neighbours]
+            neighbors = cells.reshape(-1)[neighbors]
         outputs = self.outputs
         inner = np.arange(tile)
         tile_rows, tile_columns = tiles[:, 0] * tile, tiles[:, 1] * tile
@@ -258,7 +258,7 @@ class ConvPlan:
             last=int(last),
             num_tiles=len(tiles),
             windows=_tensor(cells.reshape(side * side, -1)),
-            neighbours=_tensor(neighbours),
+            neighbors=_tensor(neighbors),
             tile_cells=_tensor(of_tiles.reshape(-1)),
             cell_places=_tensor(position * len(tiles) + tile_of_cell[first:last] - first_tile),
         )
@@ -380,11 +380,11 @@ class NormInputs(NamedTuple):
     scale: Tensor
     cell_weight: Tensor
 
-    def normalised(self) -> Tensor:
+    def normalized(self) -> Tensor:
         """(A + 1, B, H) before ReLU, in the precision of the statistics."""
         scale = self.scale * self.weight
         return torch.addcmul(self.shift - self.mean * scale, self.values.to(scale.dtype), scale)
 
     def output(self) -> Tensor:
         """(A + 1, B, H) of the layer, in the dtype of the values."""
-        return self.normalised().relu_().mul_(self.cell_weight[:, None, None]).to(self.values.dtype)
+        return self.normalized().relu_().mul_(self.cell_weight[:, None, None]).to(self.values.dtype)

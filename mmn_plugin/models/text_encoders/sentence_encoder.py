@@ -67,7 +67,7 @@ class SentenceEncoder(BaseModule):
         config (dict, optional): Configuration of a model to train from scratch, with
             ``model_type`` (such as ``'distilbert'``); nothing is downloaded.
         spaces (Sequence[str]): Names of the joint spaces. Defaults to the two of MMN.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If not exactly one of ``name_or_path`` and ``config`` is given.
@@ -136,7 +136,7 @@ class SentenceEncoder(BaseModule):
             sentences (SentenceBatch): S sentences of at most L tokens.
 
         Returns:
-            dict[str, Tensor]: One entry per space, each (S, J), not normalised.
+            dict[str, Tensor]: One entry per space, each (S, J), not normalized.
 
         Raises:
             ValueError: If a token id lies outside the language model's vocabulary.

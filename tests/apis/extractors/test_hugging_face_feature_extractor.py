@@ -47,7 +47,7 @@ def test_rows_are_means_of_what_the_whole_model_gives(kind, models, frames):
     assert extractor.num_features == SIZES[kind]
 
 
-def test_frames_are_normalised_as_the_model_says(models):
+def test_frames_are_normalized_as_the_model_says(models):
     white = EXTRACTORS.build(models['siglip']).prepare(np.full((20, 30, 3), 255, np.uint8))
     np.testing.assert_allclose(white, 1, atol=1e-6)
     black = EXTRACTORS.build(models['clip']).prepare(np.zeros((20, 30, 3), np.uint8))

@@ -22,7 +22,7 @@ def frames():
     return list(np.random.default_rng(0).integers(0, 255, (22, 48, 64, 3), dtype=np.uint8))
 
 
-def recognised(settings, clip):
+def recognized(settings, clip):
     """What the recognizer itself computes for a clip, through MMAction2's own pipeline."""
     config = Config.fromfile(settings['config'])
     model = build(config.model).eval()
@@ -56,7 +56,7 @@ def test_rows_are_what_the_recognizer_computes_for_the_clip(kind, tmp_path, fram
     assert features.shape == (6, 32 if kind == '3d' else 512)
     assert features.dtype == np.float32
     for row, clip in zip(features, sliding_windows(frames, 4, 4, 2), strict=True):
-        _, maps = recognised(settings, clip)  # (1, C, T, H, W) or (T, C, H, W)
+        _, maps = recognized(settings, clip)  # (1, C, T, H, W) or (T, C, H, W)
         expected = maps.mean((0, 2, 3)) if kind == '2d' else maps.mean((0, 2, 3, 4))
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
 

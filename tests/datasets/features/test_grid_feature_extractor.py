@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmn_plugin.features import VideoReader
-from mmn_plugin.shapes import COLOURS, GridFeatureExtractor, Scene, SceneObject, SceneRenderer
+from mmn_plugin.shapes import COLORS, GridFeatureExtractor, Scene, SceneObject, SceneRenderer
 from mmn_plugin.shapes.corpus import write_video
 from mmn_plugin.shapes.features import PER_HUE
 
@@ -11,10 +11,10 @@ THREEFOLD, FOURFOLD, LENGTH = 5, 6, 10  # Im of harmonic 3, Re of harmonic 4, ou
 LEFT, RIGHT, UP, DOWN, GROW, SHRINK = range(11, 17)
 
 
-def _object(colour='red', shape='circle', frames=48, x=0.5, y=0.5, radius=0.14, lit=True):
+def _object(color='red', shape='circle', frames=48, x=0.5, y=0.5, radius=0.14, lit=True):
     full = np.ones(frames)
     return SceneObject(
-        colour, shape, x * full, y * full, radius * full, full > 0, np.broadcast_to(lit, frames)
+        color, shape, x * full, y * full, radius * full, full > 0, np.broadcast_to(lit, frames)
     )
 
 
@@ -27,9 +27,9 @@ def _describe(*objects):
     return features, features[:, : 7 * PER_HUE].reshape(len(features), 7, PER_HUE)
 
 
-@pytest.mark.parametrize(('colour', 'place'), zip(HUES, range(6), strict=True))
-def test_each_colour_has_its_own_numbers(colour, place):
-    _, hues = _describe(_object(colour))
+@pytest.mark.parametrize(('color', 'place'), zip(HUES, range(6), strict=True))
+def test_each_color_has_its_own_numbers(color, place):
+    _, hues = _describe(_object(color))
     amount = hues[:, :6, 0].mean(0)
     assert amount.argmax() == place
     assert np.delete(amount, place).max() < 0.3 * amount[place]
@@ -44,10 +44,10 @@ def test_each_colour_has_its_own_numbers(colour, place):
         (dict(y=np.linspace(0.25, 0.75, 48)), DOWN),
     ],
 )
-@pytest.mark.parametrize('colour', COLOURS)
-def test_direction_of_motion_is_told_per_colour(motion, expected, colour):
-    _, hues = _describe(_object(colour, **motion))
-    flow = hues[1:-1, HUES.index(colour), LEFT : DOWN + 1].mean(0)
+@pytest.mark.parametrize('color', COLORS)
+def test_direction_of_motion_is_told_per_color(motion, expected, color):
+    _, hues = _describe(_object(color, **motion))
+    flow = hues[1:-1, HUES.index(color), LEFT : DOWN + 1].mean(0)
     assert flow.argmax() == expected - LEFT
     assert np.sort(flow)[-2] < 0.5 * flow.max()
 

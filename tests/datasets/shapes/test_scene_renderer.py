@@ -2,14 +2,14 @@ import av
 import numpy as np
 import pytest
 
-from mmn_plugin.shapes import COLOURS, SHAPES, Scene, SceneObject, SceneRenderer
+from mmn_plugin.shapes import COLORS, SHAPES, Scene, SceneObject, SceneRenderer
 from mmn_plugin.shapes.corpus import write_video
 
 
-def _still(shape, colour, frames=3):
+def _still(shape, color, frames=3):
     full = np.ones(frames)
     item = SceneObject(
-        colour,
+        color,
         shape,
         x=0.4 * full,
         y=0.6 * full,
@@ -38,15 +38,15 @@ def test_a_dark_frame_shows_only_the_background():
     assert np.ptp(frames[0, :64]) > 30
 
 
-@pytest.mark.parametrize('colour', COLOURS)
-def test_video_keeps_colour_place_and_length(tmp_path, colour):
-    scene = _still('square', colour, frames=16)
+@pytest.mark.parametrize('color', COLORS)
+def test_video_keeps_color_place_and_length(tmp_path, color):
+    scene = _still('square', color, frames=16)
     write_video(tmp_path / 'v.mp4', SceneRenderer(96).render(scene), fps=8)
     with av.open(str(tmp_path / 'v.mp4')) as file:
         pictures = [frame.to_ndarray(format='rgb24') for frame in file.decode(video=0)]
         assert file.streams.video[0].average_rate == 8
     assert len(pictures) == 16
-    assert np.abs(pictures[0][57, 38].astype(int) - COLOURS[colour]).max() < 25
+    assert np.abs(pictures[0][57, 38].astype(int) - COLORS[color]).max() < 25
     assert list(tmp_path.iterdir()) == [tmp_path / 'v.mp4']
 
 

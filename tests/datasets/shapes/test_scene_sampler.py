@@ -129,5 +129,5 @@ def test_tubes_stay_in_the_frame_and_follow_the_object(scenes):
     assert (tube[:, 2] < tube[:, 4]).all()
     assert tube[:, 1:].min() >= 0
     assert tube[:, 1:].max() <= 96
-    centre = (tube[:, 1] + tube[:, 3]) / 2
-    assert np.abs(centre - item.x[tube[:, 0]] * 96).max() <= 1
+    center = (tube[:, 1] + tube[:, 3]) / 2
+    assert np.abs(center - item.x[tube[:, 0]] * 96).max() <= 1

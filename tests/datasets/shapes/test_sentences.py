@@ -4,7 +4,7 @@ import pytest
 from mmn_plugin.shapes import (
     ACTIONS,
     BLANK_SENTENCE,
-    COLOURS,
+    COLORS,
     SHAPES,
     Event,
     SentenceGrammar,
@@ -24,20 +24,20 @@ def _sentences(event, count=300):
 def test_an_event_is_said_in_many_ways_and_orders(action):
     sentences = _sentences(Event('red', 'circle', action, 0, 1))
     assert len(sentences) > 100
-    colour_first = sum(
-        min(s.find(w) for w in lexicon.COLOUR_WORDS['red'] if w in s)
+    color_first = sum(
+        min(s.find(w) for w in lexicon.COLOR_WORDS['red'] if w in s)
         < min(s.find(w) for w in lexicon.SHAPE_WORDS['circle'] if w in s)
         for s in sentences
     )
-    assert 0.2 < colour_first / len(sentences) < 0.8
+    assert 0.2 < color_first / len(sentences) < 0.8
 
 
 def test_every_sentence_names_all_three_attributes():
-    for colour in COLOURS:
+    for color in COLORS:
         for shape in SHAPES:
             for action in ACTIONS:
-                for sentence in _sentences(Event(colour, shape, action, 0, 1), 3):
-                    for keep in ('colour', 'shape', 'action'):
+                for sentence in _sentences(Event(color, shape, action, 0, 1), 3):
+                    for keep in ('color', 'shape', 'action'):
                         assert mask_sentence(sentence, keep) != BLANK_SENTENCE
 
 
@@ -49,7 +49,7 @@ def test_different_events_never_share_a_sentence():
 
 def test_no_word_tells_two_attributes():
     words = [
-        *(w for group in lexicon.COLOUR_WORDS.values() for w in group),
+        *(w for group in lexicon.COLOR_WORDS.values() for w in group),
         *(w for group in lexicon.SHAPE_WORDS.values() for w in group),
     ]
     assert len(set(words)) == len(words)
@@ -62,10 +62,10 @@ def test_no_word_tells_two_attributes():
 @pytest.mark.parametrize(
     ('keep', 'left'),
     [
-        ('colour', 'crimson'),
+        ('color', 'crimson'),
         ('shape', 'ball'),
         ('action', 'slides left side'),
-        (('colour', 'shape'), 'ball crimson'),
+        (('color', 'shape'), 'ball crimson'),
         ((), BLANK_SENTENCE),
     ],
 )

@@ -77,7 +77,7 @@ def test_tubes_name_the_object_of_each_sentence(corpus):
                 assert tube.shape[1] == 5
                 inside = np.arange(round(start * 8), round(end * 8))
                 assert np.isin(inside, tube[:, 0]).all()
-                assert file[video][str(i)].attrs['colour'] in (
+                assert file[video][str(i)].attrs['color'] in (
                     'red',
                     'yellow',
                     'green',

@@ -80,7 +80,7 @@ def test_candidates_are_hard_and_chance_is_low():
 
 def test_every_video_has_distractors_that_share_all_but_one_attribute():
     for scene, _, owners, _ in scenes(40):
-        looks = [(item.colour, item.shape) for item in scene.objects]
+        looks = [(item.color, item.shape) for item in scene.objects]
         for owner in owners:
             shared = [
                 sum(a == b for a, b in zip(look, looks[owner], strict=True))
@@ -194,7 +194,7 @@ def test_features_are_of_the_pixels_inside_the_boxes():
     )
 
 
-def test_features_tell_directions_and_colours_apart():
+def test_features_tell_directions_and_colors_apart():
     extract = TubeFeatureExtractor()
 
     def moving(step, u, v):

@@ -62,7 +62,7 @@ def check_ranking(
 ) -> None:
     """Compare top-5 moments and the recall table, given our scores (s, P) of each video.
 
-    They are ranked on the scores' device. Where neighbours in the order differ by at most 1e-6
+    They are ranked on the scores' device. Where neighbors in the order differ by at most 1e-6
     relative in score either order passes.
     """
     ranked, ties, wrong = [], 0, []

@@ -28,7 +28,7 @@ def train(tmp_path):
     corpus = write_corpus(tmp_path / 'corpus', train=4, test=3)
 
     def run(extra: str, *options) -> tuple[int, str]:
-        # MMEngine keeps visualisers by the name of the run, which comes from the config's
+        # MMEngine keeps visualizers by the name of the run, which comes from the config's
         config = write_config(tmp_path / f'{tmp_path.name}.py', corpus, epochs=2, extra=extra)
         return run_tool('train.py', config, '--work-dir', tmp_path / 'work', *options)
 
