@@ -132,6 +132,7 @@ def run_command(
             config.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
         writable_folder(config.work_dir)
         merge(config, args)
+        check_weights(config)
         runner = build_runner(config, doubts)
         try:
             action(runner)
@@ -139,6 +140,18 @@ def run_command(
             end_distributed(runner, stop.code)
             raise
     end_distributed(runner)
+
+
+def check_weights(config: Config) -> None:
+    """Let the weights of a checkpoint be compared where the config's own hooks do not.
+
+    Args:
+        config (Config): of the run; `CheckpointWeightsHook` is added to it.
+    """
+    hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
+    if not any(isinstance(h, dict) and h.get('type') == 'CheckpointIdentityHook' for h in hooks):
+        check = dict(type='CheckpointWeightsHook')
+        config.custom_hooks = [*(config.get('custom_hooks') or []), check]
 
 
 # Methods of the Runner that build parts of the config when they are needed.

@@ -22,7 +22,7 @@ from .checkpoint_files import (
 )
 from .checkpointing import SafeCheckpointHook
 from .dist import broadcast_statistics
-from .identity import CheckpointIdentity, CheckpointIdentityHook
+from .identity import CheckpointIdentity, CheckpointIdentityHook, CheckpointWeightsHook
 from .loss_check import LossCheck
 from .preemption import PreemptionHook
 from .resume import ResumableTrainLoop
@@ -39,6 +39,7 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'CheckpointIdentity',
     'CheckpointIdentityHook',
+    'CheckpointWeightsHook',
     'CheckpointWriteError',
     'ContrastStageHook',
     'CrossVideoNegativeHook',

@@ -189,6 +189,30 @@ def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
 
 
 @HOOKS.register_module()
+class CheckpointWeightsHook(Hook):
+    """Compare the weights of a checkpoint with a model of any kind before they are loaded.
+
+    A test or a resumed training needs every weight, a training that starts from weights some.
+
+    Raises:
+        ValueError: If they do not fit, or the file is no checkpoint.
+    """
+
+    priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Check what was read; MMEngine copies the weights into the model afterwards."""
+        require_checkpoint_content(checkpoint, runner._load_from)
+        path = runner._load_from or 'the checkpoint'
+        _check_weights(bare_model(runner), checkpoint, path, _needs_every_weight(runner))
+
+
+def _needs_every_weight(runner) -> bool:
+    trains = isinstance(runner._train_loop, BaseLoop)  # else it is a test
+    return runner._resume or not trains
+
+
+@HOOKS.register_module()
 class CheckpointIdentityHook(Hook):
     """Store the `CheckpointIdentity` in every checkpoint, and check it when one is loaded.
 
@@ -209,11 +233,9 @@ class CheckpointIdentityHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check what was read; MMEngine copies the weights into the model afterwards."""
-        trains = isinstance(runner._train_loop, BaseLoop)  # else it is a test
         self._path = runner._load_from or self._path
-        CheckpointIdentity.check(
-            bare_model(runner), checkpoint, self._path, strict=runner._resume or not trains
-        )
+        strict = _needs_every_weight(runner)
+        CheckpointIdentity.check(bare_model(runner), checkpoint, self._path, strict)
         self._loaded = CheckpointIdentity.of(checkpoint)
 
     def before_train(self, runner) -> None:
