@@ -66,7 +66,7 @@ def test_weak_supervision_is_described_by_its_figures(weak):
     section = page.split('<!-- end -->')[1].split('\n## ')[0]
     said = re.findall(r'\d+\.\d(?= points|\s+at IoU=0\.7)', re.sub(r'\s+', ' ', section))
     assert said == [
-        f'{left[name] - right[name]:.1f}'
+        f'{abs(left[name] - right[name]):.1f}'
         for left, right, name in (
             (full, alone, 'R1@0.5'),
             (full, control, 'R1@0.5'),

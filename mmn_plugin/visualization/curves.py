@@ -33,30 +33,20 @@ from .canvas import (
 WIDTH, PANEL, LINE = 720, 170, 19  # of a picture of scores; a panel with its axis, a line of text
 
 
-def draw_score_curves(
-    sample: GroundingDataSample, curves: Mapping[str, Tensor] | None = None
-) -> np.ndarray:
+def draw_score_curves(sample: GroundingDataSample, curves: Mapping[str, Tensor]) -> np.ndarray:
     """Draw scores over time, a panel for each sentence, the truth behind them where it is known.
 
     Args:
         sample (GroundingDataSample): Sentences, duration and perhaps ground truth.
-        curves (Mapping[str, Tensor] | None): Name -> (s, N) scores of N clips of equal length, such
-            as those before and after refinement. Defaults to None: ``pred_instances.curves``.
+        curves (Mapping[str, Tensor]): Name -> (s, N) scores of N clips of equal length, such as
+            those before and after refinement.
 
     Returns:
         np.ndarray: (H, 720, 3) uint8, RGB.
 
     Raises:
-        ValueError: If there is no curve, or not one for each sentence.
+        ValueError: If there is not one for each sentence.
     """
-    if curves is None:
-        found = sample.get('pred_instances', {}).get('curves')
-        if found is None:
-            raise InputError(
-                f'video {sample.video_id!r} has no score curves: '
-                'pred_instances.curves comes from a model that scores clips'
-            )
-        curves = dict(score=found)
     for name, values in curves.items():
         if len(values) != len(sample.sentences):
             raise InputError(
