@@ -135,8 +135,9 @@ def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> N
     Raises:
         PredictionsError: If a sentence comes twice, or a moment or score is infinite.
     """
+    content = predictions_content(results)
     try:
-        text = json.dumps(predictions_content(results), allow_nan=False)
+        text = json.dumps(content, allow_nan=False)
     except ValueError as error:
         raise PredictionsError(
             f'{path}: not written, a moment or score is NaN or infinite; did the model diverge?'

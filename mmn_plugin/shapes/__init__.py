@@ -1,7 +1,7 @@
 """Shapes: a corpus of rendered videos with sentences, made on the spot from a seed."""
 
 from .corpus import CorpusError, SceneRenderer, ShapesCorpus
-from .features import GridFeatureExtractor
+from .features import GridFeatureExtractor, TubeFeatureExtractor
 from .scene import (
     ACTIONS,
     COLORS,
@@ -19,6 +19,7 @@ from .sentences import (
     mask_annotations,
     mask_sentence,
 )
+from .tubes import ShapesTracker, ShapesTubes
 
 __all__ = [
     'ACTIONS',
@@ -34,6 +35,9 @@ __all__ = [
     'SceneSampler',
     'SentenceGrammar',
     'ShapesCorpus',
+    'ShapesTracker',
+    'ShapesTubes',
+    'TubeFeatureExtractor',
     'build_vocabulary',
     'held_out_combinations',
     'mask_annotations',

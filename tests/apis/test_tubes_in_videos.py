@@ -62,6 +62,7 @@ def inferencer(tmp_path_factory):
     with config.open('a') as file:
         file.write(
             f"model['backbone']['in_channels'] = {size}\n"
+            "custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'])\n"
             "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
             "tracker = dict(type='ShapesTracker', min_area=8)\n"
         )

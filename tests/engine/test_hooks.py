@@ -18,7 +18,8 @@ def runner_of(epoch=0, **model):
 
 
 def test_the_contrastive_factor_falls_after_the_last_full_epoch():
-    hook, head = CrossVideoNegativeHook(full_through_epoch=2), SimpleNamespace()
+    hook = CrossVideoNegativeHook(full_through_epoch=2)
+    head = SimpleNamespace(negatives=SimpleNamespace())
     seen = []
     for epoch in range(4):
         hook.before_train_epoch(runner_of(epoch, head=head))
