@@ -101,7 +101,7 @@ def test_a_raw_video_is_tracked_and_asked(asked):
             assert answer['span'] == other['span']
     with pytest.raises(ValueError, match=r"holds '\\ud83d', which is no character"):
         inferencer(asked.video, ['a red \ud83d box'])
-    with pytest.raises(ValueError, match='none of them empty'):
+    with pytest.raises(ValueError, match='is empty; say what to look for'):
         inferencer(asked.video, [' '])
 
 

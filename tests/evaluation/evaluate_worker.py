@@ -10,7 +10,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from made_up_results import sample_of
 
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric

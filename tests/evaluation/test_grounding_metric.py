@@ -8,7 +8,7 @@ import torch
 from mmaction.registry import METRICS
 from mmengine.logging import MMLogger
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from made_up_results import sample_of
 
 from mmn_plugin.evaluation import GroundingMetric
