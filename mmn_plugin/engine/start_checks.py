@@ -143,7 +143,8 @@ def _check_sentences(dataset, model) -> None:
 def check_settings(runner) -> None:
     """Hold what validation and checkpoints will ask for against what there will be.
 
-    Warns of learning rates for no parameter, and of a checkpoint that is chosen on the test split.
+    Warns of learning rates for no parameter, of a batch size to which the learning rate does not
+    belong, and of a checkpoint that is chosen on the test split.
 
     Args:
         runner (Runner): About to train.
@@ -153,6 +154,7 @@ def check_settings(runner) -> None:
             metric that validation does not report.
     """
     _warn_of_unused_keys(runner)
+    _warn_of_batch_size(runner)
     if runner.val_loop is None:
         return
     evaluators = runner.val_loop.evaluator.metrics
@@ -193,6 +195,28 @@ def _warn_of_unused_keys(runner) -> None:
             'optim_wrapper.paramwise_cfg.custom_keys sets rates for '
             f'{", ".join(unused)}, which no parameter has in its name'
         )
+
+
+def _warn_of_batch_size(runner) -> None:
+    """Videos per step of all processes, where the config's learning rate is for another number."""
+    scaling = runner.auto_scale_lr or {}
+    wanted, batch_size = scaling.get('base_batch_size'), runner.train_dataloader.batch_size
+    if not wanted or not batch_size or scaling.get('enable'):
+        return  # MMEngine logs how it scales the rate
+    videos = runner.world_size * batch_size
+    if videos == wanted:
+        return
+    if runner.iter:
+        remedy = 'the resumed run keeps the rate of its checkpoint'
+    else:
+        remedy = (
+            f'--auto-scale-lr multiplies it by {videos / wanted:g}; or choose '
+            f'train_dataloader.batch_size so that a step has {wanted} videos'
+        )
+    runner.logger.warning(
+        f'a step has {videos} videos ({runner.world_size} x {batch_size}), and the learning rate '
+        f'belongs to {wanted} (auto_scale_lr.base_batch_size): {remedy}'
+    )
 
 
 def _warn_of_choice_on_test(runner) -> None:
