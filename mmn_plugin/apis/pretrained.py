@@ -5,6 +5,7 @@ import json
 import os
 import re
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -64,6 +65,7 @@ def checkpoint_config(checkpoint: dict, path: str) -> Config:
         ) from None
     config = Config(values)
     require_plain_types(config, path)
+    _import_own_parts(config)
     return config
 
 
@@ -90,6 +92,19 @@ def require_plain_types(config: Config, path: str) -> None:
                 f'the config that {path} carries asks for {key}={value!r}, which '
                 'could import foreign code: give the config that it was trained with'
             )
+
+
+def _own_parts(config: Config) -> list[str]:
+    """Modules of this package that ``custom_imports`` names; a foreign config imports no others."""
+    imports = (config.get('custom_imports') or {}).get('imports') or []
+    names = [imports] if isinstance(imports, str) else imports
+    return [name for name in names if re.fullmatch(r'mmn_plugin(\.\w+)*', str(name))]
+
+
+def _import_own_parts(config: Config) -> None:
+    """Register what the config needs, such as the extractor of Shapes."""
+    for name in _own_parts(config):
+        import_module(name)
 
 
 def _entries(value):
@@ -260,6 +275,7 @@ def _portable(config: Config, model) -> dict:
     """The parts of a config that inference needs, the language model as its configuration."""
     parts = {key: config[key] for key in ('model', 'extractor', 'long_video') if key in config}
     parts = Config(parts)._cfg_dict.to_dict()
+    parts['custom_imports'] = dict(imports=_own_parts(config))
     text = parts['model']['text_encoder']
     text.pop('name_or_path', None)
     text['config'] = model.text_encoder.language_model
@@ -312,6 +328,7 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
         raise InputError(f'{folder / WEIGHTS} is damaged: {error}') from None
     config = Config(config)
     require_plain_types(config, str(folder))
+    _import_own_parts(config)
     tokenizer['tokenizer'] = (folder / TOKENIZER_FILE).read_text(encoding='utf-8')
     return config, dict(meta=dict(meta, tokenizer=tokenizer), state_dict=weights)
 

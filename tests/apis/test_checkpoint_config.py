@@ -62,3 +62,8 @@ def test_what_would_import_foreign_code_is_refused(text):
 def test_a_checkpoint_without_config_says_so(meta):
     with pytest.raises(ValueError, match=r'a\.pth carries no config: give the one'):
         checkpoint_config(dict(meta=meta), 'a.pth')
+
+
+def test_foreign_modules_are_not_imported():
+    text = "custom_imports = dict(imports=['mmn_plugin.shapes', 'absent_module', 'mmn_plugin_x'])\n"
+    assert 'absent_module' in read(text).custom_imports.imports
