@@ -13,14 +13,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from mmn_plugin.cli.arguments import add_config_options
+from mmn_plugin.cli.main import add_config_options
 from mmn_plugin.config import config_errors, load_config, print_warning, require_parts
 from mmn_plugin.engine.preemption import Preempted
 from mmn_plugin.errors import ConfigError, InputError, plain_errors
 from mmn_plugin.files import writable_folder
 
 
-def end_distributed(runner, code: int = 0) -> None:
+def end_distributed(runner: Runner | None = None, code: int = 0) -> None:
     """End a process of a distributed run that is over; does nothing in an ordinary run.
 
     gloo's threads can outlive the interpreter, which then ends now and then with "terminate called
@@ -29,13 +29,14 @@ def end_distributed(runner, code: int = 0) -> None:
     still to be written is written here, and the process ends without tearing down the rest.
 
     Args:
-        runner (Runner): the runner; its visualization back ends are closed.
+        runner (Runner, optional): its visualization back ends are closed. Defaults to None.
         code (int): exit code. Defaults to 0.
     """
     if not torch.distributed.is_initialized():
         return
     try:
-        runner.visualizer.close()
+        if runner is not None:
+            runner.visualizer.close()
     except Exception as error:  # figures are saved; a back end's end must not undo the run
         print(f'closing the visualizer failed: {error}', file=sys.stderr)
     torch.distributed.destroy_process_group()

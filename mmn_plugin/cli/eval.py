@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import mmn_plugin
-from mmn_plugin.cli.arguments import Parser
+from mmn_plugin.cli.main import Parser
 from mmn_plugin.errors import InputError, UserError
 from mmn_plugin.evaluation import (
     GroundingMetric,
@@ -36,7 +36,7 @@ from mmn_plugin.evaluation import (
 from mmn_plugin.structures.annotations import read_annotations
 
 
-def parse_args(argv: list[str]) -> argparse.Namespace:
+def parse_eval(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('eval', __doc__)
     parser.add_argument('predictions', help='file of predictions or answers (.json)')
@@ -82,7 +82,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace, answer: Callable) -> int:
+def run_eval(args: argparse.Namespace, answer: Callable) -> int:
     """Score and print; returns the exit code."""
     try:
         figures = score_tubes(args) if _holds_tubes(args) else score_moments(args)

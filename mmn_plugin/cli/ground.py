@@ -30,7 +30,7 @@ from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer, TubeGroundingInferencer
 from mmn_plugin.apis.pretrained import resolve_model
-from mmn_plugin.cli.arguments import Parser, add_config_options, add_device, whole_number
+from mmn_plugin.cli.main import Parser, add_config_options, add_device, whole_number
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import grounds_tubes, read_tracks
 from mmn_plugin.errors import InputError
@@ -48,7 +48,7 @@ from mmn_plugin.visualization.timeline import TimelineRow
 from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video
 
 
-def parse_args(argv: list[str]) -> argparse.Namespace:
+def parse_ground(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('ground', __doc__)
     parser.add_argument('video', help='video file, or features FILE.h5::ENTRY')
@@ -288,7 +288,7 @@ def write_pictures(args, name, inferencer, encoded, sample):
     return paths
 
 
-def run(args: argparse.Namespace, answer: Callable) -> int:
+def run_ground(args: argparse.Namespace, answer: Callable) -> int:
     """Find moments, or tubes where the config is of tubes; returns the exit code."""
     config = args.config
     if args.cfg_options:

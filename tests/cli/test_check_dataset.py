@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmn_plugin.cli import check as check_command
+from mmn_plugin.cli import commands
 from mmn_plugin.cli.main import main
 from mmn_plugin.datasets import write_random_features
 
@@ -81,7 +81,7 @@ def tiny(tmp_path):
 def check(tiny, capsys, monkeypatch):
     # however long the test's folder is, no name is broken at the end of a line
     wide = functools.partial(Console, width=400)
-    monkeypatch.setattr(check_command, 'Console', lambda **options: wide())
+    monkeypatch.setattr(commands, 'Console', lambda **options: wide())
 
     def run(*options):
         code = main(['check', str(tiny.folder / 'config.py'), *options])

@@ -141,7 +141,8 @@ def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
 
 def test_without_gradio_the_message_says_how_to_get_it(grounder):
     with mock.patch(
-        'mmn_plugin.cli.web.find_spec', lambda name: None if name == 'gradio' else find_spec(name)
+        'mmn_plugin.cli.commands.find_spec',
+        lambda name: None if name == 'gradio' else find_spec(name),
     ):
         code, output = run_tool('mmn', 'web', grounder.checkpoint)
     assert code == 1

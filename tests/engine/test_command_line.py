@@ -11,8 +11,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 
 from mmn_plugin.cli import command_line
-from mmn_plugin.cli.arguments import whole_number
 from mmn_plugin.cli.command_line import build_runner, require_launcher
+from mmn_plugin.cli.main import whole_number
 from mmn_plugin.config import config_errors, load_config, require_checkpoint_content, require_device
 from mmn_plugin.datasets.feature_store import FeatureError
 from mmn_plugin.errors import plain_errors

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmn_plugin.cli import extract
+from mmn_plugin.cli import commands
 from mmn_plugin.cli.main import main as command
 from mmn_plugin.features import FeatureExtractor, VideoReader, VideoReadError, extract_videos
 from mmn_plugin.shapes.corpus import write_video
@@ -205,7 +205,7 @@ def test_an_error_ends_the_other_threads_too(videos, tmp_path):
 
 @pytest.fixture(scope='module')
 def main():
-    extract.extractor_config(extract.DEFAULT)  # imports what reading a config needs, once for all
+    commands.extractor_config(commands.DEFAULT)  # imports what reading a config needs, once for all
     return command
 
 
@@ -213,7 +213,7 @@ def run_tool(main, extractor, out, arguments):
     """The command line with an extractor of this file; what it says goes beside the features."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     sys.stderr = out.with_suffix('.txt').open('w', buffering=1)
-    extract.build_extractor = lambda *_: extractor
+    commands.build_extractor = lambda *_: extractor
     sys.exit(main(['extract', *arguments, '--out', str(out)]))
 
 

@@ -33,7 +33,7 @@ from rich.table import Table
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmn_plugin.cli.arguments import add_config_options
+from mmn_plugin.cli.main import add_config_options
 from mmn_plugin.config import require_device
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json

@@ -12,8 +12,8 @@ from mmengine.dataset import pseudo_collate
 
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis.pretrained import load_model
-from mmn_plugin.cli.arguments import add_config_options
 from mmn_plugin.cli.command_line import build_dataset
+from mmn_plugin.cli.main import add_config_options
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.errors import InputError, plain_errors

@@ -8,7 +8,7 @@ With --save-path it is also written to a file, from which the same run can be st
 import argparse
 
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.cli.arguments import add_config_options
+from mmn_plugin.cli.main import add_config_options
 from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.cli.arguments import whole_number
+from mmn_plugin.cli.main import whole_number
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import writable_folder
