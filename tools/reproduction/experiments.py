@@ -1,15 +1,16 @@
 """What is measured, but for the faults: every function returns what its JSON holds."""
 
 import json
+import pickle
 import re
-import subprocess
-import sys
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from itertools import pairwise
-from textwrap import dedent
+from pathlib import Path
 
-from .running import ROOT, WORK, of_tool, run, shared_folder, train_and_test
+from .running import ROOT, WORK, alone, of_tool, peak_mb, run, shared_folder, train_and_test
 
 # Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
 # the optimizer is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
@@ -25,22 +26,6 @@ NEGATIVES = {
     'local, 8 videos, and a queue of 64': (8, QUEUE),
     'global, 2 x 8 videos, and a queue of 64': (8, dict(scope='global', **QUEUE)),
 }
-
-
-_BUILD_DATASET = """
-    import json, pickle, resource, sys, time
-    import mmn_plugin
-    from mmn_plugin.datasets import TemporalGroundingDataset
-    def peak_mb():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux
-    annotations, features = sys.argv[1:]
-    before, began = peak_mb(), time.perf_counter()
-    dataset = TemporalGroundingDataset(ann_file=annotations, data_prefix=dict(features=features))
-    seconds = time.perf_counter() - began
-    print('result', json.dumps(dict(
-        videos=len(dataset), seconds=seconds, peak_growth_mb=peak_mb() - before,
-        kept_mb=len(pickle.dumps(dataset)) / 2**20)))
-"""
 
 
 def shapes(seeds: list[int]) -> dict:
@@ -69,7 +54,7 @@ def negatives(seeds: list[int]) -> dict:
 def quickstart() -> dict:
     """Seconds that each step of tools/quickstart.sh takes after installation."""
     folder = WORK / 'quickstart'
-    subprocess.run(['rm', '-rf', str(ROOT / folder)], check=True)
+    shutil.rmtree(ROOT / folder, ignore_errors=True)
     output = run('bash', 'tools/quickstart.sh', '--out', folder, capture=True)
     print(output)
     steps = [
@@ -89,9 +74,21 @@ def dataset_cost() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         features = f'{folder}/features.hdf5'
         write_random_features(features, json.loads(annotations.read_text()), 8, 8)
-        code = dedent(_BUILD_DATASET)
-        output = run(sys.executable, '-c', code, annotations, features, capture=True)
-    return dict(figures=json.loads(output.rpartition('result ')[2]))
+        return dict(figures=alone(build_dataset, annotations, features))
+
+
+def build_dataset(annotations: Path, features: str) -> dict:
+    """Build a dataset; the videos, seconds, and megabytes."""
+    from mmn_plugin.datasets import TemporalGroundingDataset
+
+    before, began = peak_mb(), time.perf_counter()
+    dataset = TemporalGroundingDataset(ann_file=annotations, data_prefix=dict(features=features))
+    return dict(
+        videos=len(dataset),
+        seconds=time.perf_counter() - began,
+        peak_growth_mb=peak_mb() - before,
+        kept_mb=len(pickle.dumps(dataset)) / 2**20,
+    )
 
 
 def agreement() -> dict:

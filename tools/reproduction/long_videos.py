@@ -1,43 +1,17 @@
 """The same sentences in short videos and in long ones."""
 
-import json
 import random
 import statistics
-import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 
-from .inference import DATA, SENTENCE, checkpoint_of, inferencer_of, split_of
+from .inference import DATA, SENTENCE, inferencer_of, split_of
 from .renderers import spread, table
-from .running import CONFIG, ROOT, run
+from .running import ROOT, alone, peak_mb
 
 LENGTHS = (5, 10, 30)  # videos of 24 s in a row
-# Run in a process of its own, whose memory is that of inference alone.
-_TWO_HOURS = """
-    import json, re, sys, time
-    from pathlib import Path
-    root, config, checkpoint, short, long, sentence = sys.argv[1:]
-    sys.path.insert(0, root)
-    import torch
-    from mmn_plugin.apis import GroundingInferencer
-    torch.set_num_threads(1)
-    inferencer = GroundingInferencer(config, checkpoint, 'cpu')
-    def peak():
-        return int(re.search('VmHWM:[^0-9]*([0-9]+)', Path('/proc/self/status').read_text())[1])
-    inferencer(short, sentence)
-    before, began = peak(), time.process_time()  # whatever else the machine does
-    features = inferencer.extractor(long)
-    extracted = time.process_time()
-    encoded = inferencer.encode(features, 7200.)
-    encode_seconds = time.process_time() - extracted
-    inferencer.ground(encoded, sentence)
-    print('result', json.dumps(dict(
-        seconds=encoded.duration, windows=encoded.num_windows, moments=len(encoded.spans),
-        extract_seconds=extracted - began, encode_seconds=encode_seconds,
-        peak_before_mb=before / 1024, growth_mb=(peak() - before) / 1024)))
-"""
 
 
 def join_videos(names: list[str], path: Path, drop: int) -> None:
@@ -116,43 +90,31 @@ def long_video(seeds: list[int]) -> dict:
 
 def joined_tests(length: int, extractor) -> Iterator[tuple]:
     """The test videos, so many in a row: features, what is asked, and all that happens."""
+    from mmn_plugin.apis.video_input import VideoFeatures
+
     videos, rng = split_of('test'), random.Random(0)
     for first in range(0, len(videos), length):
         names, drop = list(videos)[first : first + length], rng.randrange(10, 100)
         happening = {event.combination for name in names for event in videos[name]['events']}
-        yield (
-            joined_features(names, drop, extractor),
-            questions(videos, names, drop / 8),
-            happening,
-        )
-
-
-def joined_features(names: list[str], drop: int, extractor):
-    """Features of a file of several videos."""
-    from mmn_plugin.apis.video_input import VideoFeatures
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'joined.mp4'
-        join_videos(names, path, drop)
-        return VideoFeatures.of(path, lambda: extractor)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'joined.mp4'
+            join_videos(names, path, drop)
+            features = VideoFeatures.of(path, lambda: extractor)
+        yield features, questions(videos, names, drop / 8), happening
 
 
 def ask(model, features, asked: list[dict], found: dict[str, list[bool]]) -> None:
     """Ask for all moments in the long video, and for each in its own."""
     (encoded,) = model.video_encoder([features])
-    right = hits(
-        model.ground(encoded, [item['sentence'] for item in asked]),
-        [item['moment'] for item in asked],
-    )
+    sentences, moments = ([item[key] for item in asked] for key in ('sentence', 'moment'))
+    right = hits(model.ground(encoded, sentences), moments)
     found['long'] += right
-    scores = model.score_moments(encoded, [item['sentence'] for item in asked])  # (s, U)
-    found['part'] += hits(
-        [
-            best_of_part(encoded.spans, *row)
-            for row in zip(scores, (item['part'] for item in asked), strict=True)
-        ],
-        [item['moment'] for item in asked],
-    )
+    scores = model.score_moments(encoded, sentences)  # (s, U)
+    answers = [
+        best_of_part(encoded.spans, score, item['part'])
+        for score, item in zip(scores, asked, strict=True)
+    ]
+    found['part'] += hits(answers, moments)
     clip = 24 / model.model.grid.num_clips
     step = round(model.model.grid.num_clips * (1 - model.video_encoder.long_video.overlap)) * clip
     starts = [step * number for number in range(encoded.num_windows)]
@@ -180,50 +142,50 @@ def two_hours(seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'long.mp4'
         join_videos(names, path, 0)
-        output = run(
-            sys.executable,
-            '-c',
-            dedent(_TWO_HOURS),
-            ROOT,
-            CONFIG,
-            checkpoint_of(seed),
-            f'{DATA}/videos/{names[0]}.mp4',
-            path,
-            SENTENCE,
-            capture=True,
-        )
-    return json.loads(output.rpartition('result ')[2])
+        short = ROOT / DATA / f'videos/{names[0]}.mp4'
+        return alone(ground_after_a_short_one, seed, short, path)
+
+
+def ground_after_a_short_one(seed: int, short: Path, long: Path) -> dict:
+    """Seconds of the processor and megabytes that a long video takes after a short one."""
+    import torch
+
+    torch.set_num_threads(1)
+    inferencer = inferencer_of(seed)
+    inferencer(short, SENTENCE)
+    before, began = peak_mb(), time.process_time()  # whatever else the machine does
+    features = inferencer.extractor(long)
+    extracted = time.process_time()
+    encoded = inferencer.encode(features, 7200.0)
+    encode_seconds = time.process_time() - extracted
+    inferencer.ground(encoded, SENTENCE)
+    return dict(
+        seconds=encoded.duration,
+        windows=encoded.num_windows,
+        moments=len(encoded.spans),
+        extract_seconds=extracted - began,
+        encode_seconds=encode_seconds,
+        peak_before_mb=before,
+        growth_mb=peak_mb() - before,
+    )
 
 
 def render_long_video(result: dict) -> str:
     """R@1 by number of videos in a row."""
-    per_seed = result['per_seed']
-
+    keys = dict(
+        short='R@1, IoU=0.5 in their own 24 s',
+        long='in the long video',
+        part='in their part of it',
+        border='of moments over a window border',
+    )
     rows = []
-    for length in per_seed[0]['lengths']:
-        of_length = [row['lengths'][length] for row in per_seed]
-        rows.append(
-            [
-                f'{int(length) * 24 / 60:g} min ({length} videos)',
-                str(of_length[0]['sentences']),
-                *(
-                    spread([row[key] for row in of_length])
-                    for key in ('short', 'long', 'part', 'border')
-                ),
-            ]
-        )
+    for length in result['per_seed'][0]['lengths']:
+        of_length = [row['lengths'][length] for row in result['per_seed']]
+        label = f'{int(length) * 24 / 60:g} min ({length} videos)'
+        figures = (spread([row[key] for row in of_length]) for key in keys)
+        rows.append([label, str(of_length[0]['sentences']), *figures])
     hours = result['two_hours']
-    return table(
-        [
-            'long video',
-            'sentences',
-            'R@1, IoU=0.5 in their own 24 s',
-            'in the long video',
-            'in their part of it',
-            'of moments over a window border',
-        ],
-        rows,
-    ) + (
+    return table(['long video', 'sentences', *keys.values()], rows) + (
         f'\n\nTwo hours of video ({hours["windows"]:,} windows, {hours["moments"]:,} moments): '
         f'features in {hours["extract_seconds"]:.0f} s and windows in '
         f'{hours["encode_seconds"]:.0f} s of one core, {hours["growth_mb"]:.0f} MB more memory '

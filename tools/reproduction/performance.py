@@ -3,71 +3,42 @@
 from .renderers import table
 from .running import of_tool
 
-VARIANTS = ('--conv-mode', 'dense,sparse', '--dtype', 'fp32,bf16')
 # What is measured: config and options. Batches are small since two cores take half a minute for a
 # step of one video of TACoS.
 RUNS = {
-    'TACoS, training': ('mmn_tacos.py', '--task', 'train', '--batch-size', 1, *VARIANTS),
-    'ActivityNet Captions, training': (
-        'mmn_activitynet.py',
-        '--task',
-        'train',
-        '--batch-size',
-        2,
-        *VARIANTS,
-    ),
-    'TACoS, inference': ('mmn_tacos.py', '--task', 'test', '--batch-size', 1, *VARIANTS),
-    'ActivityNet Captions, inference': (
-        'mmn_activitynet.py',
-        '--task',
-        'test',
-        '--batch-size',
-        1,
-        *VARIANTS,
-    ),
+    'TACoS, training': 'mmn_tacos.py --task train --batch-size 1',
+    'ActivityNet Captions, training': 'mmn_activitynet.py --task train --batch-size 2',
+    'TACoS, inference': 'mmn_tacos.py --task test --batch-size 1',
+    'ActivityNet Captions, inference': 'mmn_activitynet.py --task test --batch-size 1',
 }
+VARIANTS = '--conv-mode dense,sparse --dtype fp32,bf16'
 # Dense bfloat16 keeps rounded weights beside the float32 ones; what that takes is measured alone.
-MEMORY_BF16 = {
-    f'{name}, {videos} video{"s" * (videos > 1)}': (
-        f'mmn_{config}.py',
-        '--task',
-        task,
-        '--batch-size',
-        videos,
-        '--conv-mode',
-        'dense',
-        '--dtype',
-        'fp32,bf16',
-        '--warmup',
-        0,
-        '--repeats',
-        1,
-        '--no-profile',
-    )
-    for name, config, task, videos in (
-        ('TACoS, training', 'tacos', 'train', 1),
-        ('ActivityNet Captions, training', 'activitynet', 'train', 2),
-        ('TACoS, inference', 'tacos', 'test', 1),
-        ('ActivityNet Captions, inference', 'activitynet', 'test', 1),
-    )
-}
+MEMORY_BF16 = '--conv-mode dense --dtype fp32,bf16 --warmup 0 --repeats 1 --no-profile'
 
 
 def benchmark(repeats: int) -> dict:
     """Training and inference of every variant, in turns."""
     runs = {}
-    for name, options in RUNS.items():
-        options = (*options, '--repeats', repeats)
-        command = ' '.join(map(str, ('benchmark.py', *options)))
-        runs[name] = dict(command=command, **of_tool('benchmark', *options))
+    for name, run in RUNS.items():
+        options = f'{run} {VARIANTS} --repeats {repeats}'
+        runs[name] = dict(
+            command=f'benchmark.py {options}', **of_tool('benchmark', *options.split())
+        )
     return dict(runs=runs)
 
 
 def memory_bf16() -> dict:
     """Peak memory of a step with the dense encoder in bfloat16."""
-    return dict(
-        runs={name: of_tool('benchmark', *run)['rows'] for name, run in MEMORY_BF16.items()}
-    )
+    runs = {}
+    for name, run in RUNS.items():
+        result = of_tool('benchmark', *run.split(), *MEMORY_BF16.split())
+        runs[f'{name}, {videos_of(result["batch_size"])}'] = result['rows']
+    return dict(runs=runs)
+
+
+def videos_of(count: int) -> str:
+    """So many videos."""
+    return f'{count} video{"s" * (count > 1)}'
 
 
 def render_benchmark(result: dict) -> str:
@@ -82,7 +53,7 @@ def render_benchmark(result: dict) -> str:
         for row in run['rows']:
             rows.append(
                 [
-                    f'{name}, {row["videos"]} video{"s" * (row["videos"] > 1)}',
+                    f'{name}, {videos_of(row["videos"])}',
                     row['name'],
                     f'{row["seconds"]:.2f} s ± {100 * row["spread"]:.0f} %',
                     f'{row["ratio"]:.2f}x',
@@ -91,21 +62,9 @@ def render_benchmark(result: dict) -> str:
                 ]
             )
     commands = '\n'.join(f'- {name}: `{run["command"]}`' for name, run in result['runs'].items())
-    return (
-        commands
-        + '\n\n'
-        + table(
-            [
-                'config',
-                'moment encoder',
-                'time',
-                'against dense fp32',
-                'bare convolution, against fp32',
-                'peak memory',
-            ],
-            rows,
-        )
-    )
+    header = ['config', 'moment encoder', 'time', 'against dense fp32']
+    header += ['bare convolution, against fp32', 'peak memory']
+    return f'{commands}\n\n{table(header, rows)}'
 
 
 def render_memory_bf16(result: dict) -> str:

@@ -2,7 +2,9 @@
 
 import re
 import statistics
+from collections.abc import Sequence
 
+CHANCE = 'chance (random ranking)'
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
@@ -10,6 +12,18 @@ def spread(values: list[float]) -> str:
     """Mean, and standard deviation where there are several values."""
     mean = statistics.fmean(values)
     return f'{mean:.1f} ± {statistics.stdev(values):.1f}' if len(values) > 1 else f'{mean:.1f}'
+
+
+def spreads(per_seed: list[dict], names: Sequence[str]) -> list[str]:
+    """The same of each of these figures of a row, in which every seed has its own."""
+    return [spread([seed[name] for seed in per_seed]) for name in names]
+
+
+def title(metric: str) -> str:
+    """A metric's name as tables have it."""
+    metric = re.sub(r'R(\d)@([\d.]+)', r'R@\1, IoU=\2', metric)
+    unseen = metric.removeprefix('unseen/')
+    return metric if unseen == metric else f'{unseen}, unseen combinations'
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -37,36 +51,19 @@ def source(result: dict) -> str:
 
 def render_shapes(result: dict) -> str:
     """Figures of all, unseen and random ranking."""
+    prefixes = {'all sentences': '', 'unseen combinations': 'unseen/', CHANCE: 'chance/'}
     rows = [
-        [label, *(spread([seed[prefix + name] for seed in result['per_seed']]) for name in METRICS)]
-        for label, prefix in (
-            ('all sentences', ''),
-            ('unseen combinations', 'unseen/'),
-            ('chance (random ranking)', 'chance/'),
-        )
+        [label, *spreads(result['per_seed'], [prefix + name for name in METRICS])]
+        for label, prefix in prefixes.items()
     ]
-    names = [re.sub(r'^R(\d)@(.*)$', r'R@\1, IoU=\2', name) for name in METRICS]
-    return table(['test split, %', *names], rows)
+    return table(['test split, %', *map(title, METRICS)], rows)
 
 
 def render_negatives(result: dict) -> str:
     """Figures by source of the negatives."""
     names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
-    rows = [
-        [label, *(spread([seed[name] for seed in per_seed]) for name in names)]
-        for label, per_seed in result['per_seed'].items()
-    ]
-    return table(
-        [
-            'negatives from',
-            'R@1, IoU=0.3',
-            'R@1, IoU=0.5',
-            'R@1, IoU=0.7',
-            'mIoU',
-            'R@1, IoU=0.5, unseen combinations',
-        ],
-        rows,
-    )
+    rows = [[label, *spreads(seeds, names)] for label, seeds in result['per_seed'].items()]
+    return table(['negatives from', *map(title, names)], rows)
 
 
 def render_quickstart(result: dict) -> str:

@@ -1,13 +1,17 @@
 """Commands, and the runs that several experiments are made of."""
 
 import json
+import multiprocessing
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,20 +61,11 @@ def train(
     if keep:  # nothing of another run shall be taken for this one's
         shutil.rmtree(ROOT / work, ignore_errors=True)
     began, used = time.time(), cpu_seconds()
-    command = (
-        ('bash', 'tools/dist_train.sh', config, processes)
-        if processes > 1
-        else (sys.executable, 'tools/train.py', config)
-    )
-    run(
-        *command,
-        '--work-dir',
-        work,
-        '--seed',
-        seed,
-        *(('--cfg-options', *options) if options else ()),
-        capture=True,
-    )
+    command = [sys.executable, 'tools/train.py', config]
+    if processes > 1:
+        command = ['bash', 'tools/dist_train.sh', config, processes]
+    command += ['--work-dir', work, '--seed', seed]
+    run(*command, *(('--cfg-options', *options) if options else ()), capture=True)
     seconds = time.time() - began
     used = cpu_seconds() - used
     record.write_text(json.dumps(dict(made, seconds=seconds, cpu_seconds=used)))
@@ -127,3 +122,14 @@ def of_tool(name: str, *arguments) -> dict:
         path = Path(folder) / 'figures.json'
         run(sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
         return json.loads(path.read_text())
+
+
+def alone(function: Callable, *arguments):
+    """What a function returns in a process of its own, whose memory is the function's alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_mb() -> float:
+    """Peak memory of this process; `getrusage` would give its parent's if that is larger."""
+    return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]) / 2**10

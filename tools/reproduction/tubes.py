@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from .experiments import agreement_of
-from .renderers import spread, table
+from .renderers import spread, spreads, table
 from .running import ROOT, WORK, best_of, metrics_of, run, train
 
 CONFIG = 'configs/mmn_shapes_tubes.py'
@@ -74,9 +74,7 @@ def render_tubes(result: dict) -> str:
         ]
         for label, prefix in ROWS
     ]
-    wall, used = (
-        spread([seed[name] for seed in seeds]) for name in ('train_seconds', 'train_cpu_seconds')
-    )
+    wall, used = spreads(seeds, ('train_seconds', 'train_cpu_seconds'))
     first = seeds[0]
     return (
         table(['test split, %', *METRICS], rows)

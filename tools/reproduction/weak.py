@@ -10,12 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
-from .renderers import spread, table
+from .renderers import CHANCE, METRICS, spreads, table, title
 from .running import ROOT, train
 
 WEAK = 'configs/mscl_shapes.py'
 CEILING = 'MMN, fully supervised'
-CHANCE = 'chance (random ranking)'
 ALONE = 'video-level objective alone'
 TUNED = 'video-level objective alone, tuned as well'
 SINGLE = '+ single-scale contrast'
@@ -54,7 +53,6 @@ KEEP = (
     'default_hooks.checkpoint.max_keep_ckpts=-1',
     'train_cfg.val_interval=99',
 )
-METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
 def weak(seeds: list[int]) -> dict:
@@ -111,11 +109,8 @@ def best_thresholds(runs: list[list[list[float]]], epoch: int) -> dict:
 
 def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
     """Train, or take what was trained; the run's folder, and seconds."""
-    name = re.sub(
-        r'[^\w.]+',
-        '-',
-        '_'.join(['weak', *(re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)]),
-    )
+    short = (re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)
+    name = re.sub(r'[^\w.]+', '-', '_'.join(['weak', *short]))
     work, seconds, _ = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
     return ROOT / work, seconds
 
@@ -133,11 +128,9 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
         truth = torch.cat([sample.gt_instances.moments for sample in samples])
         figures.append([])
         for thresholds in THRESHOLDS:
+            found = ranked(head, samples, thresholds)
             best = torch.cat(
-                [
-                    sample.pred_instances.moments[:, :1]
-                    for sample in ranked(head, samples, thresholds)
-                ]
+                [sample.pred_instances.moments[:, :1] for sample in found]
             )  # (S, 1, 2)
             hits = recall(ranked_iou(best, truth), [1], [0.5])
             figures[-1].append(100 * hits.item())
@@ -199,19 +192,12 @@ def tested(chosen: dict, seed: int) -> dict[str, float]:
 def render_weak(result: dict) -> str:
     """Figures on the test split, chance first, with how many settings they were chosen from."""
     per_seed = result['per_seed']
-    rows = [
-        [
-            CHANCE,
-            '',
-            *(spread([seed[f'chance/{name}'] for seed in per_seed[FULL]]) for name in METRICS),
-        ]
-    ]
+    rows = [[CHANCE, '', *spreads(per_seed[FULL], [f'chance/{name}' for name in METRICS])]]
     for label, seeds in per_seed.items():
         tried = len(result['chosen'][label]['tried']) if label in ROWS else 0
         looked = ' + '.join(str(count) for count in (LOOKED_AT.get(label), tried) if count)
-        rows.append([label, looked, *(spread([seed[name] for seed in seeds]) for name in METRICS)])
-    names = [re.sub(r'^R(\d)@(.*)$', r'R@\1, IoU=\2', name) for name in METRICS]
-    return table(['test split, %', 'settings looked at', *names], rows) + (
+        rows.append([label, looked, *spreads(seeds, METRICS)])
+    return table(['test split, %', 'settings looked at', *map(title, METRICS)], rows) + (
         f'\n\nSettings looked at, on the validation split: before these runs {LOOKED_AT[FULL]} of '
         f'the contrast and {LOOKED_AT[TUNED]} of the video-level objective alone, then the ones of '
         'these runs. The full method is the best of the most settings, which favors it over the '
