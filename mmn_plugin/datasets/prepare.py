@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,62 +17,51 @@ from mmn_plugin.errors import MissingFileError
 from mmn_plugin.files import writable_folder
 
 from .check_report import CheckReport, check_splits
-from .checks import SplitCheck, Track, no_progress
+from .checks import SplitCheck
 from .hdf5_file import describe_folder
 
 
 def prepare_dataset(
-    out: str | Path,
+    args: argparse.Namespace,
     annotations: Mapping[str, Path],
-    features: Path | None,
     feature_name: str,
     feature_size: int,
     expected: Mapping[str, tuple[int, int]],
     feature_key: str | None = None,
-    copy: bool = False,
-    quick: bool = False,
-    track: Track = no_progress,
-) -> CheckReport:
-    """Gather annotations and features of a dataset in one folder and verify them.
+) -> int:
+    """Gather annotations and features of a dataset in one folder, verify them and print the report.
 
     Running it again changes nothing that is in place already.
 
     Args:
-        out (str | Path): Folder of the dataset (``data_root`` of the config).
+        args (argparse.Namespace): Of a `prepare_parser`.
         annotations (Mapping[str, Path]): Split -> annotation file, which becomes
             ``<split>.json``.
-        features (Path, optional): Downloaded feature file or folder. None if it already lies in
-            ``out`` under its name.
-        feature_name (str): Name under which the config looks for it.
+        feature_name (str): Name under which the config looks for the features.
         feature_size (int): D.
         expected (Mapping[str, tuple[int, int]]): Split -> usable videos and sentences as published.
         feature_key (str, optional): Name of the features within a video's entry. Defaults to None.
-        copy (bool): Copy the features instead of linking to them. Defaults to False.
-        quick (bool): Look at the shapes of features alone. Defaults to False.
-        track (Callable): Wraps an iterable to show progress, given a description. Defaults to none.
 
     Returns:
-        CheckReport: What was found.
+        int: The exit code.
 
     Raises:
         FileNotFoundError: If a file that was named does not exist.
     """
-    out, report, video_ids = Path(out), CheckReport(), {}
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / feature_name
-    if features is not None:
-        _place(features, target, copy)
+    progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
+    bar = partial(track, console=progress, transient=True)
+    report, video_ids = CheckReport(), {}
+    args.out.mkdir(parents=True, exist_ok=True)
+    target = args.out / feature_name
+    if args.features is not None:
+        _place(args.features, target, args.copy)
     if not target.exists():
-        report.add(
-            'error',
-            'all',
-            'features missing',
-            f'{target} does not exist: download it and give its path with --features',
-        )
+        remedy = 'download it and give its path with --features'
+        report.add('error', 'all', 'features missing', f'{target} does not exist: {remedy}')
     for split, source in annotations.items():
-        _place(source, out / f'{split}.json', copy=True)
-        check = SplitCheck(report, split, feature_size, quick, track)
-        videos = check.annotations(out / f'{split}.json')
+        _place(source, args.out / f'{split}.json', copy=True)
+        check = SplitCheck(report, split, feature_size, args.quick, bar)
+        videos = check.annotations(args.out / f'{split}.json')
         video_ids[split] = [video.video_id for video in videos]
         found = len(videos), sum(len(video.sentences) for video in videos)
         if found != expected[split]:
@@ -84,7 +74,10 @@ def prepare_dataset(
         if target.exists():
             check.features([str(target)], [feature_key], video_ids[split])
     check_splits({split: set(ids) for split, ids in video_ids.items()}, report)
-    return report
+    report.render(console)
+    if report.passed:
+        console.print(f'{args.out} is ready')
+    return 0 if report.passed else 1
 
 
 def _place(source: Path, target: Path, copy: bool) -> None:
@@ -131,20 +124,6 @@ def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
         help='look at the shapes of features alone, not at every value',
     )
     return parser
-
-
-def show_progress(items, text: str):
-    """Progress bar on the standard error stream."""
-    return track(items, text, console=Console(stderr=True), transient=True)
-
-
-def finish(report: CheckReport, out: Path) -> int:
-    """Print a report; returns the exit code."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    report.render(console)
-    if report.passed:
-        console.print(f'{out} is ready')
-    return 0 if report.passed else 1
 
 
 def write_random_features(

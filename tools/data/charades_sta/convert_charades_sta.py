@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.prepare import finish, prepare_dataset, prepare_parser, show_progress
+from mmn_plugin.datasets.prepare import prepare_dataset, prepare_parser
 from mmn_plugin.errors import InputError, plain_errors
 
 EXPECTED = dict(train=(5_336, 12_404), test=(1_334, 3_720))
@@ -100,18 +100,8 @@ def main(argv=None) -> int:
             durations = read_durations(args.durations)
             for split, path in zip(EXPECTED, args.sta, strict=True):
                 (annotations / f'{split}.json').write_text(json.dumps(convert(path, durations)))
-        report = prepare_dataset(
-            args.out,
-            {split: annotations / f'{split}.json' for split in EXPECTED},
-            args.features,
-            'vgg_rgb_features.hdf5',
-            4096,
-            EXPECTED,
-            copy=args.copy,
-            quick=args.quick,
-            track=show_progress,
-        )
-    return finish(report, args.out)
+        files = {split: annotations / f'{split}.json' for split in EXPECTED}
+        return prepare_dataset(args, files, 'vgg_rgb_features.hdf5', 4096, EXPECTED)
 
 
 if __name__ == '__main__':
