@@ -139,6 +139,6 @@ def test_a_training_holds_its_folder_until_it_is_over(tmp_path):
             TrainingRecord(tmp_path).require_unused()
 
     tiny_run(tmp_path, dict(type='SafeCheckpointHook'), epochs=1, hooks=[AskHook()])
-    assert not work_folder._locks
+    assert tmp_path / 'training.json' not in work_folder._locks
     with in_another_process(TrainingRecord(tmp_path).require_unused):
         pass
