@@ -23,22 +23,20 @@ def test_literals_and_dicts_are_understood():
     assert config.e == {1: float('inf')}
 
 
-@pytest.mark.parametrize(
-    'text',
-    [
-        'import os',
-        "a = open('x', 'w')",
-        'a = [c for c in (1,)]',
-        'a = __import__("os")',
-        'a = (',
-        "a = dict([('b', 1)])",
-        'a, b = 1, 2',
-        'a = b',
-        'a += 1',
-        'print(1)',
-        'a.b = 1',
-    ],
-)
+FOREIGN = """import os
+a = open('x', 'w')
+a = [c for c in (1,)]
+a = __import__("os")
+a = (
+a = dict([('b', 1)])
+a, b = 1, 2
+a = b
+a += 1
+print(1)
+a.b = 1"""
+
+
+@pytest.mark.parametrize('text', FOREIGN.splitlines())
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match=r'a\.pth carries is more than plain data.*foreign code'):
         read(text)

@@ -230,12 +230,8 @@ def test_a_pretrained_language_model_is_not_asked_for_again(grounder, tmp_path, 
     alone = GroundingInferencer(checkpoint=tmp_path / 'full.pth', device='cpu')
     assert alone(video, SENTENCES, 30.0) == before
     alone.save_pretrained(tmp_path / 'folder')
-    assert (
-        GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')(
-            video, SENTENCES, 30.0
-        )
-        == before
-    )
+    again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
+    assert again(video, SENTENCES, 30.0) == before
 
 
 def test_absent_sentences_can_come_back_empty(grounder, inferencer, video):

@@ -42,8 +42,7 @@ def grounder(request, tmp_path_factory, shared, c3d_weights):
             )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
         code, output = run_tool(
-            'mmn',
-            'extract',
+            'mmn extract',
             *videos,
             '--config',
             grounder.config,
@@ -78,8 +77,7 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
         )
     features = f'{grounder.features}::{name}'
     code, output = run_tool(
-        'mmn',
-        'ground',
+        'mmn ground',
         shared / 'media' / f'{name}.mp4',
         *SENTENCES,
         '--config',

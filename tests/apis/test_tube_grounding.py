@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.made_up_tubes import write_tube_config, write_tubes
+from helpers.made_up_tubes import write_asked_config, write_tube_config, write_tubes
 from helpers.run_tool import run_tool
 from helpers.tiny_grounder import save_checkpoint, write_scene
 
@@ -27,13 +27,11 @@ def trained(tmp_path_factory):
     assert code == 0, output
     [checkpoint] = (folder / 'run').glob('best_tubes_m_vIoU_epoch_1.pth')
     code, test = run_tool(
-        'test.py',
+        'test.py {} {} --work-dir {}/test --submission {}/answers.json',
         config,
         checkpoint,
-        '--work-dir',
-        folder / 'test',
-        '--submission',
-        folder / 'answers.json',
+        folder,
+        folder,
     )
     assert code == 0, test
     return SimpleNamespace(folder=folder, corpus=corpus, train=output, test=test)
@@ -51,12 +49,10 @@ def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
     figures = next(trained.folder.glob('test/*/*.json')).read_text()
     figures = json.loads(figures.splitlines()[-1])
     code, output = run_tool(
-        'mmn',
-        'eval',
-        trained.folder / 'answers.json',
-        trained.corpus / 'test.h5',
-        '--json',
-        trained.folder / 'scores.json',
+        'mmn eval {}/answers.json {}/test.h5 --json {}/scores.json',
+        trained.folder,
+        trained.corpus,
+        trained.folder,
     )
     assert code == 0, output
     for name, value in json.loads((trained.folder / 'scores.json').read_text()).items():
@@ -67,16 +63,7 @@ def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
 def asked(tmp_path_factory):
     """A model with random weights whose features are those of the built-in extractor."""
     folder = tmp_path_factory.mktemp('asked')
-    corpus = write_tubes(folder / 'corpus')
-    config = write_tube_config(folder / 'tiny.py', corpus)
-    size = sum(TubeFeatureExtractor.sizes.values())
-    with config.open('a') as file:
-        file.write(
-            f"model['backbone']['in_channels'] = {size}\n"
-            "custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'])\n"
-            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
-            "tracker = dict(type='ShapesTracker', min_area=8)\n"
-        )
+    config = write_asked_config(folder)
     return SimpleNamespace(
         folder=folder,
         config=config,
@@ -148,18 +135,13 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
     tracks = tmp_path / 'tracks.json'
     tracks.write_text(json.dumps({'scene': [[[t, 3, 4, 20, 22, 0.9] for t in range(30, 60)]]}))
     code, output = run_tool(
-        'mmn',
-        'ground',
+        'mmn ground {} {} --config {} --checkpoint {} --tracks {} --out {}/out',
         asked.video,
         'a red box',
-        '--config',
         asked.config,
-        '--checkpoint',
         asked.checkpoint,
-        '--tracks',
         tracks,
-        '--out',
-        tmp_path / 'out',
+        tmp_path,
         '--device',
         'cpu',
     )
@@ -177,15 +159,10 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
 def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
     (tmp_path / 'scene_0.mp4').write_text('mine')
     code, output = run_tool(
-        'mmn',
-        'ground',
+        'mmn ground {} {} --config {} --checkpoint none.pth --out',
         asked.video,
         'a red box',
-        '--config',
         asked.config,
-        '--checkpoint',
-        'none.pth',
-        '--out',
         tmp_path,
     )
     assert code == 1

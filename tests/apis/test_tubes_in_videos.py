@@ -6,13 +6,12 @@ from unittest import mock
 import numpy as np
 import pytest
 from helpers.counted_videos import COUNT, LENGTH, TIMES, numbers, spoil, write
-from helpers.made_up_tubes import write_tube_config, write_tubes
+from helpers.made_up_tubes import write_asked_config
 from helpers.tiny_grounder import save_checkpoint
 
 from mmn_plugin.apis import TubeGroundingInferencer
 from mmn_plugin.datasets import TubeError, TubeVideo, read_tracks, write_tube_file
 from mmn_plugin.features import probe_video, read_pictures
-from mmn_plugin.shapes.features import TubeFeatureExtractor
 from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video
 
 SHAPES = dict(plain=(48, 64), uneven=(48, 64), rotated=(64, 48))
@@ -57,15 +56,7 @@ def videos(tmp_path_factory):
 def inferencer(tmp_path_factory):
     """A model with random weights whose features are those of the built-in extractor."""
     folder = tmp_path_factory.mktemp('asked')
-    config = write_tube_config(folder / 'tiny.py', write_tubes(folder / 'corpus'))
-    size = sum(TubeFeatureExtractor.sizes.values())
-    with config.open('a') as file:
-        file.write(
-            f"model['backbone']['in_channels'] = {size}\n"
-            "custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'])\n"
-            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
-            "tracker = dict(type='ShapesTracker', min_area=8)\n"
-        )
+    config = write_asked_config(folder)
     return TubeGroundingInferencer(config, save_checkpoint(config, folder / 'tiny.pth'), 'cpu')
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.run_tool import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'tests/data/predictions'
@@ -13,10 +14,7 @@ sys.path.insert(0, str(ROOT / 'tests/evaluation'))
 from made_up_results import sample_of  # noqa: E402
 
 from mmn_plugin.cli.main import main  # noqa: E402
-from mmn_plugin.evaluation import (  # noqa: E402
-    DumpPredictions,
-    GroundingMetric,
-)
+from mmn_plugin.evaluation import DumpPredictions, GroundingMetric  # noqa: E402
 from mmn_plugin.structures.annotations import read_annotations  # noqa: E402
 
 
@@ -30,7 +28,7 @@ def sample_arguments(*more):
 
 
 @pytest.mark.parametrize('name', ['tacos', 'charades_sta'])
-def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_path, tool, name):
+def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_path, name):
     annotations = shared / f'data/annotations/{name}/test.json'
     videos = read_annotations(annotations)
     chance = dict(num_clips=16, pooling_counts=[15], iou_threshold=0.5)
@@ -38,24 +36,12 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
     for metric in metrics:
         metric.process(None, [sample_of(video).to_dict() for video in videos])
     in_loop, _ = (metric.evaluate(len(videos)) for metric in metrics)
-    assert (
-        tool(
-            [
-                str(tmp_path / 'pred.json'),
-                str(annotations),
-                '--chance-clips',
-                '16',
-                '--chance-counts',
-                '15',
-                '--chance-nms',
-                '0.5',
-                '--json',
-                str(tmp_path / 'out' / 'figures.json'),
-            ]
-        )
-        == 0
+    line = (
+        'mmn eval {}/pred.json {} --chance-clips 16 --chance-counts 15 --chance-nms 0.5 --json {}'
     )
-    assert json.loads((tmp_path / 'out' / 'figures.json').read_text()) == in_loop
+    out = tmp_path / 'out' / 'figures.json'
+    assert run_tool(line, tmp_path, annotations, out)[0] == 0
+    assert json.loads(out.read_text()) == in_loop
 
 
 def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
@@ -79,26 +65,14 @@ def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
     assert row == ['all', '3', '66.67', '33.33', '100.00', '66.67', '50.00', '83.33', '37.78']
 
 
-def test_settings_of_the_command_line_reach_the_figures(tmp_path, tool):
+def test_settings_of_the_command_line_reach_the_figures(tmp_path):
     (tmp_path / 'subsets.json').write_text(json.dumps({'unseen': {'garden_02': [0]}}))
     out = tmp_path / 'figures.json'
-    assert (
-        tool(
-            sample_arguments(
-                '--duration-buckets',
-                '0.3',
-                '--duration-unit',
-                'share',
-                '--iou',
-                '0.1',
-                '--subsets',
-                str(tmp_path / 'subsets.json'),
-                '--json',
-                str(out),
-            )
-        )
-        == 0
+    options = (
+        '--duration-buckets 0.3 --duration-unit share --iou 0.1 --subsets {}/subsets.json --json {}'
     )
+    line = f'mmn eval {{}}/predictions.json {{}}/annotations.json {options}'
+    assert run_tool(line, DATA, DATA, tmp_path, out)[0] == 0
     figures = json.loads(out.read_text())
     assert figures['grounding/unseen/R1@0.1'] == 100
     assert figures['grounding/0-0.3_of_video/num_sentences'] == 1

@@ -31,15 +31,10 @@ def grounder(tmp_path_factory):
 
 def ground(grounder, *arguments, video=None):
     return run_tool(
-        'mmn',
-        'ground',
+        'mmn ground {} --config {} --checkpoint {} --device cpu',
         video or grounder.video,
-        '--config',
         grounder.config,
-        '--checkpoint',
         grounder.checkpoint,
-        '--device',
-        'cpu',
         *arguments,
     )
 

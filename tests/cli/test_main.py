@@ -58,10 +58,7 @@ def test_custom_imports_register_components_also_after_the_command_was_loaded():
     [
         (['grund'], "Error: mmn has no command 'grund': ground, extract, check, eval, web"),
         (['eval', 'a.json'], 'Error: the following arguments are required: annotations'),
-        (
-            ['check', 'a.py', '--examples', 'x'],
-            'Error: argument --examples: invalid int value',
-        ),
+        (['check', 'a.py', '--examples', 'x'], 'Error: argument --examples: invalid int value'),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(arguments, message):

@@ -74,14 +74,9 @@ def test_inputs_are_pooled_features(corpus, pipeline):
 
 
 def test_it_is_built_from_the_registry(corpus):
-    dataset = DATASETS.build(
-        dict(
-            type='TemporalGroundingDataset',
-            ann_file='train.json',
-            data_root=str(corpus),
-            data_prefix=dict(features='features.hdf5'),
-        )
-    )
+    prefix = dict(features=str(corpus / 'features.hdf5'))
+    settings = dict(ann_file=str(corpus / 'train.json'), data_prefix=prefix)
+    dataset = DATASETS.build(dict(type='TemporalGroundingDataset', **settings))
     assert dataset.feature_size == 5
     assert dataset.metainfo['dataset_type'] == 'temporal_grounding'
 
@@ -125,19 +120,22 @@ def test_several_feature_files_are_joined(corpus, pipeline):
     np.testing.assert_allclose(inputs[:, 5:], 3**-0.5, rtol=1e-6)
 
 
-def test_keys_and_files_must_match_in_number(corpus):
-    with pytest.raises(ValueError, match='2 entries for 1 feature files'):
-        build(corpus, feature_key=['a', 'b'])
-
-
-def test_a_missing_annotation_file_lists_the_folder(corpus):
-    with pytest.raises(FileNotFoundError, match=r'val\.json does not exist.*train\.json'):
-        build(corpus, ann_file='val.json')
-
-
-def test_a_missing_feature_file_ends_at_building(corpus):
-    with pytest.raises(FileNotFoundError, match=r'c3d\.hdf5 do not exist.*features\.hdf5'):
-        build(corpus, data_prefix=dict(features='c3d.hdf5'))
+@pytest.mark.parametrize(
+    ('settings', 'error', 'message'),
+    [
+        (dict(feature_key=['a', 'b']), ValueError, '2 entries for 1 feature files'),
+        (dict(feature_key='c3d_features'), FeatureError, 'feature_key=None'),
+        (dict(ann_file='val.json'), FileNotFoundError, r'val\.json does not exist.*train\.json'),
+        (
+            dict(data_prefix=dict(features='c3d.hdf5')),
+            FileNotFoundError,
+            r'c3d\.hdf5 do not exist.*features\.hdf5',
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_files_end_at_building(corpus, settings, error, message):
+    with pytest.raises(error, match=message):
+        build(corpus, **settings)
 
 
 def test_absent_videos_are_found_at_building(corpus):
@@ -145,11 +143,6 @@ def test_absent_videos_are_found_at_building(corpus):
         del file['garden']
     with pytest.raises(FeatureError, match=r'1 of the 2 videos in .* are absent: garden'):
         build(corpus)
-
-
-def test_a_wrong_key_is_found_at_building(corpus):
-    with pytest.raises(FeatureError, match='feature_key=None'):
-        build(corpus, feature_key='c3d_features')
 
 
 def test_a_corrupt_feature_file_is_found_at_building(corpus):
@@ -174,19 +167,17 @@ def test_nan_in_a_video_is_named(corpus, pipeline):
         build(corpus, pipeline=pipeline)[1]
 
 
-def test_annotations_without_usable_sentence_are_refused(corpus):
-    (corpus / 'train.json').write_text(
-        json.dumps({'garden': dict(duration=9.0, timestamps=[[5, 5]], sentences=['x'])})
-    )
-    with pytest.raises(ValueError, match='no usable sentence'):
-        build(corpus)
-
-
-def test_bad_annotations_are_named(corpus):
-    (corpus / 'train.json').write_text(
-        json.dumps({'garden': dict(duration=-1.0, timestamps=[[5, 6]], sentences=['x'])})
-    )
-    with pytest.raises(AnnotationError, match=r'garden.*duration=-1'):
+@pytest.mark.parametrize(
+    ('duration', 'moment', 'error', 'message'),
+    [
+        (9.0, [5, 5], ValueError, 'no usable sentence'),
+        (-1.0, [5, 6], AnnotationError, r'garden.*duration=-1'),
+    ],
+)
+def test_annotations_of_no_use_are_refused(corpus, duration, moment, error, message):
+    video = dict(duration=duration, timestamps=[moment], sentences=['x'])
+    (corpus / 'train.json').write_text(json.dumps({'garden': video}))
+    with pytest.raises(error, match=message):
         build(corpus)
 
 

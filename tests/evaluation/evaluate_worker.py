@@ -5,9 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-import torch.distributed
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
+from torch.distributed import destroy_process_group, init_process_group
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,12 +29,8 @@ def order_of(name, num_items, rank, world_size):
 def main(annotations, order):
     rank, world_size = (int(os.environ.get(*value)) for value in (('RANK', 0), ('WORLD_SIZE', 1)))
     if world_size > 1:
-        torch.distributed.init_process_group(
-            'gloo',
-            init_method=f'file://{Path("store").resolve()}',
-            rank=rank,
-            world_size=world_size,
-        )
+        store = f'file://{Path("store").resolve()}'
+        init_process_group('gloo', init_method=store, rank=rank, world_size=world_size)
     videos = read_annotations(annotations)
     evaluator = Evaluator(
         [
@@ -54,7 +50,7 @@ def main(annotations, order):
     figures = evaluator.evaluate(len(videos))
     Path(f'figures_{rank}.json').write_text(json.dumps(figures))
     if world_size > 1:
-        torch.distributed.destroy_process_group()
+        destroy_process_group()
 
 
 if __name__ == '__main__':

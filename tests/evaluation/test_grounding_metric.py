@@ -113,22 +113,15 @@ def test_chance_is_a_row_of_its_own():
     figures = evaluate(chance=chance)
     assert 0 < figures['grounding/chance/R1@0.7'] < figures['grounding/chance/R2@0.5'] < 100
     assert 'grounding/chance/num_sentences' not in figures
-    assert (
-        evaluate(chance=chance | {'seed': 5})['grounding/chance/R2@0.5']
-        != (figures['grounding/chance/R2@0.5'])
-    )
+    other = evaluate(chance=chance | {'seed': 5})
+    assert other['grounding/chance/R2@0.5'] != figures['grounding/chance/R2@0.5']
 
 
 def test_the_log_gets_a_table(log):
     evaluate(chance=dict(num_clips=8, pooling_counts=[7], iou_threshold=0.5))
     [table] = [text for _, text in log if 'R1@0.5' in text]
-    assert [line.split()[0] for line in table.splitlines()[3:]] == [
-        'all',
-        '0-10s',
-        '10-30s',
-        'from_30s',
-        'chance',
-    ]
+    names = [line.split()[0] for line in table.splitlines()[3:]]
+    assert names == ['all', '0-10s', '10-30s', 'from_30s', 'chance']
     assert '66.67' in table
 
 
@@ -171,15 +164,11 @@ def test_fewer_moments_than_ranks_is_an_error_at_the_first_batch():
         GroundingMetric().process(None, batch())
 
 
-def test_predictions_for_another_number_of_sentences_are_an_error():
+def test_predictions_that_do_not_fit_their_video_are_an_error():
     broken = batch()[0]
-    broken['pred_instances'] = batch()[1]['pred_instances']
+    broken['pred_instances'] = batch()[1]['pred_instances']  # for another number of sentences
     with pytest.raises(ValueError, match="video 'long' has 2 sentences"):
         GroundingMetric(top_n=(1,)).process(None, [broken])
-
-
-def test_a_sample_without_predictions_is_an_error():
-    broken = batch()[0]
     del broken['pred_instances']
     with pytest.raises(ValueError, match="'long' reached the metric without"):
         GroundingMetric(top_n=(1,)).process(None, [broken])

@@ -138,10 +138,7 @@ FIRST = ('videos', 'kitchen_01', 'sentences', 0)
         (put(*FIRST, 'sentence', None), "video 'kitchen_01', sentence 0 needs its text"),
         (put(*FIRST, 'moments', None), 'sentence 0 needs "moments"'),
         (put(*FIRST, 'moments', 1, [10.0]), r'sentence 0 has the moment \[10.0\]'),
-        (
-            put(*FIRST, 'moments', 1, [float('nan'), 20.0]),
-            r'sentence 0 has the moment \[nan, 20.0\]',
-        ),
+        (put(*FIRST, 'moments', 1, [float('nan'), 20.0]), r'sentence 0 has the moment \[nan'),
         (put(*FIRST, 'moments', 1, [20.0, 20.0]), 'which is empty or ends before'),
         (put(*FIRST, 'scores', [0.1]), 'has 3 moments and the scores'),
         (put(*FIRST, 'scores', 0, float('inf')), 'as many finite numbers'),
@@ -160,10 +157,7 @@ def test_a_broken_file_is_refused_by_name(tmp_path, change, message):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (
-            put('videos', 'garden_02', None),
-            "lack 1 of the 2 annotated videos, the first 'garden_02'",
-        ),
+        (put('videos', 'garden_02', None), "lack 1 of the 2 annotated .* first 'garden_02'"),
         (put('videos', 'kitchen_01', 'sentences', 1, None), "'kitchen_01'.* lack sentence 2"),
         (put(*FIRST, 'index', 1), "'kitchen_01'.* lack sentence 0"),
         (put(*FIRST, 'sentence', 'else'), "sentence 0 is 'else' in the predictions"),

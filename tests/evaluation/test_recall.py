@@ -53,12 +53,9 @@ def test_published_names_and_means():
     }
 
 
-def test_more_ranks_than_there_are_moments_is_an_error():
+def test_more_ranks_than_moments_and_no_sentence_are_errors():
     with pytest.raises(ValueError, match='R@5 is asked for, but only 3'):
         recall(IOU, (1, 5), (0.5,))
-
-
-def test_no_sentence_is_an_error():
     with pytest.raises(ValueError, match='no sentence'):
         recall(IOU[:0], (1,), (0.5,))
 

@@ -248,19 +248,7 @@ def test_sentences_of_one_name_are_refused(tmp_path):
     code, output = run_tool('mmn', 'eval', tmp_path / 'x.json', tmp_path / 'truth.h5')
     assert (code, "two sentences are 'a#0'" in output) == (1, True), output
     metric = DumpTubeSubmission(str(tmp_path / 'y.json'))
-    metric.process(
-        None,
-        [
-            dict(
-                video_id=video.video_id,
-                sentences=video.sentences,
-                tubes=video.tubes,
-                sentence_index=list(range(len(video.sentences))),
-                pred_instances=dict(tubes=video.ground_truth),
-            )
-            for video in videos
-        ],
-    )
+    metric.process(None, [tube_worker.sample_of(video, video.ground_truth) for video in videos])
     with pytest.raises(ValueError, match="two sentences are 'a#0'"):
         metric.evaluate(2)
 

@@ -116,18 +116,9 @@ def test_a_single_picture_and_a_raw_stream_can_be_read(folder):
 
 def test_all_of_them_in_one_run_end_in_a_report(folder, tmp_path):
     report = extract_videos(GridFeatureExtractor(size=16), [folder], tmp_path / 'f.h5')
-    failed = {
-        'cover',
-        'cut',
-        'cut_index',
-        'cut_pictures',
-        'empty',
-        'leap',
-        'ruined',
-        'sound',
-        'text',
-    }
-    assert report.failures.keys() == failed
+    failed = ['cover', 'cut', 'cut_index', 'cut_pictures', 'empty', 'leap']
+    failed += ['ruined', 'sound', 'text']
+    assert sorted(report.failures) == failed
     assert report.notes.keys() == {'cut_ts', 'flipped', 'raw', 'scratched', 'uneven', 'upright'}
     text = '\n'.join(report.lines())
     assert 'rotated, dealt with, in 2 of the videos: flipped (' in text

@@ -8,6 +8,7 @@ from multiprocessing import get_context
 import h5py
 import numpy as np
 import pytest
+from helpers.processes import in_ranks
 
 from mmn_plugin.features import (
     ExtractionReport,
@@ -243,46 +244,22 @@ def test_a_video_is_claimed_once(tmp_path):
     assert file.claim('v')
 
 
-def _share(rank, videos, out, progress):
-    import torch
+def _share(rank, videos, out):
+    said = []
 
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2
-    )
-    report = extract_videos(
-        GridFeatureExtractor(size=16), videos, out, 0, progress.append if rank == 0 else None
-    )
-    progress.append((rank, report))
+    def progress(*counts):
+        said.append(counts)
+
+    extractor = GridFeatureExtractor(size=16)
+    return extract_videos(extractor, videos, out, 0, None if rank else progress), said
 
 
 def test_processes_share_the_videos_and_the_first_one_reports(videos, tmp_path):
     (videos / 'bad.mp4').write_bytes(b'x')
-    context = get_context('fork')
-    with context.Manager() as manager:
-        said = manager.list()
-        group = [
-            context.Process(target=_share, args=(rank, [videos], tmp_path / 'f.h5', _Said(said)))
-            for rank in range(2)
-        ]
-        for process in group:
-            process.start()
-        for process in group:
-            process.join(600)
-        reports = dict(entry for entry in said if isinstance(entry[1], ExtractionReport))
-        bars = [entry for entry in said if not isinstance(entry[1], ExtractionReport)]
-    assert reports[1] == ExtractionReport()
-    assert list(reports[0].failures) == ['bad']
+    (report, bars), (other, _) = in_ranks(tmp_path, _share, [videos], tmp_path / 'f.h5')
+    assert other == ExtractionReport()
+    assert list(report.failures) == ['bad']
     assert bars[0] == (0, 4)
     assert bars[-1] == (4, 4)
     with h5py.File(tmp_path / 'f.h5') as file:
         assert sorted(file) == ['v0', 'v1', 'v2']
-
-
-class _Said:
-    """A list that takes the two arguments of a progress callback as one entry."""
-
-    def __init__(self, entries):
-        self.entries = entries
-
-    def append(self, *entry):
-        self.entries.append(entry if len(entry) == 2 else entry[0])

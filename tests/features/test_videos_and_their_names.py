@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import h5py
 import numpy as np
 import pytest
+from helpers.processes import in_ranks
 
 from mmn_plugin.features import ExtractionReport, FeatureFile, FeatureFileError, extract_videos
 from mmn_plugin.locks import FileLock
@@ -141,34 +142,17 @@ def test_a_second_run_in_another_thread_is_told_too(extract, tmp_path):
     assert extract()[0] == ['v0.mp4', 'v1.mp4']
 
 
-def _share(rank, videos, out, said):
-    import torch
-
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{out}.store', rank=rank, world_size=2
-    )
-    try:
+def _refused(rank, videos, out):
+    FileLock._held.clear()  # as in a process that is not forked from the one that has it
+    with pytest.raises(FeatureFileError) as error:
         extract_videos(Counting(), [videos], out, 0)
-    except FeatureFileError as error:
-        said.append((rank, str(error)))
+    return str(error.value)
 
 
 def test_all_processes_of_a_second_run_are_told(videos, tmp_path):
-    context = get_context('fork')
-    with context.Manager() as manager, FileLock(tmp_path / 'f.h5'):
-        said = manager.list()
-        FileLock._held.clear()  # as in processes that are not forked from the one that has it
-        group = [
-            context.Process(target=_share, args=(rank, videos, tmp_path / 'f.h5', said))
-            for rank in range(2)
-        ]
-        for process in group:
-            process.start()
-        for process in group:
-            process.join(300)
-        said = dict(said)
-    assert said.keys() == {0, 1}
-    assert all(f'in use by process {os.getpid()}' in message for message in said.values())
+    with FileLock(tmp_path / 'f.h5'):
+        said = in_ranks(tmp_path, _refused, videos, tmp_path / 'f.h5')
+    assert all(f'in use by process {os.getpid()}' in message for message in said)
 
 
 def test_a_folder_in_the_place_of_the_parts_is_left_alone(extract, tmp_path):

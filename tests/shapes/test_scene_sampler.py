@@ -23,8 +23,7 @@ def evaluation_scenes():
 def test_same_seed_gives_same_scene_and_another_seed_another():
     first, again = (SceneSampler(1).sample(7, 'v', True) for _ in range(2))
     other_video, other_seed = (
-        SceneSampler(1).sample(8, 'v', True),
-        SceneSampler(2).sample(7, 'v', True),
+        SceneSampler(seed).sample(index, 'v', True) for seed, index in ((1, 8), (2, 7))
     )
     assert first.annotation() == again.annotation()
     np.testing.assert_array_equal(first.objects[0].tube(96), again.objects[0].tube(96))
@@ -88,26 +87,21 @@ def test_when_an_event_happens_tells_nothing_about_its_action(scenes):
     assert all(9 < np.mean(times) < 15 for times in middle.values())
 
 
+DIRECTIONS = dict(left=(-1, 0), right=(1, 0), up=(0, -1), down=(0, 1))  # right and down
+
+
 def test_objects_do_what_their_events_say(scenes):
     for scene in scenes:
         for event, i in zip(scene.events, scene.event_objects(), strict=True):
             item = scene.objects[i]
             first, last = round(event.start * scene.fps), round(event.end * scene.fps) - 1
             assert item.present[first : last + 1].all()
-            moved = (item.x[last] - item.x[first], item.y[last] - item.y[first])
+            moved = np.array([item.x[last] - item.x[first], item.y[last] - item.y[first]])
             grown = item.radius[last] / item.radius[first]
-            if event.action == 'left':
-                assert moved[0] < -0.2
-                assert abs(moved[1]) < 1e-9
-            elif event.action == 'right':
-                assert moved[0] > 0.2
-                assert abs(moved[1]) < 1e-9
-            elif event.action == 'up':
-                assert moved[1] < -0.2
-                assert abs(moved[0]) < 1e-9
-            elif event.action == 'down':
-                assert moved[1] > 0.2
-                assert abs(moved[0]) < 1e-9
+            if event.action in DIRECTIONS:
+                direction = np.array(DIRECTIONS[event.action])
+                assert moved @ direction > 0.2
+                assert abs(moved @ direction[::-1]) < 1e-9
             elif event.action == 'grow':
                 assert grown > 1.5
             elif event.action == 'shrink':

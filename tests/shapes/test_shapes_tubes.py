@@ -31,16 +31,7 @@ def written(corpus):
     """Train split of three videos."""
     out = corpus.parent / 'tubes'
     code, output = run_tool(
-        'data/make_shapes_tubes.py',
-        corpus,
-        '--out',
-        out,
-        '--splits',
-        'train',
-        '--videos',
-        3,
-        '--workers',
-        0,
+        'data/make_shapes_tubes.py {} --out {} --splits train --videos 3 --workers 0', corpus, out
     )
     assert (code, 'holds 3 train videos' in output) == (0, True), output
     return TubeFile(out / 'train.h5')

@@ -15,11 +15,9 @@ from mmn_plugin.datasets.hcstvg import load_pickle
 
 def convert(folder, *arguments):
     return run_tool(
-        'data/hcstvg/convert.py',
-        '--annotations',
-        folder / 'ann.json',
-        '--tubes',
-        folder / 'tubes.pkl',
+        'data/hcstvg/convert.py --annotations {}/ann.json --tubes {}/tubes.pkl',
+        folder,
+        folder,
         '--stream',
         f'csn={folder / "csn.pkl"}',
         '--stream',

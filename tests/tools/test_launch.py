@@ -135,12 +135,7 @@ def ends(launcher, monkeypatch, action, *arguments) -> int:
 
 @pytest.mark.parametrize(
     ('exit_code', 'nodes', 'node', 'expected'),
-    [
-        (143, '2', '1', 143),
-        (1, '2', '1', 255),
-        (1, '1', '0', 1),
-        (1, '2', None, 1),
-    ],
+    [(143, '2', '1', 143), (1, '2', '1', 255), (1, '1', '0', 1), (1, '2', None, 1)],
 )
 def test_of_several_tasks_of_srun_a_failed_one_has_the_highest_status(
     launcher, monkeypatch, exit_code, nodes, node, expected

@@ -49,15 +49,9 @@ def copy_checkout(folder: Path) -> Path:
 
 def start(clone: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != 'OMP_NUM_THREADS'}
+    options = f'--videos {VIDEOS} --epochs {EPOCHS}'
     return subprocess.Popen(
-        [
-            'bash',
-            str(clone / 'tools' / 'quickstart.sh'),
-            '--videos',
-            str(VIDEOS),
-            '--epochs',
-            str(EPOCHS),
-        ],
+        ['bash', str(clone / 'tools' / 'quickstart.sh'), *options.split()],
         env=dict(environment, MMN_PYTHON=sys.executable, PYTHONPATH=str(clone)),
         text=True,
         stdout=subprocess.PIPE,

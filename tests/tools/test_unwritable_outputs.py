@@ -109,11 +109,8 @@ def test_a_run_looks_at_its_outputs_first(config, tool, option, path):
 
 def test_checkpoints_elsewhere_are_looked_at_before_training(config):
     code, output = run_tool(
-        'train.py',
+        'train.py {} --work-dir work --cfg-options',
         config,
-        '--work-dir',
-        'work',
-        '--cfg-options',
         'default_hooks.checkpoint.out_dir=file/x',
     )
     assert code == 1
