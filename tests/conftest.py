@@ -25,10 +25,10 @@ LONGEST = (
     'test_readme.py',
     'apis/test_real_videos.py',
     'engine/test_weak_training.py',
-    'webui/test_page_in_browser.py',
+    'webui/test_page.py',
     'tools/test_train_test.py',
     'engine/test_setup_checks.py',
-    'cli/test_check_dataset.py',
+    'cli/test_check.py',
     'tools/test_convert_datasets.py',
     'tools/test_benchmark.py',
 )
