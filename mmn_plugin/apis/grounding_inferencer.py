@@ -20,10 +20,12 @@ from mmn_plugin.config import require_device
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import matching_extractor
+from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
+from mmn_plugin.visualization import draw_timelines, timeline_files
 
 from .long_video import LongVideo, VideoEncoder
-from .presence import threshold_at
+from .presence import result_dicts, threshold_at
 from .pretrained import (
     build_model,
     is_folder,
@@ -34,7 +36,6 @@ from .pretrained import (
     resolve_model,
     write_folder,
 )
-from .results import claim_timelines, draw_timelines, result_dicts
 from .video_input import (
     VideoFeatures,
     as_videos,
@@ -42,6 +43,7 @@ from .video_input import (
     check_sentences,
     one_each,
     plain_video,
+    video_name,
 )
 
 # Scores held at once, in float32: long videos have many moments, some callers many sentences.
@@ -130,8 +132,9 @@ class GroundingInferencer(BaseInferencer):
         if long_video is not None:
             self.config.long_video = long_video
         settings = LongVideo(**self.config.get('long_video') or {})
+        fingerprints = self.meta.get('extractor')  # of the training's features
         self.video_encoder = VideoEncoder(
-            self.model, self.pipeline, self.device, settings, window_batch
+            self.model, self.pipeline, self.device, settings, window_batch, fingerprints, path
         )
         self._extractor, self._lock, self._warned = None, threading.Lock(), False
 
@@ -203,7 +206,10 @@ class GroundingInferencer(BaseInferencer):
                         "the training's features, such as "
                         "extractor = dict(type='GridFeatureExtractor')"
                     )
-                self._extractor = matching_extractor(settings, self.model, self.device)
+                encoder = self.video_encoder
+                self._extractor = matching_extractor(
+                    settings, encoder.fingerprints, encoder.checkpoint, self.device
+                )
             return self._extractor
 
     def __call__(
@@ -242,7 +248,11 @@ class GroundingInferencer(BaseInferencer):
             self.model, sentences, None if several is None else len(videos)
         )
         if out_dir is not None:
-            claim_timelines(out_dir, videos, kwargs.get('video_id'))
+            names = one_each(kwargs.get('video_id'), len(videos))
+            if len(names) == len(videos):  # else `preprocess` refuses them
+                names = [name or video_name(one) for name, one in zip(names, videos, strict=True)]
+                folder = OutputFolder(out_dir)
+                folder.claim(timeline_files(folder, videos, names))
         results = super().__call__(
             videos,
             return_datasamples,
@@ -283,8 +293,7 @@ class GroundingInferencer(BaseInferencer):
         curves: bool = False,
     ) -> list[GroundingDataSample]:
         """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
-        samples = []
-        encoded = self.video_encoder([features for features, _ in inputs])
+        samples, encoded = [], self.video_encoder([features for features, _ in inputs])
         for video, (_, texts) in zip(encoded, inputs, strict=True):
             samples.append(self._predict(video, texts, top_n))
             if curves:
@@ -405,21 +414,14 @@ class GroundingInferencer(BaseInferencer):
 
         In a video that was looked at whole these are the moments of the model's grid, or its clips.
         """
-        sentences = check_sentences(self.model, sentences)
-        return torch.cat(
-            [self.model.head.score(encoded, part).cpu() for part in self._embed(encoded, sentences)]
-        )
+        head, parts = self.model.head, self._embed(encoded, check_sentences(self.model, sentences))
+        return torch.cat([head.score(encoded, part).cpu() for part in parts])
 
     @torch.inference_mode()
     def curves(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
         """Scores over time: (s, K), on the CPU; see `BaseHead.curve`."""
-        head, sentences = self.model.head, check_sentences(self.model, sentences)
-        return torch.cat(
-            [
-                head.curve(encoded, head.score(encoded, part))
-                for part in self._embed(encoded, sentences)
-            ]
-        )
+        head, parts = self.model.head, self._embed(encoded, check_sentences(self.model, sentences))
+        return torch.cat([head.curve(encoded, head.score(encoded, part)) for part in parts])
 
     def moment_map(self, encoded: VideoEmbedding) -> MomentGrid | None:
         """Grid to draw a video's `score_moments` on; None where they are no moments of one grid."""

@@ -200,6 +200,7 @@ class LongVideo:
         return self.window if duration > longest else None
 
 
+@dataclass
 class VideoEncoder:
     """Encodes videos, the windows of several together.
 
@@ -209,21 +210,18 @@ class VideoEncoder:
         device (str): The model's.
         long_video (LongVideo): How long videos are cut into windows.
         window_batch (int): Windows that go through the model together.
+        fingerprints (list[dict | None] | None): What made the features of the training; None
+            where that is not known.
+        checkpoint (str): Where they stand, for messages.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        pipeline: Callable,
-        device: str,
-        long_video: LongVideo,
-        window_batch: int,
-    ):
-        self.model = model
-        self.pipeline = pipeline
-        self.device = device
-        self.long_video = long_video
-        self.window_batch = window_batch
+    model: nn.Module
+    pipeline: Callable
+    device: str
+    long_video: LongVideo
+    window_batch: int
+    fingerprints: list[dict | None] | None
+    checkpoint: str
 
     @torch.inference_mode()
     def __call__(self, videos: Sequence[VideoFeatures]) -> list[VideoEmbedding]:
@@ -233,11 +231,10 @@ class VideoEncoder:
             ValueError: If the features' size is not the model's, or another extractor made them
                 than those of its training.
         """
-        for video in videos:
-            self._require_same_extractor(video)
         plans = [self._plan(video) for video in videos]
         sums = [MomentSums(plan) for plan in plans]
-        for chunk in _chunks(self._windows(videos, plans), self.window_batch):
+        remaining = self._windows(videos, plans)
+        while chunk := list(islice(remaining, self.window_batch)):
             inputs = torch.stack([packed['inputs'] for _, _, packed in chunk]).to(self.device)
             samples = [packed['data_samples'] for _, _, packed in chunk]
             windows = self.model.encode_videos(inputs, samples)
@@ -261,16 +258,15 @@ class VideoEncoder:
         """Encode a video as a dataset gives it, (R, D) after pooling: always as one window."""
         return self.model.encode_videos(inputs[None].to(self.device), [sample])[0]
 
-    def _require_same_extractor(self, video: VideoFeatures) -> None:
+    def _plan(self, video: VideoFeatures) -> WindowPlan:
         if video.fingerprint is not None:
             require_same_extractor(
-                getattr(self.model, 'extractor_fingerprints', None),
+                self.fingerprints,
                 [video.fingerprint],
-                str(getattr(self.model, 'loaded_from', 'the checkpoint')),
+                self.checkpoint,
                 [f'the file with the features of {video.video_id}'],
             )
 
-    def _plan(self, video: VideoFeatures) -> WindowPlan:
         window = self.long_video.window_of(video.duration)
         return WindowPlan(
             self.model.head.units,
@@ -285,20 +281,10 @@ class VideoEncoder:
         """(place of the video, number of the window, packed inputs) of all windows."""
         for place, (video, plan) in enumerate(zip(videos, plans, strict=True)):
             for window in range(len(plan)):
-                yield (
-                    place,
-                    window,
-                    self.pipeline(
-                        dict(
-                            features=plan.features(video.values, window),
-                            video_id=video.video_id,
-                            duration=plan.window,
-                            sentences=[],
-                        )
-                    ),
+                inputs = dict(
+                    features=plan.features(video.values, window),
+                    video_id=video.video_id,
+                    duration=plan.window,
+                    sentences=[],
                 )
-
-
-def _chunks(items: Iterator, size: int) -> Iterator[list]:
-    while chunk := list(islice(items, size)):
-        yield chunk
+                yield place, window, self.pipeline(inputs)

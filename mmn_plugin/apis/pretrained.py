@@ -1,6 +1,5 @@
 """Models with their configs: checkpoints, folders, names."""
 
-import ast
 import json
 import os
 import re
@@ -24,74 +23,11 @@ from mmn_plugin.config import (
     require_checkpoint_content,
     require_device,
 )
-from mmn_plugin.engine import CheckpointIdentity
+from mmn_plugin.engine import CheckpointIdentity, checkpoint_config, require_plain_types
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.files import OutputError, package_data_root, writable_folder
 from mmn_plugin.precision import apply_tf32
 from mmn_plugin.version import __version__
-
-from .model_card import model_card
-
-_SCOPES = ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
-_NAMES = dict(inf=float('inf'), nan=float('nan'))
-
-
-def checkpoint_config(checkpoint: dict, path: str) -> Config:
-    """The config that a model was trained with.
-
-    MMEngine stores it as Python text. Here nothing of it is run: literals and ``dict(...)`` are all
-    that is understood, and nothing is built by it but what a registry knows by name.
-
-    Args:
-        checkpoint (dict): A loaded checkpoint.
-        path (str): Its file, for messages.
-
-    Raises:
-        ValueError: If it carries no config, or one that is more than plain data.
-    """
-    text = checkpoint.get('meta', {}).get('cfg')
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f'{path} carries no config: give the one that it was trained with')
-    try:
-        values = {}
-        for line in ast.parse(text).body:
-            (target,) = line.targets
-            values[target.id] = _literal(line.value)
-    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f'the config that {path} carries is more than plain data ({error}), and '
-            'running it could run foreign code: give the config that it was trained '
-            'with'
-        ) from None
-    config = Config(values)
-    require_plain_types(config, path)
-    _import_own_parts(config)
-    return config
-
-
-def require_plain_types(config: Config, path: str) -> None:
-    """Refuse a foreign config whose parts are more than names in a registry.
-
-    MMEngine would import whatever ``type='module.name'`` says, and call it.
-
-    Args:
-        config (Config): From a checkpoint or a folder.
-        path (str): Where it lay, for the message.
-
-    Raises:
-        ValueError: Naming the entry.
-    """
-    for key, value in _entries(config._cfg_dict.to_dict()):
-        known = (
-            value in _SCOPES
-            if key == '_scope_'
-            else (isinstance(value, str) and re.fullmatch(r'\w+', value))
-        )
-        if not known:
-            raise InputError(
-                f'the config that {path} carries asks for {key}={value!r}, which '
-                'could import foreign code: give the config that it was trained with'
-            )
 
 
 def _own_parts(config: Config) -> list[str]:
@@ -105,47 +41,6 @@ def _import_own_parts(config: Config) -> None:
     """Register what the config needs, such as the extractor of Shapes."""
     for name in _own_parts(config):
         import_module(name)
-
-
-def _entries(value):
-    """All ``type`` and ``_scope_`` entries."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            if key in ('type', '_scope_'):
-                yield key, entry
-            yield from _entries(entry)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _entries(entry)
-
-
-class _Literals(ast.NodeTransformer):
-    """Writes ``dict(...)`` and ``inf`` as the literals that they stand for."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """``dict(a=1, **{'b': 2})`` as ``{'a': 1, 'b': 2}``; no other call is understood."""
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
-            return node
-        keys, values = [], []
-        for entry in node.keywords:
-            value = self.visit(entry.value)
-            unpacked = isinstance(value, ast.Dict) and entry.arg is None
-            keys += value.keys if unpacked else [ast.Constant(entry.arg)]
-            values += value.values if unpacked else [value]
-        return ast.Dict(keys, values)
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        """A number that has a name, as a constant."""
-        return ast.Constant(_NAMES[node.id]) if node.id in _NAMES else node
-
-
-def _literal(node: ast.expr):
-    """Value of a literal, in which ``dict(...)`` counts as one."""
-    text = ast.unparse(node)
-    try:
-        return ast.literal_eval(_Literals().visit(node))
-    except ValueError:
-        raise InputError(f'it has {text:.60}') from None
 
 
 def named_models() -> dict[str, dict]:
@@ -215,6 +110,52 @@ CONFIG, WEIGHTS, TOKENIZER_FILE, CARD = (
 )
 
 
+_CARD_TEMPLATE = """\
+---
+library_name: mmn_plugin
+tags: [temporal-grounding, video-moment-retrieval]
+---
+
+# A temporal grounding model
+
+Finds the moments of a video that a sentence describes: Mutual Matching Network (MMN), trained with
+mmn_plugin {version}.
+
+```python
+from mmn_plugin.apis import GroundingInferencer
+
+inferencer = GroundingInferencer.from_pretrained('THIS_FOLDER')
+inferencer('video.mp4', ['…'])
+```
+
+## What it was trained on
+
+TODO by whoever publishes it: data set, its license, the language of the sentences, and figures of
+its test split (R@1, IoU=0.5 and 0.7) with the command that measured them.
+
+## What goes in
+
+| | |
+| --- | --- |
+| features | {features} |
+| moments | {moments} |
+| longest sentence | {tokens} |
+| vocabulary | `tokenizer.json`, with which it was trained |
+
+## Limits
+
+- It always finds something. {presence}
+- The edges of a moment lie on a grid of a {num_clips}th of what is looked at at once{window}.
+- {long_video}
+- Only words of its training mean anything to it; unknown ones are skipped without a word, and a
+  sentence of unknown words alone is refused.
+- It answers about the kind of video that it was trained on; on other material scores are no
+  measure of being right.
+- It finds what a sentence says, not whether it is proper to look for it. Do not use it to identify
+  or judge people.
+"""
+
+
 def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     """Write a model; what is written needs nothing of this machine's to be used.
 
@@ -256,6 +197,54 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     save_file(weights, folder / WEIGHTS, metadata=dict(format='pt'))
     (folder / TOKENIZER_FILE).write_text(state['tokenizer'], encoding='utf-8')
     (folder / CARD).write_text(model_card(content), encoding='utf-8')
+
+
+def model_card(content: dict) -> str:
+    """README.md of a saved model, from what its ``config.json`` holds."""
+    config, meta = content['config'], content['meta']
+    model, extractor = config['model'], config.get('extractor')
+    long_video = config.get('long_video') or {}
+    num_clips, moments = _moments(model)
+    presence, window = meta.get('presence'), long_video.get('window')
+    longest = long_video.get('longest')
+    size = model['backbone']['in_channels']
+    limit = content['tokenizer'].get('max_length')
+    return _CARD_TEMPLATE.format(
+        version=content['mmn_plugin'],
+        features=f'{size} numbers per step; '
+        + (
+            f'made from a video file by `{extractor["type"]}`'
+            if extractor
+            else 'no extractor is known, so that only ready features can be used'
+        ),
+        moments=moments,
+        tokens='no limit' if limit is None else f'{limit} tokens; a longer one is cut',
+        num_clips=num_clips,
+        window=f' ({window:g} s of a long video)' if window else '',
+        presence=(
+            f'A sentence whose presence is below {presence["threshold"]:.3f} '
+            f'{"(more in a video of several windows) " if presence.get("tail") else ""}probably '
+            'does not occur; that threshold was measured on its validation set, and is sometimes '
+            'wrong in either direction.'
+            if presence
+            else 'Nothing tells whether a sentence occurs at all: no threshold was measured.'
+        ),
+        long_video=(
+            f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '
+            f'in windows of {window:g} s; a moment longer than a window is never found whole.'
+            if window
+            else 'A video of any length is one window: the longer it is, the coarser the grid.'
+        ),
+    )
+
+
+def _moments(model: dict) -> tuple[int, str]:
+    """Number of clips, and which runs of them are moments."""
+    if 'grid' not in model:  # scores clips
+        return model['num_clips'], f'{model["num_clips"]} clips, runs of those with high scores'
+    grid = model['grid']
+    counts = list(grid['pooling_counts'])
+    return grid['num_clips'], f'{grid["num_clips"]} clips, pooling counts {counts}'
 
 
 def _require_no_others(folder: Path) -> None:
@@ -370,16 +359,13 @@ def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, di
     require_checkpoint_content(loaded, path)
     if config is None:
         config = checkpoint_config(loaded, path)
-        _use_own_language_model(config, CheckpointIdentity.of(loaded).language_model)
+        _import_own_parts(config)
+        text = config.get('model', {}).get('text_encoder')
+        language_model = CheckpointIdentity.of(loaded).language_model
+        if text is not None and language_model is not None:  # neither hub nor folder is asked
+            text.pop('name_or_path', None)
+            text.config = language_model
     return config, loaded
-
-
-def _use_own_language_model(config: Config, language_model: dict | None) -> None:
-    """The weights follow from the checkpoint: neither hub nor folder is asked for others."""
-    text = config.get('model', {}).get('text_encoder')
-    if text is not None and language_model is not None:
-        text.pop('name_or_path', None)
-        text.config = language_model
 
 
 def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
@@ -443,8 +429,5 @@ def build_model(
     weights = loaded.get('state_dict', loaded)
     weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
     load_state_dict(model, weights, strict=True, logger='silent')
-    # what its features have to come from; see matching_extractor
-    model.extractor_fingerprints = identity.extractor
-    model.loaded_from = str(path)
     _ = model.data_preprocessor.tokenizer  # a missing vocabulary shows now, not at a sentence
     return model.to(device).eval()

@@ -13,6 +13,8 @@ from .checkpoint_files import (
     PARTIAL,
     AtomicLocalBackend,
     CheckpointWriteError,
+    TrainingRecord,
+    WorkFolderInUseError,
     damage,
     make_plain,
     newest_checkpoint,
@@ -22,14 +24,19 @@ from .checkpoint_files import (
 )
 from .checkpointing import SafeCheckpointHook
 from .dist import broadcast_statistics
-from .identity import CheckpointIdentity, CheckpointIdentityHook, CheckpointWeightsHook
+from .identity import (
+    CheckpointIdentity,
+    CheckpointIdentityHook,
+    CheckpointWeightsHook,
+    checkpoint_config,
+    require_plain_types,
+)
 from .loss_check import LossCheck
 from .preemption import PreemptionHook
 from .resume import ResumableTrainLoop
 from .schedules import ContrastStageHook, CrossVideoNegativeHook, FreezeLanguageModelHook
 from .start_checks import StartHook, check_datasets, check_settings
 from .visualization_hook import GroundingVisualizationHook
-from .work_folder import TrainingRecord, WorkFolderInUseError, changed_settings
 
 __all__ = [
     'PARTIAL',
@@ -56,14 +63,15 @@ __all__ = [
     'apply_amp',
     'apply_test_amp',
     'broadcast_statistics',
-    'changed_settings',
     'check_datasets',
     'check_settings',
+    'checkpoint_config',
     'damage',
     'explicit_amp',
     'make_plain',
     'newest_checkpoint',
     'plain',
+    'require_plain_types',
     'restore_histories',
     'write_atomically',
 ]

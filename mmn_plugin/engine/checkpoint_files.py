@@ -1,7 +1,9 @@
-"""How checkpoints are written, and found again."""
+"""How checkpoints are written, and found again; whose training a work folder holds."""
 
 import contextlib
+import datetime
 import errno
+import json
 import os
 import shutil
 import zipfile
@@ -13,7 +15,8 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
-from mmn_plugin.errors import InputError, UserError
+from mmn_plugin.errors import InputError, OperationError, UserError
+from mmn_plugin.locks import FileInUseError, FileLock
 
 
 class CheckpointWriteError(UserError, OSError):
@@ -278,3 +281,86 @@ def restore_histories(checkpoint: dict) -> None:
                     for part, given in value.items()
                 }
             )
+
+
+_locks: dict[Path, FileLock] = {}  # of this process, by the file that they are for
+
+
+class WorkFolderInUseError(OperationError):
+    """Another process trains in the work folder; the message says which."""
+
+
+class TrainingRecord:
+    """``training.json`` of a work folder: which training its checkpoints are of.
+
+    The process that trains has a `FileLock` on the file, which ends with the process however that
+    ends. The file itself stays.
+
+    Args:
+        folder (str | Path): Work folder.
+
+    Attributes:
+        NAME (str): Of the file.
+    """
+
+    NAME = 'training.json'
+
+    def __init__(self, folder: str | Path):
+        self._path = Path(folder).resolve() / self.NAME
+
+    def require_unused(self) -> None:
+        """Make sure that no other process trains in the folder.
+
+        Raises:
+            WorkFolderInUseError: If one does.
+        """
+        if self._path not in _locks and self._path.with_name(f'{self.NAME}.lock').exists():
+            self.acquire()
+            self.release()
+
+    def acquire(self) -> str | None:
+        """Lock the folder for this process, until `release`; nothing where it has it already.
+
+        Returns:
+            str | None: Why the file system cannot lock, else None.
+
+        Raises:
+            WorkFolderInUseError: If another process trains there.
+            OSError: If the file cannot be made.
+        """
+        if self._path in _locks:
+            return None
+        lock = FileLock(self._path)
+        try:
+            reason = lock.acquire()
+        except FileInUseError as error:
+            raise WorkFolderInUseError(
+                f'another training is in the work folder: {error} (--work-dir)'
+            ) from None
+        _locks[self._path] = lock
+        return reason
+
+    def release(self) -> None:
+        """Let others train there."""
+        if self._path in _locks:
+            _locks.pop(self._path).release()
+
+    def read(self) -> dict:
+        """What the last training wrote; empty where none has, or it cannot be read."""
+        try:
+            content = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def write(self, run: str, resumed_from: str | None = None) -> None:
+        """Note this training.
+
+        Args:
+            run (str): Identity of the training, which its checkpoints have as well (``run_id``).
+            resumed_from (str, optional): Checkpoint of another one that it goes on from. Defaults
+                to None.
+        """
+        began = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
+        record = dict(run=run, resumed_from=resumed_from, began=began)
+        write_atomically(f'{json.dumps(record, indent=1)}\n'.encode(), self._path)

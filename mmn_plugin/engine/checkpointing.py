@@ -20,6 +20,8 @@ from mmn_plugin.files import writable_folder
 
 from .checkpoint_files import (
     PARTIAL,
+    TrainingRecord,
+    WorkFolderInUseError,
     make_plain,
     newest_checkpoint,
     plain,
@@ -27,7 +29,7 @@ from .checkpoint_files import (
     write_atomically,
 )
 from .dist import any_rank
-from .work_folder import TrainingRecord, WorkFolderInUseError, changed_settings
+from .identity import changed_settings
 
 _INSIDE = 'inside_epoch_ckpts'  # in the message hub: files that the next checkpoint replaces
 _STATES = 'run_state'  # folder of what every process adds to a checkpoint

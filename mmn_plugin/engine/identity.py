@@ -1,11 +1,14 @@
-"""What a checkpoint belongs to: architecture, tokenizer, extractor."""
+"""What a checkpoint belongs to: config, architecture, tokenizer, extractor."""
 
+import ast
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 import torch
 from mmaction.registry import HOOKS, TOKENIZER
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
@@ -186,6 +189,170 @@ def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
         if not any(found):
             files, found = names, these
     return files, found
+
+
+_SCOPES = ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
+_NAMES = dict(inf=float('inf'), nan=float('nan'))
+
+
+def plain_config(text: str) -> dict:
+    """Settings of a config in MMEngine's ``pretty_text``, which is read and never run.
+
+    Literals and ``dict(...)`` are all that is understood.
+
+    Raises:
+        ValueError: If the text holds more than that.
+    """
+    values = {}
+    try:
+        for line in ast.parse(text).body:
+            (target,) = line.targets
+            try:
+                values[target.id] = ast.literal_eval(_Literals().visit(line.value))
+            except ValueError:
+                raise InputError(f'it has {ast.unparse(line.value):.60}') from None
+    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(str(error)) from None
+    return values
+
+
+class _Literals(ast.NodeTransformer):
+    """Writes ``dict(...)`` and ``inf`` as the literals that they stand for."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """``dict(a=1, **{'b': 2})`` as ``{'a': 1, 'b': 2}``; no other call is understood."""
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+            return node
+        keys, values = [], []
+        for entry in node.keywords:
+            value = self.visit(entry.value)
+            unpacked = isinstance(value, ast.Dict) and entry.arg is None
+            keys += value.keys if unpacked else [ast.Constant(entry.arg)]
+            values += value.values if unpacked else [value]
+        return ast.Dict(keys, values)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """A number that has a name, as a constant."""
+        return ast.Constant(_NAMES[node.id]) if node.id in _NAMES else node
+
+
+def checkpoint_config(checkpoint: dict, path: str) -> Config:
+    """The config that a model was trained with; nothing of it is run (see `plain_config`).
+
+    Args:
+        checkpoint (dict): A loaded checkpoint.
+        path (str): Its file, for messages.
+
+    Raises:
+        ValueError: If it carries no config, or one that is more than plain data.
+    """
+    text = checkpoint.get('meta', {}).get('cfg')
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{path} carries no config: give the one that it was trained with')
+    try:
+        config = Config(plain_config(text))
+    except InputError as error:
+        raise InputError(
+            f'the config that {path} carries is more than plain data ({error}), and '
+            'running it could run foreign code: give the config that it was trained '
+            'with'
+        ) from None
+    require_plain_types(config, path)
+    return config
+
+
+def require_plain_types(config: Config, path: str) -> None:
+    """Refuse a foreign config whose parts are more than names in a registry.
+
+    MMEngine would import whatever ``type='module.name'`` says, and call it.
+
+    Args:
+        config (Config): From a checkpoint or a folder.
+        path (str): Where it lay, for the message.
+
+    Raises:
+        ValueError: Naming the entry.
+    """
+    for key, value in _entries(config._cfg_dict.to_dict()):
+        known = (
+            value in _SCOPES
+            if key == '_scope_'
+            else (isinstance(value, str) and re.fullmatch(r'\w+', value))
+        )
+        if not known:
+            raise InputError(
+                f'the config that {path} carries asks for {key}={value!r}, which '
+                'could import foreign code: give the config that it was trained with'
+            )
+
+
+def _entries(value):
+    """All ``type`` and ``_scope_`` entries."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key in ('type', '_scope_'):
+                yield key, entry
+            yield from _entries(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _entries(entry)
+
+
+_OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+# A checkpoint brings the optimizer's and the schedulers' state, of which these are a part.
+_IN_THE_CHECKPOINT = (
+    'optim_wrapper.optimizer.',
+    'optim_wrapper.paramwise_cfg.',
+    'param_scheduler',
+    'auto_scale_lr',
+    'randomness.seed',
+)
+_ABSENT = 'not set'
+_LONGEST = 60  # characters of a value
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """Name every setting that differs between two configs.
+
+    Args:
+        before (str): Config of the checkpoint, as MMEngine stores it (``pretty_text``).
+        now (str): Config of the run that resumes it.
+
+    Returns:
+        list[str]: For each setting both values, and which of the two counts; empty also where one
+        of the configs cannot be read.
+    """
+    try:
+        first, second = (dict(_leaves('', plain_config(text))) for text in (before, now))
+    except InputError:
+        return []
+    names = [*second, *(name for name in first if name not in second)]
+    changes = []
+    for name in names:
+        values = [settings.get(name, _ABSENT) for settings in (first, second)]
+        if values[0] != values[1] and name.partition('.')[0] not in _OF_THE_START:
+            kept = name.startswith(_IN_THE_CHECKPOINT) and not name.endswith('.type')
+            old, new = (
+                value if len(value) <= _LONGEST else f'{value[:_LONGEST]}…' for value in values
+            )
+            changes.append(
+                f'{name}: {old} in the checkpoint, {new} in this config; '
+                f'{"the checkpoint" if kept else "this config"} counts'
+            )
+    return changes
+
+
+def _leaves(name: str, value) -> Iterator[tuple[str, str]]:
+    """Dotted names of all settings in a value, with what they are set to."""
+    if isinstance(value, dict) and value:
+        parts = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(entry, dict) for entry in value):
+        parts = enumerate(value)
+    else:
+        yield name, repr(value)
+        return
+    for key, entry in parts:
+        yield from _leaves(f'{name}.{key}' if name else key, entry)
 
 
 @HOOKS.register_module()

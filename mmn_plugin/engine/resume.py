@@ -14,10 +14,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from mmn_plugin.errors import InputError
 
 from .checkpointing import SafeCheckpointHook
-from .dist import broadcast_statistics, make_gloo_safe
+from .dist import (
+    broadcast_statistics,
+    isolated_random_state,
+    load_run_state,
+    make_gloo_safe,
+    parts_with,
+    save_run_state,
+)
 from .loss_check import LossCheck
 from .preemption import Preempted, PreemptionHook
-from .run_state import isolated_random_state, load_run_state, parts_with, save_run_state
 
 
 class ResumableBatchSampler(Sampler):

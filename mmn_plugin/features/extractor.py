@@ -423,14 +423,15 @@ def _full_name(name: str) -> str:
 
 
 def matching_extractor(
-    settings: dict, model: nn.Module, device: str | None = None
+    settings: dict, theirs: list[dict | None] | None, checkpoint: str, device: str | None = None
 ) -> FeatureExtractor:
     """Build an extractor and compare it with the one that made the features of a model's training.
 
     Args:
         settings (dict): What `EXTRACTORS` builds.
-        model (nn.Module): With ``extractor_fingerprints`` and ``loaded_from``, as `load_model`
-            leaves them; without these everything passes.
+        theirs (list[dict | None] | None): Fingerprints of the training's feature files; with None
+            everything passes.
+        checkpoint (str): Where they stand, for messages.
         device (str, optional): Where the extractor's network runs. Defaults to None: the
             accelerator if there is one.
 
@@ -438,12 +439,8 @@ def matching_extractor(
         ValueError: If they do not belong together; it names both, and what differs.
     """
     extractor = build_extractor(settings, device)
-    theirs = getattr(model, 'extractor_fingerprints', None)
-    ours = [getattr(extractor, 'fingerprint', None)] if theirs else [None]
+    ours = [extractor.fingerprint if theirs else None]  # it may cost building the network
     require_same_extractor(
-        theirs,
-        ours,
-        str(getattr(model, 'loaded_from', 'the checkpoint')),
-        [f"the config's extractor ({settings['type']})"],
+        theirs, ours, checkpoint, [f"the config's extractor ({settings['type']})"]
     )
     return extractor

@@ -4,6 +4,6 @@ matplotlib is imported when the first picture is drawn, and never through pyplot
 notebook's or a server's own figures are left alone.
 """
 
-from .visualizer import GroundingVisualizer
+from .visualizer import GroundingVisualizer, draw_timelines, timeline_files
 
-__all__ = ['GroundingVisualizer']
+__all__ = ['GroundingVisualizer', 'draw_timelines', 'timeline_files']

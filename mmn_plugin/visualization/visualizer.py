@@ -1,6 +1,8 @@
 """The visualizer that hooks and inferencers call."""
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from mmengine.visualization import Visualizer
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import sample_frames
+from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
 
 from .curves import draw_score_curves
@@ -96,3 +99,67 @@ class GroundingVisualizer(Visualizer):
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         imsave(path, np.ascontiguousarray(image))
+
+
+def timeline_files(folder: OutputFolder, videos: Sequence, names: Sequence[str]) -> dict[str, str]:
+    """Names of the videos' pictures in a folder, and what each is made of.
+
+    Args:
+        folder (OutputFolder): The folder.
+        videos (Sequence): What `GroundingInferencer` takes; each gets a picture of its own.
+        names (Sequence[str]): Their names, ``<name>_timeline.png`` where no other video has it.
+    """
+    seen, sources = Counter(), []
+    for video, name in zip(videos, names, strict=True):
+        source = input_of(video)
+        seen[source, name] += 1
+        again = seen[source, name]
+        sources.append(source if again == 1 else f'{source} ({again})')
+    found = folder.names_of(zip(sources, names, strict=True))
+    return {f'{name}_timeline.png': source for name, source in zip(found, sources, strict=True)}
+
+
+def draw_timelines(
+    videos: Sequence,
+    samples: Sequence[GroundingDataSample],
+    show: bool = False,
+    out_dir: str | Path | None = None,
+) -> list:
+    """A timeline of each video, shown or written as ``<out_dir>/<video>_timeline.png``.
+
+    What was written is listed in ``<out_dir>/.mmn_outputs.json``, and nothing else is replaced; of
+    several videos of one name the second one's is ``<video>-2_timeline.png``.
+
+    Args:
+        videos (Sequence): What `GroundingInferencer` takes; files have thumbnails.
+        samples (Sequence[GroundingDataSample]): Its answers; with ``curves`` (s, K) in their
+            predictions, the score over time is drawn too.
+        show (bool): Whether to open windows. Defaults to False.
+        out_dir (str | Path, optional): Defaults to None: nothing is written.
+
+    Returns:
+        list[np.ndarray]: (H, W, 3) uint8 RGB.
+
+    Raises:
+        OutputError: If ``out_dir`` cannot be written into, or holds other files of these names.
+    """
+    visualizer, pictures = GroundingVisualizer(), []
+    paths, writing = [None] * len(samples), nullcontext()
+    if out_dir is not None:
+        folder = OutputFolder(out_dir)
+        files = timeline_files(folder, videos, [sample.video_id for sample in samples])
+        paths, writing = [folder.path / file for file in files], folder.writing(files)
+    with writing:
+        for video, sample, path in zip(videos, samples, paths, strict=True):
+            source = video if isinstance(video, str | Path) and Path(video).is_file() else None
+            visualizer.add_datasample(
+                sample.video_id,
+                source,
+                sample,
+                out_path=path,
+                curves=sample.pred_instances.get('curves'),
+            )
+            pictures.append(visualizer.get_image())
+            if show:
+                visualizer.show(pictures[-1], win_name=sample.video_id)
+    return pictures

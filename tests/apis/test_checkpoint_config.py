@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmn_plugin.apis.pretrained import checkpoint_config
+from mmn_plugin.engine import checkpoint_config
 
 
 def read(text):

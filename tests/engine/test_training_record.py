@@ -13,7 +13,7 @@ from helpers.tiny_run import tiny_run
 from mmengine.hooks import Hook
 
 from mmn_plugin import locks
-from mmn_plugin.engine import TrainingRecord, WorkFolderInUseError, work_folder
+from mmn_plugin.engine import TrainingRecord, WorkFolderInUseError, checkpoint_files
 
 FILES = ['training.json', 'training.json.lock']
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 def forget_locks():
     """As in a new process, which would have none."""
-    work_folder._locks.clear()
+    checkpoint_files._locks.clear()
     locks.FileLock._held.clear()
 
 
@@ -139,6 +139,6 @@ def test_a_training_holds_its_folder_until_it_is_over(tmp_path):
             TrainingRecord(tmp_path).require_unused()
 
     tiny_run(tmp_path, dict(type='SafeCheckpointHook'), epochs=1, hooks=[AskHook()])
-    assert tmp_path / 'training.json' not in work_folder._locks
+    assert tmp_path / 'training.json' not in checkpoint_files._locks
     with in_another_process(TrainingRecord(tmp_path).require_unused):
         pass
