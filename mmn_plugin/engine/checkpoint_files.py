@@ -16,6 +16,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
 from mmn_plugin.errors import InputError, OperationError, UserError
+from mmn_plugin.files import write_json
 from mmn_plugin.locks import FileInUseError, FileLock
 
 
@@ -363,4 +364,4 @@ class TrainingRecord:
         """
         began = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
         record = dict(run=run, resumed_from=resumed_from, began=began)
-        write_atomically(f'{json.dumps(record, indent=1)}\n'.encode(), self._path)
+        write_json(record, self._path)
