@@ -3,12 +3,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from helpers.run_tool import ROOT, run_tool
 
-TOOL = Path('data/make_shapes.py')
+TOOL = 'data/make_shapes.py'
 
 
 def test_makes_a_corpus_and_says_so(tmp_path):
