@@ -5,6 +5,7 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py',
     '_base_/default_runtime.py',
 ]
+custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_imports=False)
 
 grid = dict(num_clips=16, pooling_counts=[15])
 nms_threshold = 0.5
@@ -36,11 +37,12 @@ model = dict(
         loss_iou=dict(min_iou=0.3, max_iou=0.9),
         contrastive_weight=0.1,
         score_power=0.5,
+        window_score_power=4.0,
         nms_threshold=nms_threshold,
     ),
 )
 
-# Beside the figures of all sentences: those whose combination of colour, shape and action never
+# Beside the figures of all sentences: those whose combination of color, shape and action never
 # occurs in training, and the level of a random ranking.
 test_evaluator = dict(
     duration_buckets=(),

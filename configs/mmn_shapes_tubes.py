@@ -7,6 +7,7 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py',
     '_base_/default_runtime.py',
 ]
+custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_imports=False)
 
 grid = dict(num_clips=16, pooling_counts=[15])
 

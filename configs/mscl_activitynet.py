@@ -1,6 +1,6 @@
 # Weakly-supervised grounding on ActivityNet Captions: training sees no timestamp.
 # The batch size is per GPU. Negatives of the video-level objective come from one GPU's batch;
-# scope='global' in default_hooks.negatives takes them from all GPUs, queue_size=K from the last K
+# scope='global' in model.head.negatives takes them from all GPUs, queue_size=K from the last K
 # videos as well.
 _base_ = [
     '_base_/datasets/activitynet.py',
@@ -23,7 +23,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[10, 15], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
     stages=dict(type='ContrastStageHook', from_epochs=[4, 5, 6, 7]),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=18, exclude_same_text=True),
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=18),
 )
 
 auto_scale_lr = dict(base_batch_size=48, enable=False)

@@ -1,6 +1,6 @@
 # Weakly-supervised grounding on Charades-STA: training sees no timestamp.
 # The batch size is per GPU. Negatives of the video-level objective come from one GPU's batch;
-# scope='global' in default_hooks.negatives takes them from all GPUs, queue_size=K from the last K
+# scope='global' in model.head.negatives takes them from all GPUs, queue_size=K from the last K
 # videos as well. The test split serves for validation, as it does for MMN: choose nothing on it,
 # which is why no epoch counts as the best one (see mmn_charades.py).
 _base_ = [
@@ -25,7 +25,7 @@ default_hooks = dict(
     checkpoint=dict(save_best=None),
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=4),
     stages=dict(type='ContrastStageHook', from_epochs=[4, 5, 6, 7]),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=18, exclude_same_text=True),
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=18),
 )
 
 auto_scale_lr = dict(base_batch_size=48, enable=False)

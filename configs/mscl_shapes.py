@@ -6,6 +6,7 @@ _base_ = [
     '_base_/schedules/mmn_adamw.py',
     '_base_/default_runtime.py',
 ]
+custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_imports=False)
 
 # A score curve is of the whole video, however long.
 long_video = dict(_delete_=True)
@@ -42,7 +43,7 @@ model = dict(
     head=dict(nms_threshold=nms_threshold),
 )
 
-# Beside the figures of all sentences: those whose combination of colour, shape and action never
+# Beside the figures of all sentences: those whose combination of color, shape and action never
 # occurs in training, and the level of a random ranking.
 test_evaluator = dict(
     duration_buckets=(),
@@ -58,7 +59,7 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[10, 14], gamma=0.1)]
 default_hooks = dict(
     freeze_language_model=dict(type='FreezeLanguageModelHook', through_epoch=0),
     stages=dict(type='ContrastStageHook', from_epochs=[3, 3, 4, 4]),
-    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=16, exclude_same_text=True),
+    negatives=dict(type='CrossVideoNegativeHook', full_through_epoch=16),
 )
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)

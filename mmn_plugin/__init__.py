@@ -1,16 +1,13 @@
 """Temporal grounding for MMAction2: when does this sentence happen in this video?
 
 Importing the package makes the pinned releases work together (:mod:`mmn_plugin.compat`) and
-registers every component in MMAction2's registries.
+registers every component in MMAction2's registries. The command ``mmn`` alone imports on demand.
 """
 
-from . import compat
+import os
+from functools import cache
 
-compat.apply()
-
-from . import apis, datasets, engine, evaluation, models, structures, visualization  # noqa: E402
-from .engine import runner  # noqa: E402, F401  registers the optimiser wrapper and a hook
-from .version import __version__  # noqa: E402
+from .version import __version__
 
 __all__ = [
     '__version__',
@@ -18,7 +15,31 @@ __all__ = [
     'datasets',
     'engine',
     'evaluation',
+    'features',
     'models',
+    'register_components',
     'structures',
     'visualization',
 ]
+
+
+@cache
+def register_components() -> None:
+    """Apply :mod:`mmn_plugin.compat` and import all that registers components, once."""
+    from . import compat
+
+    compat.apply()
+    from . import (  # noqa: F401
+        apis,
+        datasets,
+        engine,
+        evaluation,
+        features,
+        models,
+        structures,
+        visualization,
+    )
+
+
+if os.environ.pop('MMN_ON_DEMAND', None) is None:
+    register_components()

@@ -16,15 +16,13 @@ import re
 import struct
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 
-from .paths import config_root, find_config
+from .errors import CheckpointRefusedError
+from .files import config_root, find_config
 
-_DRN = 'mmaction.models.localizers.drn'
-_VINDLU = 'mmaction.models.multimodal.vindlu'
-_VINDLU_MODELS = ('VindLUVQA', 'VindLURetrievalMC', 'VindLURetrieval')
 _applied: list[str] = []
 
 
@@ -32,7 +30,8 @@ def require_mmcv() -> None:
     """Say plainly that MMCV is missing (MMAction2 imports it first and does not declare it).
 
     Full ``mmcv`` and ``mmcv-lite`` serve alike, since nothing here needs compiled operators; they
-    own the same folder, so the message asks for only one.
+    own the same folder, so the message asks for only one. Needless with an MMAction2 after 1.2.0
+    that declares it.
 
     Raises:
         ImportError: neither ``mmcv`` nor ``mmcv-lite`` is installed.
@@ -48,59 +47,62 @@ def quiet_known_warnings() -> None:
     """Hide warnings that every process would print and nobody can act on.
 
     mmcv-lite says that it lacks a compiled operator; setuptools 80 and 81 say that
-    ``pkg_resources``, which mmengine imports, will go (hence ``setuptools<82``).
+    ``pkg_resources``, which mmengine imports, will go (hence ``setuptools<82``). Needless with a
+    mmcv-lite after 2.1.0 and an MMEngine after 0.10.7 that do not say so.
     """
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API')
     warnings.filterwarnings('ignore', '.*broadcast_buffers. is deprecated')
 
 
-class _DRNStandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Supplies ``mmaction.models.localizers.drn.drn`` where no other finder knows it."""
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports a package of MMAction2's models, and registers stand-ins where that fails.
 
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname not in (_DRN, f'{_DRN}.drn'):
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == _DRN)
-
-    def exec_module(self, module):
-        if module.__name__ == f'{_DRN}.drn':
-            reason = 'the MMAction2 wheel from PyPI lacks it (mmaction2 issue 2714)'
-            module.DRN = _register_stand_ins(['DRN'], reason)
-
-
-def stand_in_for_drn() -> None:
-    """Make ``mmaction.models`` importable from the PyPI wheel, which lacks the DRN folder.
-
-    https://github.com/open-mmlab/mmaction2/issues/2714. The finder is the last one asked, so a
-    real DRN, wherever it comes from, is found first.
+    Args:
+        package (str): Full name.
+        module (str): Its module that MMAction2 imports names from.
+        names (Sequence[str]): Models it would register.
+        absent (str): Why the models are not there where the package is absent.
     """
-    sys.meta_path.append(_DRNStandIn())
 
-
-class _VindLUFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports MMAction2's real VindLU, and stands in for it only where that fails."""
+    def __init__(self, package: str, module: str, names: Sequence[str], absent: str):
+        self.package, self.module, self.names, self.absent = package, module, names, absent
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != _VINDLU:
+        if fullname not in (self.package, self.module):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None:
-            self.real, spec.loader = spec.loader, self
+        if spec is None:
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        self.real, spec.loader = spec.loader, self
         return spec
 
     def create_module(self, spec):
-        return self.real.create_module(spec)
+        return self.real.create_module(spec) if spec.origin else None
 
     def exec_module(self, module):
         try:
+            if not module.__spec__.origin:
+                raise ImportError(self.absent)
             # Without timm the outcome is certain; asking first saves loading transformers for it.
             if importlib.util.find_spec('timm') is None and _imports_timm(module):
                 raise ImportError("it needs 'timm', which is not installed")
             self.real.exec_module(module)
         except Exception as error:  # transformers and timm break in more ways than ImportError
-            _forget(_VINDLU)
-            _register_stand_ins(_VINDLU_MODELS, f'VindLU cannot be imported here: {error}')
+            if module.__name__ == self.module:
+                _forget(self.package, module)
+                _register_stand_ins(module, self.names, str(error))
+
+
+def stand_in_for_drn() -> None:
+    """Make ``mmaction.models`` importable from the PyPI wheel, which lacks the DRN folder.
+
+    https://github.com/open-mmlab/mmaction2/issues/2714. Needless with a wheel of MMAction2 after
+    1.2.0 that holds ``mmaction/models/localizers/drn``; a checkout has it.
+    """
+    package = 'mmaction.models.localizers.drn'
+    reason = 'the MMAction2 wheel from PyPI lacks it (mmaction2 issue 2714)'
+    sys.meta_path.insert(0, _Finder(package, f'{package}.drn', ['DRN'], reason))
 
 
 def stand_in_for_vindlu() -> None:
@@ -109,8 +111,12 @@ def stand_in_for_vindlu() -> None:
     MMAction2 imports VindLU wherever transformers is installed; VindLU needs timm (undeclared,
     and it would pull torchvision and another torch) and names gone from transformers 5. MMAction2
     registers placeholders where transformers is absent; this does the same where VindLU fails.
+    Needless with a release after 1.2.0 that does so itself, or whose VindLU runs on transformers 5
+    without timm.
     """
-    sys.meta_path.insert(0, _VindLUFinder())
+    package = 'mmaction.models.multimodal.vindlu'
+    names = ('VindLUVQA', 'VindLURetrievalMC', 'VindLURetrieval')
+    sys.meta_path.insert(0, _Finder(package, package, names, 'this MMAction2 lacks it'))
 
 
 def _imports_timm(module) -> bool:
@@ -118,7 +124,7 @@ def _imports_timm(module) -> bool:
     return any('timm' in path.read_text(encoding='utf-8') for path in folder.glob('*.py'))
 
 
-def _register_stand_ins(names, reason: str) -> type:
+def _register_stand_ins(module, names: Sequence[str], reason: str) -> None:
     from mmaction.registry import MODELS
 
     def refuse(self, *args, **kwargs):
@@ -127,15 +133,16 @@ def _register_stand_ins(names, reason: str) -> type:
     for name in names:
         stand_in = type(name, (), {'__init__': refuse, '__doc__': f'Stand-in: {reason}.'})
         MODELS.register_module(name=name, module=stand_in)
-    return stand_in
+        setattr(module, name, stand_in)
 
 
-def _forget(package: str) -> None:
-    """Undo a half-done import of ``package``: its submodules and what they registered."""
+def _forget(package: str, module) -> None:
+    """Undo a half-done import of ``package``: its other modules and what they registered."""
     from mmaction.registry import MODELS, TOKENIZER
 
-    for name in [n for n in sys.modules if n.startswith(f'{package}.')]:
-        del sys.modules[name]
+    for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
+        if name != module.__name__:
+            del sys.modules[name]
     for registry in (MODELS, TOKENIZER):
         for key, value in list(registry.module_dict.items()):
             if getattr(value, '__module__', '').startswith(package):
@@ -145,30 +152,17 @@ def _forget(package: str) -> None:
 def allow_checkpoint_classes() -> None:
     """Let ``torch.load(weights_only=True)`` read what an MMEngine checkpoint holds.
 
-    https://github.com/open-mmlab/mmengine/issues/1655. Allow-listed are stand-ins for MMEngine's
-    log history (:func:`_log_history`) and for the numpy arrays and scalars in it, under numpy 1's
-    and numpy 2's module names (:mod:`mmn_plugin.safe_pickle`): plain data. The history names its
-    statistics by ``getattr``, which is replaced by a function that knows those alone. Anything else
-    is refused, with one message (:func:`_explain_refusal`).
+    https://github.com/open-mmlab/mmengine/issues/1655. Allow-listed are stand-ins that take plain
+    data (`mmn_plugin.safe_pickle.checkpoint_globals`); anything else is refused, with one message.
     ``load_url`` would switch the protection off (torch.hub's default), so it is told not to.
+    Needless with a release of MMEngine after 0.10.7 whose checkpoints hold plain data alone.
     """
     import torch
     from mmengine.runner import checkpoint
 
-    from . import safe_pickle
+    from .safe_pickle import checkpoint_globals
 
-    allowed = [
-        (_log_history(), 'mmengine.logging.history_buffer.HistoryBuffer'),
-        (_statistic, 'builtins.getattr'),
-        (safe_pickle.PlainDtype, 'numpy.dtype'),
-        (safe_pickle.PlainArray, 'numpy.ndarray'),
-    ]
-    for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [
-            (safe_pickle.rebuild_array, f'{core}._reconstruct'),
-            (safe_pickle.rebuild_scalar, f'{core}.scalar'),
-        ]
-    torch.serialization.add_safe_globals(allowed)
+    torch.serialization.add_safe_globals(checkpoint_globals())
     checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
 
     stock = checkpoint.CheckpointLoader.load_checkpoint.__func__
@@ -193,57 +187,15 @@ def allow_checkpoint_classes() -> None:
     checkpoint.CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
 
 
-def _log_history() -> type:
-    """What stands for MMEngine's log history until it has its state, and is one then.
-
-    MMEngine's own takes any attribute from the file, and statistics for the histories of the whole
-    process: a file could replace ``mean``. Here numbers are taken, and statistics are MMEngine's.
-    """
-    import numpy as np
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    from .safe_pickle import PlainArray
-
-    class LogHistory(HistoryBuffer):
-        def __init__(self):
-            super().__init__()
-
-        def __setstate__(self, state):
-            length = state.get('max_length') if type(state) is dict else None
-            for name in ('_log_history', '_count_history'):
-                values = state[name] if type(length) is int else None
-                if (
-                    type(values) is not PlainArray
-                    or values.ndim != 1
-                    or (values.dtype.kind not in 'biuf')
-                ):
-                    raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
-                setattr(self, name, np.array(values))
-            self.max_length = length
-            self._set_default_statistics()
-            self.__class__ = HistoryBuffer
-
-    return LogHistory
-
-
-def _statistic(owner, name: str):
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    known = isinstance(owner, type) and issubclass(owner, HistoryBuffer)
-    if known and name in ('min', 'max', 'current', 'mean'):
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr')
-
-
-def _explain_refusal(filename: str, error: Exception) -> pickle.UnpicklingError:
+def _explain_refusal(filename: str, error: Exception) -> CheckpointRefusedError:
     found = re.search(r"(?:GLOBAL|got <class|asks for) '?([\w.]+)", str(error))
     if found:
-        return pickle.UnpicklingError(
+        return CheckpointRefusedError(
             f'{filename} was not loaded: it holds a {found[1]}, and loading such an object could '
             'run foreign code. A checkpoint holds tensors and plain data; if you trust the file, '
             "re-save its 'state_dict' alone"
         )
-    return pickle.UnpicklingError(
+    return CheckpointRefusedError(
         f'{filename} is damaged or no PyTorch checkpoint; make it or download it again'
     )
 
@@ -254,6 +206,8 @@ def distribute_on_cpu() -> None:
     mmengine calls ``torch.cuda.set_device`` and asks for NCCL, and gives
     ``DistributedDataParallel`` a device number even for a model on the CPU. Here such a machine
     gets a gloo group, and a model on the CPU no ``device_ids``. GPUs keep NCCL and their ids.
+    Needless with a release of MMEngine after 0.10.7 whose ``_init_dist_pytorch`` asks for gloo
+    where there is no accelerator.
     """
     from mmengine.device import get_device
     from mmengine.dist import utils
@@ -283,6 +237,7 @@ def write_test_results_once() -> None:
 
     mmengine's ``LoggerHook`` writes ``TIMESTAMP.json`` from every process at the same time. Their
     timings differ in length, so a shorter text over a longer one leaves a file that is no JSON.
+    Needless with a release of MMEngine after 0.10.7 that writes it from the first process.
     """
     from mmengine.dist import master_only
     from mmengine.hooks import LoggerHook
@@ -297,6 +252,7 @@ def resolve_own_configs() -> None:
     inherited dicts a ``_scope_`` that no registry has, and looks in site-packages even after an
     editable install. Here our prefix, and nothing else, is resolved from this package's file.
     ``from mmn_plugin.configs.NAME import *`` under ``read_base()`` reads the same text-style file.
+    Needless with a release of MMEngine after 0.10.7 that takes packages by an entry point.
     """
     from mmengine.config import Config, config
 
@@ -314,8 +270,7 @@ def resolve_own_configs() -> None:
 
     @wraps(parse_lazy)
     def own_parse_lazy(filename):
-        path = Path(filename).resolve()
-        if config_root().resolve() not in path.parents or Config._is_lazy_import(filename):
+        if config_root() not in Path(filename).parents:
             return parse_lazy(filename)
         cfg_dict, _, _ = Config._file2dict(filename, lazy_import=False)
         return Config._dict_to_config_dict_lazy(cfg_dict), set()

@@ -1,30 +1,25 @@
-"""Files that a program writes, and whether it may, asked before its work rather than after it."""
+"""Files: atomic writes, outputs that are known as ours, JSON, our own folders."""
 
 import argparse
-import datetime
 import hashlib
 import json
 import os
 import re
 import socket
 import tempfile
-import threading
-import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system
-    fcntl = None
+from mmn_plugin.errors import InputError, MissingFileError
 
-PATIENCE = 1.0  # seconds of waiting for a lock: another process may be looking just now
+from .locks import FileLock
 
 
-class OutputError(ValueError, argparse.ArgumentTypeError):
+class OutputError(InputError, argparse.ArgumentTypeError):
     """Nothing can be written there; the message names path and reason."""
 
 
@@ -75,16 +70,45 @@ def writable_folder(path: str | Path) -> Path:
     return path
 
 
-def write_json(content, path: str | Path) -> None:
-    """Write a file of JSON, indented; its folder is made.
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file that appears under its name when it is complete.
 
     Args:
-        content: What JSON can hold.
-        path (str | Path): The file.
+        path (str | Path): The file; its folder is made.
+
+    Yields:
+        Path: Where to write. At the end this takes the place of the file; after an error it is
+        removed, and the file is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    if path.exists() and not path.is_file():  # a device, such as /dev/stdout
+        yield path
+        return
+    unfinished = path.with_name(path.name + '.part')
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8 that appears when it is complete, see `replacing`."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding='utf-8')
+
+
+def write_json(content: Any, path: str | Path, indent: int | None = 1) -> None:
+    """Write a file of JSON that appears when it is complete; its folder is made.
+
+    Args:
+        content (Any): What JSON can hold.
+        path (str | Path): The file.
+        indent (int, optional): Spaces a level; None: all on one line. Defaults to 1.
+    """
+    write_atomically(path, json.dumps(content, indent=indent) + '\n')
 
 
 def printable(name: str | Path) -> str:
@@ -310,148 +334,7 @@ class OutputFolder:
         with FileLock(self._list, patience=60):
             listed = self._read()
             yield listed
-            partial = self._list.with_name(self.LIST + '.part')
-            write_json(listed, partial)
-            os.replace(partial, self._list)
-
-
-class FileInUseError(RuntimeError):
-    """Another process, or thread, has the lock; the message says which."""
-
-
-class FileLock:
-    """Only one may work on a file, or folder; a context manager.
-
-    A lock of the operating system on ``<path>.lock``, which ends with the process however that
-    ends, and which other machines see where their common file system has locks. The file goes when
-    the lock is released. Processes that this one starts do not inherit it.
-
-    Args:
-        path (str | Path): What is worked on.
-        patience (float): Seconds to wait for the lock. Defaults to `PATIENCE`.
-    """
-
-    _held: set[Path] = set()  # by this process, which the operating system would let in again
-    _guard = threading.Lock()
-
-    def __init__(self, path: str | Path, patience: float = PATIENCE) -> None:
-        self._of, self._patience = Path(path), patience
-        path = self._of.absolute()
-        self._path = path.parent.resolve() / (path.name + '.lock')
-        self._file: IO | None = None
-
-    def acquire(self) -> str | None:
-        """Take the lock; its folder is made.
-
-        Returns:
-            str | None: Why the file system cannot lock, else None.
-
-        Raises:
-            FileInUseError: If another one has it all the time.
-            OSError: If the file cannot be made.
-        """
-        end = time.monotonic() + self._patience
-        while not self._reserve():
-            if time.monotonic() > end:
-                raise FileInUseError(  # to open a lock's file and close it would end the lock
-                    f'{self._of} is in use by another part of this process'
-                )
-            time.sleep(0.01)
-        try:
-            return self._lock(end)
-        except BaseException:
-            self._held.discard(self._path)
-            raise
-
-    def release(self) -> None:
-        """Let others have it; nothing happens where it is not held."""
-        if self._file is not None:
-            with suppress(OSError):  # who waits for this very file will notice that it is gone
-                self._path.unlink()
-            self._file.close()
-            self._file = None
-            self._held.discard(self._path)
-
-    def __enter__(self) -> 'FileLock':
-        self.acquire()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.release()
-
-    def _reserve(self) -> bool:
-        with self._guard:
-            free = self._path not in self._held
-            self._held.add(self._path)
-            return free
-
-    def _lock(self, end: float) -> str | None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', 0)
-            try:
-                reason = lock_file(file, patience=max(0.0, end - time.monotonic()))
-            except BlockingIOError:
-                file.close()
-                raise FileInUseError(self._message()) from None
-            if reason or _same_file(file, self._path):
-                break
-            file.close()  # released and removed since it was opened
-        file.truncate(0)
-        file.write(
-            json.dumps(
-                dict(
-                    process=os.getpid(),
-                    host=socket.gethostname(),
-                    began=datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-                )
-            ).encode()
-        )
-        self._file = file
-        return reason
-
-    def _message(self) -> str:
-        who = 'another process'
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(self._path.read_bytes())
-            who = f'process {found["process"]} on {found["host"]} since {found["began"]}'
-        return f'{self._of} is in use by {who}. Let it end, or name another one'
-
-
-def lock_file(file: IO, shared: bool = False, patience: float = PATIENCE) -> str | None:
-    """Lock an open file for this process, until it closes any handle of the file.
-
-    Args:
-        file (IO): Open for writing, or for reading if the lock is shared.
-        shared (bool): Whether others may have shared locks too. Defaults to False.
-        patience (float): Seconds to wait. Defaults to `PATIENCE`.
-
-    Returns:
-        str | None: Why the file system cannot lock, else None.
-
-    Raises:
-        BlockingIOError: If another process has it all the time.
-    """
-    if fcntl is None:
-        return 'this system has no such locks'
-    kind, end = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + patience
-    while True:
-        try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB)
-            return None
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > end:
-                raise BlockingIOError('locked') from None
-            time.sleep(0.01)
-        except OSError as error:
-            return error.strerror
-
-
-def _same_file(file: IO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
+            write_json(listed, self._list)
 
 
 def _content(path: Path) -> dict:
@@ -468,3 +351,100 @@ def _try_writing(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b'0')
         file.flush()
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def package_data_root() -> Path:
+    """Folder that holds ``configs/`` and ``tools/``.
+
+    Returns:
+        Path: ``mmn_plugin/.mim`` of an installed package (the layout that ``mim`` expects); in a
+        checkout or after ``pip install -e .`` the root of the checkout.
+    """
+    installed = _PACKAGE / '.mim'
+    return installed if installed.is_dir() else _PACKAGE.parent
+
+
+def config_root() -> Path:
+    """Folder of the configs: what ``mmn_plugin::NAME.py`` is resolved against."""
+    return package_data_root() / 'configs'
+
+
+def tool_root() -> Path:
+    """Folder of the command-line tools."""
+    return package_data_root() / 'tools'
+
+
+def find_config(name: str) -> Path:
+    """Path of one of this package's configs.
+
+    Args:
+        name (str): path below ``configs/``, e.g. ``mmn_tacos.py`` or ``_base_/default_runtime.py``.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such config; the message lists those there are.
+    """
+    path = config_root() / name
+    if path.is_file():
+        return path
+    known = ', '.join(sorted(p.name for p in config_root().glob('*.py')))
+    raise MissingFileError(
+        f'mmn_plugin has no config {name!r} in {config_root()}; there are: {known or "none"}'
+    )
+
+
+def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
+    """Read a file.
+
+    Args:
+        path (Path): The file.
+        missing (str): What to say where there is no such file.
+        error (type[ValueError]): What to raise where it is not JSON.
+
+    Returns:
+        Any: Its content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: Of the kind given, if it is not JSON, or an object has a key twice, of which
+            JSON's rules would keep the last without a word.
+    """
+    if not path.is_file():
+        raise MissingFileError(missing)
+    repeated: list[tuple[dict, list[str]]] = []
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            repeated.append((found, [key for key, count in counts.items() if count > 1]))
+        return found
+
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'), object_pairs_hook=to_dict)
+    except (ValueError, RecursionError) as cause:
+        raise error(f'{path} is not a JSON file: {cause}') from cause
+    if repeated:
+        found, keys = repeated[-1]  # the outermost, which nothing has replaced
+        where = ', '.join(map(repr, _keys_to(content, found) or ()))
+        named = ', '.join(map(repr, keys[:5])) + (f' and {len(keys) - 5} more' if keys[5:] else '')
+        raise error(f'{path} has {named} twice{where and f", in {where}"}; one of them must go')
+    return content
+
+
+def _keys_to(content: Any, wanted: dict) -> list | None:
+    """Keys and places that lead to an object; None: it is not there."""
+    if content is wanted:
+        return []
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    for key, value in content.items() if isinstance(content, dict) else ():
+        rest = _keys_to(value, wanted)
+        if rest is not None:
+            return [key, *rest]
+    return None

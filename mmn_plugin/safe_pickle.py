@@ -24,6 +24,20 @@ CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
 SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray)
 
 
+# The instructions that make numbers, strings and containers, and name what `_ALLOWED` has.
+PLAIN_CODES = """
+    PROTO FRAME STOP MARK POP POP_MARK DUP
+    GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
+    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8
+    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST EMPTY_DICT EMPTY_SET
+    GLOBAL STACK_GLOBAL
+"""
+# Those whose operands the unpickler checks itself.
+OWN_CODES = 'BYTEARRAY8 APPEND APPENDS SETITEM SETITEMS DICT ADDITEMS FROZENSET REDUCE BUILD'
+
+
 class PlainDtype:
     """Stands for ``numpy.dtype``: bool, integers, floats, complex numbers and strings alone.
 
@@ -108,6 +122,60 @@ def _array_state(state: Any, flat: bool = False) -> Any:
     if flat:
         return np.frombuffer(data, plain.dtype)
     return 1, shape, plain.dtype, bool(fortran), data
+
+
+def checkpoint_globals() -> list[tuple]:
+    """What PyTorch may unpickle of an MMEngine checkpoint: stand-ins, and the names they stand for.
+
+    These are MMEngine's log history and numpy's arrays and scalars in it, under numpy 1's and numpy
+    2's module names. The history names its statistics by ``getattr``, which is replaced by a
+    function that knows those alone.
+    """
+    allowed = [
+        (_log_history(), 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (_statistic, 'builtins.getattr'),
+        (PlainDtype, 'numpy.dtype'),
+        (PlainArray, 'numpy.ndarray'),
+    ]
+    for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed += [(rebuild_array, f'{core}._reconstruct'), (rebuild_scalar, f'{core}.scalar')]
+    return allowed
+
+
+def _log_history() -> type:
+    """What stands for MMEngine's log history until it has its state, and is one then.
+
+    MMEngine's own takes any attribute from the file, and statistics for the histories of the whole
+    process: a file could replace ``mean``. Here numbers are taken, and statistics are MMEngine's.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    class LogHistory(HistoryBuffer):
+        def __init__(self):
+            super().__init__()
+
+        def __setstate__(self, state):
+            length = state.get('max_length') if type(state) is dict else None
+            for name in ('_log_history', '_count_history'):
+                values = state[name] if type(length) is int else None
+                plain = type(values) is PlainArray and values.ndim == 1
+                if not plain or values.dtype.kind not in 'biuf':
+                    raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
+                setattr(self, name, np.array(values))
+            self.max_length = length
+            self._set_default_statistics()
+            self.__class__ = HistoryBuffer
+
+    return LogHistory
+
+
+def _statistic(owner, name: str):
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    known = isinstance(owner, type) and issubclass(owner, HistoryBuffer)
+    if known and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr')
 
 
 class _Call:
@@ -236,73 +304,15 @@ class RestrictedUnpickler(pickle._Unpickler):
         return self.stack[-1]
 
     dispatch = {
-        code: pickle._Unpickler.dispatch[code]
-        for code in b''.join(
-            (
-                pickle.PROTO,
-                pickle.FRAME,
-                pickle.STOP,
-                pickle.MARK,
-                pickle.POP,
-                pickle.POP_MARK,
-                pickle.DUP,
-                pickle.GET,
-                pickle.BINGET,
-                pickle.LONG_BINGET,
-                pickle.PUT,
-                pickle.BINPUT,
-                pickle.LONG_BINPUT,
-                pickle.MEMOIZE,
-                pickle.NONE,
-                pickle.NEWTRUE,
-                pickle.NEWFALSE,
-                pickle.INT,
-                pickle.BININT,
-                pickle.BININT1,
-                pickle.BININT2,
-                pickle.LONG,
-                pickle.LONG1,
-                pickle.LONG4,
-                pickle.FLOAT,
-                pickle.BINFLOAT,
-                pickle.STRING,
-                pickle.BINSTRING,
-                pickle.SHORT_BINSTRING,
-                pickle.UNICODE,
-                pickle.BINUNICODE,
-                pickle.SHORT_BINUNICODE,
-                pickle.BINUNICODE8,
-                pickle.BINBYTES,
-                pickle.SHORT_BINBYTES,
-                pickle.BINBYTES8,
-                pickle.EMPTY_TUPLE,
-                pickle.TUPLE,
-                pickle.TUPLE1,
-                pickle.TUPLE2,
-                pickle.TUPLE3,
-                pickle.EMPTY_LIST,
-                pickle.LIST,
-                pickle.EMPTY_DICT,
-                pickle.EMPTY_SET,
-                pickle.GLOBAL,
-                pickle.STACK_GLOBAL,
-            )
-        )
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+        for name in PLAIN_CODES.split()
     }
-    dispatch.update(
-        {
-            pickle.BYTEARRAY8[0]: load_bytearray8,
-            pickle.APPEND[0]: load_append,
-            pickle.APPENDS[0]: load_appends,
-            pickle.SETITEM[0]: load_setitem,
-            pickle.SETITEMS[0]: load_setitems,
-            pickle.DICT[0]: load_dict,
-            pickle.ADDITEMS[0]: load_additems,
-            pickle.FROZENSET[0]: load_frozenset,
-            pickle.REDUCE[0]: load_reduce,
-            pickle.BUILD[0]: load_build,
-        }
-    )
+
+
+RestrictedUnpickler.dispatch.update(
+    (getattr(pickle, name)[0], getattr(RestrictedUnpickler, f'load_{name.lower()}'))
+    for name in OWN_CODES.split()
+)
 
 
 def _key(key: Any) -> Any:

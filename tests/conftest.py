@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / 'tools' / 'analysis_tools'))  # for the parts of these tools
 # Files that take longest, longest first: begun first, no process is left alone with one at the end.
 LONGEST = (
     'tools/test_quickstart.py',
@@ -23,10 +25,10 @@ LONGEST = (
     'test_readme.py',
     'apis/test_real_videos.py',
     'engine/test_weak_training.py',
-    'apis/webui/test_page_in_browser.py',
+    'webui/test_page.py',
     'tools/test_train_test.py',
     'engine/test_setup_checks.py',
-    'tools/test_check_dataset.py',
+    'cli/test_check.py',
     'tools/test_convert_datasets.py',
     'tools/test_benchmark.py',
 )
@@ -183,3 +185,17 @@ def _file_alone():
 def _test_alone(_file_alone):
     with _runs_forgotten():
         yield
+
+
+@pytest.fixture(scope='session')
+def c3d_weights(tmp_path_factory):
+    """C3D in its real size, with random weights: 300 MB."""
+    from helpers.tiny_extractors import save_weights
+
+    from mmn_plugin.features.recognizer import RecognizerConfig
+
+    name = 'mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py'
+    path = tmp_path_factory.mktemp('c3d') / 'c3d.pth'
+    save_weights(RecognizerConfig(name).model, path, 'backbone.')
+    yield str(path)
+    path.unlink()

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmn_plugin.files import (
-    FileInUseError,
-    FileLock,
-    OutputError,
-    OutputFolder,
-    UniqueNames,
-    input_of,
-    safe_name,
-)
+from mmn_plugin.files import OutputError, OutputFolder, UniqueNames, input_of, safe_name
+from mmn_plugin.locks import FileInUseError, FileLock
 
 
 @pytest.mark.parametrize(
@@ -40,15 +33,8 @@ def test_an_id_in_any_script_is_a_files_name(tmp_path, text, name):
 
 
 def test_no_two_inputs_have_one_name_and_each_keeps_its_own():
-    inputs = [
-        ('1', 'a/b'),
-        ('2', 'a_b'),
-        ('3', 'A_B'),
-        ('4', 'a_b-2'),
-        ('5', 'видео'),
-        ('6', 'видео'),
-        ('6', 'other'),
-    ]
+    inputs = [('1', 'a/b'), ('2', 'a_b'), ('3', 'A_B'), ('4', 'a_b-2')]
+    inputs += [('5', 'видео'), ('6', 'видео'), ('6', 'other')]
     names = UniqueNames()
     found = [names.of(*pair) for pair in inputs]
     assert found == ['a_b', 'a_b-2', 'A_B-3', 'a_b-2-2', 'видео', 'видео-2', 'other']

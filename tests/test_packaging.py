@@ -1,8 +1,9 @@
-"""setup.py, requirements/, model-index.yml and mmn_plugin.paths, without building anything.
+"""Metadata, requirements/, model-index.yml and paths, without building anything.
 
 What an installed wheel can do is shown by tools/check_wheel.py, which .ci/run calls.
 """
 
+import os
 import re
 import runpy
 import sysconfig
@@ -14,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mmn_plugin
-from mmn_plugin import paths
+from mmn_plugin import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,26 +30,26 @@ def requirements(name):
 
 
 @pytest.fixture
-def setup_arguments(monkeypatch):
-    """What setup.py hands to setuptools, installed into an environment with these folders."""
+def distribution(monkeypatch):
+    """What pyproject.toml and setup.py say, in an environment with these folders."""
 
     def read(*folders, site):
         for folder in folders:
             (site / folder).mkdir(parents=True)
-        caught = {}
         monkeypatch.setattr(sysconfig, 'get_path', lambda *args, **kwargs: str(site))
-        monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: caught.update(kwargs))
         monkeypatch.chdir(ROOT)
-        runpy.run_path(str(ROOT / 'setup.py'))
-        return caught
+        arguments = {}
+        monkeypatch.setattr(setuptools, 'setup', lambda **given: arguments.update(given))
+        runpy.run_path('setup.py')
+        read = setuptools.Distribution(arguments)
+        read.parse_config_files()
+        return read
 
     return read
 
 
-def test_undeclared_needs_of_the_stack_are_declared(setup_arguments, tmp_path):
-    needs = {
-        r.name: r for r in map(Requirement, setup_arguments(site=tmp_path)['install_requires'])
-    }
+def test_undeclared_needs_of_the_stack_are_declared(distribution, tmp_path):
+    needs = {r.name: r for r in map(Requirement, distribution(site=tmp_path).install_requires)}
     assert 'importlib_metadata' in needs
     assert not needs['setuptools'].specifier.contains('82.0.0')
     assert needs['setuptools'].specifier.contains('81.0.0')
@@ -56,21 +57,21 @@ def test_undeclared_needs_of_the_stack_are_declared(setup_arguments, tmp_path):
     assert not needs.keys() & {'mmcv', 'timm', 'torchvision'}
 
 
-def test_existing_full_mmcv_is_kept(setup_arguments, tmp_path):
-    lite = setup_arguments('mmcv_lite-2.1.0.dist-info', site=tmp_path / 'a')['install_requires']
-    full = setup_arguments('mmcv-2.1.0.dist-info', site=tmp_path / 'b')['install_requires']
+def test_existing_full_mmcv_is_kept(distribution, tmp_path):
+    lite = distribution('mmcv_lite-2.1.0.dist-info', site=tmp_path / 'a').install_requires
+    full = distribution('mmcv-2.1.0.dist-info', site=tmp_path / 'b').install_requires
     assert [Requirement(r).name for r in lite if r.startswith('mmcv')] == ['mmcv-lite']
     assert [Requirement(r).name for r in full if r.startswith('mmcv')] == ['mmcv']
 
 
-def test_every_package_is_installed(setup_arguments, tmp_path):
-    found = set(setup_arguments(site=tmp_path)['packages'])
+def test_every_package_is_installed(distribution, tmp_path):
+    found = set(distribution(site=tmp_path).packages)
     sources = [p for p in (ROOT / 'mmn_plugin').rglob('*.py') if '.mim' not in p.parts]
     assert {'.'.join(p.parent.relative_to(ROOT).parts) for p in sources} == found
 
 
-def test_files_that_are_no_code_are_installed_too(setup_arguments, tmp_path):
-    data = setup_arguments(site=tmp_path)['package_data']
+def test_files_that_are_no_code_are_installed_too(distribution, tmp_path):
+    data = distribution(site=tmp_path).package_data
     carried = {
         path
         for package, patterns in data.items()
@@ -83,11 +84,11 @@ def test_files_that_are_no_code_are_installed_too(setup_arguments, tmp_path):
         if path.is_file() and not {'.mim', '__pycache__'} & set(path.parts) and path.suffix != '.py'
     }
     assert there == carried
-    assert {path.name for path in there} == {'page.css', 'page.js'}
+    assert {path.name for path in there} == {'page.css', 'page.js', 'py.typed'}
 
 
-def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, tmp_path):
-    command = setup_arguments(site=tmp_path)['cmdclass']['build_py'](setuptools.Distribution())
+def test_the_wheel_carries_configs_and_the_tools_of_use_there(distribution, tmp_path):
+    command = distribution(site=tmp_path).get_command_class('build_py')(setuptools.Distribution())
     command.ensure_finalized()
     command.build_lib, command.packages = str(tmp_path / 'lib'), []
     command.run()
@@ -121,9 +122,9 @@ def test_the_wheel_carries_configs_and_the_tools_of_use_there(setup_arguments, t
     }
 
 
-def test_extras_are_pinned(setup_arguments, tmp_path):
-    extras = setup_arguments(site=tmp_path)['extras_require']
-    assert extras.keys() == {'mim', 'onnx', 'tensorboard', 'wandb', 'web', 'dev'}
+def test_extras_are_pinned(distribution, tmp_path):
+    extras = distribution(site=tmp_path).extras_require
+    assert extras.keys() == {'dev', 'docs', 'mim', 'onnx', 'tensorboard', 'wandb', 'web'}
     assert all('==' in line for lines in extras.values() for line in lines)
 
 
@@ -154,6 +155,9 @@ def test_model_index_names_every_config():
     listed = {model['Config'] for model in models}
     assert listed == {f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}
     assert all(model['Name'] == Path(model['Config']).stem for model in models)
+    collections = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())['Collections']
+    assert {model['In Collection'] for model in models} == {c['Name'] for c in collections}
+    assert all((ROOT / collection['README']).is_file() for collection in collections)
 
 
 def test_config_names_are_unique():
@@ -165,29 +169,23 @@ def test_config_names_are_unique():
 
 
 def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
-    assert paths.config_root() == ROOT / 'configs'
-    assert paths.tool_root() == ROOT / 'tools'
-    monkeypatch.setattr(paths, '_PACKAGE', tmp_path)
+    assert files.config_root() == ROOT / 'configs'
+    assert files.tool_root() == ROOT / 'tools'
+    monkeypatch.setattr(files, '_PACKAGE', tmp_path)
     (tmp_path / '.mim').mkdir()
-    assert paths.config_root() == tmp_path / '.mim/configs'
+    assert files.config_root() == tmp_path / '.mim/configs'
 
 
-def test_every_tool_finds_an_uninstalled_package_in_the_same_way():
-    tools = [
-        path
-        for path in (ROOT / 'tools').rglob('*.py')
-        if re.search('^(import|from) mmn_plugin', path.read_text(), re.MULTILINE)
-        and path.name != 'check_wheel.py'
-    ]  # which needs nothing but Python
-    assert len(tools) > 15
-    for path in tools:
-        up = len(path.relative_to(ROOT).parts) - 1
-        assert (
-            "if find_spec('mmn_plugin') is None:  # a checkout that is not installed\n"
-            f'    sys.path.insert(0, str(Path(__file__).resolve().parents[{up}]))\n'
-        ) in path.read_text(), path
-
-
-def test_version_is_one(setup_arguments, tmp_path):
-    assert setup_arguments(site=tmp_path)['version'] == mmn_plugin.__version__
+def test_version_is_one(distribution, tmp_path):
+    assert distribution(site=tmp_path).metadata.version == mmn_plugin.__version__
     assert re.fullmatch(r'\d+\.\d+\.\d+', mmn_plugin.__version__)
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == mmn_plugin.__version__
+
+
+def test_scripts_with_a_shebang_are_executable():
+    folders = [ROOT / name for name in ('.ci', 'tools')]
+    files = [path for folder in folders for path in folder.rglob('*') if path.is_file()]
+    scripts = [path for path in files if path.read_bytes()[:2] == b'#!']
+    assert len(scripts) > 5
+    assert [path for path in scripts if not os.access(path, os.X_OK)] == []

@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What README.md and the pages of docs/ say is so."""
 
 import ast
 import json
@@ -18,10 +18,15 @@ import pytest
 import torch
 from helpers.run_tool import ROOT, run_tool
 
-from mmn_plugin.engine.hooks import CheckLossHook
+from mmn_plugin.engine import LossCheck
 
-README = (ROOT / 'README.md').read_text()
-RESULTS = sorted((ROOT / 'docs' / 'results').glob('*.json'))
+DOCS = ROOT / 'docs'
+RESULTS = sorted((DOCS / 'results').glob('*.json'))
+PAGES = [
+    *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md')),
+    *sorted((ROOT / 'configs').glob('*.md')),
+    *sorted(DOCS.glob('*.md')),
+]
 
 
 @pytest.fixture(scope='module')
@@ -30,47 +35,21 @@ def reproduce():
 
 
 def test_every_figure_is_the_one_of_its_committed_result(reproduce):
-    assert reproduce['update_readme'](README) == README
+    for page in reproduce['PAGES']:
+        assert reproduce['update_page'](page) == page.read_text(), page
 
 
 def test_every_result_is_shown_and_says_how_it_was_measured(reproduce):
     assert RESULTS
+    text = '\n'.join(page.read_text() for page in reproduce['PAGES'])
     for path in RESULTS:
         result = json.loads(path.read_text())
-        assert f'<!-- result: {path.stem} -->' in README
+        assert text.count(f'<!-- result: {path.stem} -->') == 1
         assert path.stem in reproduce['EXPERIMENTS']
         assert re.fullmatch(r'[0-9a-f]{40}', result['commit'])
-        how = {
-            option: result[option]
-            for option, names in reproduce['OPTIONS'].items()
-            if path.stem in names
-        }
+        how = {option: result[option] for option in reproduce['options_of'](path.stem)}
         assert result['command'] == reproduce['command_of'](path.stem, how)
         assert {'cpu', 'cores', 'torch'} <= result['machine'].keys()
-
-
-def test_shapes_is_learnt_and_not_easy():
-    measured = {
-        path.stem: json.loads(path.read_text())['per_seed']
-        for path in RESULTS
-        if path.stem in ('shapes', 'shapes_words')
-    }
-    for seed in measured['shapes']:
-        assert seed['R1@0.5'] >= 70
-        assert seed['R1@0.7'] >= 50
-        assert seed['chance/R1@0.5'] <= 15
-    for kept, seeds in measured['shapes_words'].items():
-        assert all(seed['R1@0.5'] < (45 if kept == 'blank' else 60) for seed in seeds)
-
-
-def test_tubes_of_shapes_are_learnt_and_not_easy():
-    result = json.loads((ROOT / 'docs/results/tubes.json').read_text())
-    for seed in result['per_seed']:
-        assert seed['m_vIoU'] >= 50
-        assert seed['vIoU@0.5'] >= 50
-        assert seed['oracle_m_vIoU'] <= 90
-        assert seed['chance_m_vIoU'] <= 20
-        assert seed['train_cpu_seconds'] / 2 <= 360  # two cores
 
 
 @pytest.fixture(scope='module')
@@ -78,27 +57,16 @@ def weak():
     return json.loads((ROOT / 'docs' / 'results' / 'weak.json').read_text())
 
 
-def test_weak_supervision_learns_and_beats_a_baseline_tuned_as_well(weak):
-    mean = {
-        row: statistics.fmean(seed['R1@0.5'] for seed in seeds)
-        for row, seeds in weak['per_seed'].items()
-    }
-    alone, _, full, _, tuned, ceiling = mean.values()
-    assert full >= alone + 5
-    assert full > tuned
-    assert full >= 0.6 * ceiling
-    assert ceiling < tuned + 5  # why the README claims less over the tuned baseline
-
-
 def test_weak_supervision_is_described_by_its_figures(weak):
     alone, _, full, control, tuned, ceiling = [
         {name: statistics.fmean(seed[name] for seed in seeds) for name in ('R1@0.5', 'R1@0.7')}
         for seeds in weak['per_seed'].values()
     ]
-    section = README.split('## Weak supervision')[1].split('\n## ')[0].split('<!-- end -->')[1]
+    page = (DOCS / 'weak_supervision.md').read_text()
+    section = page.split('<!-- end -->')[1].split('\n## ')[0]
     said = re.findall(r'\d+\.\d(?= points|\s+at IoU=0\.7)', re.sub(r'\s+', ' ', section))
     assert said == [
-        f'{left[name] - right[name]:.1f}'
+        f'{abs(left[name] - right[name]):.1f}'
         for left, right, name in (
             (full, alone, 'R1@0.5'),
             (full, control, 'R1@0.5'),
@@ -125,14 +93,12 @@ def test_weak_supervision_is_chosen_on_validation_with_as_many_trials_and_steps(
 
 def test_the_table_itself_says_how_many_settings_were_looked_at(reproduce):
     module = sys.modules['reproduction.weak']
-    table = README.split('<!-- result: weak -->')[1].split('<!-- end -->')[0]
+    page = (DOCS / 'weak_supervision.md').read_text()
+    table = page.split('<!-- result: weak -->')[1].split('<!-- end -->')[0]
     said = f'{module.LOOKED_AT[module.FULL]} of the contrast'
     assert said in table
     assert f'| {module.FULL} | {module.LOOKED_AT[module.FULL]} + 4 |' in table
-    assert (
-        f'{said.split()[0]} settings of the contrast'
-        in (ROOT / 'docs/weak_supervision.md').read_text()
-    )
+    assert f'{said.split()[0]} settings of the contrast' in page
 
 
 def test_a_changed_figure_is_noticed(reproduce, tmp_path):
@@ -141,19 +107,27 @@ def test_a_changed_figure_is_noticed(reproduce, tmp_path):
     result = json.loads((tmp_path / 'shapes.json').read_text())
     result['per_seed'][0]['R1@0.5'] -= 5
     (tmp_path / 'shapes.json').write_text(json.dumps(result))
-    assert reproduce['update_readme'](README, tmp_path) != README
+    readme = ROOT / 'README.md'
+    assert reproduce['update_page'](readme, tmp_path) != readme.read_text()
 
 
-def test_every_file_it_names_exists():
-    named = set(re.findall(r'\b(?:tools|configs|tests|docs|mmn_plugin)/[\w./-]+\.\w+', README))
-    assert len(named) > 15
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_file_it_names_exists(page):
+    text = page.read_text()
+    named = set(re.findall(r'\b(?:tools|configs|tests|docs|mmn_plugin)/[\w./-]+\.\w+', text))
     assert not [name for name in named if not (ROOT / name).exists()]
+    links = set(re.findall(r'\]\((?!https?:|#)([^)#]+)', text))
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / 'README.md').read_text().splitlines()) <= 200
 
 
 def table_of_messages() -> list[str]:
     """Code spans in the first column of the table of messages."""
-    section = README.split('## When something goes wrong')[1].split('\n## ')[0]
-    rows = [line.split('|')[1] for line in section.splitlines() if line.startswith('| ')][2:]
+    page = (DOCS / 'troubleshooting.md').read_text()
+    rows = [line.split('|')[1] for line in page.splitlines() if line.startswith('| ')][2:]
     return [span for row in rows for span in re.findall(r'`([^`]+)`', row)]
 
 
@@ -201,8 +175,10 @@ def known_messages() -> str:
     # put together from parts when it is printed
     batch = dict(data_samples=[SimpleNamespace(video_id='a')])
     losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
+    model = SimpleNamespace(train_step=lambda *_, **__: losses)
+    run = SimpleNamespace(epoch=0, model=model, optim_wrapper=None)
     with pytest.raises(FloatingPointError) as error:
-        CheckLossHook().after_train_iter(SimpleNamespace(epoch=0), 0, batch, losses)
+        LossCheck().train_step(run, 0, batch)
     return '\n'.join([*texts, str(error.value)])
 
 
@@ -222,9 +198,15 @@ def test_a_message_that_nobody_prints_is_noticed():
     assert not is_printed('loss=nan at epoch …, in the batch of videos')
 
 
+def blocks_of_example(name: str) -> list[tuple[str, str]]:
+    """Language and text of the blocks of an example of docs/data.md."""
+    page = (DOCS / 'data.md').read_text()
+    example = re.search(rf'<!-- example: {name} -->(.*?)<!-- end -->', page, re.DOTALL)[1]
+    return re.findall(r'```(\w+)\n(.*?)```', example, re.DOTALL)
+
+
 def test_the_custom_data_example_runs_as_it_stands(tmp_path):
-    example = re.search(r'<!-- example: custom data -->(.*?)<!-- end -->', README, re.DOTALL)[1]
-    blocks = re.findall(r'```(\w+)\n(.*?)```', example, re.DOTALL)
+    blocks = blocks_of_example('custom data')
     assert [language for language, _ in blocks] == ['python', 'python', 'bash']
     for _, text in blocks[:2]:
         (tmp_path / re.match(r'# (\w+\.py):', text)[1]).write_text(text)
@@ -242,8 +224,7 @@ def test_the_custom_data_example_runs_as_it_stands(tmp_path):
 
 
 def test_the_short_run_on_real_annotations_works_as_written(shared, tmp_path, monkeypatch):
-    page = (ROOT / 'docs' / 'short_run.md').read_text()
-    features, prepare, commands = re.findall(r'```(?:python|bash)\n(.*?)```', page, re.DOTALL)
+    features, prepare, commands = (text for _, text in blocks_of_example('short run'))
     monkeypatch.chdir(tmp_path)
     data = tmp_path / 'data' / 'charades_sta'
     shutil.copytree(shared / 'data' / 'annotations' / 'charades_sta', data)

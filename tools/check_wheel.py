@@ -78,7 +78,7 @@ del corpus, splits, sizes
 TRAIN = """
 import pathlib, sys
 import mmn_plugin, mmaction.models
-from mmn_plugin.paths import config_root
+from mmn_plugin.files import config_root
 from mmengine.config import Config
 from mmengine.runner import Runner
 place, config, name = pathlib.Path(mmn_plugin.__file__), Config.fromfile(sys.argv[1]), sys.argv[2]
@@ -148,7 +148,8 @@ class Check:
         self.step('requirements agree', *pip, 'check')
 
     def use_mim(self) -> None:
-        """``mim train`` and ``mim test`` of a config known by its name alone."""
+        """The command ``mmn``; ``mim train`` and ``mim test`` of a config known by its name."""
+        self.step('mmn', 'mmn', '--version')
         self.step('write a corpus of four videos', 'python', '-c', CORPUS)
         options = ('--cfg-options', 'train_cfg.max_epochs=1')
         self.step(
@@ -177,7 +178,7 @@ class Check:
         (self.work / 'train.py').write_text(TRAIN)
         found = subprocess.run(
             [self.bin / 'python', '-c',
-             'from mmn_plugin.paths import config_root; print(config_root())'],
+             'from mmn_plugin.files import config_root; print(config_root())'],
             cwd=self.work, capture_output=True, text=True, check=True,
         )  # fmt: skip
         path = found.stdout.strip().splitlines()[-1]

@@ -49,7 +49,7 @@ say "1/6 rendering $videos videos of Shapes into $out/$corpus"
 "$PYTHON" "$root/tools/data/make_shapes.py" "$corpus" --videos "$videos" --seed 0
 
 say '2/6 extracting features from the videos'
-"$PYTHON" "$root/tools/data/extract_features.py" "$corpus/videos" --out "$corpus/features.h5"
+"$PYTHON" -m mmn extract "$corpus/videos" --out "$corpus/features.h5"
 
 say "3/6 training MMN for $epochs epochs in $processes processes (log: $out/$work)"
 # The last checkpoint is no sign of the end: its validation, and so the best checkpoint, comes after.
@@ -77,7 +77,7 @@ else
 fi
 
 say '5/6 results on the test split, in percent'
-echo 'unseen: sentences whose colour, shape and action training never showed together'
+echo 'unseen: sentences whose color, shape and action training never showed together'
 echo 'chance: a random ranking'
 sed -n '/Grounding (percent)/,/^$\|Epoch(test)/p' "$work/test.log" | grep -v 'Grounding\|INFO'
 
@@ -90,7 +90,7 @@ say "6/6 grounding three sentences in $video, which training never saw"
 if [ "$work/grounding/${video}_timeline.png" -nt "$best" ]; then
     echo "grounded already"
 else
-    "$PYTHON" "$root/tools/ground.py" "$corpus/videos/$video.mp4" --config "$config" \
+    "$PYTHON" -m mmn ground "$corpus/videos/$video.mp4" --config "$config" \
         --checkpoint "$best" --annotations "$corpus/annotations/test.json" --max-sentences 3 \
         --out "$work/grounding"
 fi

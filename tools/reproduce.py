@@ -1,11 +1,13 @@
-"""Measure again what the README reports: ``python tools/reproduce.py NAME``.
+"""Measure again what README.md and docs/ report: ``python tools/reproduce.py NAME``.
 
 Writes ``docs/results/NAME.json`` (command, commit, seeds, machine, every value) and renders its
-table in the README. Run from the checkout's root, on the Shapes corpus of ``tools/quickstart.sh``.
+table in the page that has its marker. Run from the checkout's root, on the Shapes corpus of
+``tools/quickstart.sh``.
 """
 
 import argparse
 import datetime
+import inspect
 import json
 import os
 import platform
@@ -16,75 +18,41 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import absent, experiments, inference, long_videos, performance, speed, videos
+from reproduction import absent, experiments, inference, long_videos, performance, renderers, videos
 from reproduction import tubes as of_tubes
 from reproduction.faults import faults
-from reproduction.renderers import RENDERERS as OF_EXPERIMENTS
 from reproduction.renderers import source
 from reproduction.running import ROOT, run
 from reproduction.weak import render_weak, weak
 
+from mmn_plugin.files import OutputError, writable_file
+
 RESULTS = ROOT / 'docs' / 'results'
-README = ROOT / 'README.md'
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
+# How each is measured, with what can be chosen as its arguments, and how its table is made.
 EXPERIMENTS = dict(
-    absence=absent.absence,
-    agreement=experiments.agreement,
-    agreement_tubes=of_tubes.agreement_tubes,
-    benchmark=performance.benchmark,
-    data_cost=performance.data_cost,
-    dataset_cost=experiments.dataset_cost,
-    evaluation_cost=performance.evaluation_cost,
-    faults=faults,
-    inference_cost=inference.inference_cost,
-    layouts=performance.layouts,
-    long_video=long_videos.long_video,
-    memory=performance.memory,
-    memory_bf16=performance.memory_bf16,
-    negatives=experiments.negatives,
-    negatives_cost=experiments.negatives_cost,
-    precision=speed.precision,
-    quickstart=experiments.quickstart,
-    shapes=experiments.shapes,
-    shapes_words=experiments.shapes_words,
-    text_cache=speed.text_cache,
-    tubes=of_tubes.tubes,
-    videos=videos.videos,
-    weak=weak,
+    absence=(absent.absence, absent.render_absence),
+    agreement=(experiments.agreement, renderers.render_agreement),
+    agreement_tubes=(of_tubes.agreement_tubes, renderers.render_agreement),
+    benchmark=(performance.benchmark, performance.render_benchmark),
+    dataset_cost=(experiments.dataset_cost, renderers.render_dataset_cost),
+    faults=(faults, renderers.render_faults),
+    inference_cost=(inference.inference_cost, inference.render_inference_cost),
+    long_video=(long_videos.long_video, long_videos.render_long_video),
+    memory_bf16=(performance.memory_bf16, performance.render_memory_bf16),
+    negatives=(experiments.negatives, renderers.render_negatives),
+    quickstart=(experiments.quickstart, renderers.render_quickstart),
+    shapes=(experiments.shapes, renderers.render_shapes),
+    tubes=(of_tubes.tubes, of_tubes.render_tubes),
+    videos=(videos.videos, videos.render_videos),
+    weak=(weak, render_weak),
 )
-# What each option is for; the other experiments take none.
-OPTIONS = dict(
-    seeds=(
-        'absence',
-        'long_video',
-        'negatives',
-        'precision',
-        'shapes',
-        'shapes_words',
-        'text_cache',
-        'tubes',
-        'videos',
-        'weak',
-    ),
-    repeats=('benchmark', 'data_cost', 'evaluation_cost', 'faults', 'layouts'),
-)
-RENDERERS = dict(
-    absence=absent.render_absence,
-    benchmark=performance.render_benchmark,
-    data_cost=performance.render_data_cost,
-    evaluation_cost=performance.render_evaluation_cost,
-    inference_cost=inference.render_inference_cost,
-    layouts=performance.render_layouts,
-    long_video=long_videos.render_long_video,
-    memory=performance.render_memory,
-    memory_bf16=performance.render_memory_bf16,
-    precision=speed.render_precision,
-    text_cache=speed.render_text_cache,
-    tubes=of_tubes.render_tubes,
-    videos=videos.render_videos,
-    weak=render_weak,
-    **OF_EXPERIMENTS,
-)
+
+
+def options_of(name: str) -> list[str]:
+    """What can be chosen: ``seeds``, ``repeats`` or nothing."""
+    return list(inspect.signature(EXPERIMENTS[name][0]).parameters)
 
 
 def machine() -> dict:
@@ -113,7 +81,7 @@ def measure(name: str, args: argparse.Namespace) -> dict:
     git = ('git', '-C', ROOT)
     changed = run(*git, 'status', '--porcelain', '--', *CODE, capture=True).strip()
     commit = run(*git, 'rev-parse', 'HEAD', capture=True).strip()
-    how = {option: getattr(args, option) for option, names in OPTIONS.items() if name in names}
+    how = {option: getattr(args, option) for option in options_of(name)}
     return dict(
         name=name,
         command=command_of(name, how),
@@ -121,57 +89,53 @@ def measure(name: str, args: argparse.Namespace) -> dict:
         date=datetime.date.today().isoformat(),
         machine=machine(),
         **how,
-        **EXPERIMENTS[name](args),
+        **EXPERIMENTS[name][0](**how),
     )
 
 
-def update_readme(text: str, results: Path = RESULTS) -> str:
-    """README with every ``<!-- result: NAME -->`` block rendered from its JSON."""
+def update_page(page: Path, results: Path = RESULTS) -> str:
+    """A page with every ``<!-- result: NAME -->`` block rendered from its JSON."""
 
     def render(match):
         path = results / f'{match[1]}.json'
         if not path.is_file():  # not measured yet
             return match[0]
         result = json.loads(path.read_text())
-        body = f'{RENDERERS[match[1]](result)}\n\n{source(result)}'
+        body = f'{EXPERIMENTS[match[1]][1](result)}\n\n{source(result)}'
+        body = body.replace('](docs/results/', f']({os.path.relpath(RESULTS, page.parent)}/')
         return f'<!-- result: {match[1]} -->\n{body}\n<!-- end -->'
 
-    return re.sub(r'<!-- result: (\w+) -->.*?<!-- end -->', render, text, flags=re.DOTALL)
-
-
-def require_writable(parser: argparse.ArgumentParser, paths: list[Path]) -> None:
-    """End with a message if a file cannot be written, before anything is measured."""
-    from mmn_plugin.files import OutputError, writable_file  # not needed to render the README
-
-    try:
-        for path in paths:
-            writable_file(path)
-    except OutputError as error:
-        parser.error(str(error))
+    return re.sub(
+        r'<!-- result: (\w+) -->.*?<!-- end -->', render, page.read_text(), flags=re.DOTALL
+    )
 
 
 def main() -> None:
-    """Measure what was asked for, and render the README."""
+    """Measure what was asked for, and render the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         'names',
         nargs='*',
         choices=[*EXPERIMENTS, []],
         metavar='NAME',
-        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render README',
+        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render the pages',
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
         '--repeats', type=int, default=3, help='rounds of faults and of benchmarks (default: 3)'
     )
     args = parser.parse_args()
-    if args.names:
-        require_writable(parser, [README, *(RESULTS / f'{name}.json' for name in args.names)])
+    try:
+        for path in [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)]:
+            writable_file(path)
+    except OutputError as error:
+        parser.error(str(error))
     for name in args.names:
         result = measure(name, args)
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
-    README.write_text(update_readme(README.read_text()))
+    for page in PAGES:
+        page.write_text(update_page(page))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 # Sourced by quickstart.sh and run_tests.sh: makes .venv (or $MMN_VENV) with the tested versions
 # and an editable install of this checkout, or reuses it where it is up to date.
-# With $MMN_PYTHON that interpreter is used as it is, and nothing is installed.
+# With $MMN_PYTHON that interpreter is used as it is, with this checkout on its path, and nothing is
+# installed.
 # setup_venv [REQUIREMENTS [FOLDER]]  leaves the interpreter's path in $PYTHON.
 
 setup_venv() {
@@ -10,7 +11,7 @@ setup_venv() {
     folder=${2:-${MMN_VENV:-$root/.venv}}
     if [ -n "${MMN_PYTHON:-}" ]; then
         PYTHON=$MMN_PYTHON
-        export PYTHON
+        export PYTHON PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
         return 0
     fi
     base=${MMN_BASE_PYTHON:-}
@@ -25,7 +26,8 @@ setup_venv() {
         return 1
     fi
     # the stamp names everything an installation depends on
-    wanted=$(cat "$requirements" "$root/setup.py" "$root/requirements/runtime.txt" | cksum)" $root"
+    wanted=$(cat "$requirements" "$root/setup.py" "$root/pyproject.toml" "$root/requirements/runtime.txt" \
+        | cksum)" $root"
     case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
     case $folder in *:*)
         echo "Error: $folder holds a colon, which PATH cannot: name another folder in MMN_VENV" >&2
@@ -63,15 +65,16 @@ setup_venv() {
         && echo "$wanted" > "$stamp"
 }
 
-# setup_extras: what the tests of the page (Gradio, playwright), of the export (ONNX) and of Weights &
-# Biases need on top, into the same environment. Such tests are skipped where it cannot be had, so
-# that nothing fails here.
+# setup_extras [NAME ...]: requirements/NAME.txt on top, into the same environment; without a NAME what
+# the tests of the page (Gradio, playwright), of the export (ONNX) and of Weights & Biases need. Such
+# tests are skipped where it cannot be installed.
 setup_extras() {
     local root folder name wanted
     [ -z "${MMN_PYTHON:-}" ] || return 0
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     folder=$(dirname "$(dirname "$PYTHON")")
-    for name in web browser onnx wandb; do
+    [ $# -gt 0 ] || set -- web browser onnx wandb
+    for name in "$@"; do
         wanted=$(cat "$root/requirements/$name.txt" "$root/requirements/pinned.txt" | cksum)
         [ "$(cat "$folder/.mmn_plugin_$name" 2> /dev/null)" != "$wanted" ] || continue
         echo "installing requirements/$name.txt ..."
@@ -79,7 +82,7 @@ setup_extras() {
             -c "$root/requirements/pinned.txt" -r "$root/requirements/$name.txt"; then
             echo "$wanted" > "$folder/.mmn_plugin_$name"
         else
-            echo "requirements/$name.txt cannot be installed: the tests that need it are skipped" >&2
+            echo "requirements/$name.txt cannot be installed: what needs it is skipped" >&2
         fi
     done
 }

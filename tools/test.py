@@ -1,24 +1,16 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [options]``."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.command_line import run_command, run_parser
+from mmn_plugin.config import require_checkpoint
 from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine.runner import (
-    add_amp,
-    apply_test_amp,
-    explicit_amp,
-    require_checkpoint,
-    run_command,
-    run_parser,
-)
+from mmn_plugin.engine import add_amp, apply_test_amp, explicit_amp
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import writable_file
 
 
@@ -29,14 +21,14 @@ def parse_args():
     parser.add_argument(
         '--dump',
         metavar='FILE',
-        help='write the predictions: FILE.json for tools/analysis_tools/eval_predictions.py, '
+        help='write the predictions: FILE.json for `mmn eval`, '
         'FILE.pkl for the data samples as in MMAction2',
     )
     parser.add_argument(
         '--submission',
         metavar='FILE.json',
         help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
-        'tools/analysis_tools/eval_tubes.py too',
+        '`mmn eval` too',
     )
     parser.add_argument(
         '--show-dir',
@@ -83,11 +75,11 @@ def refuse_other_answers(cfg, args):
     """Refuse files of moments where the answers are tubes, and the other way round."""
     tubes = grounds_tubes(cfg)
     if tubes and (args.dump or '').endswith('.json'):
-        raise ValueError(
+        raise InputError(
             '--dump FILE.json is for moments; of tubes --submission FILE.json writes the answers'
         )
     if args.submission and not tubes:
-        raise ValueError(
+        raise InputError(
             '--submission is for tubes; of moments --dump FILE.json writes the answers'
         )
 
@@ -111,13 +103,13 @@ def dump_metric(path):
     writers = {'.json': 'DumpPredictions', '.pkl': 'DumpResults', '.pickle': 'DumpResults'}
     suffix = Path(path).suffix
     if suffix not in writers:
-        raise ValueError(f'--dump writes .json or .pkl files, not {path}')
+        raise InputError(f'--dump writes .json or .pkl files, not {path}')
     return dict(type=writers[suffix], out_file_path=path)
 
 
 def main():
     """Build the Runner from the config and test."""
-    run_command(parse_args(), merge_args, Runner.test, strict=True)
+    run_command(parse_args(), merge_args, Runner.test)
 
 
 if __name__ == '__main__':

@@ -1,24 +1,14 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 from mmengine.runner import Runner
 
-from mmn_plugin.engine.checkpoints import TrainingRecord
-from mmn_plugin.engine.runner import (
-    add_amp,
-    apply_amp,
-    explicit_amp,
-    require_checkpoint,
-    run_command,
-    run_parser,
-)
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.command_line import run_command, run_parser
+from mmn_plugin.config import require_checkpoint
+from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp, explicit_amp
+from mmn_plugin.errors import InputError
 
 
 def parse_args():
@@ -58,7 +48,7 @@ def merge_args(cfg, args):
         require_checkpoint(cfg.load_from)
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise ValueError(f'{args.config} sets no auto_scale_lr.base_batch_size to scale from')
+            raise InputError(f'{args.config} sets no auto_scale_lr.base_batch_size to scale from')
         cfg.auto_scale_lr.enable = True
     given = dict(
         seed=args.seed,
@@ -75,7 +65,7 @@ def merge_args(cfg, args):
 
 def main():
     """Build the Runner from the config and train."""
-    run_command(parse_args(), merge_args, Runner.train, strict=False)
+    run_command(parse_args(), merge_args, Runner.train)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@ default_scope = 'mmaction'
 custom_imports = dict(imports=['mmn_plugin'], allow_failed_imports=False)
 
 default_hooks = dict(
-    tf32=dict(type='TF32Hook'),  # applies env_cfg.allow_tf32
+    start=dict(type='StartHook'),  # env_cfg.allow_tf32, and checks before a run begins
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -18,16 +18,9 @@ default_hooks = dict(
         rule='greater',
         max_keep_ckpts=3,
     ),
-    run_state=dict(type='RunStateHook'),  # what an exact resume needs
     preemption=dict(type='PreemptionHook'),  # SIGTERM, Ctrl-C: save and stop
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    check_features=dict(type='CheckFeaturesHook'),
-    check_settings=dict(type='CheckSettingsHook'),
-    check_loss=dict(type='CheckLossHook'),  # action='skip' leaves a bad batch out
-    tokenizer=dict(type='TokenizerHook'),
-    architecture=dict(type='ArchitectureHook'),
-    extractor=dict(type='ExtractorHook'),  # which features the checkpoint belongs to
-    broadcast_buffers=dict(type='BroadcastBuffersHook'),
+    identity=dict(type='CheckpointIdentityHook'),  # what a checkpoint belongs to
 )
 
 env_cfg = dict(

@@ -1,12 +1,11 @@
 """What a user calls from Python."""
 
-__all__ = ['EXTRACTORS', 'EncodedVideo', 'GroundingInferencer', 'TubeGroundingInferencer']
+__all__ = ['EXTRACTORS', 'GroundingInferencer', 'TubeGroundingInferencer']
 
 _MODULES = dict(
-    EXTRACTORS='extractors',
-    EncodedVideo='encoded_video',
-    GroundingInferencer='grounding_inferencer',
-    TubeGroundingInferencer='tube_grounding_inferencer',
+    EXTRACTORS='mmn_plugin.features',
+    GroundingInferencer='mmn_plugin.apis.grounding_inferencer',
+    TubeGroundingInferencer='mmn_plugin.apis.tube_inferencer',
 )
 
 
@@ -16,4 +15,4 @@ def __getattr__(name: str):
 
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(f'.{_MODULES[name]}', __name__), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""From a video and sentences to moments."""
+"""When do sentences happen in videos?"""
 
 import logging
 import re
@@ -13,25 +13,41 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmn_plugin.config import require_device
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes
-from mmn_plugin.engine.runner import require_device
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.features import matching_extractor
+from mmn_plugin.files import OutputFolder
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
+from mmn_plugin.visualization import draw_timelines, timeline_files
 
-from .encoded_video import EncodedVideo
-from .extractors import matching_extractor
-from .load_model import build_model, read_checkpoint, require_model
-from .long_video import LongVideo
-from .model_names import named_models, resolve_model
-from .moment_ranker import MomentRanker
-from .presence import threshold_at
-from .pretrained_folder import is_folder, plain_meta, write_folder
-from .result_dicts import result_dicts
-from .timelines import claim_timelines, draw_timelines
-from .video_encoder import VideoEncoder
-from .video_features import VideoFeatures
-from .video_input import as_videos, one_each, plain_video
+from .long_video import LongVideo, VideoEncoder
+from .presence import result_dicts, threshold_at
+from .pretrained import (
+    build_model,
+    is_folder,
+    named_models,
+    plain_meta,
+    read_checkpoint,
+    require_model,
+    resolve_model,
+    write_folder,
+)
+from .video_input import (
+    VideoFeatures,
+    as_videos,
+    check_sentence_lists,
+    check_sentences,
+    one_each,
+    plain_video,
+    video_name,
+)
+
+# Scores held at once, in float32: long videos have many moments, some callers many sentences.
+_CELLS = 1 << 24
 
 
 class GroundingInferencer(BaseInferencer):
@@ -93,7 +109,7 @@ class GroundingInferencer(BaseInferencer):
             ('top_n', top_n),
         ):
             if value is not None and value < 1:
-                raise ValueError(f'{name}={value}; it must be at least 1')
+                raise InputError(f'{name}={value}; it must be at least 1')
         config, path = resolve_model(config, checkpoint)
         if config is not None:
             require_model(config)
@@ -101,23 +117,24 @@ class GroundingInferencer(BaseInferencer):
         self._own_config = config is None or is_folder(path)
         config, self._loaded = read_checkpoint(path, config)
         if grounds_tubes(config):
-            raise ValueError(
+            raise InputError(
                 f'{config.filename or path} is of tubes, and this is for moments: '
-                'ask with tools/ground_tubes.py, or TubeGroundingInferencer'
+                'ask with `mmn ground --config`, or TubeGroundingInferencer'
             )
         super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
         self.meta = plain_meta(self._loaded.pop('meta', {}))
         del self._loaded
         self.config = self.cfg
         self.top_n = top_n or self.model.head.top_n
-        self.ranker = MomentRanker(self.model, sentence_batch)
+        self.sentence_batch = sentence_batch
         if presence_threshold is not None:
             self.meta['presence'] = dict(threshold=presence_threshold, tail=0.0)
         if long_video is not None:
             self.config.long_video = long_video
         settings = LongVideo(**self.config.get('long_video') or {})
+        fingerprints = self.meta.get('extractor')  # of the training's features
         self.video_encoder = VideoEncoder(
-            self.model, self.pipeline, self.device, settings, window_batch
+            self.model, self.pipeline, self.device, settings, window_batch, fingerprints, path
         )
         self._extractor, self._lock, self._warned = None, threading.Lock(), False
 
@@ -133,7 +150,7 @@ class GroundingInferencer(BaseInferencer):
             FileNotFoundError: If it is no such folder.
         """
         if not is_folder(folder):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'{folder} is no folder of save_pretrained: it has no config.json'
             )
         return cls(None, folder, **options)
@@ -183,13 +200,16 @@ class GroundingInferencer(BaseInferencer):
             if self._extractor is None:
                 settings = self.config.get('extractor')
                 if settings is None:
-                    raise ValueError(
+                    raise InputError(
                         'the config has no `extractor`, so that a video file cannot be used: give '
                         'features, (T, D) with duration=<seconds>, or add the extractor that made '
                         "the training's features, such as "
                         "extractor = dict(type='GridFeatureExtractor')"
                     )
-                self._extractor = matching_extractor(settings, self.model, self.device)
+                encoder = self.video_encoder
+                self._extractor = matching_extractor(
+                    settings, encoder.fingerprints, encoder.checkpoint, self.device
+                )
             return self._extractor
 
     def __call__(
@@ -224,9 +244,15 @@ class GroundingInferencer(BaseInferencer):
         """
         several, out_dir = as_videos(video), kwargs.get('out_dir')
         videos = [plain_video(entry) for entry in ([video] if several is None else several)]
-        sentences = self.ranker.check_lists(sentences, None if several is None else len(videos))
+        sentences = check_sentence_lists(
+            self.model, sentences, None if several is None else len(videos)
+        )
         if out_dir is not None:
-            claim_timelines(out_dir, videos, kwargs.get('video_id'))
+            names = one_each(kwargs.get('video_id'), len(videos))
+            if len(names) == len(videos):  # else `preprocess` refuses them
+                names = [name or video_name(one) for name, one in zip(names, videos, strict=True)]
+                folder = OutputFolder(out_dir)
+                folder.claim(timeline_files(folder, videos, names))
         results = super().__call__(
             videos,
             return_datasamples,
@@ -250,7 +276,7 @@ class GroundingInferencer(BaseInferencer):
         """Features of the videos with their sentences, a batch of videos at a time."""
         durations, names = (one_each(value, len(inputs)) for value in (duration, video_id))
         if not len(durations) == len(names) == len(inputs):
-            raise ValueError(
+            raise InputError(
                 f'{len(inputs)} videos, but {len(durations)} durations and {len(names)} names'
             )
 
@@ -267,12 +293,11 @@ class GroundingInferencer(BaseInferencer):
         curves: bool = False,
     ) -> list[GroundingDataSample]:
         """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
-        samples = []
-        encoded = self.video_encoder([features for features, _ in inputs])
+        samples, encoded = [], self.video_encoder([features for features, _ in inputs])
         for video, (_, texts) in zip(encoded, inputs, strict=True):
-            samples.append(self.ranker.predict(video, texts, top_n or self.top_n))
+            samples.append(self._predict(video, texts, top_n))
             if curves:
-                samples[-1].pred_instances.curves = self.ranker.curves(video, texts)
+                samples[-1].pred_instances.curves = self.curves(video, texts)
         return samples
 
     def visualize(
@@ -305,7 +330,7 @@ class GroundingInferencer(BaseInferencer):
         duration: float | None = None,
         video_id: str | None = None,
         fps: float | None = None,
-    ) -> EncodedVideo:
+    ) -> VideoEmbedding:
         """Do everything that does not depend on a sentence.
 
         Args:
@@ -318,7 +343,7 @@ class GroundingInferencer(BaseInferencer):
             fps (float | str, optional): Frames per second of an array of frames.
 
         Returns:
-            EncodedVideo: For `ground`.
+            VideoEmbedding: For `ground`.
 
         Raises:
             VideoReadError: If the file cannot be read.
@@ -329,7 +354,7 @@ class GroundingInferencer(BaseInferencer):
 
     def ground(
         self,
-        encoded: EncodedVideo,
+        encoded: VideoEmbedding,
         sentences: str | Sequence[str],
         top_n: int | None = None,
         drop_absent: bool = False,
@@ -337,7 +362,7 @@ class GroundingInferencer(BaseInferencer):
         """Rank the moments of an encoded video for each sentence.
 
         Args:
-            encoded (EncodedVideo): From `encode`.
+            encoded (VideoEmbedding): From `encode`.
             sentences (str | Sequence[str]): One or more.
             top_n (int, optional): Moments per sentence. Defaults to None: as of the class.
             drop_absent (bool): No moments for sentences that do not occur, where a
@@ -355,22 +380,58 @@ class GroundingInferencer(BaseInferencer):
         return result_dicts(sample, self.threshold_of(sample), drop_absent)
 
     def predict(
-        self, encoded: EncodedVideo, sentences: str | Sequence[str], top_n: int | None = None
+        self, encoded: VideoEmbedding, sentences: str | Sequence[str], top_n: int | None = None
     ) -> GroundingDataSample:
-        """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take."""
-        return self.ranker.predict(encoded, self.ranker.check(sentences), top_n or self.top_n)
-
-    def score_moments(self, encoded: EncodedVideo, sentences: str | Sequence[str]) -> Tensor:
-        """Score of every moment, before NMS: (s, U) on the CPU; of what, ``encoded.spans`` tells.
-
-        In a video that was looked at whole these are the moments of the model's grid.
+        """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take: of
+        `BaseHead.ground`, on the CPU.
         """
-        return self.ranker.score(encoded, self.ranker.check(sentences))
+        return self._predict(encoded, check_sentences(self.model, sentences), top_n)
 
-    @property
-    def has_moment_map(self) -> bool:
-        """Whether the model scores moments, so that a map shows more than a curve over time."""
-        return not hasattr(self.model.head, 'video_curves')
+    @torch.inference_mode()
+    def _predict(
+        self, encoded: VideoEmbedding, sentences: list[str], top_n: int | None
+    ) -> GroundingDataSample:
+        result = GroundingDataSample(
+            metainfo=dict(
+                video_id=encoded.video_id,
+                duration=encoded.duration,
+                length_in_windows=encoded.length_in_windows,
+                sentences=sentences,
+                sentence_index=list(range(len(sentences))),
+            )
+        )
+        result.pred_instances = InstanceData.cat(
+            [
+                self.model.head.ground(encoded, part, top_n or self.top_n)
+                for part in self._embed(encoded, sentences)
+            ]
+        )
+        return result
+
+    @torch.inference_mode()
+    def score_moments(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
+        """Score of every unit, before ranking: (s, U) on the CPU; of what, ``encoded.spans`` tells.
+
+        In a video that was looked at whole these are the moments of the model's grid, or its clips.
+        """
+        head, parts = self.model.head, self._embed(encoded, check_sentences(self.model, sentences))
+        return torch.cat([head.score(encoded, part).cpu() for part in parts])
+
+    @torch.inference_mode()
+    def curves(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
+        """Scores over time: (s, K), on the CPU; see `BaseHead.curve`."""
+        head, parts = self.model.head, self._embed(encoded, check_sentences(self.model, sentences))
+        return torch.cat([head.curve(encoded, head.score(encoded, part)) for part in parts])
+
+    def moment_map(self, encoded: VideoEmbedding) -> MomentGrid | None:
+        """Grid to draw a video's `score_moments` on; None where they are no moments of one grid."""
+        return self.model.head.moment_map if encoded.num_windows == 1 else None
+
+    def _embed(self, encoded: VideoEmbedding, sentences: list[str]) -> Iterator[dict[str, Tensor]]:
+        """Embeddings (s, J) per space, as many sentences together as memory allows."""
+        size = max(min(self.sentence_batch, _CELLS // len(encoded.spans)), 1)
+        for first in range(0, len(sentences), size):
+            yield self.model.encode_sentences(sentences[first : first + size])
 
     def _init_model(self, cfg: Config, weights: str, device: str = 'cpu'):
         return build_model(cfg, self._loaded, weights, device, self._own_config)

@@ -1,11 +1,12 @@
-"""From which presence on a sentence counts as occurring."""
+"""From which presence on a sentence counts as occurring, and answers that say so."""
 
 import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmn_plugin.models.negatives import normalised_text
+from mmn_plugin.errors import InputError
+from mmn_plugin.structures import GroundingDataSample, normalized_text
 
 
 def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
@@ -15,13 +16,13 @@ def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
         ValueError: If there is none of either.
     """
     if not len(present) or not len(absent):
-        raise ValueError(
+        raise InputError(
             f'{len(present)} present and {len(absent)} absent sentences: at least one '
             'of each is needed'
         )
-    values = np.concatenate([present, absent])
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]  # 1, 2, ...; the mean of equal ones
+    from scipy.stats import rankdata  # takes a while to import
+
+    ranks = rankdata(np.concatenate([present, absent]))  # 1, 2, ...; the mean of equal ones
     low = len(present) * (len(present) + 1) / 2
     return float((ranks[: len(present)].sum() - low) / (len(present) * len(absent)))
 
@@ -70,10 +71,10 @@ def foreign_sentences(dataset, per_video: int = 16, seed: int = 0) -> dict[str, 
     everything = sorted({sentence for sentences in own.values() for sentence in sentences})
     chosen = {}
     for video_id, sentences in own.items():
-        known = set(map(normalised_text, sentences))
+        known = set(map(normalized_text, sentences))
         others = rng.sample(everything, min(len(everything), per_video + len(sentences)))
         chosen[video_id] = [
-            sentence for sentence in others if normalised_text(sentence) not in known
+            sentence for sentence in others if normalized_text(sentence) not in known
         ][:per_video]
     return chosen
 
@@ -138,7 +139,7 @@ def calibrate_presence(
         ValueError: If ``keep`` is no share, or there are too few sentences.
     """
     if not 0 < keep < 1:
-        raise ValueError(f'keep={keep}: give a share between 0 and 1')
+        raise InputError(f'keep={keep}: give a share between 0 and 1')
     absent = foreign_sentences(dataset) if absent is None else absent
     present, others = measure_presence(inferencer, dataset, absent)
     result = dict(auroc=auroc(present, others), keep=keep, present=len(present), absent=len(others))
@@ -147,3 +148,38 @@ def calibrate_presence(
     result['tail'] = tail_of(others)
     inferencer.meta['presence'] = result
     return result
+
+
+def result_dicts(
+    sample: GroundingDataSample, presence_threshold: float | None, drop_absent: bool = False
+) -> list[dict]:
+    """What `GroundingInferencer.ground` returns.
+
+    Args:
+        sample (GroundingDataSample): With ``moments``, ``scores`` and ``presence``.
+        presence_threshold (float | None): Presence from which a sentence occurs.
+        drop_absent (bool): No moments where it does not. Defaults to False.
+
+    Raises:
+        ValueError: If ``drop_absent`` is asked for and no threshold is known.
+    """
+    if drop_absent and presence_threshold is None:
+        raise InputError(
+            'drop_absent needs a presence_threshold, and the checkpoint carries none: '
+            'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
+        )
+    found, results = sample.pred_instances, []
+    for i, sentence in enumerate(sample.sentences):
+        there = ~found.scores[i].isnan()  # (n,)
+        result = dict(
+            sentence=sentence,
+            moments=found.moments[i][there].tolist(),
+            scores=found.scores[i][there].tolist(),
+        )
+        if presence_threshold is not None:
+            result['presence'] = float(found.presence[i])
+            result['present'] = result['presence'] >= presence_threshold
+            if drop_absent and not result['present']:
+                result.update(moments=[], scores=[])
+        results.append(result)
+    return results

@@ -1,17 +1,17 @@
 """Annotations and features of temporal grounding, one sample per video."""
 
-import warnings
-
-from .feature_cache import FeatureCache
-from .feature_error import FeatureError
-from .feature_store import FeatureStore
-from .folder_feature_cache import FolderFeatureCache
-from .folder_feature_store import FolderFeatureStore
-from .hdf5_feature_store import HDF5FeatureStore
-from .memory_feature_cache import MemoryFeatureCache
-from .open_feature_store import open_feature_store
-from .stack_videos import stack_videos
-from .temporal_grounding_dataset import TemporalGroundingDataset
+from .check_report import CheckReport, Finding, check_splits
+from .checks import SplitCheck, check_config
+from .feature_store import (
+    FeatureError,
+    FeatureStore,
+    FolderFeatureStore,
+    HDF5FeatureStore,
+    open_feature_store,
+)
+from .grounding_dataset import TemporalGroundingDataset, stack_videos
+from .hcstvg import read_hcstvg_annotations, read_tracks
+from .prepare import write_random_features
 from .transforms import (
     LoadClipFeatures,
     LoadTubes,
@@ -20,30 +20,36 @@ from .transforms import (
     PoolClipFeatures,
     PoolTubeFeatures,
 )
-from .tube_grounding_dataset import TubeGroundingDataset, grounds_tubes
-from .write_random_features import write_random_features
+from .tube_dataset import TubeGroundingDataset, grounds_tubes
+from .tube_file import TubeError, TubeFile, TubeVideo, check_frames, write_tube_file
 
 __all__ = [
-    'FeatureCache',
+    'CheckReport',
     'FeatureError',
     'FeatureStore',
-    'FolderFeatureCache',
+    'Finding',
     'FolderFeatureStore',
     'HDF5FeatureStore',
     'LoadClipFeatures',
     'LoadTubes',
-    'MemoryFeatureCache',
     'PackGroundingInputs',
     'PackTubeInputs',
     'PoolClipFeatures',
     'PoolTubeFeatures',
+    'SplitCheck',
     'TemporalGroundingDataset',
+    'TubeError',
+    'TubeFile',
     'TubeGroundingDataset',
+    'TubeVideo',
+    'check_config',
+    'check_frames',
+    'check_splits',
     'grounds_tubes',
     'open_feature_store',
+    'read_hcstvg_annotations',
+    'read_tracks',
     'stack_videos',
     'write_random_features',
+    'write_tube_file',
 ]
-
-# Data loaders may ask for pinned memory; without a GPU PyTorch does not pin, and need not say so.
-warnings.filterwarnings('ignore', message="'pin_memory' argument is set as true")

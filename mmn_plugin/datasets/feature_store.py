@@ -1,13 +1,36 @@
-"""Where the features of a dataset's videos are read from."""
+"""Features on disk: HDF5 files and folders of arrays."""
 
+import math
 import os
+import pickle
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
+import torch
 
-from .feature_error import FeatureError
+from mmn_plugin.errors import InputError, MissingFileError
+
+from .hdf5_file import HDF5File, change_of, describe_folder, file_version
+
+
+class FeatureError(InputError):
+    """Features that cannot be used; the message names file and video and says what to do.
+
+    Args:
+        message (str): For the user.
+        kind (str): What kind of fault it is, in a few words, for tables. Defaults to
+            'unreadable features'.
+    """
+
+    def __init__(self, message: str, kind: str = 'unreadable features'):
+        super().__init__(message)
+        self.kind = kind
 
 
 class FeatureStore(ABC):
@@ -33,7 +56,7 @@ class FeatureStore(ABC):
         self.path = Path(path)
         self.feature_key = feature_key
         if not self.path.exists():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'features {self.path} do not exist; correct data_root or data_prefix.features in '
                 f'the config, or get them as tools/data/ describes. {describe_folder(self.path)}'
             )
@@ -142,50 +165,285 @@ class FeatureStore(ABC):
         """The error of a video that the store does not have."""
         return FeatureError(
             f'{self.where(video_id)} is not in the features. Extract it, or remove it from the '
-            'annotations; tools/data/check_dataset.py lists all that are missing',
+            'annotations; `mmn check` lists all that are missing',
             'video without features',
         )
 
 
-def file_version(path: str | Path) -> tuple[int, ...]:
-    """Size, time of change in nanoseconds, and place on the disk of a file."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+class FolderFeatureStore(FeatureStore):
+    """A folder of ``<video id>.npy``, ``.pt``, ``.pth`` or ``.npz`` files.
 
+    A file holds one array. In an ``.npz`` file it is the one under ``feature_key``, else that under
+    ``features``, else the only one; with ``feature_key`` a ``.pt`` file holds a dict with the
+    tensor under that name. Nothing that could run code is loaded: NumPy reads without pickle,
+    PyTorch with ``weights_only=True``.
 
-def change_of(where: str | Path, path: Path | None, version: Sequence[int]) -> str | None:
-    """Message on a file that is not of a version any more, or None.
-
-    A moment's failure of the disk to tell is left to the read.
+    Every file has a version of its own. Which file is a video's may change too, where another of
+    the same name with an earlier one of the suffixes appears.
 
     Args:
-        where (str | Path): What the message names.
-        path (Path, optional): The file; None says that it is not there any more.
-        version (Sequence[int]): What `file_version` gave.
+        path (str | Path): Folder.
+        feature_key (str, optional): Name of the array in an ``.npz`` or ``.pt`` file. Defaults to
+            None.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
     """
-    how = 'removed'
-    try:
-        if path is not None and file_version(path) == tuple(version):
-            return None
-        how = 'removed' if path is None else 'replaced or changed'
-    except FileNotFoundError:
-        pass
-    except OSError:
-        return None
-    return (
-        f'{where} was {how} while it was in use: what was read before came from another '
-        'version. Let the writing finish, and resume from a checkpoint that was saved before '
-        'it, or train anew'
-    )
+
+    SUFFIXES = ('.npy', '.pt', '.pth', '.npz')
+
+    def __init__(self, path: str | Path, feature_key: str | None = None):
+        super().__init__(path, feature_key)
+        self._versions: dict[str, tuple[int, ...]] = {}  # where the caller knows none
+
+    def video_ids(self) -> set[str]:
+        """Names of all feature files, without their suffix."""
+        names = (os.path.splitext(entry.name) for entry in os.scandir(self.path))
+        return {stem for stem, suffix in names if suffix in self.SUFFIXES}
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """Shape of a video's features; of a ``.npy`` file only the header is read."""
+        return self._read_array(video_id, mmap_mode='r').shape
+
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """The version of the video's file, now."""
+        path = self._find(video_id)
+        if path is None:
+            raise self.absent(video_id)
+        return file_version(path)
+
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a video's file that has changed."""
+        version = version or self._versions.get(video_id)
+        if version is None:
+            self._versions[video_id] = self.video_version(video_id)
+            return
+        if message := change_of(self.where(video_id), self._find(video_id), version):
+            raise FeatureError(message, 'features changed while in use')
+
+    def _read_array(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
+        path = self._find(video_id)
+        if path is None:
+            raise self.absent(video_id)
+        try:
+            if path.suffix in ('.npy', '.npz'):
+                content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+                return content if isinstance(content, np.ndarray) else self._only(path, content)
+            return self._to_array(path, torch.load(path, map_location='cpu', weights_only=True))
+        except FeatureError:
+            raise
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            RuntimeError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            reason = str(error).split('\n', 1)[0]
+            raise FeatureError(
+                f'{path}: cannot read the features of video {video_id!r} ({reason}). The file is '
+                'damaged or holds more than an array; download or extract it again'
+            ) from error
+
+    def _only(self, path: Path, archive: np.lib.npyio.NpzFile) -> np.ndarray:
+        with archive:
+            names = archive.files
+            key = self.feature_key or (names[0] if len(names) == 1 else 'features')
+            if key not in names:
+                raise FeatureError(
+                    f'{path} holds the arrays {sorted(names)[:5]}, none of them {key!r}; set '
+                    'feature_key in the dataset config to the name of the features'
+                )
+            return np.asarray(archive[key])
+
+    def _to_array(self, path: Path, content) -> np.ndarray:
+        if self.feature_key is not None:
+            if not isinstance(content, dict) or self.feature_key not in content:
+                raise FeatureError(
+                    f'{path} holds no dict with {self.feature_key!r}; correct '
+                    'feature_key in the dataset config'
+                )
+            content = content[self.feature_key]
+        if not isinstance(content, torch.Tensor):
+            raise FeatureError(
+                f'{path} holds a {type(content).__name__}, not a tensor; set '
+                'feature_key in the dataset config, or save the tensor alone'
+            )
+        return tensor_to_array(content)
+
+    def _find(self, video_id: str) -> Path | None:
+        paths = (self.path / f'{video_id}{suffix}' for suffix in self.SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
 
 
-def describe_folder(path: str | Path, limit: int = 10) -> str:
-    """What lies in the nearest existing folder above a path, as one sentence for messages."""
-    folder = Path(path).absolute().parent
-    while not folder.is_dir():
-        folder = folder.parent
-    names = sorted(entry.name + '/' * entry.is_dir() for entry in os.scandir(folder))
-    if not names:
-        return f'{folder} is empty'
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return f'{folder} holds {", ".join(names[:limit])}{more}'
+def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor of any device, layout and precision, with gradients or without, as an array.
+
+    Args:
+        tensor (Tensor): Floating-point numbers become float32, since NumPy knows no bfloat16.
+    """
+    tensor = tensor.detach().cpu()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return tensor.resolve_conj().resolve_neg().numpy()
+
+
+class HDF5FeatureStore(HDF5File, FeatureStore):
+    """One HDF5 file with an entry per video.
+
+    The entry is the (T, D) array itself (TACoS, Charades-STA), or a group that holds it under
+    ``feature_key`` (ActivityNet: ``<video>/c3d_features``).
+
+    A read that fails is tried once more with a fresh handle, since network disks have such moments.
+
+    An array that was created and never written, or in part, is an error: HDF5 would give its fill
+    value, zero, for what is not there.
+
+    Its version is that of all its videos; the store looks at it when it is made.
+
+    Args:
+        path (str | Path): ``.hdf5`` or ``.h5`` file.
+        feature_key (str, optional): Name of the array within a video's group. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+    """
+
+    def __init__(self, path, feature_key: str | None = None):
+        FeatureStore.__init__(self, path, feature_key)
+        HDF5File.__init__(self, path)
+
+    def video_ids(self) -> set[str]:
+        """Ids of all entries of the file."""
+        return self._retry('the list of videos', lambda: set(self.file().keys()))
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """Shape of a video's features, from the file's metadata."""
+        return self._retry(f'video {video_id!r}', lambda: self._written(video_id).shape)
+
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """The file's version when the store was made."""
+        return self.version
+
+    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
+        """Refuse a file that has changed."""
+        if message := self.change(version):
+            raise FeatureError(message, 'features changed while in use')
+
+    def _read_array(self, video_id: str) -> np.ndarray:
+        return self._retry(f'video {video_id!r}', lambda: self._written(video_id)[()])
+
+    def _written(self, video_id: str) -> h5py.Dataset:
+        dataset = self._dataset(video_id)
+        require_written(dataset, self.where(video_id))
+        return dataset
+
+    def _dataset(self, video_id: str) -> h5py.Dataset:
+        file = self.file()
+        if video_id not in file:
+            raise self.absent(video_id)
+        entry = file[video_id]
+        if self.feature_key is None:
+            if isinstance(entry, h5py.Group):
+                raise FeatureError(
+                    f'{self.where(video_id)} is a group that holds {sorted(entry)[:5]}, not an '
+                    'array; set feature_key in the dataset config to the name of its features'
+                )
+            return entry
+        if isinstance(entry, h5py.Dataset):
+            raise FeatureError(
+                f'{self.where(video_id)} is an array, not a group with '
+                f'{self.feature_key!r}; set feature_key=None in the dataset config'
+            )
+        if self.feature_key not in entry:
+            raise FeatureError(
+                f'{self.where(video_id)} has no {self.feature_key!r}; it holds '
+                f'{sorted(entry)[:5]}. Correct feature_key in the dataset config'
+            )
+        entry = entry[self.feature_key]
+        if not isinstance(entry, h5py.Dataset):
+            raise FeatureError(
+                f'{self.where(video_id)}: {self.feature_key!r} is not an array; '
+                'correct feature_key in the dataset config'
+            )
+        return entry
+
+    def _retry(self, what: str, read: Callable[[], Any]) -> Any:
+        """Read, and on a failure of file or disk once more with a fresh handle."""
+        for last in (False, True):
+            try:
+                return read()
+            except (OSError, RuntimeError, KeyError) as error:
+                self._handle = None  # not closed: closing a broken handle can raise as well
+                if last:
+                    raise FeatureError(
+                        f'{self.path}: cannot read {what} ({error}). The file is damaged, '
+                        'incomplete or not HDF5: compare its size with the source and download or '
+                        'extract it again'
+                    ) from error
+
+
+def require_written(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse an array of which HDF5 has stored nothing, or not every part; metadata tell it.
+
+    Args:
+        dataset (h5py.Dataset): The array.
+        where (str): File and video, for the message.
+
+    Raises:
+        FeatureError: If it was never written, or in part; or is empty.
+    """
+    if dataset.shape is None:
+        raise FeatureError(
+            f'{where} is empty, without a shape. Extract this video again, or '
+            'remove it from the annotations',
+            'empty features',
+        )
+    if dataset.is_virtual:
+        return
+    if dataset.chunks is None:
+        stored = int(dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED)
+        parts = min(dataset.size, 1)
+    else:
+        stored = dataset.id.get_num_chunks()
+        parts = math.prod(
+            -(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+        )
+    if stored < parts:
+        what, kind = 'was created, but never written', 'features never written'
+        if stored:
+            what, kind = f'was written in {stored} of {parts} chunks', 'features partly written'
+        raise FeatureError(
+            f'{where} {what}: what is read of it is made up by HDF5. Extract this '
+            'video again, or remove it from the annotations',
+            kind,
+        )
+
+
+def open_feature_store(
+    path: str | bytes | os.PathLike, feature_key: str | None = None
+) -> FeatureStore:
+    """Reader of the features at a path: a folder of files, or an HDF5 file.
+
+    Args:
+        path (str | bytes | PathLike): Folder of ``.npy``, ``.npz`` or ``.pt`` files, or an HDF5
+            file.
+        feature_key (str, optional): See `FeatureStore`. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        FeatureError: If it is a single file of such a kind or a pickle, which holds one video.
+    """
+    path = Path(os.fsdecode(path))
+    if path.is_dir():
+        return FolderFeatureStore(path, feature_key)
+    if path.suffix in (*FolderFeatureStore.SUFFIXES, '.pkl', '.pickle'):
+        raise FeatureError(
+            f'{path} is not a feature store; data_prefix.features must name an HDF5 '
+            'file, or a folder of .npy, .npz or .pt files, one per video'
+        )
+    return HDF5FeatureStore(path, feature_key)

@@ -1,36 +1,105 @@
-"""Files of predictions: written after a test, scored without the model (docs/predictions.md)."""
+"""Ranked moments of a video beside its ground truth, and files of them."""
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from mmn_plugin.structures.read_json import read_json
-from mmn_plugin.structures.video_annotation import VideoAnnotation
+from mmn_plugin.errors import InputError
+from mmn_plugin.files import read_json, write_atomically
+from mmn_plugin.structures.annotations import VideoAnnotation
 
-from .grounding_result import GroundingResult
-from .predictions_error import PredictionsError
+
+class PredictionsError(InputError):
+    """A file of predictions that cannot be used; the message names file, video and sentence."""
+
 
 FORMAT = 'mmn_plugin/predictions'
 VERSION = 1
 LARGEST = torch.finfo(torch.float32).max
 
 
-def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
-    """Write results as a file of predictions; a reader never sees half of it.
+def is_number(value: object) -> bool:
+    """Whether a value of a JSON file is a number that float32 can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST  # an int may be too large for a float, and NaN fails
 
-    Times and scores are float32 and written so that reading gives the same float32 again.
+
+@dataclass
+class GroundingResult:
+    """Ground truth and ranked moments of all sentences of one video, on the CPU.
+
+    Attributes:
+        video_id (str): The video.
+        duration (float): Its length in seconds.
+        sentence_index (list[int]): s places in the annotation file's list.
+        sentences (list[str]): s sentences.
+        ground_truth (Tensor): (s, 2) float32 seconds.
+        moments (Tensor): (s, n, 2) float32 seconds, best first, NaN where fewer.
+        scores (Tensor): (s, n) float32, NaN likewise.
+
+    Raises:
+        ValueError: If there is not one of each for every sentence.
+    """
+
+    video_id: str
+    duration: float
+    sentence_index: list[int]
+    sentences: list[str]
+    ground_truth: Tensor
+    moments: Tensor
+    scores: Tensor
+
+    def __post_init__(self):
+        num = len(self.sentences)
+        shapes = {
+            'sentence_index': (len(self.sentence_index), num),
+            'ground truth': (tuple(self.ground_truth.shape), (num, 2)),
+            'moments': (tuple(self.moments.shape), (num, *self.moments.shape[1:2], 2)),
+            'scores': (tuple(self.scores.shape), tuple(self.moments.shape[:2])),
+        }
+        for name, (got, wanted) in shapes.items():
+            if got != wanted:
+                raise InputError(
+                    f'video {self.video_id!r} has {num} sentences, but its {name} '
+                    f'have the shape {got} instead of {wanted}'
+                )
+
+    @classmethod
+    def from_data_sample(cls, sample: dict) -> 'GroundingResult':
+        """Take what evaluation needs from a `GroundingDataSample` as a dict.
+
+        Raises:
+            ValueError: If there are no predictions, or not one for every sentence.
+        """
+        if 'pred_instances' not in sample or 'gt_instances' not in sample:
+            raise InputError(
+                f'video {sample.get("video_id")!r} reached the metric without '
+                'pred_instances and gt_instances; run the model in mode="predict"'
+            )
+        truth, found = sample['gt_instances']['moments'], sample['pred_instances']
+        tensors = (truth, found['moments'], found['scores'])
+        return cls(
+            sample['video_id'],
+            float(sample['duration']),
+            [int(index) for index in sample['sentence_index']],
+            list(sample['sentences']),
+            *(tensor.detach().to('cpu', torch.float32) for tensor in tensors),
+        )
+
+
+def predictions_content(results: Sequence[GroundingResult]) -> dict:
+    """What a file of predictions holds.
 
     Args:
-        path (str | Path): File to write; its folder is made.
         results (Sequence[GroundingResult]): Results; a video's sentences may come in several.
 
     Raises:
-        PredictionsError: If a sentence comes twice, or a moment or score is infinite.
+        PredictionsError: If a sentence comes twice.
     """
     videos: dict[str, dict] = {}
     for result in results:
@@ -51,14 +120,29 @@ def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> N
                     'scores': result.scores[row, valid].tolist(),
                 }
             )
-    content = {'format': FORMAT, 'version': VERSION, 'videos': videos}
+    return {'format': FORMAT, 'version': VERSION, 'videos': videos}
+
+
+def write_predictions(path: str | Path, results: Sequence[GroundingResult]) -> None:
+    """Write results as a file of predictions; a reader never sees half of it.
+
+    Times and scores are float32 and written so that reading gives the same float32 again.
+
+    Args:
+        path (str | Path): File to write; its folder is made.
+        results (Sequence[GroundingResult]): As of `predictions_content`.
+
+    Raises:
+        PredictionsError: If a sentence comes twice, or a moment or score is infinite.
+    """
+    content = predictions_content(results)
     try:
         text = json.dumps(content, allow_nan=False)
     except ValueError as error:
         raise PredictionsError(
             f'{path}: not written, a moment or score is NaN or infinite; did the model diverge?'
         ) from error
-    _write_atomically(Path(path), text)
+    write_atomically(path, text)
 
 
 def read_predictions(path: str | Path) -> dict[str, dict]:
@@ -81,8 +165,7 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise PredictionsError(
             f'{path} is not a file of predictions: it lacks '
-            f'"format": "{FORMAT}" (see docs/predictions.md; tubes are scored '
-            'by tools/analysis_tools/eval_tubes.py)'
+            f'"format": "{FORMAT}" (see docs/predictions.md)'
         )
     if content.get('version') != VERSION:
         raise PredictionsError(
@@ -160,7 +243,7 @@ def _check_video(where: str, video: dict) -> dict:
     if not isinstance(video, dict) or not isinstance(video.get('sentences'), list):
         raise PredictionsError(f'{where} needs "duration" (seconds) and the list "sentences"')
     duration = video.get('duration')
-    if not _finite(duration) or duration <= 0:
+    if not is_number(duration) or duration <= 0:
         raise PredictionsError(f'{where} has duration={duration!r}; expected seconds above 0')
     sentences: dict[int, dict] = {}
     for place, sentence in enumerate(video['sentences']):
@@ -186,7 +269,7 @@ def _check_sentence(where: str, sentence: dict) -> None:
     if not isinstance(moments, list):
         raise PredictionsError(f'{where} needs "moments": [[start, end], ...], best first')
     for moment in moments:
-        if not (isinstance(moment, list) and len(moment) == 2 and all(map(_finite, moment))):
+        if not (isinstance(moment, list) and len(moment) == 2 and all(map(is_number, moment))):
             raise PredictionsError(
                 f'{where} has the moment {moment!r}; expected [start, end], two '
                 'finite numbers of seconds'
@@ -197,31 +280,14 @@ def _check_sentence(where: str, sentence: dict) -> None:
             )
     if scores is None:
         return
-    if not isinstance(scores, list) or len(scores) != len(moments) or not all(map(_finite, scores)):
+    if (
+        not isinstance(scores, list)
+        or len(scores) != len(moments)
+        or not all(map(is_number, scores))
+    ):
         raise PredictionsError(
             f'{where} has {len(moments)} moments and the scores {scores!r}; '
             'expected as many finite numbers'
         )
     if scores != sorted(scores, reverse=True):
         raise PredictionsError(f'{where}: scores rise down the list; moments go best first')
-
-
-def _finite(value: object) -> bool:
-    """Whether it is a number that float32 can hold."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= LARGEST  # an int may be too large for a float, and NaN fails
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(scratch, 0o666 & ~umask)  # mkstemp's files are for their owner alone
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise

@@ -1,5 +1,17 @@
-"""From videos to features: reading and writing videos."""
+"""From videos to features."""
 
+from .extraction import ExtractionReport, extract_videos, find_videos, run_parallel
+from .extractor import (
+    EXTRACTORS,
+    FeatureExtractor,
+    SlidingWindowExtractor,
+    build_extractor,
+    extractor_config,
+    matching_extractor,
+)
+from .feature_file import FeatureFile, FeatureFileError
+from .hugging_face import HuggingFaceFeatureExtractor
+from .recognizer import RecognizerFeatureExtractor
 from .video import (
     VIDEO_SUFFIXES,
     RGBVideoReader,
@@ -8,21 +20,37 @@ from .video import (
     probe_video,
     read_pictures,
     sample_frames,
+    sliding_windows,
 )
 from .video_stream import VideoLimitError, VideoReadError
 from .video_writing import VideoWriter, cut_clip, webvtt
 
 __all__ = [
+    'EXTRACTORS',
     'VIDEO_SUFFIXES',
+    'ExtractionReport',
+    'FeatureExtractor',
+    'FeatureFile',
+    'FeatureFileError',
+    'HuggingFaceFeatureExtractor',
     'RGBVideoReader',
+    'RecognizerFeatureExtractor',
+    'SlidingWindowExtractor',
     'VideoInfo',
     'VideoLimitError',
     'VideoReadError',
     'VideoReader',
     'VideoWriter',
+    'build_extractor',
     'cut_clip',
+    'extract_videos',
+    'extractor_config',
+    'find_videos',
+    'matching_extractor',
     'probe_video',
     'read_pictures',
+    'run_parallel',
     'sample_frames',
+    'sliding_windows',
     'webvtt',
 ]

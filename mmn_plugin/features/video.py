@@ -6,15 +6,26 @@ only compared with it. Pictures come upright.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from .video_stream import ROUNDING, VideoLimitError, VideoReadError, open_pictures, quarters, turned
+from .video_stream import (
+    ROUNDING,
+    PictureStream,
+    VideoLimitError,
+    VideoReadError,
+    open_pictures,
+    quarters,
+    turned,
+)
 
 VIDEO_SUFFIXES = (
     '.mp4',
@@ -160,11 +171,39 @@ def read_sound(path: str | Path, start: float, end: float) -> Iterator[tuple[flo
         VideoReadError: If the video cannot be read.
     """
     with open_pictures(path) as stream:
-        for when, frame in stream.sound_since(start):
+        next(stream.pictures(), None)
+        for when, frame in _sound_since(stream, start, stream.origin or 0.0):
             if when >= end - 1e-3:
                 return
             if when >= start - 1e-3:
                 yield when, frame
+
+
+def _sound_since(
+    stream: PictureStream, seconds: float, origin: float
+) -> Iterator[tuple[float, av.AudioFrame]]:
+    """The first sound from a time or earlier on, with times from the first picture."""
+    back = 0.5
+    while seconds > back:
+        sound = stream.container.streams.audio[0]
+        target = int((origin + seconds - back) / sound.time_base)
+        pieces, first = _sound(stream, origin), None
+        with suppress(av.FFmpegError):
+            stream.container.seek(target, stream=sound)
+            first = next(pieces, None)
+        if first is not None and first[0] <= seconds:
+            return chain([first], pieces)
+        back *= 2
+    stream.rewind()
+    return _sound(stream, origin)
+
+
+def _sound(stream: PictureStream, origin: float) -> Iterator[tuple[float, av.AudioFrame]]:
+    for packet in stream.container.demux(stream.container.streams.audio[0]):
+        with suppress(av.error.InvalidDataError):
+            for frame in packet.decode():
+                if frame.time is not None:
+                    yield frame.time - origin, frame
 
 
 def sound_format(path: str | Path) -> tuple[int, str] | None:
@@ -320,6 +359,45 @@ class RGBVideoReader(VideoReader):
         return self._reformatter.reformat(
             frame, width=width, height=height, format='rgb24', **ONE_THREAD
         ).to_ndarray()
+
+
+def sliding_windows(
+    frames: Iterable[np.ndarray], stride: int, clip_len: int, interval: int = 1
+) -> Iterator[np.ndarray]:
+    """Cut a clip around the middle of every ``stride`` frames.
+
+    Clip k takes every ``interval``-th of ``clip_len * interval`` frames whose middle is that of
+    frames ``k * stride ... (k + 1) * stride - 1``, so that row k of the features stands for just
+    that time, however far the clip reaches beyond it. Before the first frame and after the last one
+    these two stand still. No more frames are held than a clip and a stride need.
+
+    Args:
+        frames (Iterable[np.ndarray]): Any number of frames.
+        stride (int): Frames from one clip to the next.
+        clip_len (int): Frames of a clip.
+        interval (int): Frames from one frame of a clip to the next. Defaults to 1.
+
+    Yields:
+        np.ndarray: ``(clip_len, *frame)``, one for every started stride.
+    """
+    reach = (clip_len - 1) * interval
+    offset = (stride - reach - 1) // 2  # of the clip's first frame from its stride's
+    held: deque = deque()
+    first = read = clips = 0  # index of held[0]; frames so far; clips so far
+    for frame in chain(frames, (None,)):
+        if frame is not None:
+            held.append(frame)
+            read += 1
+        while clips * stride < read:
+            begin = clips * stride + offset
+            if frame is not None and begin + reach >= read:
+                break
+            places = begin - first + np.arange(clip_len) * interval
+            yield np.stack([held[place] for place in places.clip(0, len(held) - 1)])
+            clips += 1
+            while first < min(clips * stride + offset, read - 1):
+                held.popleft()
+                first += 1
 
 
 def _rgb(frame: av.VideoFrame, height: int | None = None, width: int | None = None) -> np.ndarray:

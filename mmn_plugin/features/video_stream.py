@@ -5,12 +5,14 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
+
+from mmn_plugin.errors import InputError
 
 ROUNDING = 5e-4  # seconds; time stamps may be whole milliseconds
 DAMAGED = 0.1  # share of packets that may be damaged; from there on a video is not usable
@@ -25,7 +27,7 @@ SEEKABLE = ('mov', 'matroska', 'mpegts', 'flv', 'asf')
 BACK = 20  # pictures by which packets may go back in time: more than any codec puts out of order
 
 
-class VideoReadError(ValueError):
+class VideoReadError(InputError):
     """A video cannot be decoded; the message names the file and the cause."""
 
 
@@ -278,31 +280,6 @@ class PictureStream:
             while following is not None and following[0] <= moment + ROUNDING:
                 shown, following = following, next(pictures, None)
             yield shown[1]
-
-    def sound_since(self, seconds: float) -> Iterator[tuple[float, av.AudioFrame]]:
-        """The first sound from a time or earlier on, with times from the first picture."""
-        next(self.pictures(), None)
-        origin, back = self.origin or 0.0, 0.5
-        while seconds > back:
-            sound = self.container.streams.audio[0]
-            target = int((origin + seconds - back) / sound.time_base)
-            pieces, first = self._sound(origin), None
-            with suppress(av.FFmpegError):
-                self.container.seek(target, stream=sound)
-                first = next(pieces, None)
-            if first is not None and first[0] <= seconds:
-                yield from chain([first], pieces)
-                return
-            back *= 2
-        self.rewind()
-        yield from self._sound(origin)
-
-    def _sound(self, origin: float) -> Iterator[tuple[float, av.AudioFrame]]:
-        for packet in self.container.demux(self.container.streams.audio[0]):
-            with suppress(av.error.InvalidDataError):
-                for frame in packet.decode():
-                    if frame.time is not None:
-                        yield frame.time - origin, frame
 
     def seconds_of(self, frame: av.VideoFrame) -> float:
         """How long a picture is shown."""

@@ -1,9 +1,10 @@
 """Models: from a sample to losses or scored moments."""
 
-from .backbones import ClipEncoder
-from .data_preprocessors import GroundingDataPreprocessor, TubeDataPreprocessor
-from .heads import MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
-from .localizers import MMN, MSCL
+from .candidates import Candidates, NegativePool
+from .clip_encoder import ClipEncoder
+from .data_preprocessor import GroundingDataPreprocessor, TubeDataPreprocessor
+from .heads import BaseHead, MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
+from .localizers import MMN, MSCL, BaseLocalizer
 from .losses import (
     IoURegressionLoss,
     MutualMatchingLoss,
@@ -12,21 +13,37 @@ from .losses import (
     VideoMatchingLoss,
 )
 from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool
-from .text_encoders import SentenceEncoder
-from .tokenizer import SentenceTokenizer
+from .negatives import MemoryBank, Negatives, NegativeSource, gather_candidates
+from .ranking import (
+    moment_scores,
+    nms,
+    rank,
+    relative_threshold,
+    score_curve,
+    score_runs,
+    take_moments,
+)
+from .text_encoders import SentenceEncoder, SentenceTokenizer
 
 __all__ = [
     'MMN',
     'MSCL',
+    'BaseHead',
+    'BaseLocalizer',
+    'Candidates',
     'ClipEncoder',
     'FrameNeck',
     'GroundingDataPreprocessor',
     'IoURegressionLoss',
+    'MemoryBank',
     'MomentMapConv',
     'MomentMapNeck',
     'MomentMapPool',
     'MutualMatchingHead',
     'MutualMatchingLoss',
+    'NegativePool',
+    'NegativeSource',
+    'Negatives',
     'ScoreCurveHead',
     'SelfContrastLoss',
     'SentenceEncoder',
@@ -35,4 +52,12 @@ __all__ = [
     'TubeMatchingHead',
     'TubeMatchingLoss',
     'VideoMatchingLoss',
+    'gather_candidates',
+    'moment_scores',
+    'nms',
+    'rank',
+    'relative_threshold',
+    'score_curve',
+    'score_runs',
+    'take_moments',
 ]

@@ -1,12 +1,16 @@
-"""The words that all other rooms share."""
+"""What all other packages share."""
 
-from .grounding_data_sample import GroundingDataSample
+from .annotations import normalized_text
+from .data_samples import (
+    GroundingDataSample,
+    SentenceBatch,
+    TokenIds,
+    TubeDataSample,
+    TubeEmbedding,
+    VideoEmbedding,
+)
+from .iou import box_iou, cell_bounds, cell_iou, temporal_iou, tube_iou
 from .moment_grid import MomentGrid
-from .sentence_batch import SentenceBatch
-from .temporal_iou import temporal_iou
-from .token_ids import TokenIds
-from .tube_data_sample import TubeDataSample
-from .tube_iou import box_iou, cell_bounds, cell_iou, tube_iou
 
 __all__ = [
     'GroundingDataSample',
@@ -14,9 +18,12 @@ __all__ = [
     'SentenceBatch',
     'TokenIds',
     'TubeDataSample',
+    'TubeEmbedding',
+    'VideoEmbedding',
     'box_iou',
     'cell_bounds',
     'cell_iou',
+    'normalized_text',
     'temporal_iou',
     'tube_iou',
 ]

@@ -1,18 +1,56 @@
-"""Annotations as the datasets publish them, and the one place that knows their rules."""
+"""Annotation files: videos with sentences and the moments at which they occur."""
 
 import math
 import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from .annotation_error import AnnotationError
-from .read_json import read_json
-from .video_annotation import VideoAnnotation
+from mmn_plugin.errors import InputError
+from mmn_plugin.files import read_json
+
+
+class AnnotationError(InputError):
+    """An annotation file that cannot be used; the message names file, video and sentence.
+
+    Args:
+        message (str): For the user.
+        kind (str): What kind of flaw it is, in a few words, for tables. Defaults to
+            'malformed entry'.
+    """
+
+    def __init__(self, message: str, kind: str = 'malformed entry'):
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class VideoAnnotation:
+    """The usable sentences of one video.
+
+    Attributes:
+        video_id (str): Key of the video in the annotation file and the feature files.
+        duration (float): Seconds.
+        moments (list[tuple[float, float]] | None): Start and end of each sentence's moment, in
+            seconds, within [0, ``duration``]; None where they were not read.
+        sentences (list[str]): Exactly as annotated.
+        sentence_index (list[int]): The sentence's place in the file's own list, which counts the
+            dropped ones too.
+    """
+
+    video_id: str
+    duration: float
+    moments: list[tuple[float, float]] | None
+    sentences: list[str]
+    sentence_index: list[int]
+
 
 # Part of a character that UTF-16 writes in two, or a byte of undecodable text: no encoding has it.
 LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
-def read_annotations(path: str | Path) -> list[VideoAnnotation]:
+def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 
     The file maps a video's id to ``timestamps`` [[start, end], ...] and ``sentences``, and either
@@ -23,6 +61,9 @@ def read_annotations(path: str | Path) -> list[VideoAnnotation]:
 
     Args:
         path (str | Path): JSON file.
+        timed (bool): Whether ``timestamps`` are read. Without, they may be absent, wrong, or others
+            than the sentences', and no sentence is dropped for them; ``moments`` is None then.
+            Defaults to True.
 
     Returns:
         list[VideoAnnotation]: In the order of the file.
@@ -31,56 +72,9 @@ def read_annotations(path: str | Path) -> list[VideoAnnotation]:
         FileNotFoundError: If the file does not exist.
         AnnotationError: If it is not in the published format or a moment lies outside its video.
     """
-    videos = (
-        parse_video(path, video_id, entry) for video_id, entry in load_annotation_file(path).items()
-    )
+    entries = load_annotation_file(path).items()
+    videos = (parse_video(path, video_id, entry, timed) for video_id, entry in entries)
     return [video for video in videos if video.sentences]
-
-
-def read_sentences(path: str | Path) -> list[VideoAnnotation]:
-    """Read which sentence belongs to which video, and never when.
-
-    The format is that of `read_annotations`, but ``timestamps`` are not looked at: they may be
-    absent, wrong, or others. So no sentence is dropped for them.
-
-    Args:
-        path (str | Path): JSON file.
-
-    Returns:
-        list[VideoAnnotation]: In the order of the file; ``moments`` is None. A video without a
-        sentence is dropped.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        AnnotationError: If it is not in the format.
-    """
-    videos = (
-        parse_sentences(path, video_id, entry)
-        for video_id, entry in load_annotation_file(path).items()
-    )
-    return [video for video in videos if video.sentences]
-
-
-def parse_sentences(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation:
-    """Apply the rules of `read_sentences` to one video; it may have no sentence.
-
-    Args:
-        path (str | Path): The file the entry is from, for error messages.
-        video_id (str): Key of the video.
-        entry (dict): Its value in the file.
-
-    Raises:
-        AnnotationError: As `read_sentences`.
-    """
-    where = f'{path}: video {video_id!r}'
-    _check_entry(where, entry)
-    duration, _ = _duration_and_unit(where, entry)
-    sentences = entry.get('sentences')
-    if not isinstance(sentences, list):
-        raise AnnotationError(f'{where} needs the list "sentences"')
-    for index, sentence in enumerate(sentences):
-        _check_sentence(f'{where}, sentence {index} ({sentence!r})', sentence)
-    return VideoAnnotation(video_id, duration, None, list(sentences), list(range(len(sentences))))
 
 
 def load_annotation_file(path: str | Path) -> dict:
@@ -111,51 +105,68 @@ def load_annotation_file(path: str | Path) -> dict:
     return content
 
 
-def parse_video(path: str | Path, video_id: str, entry: dict) -> VideoAnnotation:
+# What is told of a flaw: its level, its kind in a few words, and the message.
+Tell = Callable[[str, str, str], None]
+
+
+def refuse_errors(level: str, kind: str, message: str) -> None:
+    """Raise what makes a video unusable, and let what the rules mend pass.
+
+    Raises:
+        AnnotationError: If ``level`` is ``'error'``.
+    """
+    if level == 'error':
+        raise AnnotationError(message, kind)
+
+
+def parse_video(
+    path: str | Path, video_id: str, entry: dict, timed: bool = True, tell: Tell = refuse_errors
+) -> VideoAnnotation:
     """Apply the rules of `read_annotations` to one video; it may be left without a sentence.
 
     Args:
         path (str | Path): The file the entry is from, for error messages.
         video_id (str): Key of the video.
         entry (dict): Its value in the file.
+        timed (bool): See `read_annotations`. Defaults to True.
+        tell (Callable): Gets level (``'error'`` or, where the rules mend it, ``'warning'``), kind
+            and message of what is wrong with single moments; one that it does not raise is left
+            out. Defaults to raising the first error.
 
     Raises:
-        AnnotationError: As `read_annotations`.
+        AnnotationError: If the entry is not in the format; and as ``tell`` does.
     """
     where = f'{path}: video {video_id!r}'
-    _check_entry(where, entry)
-    duration, unit = _duration_and_unit(where, entry)
-    timestamps, sentences = entry.get('timestamps'), entry.get('sentences')
-    if not isinstance(timestamps, list) or not isinstance(sentences, list):
-        raise AnnotationError(f'{where} needs the lists "timestamps" and "sentences"')
-    if len(timestamps) != len(sentences):
-        raise AnnotationError(
-            f'{where} has {len(timestamps)} timestamps but {len(sentences)} '
-            'sentences; they belong together one to one'
-        )
-    video = VideoAnnotation(video_id, duration, [], [], [])
-    for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
-        here = f'{where}, sentence {index} ({sentence!r})'
-        _check_sentence(here, sentence)
-        moment = _moment(here, timestamp, duration, unit)
-        if moment is not None:
-            video.moments.append(moment)
-            video.sentences.append(sentence)
-            video.sentence_index.append(index)
-    return video
-
-
-def _check_entry(where: str, entry: dict) -> None:
     if not isinstance(entry, dict):
         raise AnnotationError(
             f'{where} is {entry!r}, not an object with "timestamps", "sentences" '
             'and "duration" (or "fps" and "num_frames")'
         )
-
-
-def _check_sentence(here: str, sentence: str) -> None:
-    if not isinstance(sentence, str):
-        raise AnnotationError(f'{here} is not a string')
+    duration, unit = _duration_and_unit(where, entry)
+    timestamps, sentences = entry.get('timestamps'), entry.get('sentences')
+    if not timed:
+        timestamps = sentences
+    if not isinstance(timestamps, list) or not isinstance(sentences, list):
+        lists = 'lists "timestamps" and "sentences"' if timed else 'list "sentences"'
+        raise AnnotationError(f'{where} needs the {lists}')
+    if len(timestamps) != len(sentences):
+        raise AnnotationError(
+            f'{where} has {len(timestamps)} timestamps but {len(sentences)} '
+            'sentences; they belong together one to one'
+        )
+    video = VideoAnnotation(video_id, duration, [] if timed else None, [], [])
+    for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
+        here = f'{where}, sentence {index} ({sentence!r})'
+        if not isinstance(sentence, str):
+            raise AnnotationError(f'{here} is not a string')
+        if timed:
+            moment = _moment(here, timestamp, duration, unit, tell)
+            if moment is None:
+                continue
+            video.moments.append(moment)
+        video.sentences.append(sentence)
+        video.sentence_index.append(index)
+    return video
 
 
 def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
@@ -168,29 +179,56 @@ def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
         )
     for key in ('fps', 'num_frames') if in_frames else ('duration',):
         if not _is_number(entry[key]) or entry[key] <= 0:
-            raise AnnotationError(f'{where} has {key}={entry[key]!r}; it must be a number above 0')
+            raise AnnotationError(
+                f'{where} has {key}={entry[key]!r}; it must be a number above 0',
+                'non-positive duration' if _is_number(entry[key]) else 'malformed entry',
+            )
     if in_frames:
         return entry['num_frames'] / entry['fps'], entry['fps']
     return float(entry['duration']), 1.0
 
 
-def _moment(here: str, timestamp: list, duration: float, unit: float) -> tuple[float, float] | None:
-    """Clamped seconds of one timestamp; None where start >= end as annotated."""
+def _moment(
+    here: str, timestamp: list, duration: float, unit: float, tell: Tell
+) -> tuple[float, float] | None:
+    """Clamped seconds of one timestamp; None where the sentence is left out."""
     well_formed = isinstance(timestamp, list) and len(timestamp) == 2
     if not well_formed or not all(map(_is_number, timestamp)):
         raise AnnotationError(f'{here} has the timestamp {timestamp!r}; expected [start, end]')
-    start, end = timestamp
-    if start >= end:
+    start, end = (time / unit for time in timestamp)
+    span = f'{here}: its moment, {start:.9g} to {end:.9g} s, '
+    inside = f'the video of {duration:.9g} s'
+    if timestamp[0] >= timestamp[1]:
+        tell('warning', 'start >= end: sentence dropped', f'{span}has start >= end')
         return None
-    start, end = start / unit, end / unit
     # Published code would go on with a moment of negative length; no rule mends such a sentence.
     if start >= duration or end <= 0:
-        raise AnnotationError(
-            f'{here}: its moment, {start:g} to {end:g} s, lies outside the video of {duration:g} '
-            's; correct it or remove the sentence (are the times in the unit that the file says?)'
+        tell(
+            'error',
+            'moment outside its video',
+            f'{span}lies outside {inside}; correct it or remove the sentence (are the times in '
+            'the unit that the file says?)',
         )
+        return None
+    if start < 0:
+        tell('warning', 'start before the video: clamped to 0', f'{span}begins before {inside}')
+    if end > duration:
+        tell('warning', 'end after the video: clamped to its end', f'{span}ends after {inside}')
     return float(max(start, 0.0)), float(min(end, duration))
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Letters and digits with the marks that belong to them; everything else only separates words.
+_WORD = re.compile(r'[^\W_]+')
+
+
+def normalized_text(sentence: str) -> str:
+    """The sentence's words, without case, punctuation and white space around them.
+
+    ``'A person opens the  door.'`` and ``'a person opens the door'`` are the same text.
+    """
+    folded = unicodedata.normalize('NFKC', sentence).casefold()
+    return ' '.join(_WORD.findall(folded))

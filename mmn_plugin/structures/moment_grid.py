@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .temporal_iou import temporal_iou
+from mmn_plugin.errors import InputError
+
+from .iou import temporal_iou
 
 
 class MomentGrid:
@@ -42,7 +44,7 @@ class MomentGrid:
         used = [level for level, count in enumerate(self.pooling_counts) if count]
         gap = [level for level in range(1, max(used, default=0)) if level not in used]
         if any(not isinstance(count, int) or count < 0 for count in self.pooling_counts) or gap:
-            raise ValueError(
+            raise InputError(
                 f'pooling_counts={list(self.pooling_counts)}: give whole numbers, '
                 'none below 0 and no 0 between levels (strides can only double)'
             )
@@ -51,7 +53,7 @@ class MomentGrid:
         mask = torch.eye(self.num_clips, dtype=torch.bool)
         for offset, stride in self.offsets():
             if offset >= self.num_clips:
-                raise ValueError(
+                raise InputError(
                     f'pooling_counts={list(self.pooling_counts)} asks for moments of {offset + 1} '
                     f'clips, but num_clips={self.num_clips}; lower the counts or raise num_clips'
                 )

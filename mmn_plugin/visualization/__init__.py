@@ -4,9 +4,6 @@ matplotlib is imported when the first picture is drawn, and never through pyplot
 notebook's or a server's own figures are left alone.
 """
 
-from mmn_plugin.features import sample_frames
+from .visualizer import GroundingVisualizer, draw_timelines, timeline_files
 
-from .grounding_visualizer import GroundingVisualizer
-from .score_curve import score_curve, span_curve
-
-__all__ = ['GroundingVisualizer', 'sample_frames', 'score_curve', 'span_curve']
+__all__ = ['GroundingVisualizer', 'draw_timelines', 'timeline_files']

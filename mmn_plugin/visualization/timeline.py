@@ -1,30 +1,148 @@
-"""Moments of a video's sentences over a common time axis."""
+"""Timelines of a video's sentences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
-from . import palette
-from .canvas import Canvas
-from .text_layout import text_width, wrap
-from .time_text import format_time, tick_text, time_ticks, time_unit
-from .timeline_row import TimelineRow
+from mmn_plugin.errors import InputError
+from mmn_plugin.structures import GroundingDataSample, temporal_iou
 
-WIDTH, MARGIN = 960, 20
-LABELS = 62  # left of the bars: which moment it is
-COLUMN = 52  # right of the bars: a column of figures
-LINE, LANE, BAR = 19, 19, 13  # heights of a line of the sentence, a lane, the bar in it
-CURVE = 36  # height of the lane of a score curve
-THUMBNAILS, GAP, AXIS, HEAD = 72, 16, 46, 26
-SENTENCE_SIZE, SMALL, TINY = 10.5, 8.5, 7  # points
+from .canvas import (
+    GRID,
+    PREDICTION,
+    QUIET,
+    SMALL,
+    TEXT,
+    TRACK,
+    TRUTH,
+    fade,
+    format_time,
+    new_figure,
+    plain,
+    resize,
+    style_axes,
+    text_width,
+    tick_text,
+    time_ticks,
+    time_unit,
+    to_array,
+    wrap,
+)
+
+
+@dataclass
+class TimelineRow:
+    """A sentence with its moments.
+
+    Attributes:
+        sentence (str): The sentence.
+        truth (np.ndarray | None): (2,) start and end in seconds, None where unknown.
+        moments (np.ndarray): (n, 2) predicted moments in seconds, best first.
+        scores (np.ndarray): (n,).
+        curve (np.ndarray | None): (K,) scores of K equal parts of the video, see `score_curve`;
+            None where unknown.
+    """
+
+    sentence: str
+    truth: np.ndarray | None = None
+    moments: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    curve: np.ndarray | None = None
+
+    def iou(self) -> np.ndarray | None:
+        """IoU of each predicted moment with the truth, (n,); None where it is unknown."""
+        if self.truth is None:
+            return None
+        truth, moments = torch.as_tensor(self.truth), torch.as_tensor(self.moments)
+        return temporal_iou(moments, truth.to(moments.dtype)).numpy()
+
+    @classmethod
+    def from_sample(
+        cls, sample, top_n: int, truth: bool = True, predictions: bool = True, curves=None
+    ) -> list['TimelineRow']:
+        """Make the rows of a data sample; arguments as of `draw_timeline`.
+
+        A NaN moment counts as absent.
+
+        Raises:
+            ValueError: If there is not one curve per sentence.
+        """
+        rows = [cls(sentence) for sentence in sample.sentences]
+        if curves is not None:
+            if len(curves) != len(rows):
+                raise InputError(
+                    f'{len(rows)} sentences of video {sample.video_id} need as many '
+                    f'score curves, not {len(curves)}'
+                )
+            for row, curve in zip(rows, _array(curves), strict=True):
+                row.curve = curve
+        if truth and 'gt_instances' in sample:
+            for row, moment in zip(rows, _array(sample.gt_instances.moments), strict=True):
+                row.truth = None if np.isnan(moment).any() else moment
+        if predictions and 'pred_instances' in sample:
+            found = _array(sample.pred_instances.moments), _array(sample.pred_instances.scores)
+            for row, moments, scores in zip(rows, *found, strict=True):
+                there = ~np.isnan(moments).any(-1)  # (n,)
+                row.moments, row.scores = moments[there][:top_n], scores[there][:top_n]
+        return rows
+
+
+def _array(values) -> np.ndarray:
+    return torch.as_tensor(values).detach().float().cpu().numpy()
+
+
+def draw_timeline(
+    sample: GroundingDataSample,
+    frames: Sequence | None = None,
+    top_n: int = 3,
+    draw_gt: bool = True,
+    draw_pred: bool = True,
+    max_sentences: int = 8,
+    curves=None,
+) -> np.ndarray:
+    """Draw ground truth and ranked predictions of each sentence as bars over time.
+
+    With ``curves`` the score over time is drawn below the bars.
+
+    Args:
+        sample (GroundingDataSample): The video, its sentences and their moments.
+        frames (Sequence[np.ndarray] | None): Frames (H, W, 3) uint8 RGB at even distances over
+            the video, see `sample_frames`. Defaults to None: no thumbnails.
+        top_n (int): Predicted moments per sentence. Defaults to 3.
+        draw_gt (bool): Whether to draw the ground truth, where known. Defaults to True.
+        draw_pred (bool): Whether to draw the predictions, where there are. Defaults to True.
+        max_sentences (int): Further ones are counted below the picture. Defaults to 8.
+        curves (Tensor | np.ndarray | None): (s, K), a score per sentence and K-th of the
+            video, see `score_curve`. Defaults to None: no curves.
+
+    Returns:
+        np.ndarray: (H, 960, 3) uint8, RGB.
+
+    Raises:
+        ValueError: If there is not one curve per sentence.
+    """
+    rows = TimelineRow.from_sample(sample, top_n, draw_gt, draw_pred, curves)
+    left_out = len(rows) - max_sentences
+    note = f'{left_out} more sentences are not shown' if left_out > 0 else ''
+    return Timeline(rows[:max_sentences], sample.duration, sample.video_id, frames, note).draw()
+
+
+WIDTH, LEFT = 960, 82  # of the picture, and of what is left of its bars: which moment it is
+HEAD, FOOT = 46, 48  # pixels above and below the axes
+COLUMN = 52  # pixels of a column of figures, right of the bars
+LANE = 19  # pixels of a bar with the space around it, and of a line of text: the unit of height
+BAR, CURVE, THUMBNAILS, GAP = 0.68, 1.9, 3.8, 0.9  # heights in lanes
 TICKS = 12  # at most about so many on the time axis
 
 
 class Timeline:
     """Draws, for each sentence, the truth and the ranked predictions as bars, and its score curve.
 
-    All curves of a picture have one scale, from 0 to the largest score in it, so that a sentence
-    which fits nowhere looks flat beside one that fits.
+    All is in one axes of seconds and lanes, y pointing down. All curves of a picture have one
+    scale, from 0 to the largest score in it, so that a sentence which fits nowhere looks flat
+    beside one that fits.
 
     Args:
         rows (Sequence[TimelineRow]): The sentences.
@@ -45,201 +163,147 @@ class Timeline:
     ) -> None:
         self.rows, self.duration, self.title, self.note = rows, duration, title, note
         self.frames = frames if frames is not None and len(frames) else None
-        self.top_score = max(
-            (float(row.curve.max()) for row in rows if row.curve is not None), default=0.0
-        )
+        curves = [float(row.curve.max()) for row in rows if row.curve is not None]
+        self.top_score = max(curves, default=0.0)
         self.columns = ['score'] if any(len(row.moments) for row in rows) else []
         if self.columns and any(row.truth is not None for row in rows):
             self.columns.append('IoU')
-        self.left = MARGIN + LABELS
-        self.right = WIDTH - MARGIN - COLUMN * max(len(self.columns), 1)
-        room = self.right - MARGIN
-        self.titles = [wrap(f'“{row.sentence}”', room, SENTENCE_SIZE, 'bold') for row in rows]
+        self.room = WIDTH - LEFT - COLUMN * max(len(self.columns), 1) - 20  # pixels of the bars
+        self.pixel = duration / self.room  # its width in seconds
 
     def draw(self) -> np.ndarray:
         """Draw the picture: (H, 960, 3) uint8, RGB; its height follows from the contents."""
-        top = MARGIN + HEAD + (THUMBNAILS + GAP + 4 if self.frames is not None else 0)
-        heights = [self._height(i) for i in range(len(self.rows))]
-        bottom = top + sum(heights)
-        self.canvas = Canvas(WIDTH, bottom + AXIS + (LINE if self.note else 0))
+        self.figure = new_figure(WIDTH, WIDTH, layout=None)
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.top, self.labels = 0.0, {}
         self._draw_heading()
-        for index, height in enumerate(heights):
-            self._draw_row(index, top)
-            top += height
-        self._draw_axis(bottom)
+        for row in self.rows:
+            self._draw_row(row)
+        self.top -= GAP * 2 / 3
+        height = HEAD + LANE * self.top + FOOT + (LANE if self.note else 0)
+        resize(self.figure, WIDTH, height)
+        below = 1 - (HEAD + LANE * self.top) / height
+        share = LANE * self.top / height
+        self.axes.set_position((LEFT / WIDTH, below, self.room / WIDTH, share))
+        self._draw_axes()
         if self.note:
-            self.canvas.text(MARGIN, bottom + AXIS, self.note, SMALL, color=palette.QUIET)
-        return self.canvas.to_array()
+            style = plain(color=QUIET, size=SMALL)
+            self.figure.text(20 / WIDTH, 0.5 * LANE / height, self.note, **style)
+        return to_array(self.figure)
 
-    def _x(self, seconds: float) -> float:
-        share = min(max(float(seconds) / self.duration, 0.0), 1.0)
-        return self.left + share * (self.right - self.left)
-
-    def _height(self, index: int) -> int:
-        row = self.rows[index]
-        return LINE * len(self.titles[index]) + 4 + self._lanes_height(row) + GAP
-
-    def _lanes_height(self, row: TimelineRow) -> int:
-        lanes = len(row.moments) + (row.truth is not None)
-        return LANE * max(lanes, 1) + (CURVE if self._has_curve(row) else 0)
-
-    def _has_curve(self, row: TimelineRow) -> bool:
-        return row.curve is not None and self.top_score > 0
+    def _beside(self, x: float, y: float, pixels: float, text: str, **style) -> None:
+        """Write at a place of the axes, moved by pixels to the right."""
+        style = plain(size=SMALL, va='center') | style
+        self.axes.annotate(
+            text, (x, y), (pixels, 0), textcoords='offset pixels', annotation_clip=False, **style
+        )
 
     def _draw_heading(self) -> None:
-        canvas, y = self.canvas, MARGIN + 4
-        length = format_time(self.duration, self.duration)
         unit = ' s' if self.duration <= 120 else ''
-        tail = f'   {length}{unit}'
-        room = self.right - MARGIN - text_width(tail, 10)
+        tail = f'{format_time(self.duration, self.duration)}{unit}'
+        room = self.room + LEFT - 40 - text_width(tail, 10)
         title = wrap(self.title, room, 11.5, 'bold', max_lines=1)[0]
-        canvas.text(MARGIN, y, title, 11.5, weight='bold', color=palette.TEXT)
-        canvas.text(MARGIN + text_width(title, 11.5, 'bold'), y, tail, 10, color=palette.QUIET)
+        self._beside(0, -0.8, 20 - LEFT, title, size=11.5, weight='bold')
+        end = 20 - LEFT + text_width(title, 11.5, 'bold')
+        self._beside(0, -0.8, end + 10, tail, size=10, color=QUIET)
         if self.frames is not None:
-            self._draw_thumbnails(MARGIN + HEAD)
+            self._draw_thumbnails()
+            self.top += THUMBNAILS + GAP
 
-    def _draw_thumbnails(self, top: int) -> None:
+    def _draw_thumbnails(self) -> None:
         """Each thumbnail stands over the part of the video whose middle it shows."""
         height, width = self.frames[0].shape[:2]
-        room, gap = self.right - self.left, 3
-        widest = THUMBNAILS * width / height
-        count = max(1, min(len(self.frames), round((room + gap) / (widest + gap))))
-        slot = room / count
-        shown = min(slot - gap, widest)  # never wider than its share of the time
+        widest, gap = THUMBNAILS * LANE * width / height, 3  # pixels
+        count = round((self.room + gap) / (widest + gap))
+        count = max(1, min(len(self.frames), count))
+        shown = min(self.room / count - gap, widest)  # never wider than its share of the time
+        wide, tall = shown * self.pixel / 2, shown * height / width / LANE / 2
         for i in range(count):
-            frame = self.frames[int((i + 0.5) / count * len(self.frames))]
-            tall = shown * height / width
-            self.canvas.picture(
-                frame,
-                self.left + (i + 0.5) * slot - shown / 2,
-                top + (THUMBNAILS - tall) / 2,
-                shown,
-                tall,
+            middle = (i + 0.5) * self.duration / count
+            y = THUMBNAILS / 2
+            self.axes.imshow(
+                self.frames[int((i + 0.5) / count * len(self.frames))],
+                extent=(middle - wide, middle + wide, y + tall, y - tall),
+                aspect='auto',
             )
 
-    def _draw_row(self, index: int, top: int) -> None:
-        row, canvas = self.rows[index], self.canvas
-        for line in self.titles[index]:
-            canvas.text(
-                MARGIN, top + LINE / 2, line, SENTENCE_SIZE, weight='bold', color=palette.TEXT
-            )
-            top += LINE
+    def _draw_row(self, row: TimelineRow) -> None:
+        lines = wrap(f'“{row.sentence}”', self.room + LEFT - 20, 10.5, 'bold')
+        for i, line in enumerate(lines):
+            self._beside(0, self.top + i + 0.5, 20 - LEFT, line, size=10.5, weight='bold')
+        self.top += len(lines)
         for i, name in enumerate(self.columns if len(row.moments) else []):
-            canvas.text(
-                self._column(i), top - LINE / 2, name, SMALL, ha='right', color=palette.QUIET
-            )
-        top += 4
-        lanes = len(row.moments) + (row.truth is not None)
-        for lane in range(max(lanes, 1)):
-            canvas.rectangle(
-                self.left,
-                top + LANE * lane + (LANE - BAR) / 2,
-                self.right - self.left,
-                BAR,
-                color=palette.TRACK,
-                zorder=0,
-            )
-        bottom = top + self._lanes_height(row)
-        if not lanes:
-            canvas.text(self.left + 6, top + LANE / 2, 'no moment', SMALL, color=palette.QUIET)
-        if lanes or self._has_curve(row):
-            self._draw_grid(top, bottom)
+            self._figure(i, self.top - 0.5, name, color=QUIET)
+        top = self.top = self.top + 0.2
+        empty = row.truth is None and not len(row.moments)
         if row.truth is not None:
-            self._draw_truth(row, top, bottom)
-            top += LANE
-        self._draw_predictions(row, top)
-        if self._has_curve(row):
-            self._draw_curve(row.curve, bottom - CURVE, bottom)
-
-    def _draw_grid(self, top: float, bottom: float) -> None:
-        for tick in time_ticks(self.duration, TICKS):
-            self.canvas.axes.plot(
-                [self._x(tick)] * 2, [top, bottom], color=palette.GRID, linewidth=0.8, zorder=0.5
-            )
-
-    def _draw_truth(self, row: TimelineRow, top: float, bottom: float) -> None:
-        """The bar of the ground truth, and its shadow over the predictions."""
-        left, right = self._x(row.truth[0]), self._x(row.truth[1])
-        self.canvas.rectangle(
-            left,
-            top + LANE / 2,
-            right - left,
-            bottom - top - LANE / 2,
-            color=palette.TRUTH,
-            alpha=0.16,
-            zorder=0.7,
-        )
-        self._draw_lane('truth', row.truth, top, palette.TRUTH, palette.TEXT)
-
-    def _draw_predictions(self, row: TimelineRow, top: float) -> None:
+            self._draw_lane('truth', row.truth, TRUTH, TEXT)
         overlaps = row.iou()
         for rank, (moment, score) in enumerate(zip(row.moments, row.scores, strict=True)):
-            colour = palette.fade(palette.PREDICTION, min(0.18 * rank, 0.72))
-            self._draw_lane(
-                f'rank {rank + 1}', moment, top, colour, 'white' if rank < 2 else palette.TEXT
+            for i, value in enumerate([score, *([] if overlaps is None else [overlaps[rank]])]):
+                self._figure(i, self.top + 0.5, f'{value:.2f}')
+            color = fade(PREDICTION, min(0.18 * rank, 0.72))
+            self._draw_lane(f'rank {rank + 1}', moment, color, 'white' if rank < 2 else TEXT)
+        if empty:
+            self._draw_track()
+            self._beside(0, self.top + 0.5, 6, 'no moment', color=QUIET)
+            self.top += 1
+        if row.curve is not None and self.top_score > 0:
+            self._draw_curve(row.curve)
+        if self.top > top + empty:
+            ticks = time_ticks(self.duration, TICKS)
+            self.axes.vlines(ticks, top, self.top, color=GRID, linewidth=0.8, zorder=0.5)
+        if row.truth is not None:  # its shadow over the predictions
+            self.axes.fill_betweenx(
+                [top + 0.5, self.top], *row.truth, color=TRUTH, alpha=0.16, lw=0, zorder=0.7
             )
-            figures = [f'{score:.2f}'] + ([f'{overlaps[rank]:.2f}'] if overlaps is not None else [])
-            for i, figure in enumerate(figures):
-                self.canvas.text(
-                    self._column(i), top + LANE / 2, figure, SMALL, ha='right', color=palette.TEXT
-                )
-            top += LANE
+        self.top += GAP
 
-    def _draw_curve(self, curve: np.ndarray, top: float, bottom: float) -> None:
-        """The score over time, in steps of a clip, and its scale at the right."""
-        canvas, base, high = self.canvas, bottom - 3, top + 6
-        edges = np.linspace(self.left, self.right, len(curve) + 1).repeat(2)[1:-1]
-        heights = base - (base - high) * (np.maximum(curve, 0) / self.top_score).repeat(2)
-        canvas.axes.fill_between(
-            edges, heights, base, color=palette.PREDICTION, alpha=0.18, linewidth=0, zorder=0.8
-        )
-        canvas.axes.plot(edges, heights, color=palette.PREDICTION, linewidth=1.2, zorder=0.9)
-        canvas.axes.plot(
-            [self.left, self.right], [base] * 2, color=palette.GRID, linewidth=0.8, zorder=0.6
-        )
-        canvas.text(
-            self.left - 8, (high + base) / 2, 'score', SMALL, ha='right', color=palette.QUIET
-        )
-        for y, value in ((high, f'{self.top_score:.2f}'), (base - 3, '0')):
-            canvas.text(self.right + 6, y, value, TINY, color=palette.QUIET)
+    def _figure(self, column: int, y: float, text: str, **style) -> None:
+        """A figure in a column right of the bars."""
+        self._beside(self.duration, y, COLUMN * (column + 1) - 6, text, ha='right', **style)
 
-    def _draw_lane(self, label: str, moment, top: float, colour: str, inside: str) -> None:
+    def _draw_track(self) -> None:
+        self.axes.barh(self.top + 0.5, self.duration, BAR, color=TRACK, zorder=0)
+
+    def _draw_lane(self, label: str, moment, color: str, inside: str) -> None:
         """One bar with its label, and its times beside it or, where it is long, in it."""
-        canvas, middle = self.canvas, top + LANE / 2
-        canvas.text(self.left - 8, middle, label, SMALL, ha='right', color=palette.QUIET)
-        left, right = self._x(moment[0]), self._x(moment[1])
-        canvas.rectangle(left, middle - BAR / 2, max(right - left, 2.5), BAR, color=colour)
+        self._draw_track()
+        y = self.top + 0.5
+        self.labels[y] = label
+        start, end = np.clip(np.asarray(moment, float), 0, self.duration)
+        length = max(end - start, 2.5 * self.pixel)
+        self.axes.barh(y, length, BAR, min(start, self.duration - length), color=color)
         times = ' \N{EN DASH} '.join(format_time(t, self.duration) for t in moment)
-        width = text_width(times, SMALL)
-        if right + 6 + width <= self.right:
-            canvas.text(right + 6, middle, times, SMALL, color=palette.TEXT)
-        elif left - 6 - width >= self.left:
-            canvas.text(left - 6, middle, times, SMALL, ha='right', color=palette.TEXT)
+        room = (6 + text_width(times, SMALL)) * self.pixel
+        if end + room <= self.duration:
+            self._beside(end, y, 6, times)
+        elif start >= room:
+            self._beside(start, y, -6, times, ha='right')
         else:
-            canvas.text((left + right) / 2, middle, times, SMALL, ha='center', color=inside)
+            self._beside((start + end) / 2, y, 0, times, ha='center', color=inside)
+        self.top += 1
 
-    def _draw_axis(self, y: float) -> None:
-        canvas, y = self.canvas, y - GAP + 6
-        canvas.axes.plot([self.left, self.right], [y, y], color=palette.QUIET, linewidth=1)
-        for tick in time_ticks(self.duration, TICKS):
-            canvas.axes.plot([self._x(tick)] * 2, [y, y + 4], color=palette.QUIET, linewidth=1)
-            canvas.text(
-                self._x(tick),
-                y + 14,
-                tick_text(tick, self.duration),
-                SMALL,
-                ha='center',
-                color=palette.QUIET,
-            )
-        canvas.text(
-            (self.left + self.right) / 2,
-            y + 31,
-            f'time ({time_unit(self.duration)})',
-            SMALL,
-            ha='center',
-            color=palette.QUIET,
-        )
+    def _draw_curve(self, curve: np.ndarray) -> None:
+        """The score over time, in steps of a clip, and its scale at the right."""
+        base, high = self.top + CURVE - 0.15, self.top + 0.3
+        heights = base - (base - high) * np.maximum(curve, 0) / self.top_score
+        edges = np.linspace(0, self.duration, len(curve) + 1)
+        style = dict(baseline=base, color=PREDICTION)
+        self.axes.stairs(heights, edges, fill=True, alpha=0.18, zorder=0.8, **style)
+        line = dict(linewidth=1.2, zorder=0.9, clip_on=False)
+        self.axes.stairs(heights, edges, **line, **(style | dict(baseline=None)))
+        self.axes.hlines(base, 0, self.duration, color=GRID, linewidth=0.8, zorder=0.6)
+        self.labels[(base + high) / 2] = 'score'
+        for y, value in ((high, f'{self.top_score:.2f}'), (base - 0.15, '0')):
+            self._beside(self.duration, y, 6, value, size=7, color=QUIET)
+        self.top += CURVE
 
-    def _column(self, index: int) -> float:
-        """Right edge of a column of figures."""
-        return self.right + COLUMN * (index + 1) - 6
+    def _draw_axes(self) -> None:
+        ticks = time_ticks(self.duration, TICKS)
+        self.axes.set(xlim=(0, self.duration), ylim=(self.top, 0))
+        self.axes.set_xticks(ticks, [tick_text(tick, self.duration) for tick in ticks])
+        self.axes.set_yticks(list(self.labels), list(self.labels.values()), va='center')
+        style_axes(self.axes, f'time ({time_unit(self.duration)})')
+        self.axes.spines['left'].set_visible(False)
+        self.axes.tick_params(axis='y', length=0, pad=8)

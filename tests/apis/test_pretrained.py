@@ -1,18 +1,22 @@
 """A model without its config, and as a folder."""
 
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from helpers.run_tool import ROOT
 from helpers.tiny_grounder import GRID_SIZE, write_grounder
 from mmaction.registry import MODELS
 from mmengine.config import Config
 from transformers import DistilBertConfig, DistilBertModel
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.engine.hooks import ArchitectureHook
+from mmn_plugin.engine import CheckpointIdentity
 from mmn_plugin.files import OutputError
 
 SENTENCES = ['a person opens the door', 'red box', 'slowly closes the blue door']
@@ -107,6 +111,23 @@ def test_a_folder_can_stand_where_a_checkpoint_does(grounder, inferencer, folder
     assert given(video, SENTENCES, 30.0) == inferencer(video, SENTENCES, 30.0)
 
 
+def test_components_of_shapes_are_registered_where_only_the_checkpoint_names_them(grounder, folder):
+    code = (
+        'import sys\n'
+        'from mmn_plugin.apis import GroundingInferencer\n'
+        'assert "mmn_plugin.shapes" not in sys.modules\n'
+        'print(type(GroundingInferencer(checkpoint=sys.argv[1], device="cpu").extractor).__name__)'
+    )
+    for checkpoint in (grounder.checkpoint, folder):
+        done = subprocess.run(
+            [sys.executable, '-c', code, str(checkpoint)],
+            capture_output=True,
+            text=True,
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        )
+        assert done.stdout.endswith('GridFeatureExtractor\n'), done.stderr
+
+
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
@@ -172,7 +193,7 @@ def test_names_come_from_the_model_index(grounder):
 
 def test_weights_of_a_named_model_are_taken_where_they_are_published(grounder, monkeypatch, video):
     entry = dict(Name='tiny', Config=str(grounder.config), Weights=str(grounder.checkpoint))
-    monkeypatch.setattr('mmn_plugin.apis.model_names.named_models', lambda: dict(tiny=entry))
+    monkeypatch.setattr('mmn_plugin.apis.pretrained.named_models', lambda: dict(tiny=entry))
     assert len(GroundingInferencer('tiny', device='cpu')(video, SENTENCES, 30.0)) == 3
 
 
@@ -201,26 +222,16 @@ def test_a_pretrained_language_model_is_not_asked_for_again(grounder, tmp_path, 
     model = MODELS.build(settings.model).eval()
     checkpoint = dict(
         state_dict=model.state_dict(),
-        meta=dict(cfg=settings.pretty_text, tokenizer=model.data_preprocessor.tokenizer.state()),
+        meta=dict(cfg=settings.pretty_text, **CheckpointIdentity.collect(model).entries()),
     )
-    ArchitectureHook().before_save_checkpoint(_Runner(model), checkpoint)
     torch.save(checkpoint, tmp_path / 'full.pth')
     before = GroundingInferencer(settings, tmp_path / 'full.pth', 'cpu')(video, SENTENCES, 30.0)
     (tmp_path / 'language_model').rename(tmp_path / 'gone')
     alone = GroundingInferencer(checkpoint=tmp_path / 'full.pth', device='cpu')
     assert alone(video, SENTENCES, 30.0) == before
     alone.save_pretrained(tmp_path / 'folder')
-    assert (
-        GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')(
-            video, SENTENCES, 30.0
-        )
-        == before
-    )
-
-
-class _Runner:
-    def __init__(self, model):
-        self.model = model
+    again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
+    assert again(video, SENTENCES, 30.0) == before
 
 
 def test_absent_sentences_can_come_back_empty(grounder, inferencer, video):

@@ -37,12 +37,12 @@ def grounder(request, tmp_path_factory, shared, c3d_weights):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == 'c3d':  # which takes seconds to be built
             patch.setattr(
-                'mmn_plugin.apis.extractors.build_extractor',
+                'mmn_plugin.features.extractor.build_extractor',
                 lambda *_: grounder.inferencer.extractor,
             )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
         code, output = run_tool(
-            'data/extract_features.py',
+            'mmn extract',
             *videos,
             '--config',
             grounder.config,
@@ -77,7 +77,7 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
         )
     features = f'{grounder.features}::{name}'
     code, output = run_tool(
-        'ground.py',
+        'mmn ground',
         shared / 'media' / f'{name}.mp4',
         *SENTENCES,
         '--config',

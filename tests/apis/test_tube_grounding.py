@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.made_up_tubes import write_tube_config, write_tubes
+from helpers.made_up_tubes import write_asked_config, write_tube_config, write_tubes
 from helpers.run_tool import run_tool
 from helpers.tiny_grounder import save_checkpoint, write_scene
 
 from mmn_plugin.apis import TubeGroundingInferencer
-from mmn_plugin.datasets.tubes import TubeError, TubeVideo, read_tracks, write_tube_file
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
+from mmn_plugin.datasets import TubeError, TubeVideo, read_tracks, write_tube_file
+from mmn_plugin.shapes.features import TubeFeatureExtractor
 
 
 @pytest.fixture(scope='module')
@@ -27,13 +27,11 @@ def trained(tmp_path_factory):
     assert code == 0, output
     [checkpoint] = (folder / 'run').glob('best_tubes_m_vIoU_epoch_1.pth')
     code, test = run_tool(
-        'test.py',
+        'test.py {} {} --work-dir {}/test --submission {}/answers.json',
         config,
         checkpoint,
-        '--work-dir',
-        folder / 'test',
-        '--submission',
-        folder / 'answers.json',
+        folder,
+        folder,
     )
     assert code == 0, test
     return SimpleNamespace(folder=folder, corpus=corpus, train=output, test=test)
@@ -51,11 +49,10 @@ def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
     figures = next(trained.folder.glob('test/*/*.json')).read_text()
     figures = json.loads(figures.splitlines()[-1])
     code, output = run_tool(
-        'analysis_tools/eval_tubes.py',
-        trained.folder / 'answers.json',
-        trained.corpus / 'test.h5',
-        '--json',
-        trained.folder / 'scores.json',
+        'mmn eval {}/answers.json {}/test.h5 --json {}/scores.json',
+        trained.folder,
+        trained.corpus,
+        trained.folder,
     )
     assert code == 0, output
     for name, value in json.loads((trained.folder / 'scores.json').read_text()).items():
@@ -66,15 +63,7 @@ def test_the_standalone_scorer_finds_the_figures_of_the_test(trained):
 def asked(tmp_path_factory):
     """A model with random weights whose features are those of the built-in extractor."""
     folder = tmp_path_factory.mktemp('asked')
-    corpus = write_tubes(folder / 'corpus')
-    config = write_tube_config(folder / 'tiny.py', corpus)
-    size = sum(TubeFeatureExtractor.sizes.values())
-    with config.open('a') as file:
-        file.write(
-            f"model['backbone']['in_channels'] = {size}\n"
-            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
-            "tracker = dict(type='ShapesTracker', min_area=8)\n"
-        )
+    config = write_asked_config(folder)
     return SimpleNamespace(
         folder=folder,
         config=config,
@@ -99,7 +88,7 @@ def test_a_raw_video_is_tracked_and_asked(asked):
             assert answer['span'] == other['span']
     with pytest.raises(ValueError, match=r"holds '\\ud83d', which is no character"):
         inferencer(asked.video, ['a red \ud83d box'])
-    with pytest.raises(ValueError, match='none of them empty'):
+    with pytest.raises(ValueError, match='is empty; say what to look for'):
         inferencer(asked.video, [' '])
 
 
@@ -146,17 +135,13 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
     tracks = tmp_path / 'tracks.json'
     tracks.write_text(json.dumps({'scene': [[[t, 3, 4, 20, 22, 0.9] for t in range(30, 60)]]}))
     code, output = run_tool(
-        'ground_tubes.py',
+        'mmn ground {} {} --config {} --checkpoint {} --tracks {} --out {}/out',
         asked.video,
         'a red box',
-        '--config',
         asked.config,
-        '--checkpoint',
         asked.checkpoint,
-        '--tracks',
         tracks,
-        '--out',
-        tmp_path / 'out',
+        tmp_path,
         '--device',
         'cpu',
     )
@@ -174,14 +159,10 @@ def test_the_tool_writes_pictures_videos_and_answers(asked, tmp_path):
 def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
     (tmp_path / 'scene_0.mp4').write_text('mine')
     code, output = run_tool(
-        'ground_tubes.py',
+        'mmn ground {} {} --config {} --checkpoint none.pth --out',
         asked.video,
         'a red box',
-        '--config',
         asked.config,
-        '--checkpoint',
-        'none.pth',
-        '--out',
         tmp_path,
     )
     assert code == 1
@@ -190,7 +171,7 @@ def test_files_that_are_not_the_tools_own_stop_it(asked, tmp_path):
 
 
 def test_the_box_is_drawn_where_it_is(asked, tmp_path):
-    from mmn_plugin.visualization.tube_pictures import draw_tube_frames
+    from mmn_plugin.visualization.tubes import draw_tube_frames
 
     tube = np.array([[t, 4, 8, 27, 23] for t in range(10, 20)], np.float32)
     picture = draw_tube_frames(asked.video, 'a red box', tube, count=2)

@@ -6,14 +6,13 @@ from unittest import mock
 import numpy as np
 import pytest
 from helpers.counted_videos import COUNT, LENGTH, TIMES, numbers, spoil, write
-from helpers.made_up_tubes import write_tube_config, write_tubes
+from helpers.made_up_tubes import write_asked_config
 from helpers.tiny_grounder import save_checkpoint
 
 from mmn_plugin.apis import TubeGroundingInferencer
-from mmn_plugin.datasets.tubes import TubeError, TubeVideo, read_tracks, write_tube_file
-from mmn_plugin.datasets.tubes.tube_feature_extractor import TubeFeatureExtractor
+from mmn_plugin.datasets import TubeError, TubeVideo, read_tracks, write_tube_file
 from mmn_plugin.features import probe_video, read_pictures
-from mmn_plugin.visualization.tube_pictures import draw_tube_frames, write_tube_video
+from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video
 
 SHAPES = dict(plain=(48, 64), uneven=(48, 64), rotated=(64, 48))
 UNEVEN = TIMES**2 / LENGTH  # ever longer intervals
@@ -26,7 +25,7 @@ def corner(number: int) -> int:
 
 
 def upright(number: int, shape: tuple[int, int]) -> np.ndarray:
-    """A red square, 24 pixels wide and 18 high, on grey."""
+    """A red square, 24 pixels wide and 18 high, on gray."""
     picture = np.full((*shape, 3), 90, np.uint8)
     at = corner(number)
     picture[at : at + 18, at : at + 24] = 200, 30, 30
@@ -57,14 +56,7 @@ def videos(tmp_path_factory):
 def inferencer(tmp_path_factory):
     """A model with random weights whose features are those of the built-in extractor."""
     folder = tmp_path_factory.mktemp('asked')
-    config = write_tube_config(folder / 'tiny.py', write_tubes(folder / 'corpus'))
-    size = sum(TubeFeatureExtractor.sizes.values())
-    with config.open('a') as file:
-        file.write(
-            f"model['backbone']['in_channels'] = {size}\n"
-            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
-            "tracker = dict(type='ShapesTracker', min_area=8)\n"
-        )
+    config = write_asked_config(folder)
     return TubeGroundingInferencer(config, save_checkpoint(config, folder / 'tiny.pth'), 'cpu')
 
 
@@ -124,11 +116,11 @@ def test_drawn_frames_are_those_of_the_boxes(videos, name):
         assert abs(red(cell) - np.add(found, (3, 3, -4, -4))).max() <= scale
 
 
-def test_boxes_without_a_video_are_drawn_on_grey():
+def test_boxes_without_a_video_are_drawn_on_gray():
     tubes = BOXES[:40], BOXES[20:] + np.float32([0, 1000, 0, 1000, 0])
     picture = draw_tube_frames(None, 'a red box', *tubes, count=4)
-    for colour in ([0x00, 0x72, 0xB2], [0xE6, 0x9F, 0x00], [224, 224, 224]):
-        assert (picture == colour).all(-1).any()
+    for color in ([0x00, 0x72, 0xB2], [0xE6, 0x9F, 0x00], [224, 224, 224]):
+        assert (picture == color).all(-1).any()
     assert picture.shape[1] <= 4 * (512 + 4)
     assert draw_tube_frames(None, 'nothing', BOXES[:0], BOXES[:0]).ndim == 3
 
@@ -179,7 +171,7 @@ def test_pictures_of_frames_that_a_video_lacks_are_refused(videos, tmp_path):
 
 
 def test_tracks_that_end_long_before_the_video_are_warned_of(inferencer, videos):
-    with mock.patch('mmn_plugin.datasets.tubes.tube_video.print_log') as told:
+    with mock.patch('mmn_plugin.datasets.tube_file.print_log') as told:
         for tubes in (
             [BOXES],
             [BOXES[:39], BOXES[:41]],

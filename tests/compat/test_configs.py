@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.config import config as config_module
 
-from mmn_plugin.paths import config_root
+from mmn_plugin.files import config_root
 
 STOCK_PATH = Config._get_cfg_path.__wrapped__
 

@@ -37,7 +37,7 @@ def test_models_import_without_a_word():
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''
     assert 'DRN is not available: the MMAction2 wheel' in done.stdout
-    assert 'VindLUVQA is not available: VindLU cannot be imported' in done.stdout
+    assert 'VindLUVQA is not available: ' in done.stdout
 
 
 @pytest.mark.skipif((MMACTION / 'models/localizers/drn').is_dir(), reason='MMAction2 has its DRN')

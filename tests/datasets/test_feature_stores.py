@@ -262,7 +262,7 @@ def test_a_failed_read_is_tried_once_more(corpus, monkeypatch):
     original, calls = HDF5FeatureStore._dataset, []
 
     def fail_first(self, video_id):
-        calls.append(self._file().id.id)
+        calls.append(self.file().id.id)
         if len(calls) == 1:
             raise OSError('disk hiccup')
         return original(self, video_id)
@@ -339,17 +339,12 @@ def test_a_file_that_changes_while_in_use_is_noticed(corpus, how):
     store = HDF5FeatureStore(path)
     store.read('garden')
     worker = pickle.loads(pickle.dumps(store))  # opens the file only after the change
-    other = path.with_suffix('.new')
-    other.write_bytes(path.read_bytes())
-    if how == 'replaced':
-        os.replace(other, path)
-    elif how == 'extended':
+    if how == 'extended':
         store.close()
         with h5py.File(path, 'a') as file:
             file['late'] = np.ones((2, 5))
     else:
-        path.write_bytes(other.read_bytes())
-        os.utime(path, ns=(0, 1))
+        CHANGES[how](path)
     for reader in (store, worker):
         with pytest.raises(FeatureError, match=r'features\.hdf5 was replaced or changed') as caught:
             reader.read('kitchen.avi')
@@ -393,12 +388,11 @@ def test_a_file_that_appears_before_the_one_in_use_is_noticed(folder):
 
 @pytest.mark.parametrize('kind', ['folder', 'file'])
 def test_a_file_that_is_replaced_during_a_read_is_noticed(corpus, folder, kind, monkeypatch):
-    file, video_id = (
-        (folder / 's1.avi.npy', 's1.avi')
-        if kind == 'folder'
-        else (corpus / 'features.hdf5', 'garden')
+    path, video_id = (
+        (folder, 's1.avi') if kind == 'folder' else (corpus / 'features.hdf5', 'garden')
     )
-    store = open_feature_store(folder if kind == 'folder' else file)
+    file = folder / 's1.avi.npy' if kind == 'folder' else path
+    store = open_feature_store(path)
     store.read(video_id)
     original = store._read_array
 
@@ -417,8 +411,17 @@ def test_a_moment_without_the_disk_is_no_change(corpus, monkeypatch):
     def fail(path):
         raise OSError(116, 'Stale file handle')
 
-    monkeypatch.setattr('mmn_plugin.datasets.feature_store.file_version', fail)
+    monkeypatch.setattr('mmn_plugin.datasets.hdf5_file.file_version', fail)
     assert store.read('garden').shape == (1, 5)
+
+
+def dataset_of(corpus, features):
+    return TemporalGroundingDataset(
+        ann_file=str(corpus / 'train.json'),
+        data_prefix=dict(features=str(corpus / features)),
+        pipeline=[dict(type='LoadClipFeatures')],
+        test_mode=True,
+    )
 
 
 @pytest.fixture
@@ -427,22 +430,12 @@ def of_folder(corpus):
     (corpus / 'npy').mkdir()
     for name in ('kitchen.avi', 'garden'):
         np.save(corpus / 'npy' / f'{name}.npy', np.ones((3, 5)))
-    return TemporalGroundingDataset(
-        ann_file=str(corpus / 'train.json'),
-        data_prefix=dict(features=str(corpus / 'npy')),
-        pipeline=[dict(type='LoadClipFeatures')],
-        test_mode=True,
-    )
+    return dataset_of(corpus, 'npy')
 
 
 @pytest.mark.parametrize('how', CHANGES)
 def test_workers_compare_with_the_file_of_the_dataset(corpus, how):
-    dataset = TemporalGroundingDataset(
-        ann_file=str(corpus / 'train.json'),
-        data_prefix=dict(features=str(corpus / 'features.hdf5')),
-        pipeline=[dict(type='LoadClipFeatures')],
-        test_mode=True,
-    )
+    dataset = dataset_of(corpus, 'features.hdf5')
     CHANGES[how](corpus / 'features.hdf5')  # between the dataset and its first worker
     with pytest.raises((FeatureError, FileNotFoundError), match=r'features\.hdf5'):
         dataset[0]

@@ -7,18 +7,25 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.optim import AmpOptimWrapper
 from mmengine.structures import BaseDataElement
+from torch import nn
 
-from mmn_plugin.engine.loops import AmpTestLoop, AmpValLoop, amp_autocast
-from mmn_plugin.engine.runner import amp as amp_module
-from mmn_plugin.engine.runner import apply_amp, apply_test_amp, explicit_amp
+from mmn_plugin.engine import (
+    AmpTestLoop,
+    AmpValLoop,
+    CPUAmpOptimWrapper,
+    apply_amp,
+    apply_test_amp,
+    explicit_amp,
+)
+from mmn_plugin.engine import amp as amp_module
 
 
 @pytest.fixture(params=['cpu', 'cuda'])
 def device(request, monkeypatch):
     """What MMEngine says the device is; no GPU is used."""
-    for module in (amp_module, amp_autocast):
-        monkeypatch.setattr(module, 'get_device', lambda: request.param)
+    monkeypatch.setattr(amp_module, 'get_device', lambda: request.param)
     monkeypatch.setattr('mmengine.runner.amp.get_device', lambda: request.param)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *_: True)
     return request.param
@@ -102,3 +109,23 @@ def test_a_bare_amp_leaves_the_next_argument_alone():
         'bf16',
         '--amp=auto',
     ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='AmpOptimWrapper works on this machine')
+def test_stock_mixed_precision_refuses_the_cpu():
+    layer = nn.Linear(2, 1)
+    with pytest.raises(AssertionError, match='only available'):
+        AmpOptimWrapper(optimizer=torch.optim.SGD(layer.parameters(), lr=0.1))
+
+
+def test_cpu_mixed_precision_computes_in_bfloat16_and_updates_in_float32():
+    layer = nn.Linear(2, 1)
+    before = layer.weight.detach().clone()
+    optimizer = CPUAmpOptimWrapper(optimizer=torch.optim.SGD(layer.parameters(), lr=0.1))
+    with optimizer.optim_context(layer):
+        output = layer(torch.ones(3, 2))
+    assert output.dtype == torch.bfloat16
+    optimizer.update_params(output.float().sum())
+    assert layer.weight.dtype == torch.float32
+    torch.testing.assert_close(before - layer.weight.detach(), torch.full((1, 2), 0.3))
+    assert layer(torch.ones(3, 2)).dtype == torch.float32

@@ -15,25 +15,22 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmn_plugin.engine.hooks import (
-    CheckLossHook,
-    CrossVideoNegativeHook,
-    PreemptionHook,
-    check_loss_hook,
-    preemption_hook,
-)
-from mmn_plugin.engine.preempted import Preempted
+from mmn_plugin.engine import LossCheck, PreemptionHook, loss_check
+from mmn_plugin.engine import preemption as preemption_hook
+from mmn_plugin.engine.preemption import Preempted
+from mmn_plugin.models import BaseLocalizer, NegativeSource
 
 aten = torch.ops.aten
 NAN, INF = float('nan'), float('inf')
 
 
-class Model(BaseModel):
+class Model(BaseLocalizer):
     """BatchNorm in front, as in the neck: its statistics see the batch before the loss does."""
 
     def __init__(self):
         super().__init__()
-        self.negatives = self.bad_gradient = None
+        self.negatives: nn.Module | None = None
+        self.bad_gradient = None
         self.norm, self.layer = nn.BatchNorm1d(2), nn.Linear(2, 1)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
@@ -49,10 +46,10 @@ class Model(BaseModel):
 
 
 class Run:
-    """A runner of just what the hook looks at."""
+    """A runner of just what the check looks at."""
 
     def __init__(
-        self, counts=1, checked=True, clip=None, wrapper=OptimWrapper, device='cpu', **hook
+        self, counts=1, checked=True, clip=None, wrapper=OptimWrapper, device='cpu', **settings
     ):
         torch.manual_seed(0)
         self.epoch, self.model = 2, Model().to(device)
@@ -63,18 +60,13 @@ class Run:
             clip_grad=clip,
         )
         self.optim_wrapper.message_hub = self.message_hub
-        self.hook, self.said, self.hooks = CheckLossHook(**hook), [], []
+        self.check, self.checked, self.said = LossCheck(**settings), checked, []
         self.logger = logging.Logger('run')
         self.logger.addHandler(
             SimpleNamespace(level=0, handle=lambda record: self.said.append(record.getMessage()))
         )
         if checked:
-            self.hook.before_train(self)
-
-    def call_hook(self, name):
-        self.said.append(name)
-        for hook in self.hooks:
-            getattr(hook, name)(self)
+            self.check.prepare(self)
 
     def step(self, index, value=1.0, bad_gradient=None):
         self.model.bad_gradient = bad_gradient
@@ -83,9 +75,11 @@ class Run:
             [[1.0, 2.0], [3.0, index + value]], device=self.model.norm.weight.device
         )
         batch = dict(inputs=inputs, data_samples=samples)
-        self.hook.before_train_iter(self, index, batch)
-        outputs = self.model.train_step(batch, self.optim_wrapper)
-        self.hook.after_train_iter(self, index, batch, outputs)
+        if not self.checked:
+            return self.model.train_step(batch, self.optim_wrapper)
+        outputs = self.check.train_step(self, index, batch)
+        if self.check.skipped and self.model.negatives is not None:  # as the loop does
+            self.model.negatives.forget_iteration()
         return outputs
 
     def state(self):
@@ -96,7 +90,7 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_finite_loss_trains_as_without_the_hook():
+def test_a_finite_loss_trains_as_without_the_check():
     checked, unchecked = Run(), Run(checked=False)
     outputs = [run.step(index) for run in (checked, unchecked) for index in (0, 1)]
     assert [output['loss'] for output in outputs[:2]] == [o['loss'] for o in outputs[2:]]
@@ -128,10 +122,9 @@ def test_a_skipped_batch_leaves_no_trace():
             without.step(index)
     assert same(with_bad.state(), without.state())
     assert with_bad.optim_wrapper.inner_count == 3
-    assert with_bad.hook.skips == 1
+    assert with_bad.check.skips == 1
     assert 'iteration skipped (1 of at most 100): rank 0: ' in with_bad.said[0]
     assert 'videos v1, w' in with_bad.said[0]
-    assert with_bad.said[1:] == ['iteration_skipped']
 
 
 def test_a_skipped_batch_drops_its_window_of_accumulation():
@@ -147,30 +140,30 @@ def test_a_skipped_batch_drops_its_window_of_accumulation():
 
 
 def test_a_skipped_batch_stays_out_of_the_memory_bank():
-    run, negatives = Run(action='skip'), CrossVideoNegativeHook(1, queue_size=8)
-    run.hooks, run.model.negatives = [negatives], negatives.source
+    run = Run(action='skip')
+    source = run.model.negatives = NegativeSource(queue_size=8)
     run.step(0)
     run.step(1, NAN)
-    negatives.source.settle()
-    bank = negatives.source.bank
-    before = bank.state_dict()
+    source.settle()
+    bank = source.bank
+    before = bank.state()
     assert before['video_ids'] == ['v0', 'w']
     run.step(2, NAN)
-    negatives.source.settle()
-    for name, value in bank.state_dict().items():
+    source.settle()
+    for name, value in bank.state().items():
         assert (
             torch.equal(value, before[name]) if torch.is_tensor(value) else (value == before[name])
         )
     run.step(3)
-    negatives.source.settle()
-    assert bank.state_dict()['video_ids'] == ['v0', 'w', 'v3', 'w']
+    source.settle()
+    assert bank.state()['video_ids'] == ['v0', 'w', 'v3', 'w']
 
 
 def test_too_many_skips_stop_also_after_a_resume():
     run = Run(action='skip', max_skips=2)
     run.step(0, NAN)
     resumed = Run(action='skip', max_skips=2)
-    resumed.hook.load_rank_state(run.hook.rank_state())
+    resumed.check.skips = run.check.skips
     resumed.step(1, NAN)
     with pytest.raises(FloatingPointError, match=r'the 2 iterations that max_skips allows .*v2, w'):
         resumed.step(2, NAN)
@@ -186,7 +179,7 @@ CLIPS = [
 
 @pytest.mark.parametrize('counts', [1, 2])
 @pytest.mark.parametrize('clip', CLIPS)
-def test_a_sound_gradient_is_clipped_and_logged_as_without_the_hook(clip, counts):
+def test_a_sound_gradient_is_clipped_and_logged_as_without_the_check(clip, counts):
     checked, unchecked = (Run(counts, checked, clip and dict(clip)) for checked in (True, False))
     for index in range(4):
         checked.step(index)
@@ -226,14 +219,13 @@ def test_a_batch_with_a_bad_gradient_leaves_no_trace(clip):
             with_bad.step(index)
             without.step(index)
     assert same(with_bad.state(), without.state())
-    assert with_bad.hook.skips == 1
+    assert with_bad.check.skips == 1
     assert 'rank 0: gradient norm=nan (from layer.weight)' in with_bad.said[0]
-    assert with_bad.said[1:] == ['iteration_skipped']
 
 
 def test_the_batch_of_a_window_that_has_the_bad_gradient_is_skipped():
-    run, negatives = Run(counts=3, action='skip'), CrossVideoNegativeHook(1, queue_size=8)
-    run.hooks, run.model.negatives = [negatives], negatives.source
+    run = Run(counts=3, action='skip')
+    source = run.model.negatives = NegativeSource(queue_size=8)
     before = run.state()
     run.step(0)
     run.step(1, bad_gradient='inf')
@@ -243,9 +235,9 @@ def test_the_batch_of_a_window_that_has_the_bad_gradient_is_skipped():
     run.step(2)
     assert all(value.isfinite().all() for value in run.state())
     assert not same(before[:2], run.state()[:2])
-    negatives.source.settle()
-    assert negatives.source.bank.state_dict()['video_ids'] == ['v0', 'w', 'v2', 'w']
-    assert run.hook.skips == 1
+    source.settle()
+    assert source.bank.state()['video_ids'] == ['v0', 'w', 'v2', 'w']
+    assert run.check.skips == 1
 
 
 def test_a_large_finite_gradient_whose_norm_overflows_is_bad():
@@ -309,10 +301,10 @@ def ranks(request, monkeypatch):
     """Make the hooks believe in so many ranks, and list what these reduce."""
     reduced = []
     if request.param > 1:
-        monkeypatch.setattr(check_loss_hook, 'get_world_size', lambda: request.param)
-        monkeypatch.setattr(check_loss_hook, 'get_comm_device', lambda: torch.device('meta'))
+        monkeypatch.setattr(loss_check, 'get_world_size', lambda: request.param)
+        monkeypatch.setattr(loss_check, 'get_comm_device', lambda: torch.device('meta'))
         monkeypatch.setattr(
-            check_loss_hook, 'all_reduce', lambda tensor, op: reduced.append((tensor.shape, op))
+            loss_check, 'all_reduce', lambda tensor, op: reduced.append((tensor.shape, op))
         )
         monkeypatch.setattr(preemption_hook, 'highest', lambda _: pytest.fail('a second time'))
     return reduced
@@ -320,11 +312,11 @@ def ranks(request, monkeypatch):
 
 def run_away(**settings):
     """A run on another device, with all hooks that could wait for it."""
-    run = Run(device='meta', checked=False, **settings)
+    run = Run(device='meta', **settings)
     preemption = PreemptionHook()
     preemption._replaced = {15: None}  # it listens
-    run.hooks, run.iter = [preemption, RuntimeInfoHook()], 0
-    run.hook.before_train(run)
+    run.iter = 0
+    run.check.prepare(run, preemption)
     return run, preemption
 
 
@@ -337,7 +329,7 @@ def test_the_host_waits_for_the_device_once_per_iteration(ranks, clip, counts):
         with Waits() as waits:
             outputs = run.step(index)
             RuntimeInfoHook().after_train_iter(run, index, {}, outputs)
-            preemption.between_train_iters(run)
+            preemption.stop_if_asked(run)
         assert waits.count == 1
     assert run.said == []
     logged = {name: value.current() for name, value in run.message_hub.log_scalars.items()}
@@ -357,7 +349,7 @@ def test_ranks_learn_with_the_loss_that_one_was_asked_to_stop(ranks):
     with Waits(last=1.0):
         run.step(0)
     with pytest.raises(Preempted):
-        preemption.between_train_iters(run)
+        preemption.stop_if_asked(run)
     assert 'another process was asked to stop: stopping after iteration 0' in run.said[0]
 
 
@@ -384,12 +376,25 @@ def test_clipping_by_mmengine_waits_too():
     assert waits.count == 1  # and the losses are still to be fetched
 
 
-def test_losses_that_no_check_saw_are_looked_at_after_the_step():
-    run = Run(checked=False)
-    with pytest.raises(FloatingPointError, match='videos v7, w'):
-        run.step(7, NAN)
+@pytest.mark.parametrize('value', [NAN, INF])
+def test_values_that_no_check_saw_are_looked_at_after_the_step(value):
+    run = Run()
+    run.model.train_step = lambda batch, optim_wrapper: dict(loss=torch.tensor(value))
+    with pytest.raises(FloatingPointError, match=r'epoch 3, iteration 8.*videos v7, w'):
+        run.step(7)
+
+
+def test_of_any_model_the_sum_of_the_losses_is_looked_at_before_the_step():
+    run = Run(action='skip')
+    run.model.parse_losses = partial(BaseModel.parse_losses, run.model)
+    before = run.state()
+    assert run.step(0, NAN) == {}
+    assert same(before, run.state())
+    assert 'rank 0: loss=nan at epoch 3' in run.said[0]
+    assert run.step(1)['loss'].isfinite()
+    assert not same(before, run.state())
 
 
 def test_an_unknown_action_is_refused():
     with pytest.raises(ValueError, match="'stop' or 'skip', not 'ignore'"):
-        CheckLossHook(action='ignore')
+        LossCheck(action='ignore')

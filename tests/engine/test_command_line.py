@@ -8,23 +8,24 @@ import torch
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_config, write_corpus
 from mmaction.registry import MODELS
-from mmengine.optim import build_optim_wrapper
-from mmengine.runner import Runner
+from mmengine.config import Config
 
-from mmn_plugin.engine.runner import launcher as launcher_module
-from mmn_plugin.engine.runner import (
-    load_config,
-    plain_errors,
-    require_checkpoint_content,
-    require_device,
-    require_launcher,
-    whole_number,
-)
+from mmn_plugin.cli import command_line
+from mmn_plugin.cli.command_line import build_runner, require_launcher
+from mmn_plugin.cli.main import whole_number
+from mmn_plugin.config import config_errors, load_config, require_checkpoint_content, require_device
+from mmn_plugin.datasets.feature_store import FeatureError
+from mmn_plugin.errors import plain_errors
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp('command_line') / 'corpus', 2, 2).parent
+
+
+def build_model(config):
+    with config_errors(config):
+        MODELS.build(config.model)
 
 
 def printed(capsys, action) -> str:
@@ -62,16 +63,11 @@ def test_a_config_that_is_not_there_names_both_places_looked_at(tmp_path, capsys
     assert f"nor does 'absent.py' lie in the current folder, {tmp_path}" in output
 
 
-@pytest.mark.parametrize('step', [Runner.from_cfg, lambda cfg: cfg.model])
-def test_an_absent_setting_is_named_with_its_config(tmp_path, capsys, step):
+def test_an_absent_setting_is_named_with_its_config(tmp_path, capsys):
     path = tmp_path / 'my_config.py'
     path.write_text('work_dir = "x"\nlog_level = "INFO"\n')
-
-    def run():
-        cfg = load_config(str(path))
-        step(cfg)
-
-    assert f'{path} lacks the setting `model`' in printed(capsys, run)
+    output = printed(capsys, lambda: build_runner(load_config(str(path)), []))
+    assert f'{path} lacks the setting `model`' in output
 
 
 def test_an_absent_setting_of_a_part_is_named_with_its_path(tmp_path, capsys):
@@ -80,7 +76,8 @@ def test_an_absent_setting_of_a_part_is_named_with_its_path(tmp_path, capsys):
 
     def run():
         cfg = load_config(str(path))
-        return cfg.loaders[0].dataset.pipeline
+        with config_errors(cfg):
+            return cfg.loaders[0].dataset.pipeline
 
     assert f'{path} lacks the setting `loaders.0.dataset.pipeline`' in printed(capsys, run)
 
@@ -88,24 +85,23 @@ def test_an_absent_setting_of_a_part_is_named_with_its_path(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('extra', 'named'),
     [
-        ("model['foo'] = 1\n", "'MMN'"),
-        ("model['backbone']['foo'] = 1\n", "'ClipEncoder'"),
-        ("model['head'] = dict(foo=1)\n", "'MutualMatchingHead'"),
+        ("model['foo'] = 1\n", 'MMN'),
+        ("model['backbone']['foo'] = 1\n", 'ClipEncoder'),
+        ("model['head'] = dict(foo=1)\n", 'MutualMatchingHead'),
     ],
 )
 def test_a_setting_that_a_class_does_not_take_is_one_line(folder, capsys, extra, named):
     config = load_config(str(write_config(folder / 'mistake.py', folder / 'corpus', extra=extra)))
-    output = printed(capsys, lambda: MODELS.build(config.model))
-    assert named in output
-    assert "unexpected keyword argument 'foo'" in output
+    output = printed(capsys, lambda: build_model(config))
+    assert f"mistake.py: {named}.__init__() got an unexpected keyword argument 'foo'" in output
 
 
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ('train_dataloader.batchsize', 'a dataloader of the config: DataLoader.__init__() got an'),
-        ('randomness.sed', 'randomness of the config: Runner.set_randomness() got an'),
-        ('env_cfg.mp_cfg.foo', 'env_cfg of the config: set_multi_processing() got an'),
+        ('train_dataloader.batchsize', 'DataLoader.__init__() got an'),
+        ('randomness.sed', 'Runner.set_randomness() got an'),
+        ('env_cfg.mp_cfg.foo', 'set_multi_processing() got an'),
     ],
 )
 def test_a_setting_that_a_call_does_not_take_is_one_line(folder, tmp_path, option, message):
@@ -115,7 +111,7 @@ def test_a_setting_that_a_call_does_not_take_is_one_line(folder, tmp_path, optio
     )
     assert code == 1
     assert output.splitlines()[-1] == (
-        f"Error: {message} unexpected keyword argument '{option.rpartition('.')[2]}'"
+        f"Error: {config}: {message} unexpected keyword argument '{option.rpartition('.')[2]}'"
     )
 
 
@@ -147,41 +143,77 @@ def test_a_setting_that_a_hook_does_not_take_is_one_line_at_the_start(
 
 
 def test_a_needed_setting_that_is_absent_is_one_line(capsys):
-    output = printed(capsys, lambda: MODELS.build(dict(type='ClipEncoder')))
-    assert "'ClipEncoder'" in output
+    config = Config(dict(model=dict(type='ClipEncoder')))
+    output = printed(capsys, lambda: build_model(config))
+    assert 'the config: ClipEncoder.__init__() missing 4 required' in output
     assert 'in_channels' in output
 
 
 @pytest.mark.parametrize(
-    ('optimizer', 'message'),
+    ('option', 'value', 'message'),
     [
-        (dict(type='Absent', lr=1.0), "type of the config is 'Absent'"),
-        (dict(type='AdamW', foo=1.0), "AdamW.__init__() got an unexpected keyword argument 'foo'"),
+        ('optim_wrapper.optimizer.type', 'Absent', "optimizer.type is 'Absent', and there is no"),
+        ('optim_wrapper.optimizer.foo', 1, 'AdamW.__init__() got an unexpected keyword argument'),
+        ('optim_wrapper.optimizer.lr', -1, 'Invalid learning rate: -1'),
+        ('param_scheduler.0.foo', 1, "() got an unexpected keyword argument 'foo'"),
+        ('train_dataloader.collate_fn.type', 'absent', "collate_fn.type is 'absent', and there is"),
+        (
+            'val_dataloader.collate_fn.foo',
+            1,
+            'val_dataloader.collate_fn: got an unexpected keyword',
+        ),
+        ('train_dataloader.prefetch_factor', 0, 'prefetch_factor'),
+        ('train_dataloader.dataset.type', 'Absent', 'Absent is not in the'),
     ],
 )
-def test_a_mistake_in_the_optimiser_is_one_line(capsys, optimizer, message):
-    settings = dict(
-        type='OptimWrapper',
-        optimizer=optimizer,
-        paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))),
+def test_a_mistake_in_what_the_runner_builds_is_one_line(folder, tmp_path, option, value, message):
+    config = write_config(folder / 'built.py', folder / 'corpus')
+    code, output = run_tool(
+        'train.py', config, '--work-dir', tmp_path, '--cfg-options', f'{option}={value}'
     )
-    output = printed(capsys, lambda: build_optim_wrapper(torch.nn.Linear(1, 1), settings))
-    assert message in output
+    assert code == 1
+    assert 'Traceback' not in output
+    assert message in output.splitlines()[-1]
 
 
-def test_a_type_error_of_another_kind_is_not_hidden():
+@pytest.mark.parametrize('option', ['word', '=1', 'a=[(1]'])
+def test_an_option_that_is_no_setting_is_an_error_of_the_argument(option):
+    code, output = run_tool('train.py', 'absent.py', '--cfg-options', option)
+    assert code == 2
+    assert 'error: argument --cfg-options: ' in output.splitlines()[-1]
+    assert option in output.splitlines()[-1]
+
+
+def test_an_error_of_another_kind_is_not_hidden():
     class Broken(torch.nn.Module):
-        def __init__(self):
+        def __init__(self, mapping=None):
             super().__init__()
-            len(3)
+            len(3) if mapping is None else mapping['absent']
 
     MODELS.register_module(name='BrokenForTest', module=Broken, force=True)
     with pytest.raises(TypeError, match='has no len'), plain_errors():
-        MODELS.build(dict(type='BrokenForTest'))
+        build_model(Config(dict(model=dict(type='BrokenForTest'))))
+    with pytest.raises(KeyError, match='absent'), plain_errors():
+        build_model(Config(dict(model=dict(type='BrokenForTest', mapping={}))))
     with pytest.raises(TypeError, match='unexpected keyword'), plain_errors():
         Broken(foo=1)  # not from a config
-    with pytest.raises(AttributeError, match='absent'), plain_errors():
+    with pytest.raises(AttributeError, match='absent'), plain_errors(), config_errors(Config()):
         _ = Broken.absent
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise FeatureError('video v1: no features:\nmake them first')
+
+
+def test_an_error_in_a_worker_of_a_data_loader_is_its_message(capsys):
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(SystemExit), plain_errors():
+        next(iter(loader))
+    assert capsys.readouterr().err == 'Error: video v1: no features:\nmake them first\n'
 
 
 @pytest.mark.parametrize(
@@ -277,10 +309,10 @@ def test_a_launcher_that_did_not_start_the_process_is_one_line(
 def test_slurm_without_gpus_is_one_line(capsys, monkeypatch):
     for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'):
         monkeypatch.setenv(name, '1')
-    monkeypatch.setattr(launcher_module, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(command_line, 'get_device', lambda: 'cpu')
     output = printed(capsys, lambda: require_launcher('slurm'))
     assert 'needs GPUs' in output
-    monkeypatch.setattr(launcher_module, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(command_line, 'get_device', lambda: 'cuda')
     require_launcher('slurm')
 
 

@@ -5,9 +5,8 @@ from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_config, write_corpus
 from mmengine.config import Config
 
-from mmn_plugin.engine.runner import load_config
-from mmn_plugin.engine.runner.config_options import idle_options
-from mmn_plugin.paths import config_root
+from mmn_plugin.config import idle_options, load_config
+from mmn_plugin.files import config_root
 
 
 @pytest.fixture(scope='module')

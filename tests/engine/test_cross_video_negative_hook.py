@@ -1,4 +1,4 @@
-"""Options, schedule and stored state of the hook that owns the negatives."""
+"""Options, schedule and stored state of the negatives."""
 
 import contextlib
 import logging
@@ -17,9 +17,8 @@ from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
 
-from mmn_plugin.engine.hooks import CrossVideoNegativeHook
-
-WORLD_SIZE = 'mmn_plugin.engine.hooks.cross_video_negative_hook.get_world_size'
+from mmn_plugin.engine import CrossVideoNegativeHook
+from mmn_plugin.models import NegativeSource
 
 
 @pytest.mark.parametrize(
@@ -28,52 +27,70 @@ WORLD_SIZE = 'mmn_plugin.engine.hooks.cross_video_negative_hook.get_world_size'
         (dict(scope='everywhere'), "scope='everywhere': give 'local' or 'global'"),
         (dict(queue_size=-1), 'queue_size=-1'),
         (dict(queue_size=1.5), 'queue_size=1.5'),
-        (dict(scope='global', from_epoch=0), 'from_epoch=0: epochs count from 1'),
         (dict(scope='global', weight=0.0), 'weight=0.0'),
         (dict(weight=0.5), 'weight=0.5: it acts on negatives from outside'),
-        (dict(from_epoch=3), 'from_epoch=3: it acts on negatives from outside'),
+    ],
+)
+def test_a_source_out_of_range_or_without_effect_is_refused(options, message):
+    with pytest.raises(ValueError, match=f'model.head.negatives.{message}'):
+        NegativeSource(**options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(from_epoch=0), 'from_epoch=0: epochs count from 1'),
         (dict(late_factor=-1), 'late_factor=-1'),
         (dict(full_through_epoch=-1), 'full_through_epoch=-1'),
     ],
 )
-def test_an_option_out_of_range_or_without_effect_is_refused(options, message):
+def test_a_schedule_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=f'CrossVideoNegativeHook: {message}'):
         CrossVideoNegativeHook(**(dict(full_through_epoch=1) | options))
 
 
-def runner_of(epoch=0, videos=8, max_epochs=5, resume=True, modules=()):
+def runner_of(source=None, epoch=0, videos=8, max_epochs=5, resume=True, modules=()):
     loader = SimpleNamespace(dataset=range(videos))
     return SimpleNamespace(
         epoch=epoch,
         max_epochs=max_epochs,
         train_dataloader=loader,
         _resume=resume,
-        model=SimpleNamespace(head=SimpleNamespace(), modules=lambda: iter(modules)),
+        model=SimpleNamespace(
+            head=SimpleNamespace(negatives=source or NegativeSource()),
+            modules=lambda: iter(modules),
+        ),
     )
 
 
 def test_wider_negatives_begin_at_their_epoch():
-    hook = CrossVideoNegativeHook(1, scope='global', queue_size=4, from_epoch=2, weight=0.5)
-    runner, seen = runner_of(), []
-    for runner.epoch in range(3):
+    hook, source = CrossVideoNegativeHook(1, from_epoch=2), NegativeSource(queue_size=4)
+    runner, seen = runner_of(source), []
+    for runner.epoch in range(4):
         hook.before_train_epoch(runner)
-        source = runner.model.head.negatives
-        seen.append((source.scope, source.bank is not None, source.weight))
-    assert seen == [('local', False, 1.0)] + [('global', True, 0.5)] * 2
+        pools = source.collect(random_candidates([1], 'abcd'[runner.epoch])).pools
+        seen.append([pool.candidates.video_ids for pool in pools])
+    assert seen == [[['a']], [['b']], [['c'], ['b']], [['d'], ['b', 'c']]]
+
+
+def test_an_epoch_for_wider_negatives_that_there_are_not_is_refused():
+    with pytest.raises(ValueError, match='from_epoch=3: it acts on negatives from outside'):
+        CrossVideoNegativeHook(1, from_epoch=3).before_train(runner_of())
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('source', 'from_epoch', 'said'),
     [
-        (dict(scope='global', from_epoch=6), 'is after the last epoch'),
-        (dict(queue_size=8), 'reaches over a whole epoch'),
-        (dict(queue_size=7, from_epoch=5), None),
+        (dict(scope='global'), 6, 'is after the last epoch'),
+        (dict(queue_size=8), 1, 'reaches over a whole epoch'),
+        (dict(queue_size=7), 5, None),
     ],
 )
-def test_options_that_are_hardly_meant_are_said(options, said, caplog):
-    module = 'mmn_plugin.engine.hooks.cross_video_negative_hook.print_log'
+def test_options_that_are_hardly_meant_are_said(source, from_epoch, said):
+    module = 'mmn_plugin.engine.schedules.print_log'
     with mock.patch(module) as log:
-        CrossVideoNegativeHook(1, **options).before_train(runner_of())
+        hook = CrossVideoNegativeHook(1, from_epoch=from_epoch)
+        hook.before_train(runner_of(NegativeSource(**source)))
     assert [
         said in call.args[0] and call.args[2] == logging.WARNING for call in log.call_args_list
     ] == ([True] if said else [])
@@ -82,45 +99,50 @@ def test_options_that_are_hardly_meant_are_said(options, said, caplog):
 def test_synchronised_batchnorm_is_refused_where_pytorch_has_none():
     model = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), 'torch')
     hook, runner = CrossVideoNegativeHook(1), runner_of(modules=list(model.modules()))
-    hook.before_train(runner)  # a single process needs no synchronisation
-    with mock.patch(WORLD_SIZE, return_value=2), pytest.raises(ValueError, match='needs GPUs'):
+    hook.before_train(runner)  # a single process needs no synchronization
+    with (
+        mock.patch('mmn_plugin.engine.schedules.get_world_size', return_value=2),
+        pytest.raises(ValueError, match='needs GPUs'),
+    ):
         hook.before_train(runner)
 
 
 def filled(**options):
-    hook = CrossVideoNegativeHook(1, queue_size=4, **options)
-    hook.source.collect(random_candidates([1, 2], 'ab', list('xyz')))
-    return hook
+    source = NegativeSource(queue_size=4, **options)
+    source.collect(random_candidates([1, 2], 'ab', list('xyz')))
+    return source
 
 
 def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global():
     for ranks, scope, common in ((1, 'local', True), (2, 'local', False), (2, 'global', True)):
-        with mock.patch(WORLD_SIZE, return_value=ranks):
-            hook = filled(scope=scope)
-            states = dict(rank=hook.rank_state(), common=hook.common_state())
+        with mock.patch('mmn_plugin.models.negatives.get_world_size', return_value=ranks):
+            source = NegativeSource(scope, queue_size=4)
+            source.bank.push(random_candidates([1, 2], 'ab', list('xyz')))
+            states = dict(rank=source.rank_state(), common=source.common_state())
             assert [bool(states[kind]) for kind in ('rank', 'common')] == [not common, common]
-            other = CrossVideoNegativeHook(1, queue_size=4, scope=scope)
+            other = NegativeSource(scope, queue_size=4)
             kind = 'common' if common else 'rank'
             getattr(other, f'load_{kind}_state')(states[kind])
-            assert other.source.bank.candidates(torch.device('cpu')).video_ids == ['a', 'b']
-    assert CrossVideoNegativeHook(1).rank_state() == CrossVideoNegativeHook(1).common_state() == {}
+            assert other.bank.candidates(torch.device('cpu')).video_ids == ['a', 'b']
+    assert NegativeSource().rank_state() == NegativeSource().common_state() == {}
 
 
 def test_a_bank_that_is_of_no_use_leaves_it_empty_and_says_so():
-    hook = CrossVideoNegativeHook(1, queue_size=4, exclude_same_text=True)
-    with mock.patch('mmn_plugin.engine.hooks.cross_video_negative_hook.print_log') as log:
-        hook.load_common_state(filled().common_state())
+    source = NegativeSource(queue_size=4, exclude_same_text=True)
+    with mock.patch('mmn_plugin.models.negatives.print_log') as log:
+        source.load_common_state(filled().common_state())
     assert 'holds no texts' in log.call_args.args[0]
-    assert len(hook.source.bank) == 0
+    assert len(source.bank) == 0
 
 
 @pytest.fixture(scope='module')
 def queue_config(tmp_path_factory):
-    """A run whose only memory, beside weights and optimiser, is the queue; it trained 3 epochs."""
+    """A run whose only memory, beside weights and optimizer, is the queue; it trained 3 epochs."""
     folder = tmp_path_factory.mktemp('queue')
     extra = (
-        "default_hooks = dict(negatives=dict(full_through_epoch=3, scope='global', "
-        'queue_size=5, from_epoch=2, exclude_same_text=True))\n'
+        'default_hooks = dict(negatives=dict(full_through_epoch=3, from_epoch=2))\n'
+        "model['head'] = dict(negatives=dict(scope='global', queue_size=5, "
+        'exclude_same_text=True))\n'
     )
     config = Config.fromfile(
         write_config(
@@ -146,7 +168,7 @@ def bank_of(config, epoch):
 
 def test_the_queue_fills_from_its_epoch_on_and_stays_out_of_the_checkpoint(queue_config):
     banks = [torch.load(bank_of(queue_config, epoch), weights_only=True) for epoch in (1, 2, 3)]
-    assert [len(bank['hook.CrossVideoNegativeHook']['video_ids']) for bank in banks] == [0, 5, 5]
+    assert [len(bank['model.head.negatives']['video_ids']) for bank in banks] == [0, 5, 5]
     assert set(stored(queue_config, 3)) == {
         'meta',
         'state_dict',
@@ -165,8 +187,8 @@ def test_a_resumed_run_goes_on_with_the_same_queue_bit_for_bit(queue_config, how
     config.load_from, config.resume = str(tmp_path / 'work/epoch_2.pth'), True
     if how == 'without the bank':
         path = bank_of(config, 2)
-        empty = CrossVideoNegativeHook(1, queue_size=5).common_state()
-        torch.save({'hook.CrossVideoNegativeHook': empty}, path)
+        empty = NegativeSource(queue_size=5).common_state()
+        torch.save({'model.head.negatives': empty}, path)
     with checkpoints_on_device() if how == 'loaded to a device' else contextlib.nullcontext():
         Runner.from_cfg(config).train()
     whole, resumed = (stored(c, 3)['state_dict'] for c in (queue_config, config))

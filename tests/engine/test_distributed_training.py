@@ -72,7 +72,7 @@ def test_the_language_model_stands_still_while_frozen_and_moves_at_a_tenth_after
     assert largest_change(others, weights[2]) > 5 * moved
 
 
-def test_a_frozen_language_model_has_no_optimiser_state(run):
+def test_a_frozen_language_model_has_no_optimizer_state(run):
     states = [
         torch.load(run / f'epoch_{epoch}.pth', weights_only=False)['optimizer']['state']
         for epoch in (2, 3)

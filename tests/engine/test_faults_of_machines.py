@@ -15,7 +15,7 @@ import torch
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.zygote import Zygote
 
-from mmn_plugin.engine.checkpoints import damage
+from mmn_plugin.engine import damage
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = """

@@ -15,18 +15,18 @@ from mmaction.registry import DATASETS, MODELS, VISUALIZERS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from mmn_plugin.datasets.shapes.video_writer import write_video
-from mmn_plugin.engine.hooks import GroundingVisualizationHook
+from mmn_plugin.engine import GroundingVisualizationHook
 from mmn_plugin.files import OutputError
+from mmn_plugin.shapes.corpus import write_video
 
-README = (ROOT / 'README.md').read_text()
+PAGE = (ROOT / 'docs/train.md').read_text()
 BACKENDS = """
 visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
 """
 
 
-def readme_hook() -> str:
-    blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+def page_hook() -> str:
+    blocks = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
     (block,) = (block for block in blocks if 'GroundingVisualizationHook' in block)
     return block
 
@@ -91,7 +91,7 @@ def draw(batches, tmp_path):
 
 def test_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    hook = readme_hook().replace('data/shapes/videos', str(tiny.videos))
+    hook = page_hook().replace('data/shapes/videos', str(tiny.videos))
     config = write_config(tmp_path / f'{tmp_path.name}.py', tiny.corpus, extra=hook + BACKENDS)
     code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
     assert code == 0, output[-3000:]
@@ -176,7 +176,7 @@ def test_all_ranks_refuse_what_one_of_them_would_have_to_replace(tiny, tmp_path)
     dataset = DATASETS.build(Config.fromfile(tiny.config).test_dataloader.dataset)
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
     (tmp_path / 'test_3_timeline.png').write_bytes(b'mine')
-    module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
+    module = 'mmn_plugin.engine.visualization_hook'
     for rank in range(2):
         with (
             mock.patch(f'{module}.get_world_size', return_value=2),
@@ -207,7 +207,7 @@ def test_every_nth_video_is_drawn_and_no_more_than_told(draw):
 
 
 def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
-    module = 'mmn_plugin.engine.hooks.grounding_visualization_hook'
+    module = 'mmn_plugin.engine.visualization_hook'
     with (
         mock.patch(f'{module}.get_world_size', return_value=2),
         mock.patch(f'{module}.get_rank', return_value=1),
@@ -222,7 +222,7 @@ def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
 
 def test_the_curve_peaks_at_the_score_of_rank_one(batches):
     model, ((batch, outputs), *_) = batches
-    scores = model.score_moments(batch['inputs'][1], outputs[1])
+    _, scores = model.score_sample(batch['inputs'][1], outputs[1])
     assert scores.shape == (len(outputs[1].sentences), model.grid.num_moments)
     assert torch.allclose(scores.max(1).values, outputs[1].pred_instances.scores[:, 0])
 
@@ -235,10 +235,9 @@ def test_thumbnails_make_the_picture_taller(draw, tiny, tmp_path):
     assert height(video_dir=str(tiny.videos)) > height()
 
 
-def test_a_model_without_scores_of_moments_has_bars_alone(draw):
-    assert draw(GroundingVisualizationHook(max_videos=1), model=SimpleNamespace()) == [
-        'val_test_0_timeline_1.png'
-    ]
+def test_a_model_that_scores_no_moments_has_no_maps(draw, batches):
+    with mock.patch.object(batches[0].head, 'moment_map', None):
+        assert draw(GroundingVisualizationHook(max_videos=1)) == ['val_test_0_timeline_1.png']
 
 
 @pytest.mark.parametrize(

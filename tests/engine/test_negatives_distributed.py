@@ -93,8 +93,8 @@ def test_clipping_was_at_work(ranks):
 RUN = """
 custom_imports = dict(imports=['mmn_plugin', 'helpers.rank_dump'])
 custom_hooks = [dict(type='RankDumpHook')]
-default_hooks = dict(negatives=dict(scope='global', queue_size=3, exclude_same_text=True),
-                     freeze_language_model=dict(through_epoch=1))
+default_hooks = dict(freeze_language_model=dict(through_epoch=1))
+model['head'] = dict(negatives=dict(scope='global', queue_size=3, exclude_same_text=True))
 """
 
 
@@ -113,7 +113,7 @@ def test_a_mixed_precision_run_with_common_negatives_keeps_its_ranks_together(tm
         assert all(torch.equal(second[name], value) for name, value in first.items())
     (common,) = tmp_path.glob('run_state/epoch_2.pth-*/common.pth')
     stored = torch.load(common, weights_only=True)
-    assert len(stored['hook.CrossVideoNegativeHook']['video_ids']) == 3
+    assert len(stored['model.head.negatives']['video_ids']) == 3
     losses = [entry['loss'] for entry in logged_scalars(tmp_path) if 'loss' in entry]
     assert losses
     assert min(losses) > 0

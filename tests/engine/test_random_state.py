@@ -6,7 +6,7 @@ import random
 import numpy as np
 import torch
 
-from mmn_plugin.engine.random_state import isolated_random_state, random_state, set_random_state
+from mmn_plugin.engine.dist import isolated_random_state, random_state, set_random_state
 
 
 def draw():

@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path):
 def test_what_a_checkpoint_cannot_hold_is_refused_with_its_owner(tmp_path):
     hook = MemoryHook()
     hook.rank_state = lambda: dict(path=Path())
-    with pytest.raises(TypeError, match=r'hook\.MemoryHook holds a .*Path'):
+    with pytest.raises(ValueError, match=r'hook\.MemoryHook holds a .*Path'):
         run(tmp_path, hook)
 
 
@@ -225,4 +225,4 @@ def test_a_checkpoint_on_a_device_is_resumed_with_what_belongs_on_the_cpu_there(
     with checkpoints_on_device():
         tiny_run(tmp_path, SAFE, hooks=[hook, StepHook()], resume=True)
     assert hook.numbers == unbroken[1].numbers
-    assert seen == [torch.Tensor] * 2  # else each step of the optimiser would wait for them
+    assert seen == [torch.Tensor] * 2  # else each step of the optimizer would wait for them

@@ -165,6 +165,29 @@ def test_validating_on_the_test_split_without_choosing_is_not_warned_of(config):
     assert not list((config.parent / 'work').glob('best_*'))
 
 
+def test_a_batch_size_to_which_the_learning_rate_does_not_belong_is_warned_of(config):
+    options = ('--cfg-options', 'auto_scale_lr.base_batch_size=8', 'train_cfg.max_epochs=1')
+    _, output = train(config, *options)
+    warning = 'a step has 2 videos (1 x 2), and the learning rate belongs to 8'
+    assert output.index(warning) < output.index('Epoch(train)')
+    assert '--auto-scale-lr multiplies it by 0.25' in output
+    _, output = train(config, '--resume', *options[:-1], 'train_cfg.max_epochs=2')
+    assert f'{warning} (auto_scale_lr.base_batch_size): the resumed run keeps the rate' in output
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--cfg-options', 'auto_scale_lr.base_batch_size=2'],
+        ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=8'],
+    ],
+)
+def test_a_learning_rate_that_belongs_to_the_batch_size_is_not_warned_of(config, options):
+    code, output = train(config, *options, 'train_cfg.max_epochs=1')
+    assert code == 0
+    assert 'the learning rate belongs to' not in output
+
+
 def test_sizes_of_the_joint_space_that_differ_are_refused(config):
     assert 'must be one size' in refused(config, '--cfg-options', 'model.neck.embed_channels=4')
 

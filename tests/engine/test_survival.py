@@ -24,8 +24,9 @@ optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
                    dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False)]
 default_hooks = dict(
-    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2, queue_size=5),
+    freeze_language_model=dict(through_epoch=1), negatives=dict(full_through_epoch=2),
     checkpoint=dict(interval=1, max_keep_ckpts=-1))
+model = dict(head=dict(negatives=dict(queue_size=5)))
 randomness = dict(_delete_=True, seed=None)
 workers = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(**workers, dataset=dict(pipeline=[
@@ -46,7 +47,7 @@ def lab(tmp_path_factory, zygote):
     base = write_config(folder / 'tiny.py', corpus, epochs=EPOCHS)
     config = folder / 'survival.py'
     config.write_text(f"_base_ = '{base.name}'\n{SURVIVAL}")
-    assert FEATURE_SIZE > 1  # else normalising the rows would undo the noise
+    assert FEATURE_SIZE > 1  # else normalizing the rows would undo the noise
     return SimpleNamespace(folder=folder, config=config, run=run_in(zygote, folder, config))
 
 
@@ -139,7 +140,7 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, 
         assert_same(first[part], second[part])
     assert first['meta']['seed'] == second['meta']['seed']
     first, second = (load_states(folder, 'epoch_4.pth') for folder in (unbroken, tried.folder))
-    bank = 'hook.CrossVideoNegativeHook'
+    bank = 'model.head.negatives'
     assert len(second[1]['parts'][bank]['video_ids']) == 5
     assert_same(first[0]['parts'][bank], second[0]['parts'][bank])
     assert_same(first[0]['random'], second[0]['random'])
@@ -150,6 +151,17 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, 
 def test_no_sample_is_repeated_or_left_out_and_each_gets_the_same_noise(unbroken, tried, rank):
     assert videos(tried.folder, rank) == videos(unbroken, rank)
     assert len(videos(unbroken, rank)) == 3 * EPOCHS
+
+
+def test_ranks_share_batchnorms_statistics_and_no_memory_bank(unbroken):
+    weights = load(unbroken / 'epoch_4.pth')['state_dict']
+    first, second = load_states(unbroken, 'epoch_4.pth')
+    statistics = [name for name in weights if name.endswith(('running_mean', 'running_var'))]
+    assert statistics
+    assert all(torch.equal(second['buffers'][name], weights[name]) for name in statistics)
+    banks = [rank['parts']['model.head.negatives']['video_ids'] for rank in (first, second)]
+    assert [len(bank) for bank in banks] == [5, 5]
+    assert banks[0] != banks[1]
 
 
 def test_the_measure_itself_depends_on_dropout_and_noise(unbroken):
@@ -263,7 +275,7 @@ def accumulated(lab):
     options = (
         'optim_wrapper.accumulative_counts=2',
         'default_hooks.checkpoint.iter_interval=2',
-        "default_hooks.negatives.scope='global'",
+        "model.head.negatives.scope='global'",
         'train_cfg.max_epochs=3',
     )
     codes = [lab.run('amp', '--amp', options=options)]
@@ -301,7 +313,7 @@ def test_every_so_many_iterations_a_checkpoint_replaces_the_one_before(accumulat
 
 
 def test_one_ranks_bad_loss_is_skipped_by_all(lab):
-    options = ("default_hooks.check_loss.action='skip'", 'train_cfg.max_epochs=1')
+    options = ("train_cfg.bad_loss='skip'", 'train_cfg.max_epochs=1')
     codes, output = lab.run('skip', options=options, fault=dict(nan=(0, 1)))
     assert codes == [0, 0], output[-3000:]
     place = r'1 of at most 100.*rank 1: loss=nan, loss_iou=nan at epoch 1, iteration 1.*train_\d, '
@@ -310,9 +322,9 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {2}
+    assert checkpoint['run_state']['loop']['skips'] == 1
     ranks = load_states(lab.folder / 'skip', 'epoch_1.pth')
-    assert [rank['parts']['hook.CheckLossHook']['skips'] for rank in ranks] == [1, 1]
-    banks = [rank['parts']['hook.CrossVideoNegativeHook']['video_ids'] for rank in ranks]
+    banks = [rank['parts']['model.head.negatives']['video_ids'] for rank in ranks]
     assert [len(videos) for videos in banks] == [3, 3]  # of five; the skipped two are not there
 
 
@@ -327,7 +339,7 @@ def test_one_ranks_bad_loss_stops_all_with_its_message(lab):
 
 
 def test_one_ranks_bad_gradient_is_skipped_by_all(lab):
-    options = ("default_hooks.check_loss.action='skip'", 'train_cfg.max_epochs=1')
+    options = ("train_cfg.bad_loss='skip'", 'train_cfg.max_epochs=1')
     codes, output = lab.run('skip_gradient', options=options, fault=dict(gradient=(0, 1)))
     assert codes == [0, 0], output[-3000:]
     # the gradient is the mean of the ranks' where it is looked at
@@ -341,7 +353,7 @@ def test_one_ranks_bad_gradient_is_skipped_by_all(lab):
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {2}
     banks = [
-        rank['parts']['hook.CrossVideoNegativeHook']['video_ids']
+        rank['parts']['model.head.negatives']['video_ids']
         for rank in load_states(lab.folder / 'skip_gradient', 'epoch_1.pth')
     ]
     assert [len(videos) for videos in banks] == [3, 3]  # of five
@@ -378,9 +390,9 @@ def test_all_ranks_of_a_second_training_in_a_folder_are_refused_and_write_nothin
     with in_another_process(lambda: train_in(folder)) as process:
         codes, output = lab.run('in_use')
     assert set(codes) in ({1}, {1, -15}), output[-3000:]  # the first to end may end the other
-    assert f'in_use is in use: process {process} on' in output
+    assert f'in_use/training.json is in use by process {process} on' in output
     assert 'Traceback' not in output
-    assert [path.name for path in folder.iterdir()] == ['training.json']
+    assert {path.name for path in folder.iterdir()} == {'training.json', 'training.json.lock'}
 
 
 def test_a_checkpoint_from_inside_an_epoch_needs_as_many_ranks(lab, accumulated):

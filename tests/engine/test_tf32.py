@@ -8,9 +8,9 @@ from helpers.tiny_grounder import write_grounder
 from mmaction.registry import HOOKS
 from mmengine.config import Config
 
-from mmn_plugin.apis.extractors import extractor_config
-from mmn_plugin.apis.load_model import load_model
-from mmn_plugin.engine.runner import apply_tf32, set_tf32, tf32_allowed
+from mmn_plugin.apis.pretrained import load_model
+from mmn_plugin.features import extractor_config
+from mmn_plugin.precision import apply_tf32, set_tf32, tf32_allowed
 
 cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
 
@@ -57,7 +57,7 @@ def test_an_older_pytorch_has_the_old_names_alone(monkeypatch):
 @pytest.mark.parametrize('name', ['mmn_charades', 'mscl_charades', 'mmn_hcstvg', 'mmn_shapes'])
 def test_runs_of_all_methods_are_exact_unless_their_config_says_otherwise(name):
     config = Config.fromfile(f'mmn_plugin::{name}.py')
-    hook = HOOKS.build(config.default_hooks.tf32)
+    hook = HOOKS.build(config.default_hooks.start)
     hook.before_run(SimpleNamespace(cfg=config))
     assert tf32_allowed() == (False, False)
     config.env_cfg.allow_tf32 = True

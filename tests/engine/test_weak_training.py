@@ -19,9 +19,9 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.export.export_onnx import export_onnx
+from mmn_plugin.apis.export import export_onnx
 from mmn_plugin.models.heads import ScoreCurveHead
-from mmn_plugin.visualization import palette
+from mmn_plugin.visualization import canvas
 
 
 def deleted(entry):
@@ -206,8 +206,8 @@ def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
     code, output, out = draw('--video', 'test_1')
     assert code == 0, output
     image = (imread(out)[..., :3] * 255).round().astype(int)
-    for colour in palette.RUNS[:2]:
-        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    for color in canvas.RUNS[:2]:
+        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (image == wanted).all(-1).sum() > 50
 
 
@@ -233,7 +233,8 @@ def test_pictures_of_a_test_show_the_clips_scores_and_no_map(trained, tmp_path):
 
 def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
     code, output = run_tool(
-        'ground.py',
+        'mmn',
+        'ground',
         f'{corpus}/features.h5::test_0',
         'the red box',
         '--checkpoint',
@@ -259,12 +260,11 @@ def test_an_encoded_video_has_the_score_curves_of_a_prediction(corpus, trained):
     dataset = DATASETS.build(config.test_dataloader.dataset)
     packed = dataset[0]
     sample = packed['data_samples']
-    expected = inferencer.model.test_step(dict(inputs=[packed['inputs']], data_samples=[sample]))[
-        0
-    ].pred_instances.curves
+    inferencer.model.test_step(dict(inputs=[packed['inputs']], data_samples=[sample]))
+    _, expected = inferencer.model.score_sample(packed['inputs'], sample)
     encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
-    torch.testing.assert_close(inferencer.ranker.curves(encoded, sample.sentences), expected)
-    again = inferencer.ranker.predict(encoded, sample.sentences, 5).pred_instances
+    torch.testing.assert_close(inferencer.curves(encoded, sample.sentences), expected)
+    again = inferencer.predict(encoded, sample.sentences, 5).pred_instances
     torch.testing.assert_close(again.moments, sample.pred_instances.moments, equal_nan=True)
 
 

@@ -21,17 +21,18 @@ from helpers.counted_videos import (
     write,
 )
 
-from mmn_plugin.apis.video_features import VideoFeatures
-from mmn_plugin.datasets.features import GridFeatureExtractor, extract_videos
+from mmn_plugin.apis.video_input import VideoFeatures
 from mmn_plugin.features import (
     RGBVideoReader,
     VideoLimitError,
     VideoReadError,
     cut_clip,
+    extract_videos,
     probe_video,
     read_pictures,
     sample_frames,
 )
+from mmn_plugin.shapes import GridFeatureExtractor
 
 FAULTS = (
     'original.mp4',

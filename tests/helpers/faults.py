@@ -16,7 +16,7 @@ from mmaction.registry import HOOKS, TRANSFORMS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
-from mmn_plugin.engine.hooks import SafeCheckpointHook
+from mmn_plugin.engine import SafeCheckpointHook
 
 if 'MMN_ENTROPY' in os.environ:
     np.random.seed(int(os.environ['MMN_ENTROPY']))

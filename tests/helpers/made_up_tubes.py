@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.tiny_corpus import VOCABULARY, WORDS, tiny_model
-from mmn_plugin.datasets.tubes import TubeVideo, write_tube_file
+from mmn_plugin.datasets import TubeVideo, write_tube_file
 
 SIZES = dict(appearance=4, flow=3)
 
@@ -77,3 +77,19 @@ def write_tube_config(path: Path, corpus: Path, epochs: int = 1) -> Path:
     ]
     path.write_text('\n'.join(lines) + '\n')
     return path
+
+
+def write_asked_config(folder: Path) -> Path:
+    """A config as above for raw videos: features and tracks are those of Shapes."""
+    from mmn_plugin.shapes.features import TubeFeatureExtractor
+
+    config = write_tube_config(folder / 'tiny.py', write_tubes(folder / 'corpus'))
+    size = sum(TubeFeatureExtractor.sizes.values())
+    with config.open('a') as file:
+        file.write(
+            f"model['backbone']['in_channels'] = {size}\n"
+            "custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'])\n"
+            "extractor = dict(type='TubeFeatureExtractor', size=32)\n"
+            "tracker = dict(type='ShapesTracker', min_area=8)\n"
+        )
+    return config

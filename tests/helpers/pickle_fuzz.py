@@ -115,63 +115,15 @@ RAW = {
 }
 ATTACKS = {**{name: pickle.dumps([call], 4) for name, call in CALLED.items()}, **RAW}
 ODD = (
-    None,
-    True,
-    0,
-    1,
-    -1,
-    2**31,
-    2**63,
-    -(2**63),
-    2**100,
-    0.5,
-    '',
-    'O',
-    'f8',
-    '<f8',
-    'V8',
-    'U2',
-    'M8[s]',
-    'hex',
-    'latin1',
-    '|',
-    '<',
-    b'',
-    FOREIGN,
-    b'\0' * 8,
-    (),
-    (8,),
-    (2**40,),
-    (0, 2**60),
-    ((8,), 2),
-    [],
-    [1] * 8,
-    {},
-    {'a': 1},
-    {1},
-    np.ndarray,
-    np.dtype,
-    Subclass,
-    list,
-    object,
+    *(None, True, 0, 1, -1, 2**31, 2**63, -(2**63), 2**100, 0.5),
+    *('', 'O', 'f8', '<f8', 'V8', 'U2', 'M8[s]', 'hex', 'latin1', '|', '<'),
+    *(b'', FOREIGN, b'\0' * 8, (), (8,), (2**40,), (0, 2**60), ((8,), 2), [], [1] * 8),
+    *({}, {'a': 1}, {1}, np.ndarray, np.dtype, Subclass, list, object),
 )
 INSTRUCTIONS = b'bRtsuaeq.(h}])l\x85\x86\x81\x8f\x90\x91\x93\x94'
 CALLABLE = (
-    np.dtype,
-    np.ndarray,
-    RECONSTRUCT,
-    SCALAR,
-    FROM_BUFFER,
-    codecs.encode,
-    set,
-    frozenset,
-    bytearray,
-    bytes,
-    complex,
-    OrderedDict,
-    copyreg._reconstructor,
-    getattr,
-    os.getcwd,
+    *(np.dtype, np.ndarray, RECONSTRUCT, SCALAR, FROM_BUFFER, codecs.encode, set, frozenset),
+    *(bytearray, bytes, complex, OrderedDict, copyreg._reconstructor, getattr, os.getcwd),
 )
 
 
@@ -181,18 +133,8 @@ def contents():
     return [
         {'a': [numbers, np.asfortranarray(numbers), numbers.astype('>f8')], 'b': ('x', b'y')},
         OrderedDict(a={1, 2}, b=frozenset('ab'), c=1j, d=bytearray(b'abc')),
-        [
-            np.array(['s', 'tt']),
-            np.float64(3),
-            np.int8(1),
-            np.bool_(True),
-            np.zeros((0, 4)),
-            True,
-            None,
-            2.5,
-            2**70,
-            b'',
-        ],
+        [np.array(['s', 'tt']), np.float64(3), np.int8(1), np.bool_(True), np.zeros((0, 4))],
+        [True, None, 2.5, 2**70, b''],
         {('video', i): [[float(i), 1.0, 2.0]] * 3 for i in range(4)},
     ]
 
@@ -300,11 +242,8 @@ def peak():
 def report(seed, count, checkpoint=False):
     """What became of them; for a process of its own, which they may end or fill."""
     protocols, read = ((2,), read_checkpoint) if checkpoint else (range(6), read_plain)
-    attacks = (
-        {name: pickle.dumps([call], 2) for name, call in CALLED.items()}
-        if (checkpoint)
-        else ATTACKS
-    )
+    called = {name: pickle.dumps([call], 2) for name, call in CALLED.items()}
+    attacks = called if checkpoint else ATTACKS
     cases = [*attacks.items(), *(('', content) for content in generate(seed, count, protocols))]
     used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import signal
+from multiprocessing import get_context
 
-from mmn_plugin.engine.checkpoints import TrainingRecord
+from torch.distributed import init_process_group
+
+from mmn_plugin.engine import TrainingRecord
 
 
 @contextlib.contextmanager
@@ -26,6 +29,27 @@ def in_another_process(action):
     finally:
         os.close(said)
         end(child)
+
+
+def in_ranks(folder, action, *arguments, ranks=2) -> list:
+    """What ``action(rank, *arguments)`` returns in forked processes of one group, by rank."""
+    context = get_context('fork')
+    with context.Manager() as manager:
+        results = manager.dict()
+        group = [
+            context.Process(target=_join, args=(results, folder, action, rank, ranks, arguments))
+            for rank in range(ranks)
+        ]
+        for process in group:
+            process.start()
+        for process in group:
+            process.join(600)
+        return [results[rank] for rank in range(ranks)]
+
+
+def _join(results, folder, action, rank, ranks, arguments) -> None:
+    init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=ranks)
+    results[rank] = action(rank, *arguments)
 
 
 def end(child: int) -> None:

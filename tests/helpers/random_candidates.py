@@ -4,11 +4,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmn_plugin.models.negatives import Candidates
+from mmn_plugin.models import Candidates
 
 
 def random_candidates(counts, video_ids, texts=None, moments=7, channels=5):
-    """Normalised embeddings and targets of videos with so many sentences each, in float64."""
+    """Normalized embeddings and targets of videos with so many sentences each, in float64."""
     sentences = sum(counts)
     starts = torch.rand(sentences, dtype=torch.float64)
     return Candidates(

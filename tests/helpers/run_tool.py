@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -12,12 +13,23 @@ from .kept_runs import forget_runs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_tool(name: str, *arguments) -> tuple[int, str]:
-    """Exit code, and what was printed, of ``tools/<name> <arguments>``."""
-    script, output = ROOT / 'tools' / name, io.StringIO()
+def run_tool(line: str, *arguments) -> tuple[int, str]:
+    """Exit code, and what was printed, of a tool below ``tools/``, or of ``mmn``.
+
+    Args:
+        line (str): Its name and arguments. Every ``{}`` stands for the next of `arguments`, such as
+            a path, which may hold spaces.
+        *arguments: Those, and what comes after the line.
+    """
+    values = iter(arguments)
+    words = [re.sub('{}', lambda _: str(next(values)), word) for word in line.split()]
+    name, *given = [*words, *map(str, values)]
+    script = ROOT / 'mmn.py' if name == 'mmn' else ROOT / 'tools' / name
+    output = io.StringIO()
     forget_runs()
     with (
-        mock.patch.object(sys, 'argv', [str(script), *map(str, arguments)]),
+        mock.patch.object(sys, 'argv', [str(script), *given]),
+        mock.patch.object(sys, 'path', [str(script.parent), *sys.path]),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
     ):

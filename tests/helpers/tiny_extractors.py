@@ -1,4 +1,4 @@
-"""Recognisers and vision models of a few channels with random weights, on the disk."""
+"""Recognizers and vision models of a few channels with random weights, on the disk."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def write_recognizer(folder: Path, kind: str = '3d', clip_len: int = 4) -> dict:
 
 
 def build(model: dict):
-    """The recogniser of a config with random weights; nothing is downloaded."""
+    """The recognizer of a config with random weights; nothing is downloaded."""
     with DefaultScope.overwrite_default_scope('mmaction'):
         return MODELS.build(Config(model))
 

@@ -9,9 +9,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 
 from helpers.tiny_corpus import write_config, write_corpus
-from mmn_plugin.datasets.features import GridFeatureExtractor
-from mmn_plugin.datasets.shapes import SceneRenderer, SceneSampler
-from mmn_plugin.datasets.shapes.video_writer import write_video
+from mmn_plugin.shapes import GridFeatureExtractor, SceneRenderer, SceneSampler
+from mmn_plugin.shapes.corpus import write_video
 
 GRID_SIZE = GridFeatureExtractor().num_features
 
@@ -25,7 +24,10 @@ def write_grounder(
     """Config and checkpoint, with ``in_channels`` for the grid extractor unless given."""
     corpus = write_corpus(folder / 'corpus')
     size = GRID_SIZE if in_channels is None else in_channels
-    extra = f"model['backbone']['in_channels'] = {size}\nextractor = {extractor!r}\n"
+    extra = (
+        f"model['backbone']['in_channels'] = {size}\nextractor = {extractor!r}\n"
+        "custom_imports = dict(imports=['mmn_plugin.shapes'])\n"
+    )
     config = write_config(folder / 'tiny.py', corpus, extra=extra)
     return SimpleNamespace(
         folder=folder,

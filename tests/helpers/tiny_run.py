@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmn_plugin  # noqa: F401  registers loop and hooks
-from mmn_plugin.engine.hooks import SafeCheckpointHook
+from mmn_plugin.engine import SafeCheckpointHook
 
 ITERATIONS = 3  # of an epoch
 _count = itertools.count()

@@ -14,8 +14,8 @@ from torch import nn
 
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
 from helpers.tiny_weak import tiny_weak_model
-from mmn_plugin.models.negatives import NegativeSource
-from mmn_plugin.models.negatives.gather import gather_rows
+from mmn_plugin.models import NegativeSource
+from mmn_plugin.models.negatives import gather_rows
 from mmn_plugin.structures import GroundingDataSample
 
 SENTENCES = (
@@ -151,7 +151,7 @@ def train(settings: dict, rank: int | None) -> dict:
 
     Returns:
         dict: ``losses``, a dict of floats per step, ``gradients``, of every parameter as the
-        optimiser saw it (averaged and clipped), and, after the last step, ``weights`` and
+        optimizer saw it (averaged and clipped), and, after the last step, ``weights`` and
         ``statistics``, BatchNorm's running mean and variance.
     """
     plain = build_model(settings)

@@ -1,6 +1,6 @@
 """No loss, and no loss's gradient, makes the host wait for the device; a prediction does once.
 
-A training step does wait elsewhere, docs/performance.md says where; that `CheckLossHook` waits once
+A training step does wait elsewhere, docs/performance.md says where; that `LossCheck` waits once
 is tested with it.
 """
 
@@ -16,10 +16,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from mmn_plugin.evaluation import GroundingMetric
-from mmn_plugin.evaluation.metrics import TubeGroundingMetric
-from mmn_plugin.models.heads import MutualMatchingHead
-from mmn_plugin.models.negatives import NegativeSource
+from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
+from mmn_plugin.models import NegativeSource
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, TubeDataSample
 
 
@@ -87,9 +85,9 @@ def embeddings(*shape):
     return {space: torch.randn(*shape, device=AWAY) for space in ('iou', 'contrastive')}
 
 
-def wait_of_a_prediction(metric, predict, *arguments):
+def wait_of_a_prediction(metric, head, videos, sentences, samples):
     with AwayDevice() as device, torch.no_grad():
-        ranked = predict(*arguments)
+        ranked = head.predict(head.split(videos, samples), sentences, samples)
         metric.process(None, [sample.to_dict() for sample in ranked])
     assert len(metric.results) == 3
     assert device.waits == ['aten._to_copy']
@@ -98,13 +96,11 @@ def wait_of_a_prediction(metric, predict, *arguments):
 
 def test_a_prediction_waits_once_for_all_videos(model, monkeypatch):
     stand_in(monkeypatch, model.head)
-    video = torch.tensor([0, 0, 1, 2, 2, 2], device=AWAY)
     wait_of_a_prediction(
         GroundingMetric(),
-        model.head.predict,
+        model.head,
         embeddings(3, model.grid.num_moments, 8),
         embeddings(6, 8),
-        video,
         samples(2, 1, 3),
     )
 
@@ -112,16 +108,14 @@ def test_a_prediction_waits_once_for_all_videos(model, monkeypatch):
 def test_a_prediction_by_curves_waits_once_for_all_videos(monkeypatch):
     head = build('mscl_charades.py', tiny_weak_model('unused')).head
     stand_in(monkeypatch, head)
-    video = torch.tensor([0, 0, 1, 2, 2, 2], device=AWAY)
-    ranked = wait_of_a_prediction(
+    head.units.spans(torch.ones(1, device=AWAY))
+    wait_of_a_prediction(
         GroundingMetric(),
-        head.predict,
-        torch.randn(3, head.grid.num_clips, 8, device=AWAY),
-        embeddings(6, 8),
-        video,
+        head,
+        dict(contrastive=torch.randn(3, head.grid.num_clips, 8, device=AWAY)),
+        dict(contrastive=torch.randn(6, 8, device=AWAY)),
         samples(2, 1, 3),
     )
-    assert ranked[2].pred_instances.curves.shape == (3, head.grid.num_clips)
 
 
 def test_a_prediction_of_tubes_waits_once_for_all_videos(monkeypatch):
@@ -159,10 +153,9 @@ def test_a_prediction_of_tubes_waits_once_for_all_videos(monkeypatch):
         made[-1].gt_instances = InstanceData(tubes=[tube])
     wait_of_a_prediction(
         TubeGroundingMetric(bounds=grid),
-        head.predict,
+        head,
         embeddings(6, head.grid.num_moments, 8),
         embeddings(3, 8),
-        torch.arange(3, device=AWAY),
         made,
     )
 
@@ -177,7 +170,7 @@ def test_a_prediction_of_tubes_waits_once_for_all_videos(monkeypatch):
         lambda away: torch.ones(2).to(AWAY),
         lambda away: away[:, torch.zeros(1, dtype=torch.int64)],
         lambda away: torch.zeros(3, 4).copy_(away[0]),
-        lambda away: MutualMatchingHead.own_video_cosines(away, away[0], away[0, :, 0].long()),
+        lambda away: away.max().item(),
     ],
 )
 def test_waiting_is_noticed(ask):

@@ -7,8 +7,8 @@ import torch
 from helpers.matching_by_definition import losses_by_definition
 from helpers.random_candidates import random_candidates
 
-from mmn_plugin.models import IoURegressionLoss, MutualMatchingLoss
-from mmn_plugin.models.negatives import NegativePool, Negatives
+from mmn_plugin.models import NegativePool, Negatives
+from mmn_plugin.models.losses import IoURegressionLoss, MutualMatchingLoss
 
 SETTINGS = dict(
     num_positive=2,

@@ -52,8 +52,8 @@ def bf16():
 
 
 @pytest.fixture
-def normalised(monkeypatch):
-    """Precision of everything that is L2-normalised."""
+def normalized(monkeypatch):
+    """Precision of everything that is L2-normalized."""
     seen, original = [], F.normalize
 
     def record(value, *args, **kwargs):
@@ -64,13 +64,13 @@ def normalised(monkeypatch):
     return seen
 
 
-def test_embeddings_are_bfloat16_and_losses_float32(model, batch, normalised):
+def test_embeddings_are_bfloat16_and_losses_float32(model, batch, normalized):
     with bf16():
         moments, sentences = model(batch['inputs'], batch['sentences'])
         losses = model(**batch, mode='loss')
     assert moments['iou'].dtype == sentences['iou'].dtype == torch.bfloat16
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    assert set(normalised) == {torch.float32}
+    assert set(normalized) == {torch.float32}
     sum(losses.values()).backward()
     assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
 
@@ -134,13 +134,13 @@ def test_the_dense_encoder_holds_one_layers_rounded_weights_where_no_gradient_ne
     torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
 
 
-def test_scores_are_ranked_in_float32(model, batch, normalised):
+def test_scores_are_ranked_in_float32(model, batch, normalized):
     model.eval()
     with torch.no_grad(), bf16():
         ranked = model(**batch, mode='predict')
     scores = torch.cat([sample.pred_instances.scores for sample in ranked])
     assert scores.dtype == torch.float32
-    assert set(normalised) == {torch.float32}
+    assert set(normalized) == {torch.float32}
     present = scores[~scores.isnan()]
     assert not torch.equal(present, present.bfloat16().float())  # finer than bfloat16 resolves
 

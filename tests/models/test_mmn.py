@@ -9,6 +9,7 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from mmn_plugin.models.heads.base_head import own_video_products
 from mmn_plugin.structures import GroundingDataSample, SentenceBatch
 
 
@@ -84,17 +85,17 @@ def test_losses_are_weighted_and_scheduled(model):
         assert late[name].item() == pytest.approx(0.01 * full[name].item())
 
 
-def test_own_video_cosines_equal_a_loop_over_sentences(model):
+def test_products_with_the_own_video_equal_a_loop_over_sentences():
     moments, sentences = torch.randn(3, 4, 8), torch.randn(6, 8)
     video = torch.tensor([0, 0, 0, 2, 2, 2])
-    result = model.head.own_video_cosines(moments, sentences, video)
+    result = own_video_products(moments, sentences, [3, 0, 3])
     for s, v in enumerate(video):
         torch.testing.assert_close(result[s], moments[v] @ sentences[s])
 
 
 def test_features_of_another_size_are_refused_by_the_name_of_the_video(model):
     with pytest.raises(ValueError, match=r'vv have size 5.*in_channels is 6'):
-        model.encode_moments(torch.randn(1, NUM_SEGMENTS, 5), [SAMPLES[1]])
+        model.encode_videos(torch.randn(1, NUM_SEGMENTS, 5), [SAMPLES[1]])
 
 
 def test_videos_of_different_lengths_in_one_batch_are_refused_by_name(model):

@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmn_plugin.models import MomentMapConv, MomentMapPool
-from mmn_plugin.models.necks import MomentEncoder
+from mmn_plugin.models.necks import MomentEncoder, MomentMapConv, MomentMapPool
 from mmn_plugin.structures import MomentGrid
 
 GRIDS = [(16, [15]), (32, [7, 4, 3]), (8, [0, 2])]

@@ -11,9 +11,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 
 from mmn_plugin.apis.long_video import LongVideo
-from mmn_plugin.engine.hooks import ContrastStageHook
-from mmn_plugin.ranking import moment_scores
-from mmn_plugin.structures import GroundingDataSample, temporal_iou
+from mmn_plugin.engine import ContrastStageHook
+from mmn_plugin.structures import GroundingDataSample, VideoEmbedding, temporal_iou
 
 
 def build(**head):
@@ -62,7 +61,7 @@ def test_predictions_do_not_depend_on_the_other_videos_of_the_batch(model):
     together = model(**batch_of(model, SAMPLES), mode='predict')
     for index, alone in enumerate(SAMPLES):
         single = model(**batch_of(model, [alone]), mode='predict')[0].pred_instances
-        for name in ('moments', 'scores', 'curves'):
+        for name in ('moments', 'scores'):
             torch.testing.assert_close(
                 together[index].pred_instances[name], single[name], equal_nan=True
             )
@@ -70,11 +69,14 @@ def test_predictions_do_not_depend_on_the_other_videos_of_the_batch(model):
 
 def test_moments_are_runs_of_the_curve_ranked_by_contrast(model):
     model.eval()
-    for result in model(**batch_of(model, SAMPLES), mode='predict'):
+    batch = batch_of(model, SAMPLES)
+    videos = model.encode_videos(batch['inputs'], batch['data_samples'])
+    for video, result in zip(videos, model(**batch, mode='predict'), strict=True):
         found, width = result.pred_instances, result.duration / NUM_SEGMENTS
-        assert found.curves.shape == (len(result.sentences), NUM_SEGMENTS)
-        assert ((found.curves >= 0) & (found.curves <= 1)).all()
-        for curve, moments, scores in zip(found.curves, found.moments, found.scores, strict=True):
+        curves = model.head.score(video, model.encode_sentences(result.sentences)).detach()
+        assert curves.shape == (len(result.sentences), NUM_SEGMENTS)
+        assert ((curves >= 0) & (curves <= 1)).all()
+        for curve, moments, scores in zip(curves, found.moments, found.scores, strict=True):
             kept = scores[~scores.isnan()]
             assert len(kept)
             assert torch.equal(kept, kept.sort(descending=True).values)
@@ -87,26 +89,22 @@ def test_moments_are_runs_of_the_curve_ranked_by_contrast(model):
                 assert not 0 <= edge < NUM_SEGMENTS or curve[edge] < curve[inside].min()
 
 
-def test_a_video_encoded_once_gives_the_scores_of_a_prediction(model):
+def test_a_video_encoded_once_gives_the_answers_of_a_prediction(model):
     model.eval()
     batch = batch_of(model, SAMPLES[:1])
     with torch.no_grad():
-        moments = model.encode_moments(batch['inputs'])
-        sentences = model.text_encoder(batch['sentences'])
-        scores = moment_scores(
-            *model.head.score(moments, sentences, batch['sentences'].video), model.head.score_power
-        )
-        alone = model.head.score_video(dict(contrastive=moments['contrastive'][0]), sentences)
-    torch.testing.assert_close(moment_scores(*alone, model.head.score_power), scores)
-    expected = model(**batch, mode='predict')[0].pred_instances.scores[:, 0]
-    torch.testing.assert_close(scores.max(1).values, expected.detach())
+        (video,) = model.encode_videos(batch['inputs'], batch['data_samples'])
+        found = model.head.ground(video, model.encode_sentences(SAMPLES[0].sentences))
+        expected = model(**batch, mode='predict')[0].pred_instances
+    for name in ('moments', 'scores'):
+        torch.testing.assert_close(found[name], expected[name], equal_nan=True)
+    assert (found.presence <= 1).all()
 
 
-def test_moments_of_several_windows_are_refused(model):
+def test_clips_of_several_windows_are_refused(model):
+    video = VideoEmbedding({}, torch.zeros(7, 2), 'v', 40.0, num_windows=3)
     with pytest.raises(ValueError, match='one window'):
-        model.head.score_video(
-            dict(contrastive=torch.zeros(7, 8)), dict(contrastive=torch.ones(1, 8))
-        )
+        model.head.rank(video, torch.ones(1, 7))
 
 
 def test_a_stage_that_has_not_begun_has_no_loss_and_changes_no_score(model):
@@ -118,7 +116,7 @@ def test_a_stage_that_has_not_begun_has_no_loss_and_changes_no_score(model):
     assert begun.weight.grad.abs().max() > 0
     assert all(stage.weight.grad is None for stage in rest)  # so it stays as it is, zero
     stages = model.neck(model.encode_clips(batch_of(model, SAMPLES)['inputs']))
-    torch.testing.assert_close(stages[0], stages[-1])
+    torch.testing.assert_close(stages['stage0'], stages['contrastive'])
 
 
 def test_without_stages_the_video_level_loss_is_all(model):
@@ -187,13 +185,12 @@ def test_answers_after_the_first_overlap_it(model):
     curve = torch.tensor(
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0, 0.95, 0.8, 0.6, 0.5, 0.4, 0.2, 0.1, 0.1]
     )
-    [ranked] = model.head.rank_curves(
-        curve[None], torch.zeros(1, dtype=torch.int64), [sample('v', ['the red box'])]
-    )
-    moments, scores = (ranked.pred_instances[key][0] for key in ('moments', 'scores'))
+    (video,) = model.head.split({}, [sample('v', ['the red box'])])
+    ranked = model.head.rank(video, curve[None])
+    moments, scores = ranked.moments[0], ranked.scores[0]
     threshold = 0.1 + model.head.run_thresholds[0] * 0.9
     first = [i for i, score in enumerate(curve.tolist()) if score >= threshold]
-    clip = ranked.duration / len(curve)
+    clip = video.duration / len(curve)
     assert moments[0].tolist() == pytest.approx([first[0] * clip, (first[-1] + 1) * clip])
     count = int(moments.isfinite().all(1).sum())
     assert count >= 3
@@ -213,6 +210,6 @@ def test_published_configs_are_weak_and_look_at_videos_whole(name):
 
 def test_features_that_do_not_fit_are_named(model):
     with pytest.raises(ValueError, match=r'vv have size 5.*in_channels is 6'):
-        model.encode_moments(torch.randn(1, NUM_SEGMENTS, 5), [SAMPLES[1]])
+        model.encode_videos(torch.randn(1, NUM_SEGMENTS, 5), [SAMPLES[1]])
     with pytest.raises(ValueError, match=r'rows of video vv give 4 clips.*num_clips is 16'):
-        model.encode_moments(torch.randn(1, 4, FEATURE_SIZE), [SAMPLES[1]])
+        model.encode_videos(torch.randn(1, 4, FEATURE_SIZE), [SAMPLES[1]])

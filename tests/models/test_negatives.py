@@ -8,7 +8,8 @@ import torch
 from helpers.on_device import on_device
 from helpers.random_candidates import random_candidates
 
-from mmn_plugin.models.negatives import MemoryBank, NegativeSource, normalised_text
+from mmn_plugin.models import MemoryBank, NegativeSource
+from mmn_plugin.structures import normalized_text
 
 CPU = torch.device('cpu')
 
@@ -67,16 +68,14 @@ def test_a_stored_bank_comes_back_and_another_size_keeps_the_newest(size, tmp_pa
     stored, everything = MemoryBank(4), batches()
     for batch in everything[:4]:
         stored.push(batch)
-    torch.save(stored.state_dict(), tmp_path / 'bank.pth')
+    torch.save(stored.state(), tmp_path / 'bank.pth')
     bank = MemoryBank(size)
-    bank.load_state_dict(torch.load(tmp_path / 'bank.pth', weights_only=True))
+    bank.load_state(torch.load(tmp_path / 'bank.pth', weights_only=True))
     last = list(pushed(*everything[:4]).items())[-4:]
     assert held(bank) == dict(last[-size:])
     if size == 4:  # bit for bit, the order of sums included, now and later
         for batch in everything[4:]:
-            for one, other in zip(
-                stored.state_dict().values(), bank.state_dict().values(), strict=True
-            ):
+            for one, other in zip(stored.state().values(), bank.state().values(), strict=True):
                 assert torch.equal(one, other) if torch.is_tensor(one) else one == other
             stored.push(batch)
             bank.push(batch)
@@ -87,14 +86,14 @@ def test_a_bank_that_was_loaded_to_a_device_comes_back(size):
     stored, bank, everything = MemoryBank(4), MemoryBank(size), batches()
     for batch in everything[:4]:
         stored.push(batch)
-    bank.load_state_dict(on_device(stored.state_dict()))
+    bank.load_state(on_device(stored.state()))
     assert held(bank) == dict(list(pushed(*everything[:4]).items())[-size:])
 
 
 def test_a_stored_bank_does_not_change_with_the_bank():
     bank, everything = MemoryBank(2), batches()
     bank.push(everything[1])
-    state = bank.state_dict()
+    state = bank.state()
     before = copy.deepcopy(state)
     bank.push(everything[2])
     assert torch.equal(state['moments'], before['moments'])
@@ -104,7 +103,7 @@ def test_a_stored_bank_does_not_change_with_the_bank():
 def test_an_empty_bank_is_stored_and_comes_back_empty():
     bank = MemoryBank(3)
     bank.push(batches()[0])
-    bank.load_state_dict(MemoryBank(3).state_dict())
+    bank.load_state(MemoryBank(3).state())
     assert bank.candidates(CPU) is None
 
 
@@ -149,14 +148,14 @@ def test_backward_may_use_the_bank_until_the_next_batch():
     ],
 )
 def test_texts_that_differ_in_case_punctuation_and_white_space_are_the_same(one, other):
-    assert normalised_text(one) == normalised_text(other)
+    assert normalized_text(one) == normalized_text(other)
 
 
 @pytest.mark.parametrize(
     ('one', 'other'), [('a person opens the door', 'the person opens the door'), ('box 1', 'box 2')]
 )
 def test_other_words_are_another_text(one, other):
-    assert normalised_text(one) != normalised_text(other)
+    assert normalized_text(one) != normalized_text(other)
 
 
 def test_only_with_the_option_does_text_matter():

@@ -6,11 +6,7 @@ import pytest
 import torch
 from helpers.run_tool import run_tool
 
-from mmn_plugin.models.published_weights import (
-    from_published,
-    published_name,
-    to_published,
-)
+from mmn_plugin.models.published_weights import from_published, published_name, to_published
 
 TOOL = 'model_converters/mmn_to_mmengine.py'
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmaction.registry import TOKENIZER
 
-from mmn_plugin.models.tokenizer import SentenceTokenizer
+from mmn_plugin.models.text_encoders import SentenceTokenizer
 from mmn_plugin.structures.annotations import parse_video
 
 VOCAB = [
@@ -235,7 +235,7 @@ def test_one_known_word_suffices(tokenizer):
 def test_truncation_keeps_the_separator_and_warns_once(monkeypatch):
     messages = []
     monkeypatch.setattr(
-        'mmn_plugin.models.tokenizer.sentence_tokenizer.print_log',
+        'mmn_plugin.models.text_encoders.tokenizer.print_log',
         lambda message, **kwargs: messages.append(message),
     )
     tokenizer = SentenceTokenizer(vocab=VOCAB, max_length=4)

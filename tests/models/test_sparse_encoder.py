@@ -11,7 +11,7 @@ from mmaction.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmn_plugin.models.necks import MomentEncoder, moment_encoder
+from mmn_plugin.models.necks import MomentEncoder, moment_map_neck
 from mmn_plugin.structures import MomentGrid
 
 # num_clips, pooling_counts, kernel_size, num_layers of the three benchmarks' configs
@@ -22,7 +22,7 @@ SIZES = {
 }
 CHANNELS = 8
 # the module, whose name in its package is the function's
-sparse_conv = sys.modules['mmn_plugin.models.necks.sparse.sparse_conv']
+sparse_conv = sys.modules['mmn_plugin.models.necks.sparse_conv']
 
 
 def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):
@@ -77,14 +77,14 @@ def gated_passes(encoder, exact, moments, weights, rounding, autocast=False):
     """
     gates, hooks = [], []
     with pytest.MonkeyPatch.context() as patch:
-        original = moment_encoder.sparse_norm
+        original = moment_map_neck.sparse_norm
 
         def record(*args):
             result, source = original(*args)
-            gates.append(source.normalised()[:-1].permute(1, 2, 0) > 0)  # (B, H, A)
+            gates.append(source.normalized()[:-1].permute(1, 2, 0) > 0)  # (B, H, A)
             return result, source
 
-        patch.setattr(moment_encoder, 'sparse_norm', record)
+        patch.setattr(moment_map_neck, 'sparse_norm', record)
         for norm in encoder.bn:  # of a dense one; a sparse one does not call them
             hooks.append(
                 norm.register_forward_hook(
@@ -208,7 +208,7 @@ def test_bfloat16_is_as_close_to_exact_as_the_dense_encoder(name, training, monk
 
     of_dense = errors(dense)
     for fast in (True, False):
-        monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device, f=fast: f)
+        monkeypatch.setattr(moment_map_neck, 'fast_products', lambda dtype, device, f=fast: f)
         tile = sparse.plan(torch.bfloat16, 'cpu').forward[0].transform.tile
         assert tile == (1 if fast else 3)
         of_sparse = errors(sparse)
@@ -384,7 +384,7 @@ def said(monkeypatch):
     """What the encoder logs."""
     texts = []
     monkeypatch.setattr(
-        'mmn_plugin.models.necks.moment_encoder.print_log', lambda text, *_: texts.append(text)
+        'mmn_plugin.models.necks.moment_map_neck.print_log', lambda text, *_: texts.append(text)
     )
     return texts
 

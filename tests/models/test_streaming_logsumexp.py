@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmn_plugin.models.losses.pair_mask import PairMask
-from mmn_plugin.models.losses.streaming_logsumexp import streaming_logsumexp
+from mmn_plugin.models.losses.mutual_matching_loss import PairMask, streaming_logsumexp
 
 N, M, L, J, T = 4, 9, 3, 5, 0.1
 

@@ -8,10 +8,9 @@ import torch
 from helpers.made_up_tubes import random_video
 from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
+from reference.golden_file import GoldenFile
+from reference.tubes import build_tube_model, read_samples
 
-from mmn_plugin.apis.reference import GoldenFile
-from mmn_plugin.apis.reference.tube_check import build_tube_model, read_samples
-from mmn_plugin.engine.hooks import CrossVideoNegativeHook
 from mmn_plugin.models.published_weights import from_published
 from mmn_plugin.structures import MomentGrid, TubeDataSample
 
@@ -196,25 +195,18 @@ def test_prediction_is_the_best_span_that_holds_a_box(head):
     scores = torch.zeros(2, GRID.num_moments)
     scores[0, 0] = 9.0  # cell (0, 0) of a tube of one box is empty
     scores[1, 3] = 1.0  # cell (0, 3)
-    head.rank(scores, samples)
-    found = samples[0].pred_instances
+    (video,) = head.split({}, samples)
+    found = head.rank(video, scores.flatten()[None])
     assert found.tube_index.tolist() == [1]
     np.testing.assert_array_equal(found.tubes[0], tubes[1][:10])
 
 
 def test_a_video_without_tubes_gets_an_empty_answer(head):
-    samples, _, _ = batch_of((2, 0, 1))
-    head.rank(torch.rand(3, GRID.num_moments), samples)
+    samples, moments, texts = batch_of((2, 0, 1))
+    moments, texts = (dict.fromkeys(('iou', 'contrastive'), torch.cat(x)) for x in (moments, texts))
+    head.predict(head.split(moments, samples), texts, samples)
     assert [len(sample.pred_instances.tubes[0]) > 0 for sample in samples] == [True, False, True]
     assert samples[1].pred_instances.tube_index.tolist() == [-1]
-
-
-def test_negatives_of_other_devices_are_refused(head):
-    for options in (dict(scope='global'), dict(queue_size=4)):
-        hook = CrossVideoNegativeHook(1, **options)
-        with pytest.raises(ValueError, match="device's batch alone"):
-            head.negatives = hook.source
-    head.negatives = CrossVideoNegativeHook(1).source
 
 
 def test_samples_survive_a_copy(head):

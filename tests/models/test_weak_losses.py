@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from helpers.random_candidates import random_candidates
 from mmaction.registry import MODELS
 
-from mmn_plugin.models import SelfContrastLoss, VideoMatchingLoss
-from mmn_plugin.models.negatives import NegativeSource
+from mmn_plugin.models import NegativeSource
+from mmn_plugin.models.losses import SelfContrastLoss, VideoMatchingLoss
 
 
 def weak_candidates(*arguments, **options):
@@ -104,12 +104,12 @@ def test_a_queue_brings_negatives_and_needs_no_timestamps():
     loss, found = matching(second, source)  # of one video: all negatives are the queue's
     assert [value.item() for value in found] == pytest.approx(by_definition(loss, second, first))
     source.collect(weak_candidates([1], 'd', texts=['five']))
-    state = source.bank.state_dict()
+    state = source.bank.state()
     assert state['video_ids'] == ['c', 'b']
     assert state['ground_truth'] is None
     again = NegativeSource(queue_size=1, exclude_same_text=True)
-    again.bank.load_state_dict(state)
-    assert again.bank.state_dict()['video_ids'] == ['c']
+    again.bank.load_state(state)
+    assert again.bank.state()['video_ids'] == ['c']
 
 
 def test_negatives_of_the_queue_weigh_what_was_asked():

@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from mmn_plugin.structures.annotation_error import AnnotationError
-from mmn_plugin.structures.annotations import parse_video, read_annotations, read_sentences
+from mmn_plugin.structures.annotations import AnnotationError, parse_video, read_annotations
 
 SIZES = {
     'tacos/train': (75, 9790),
@@ -38,7 +37,7 @@ def test_real_annotations_have_the_published_sizes(shared, name):
 
 def test_real_sentences_are_all_read_where_times_are_not(shared):
     path = shared / 'data' / 'annotations' / 'activitynet' / 'train.json'
-    kept = sum(len(v.sentences) for v in read_sentences(path))
+    kept = sum(len(v.sentences) for v in read_annotations(path, timed=False))
     assert kept == SIZES['activitynet/train'][1] + 4  # those whose end is before their start
 
 
@@ -97,14 +96,8 @@ def test_a_missing_file_is_named(tmp_path):
         ({'a': video(sentences=['one', 2])}, r'sentence 1 \(2\) is not a string'),
         ({'a': video(timestamps=[[1, 5], [1, 2, 3]])}, r"sentence 1 \('two'\) has the timestamp"),
         ({'a': video(timestamps=[[1, 5], [1, float('nan')]])}, 'expected'),
-        (
-            {'a': video(timestamps=[[1, 5], [20, 30]])},
-            r"sentence 1 \('two'\).*lies outside the video",
-        ),
-        (
-            {'a': video(timestamps=[[-9, 0], [1, 2]])},
-            r"sentence 0 \('one'\).*lies outside the video",
-        ),
+        ({'a': video(timestamps=[[1, 5], [20, 30]])}, r"sentence 1 \('two'\).*lies outside the"),
+        ({'a': video(timestamps=[[-9, 0], [1, 2]])}, r"sentence 0 \('one'\).*lies outside the"),
     ],
 )
 def test_bad_annotations_are_refused_by_name(tmp_path, content, message):
@@ -119,7 +112,7 @@ def test_bad_annotations_are_refused_by_name(tmp_path, content, message):
 @pytest.mark.parametrize('timestamps', [None, [[5, 1], [3, 3]], [[30, 40]], 'unknown'])
 def test_sentences_alone_are_read_whatever_the_timestamps(tmp_path, timestamps):
     content = {'a': video(timestamps=timestamps), 'b': video(sentences=[])}
-    [only] = read_sentences(write(tmp_path, content))
+    [only] = read_annotations(write(tmp_path, content), timed=False)
     assert (only.video_id, only.duration, only.moments) == ('a', 20.0, None)
     assert (only.sentences, only.sentence_index) == (['one', 'two'], [0, 1])
 
@@ -135,4 +128,4 @@ def test_sentences_alone_are_read_whatever_the_timestamps(tmp_path, timestamps):
 )
 def test_a_file_without_usable_sentences_is_refused(tmp_path, content, message):
     with pytest.raises(AnnotationError, match=message):
-        read_sentences(write(tmp_path, content))
+        read_annotations(write(tmp_path, content), timed=False)

@@ -1,21 +1,19 @@
 """Keys that stand twice, which JSON itself allows and whose last value it keeps."""
 
+from functools import partial
+
 import pytest
 
-from mmn_plugin.datasets.tubes import TubeError, read_tracks
-from mmn_plugin.datasets.tubes.hcstvg_annotations import read_hcstvg_annotations
-from mmn_plugin.evaluation import read_predictions
-from mmn_plugin.evaluation.grounding_protocol import GroundingProtocol
-from mmn_plugin.evaluation.predictions_error import PredictionsError
-from mmn_plugin.evaluation.tube_submission import read_submission
-from mmn_plugin.structures.annotation_error import AnnotationError
-from mmn_plugin.structures.annotations import read_annotations, read_sentences
+from mmn_plugin.datasets import TubeError, read_hcstvg_annotations, read_tracks
+from mmn_plugin.evaluation import GroundingMetric, read_predictions, read_submission
+from mmn_plugin.evaluation.predictions import PredictionsError
+from mmn_plugin.structures.annotations import AnnotationError, read_annotations
 
 READERS = {
     'annotations': (read_annotations, AnnotationError),
-    'sentences': (read_sentences, AnnotationError),
+    'sentences': (partial(read_annotations, timed=False), AnnotationError),
     'predictions': (read_predictions, PredictionsError),
-    'subsets': (lambda path: GroundingProtocol(subsets=str(path)), ValueError),
+    'subsets': (lambda path: GroundingMetric(subsets=str(path)), ValueError),
     'submission': (read_submission, PredictionsError),
     'hcstvg': (read_hcstvg_annotations, TubeError),
     'tracks': (lambda path: read_tracks(path, 'a'), TubeError),

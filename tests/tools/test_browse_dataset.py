@@ -61,15 +61,9 @@ def test_ids_that_differ_in_a_colon_or_a_script_have_pictures_of_their_own(confi
     (tmp_path / 'features').mkdir()
     for name in ids:
         np.save(tmp_path / 'features' / name, features)
-    code, output = browse(
+    code, output = run_tool(
+        'analysis_tools/browse_dataset.py {} --split test --number 9 --max-sentences 1 --out {}',
         config,
-        '--split',
-        'test',
-        '--number',
-        '9',
-        '--max-sentences',
-        '1',
-        '--out',
         tmp_path / 'out',
         '--cfg-options',
         f'test_dataloader.dataset.ann_file={tmp_path}/test.json',

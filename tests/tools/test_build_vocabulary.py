@@ -3,7 +3,7 @@
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_corpus
 
-from mmn_plugin.models.tokenizer import SentenceTokenizer
+from mmn_plugin.models.text_encoders import SentenceTokenizer
 
 TOOL = 'data/build_vocabulary.py'
 

@@ -15,13 +15,9 @@ def grounder(tmp_path_factory):
 
 def calibrate(grounder, out, *arguments):
     return run_tool(
-        'analysis_tools/calibrate_presence.py',
+        'analysis_tools/calibrate_presence.py {} --config {} --device cpu --out',
         grounder.checkpoint,
-        '--config',
         grounder.config,
-        '--device',
-        'cpu',
-        '--out',
         out,
         *arguments,
     )

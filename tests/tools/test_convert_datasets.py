@@ -28,6 +28,11 @@ def load(name):
     return module
 
 
+def options_of(folder, features, out):
+    paths = dict(annotations=folder, features=features, out=out)
+    return [*(f'--{name}={path}' for name, path in paths.items()), '--quick']
+
+
 def read(path):
     return json.loads(Path(path).read_text(encoding='utf-8'))
 
@@ -54,15 +59,7 @@ def downloads(shared, tmp_path):
 def test_published_files_are_gathered_and_verified(downloads, tmp_path, name, capsys):
     folder, features = downloads(name)
     module, out = load(name), tmp_path / 'out' / name
-    options = [
-        '--annotations',
-        str(folder),
-        '--features',
-        str(features),
-        '--out',
-        str(out),
-        '--quick',
-    ]
+    options = options_of(folder, features, out)
     for _ in range(2):  # it can be run again
         assert module.main(options) == 0
         assert 'PASSED' in capsys.readouterr().out
@@ -89,15 +86,7 @@ def test_features_in_place_need_not_be_given(downloads, tmp_path):
 
 def test_features_can_be_copied_over_a_link(downloads, tmp_path):
     folder, features = downloads('tacos')
-    options = [
-        '--annotations',
-        str(folder),
-        '--features',
-        str(features),
-        '--out',
-        str(tmp_path / 'out'),
-        '--quick',
-    ]
+    options = options_of(folder, features, tmp_path / 'out')
     assert load('tacos').main(options) == 0
     (tmp_path / 'out' / features.name).unlink()
     assert load('tacos').main([*options, '--copy']) == 0
@@ -120,19 +109,8 @@ def test_other_annotations_and_damaged_features_fail(downloads, tmp_path, capsys
         video_id = next(iter(content))
         del file[video_id]
         file[video_id] = np.full((3, 4096), np.nan, np.float32)
-    assert (
-        load('tacos').main(
-            [
-                '--annotations',
-                str(folder),
-                '--features',
-                str(features),
-                '--out',
-                str(tmp_path / 'out'),
-            ]
-        )
-        == 1
-    )
+    options = options_of(folder, features, tmp_path / 'out')
+    assert load('tacos').main(options[:-1]) == 1
     text = ' '.join(capsys.readouterr().out.split())
     assert 'error │ val │ not the published annotations' in text
     assert 'val │ 26 │' in text
@@ -179,19 +157,12 @@ def original_charades(downloads, tmp_path):
 
 
 def charades_options(folder, features, out):
-    return [
-        '--sta',
-        str(folder / 'charades_sta_train.txt'),
-        str(folder / 'charades_sta_test.txt'),
-        '--durations',
-        str(folder / 'Charades_v1_train.csv'),
-        str(folder / 'Charades_v1_test.csv'),
-        '--features',
-        str(features),
-        '--out',
-        str(out),
-        '--quick',
-    ]
+    texts, tables = (
+        [str(folder / name.format(split)) for split in ('train', 'test')]
+        for name in ('charades_sta_{}.txt', 'Charades_v1_{}.csv')
+    )
+    more = [f'--features={features}', f'--out={out}', '--quick']
+    return ['--sta', *texts, '--durations', *tables, *more]
 
 
 def test_charades_text_becomes_the_published_json(original_charades, tmp_path):

@@ -18,15 +18,18 @@ def grounder(tmp_path_factory):
     return write_grounder(tmp_path_factory.mktemp('onnx'))
 
 
+def export(grounder, out):
+    line = 'deployment/export_onnx.py {} --config {} --out {}'
+    return run_tool(line, grounder.checkpoint, grounder.config, out)
+
+
 @pytest.fixture(scope='module')
 def exported(grounder):
     """Folder with the files, and what the tool printed."""
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(package, reason='the extra [onnx] is not installed')
     out = grounder.folder / 'exported'
-    code, output = run_tool(
-        'deployment/export_onnx.py', grounder.checkpoint, '--config', grounder.config, '--out', out
-    )
+    code, output = export(grounder, out)
     assert code == 0, output
     return out, output
 
@@ -72,14 +75,7 @@ def test_what_is_written_is_enough_to_ground_a_sentence(grounder, exported):
 def test_a_difference_beyond_the_tolerance_is_an_error(grounder, exported, monkeypatch, tmp_path):
     monkeypatch.setattr('mmn_plugin.apis.export.export_onnx', lambda *_: [])
     monkeypatch.setattr('mmn_plugin.apis.export.check_onnx', lambda *_: dict(video=2e-4))
-    code, output = run_tool(
-        'deployment/export_onnx.py',
-        grounder.checkpoint,
-        '--config',
-        grounder.config,
-        '--out',
-        tmp_path,
-    )
+    code, output = export(grounder, tmp_path)
     assert code == 1
     assert 'differs from PyTorch by 2.0e-04, more than --tolerance 0.0001' in output
 
@@ -88,14 +84,7 @@ def test_a_file_of_someone_else_is_not_replaced(grounder, monkeypatch, tmp_path)
     # it is said before the extra is of use
     monkeypatch.setattr(sys.modules[export_onnx.__module__], '_require', lambda *_: None)
     (tmp_path / 'tokenizer.json').write_text('mine')
-    code, output = run_tool(
-        'deployment/export_onnx.py',
-        grounder.checkpoint,
-        '--config',
-        grounder.config,
-        '--out',
-        tmp_path,
-    )
+    code, output = export(grounder, tmp_path)
     assert code == 1
     assert f'{tmp_path / "tokenizer.json"} is there and was not written by' in output
     assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.json']
@@ -105,14 +94,7 @@ def test_without_the_extra_the_message_names_it(grounder, monkeypatch, tmp_path)
     monkeypatch.setattr(
         'importlib.util.find_spec', lambda name, *_: None if (name == 'onnxscript') else 'there'
     )
-    code, output = run_tool(
-        'deployment/export_onnx.py',
-        grounder.checkpoint,
-        '--config',
-        grounder.config,
-        '--out',
-        tmp_path,
-    )
+    code, output = export(grounder, tmp_path)
     assert code == 1
     assert (
         'onnxscript cannot be imported: install the extra, pip install "mmn_plugin[onnx]"' in output

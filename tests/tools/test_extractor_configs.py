@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmn_plugin.apis.extractors import EXTRACTORS, extractor_config
-from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig, _find
-from mmn_plugin.paths import config_root
+from mmn_plugin.features import EXTRACTORS, extractor_config
+from mmn_plugin.features.recognizer import RecognizerConfig, _find
+from mmn_plugin.files import config_root
 
 CONFIGS = sorted(path.stem for path in (config_root() / 'extractors').glob('*.py'))
 RECOGNISERS = [name for name in CONFIGS if name[:4] in ('c3d_', 'i3d_', 'slow', 'swin')]

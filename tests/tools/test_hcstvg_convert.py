@@ -9,17 +9,15 @@ import pytest
 from helpers.made_up_tubes import random_tube
 from helpers.run_tool import run_tool
 
-from mmn_plugin.datasets.tubes import TubeError, TubeFile, read_hcstvg_annotations
-from mmn_plugin.datasets.tubes.load_pickle import load_pickle
+from mmn_plugin.datasets import TubeError, TubeFile, read_hcstvg_annotations
+from mmn_plugin.datasets.hcstvg import load_pickle
 
 
 def convert(folder, *arguments):
     return run_tool(
-        'data/hcstvg/convert.py',
-        '--annotations',
-        folder / 'ann.json',
-        '--tubes',
-        folder / 'tubes.pkl',
+        'data/hcstvg/convert.py --annotations {}/ann.json --tubes {}/tubes.pkl',
+        folder,
+        folder,
         '--stream',
         f'csn={folder / "csn.pkl"}',
         '--stream',

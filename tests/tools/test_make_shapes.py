@@ -3,12 +3,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from helpers.run_tool import ROOT, run_tool
 
-TOOL = Path('data/make_shapes.py')
+TOOL = 'data/make_shapes.py'
 
 
 def test_makes_a_corpus_and_says_so(tmp_path):
@@ -58,6 +57,24 @@ def test_after_a_kill_it_goes_on(tmp_path):
     assert code == 0, output
     assert {p: p.stat().st_mtime_ns for p in made} == made
     assert len(list(tmp_path.glob('videos/*.mp4'))) == 200
+
+
+@pytest.mark.parametrize(
+    ('tool', 'module', 'size'),
+    [
+        ('make_shapes.py', 'corpus.ShapesCorpus', ('--size', 32)),
+        ('make_shapes_tubes.py', 'tubes.ShapesTubes', ()),
+    ],
+)
+def test_ctrl_c_is_one_line(tmp_path, monkeypatch, tool, module, size):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    assert run_tool(TOOL, tmp_path / 'corpus', '--videos', 10, '--size', 32)[0] == 0
+    monkeypatch.setattr(f'mmn_plugin.shapes.{module}.write', interrupted)
+    code, output = run_tool(f'data/{tool}', tmp_path / 'corpus', '--videos', 10, *size)
+    assert (code, output.splitlines()[-1]) == (130, 'Interrupted')
+    assert 'Traceback' not in output
 
 
 def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):

@@ -43,20 +43,15 @@ def copy_checkout(folder: Path) -> Path:
     clone = folder / ODD
     for name in ('configs', 'mmn_plugin', 'tools'):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy2(ROOT / 'mmn.py', clone)
     return clone
 
 
 def start(clone: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != 'OMP_NUM_THREADS'}
+    options = f'--videos {VIDEOS} --epochs {EPOCHS}'
     return subprocess.Popen(
-        [
-            'bash',
-            str(clone / 'tools' / 'quickstart.sh'),
-            '--videos',
-            str(VIDEOS),
-            '--epochs',
-            str(EPOCHS),
-        ],
+        ['bash', str(clone / 'tools' / 'quickstart.sh'), *options.split()],
         env=dict(environment, MMN_PYTHON=sys.executable, PYTHONPATH=str(clone)),
         text=True,
         stdout=subprocess.PIPE,

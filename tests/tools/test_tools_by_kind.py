@@ -16,7 +16,7 @@ from helpers.tiny_weak import write_weak_config
 from matplotlib.image import imread
 
 from mmn_plugin.features import VideoWriter
-from mmn_plugin.visualization.palette import PREDICTION, TRUTH
+from mmn_plugin.visualization.canvas import PREDICTION, TRUTH
 
 
 @pytest.fixture(scope='module')
@@ -30,13 +30,8 @@ def kinds(tmp_path_factory):
         ('weak', write_weak_config(folder / 'weak.py', corpus)),
         ('tubes', write_tube_config(folder / 'tubes.py', tubes)),
     ):
-        setattr(
-            made,
-            name,
-            SimpleNamespace(
-                config=config, checkpoint=save_checkpoint(config, folder / f'{name}.pth')
-            ),
-        )
+        checkpoint = save_checkpoint(config, folder / f'{name}.pth')
+        setattr(made, name, SimpleNamespace(config=config, checkpoint=checkpoint))
     (folder / 'videos').mkdir()
     for name, count in (('test_0', 100), ('test_1', 12)):  # test_1's tubes are longer than it
         with VideoWriter(folder / f'videos/{name}.mp4', 10) as writer:
@@ -54,71 +49,29 @@ def one_line(code, output):
     return lines[0]
 
 
-ASK_TUBES = 'is of tubes, and this is for moments: ask with tools/ground_tubes.py'
-ASK = ['{}/videos/test_0.mp4', 'a red box', '--config', 'CONFIG', '--checkpoint', 'CHECKPOINT']
-INSTEAD = [  # tool, kind of the config, arguments, message
-    ('ground.py', 'tubes', ASK, ASK_TUBES),
-    ('webui.py', 'tubes', ['CHECKPOINT', '--config', 'CONFIG'], ASK_TUBES),
-    (
-        'analysis_tools/calibrate_presence.py',
-        'tubes',
-        ['CHECKPOINT', '--config', 'CONFIG', '--out', 'out'],
-        ASK_TUBES,
-    ),
-    (
-        'deployment/export_onnx.py',
-        'tubes',
-        ['CHECKPOINT', '--config', 'CONFIG', '--out', 'out'],
-        ASK_TUBES,
-    ),
-    (
-        'analysis_tools/draw_score_curves.py',
-        'tubes',
-        ['CONFIG', 'CHECKPOINT'],
-        'draw tubes with tools/test.py --show-dir',
-    ),
-    ('analysis_tools/benchmark.py', 'tubes', ['CONFIG'], 'models of moments are measured here'),
-    (
-        'data/extract_features.py',
-        'tubes',
-        ['{}/videos', '--config', 'mmn_shapes_tubes.py', '--out', 'x.h5'],
-        'describes tubes, not clips: tools/ground_tubes.py',
-    ),
-    ('test.py', 'tubes', ['CONFIG', 'CHECKPOINT', '--dump', 'x.json'], '--submission FILE.json'),
-    (
-        'ground_tubes.py',
-        'moments',
-        ASK,
-        'is of moments, and this is for tubes: ask with tools/ground.py',
-    ),
-    ('ground_tubes.py', 'weak', ASK, 'ask with tools/ground.py'),
-    (
-        'test.py',
-        'weak',
-        ['CONFIG', 'CHECKPOINT', '--submission', 'x.json'],
-        '--dump FILE.json writes',
-    ),
-    (
-        'analysis_tools/benchmark.py',
-        'weak',
-        ['CONFIG', '--task', 'eval'],
-        'MSCL has none: give --task test',
-    ),
+ASK_TUBES = 'is of tubes, and this is for moments: ask with `mmn ground --config`'
+CONFIGURED = 'CHECKPOINT --config CONFIG'
+INSTEAD = [  # kind of the config, tool with its arguments, message
+    ('tubes', f'mmn web {CONFIGURED}', ASK_TUBES),
+    ('tubes', f'analysis_tools/calibrate_presence.py {CONFIGURED} --out out', ASK_TUBES),
+    ('tubes', f'deployment/export_onnx.py {CONFIGURED} --out out', ASK_TUBES),
+    ('tubes', 'analysis_tools/draw_score_curves.py CONFIG CHECKPOINT', 'tools/test.py --show-dir'),
+    ('tubes', 'analysis_tools/benchmark.py CONFIG', 'models of moments are measured here'),
+    ('tubes', 'mmn extract VIDEOS --config mmn_shapes_tubes.py --out x.h5', 'describes tubes, not'),
+    ('tubes', 'test.py CONFIG CHECKPOINT --dump x.json', '--submission FILE.json'),
+    ('weak', 'test.py CONFIG CHECKPOINT --submission x.json', '--dump FILE.json writes'),
+    ('weak', 'analysis_tools/benchmark.py CONFIG --task eval', 'MSCL has none: give --task test'),
 ]
 
 
-@pytest.mark.parametrize(
-    ('tool', 'kind', 'arguments', 'message'),
-    INSTEAD,
-    ids=[f'{tool}-{kind}' for tool, kind, *_ in INSTEAD],
-)
+@pytest.mark.parametrize(('kind', 'line', 'message'), INSTEAD)
 def test_a_tool_for_another_kind_says_what_to_use_instead(
-    kinds, tmp_path, monkeypatch, tool, kind, arguments, message
+    kinds, tmp_path, monkeypatch, kind, line, message
 ):
     monkeypatch.chdir(tmp_path)
     made = getattr(kinds, kind)
-    filled = dict(CONFIG=made.config, CHECKPOINT=made.checkpoint)
-    arguments = [filled.get(argument, argument.format(kinds.folder)) for argument in arguments]
+    paths = dict(CONFIG=made.config, CHECKPOINT=made.checkpoint, VIDEOS=kinds.folder / 'videos')
+    tool, *arguments = [paths.get(word, word) for word in line.split()]
     find = importlib.util.find_spec  # the page's package need not be installed
     with mock.patch(
         'importlib.util.find_spec',
@@ -128,37 +81,26 @@ def test_a_tool_for_another_kind_says_what_to_use_instead(
     assert not {path.name for path in tmp_path.iterdir()} & {'out', 'x.h5', 'x.json'}
 
 
-def test_scorers_name_each_other(kinds, tmp_path):
+def test_the_files_of_the_other_kind_are_refused(kinds, tmp_path):
     (tmp_path / 'tubes.json').write_text('{}')
     (tmp_path / 'moments.json').write_text(json.dumps(dict(format='mmn_plugin/predictions')))
-    assert 'eval_tubes.py' in one_line(
-        *run_tool(
-            'analysis_tools/eval_predictions.py',
-            tmp_path / 'tubes.json',
-            kinds.corpus / 'test.json',
-        )
+    assert 'is not a file of predictions' in one_line(
+        *run_tool('mmn', 'eval', tmp_path / 'tubes.json', kinds.corpus / 'test.json')
     )
-    assert 'eval_predictions.py' in one_line(
-        *run_tool(
-            'analysis_tools/eval_tubes.py', tmp_path / 'moments.json', kinds.tube_files / 'test.h5'
-        )
+    assert 'holds predicted moments, not tubes' in one_line(
+        *run_tool('mmn', 'eval', tmp_path / 'moments.json', kinds.tube_files / 'test.h5')
     )
 
 
-def has(picture, colour):
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def has(picture, color):
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return (np.rint(255 * picture[..., :3]) == wanted).all(-1).any()
 
 
 def test_tubes_are_browsed(kinds, tmp_path):
     code, output = run_tool(
-        'analysis_tools/browse_dataset.py',
+        'analysis_tools/browse_dataset.py {} --split test --number 5 --out',
         kinds.tubes.config,
-        '--split',
-        'test',
-        '--number',
-        '5',
-        '--out',
         tmp_path,
     )
     assert code == 0, output
@@ -174,18 +116,13 @@ def test_tubes_are_browsed(kinds, tmp_path):
     assert has(imread(tmp_path / 'test_0_0.png'), TRUTH)  # the frame of the best cell
 
 
-def test_a_test_draws_tubes_in_their_videos_or_on_grey(kinds, tmp_path, monkeypatch):
+def test_a_test_draws_tubes_in_their_videos_or_on_gray(kinds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output = run_tool(
-        'test.py',
+        'test.py {} {} --show-dir pictures --interval 1 --video-dir {}/videos',
         kinds.tubes.config,
         kinds.tubes.checkpoint,
-        '--show-dir',
-        'pictures',
-        '--interval',
-        '1',
-        '--video-dir',
-        kinds.folder / 'videos',
+        kinds.folder,
     )
     assert code == 0, output[-3000:]
     pictures = {path.stem: imread(path) for path in tmp_path.glob('pictures/*.png')}
@@ -213,27 +150,23 @@ def test_the_hook_draws_tubes_while_training(kinds, tmp_path):
     assert code == 0, output
 
 
-def test_further_tools_take_tubes_and_weak_models(kinds, tmp_path):
-    for tool, *arguments in (
-        ('analysis_tools/dataset_cost.py', kinds.tube_files / 'train.h5'),
-        ('analysis_tools/print_config.py', kinds.tubes.config),
-        ('analysis_tools/print_config.py', kinds.weak.config),
+def test_further_tools_take_tubes_and_weak_models(kinds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weak, tubes = kinds.weak, kinds.tubes
+    for line, *paths in (
+        ('analysis_tools/print_config.py', tubes.config),
+        ('analysis_tools/print_config.py', weak.config),
         (
-            'analysis_tools/draw_score_curves.py',
-            kinds.weak.config,
-            kinds.weak.checkpoint,
-            '--out',
-            tmp_path / 'curves.png',
+            'analysis_tools/draw_score_curves.py {} {} --out curves.png',
+            weak.config,
+            weak.checkpoint,
         ),
         (
-            'analysis_tools/calibrate_presence.py',
-            kinds.weak.checkpoint,
-            '--config',
-            kinds.weak.config,
-            '--out',
-            tmp_path / 'calibrated',
+            'analysis_tools/calibrate_presence.py --config {} {} --out calibrated',
+            weak.config,
+            weak.checkpoint,
         ),
-        ('data/check_dataset.py', kinds.weak.config),
+        ('mmn check', weak.config),
     ):
-        code, output = run_tool(tool, *arguments)
+        code, output = run_tool(line, *paths)
         assert code == 0, output[-3000:]

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -164,12 +163,3 @@ def test_bad_dump_suffix_is_named(toy_run, run_tool, toy_config):
 def test_a_bug_keeps_its_traceback(run_tool, toy_config):
     with pytest.raises(RuntimeError, match='a bug of the toy'):
         run_tool('train.py', toy_config, '--cfg-options', 'train_dataloader.dataset.broken=3')
-
-
-def test_command_line_needs_no_installation(run_command, tmp_path):
-    # from a checkout, in a process that does not see the package otherwise
-    for name in ('train.py', 'test.py'):
-        done = run_command(sys.executable, ROOT / 'tools' / name, '-h', cwd=tmp_path, PYTHONPATH='')
-        assert done.returncode == 0, done.stderr
-        assert '--cfg-options' in done.stdout
-        assert '--gpus' not in done.stdout  # mim would pass --device then

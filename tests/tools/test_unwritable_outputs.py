@@ -13,28 +13,21 @@ CASES = {
     'analysis_tools/benchmark.py': 'absent.py --json OUT',
     'analysis_tools/browse_dataset.py': 'absent.py --out OUT',
     'analysis_tools/calibrate_presence.py': 'absent.pth --out OUT',
-    'analysis_tools/dataset_cost.py': 'absent.json --json OUT',
     'analysis_tools/draw_score_curves.py': 'absent.py absent.pth --out OUT',
-    'analysis_tools/eval_predictions.py': 'absent.json absent.json --json OUT',
-    'analysis_tools/eval_tubes.py': 'absent.json absent.json --json OUT',
-    'analysis_tools/negatives_cost.py': '--json OUT',
     'analysis_tools/plot_logs.py': 'absent --out OUT',
     'analysis_tools/print_config.py': 'absent.py --save-path OUT',
     'analysis_tools/verify_reference.py': 'absent.npz --json OUT',
     'data/activitynet/convert_activitynet.py': '--annotations absent --out OUT',
     'data/build_vocabulary.py': 'absent.json --out OUT',
     'data/charades_sta/convert_charades_sta.py': '--annotations absent --out OUT',
-    'data/extract_features.py': 'absent.mp4 --out OUT',
     'data/hcstvg/convert.py': '--annotations absent.json --tubes absent.pkl --out OUT',
     'data/make_shapes.py': 'OUT --videos 1',
     'data/make_shapes_tubes.py': 'absent --out OUT',
     'data/tacos/convert_tacos.py': '--annotations absent --out OUT',
     'deployment/export_onnx.py': 'absent.pth --out OUT',
-    'ground.py': 'absent.mp4 sentence --checkpoint absent.pth --out OUT',
-    'ground_tubes.py': 'absent.mp4 sentence --config absent.py --checkpoint absent.pth --out OUT',
     'model_converters/mmn_to_mmengine.py': 'absent.pth OUT',
 }
-OUTPUT = re.compile(r"add_argument\(\s*'(--out|--json|--save-path|--report|--dump|out)'")
+OUTPUT = re.compile(r"\badd(?:_argument)?\(\s*'(--out|--json|--save-path|--dump|out)'")
 
 
 @pytest.fixture(scope='module')
@@ -63,10 +56,22 @@ def test_a_tool_looks_at_its_output_first(name):
     assert_found_first(*run_tool(name, *arguments))
 
 
-def test_a_report_of_extraction_is_an_output_too():
-    assert_found_first(
-        *run_tool('data/extract_features.py', 'absent.mp4', '--out', 'a.h5', '--report', 'file/x')
-    )
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'eval absent.json absent.json --json OUT.json',
+        'extract absent.mp4 --out OUT',
+        'extract absent.mp4 --out a.h5 --json OUT.json',
+        'check absent.py --json OUT.json',
+        'web absent.pth --json OUT.json',
+        'ground absent.mp4 sentence --checkpoint absent.pth --out OUT',
+        'ground absent.mp4 sentence --checkpoint absent.pth --json OUT.json',
+    ],
+)
+def test_a_command_looks_at_its_output_first(arguments):
+    path = 'file/x.json' if '.json' in arguments.split()[-1] else 'file/x'
+    arguments = arguments.replace('OUT', 'file/x').split()
+    assert_found_first(*run_tool('mmn', *arguments), path)
 
 
 def test_no_tool_that_writes_is_forgotten():
@@ -104,11 +109,8 @@ def test_a_run_looks_at_its_outputs_first(config, tool, option, path):
 
 def test_checkpoints_elsewhere_are_looked_at_before_training(config):
     code, output = run_tool(
-        'train.py',
+        'train.py {} --work-dir work --cfg-options',
         config,
-        '--work-dir',
-        'work',
-        '--cfg-options',
         'default_hooks.checkpoint.out_dir=file/x',
     )
     assert code == 1

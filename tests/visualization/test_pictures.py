@@ -7,15 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
-from mmn_plugin.visualization import GroundingVisualizer, palette, score_curve, span_curve
-from mmn_plugin.visualization.moment_map_picture import LEFT, MAP, MomentMapPicture
-from mmn_plugin.visualization.text_layout import text_width, wrap
-from mmn_plugin.visualization.time_text import format_time, time_ticks
-from mmn_plugin.visualization.timeline import Timeline
-from mmn_plugin.visualization.timeline_row import TimelineRow
+from mmn_plugin.visualization import GroundingVisualizer, canvas
+from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
+from mmn_plugin.visualization.timeline import Timeline, TimelineRow
 
 NAN = float('nan')
 LONG = (
@@ -42,15 +40,19 @@ def sample_of(truth=None, moments=None, duration=24.0, sentences=('a dog runs',)
     return sample
 
 
-def pixels(image, colour):
-    """Rows and columns of the pixels of exactly this colour."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def pixels(image, color):
+    """Rows and columns of the pixels of exactly this color."""
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return np.nonzero((image == wanted).all(-1))
 
 
-def span(image, colour):
-    columns = pixels(image, colour)[1]
+def span(image, color):
+    columns = pixels(image, color)[1]
     return columns.min(), columns.max() + 1
+
+
+def texts_of(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
 
 
 @pytest.fixture(scope='module')
@@ -59,12 +61,12 @@ def visualizer():
 
 
 @pytest.mark.parametrize(
-    ('kind', 'colour'), [('truth', palette.TRUTH), ('moments', palette.PREDICTION)]
+    ('kind', 'color'), [('truth', canvas.TRUTH), ('moments', canvas.PREDICTION)]
 )
-def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
+def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, color):
     def bar(start, end):
         moment = [[start, end]] if kind == 'truth' else [[[start, end]]]
-        return span(visualizer.draw_timeline(sample_of(**{kind: moment})), colour)
+        return span(visualizer.draw_timeline(sample_of(**{kind: moment})), color)
 
     left, right = bar(0.0, 24.0)
     width = right - left
@@ -74,17 +76,17 @@ def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, colour):
 
 def test_an_unknown_truth_is_not_drawn(visualizer):
     image = visualizer.draw_timeline(sample_of([[NAN, NAN]], [[[1.0, 2.0]]]))
-    assert len(pixels(image, palette.TRUTH)[0]) == 0
-    assert len(pixels(image, palette.PREDICTION)[0])
+    assert len(pixels(image, canvas.TRUTH)[0]) == 0
+    assert len(pixels(image, canvas.PREDICTION)[0])
 
 
 def test_predictions_and_truth_can_be_left_out(visualizer):
     sample = sample_of([[1.0, 5.0]], [[[2.0, 6.0]]])
     image = visualizer.draw_timeline(sample, draw_pred=False)
-    assert len(pixels(image, palette.TRUTH)[0])
-    assert not len(pixels(image, palette.PREDICTION)[0])
+    assert len(pixels(image, canvas.TRUTH)[0])
+    assert not len(pixels(image, canvas.PREDICTION)[0])
     image = visualizer.draw_timeline(sample, draw_gt=False)
-    assert not len(pixels(image, palette.TRUTH)[0])
+    assert not len(pixels(image, canvas.TRUTH)[0])
 
 
 def test_each_rank_has_a_lane_of_its_own(visualizer):
@@ -97,7 +99,7 @@ def test_thumbnails_follow_the_time_axis(visualizer):
     frames = np.zeros((16, 90, 160, 3), np.uint8)
     frames[:8], frames[8:] = (200, 0, 0), (0, 0, 200)
     image = visualizer.draw_timeline(sample_of([[0.0, 24.0]]), frames)
-    left, right = span(image, palette.TRUTH)
+    left, right = span(image, canvas.TRUTH)
     middle = (left + right) / 2
     assert span(image, '#C80000')[1] <= middle <= span(image, '#0000C8')[0]
     assert span(image, '#C80000')[0] - left < 10
@@ -110,7 +112,7 @@ def test_sentences_beyond_the_limit_are_counted(visualizer):
     assert len(visualizer.draw_timeline(sample, max_sentences=9)) > heights[1] > heights[0]
     timeline = Timeline([TimelineRow('x')], 24.0, 'garden', note='8 more')
     timeline.draw()
-    assert '8 more' in [text.get_text() for text in timeline.canvas.axes.texts]
+    assert '8 more' in texts_of(timeline.figure)
 
 
 @pytest.mark.parametrize('duration', [7.0, 100.0, 1800.0, 9000.0])
@@ -136,10 +138,15 @@ def test_no_text_overlaps_another_or_leaves_the_timeline(duration):
     ]
     timeline = Timeline(rows, duration, 'a_long_name_' * 20, np.zeros((9, 90, 160, 3), np.uint8))
     timeline.draw()
-    boxes = [text.get_window_extent() for text in timeline.canvas.axes.texts]
+    boxes = [
+        text.get_window_extent()
+        for text in timeline.figure.findobj(Text)
+        if text.get_visible() and text.get_text()
+    ]
+    assert len(boxes) > 60
     for box in boxes:
         assert box.x0 >= 0
-        assert box.x1 <= timeline.canvas.width
+        assert box.x1 <= 960
     for one, other in combinations(boxes, 2):
         # line boxes of stacked lines touch; letters do not
         assert not one.shrunk(0.96, 0.7).overlaps(other.shrunk(0.96, 0.7))
@@ -171,46 +178,64 @@ def test_ticks_are_few_and_within_the_video(duration):
     assert ticks[-1] <= duration + 1e-6
 
 
-def test_the_map_frames_the_cell_that_is_nearest_to_the_truth(visualizer):
+@pytest.fixture
+def figures(monkeypatch):
+    """Figures of moment maps, whose artists can be asked."""
+    made = []
+
+    def to_array(figure):
+        made.append(figure)
+        return canvas.to_array(figure)
+
+    monkeypatch.setattr('mmn_plugin.visualization.moment_map.to_array', to_array)
+    return made
+
+
+def test_the_map_frames_the_cell_that_is_nearest_to_the_truth(visualizer, figures):
     grid = MomentGrid(8, [7])
     values = torch.zeros(grid.num_moments)
     marked = visualizer.draw_moment_map(grid, values, [6.2, 15.1], duration=24.0)
-    rows, columns = pixels(marked, palette.TRUTH)
+    rows, columns = pixels(marked, canvas.TRUTH)
     in_legend = rows > 400
-    cell = MAP / 8
-    # (2, 4) is the cell of 6 to 15 s: third row, fifth column
-    assert (rows[~in_legend].min() + rows[~in_legend].max()) / 2 == pytest.approx(
-        20 + 2.5 * cell, abs=2
-    )
-    assert (columns[~in_legend].min() + columns[~in_legend].max()) / 2 == pytest.approx(
-        LEFT + 4.5 * cell, abs=2
-    )
+    # the cell (2, 4) is that of 6 to 15 s
+    x, y = figures[0].axes[0].transData.transform((15.0, 6.0))
+    rows, columns = rows[~in_legend], columns[~in_legend]
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(len(marked) - y, abs=2)
+    assert (columns.min() + columns.max()) / 2 == pytest.approx(x, abs=2)
 
 
-def test_cells_that_do_not_exist_are_grey_and_large_values_dark(visualizer):
+def test_cells_that_do_not_exist_are_grey_and_large_values_dark(visualizer, figures):
     grid = MomentGrid(16, [4, 2])
     values = torch.zeros(grid.num_moments)
     low = visualizer.draw_moment_map(grid, values, duration=24.0)
     values[0] = 1.0
     high = visualizer.draw_moment_map(grid, values, duration=24.0)
-    absent = len(pixels(high, palette.ABSENT)[0])
-    assert absent / 480**2 == pytest.approx(1 - grid.num_moments / 256, abs=0.08)  # legend
-    assert high[24, 100].sum() < low[24, 100].sum()  # the first cell
+    absent = len(pixels(high, canvas.ABSENT)[0])
+    box = figures[-1].axes[0].bbox
+    expected = 1 - grid.num_moments / 256
+    assert absent / (box.width * box.height) == pytest.approx(expected, abs=0.08)  # legend
+    first = len(high) - int(box.y1) + 5, int(box.x0) + 5
+    assert high[first].sum() < low[first].sum()
 
 
-def test_numbers_of_close_peaks_do_not_cover_each_other(visualizer):
+def test_ticks_of_a_map_are_times_or_count_its_unit(visualizer, figures):
+    grid = MomentGrid(8, [7])
+    for unit in (None, 'boxes'):
+        visualizer.draw_moment_map(grid, torch.zeros(36), duration=480.0, unit=unit)
+    times, boxes = map(texts_of, figures)
+    assert {'8:00', 'end of the moment (min:s)'} <= set(times)
+    assert {'480', 'end of the moment (boxes)'} <= set(boxes)
+
+
+def test_numbers_of_close_peaks_do_not_cover_each_other(visualizer, figures):
     grid = MomentGrid(64, [15, 8, 8])
     peaks = np.array([[10.0 + i, 14.0 + i] for i in range(5)])
-    picture = MomentMapPicture(
-        grid, torch.zeros(grid.num_moments), 600.0, truth=[10.0, 14.0], peaks=peaks
+    visualizer.draw_moment_map(
+        grid, torch.zeros(grid.num_moments), [10.0, 14.0], peaks, duration=600.0
     )
-    with_axes = {}
-    draw = picture._draw_legend
-    picture._draw_legend = lambda axes: (with_axes.update(axes=axes), draw(axes))
-    picture.draw()
-    texts = [text for text in with_axes['axes'].texts if text.get_text().isdigit()]
-    places = [with_axes['axes'].transData.transform(text.get_position()) for text in texts]
+    texts = figures[0].axes[0].texts
     assert [text.get_text() for text in texts] == list('12345')
+    places = [text.get_transform().transform(text.get_position()) for text in texts]
     assert min(np.linalg.norm(a - b) for a, b in combinations(places, 2)) >= 18
 
 
@@ -234,36 +259,9 @@ def test_pyplot_stays_out_of_it():
     subprocess.run([sys.executable, '-c', program], check=True, timeout=600)
 
 
-def test_the_curve_is_the_best_score_around_each_clip():
-    grid = MomentGrid(6, [5])
-    values = torch.rand(2, grid.num_moments)
-    expected = [
-        [
-            max(
-                float(v)
-                for v, i, j in zip(row, grid.starts, grid.ends, strict=True)
-                if i <= clip <= j
-            )
-            for clip in range(6)
-        ]
-        for row in values
-    ]
-    assert np.allclose(score_curve(grid, values), expected)
-    assert np.allclose(score_curve(grid, values[0].numpy()), expected[0])
-    with pytest.raises(ValueError, match='21 moments'):
-        score_curve(grid, torch.zeros(36))
-
-
-def test_the_curve_of_spans_is_that_of_the_grid_they_come_from():
-    grid = MomentGrid(8, [3, 2])
-    values = torch.rand(grid.num_moments)
-    curve = span_curve(grid.spans(24.0), values, 24.0, steps=8)
-    assert torch.equal(curve, score_curve(grid, values))
-
-
 def test_a_curve_is_high_where_its_score_is(visualizer):
     plain = visualizer.draw_timeline(sample_of([[0.0, 24.0]]))
-    left, right = span(plain, palette.TRUTH)
+    left, right = span(plain, canvas.TRUTH)
     image = visualizer.draw_timeline(
         sample_of([[0.0, 24.0]]), curves=torch.tensor([[1.0, 0, 0, 0]])
     )
@@ -282,7 +280,7 @@ def test_curves_of_a_picture_share_one_scale(visualizer):
         'garden',
     )
     timeline.draw()
-    texts = [text.get_text() for text in timeline.canvas.axes.texts]
+    texts = texts_of(timeline.figure)
     assert texts.count('0.80') == 2
     assert '0.20' not in texts
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from mmn_plugin.visualization.curves_picture import CurvesPicture
-from mmn_plugin.visualization.training_log import TrainingLog
+from mmn_plugin.visualization.curves import TrainingLog, choose_figures, draw_training_curves
 
 
 def write_log(folder, losses, score, first=1):
@@ -59,19 +58,19 @@ def test_missing_damaged_and_empty_logs_are_named(tmp_path):
 def test_panels_are_chosen_by_pattern(tmp_path):
     write_log(tmp_path / 'run', [5.0, 4.0], 10.0)
     log = TrainingLog(tmp_path / 'run')
-    assert CurvesPicture([log]).keys == ['loss', 'loss_iou', 'grounding/R1@0.5']
-    assert CurvesPicture([log], ['lr', 'loss*']).keys == ['lr', 'loss', 'loss_iou']
-    assert CurvesPicture([log], ['*/*/R1*']).keys == ['grounding/0-10s/R1@0.5']
+    assert choose_figures([log]) == ['loss', 'loss_iou', 'grounding/R1@0.5']
+    assert choose_figures([log], ['lr', 'loss*']) == ['lr', 'loss', 'loss_iou']
+    assert choose_figures([log], ['*/*/R1*']) == ['grounding/0-10s/R1@0.5']
     with pytest.raises(ValueError, match=r"'accuracy'.*loss_iou"):
-        CurvesPicture([log], ['accuracy'])
+        choose_figures([log], ['accuracy'])
 
 
-def test_every_run_has_a_colour_in_every_panel(tmp_path):
+def test_every_run_has_a_color_in_every_panel(tmp_path):
     logs = [
         TrainingLog(write_log(tmp_path / name, [start, start / 2], 10.0 * start))
         for name, start in (('a', 4.0), ('b', 6.0))
     ]
-    image = CurvesPicture(logs, ['loss']).draw()
-    for colour in ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)):
-        assert (image == colour).all(-1).sum() > 150
-    assert CurvesPicture(logs, ['loss', 'lr', 'loss_iou', '*/R1@0.5']).draw().shape > image.shape
+    image = draw_training_curves(logs, ['loss'])
+    for color in ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)):
+        assert (image == color).all(-1).sum() > 150
+    assert draw_training_curves(logs, ['loss', 'lr', 'loss_iou', '*/R1@0.5']).shape > image.shape

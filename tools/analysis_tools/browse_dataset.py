@@ -10,26 +10,22 @@ of the candidate that comes nearest, and a second picture shows its boxes beside
 
 import argparse
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import numpy as np
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmaction.registry import DATASETS
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.command_line import build_dataset
+from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.config import load_config
 from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import MomentGrid, cell_iou
 from mmn_plugin.visualization import GroundingVisualizer
-from mmn_plugin.visualization.tube_pictures import draw_tube_frames
+from mmn_plugin.visualization.tubes import draw_tube_frames
 
 
 def parse_args(argv=None):
@@ -56,25 +52,8 @@ def parse_args(argv=None):
         type=OutputFolder,
         help='folder for the pictures (default: browse)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value',
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
-
-
-def build_dataset(config, split):
-    """The dataset of a split.
-
-    Raises:
-        ValueError: the config has no such split.
-    """
-    loader = config.get(f'{split}_dataloader')
-    if not loader:
-        raise ValueError(f'the config has no {split}_dataloader')
-    return DATASETS.build(loader.dataset)
 
 
 def grid_of(model):
@@ -171,7 +150,7 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.number < 1:
-            raise ValueError(f'--number {args.number}: it must be at least 1')
+            raise InputError(f'--number {args.number}: it must be at least 1')
         config = load_config(args.config, args.cfg_options)
         dataset = build_dataset(config, args.split)
         grid, visualizer = grid_of(config.model), GroundingVisualizer()

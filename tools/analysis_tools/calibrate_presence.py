@@ -10,21 +10,17 @@ checkpoint with the threshold.
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
 import torch
-from mmaction.registry import DATASETS
-from mmengine.config import DictAction
 
+import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, threshold_at
-from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.cli.command_line import build_dataset
+from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, writable_folder
 
 
@@ -50,12 +46,7 @@ def parse_args(argv=None):
         help='share of the present sentences that stay (default: 0.95)',
     )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, key=value',
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -75,14 +66,12 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.out.suffix == '.pth' and not Path(args.checkpoint).is_file():
-            raise ValueError(
+            raise InputError(
                 f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: name a folder'
             )
         config = None if args.config is None else load_config(args.config, args.cfg_options)
         inferencer = GroundingInferencer(config, args.checkpoint, args.device)
-        if 'val_dataloader' not in inferencer.config:
-            raise ValueError('the config has no validation set (val_dataloader): give --config')
-        dataset = DATASETS.build(inferencer.config.val_dataloader.dataset)
+        dataset = build_dataset(inferencer.config, 'val')
         found = calibrate_presence(inferencer, dataset, args.keep)
         write(inferencer, args.checkpoint, args.out)
         print(

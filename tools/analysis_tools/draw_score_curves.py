@@ -6,21 +6,17 @@ One panel per sentence of the video, with the ground truth behind the curves.
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-from mmengine.config import DictAction
+import torch
 from mmengine.dataset import pseudo_collate
 
-from mmaction.registry import DATASETS
-from mmn_plugin.apis.load_model import load_model
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.apis.pretrained import load_model
+from mmn_plugin.cli.command_line import build_dataset
+from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.config import load_config
 from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine.runner import load_config, plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
 
@@ -47,12 +43,7 @@ def parse_args(argv=None):
         type=writable_file,
         help='picture (default: score_curves.png)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value',
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -65,7 +56,19 @@ def find_video(dataset, video_id):
     for index in range(len(dataset)):
         if video_id in (None, dataset.get_data_info(index)['video_id']):
             return dataset[index]
-    raise ValueError(f'{dataset.ann_file} has no video {video_id!r}')
+    raise InputError(f'{dataset.ann_file} has no video {video_id!r}')
+
+
+@torch.inference_mode()
+def stage_curves(model, batch):
+    """Curves (s, N) of a video before any refinement and after each stage."""
+    data = model.data_preprocessor(batch)
+    embeddings, sentences = model(**data, mode='tensor')
+    curves = []
+    for stage in model.head.stages:
+        (video,) = model.head.split(dict(contrastive=embeddings[stage]), data['data_samples'])
+        curves.append(model.head.curve(video, model.head.score(video, sentences)))
+    return curves
 
 
 def main(argv=None):
@@ -75,20 +78,20 @@ def main(argv=None):
         folder, files = OutputFolder(args.out.parent), {args.out.name: None}
         folder.claim(files)
         config = load_config(args.config, args.cfg_options)
-        dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
+        dataset = build_dataset(config, args.split)
         batch = pseudo_collate([find_video(dataset, args.video)])
         model = load_model(config, args.checkpoint, 'cpu')
-        if not hasattr(model, 'curves_by_stage'):
+        if not model.head.stages:
             what, tool = (
                 ('cells of tubes', 'tubes with tools/test.py --show-dir')
                 if grounds_tubes(config)
-                else ('moments', 'moment maps with tools/ground.py')
+                else ('moments', 'moment maps with `mmn ground`')
             )
-            raise ValueError(
+            raise InputError(
                 f'{args.config} is of a {type(model).__name__}, which scores {what} '
                 f'and not clips: draw {tool}'
             )
-        stages = model.curves_by_stage(batch)
+        stages = stage_curves(model, batch)
         curves = (
             dict(score=stages[0])
             if len(stages) == 1

@@ -8,19 +8,12 @@ LocalVisBackend of MMEngine writes.
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import OutputFolder, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
-from mmn_plugin.visualization.curves_picture import DEFAULT_KEYS, CurvesPicture
-from mmn_plugin.visualization.training_log import TrainingLog
+from mmn_plugin.visualization.curves import DEFAULT_KEYS, TrainingLog, draw_training_curves
 
 
 def parse_args(argv=None):
@@ -58,7 +51,7 @@ def main(argv=None):
         logs = [TrainingLog(run) for run in args.runs]
         for log, name in zip(logs, args.names or [log.name for log in logs], strict=True):
             log.name = name
-        image = CurvesPicture(logs, args.keys).draw()
+        image = draw_training_curves(logs, args.keys)
         with folder.writing(files):
             GroundingVisualizer.save_image(image, args.out)
         print(args.out)

@@ -6,17 +6,11 @@ With --save-path it is also written to a file, from which the same run can be st
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-from mmengine.config import DictAction
-
-from mmn_plugin.engine.runner import load_config, plain_errors
+import mmn_plugin  # noqa: F401  makes the rest importable
+from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file
 
 
@@ -26,12 +20,7 @@ def parse_args(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='values that replace those of the config: key=value',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--save-path', type=writable_file, help='also write it to this file (.py, .json or .yml)'
     )
@@ -43,7 +32,7 @@ def main(argv=None):
     args = parse_args(argv)
     with plain_errors():
         if args.save_path and args.save_path.suffix not in ('.py', '.json', '.yml', '.yaml'):
-            raise ValueError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')
+            raise InputError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')
         config = load_config(args.config, args.cfg_options)
         print(config.pretty_text)
         if args.save_path:

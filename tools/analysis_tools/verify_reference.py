@@ -11,29 +11,23 @@ import argparse
 import math
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from mmengine.logging import MMLogger
+from reference.golden_file import GoldenFile, Report, Row
+from reference.model import check_model
+from reference.ranking import check_evaluation
+from reference.tubes import check_tubes
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import mmn_plugin  # noqa: F401
-from mmn_plugin.apis.reference import (
-    GoldenFile,
-    Report,
-    Row,
-    check_evaluation,
-    check_model,
-    check_tubes,
-)
-from mmn_plugin.engine.runner import plain_errors, require_device, set_tf32
+from mmn_plugin.config import require_device
+from mmn_plugin.errors import MissingFileError, plain_errors
 from mmn_plugin.files import writable_file, write_json
+from mmn_plugin.precision import set_tf32
 
 VOCABULARY = 'vocab_small.txt'
 
@@ -66,13 +60,13 @@ def check(path: Path, vocabulary: Path | None, conv_mode: str, device: str) -> R
         FileNotFoundError: If the file, or its vocabulary, does not exist.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist')
+        raise MissingFileError(f'{path} does not exist')
     golden = GoldenFile(path)
     if not golden.is_model:
         return check_evaluation(golden, device)
     vocabulary = vocabulary or path.with_name(VOCABULARY)
     if not vocabulary.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{vocabulary} does not exist; give the vocabulary that {path} was '
             'made with: --vocab FILE'
         )

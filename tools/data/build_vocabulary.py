@@ -4,16 +4,10 @@ For example ``tools/data/build_vocabulary.py data/mine/train.json --out data/min
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from mmn_plugin.datasets.shapes.vocabulary import build_vocabulary
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file
-from mmn_plugin.structures.annotation_error import AnnotationError
+from mmn_plugin.shapes import build_vocabulary
 from mmn_plugin.structures.annotations import read_annotations
 
 
@@ -23,18 +17,16 @@ def main() -> None:
     parser.add_argument('annotations', nargs='+', help='annotation files of the training split')
     parser.add_argument('--out', type=writable_file, required=True, help='file to write')
     args = parser.parse_args()
-    try:
+    with plain_errors():
         sentences = [
             sentence
             for path in args.annotations
             for video in read_annotations(path)
             for sentence in video.sentences
         ]
-    except (AnnotationError, FileNotFoundError) as error:
-        sys.exit(f'build_vocabulary: {error}')
-    tokens = build_vocabulary(sentences)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text('\n'.join(tokens) + '\n', encoding='utf-8')
+        tokens = build_vocabulary(sentences)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text('\n'.join(tokens) + '\n', encoding='utf-8')
     print(f'{args.out}: {len(tokens)} tokens from {len(sentences)} sentences')
 
 

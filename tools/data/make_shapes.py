@@ -2,17 +2,13 @@
 
 import argparse
 import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.datasets.shapes import CorpusError, ShapesCorpus
-from mmn_plugin.engine.runner import whole_number
+from mmn_plugin.cli.main import whole_number
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import writable_folder
+from mmn_plugin.shapes import ShapesCorpus
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,13 +40,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_args(argv)
-    try:
+    with plain_errors():
         corpus = ShapesCorpus(args.out, args.videos, args.seed, args.size)
         with ProgressBar('videos') as bar:
             corpus.write(args.workers, bar)
-    except (CorpusError, OSError, RuntimeError) as error:
-        print(f'make_shapes: {error}', file=sys.stderr)
-        return 1
     counts = ', '.join(f'{len(part)} {name}' for name, part in corpus.splits.items())
     print(f'Shapes is complete in {args.out}: {counts} videos (seed {args.seed}).')
     return 0

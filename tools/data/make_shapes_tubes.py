@@ -2,18 +2,13 @@
 
 import argparse
 import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.features.progress_bar import ProgressBar
-from mmn_plugin.datasets.shapes.shapes_tracker import ShapesTracker
-from mmn_plugin.datasets.shapes.shapes_tubes import SPLITS, ShapesTubes
-from mmn_plugin.engine.runner import whole_number
+from mmn_plugin.cli.main import whole_number
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import writable_folder
+from mmn_plugin.shapes.tubes import SPLITS, ShapesTracker, ShapesTubes
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,14 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_args(argv)
     out = args.out or f'{args.corpus.rstrip("/")}_tubes'
-    try:
+    with plain_errors():
         writable_folder(out)
         tubes = ShapesTubes(args.corpus, args.seed, ShapesTracker() if args.tracker else None)
         with ProgressBar('videos') as bar:
             counts = tubes.write(out, args.splits, args.workers, args.videos, bar)
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f'make_shapes_tubes: {error}', file=sys.stderr)
-        return 1
     print(f'{out} holds {", ".join(f"{count} {name}" for name, count in counts.items())} videos')
     return 0
 

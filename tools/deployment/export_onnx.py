@@ -8,18 +8,11 @@ then runs both in onnxruntime. Needs pip install "mmn_plugin[onnx]".
 """
 
 import argparse
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import mmn_plugin  # noqa: F401, I001  first, since it makes the rest importable
-
+import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.export import check_onnx, export_onnx
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_folder
 
 
@@ -51,7 +44,7 @@ def main(argv=None):
             print(f'{name}: differs from PyTorch by {difference:.1e} at most')
         worst = max(found.values())
         if not worst <= args.tolerance:
-            raise ValueError(
+            raise InputError(
                 f'onnxruntime differs from PyTorch by {worst:.1e}, more than '
                 f'--tolerance {args.tolerance:g}: do not use {args.out}'
             )

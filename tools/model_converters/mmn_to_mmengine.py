@@ -3,23 +3,17 @@
     python tools/model_converters/mmn_to_mmengine.py published.pth OUT.pth
     python tools/model_converters/mmn_to_mmengine.py --reverse ours.pth OUT.pth
 
-Only the weights are carried over; optimiser and schedule of the published code have no use here.
+Only the weights are carried over; optimizer and schedule of the published code have no use here.
 """
 
 import argparse
-import pickle
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from mmengine.runner import CheckpointLoader
 
 import mmn_plugin
+from mmn_plugin.errors import InputError, MissingFileError, OperationError, plain_errors
 from mmn_plugin.files import writable_file
 from mmn_plugin.models.published_weights import from_published, to_published
 
@@ -37,19 +31,14 @@ def load_weights(path: Path, key: str) -> dict:
     """The tensors of a checkpoint, found under ``key`` or at its top level.
 
     Raises:
-        SystemExit: If the file cannot be read as a dict of tensors.
+        UserError: If the file cannot be read as a dict of tensors.
     """
     if not path.is_file():
-        sys.exit(f'{path} does not exist')
-    try:
-        content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
-    except pickle.UnpicklingError as error:  # its message names the file
-        sys.exit(str(error))
-    except (RuntimeError, OSError) as error:
-        sys.exit(f'{path} cannot be read: {first_line(error)}')
+        raise MissingFileError(f'{path} does not exist')
+    content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     weights = content.get(key, content) if isinstance(content, dict) else None
     if not weights or not is_weights(weights):
-        sys.exit(
+        raise InputError(
             f'{path} holds no weights: expected a dict of tensors, at its top level or under '
             f'{key!r}'
         )
@@ -63,31 +52,33 @@ def is_weights(content) -> bool:
     )
 
 
-def first_line(error: Exception) -> str:
-    """An error's text up to its first line break."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def main() -> None:
-    """Convert one file."""
-    args = parse_args()
+def convert(args: argparse.Namespace) -> int:
+    """Convert one file; returns how many tensors it has."""
     ours, published = 'state_dict', 'model'
     weights = load_weights(args.checkpoint, ours if args.reverse else published)
     try:
         converted = to_published(weights) if args.reverse else from_published(weights)
     except KeyError as error:
-        sys.exit(f'{args.checkpoint}: {error.args[0]}')
+        raise InputError(f'{args.checkpoint}: {error.args[0]}') from None
     if args.reverse:
         content = {published: converted}
     else:
         meta = dict(converted_from=args.checkpoint.name, mmn_plugin_version=mmn_plugin.__version__)
         content = {ours: converted, 'meta': meta}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, args.out)
-    except (RuntimeError, OSError) as error:
-        sys.exit(f'{args.out} cannot be written: {first_line(error)}')
-    print(f'{args.out}: {len(converted)} tensors')
+    except RuntimeError as error:  # such as a full disk
+        raise OperationError(f'{args.out} cannot be written: {error}') from None
+    return len(converted)
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    with plain_errors():
+        number = convert(args)
+        print(f'{args.out}: {number} tensors')
 
 
 if __name__ == '__main__':

@@ -2,7 +2,6 @@
 
 import random
 import statistics
-from argparse import Namespace
 from contextlib import chdir
 
 from .inference import inferencer_of, split_of
@@ -13,12 +12,12 @@ from .running import ROOT
 LENGTHS = (10, 30)  # videos of 24 s in a row
 
 
-def absence(args: Namespace) -> dict:
+def absence(seeds: list[int]) -> dict:
     """Present against absent sentences on Shapes' test videos, alone and many in a row."""
-    models = {seed: inferencer_of(seed) for seed in args.seeds}
+    models = {seed: inferencer_of(seed) for seed in seeds}
     rows = [absence_of(seed, model) for seed, model in models.items()]
     for length in LENGTHS:
-        joined = list(joined_tests(length, models[args.seeds[0]].extractor))
+        joined = list(joined_tests(length, models[seeds[0]].extractor))
         for row in rows:
             row['lengths'][length] = absence_in_long(models[row['seed']], joined)
     return dict(per_seed=rows)
@@ -76,48 +75,43 @@ def absence_in_long(model, joined: list[tuple]) -> dict:
     )
 
 
-def absent_from(happening: set[tuple]) -> list[str]:
-    """The test split's sentences whose colour, shape and action never occur together."""
+def described() -> list[tuple[tuple, str]]:
+    """Color, shape and action of every event of the test split, with its sentence; each once."""
     return sorted(
         {
-            sentence
+            (event.combination, sentence)
             for entry in split_of('test').values()
             for event, sentence in zip(entry['events'], entry['sentences'], strict=True)
-            if event.combination not in happening
         }
     )
+
+
+def absent_from(happening: set[tuple]) -> list[str]:
+    """The test split's sentences whose color, shape and action never occur together."""
+    return sorted({text for combination, text in described() if combination not in happening})
 
 
 def absent_sentences(kind: str) -> dict[str, list[str]]:
-    """16 sentences of other test videos whose colour, shape and action never occur together.
+    """16 sentences of other test videos whose color, shape and action never occur together.
 
     ``near``: they differ from something that does happen in one of the three alone.
     """
-    videos, rng = split_of('test'), random.Random(0)
-    known = sorted(
-        {
-            (event.combination, sentence)
-            for entry in videos.values()
-            for event, sentence in zip(entry['events'], entry['sentences'], strict=True)
-        }
-    )
-    result = {}
-    for name, entry in videos.items():
+    known, rng, result = described(), random.Random(0), {}
+    for name, entry in split_of('test').items():
         own = {event.combination for event in entry['events']}
         fitting = [
             sentence
             for combination, sentence in known
             if combination not in own
-            and (
-                kind == 'any'
-                or any(
-                    sum(a != b for a, b in zip(combination, other, strict=True)) == 1
-                    for other in own
-                )
-            )
+            and (kind == 'any' or any(differences(combination, other) == 1 for other in own))
         ]
         result[name] = rng.sample(fitting, min(len(fitting), 16))
     return result
+
+
+def differences(first: tuple, second: tuple) -> int:
+    """In how many of color, shape and action two events differ."""
+    return sum(a != b for a, b in zip(first, second, strict=True))
 
 
 def render_absence(result: dict) -> str:
@@ -125,7 +119,7 @@ def render_absence(result: dict) -> str:
     per_seed = result['per_seed']
     names = dict(
         any='never occur in the video',
-        near='differ from what occurs in colour, shape or action alone',
+        near='differ from what occurs in color, shape or action alone',
     )
     rows = [
         [label, *shares([seed[kind] for seed in per_seed], 'auroc', 'present_kept', 'absent_kept')]
@@ -136,28 +130,11 @@ def render_absence(result: dict) -> str:
     rows = [['24 s', '1', *2 * shares([seed['any'] for seed in per_seed], *keys)]]
     for length in per_seed[0]['lengths']:
         values = [seed['lengths'][length] for seed in per_seed]
-        rows.append(
-            [
-                f'{int(length) * 24 / 60:g} min',
-                str(values[0]['windows']),
-                *shares(values, *keys, *(f'{key}_by_one_threshold' for key in keys)),
-            ]
-        )
-    return (
-        text
-        + '\n\n'
-        + table(
-            [
-                'video',
-                'windows',
-                'present kept, %',
-                'absent kept, %',
-                'present kept by the threshold of 24 s, %',
-                'absent kept by it, %',
-            ],
-            rows,
-        )
-    )
+        figures = shares(values, *keys, *(f'{key}_by_one_threshold' for key in keys))
+        rows.append([f'{int(length) * 24 / 60:g} min', str(values[0]['windows']), *figures])
+    header = ['video', 'windows', 'present kept, %', 'absent kept, %']
+    header += ['present kept by the threshold of 24 s, %', 'absent kept by it, %']
+    return f'{text}\n\n{table(header, rows)}'
 
 
 def shares(values: list[dict], *keys: str) -> list[str]:

@@ -1,20 +1,23 @@
 """What is measured, but for the faults: every function returns what its JSON holds."""
 
 import json
+import pickle
 import re
-import subprocess
-from argparse import Namespace
+import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
-from .running import ROOT, WORK, of_tool, run, shared_folder, train_and_test
+from .running import ROOT, WORK, alone, of_tool, peak_mb, run, shared_folder, train_and_test
 
-WORDS = ('blank', 'colour', 'shape', 'action')
 # Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
-# the optimiser is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
+# the optimizer is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
 # else differs but the videos over which BatchNorm takes its statistics.
 VIDEOS_PER_STEP = 16
 QUEUE = dict(queue_size=64, from_epoch=3)
+SCHEDULED = dict(from_epoch='default_hooks')  # the rest is the head's
 NEGATIVES = {
     'local, 2 videos': (2, {}),
     'local, 4 videos': (4, {}),
@@ -25,25 +28,12 @@ NEGATIVES = {
 }
 
 
-def shapes(args: Namespace) -> dict:
+def shapes(seeds: list[int]) -> dict:
     """MMN on Shapes."""
-    return dict(per_seed=[train_and_test('shapes', seed) for seed in args.seeds])
+    return dict(per_seed=[train_and_test('shapes', seed) for seed in seeds])
 
 
-def shapes_words(args: Namespace) -> dict:
-    """MMN on Shapes, trained and tested with only some of each sentence's words."""
-    result = {}
-    for kept in WORDS:
-        files = (
-            f'{split}_dataloader.dataset.ann_file=ablations/{kept}/{split}.json'
-            for split in ('train', 'val', 'test')
-        )
-        options = (*files, 'test_evaluator.subsets=None')
-        result[kept] = [train_and_test(kept, seed, options) for seed in args.seeds]
-    return dict(per_seed=result)
-
-
-def negatives(args: Namespace) -> dict:
+def negatives(seeds: list[int]) -> dict:
     """MMN on Shapes with negatives from more and more videos."""
     result = {}
     for label, (videos, hook) in NEGATIVES.items():
@@ -51,22 +41,20 @@ def negatives(args: Namespace) -> dict:
             f'train_dataloader.batch_size={videos}',
             f'optim_wrapper.accumulative_counts={VIDEOS_PER_STEP // (2 * videos)}',
             'optim_wrapper.optimizer.lr=1e-3',  # the config's, scaled from its 32 videos a step
-            *(f'default_hooks.negatives.{key}={value}' for key, value in hook.items()),
+            *(
+                f'{SCHEDULED.get(key, "model.head")}.negatives.{key}={value}'
+                for key, value in hook.items()
+            ),
         )
         name = 'negatives_' + re.sub(r'\W+', '_', label)
-        result[label] = [train_and_test(name, seed, options) for seed in args.seeds]
+        result[label] = [train_and_test(name, seed, options) for seed in seeds]
     return dict(per_seed=result)
 
 
-def negatives_cost(args: Namespace) -> dict:
-    """Memory and time of the losses for growing numbers of negatives."""
-    return dict(figures=of_tool('negatives_cost'))
-
-
-def quickstart(args: Namespace) -> dict:
+def quickstart() -> dict:
     """Seconds that each step of tools/quickstart.sh takes after installation."""
     folder = WORK / 'quickstart'
-    subprocess.run(['rm', '-rf', str(ROOT / folder)], check=True)
+    shutil.rmtree(ROOT / folder, ignore_errors=True)
     output = run('bash', 'tools/quickstart.sh', '--out', folder, capture=True)
     print(output)
     steps = [
@@ -78,13 +66,32 @@ def quickstart(args: Namespace) -> dict:
     return dict(seconds=durations, total_seconds=steps[-1][0], metrics=metrics)
 
 
-def dataset_cost(args: Namespace) -> dict:
-    """Time and memory of building the ActivityNet Captions training set."""
+def dataset_cost() -> dict:
+    """Time and memory of building the ActivityNet Captions training set, in its own process."""
+    from mmn_plugin.datasets import write_random_features
+
     annotations = shared_folder() / 'data' / 'annotations' / 'activitynet' / 'train.json'
-    return dict(figures=of_tool('dataset_cost', annotations))
+    with tempfile.TemporaryDirectory() as folder:
+        features = f'{folder}/features.hdf5'
+        write_random_features(features, json.loads(annotations.read_text()), 8, 8)
+        return dict(figures=alone(build_dataset, annotations, features))
 
 
-def agreement(args: Namespace) -> dict:
+def build_dataset(annotations: Path, features: str) -> dict:
+    """Build a dataset; the videos, seconds, and megabytes."""
+    from mmn_plugin.datasets import TemporalGroundingDataset
+
+    before, began = peak_mb(), time.perf_counter()
+    dataset = TemporalGroundingDataset(ann_file=annotations, data_prefix=dict(features=features))
+    return dict(
+        videos=len(dataset),
+        seconds=time.perf_counter() - began,
+        peak_growth_mb=peak_mb() - before,
+        kept_mb=len(pickle.dumps(dataset)) / 2**20,
+    )
+
+
+def agreement() -> dict:
     """Differences from the published code's figures, quantity by quantity."""
     return agreement_of(lambda name: not name.startswith('hcstvg'))
 

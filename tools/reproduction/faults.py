@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +11,7 @@ from .running import ROOT
 
 _SURVIVAL = 'tests/engine/test_survival.py::test_'
 _MACHINES = 'tests/engine/test_faults_of_machines.py::test_'
-_FILES = 'tests/engine/checkpoints/test_newest_checkpoint.py::test_'
+_FILES = 'tests/engine/test_newest_checkpoint.py::test_'
 _LOSS = 'tests/engine/test_check_loss.py::test_'
 _STORES = 'tests/datasets/test_feature_stores.py::test_'
 # One run goes through five of the faults, and is compared with one that nothing happens to.
@@ -23,7 +22,7 @@ _SAME_END = (
         for rank in ('[0]', '[1]')
     ),
 )
-_EQUAL = 'nothing: weights, optimiser, memory bank and random state equal, bit for bit'
+_EQUAL = 'nothing: weights, optimizer, memory bank and random state equal, bit for bit'
 # What was done; what is lost if all tests that show it pass; these tests.
 FAULTS = (
     dict(
@@ -62,7 +61,7 @@ FAULTS = (
     ),
     dict(
         done='SIGTERM between two batches of an accumulated gradient, with bfloat16',
-        lost='nothing: weights, optimiser and memory bank equal, bit for bit',
+        lost='nothing: weights, optimizer and memory bank equal, bit for bit',
         tests=(_SURVIVAL + 'accumulation_and_bf16_resume_inside_a_window',),
     ),
     dict(
@@ -173,12 +172,12 @@ def outcomes(tests: list[str], root: Path = ROOT) -> dict[str, str]:
     return {test: seen.get(test, 'absent') for test in tests}
 
 
-def faults(args: Namespace) -> dict:
+def faults(repeats: int) -> dict:
     """Every fault so many times."""
     tests = list(dict.fromkeys(test for fault in FAULTS for test in fault['tests']))
     rounds = []
-    for number in range(args.repeats):
-        print(f'round {number + 1} of {args.repeats}', flush=True)
+    for number in range(repeats):
+        print(f'round {number + 1} of {repeats}', flush=True)
         began = time.time()
         result = outcomes(tests)
         rounds.append(dict(seconds=time.time() - began, outcomes=result))

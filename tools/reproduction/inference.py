@@ -4,23 +4,22 @@ import json
 import statistics
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 
 from .renderers import table
-from .running import CONFIG, ROOT, WORK, train_and_test
+from .running import CONFIG, ROOT, WORK, best_of, train_and_test
 
 DATA = Path('data/shapes')
 SENTENCE = 'the aqua circle goes on and off'
+LARGE_SENTENCE = 'a person opens the door'
 
 
 def checkpoint_of(seed: int) -> Path:
     """Best checkpoint of the experiment `shapes`, trained where it is not there."""
-    found = sorted((ROOT / WORK / f'shapes_seed{seed}').glob('best_*.pth'))
-    if not found:
+    work = WORK / f'shapes_seed{seed}'
+    if not list((ROOT / work).glob('best_*.pth')):
         train_and_test('shapes', seed)
-        found = sorted((ROOT / WORK / f'shapes_seed{seed}').glob('best_*.pth'))
-    return found[-1]
+    return best_of(work)
 
 
 def inferencer_of(seed: int):
@@ -32,7 +31,7 @@ def inferencer_of(seed: int):
 
 def split_of(name: str) -> dict[str, dict]:
     """Videos of a split: annotation, and ``events`` with what really happens."""
-    from mmn_plugin.datasets.shapes import SceneSampler
+    from mmn_plugin.shapes import SceneSampler
 
     sampler = SceneSampler(json.loads((ROOT / DATA / 'manifest.json').read_text())['seed'])
     videos = json.loads((ROOT / DATA / f'annotations/{name}.json').read_text())
@@ -41,26 +40,20 @@ def split_of(name: str) -> dict[str, dict]:
     return videos
 
 
-def inference_cost(args: Namespace) -> dict:
+def inference_cost() -> dict:
     """Milliseconds of a sentence, of its text encoder and of all else, one CPU thread."""
     import numpy as np
     import torch
 
     torch.set_num_threads(1)
-    model, rng = inferencer_of(args.seeds[0]), np.random.default_rng(0)
+    model, rng = inferencer_of(seed=0), np.random.default_rng(0)
     rows = []
     for label, seconds in (('Shapes, 24 s', 24), ('Shapes, 10 min', 600), ('Shapes, 2 h', 7200)):
         features = rng.random((seconds * 4 // 3, 174), dtype=np.float32)
         rows.append(dict(video=label, **sentence_cost(model, features, seconds, SENTENCE)))
-    large = large_inferencer()
     features = rng.random((800, 4096), dtype=np.float32)
-    rows.append(
-        dict(
-            video='TACoS config and DistilBERT, 224 s',
-            **sentence_cost(large, features, 224, 'a person opens the door'),
-        )
-    )
-    return dict(figures=rows)
+    cost = sentence_cost(large_inferencer(), features, 224, LARGE_SENTENCE)
+    return dict(figures=[*rows, dict(video='TACoS config and DistilBERT, 224 s', **cost)])
 
 
 def large_inferencer():
@@ -75,17 +68,8 @@ def large_inferencer():
     text, tokenizer = config.model.text_encoder, config.model.data_preprocessor.tokenizer
     del text.name_or_path, tokenizer.name_or_path
     text.config = dict(model_type='distilbert', vocab_size=30522)
-    tokenizer.vocab = [
-        '[PAD]',
-        '[UNK]',
-        '[CLS]',
-        '[SEP]',
-        *SENTENCE.split(),
-        'person',
-        'opens',
-        'door',
-        'a',
-    ]
+    words = dict.fromkeys(f'{SENTENCE} {LARGE_SENTENCE}'.split())
+    tokenizer.vocab = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *words]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'random.pth'
         torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), path)
@@ -124,16 +108,7 @@ def sentence_cost(model, features, seconds: float, sentence: str, repeats: int =
 
 def render_inference_cost(result: dict) -> str:
     """Milliseconds."""
-    return table(
-        ['video', 'moments', 'encoding it, from features', 'text encoder', 'rest of a sentence'],
-        [
-            [
-                row['video'],
-                f'{row["moments"]:,}',
-                f'{row["encode_ms"]:,.0f} ms',
-                f'{row["text_ms"]:.1f} ms',
-                f'{row["besides_ms"]:.1f} ms',
-            ]
-            for row in result['figures']
-        ],
-    )
+    header = ['video', 'moments', 'encoding it, from features', 'text encoder']
+    form = '{video}|{moments:,}|{encode_ms:,.0f} ms|{text_ms:.1f} ms|{besides_ms:.1f} ms'
+    rows = [form.format(**row).split('|') for row in result['figures']]
+    return table([*header, 'rest of a sentence'], rows)

@@ -1,44 +1,17 @@
 """The same sentences in short videos and in long ones."""
 
-import json
 import random
 import statistics
-import sys
 import tempfile
-from argparse import Namespace
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 
-from .inference import DATA, SENTENCE, checkpoint_of, inferencer_of, split_of
+from .inference import DATA, SENTENCE, inferencer_of, split_of
 from .renderers import spread, table
-from .running import CONFIG, ROOT, run
+from .running import ROOT, alone, peak_mb
 
 LENGTHS = (5, 10, 30)  # videos of 24 s in a row
-# Run in a process of its own, whose memory is that of inference alone.
-_TWO_HOURS = """
-    import json, re, sys, time
-    from pathlib import Path
-    root, config, checkpoint, short, long, sentence = sys.argv[1:]
-    sys.path.insert(0, root)
-    import torch
-    from mmn_plugin.apis import GroundingInferencer
-    torch.set_num_threads(1)
-    inferencer = GroundingInferencer(config, checkpoint, 'cpu')
-    def peak():
-        return int(re.search('VmHWM:[^0-9]*([0-9]+)', Path('/proc/self/status').read_text())[1])
-    inferencer(short, sentence)
-    before, began = peak(), time.process_time()  # whatever else the machine does
-    features = inferencer.extractor(long)
-    extracted = time.process_time()
-    encoded = inferencer.encode(features, 7200.)
-    encode_seconds = time.process_time() - extracted
-    inferencer.ground(encoded, sentence)
-    print('result', json.dumps(dict(
-        seconds=encoded.duration, windows=encoded.num_windows, moments=len(encoded.spans),
-        extract_seconds=extracted - began, encode_seconds=encode_seconds,
-        peak_before_mb=before / 1024, growth_mb=(peak() - before) / 1024)))
-"""
 
 
 def join_videos(names: list[str], path: Path, drop: int) -> None:
@@ -46,7 +19,7 @@ def join_videos(names: list[str], path: Path, drop: int) -> None:
     import av
     import numpy as np
 
-    from mmn_plugin.datasets.shapes.video_writer import write_video
+    from mmn_plugin.shapes.corpus import write_video
 
     frames = []
     for name in names:
@@ -58,7 +31,7 @@ def join_videos(names: list[str], path: Path, drop: int) -> None:
 def questions(videos: dict[str, dict], names: list[str], drop: float) -> list[dict]:
     """Sentences of joined videos whose description occurs there once, with their moments.
 
-    Another event of the same colour, shape and action would be as right an answer, though no
+    Another event of the same color, shape and action would be as right an answer, though no
     annotation says so.
     """
     happening = [event.combination for name in names for event in videos[name]['events']]
@@ -96,13 +69,13 @@ def crosses(moment: list[float], plan_starts: list[float], window: float = 24.0)
     return any(moment[0] + 0.5 < edge < moment[1] - 0.5 for edge in edges)
 
 
-def long_video(args: Namespace) -> dict:
+def long_video(seeds: list[int]) -> dict:
     """R@1 of the same sentences in their own video and in many videos in a row."""
-    models = {seed: inferencer_of(seed) for seed in args.seeds}
-    rows = [dict(seed=seed, lengths={}) for seed in args.seeds]
+    models = {seed: inferencer_of(seed) for seed in seeds}
+    rows = [dict(seed=seed, lengths={}) for seed in seeds]
     for length in LENGTHS:
-        found = {seed: dict(short=[], long=[], border=[], part=[]) for seed in args.seeds}
-        for features, asked, _ in joined_tests(length, models[args.seeds[0]].extractor):
+        found = {seed: dict(short=[], long=[], border=[], part=[]) for seed in seeds}
+        for features, asked, _ in joined_tests(length, models[seeds[0]].extractor):
             for seed, model in models.items():
                 ask(model, features, asked, found[seed])
         for row in rows:
@@ -112,48 +85,36 @@ def long_video(args: Namespace) -> dict:
                 border_sentences=len(result['border']),
                 **{key: 100 * statistics.fmean(values) for key, values in result.items()},
             )
-    return dict(per_seed=rows, two_hours=two_hours(args.seeds[0]))
+    return dict(per_seed=rows, two_hours=two_hours(seeds[0]))
 
 
 def joined_tests(length: int, extractor) -> Iterator[tuple]:
     """The test videos, so many in a row: features, what is asked, and all that happens."""
+    from mmn_plugin.apis.video_input import VideoFeatures
+
     videos, rng = split_of('test'), random.Random(0)
     for first in range(0, len(videos), length):
         names, drop = list(videos)[first : first + length], rng.randrange(10, 100)
         happening = {event.combination for name in names for event in videos[name]['events']}
-        yield (
-            joined_features(names, drop, extractor),
-            questions(videos, names, drop / 8),
-            happening,
-        )
-
-
-def joined_features(names: list[str], drop: int, extractor):
-    """Features of a file of several videos."""
-    from mmn_plugin.apis.video_features import VideoFeatures
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'joined.mp4'
-        join_videos(names, path, drop)
-        return VideoFeatures.of(path, lambda: extractor)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'joined.mp4'
+            join_videos(names, path, drop)
+            features = VideoFeatures.of(path, lambda: extractor)
+        yield features, questions(videos, names, drop / 8), happening
 
 
 def ask(model, features, asked: list[dict], found: dict[str, list[bool]]) -> None:
     """Ask for all moments in the long video, and for each in its own."""
     (encoded,) = model.video_encoder([features])
-    right = hits(
-        model.ground(encoded, [item['sentence'] for item in asked]),
-        [item['moment'] for item in asked],
-    )
+    sentences, moments = ([item[key] for item in asked] for key in ('sentence', 'moment'))
+    right = hits(model.ground(encoded, sentences), moments)
     found['long'] += right
-    scores = model.score_moments(encoded, [item['sentence'] for item in asked])  # (s, U)
-    found['part'] += hits(
-        [
-            best_of_part(encoded.spans, *row)
-            for row in zip(scores, (item['part'] for item in asked), strict=True)
-        ],
-        [item['moment'] for item in asked],
-    )
+    scores = model.score_moments(encoded, sentences)  # (s, U)
+    answers = [
+        best_of_part(encoded.spans, score, item['part'])
+        for score, item in zip(scores, asked, strict=True)
+    ]
+    found['part'] += hits(answers, moments)
     clip = 24 / model.model.grid.num_clips
     step = round(model.model.grid.num_clips * (1 - model.video_encoder.long_video.overlap)) * clip
     starts = [step * number for number in range(encoded.num_windows)]
@@ -181,50 +142,50 @@ def two_hours(seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'long.mp4'
         join_videos(names, path, 0)
-        output = run(
-            sys.executable,
-            '-c',
-            dedent(_TWO_HOURS),
-            ROOT,
-            CONFIG,
-            checkpoint_of(seed),
-            f'{DATA}/videos/{names[0]}.mp4',
-            path,
-            SENTENCE,
-            capture=True,
-        )
-    return json.loads(output.rpartition('result ')[2])
+        short = ROOT / DATA / f'videos/{names[0]}.mp4'
+        return alone(ground_after_a_short_one, seed, short, path)
+
+
+def ground_after_a_short_one(seed: int, short: Path, long: Path) -> dict:
+    """Seconds of the processor and megabytes that a long video takes after a short one."""
+    import torch
+
+    torch.set_num_threads(1)
+    inferencer = inferencer_of(seed)
+    inferencer(short, SENTENCE)
+    before, began = peak_mb(), time.process_time()  # whatever else the machine does
+    features = inferencer.extractor(long)
+    extracted = time.process_time()
+    encoded = inferencer.encode(features, 7200.0)
+    encode_seconds = time.process_time() - extracted
+    inferencer.ground(encoded, SENTENCE)
+    return dict(
+        seconds=encoded.duration,
+        windows=encoded.num_windows,
+        moments=len(encoded.spans),
+        extract_seconds=extracted - began,
+        encode_seconds=encode_seconds,
+        peak_before_mb=before,
+        growth_mb=peak_mb() - before,
+    )
 
 
 def render_long_video(result: dict) -> str:
     """R@1 by number of videos in a row."""
-    per_seed = result['per_seed']
-
+    keys = dict(
+        short='R@1, IoU=0.5 in their own 24 s',
+        long='in the long video',
+        part='in their part of it',
+        border='of moments over a window border',
+    )
     rows = []
-    for length in per_seed[0]['lengths']:
-        of_length = [row['lengths'][length] for row in per_seed]
-        rows.append(
-            [
-                f'{int(length) * 24 / 60:g} min ({length} videos)',
-                str(of_length[0]['sentences']),
-                *(
-                    spread([row[key] for row in of_length])
-                    for key in ('short', 'long', 'part', 'border')
-                ),
-            ]
-        )
+    for length in result['per_seed'][0]['lengths']:
+        of_length = [row['lengths'][length] for row in result['per_seed']]
+        label = f'{int(length) * 24 / 60:g} min ({length} videos)'
+        figures = (spread([row[key] for row in of_length]) for key in keys)
+        rows.append([label, str(of_length[0]['sentences']), *figures])
     hours = result['two_hours']
-    return table(
-        [
-            'long video',
-            'sentences',
-            'R@1, IoU=0.5 in their own 24 s',
-            'in the long video',
-            'in their part of it',
-            'of moments over a window border',
-        ],
-        rows,
-    ) + (
+    return table(['long video', 'sentences', *keys.values()], rows) + (
         f'\n\nTwo hours of video ({hours["windows"]:,} windows, {hours["moments"]:,} moments): '
         f'features in {hours["extract_seconds"]:.0f} s and windows in '
         f'{hours["encode_seconds"]:.0f} s of one core, {hours["growth_mb"]:.0f} MB more memory '

@@ -1,10 +1,10 @@
-"""Results as the tables of the README; every function takes what a JSON holds."""
+"""Results as tables of README.md and docs/; every function takes what a JSON holds."""
 
 import re
 import statistics
+from collections.abc import Sequence
 
-from .experiments import WORDS
-
+CHANCE = 'chance (random ranking)'
 METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
@@ -12,6 +12,18 @@ def spread(values: list[float]) -> str:
     """Mean, and standard deviation where there are several values."""
     mean = statistics.fmean(values)
     return f'{mean:.1f} ± {statistics.stdev(values):.1f}' if len(values) > 1 else f'{mean:.1f}'
+
+
+def spreads(per_seed: list[dict], names: Sequence[str]) -> list[str]:
+    """The same of each of these figures of a row, in which every seed has its own."""
+    return [spread([seed[name] for seed in per_seed]) for name in names]
+
+
+def title(metric: str) -> str:
+    """A metric's name as tables have it."""
+    metric = re.sub(r'R(\d)@([\d.]+)', r'R@\1, IoU=\2', metric)
+    unseen = metric.removeprefix('unseen/')
+    return metric if unseen == metric else f'{unseen}, unseen combinations'
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -30,7 +42,8 @@ def source(result: dict) -> str:
         seeds = f', {len(result["rounds"])} round{"s" * (len(result["rounds"]) > 1)}'
     machine = result['machine']
     return (
-        f'`python tools/reproduce.py {result["name"]}`{seeds}; {machine["cores"]} cores of '
+        f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["date"]}, commit '
+        f'{result["commit"][:7]}; {machine["cores"]} cores of '
         f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
         f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).'
     )
@@ -38,80 +51,19 @@ def source(result: dict) -> str:
 
 def render_shapes(result: dict) -> str:
     """Figures of all, unseen and random ranking."""
+    prefixes = {'all sentences': '', 'unseen combinations': 'unseen/', CHANCE: 'chance/'}
     rows = [
-        [label, *(spread([seed[prefix + name] for seed in result['per_seed']]) for name in METRICS)]
-        for label, prefix in (
-            ('all sentences', ''),
-            ('unseen combinations', 'unseen/'),
-            ('chance (random ranking)', 'chance/'),
-        )
+        [label, *spreads(result['per_seed'], [prefix + name for name in METRICS])]
+        for label, prefix in prefixes.items()
     ]
-    names = [re.sub(r'^R(\d)@(.*)$', r'R@\1, IoU=\2', name) for name in METRICS]
-    return table(['test split, %', *names], rows)
-
-
-def render_shapes_words(result: dict) -> str:
-    """What the corpus can be solved with."""
-    labels = dict(
-        blank='none (blank sentences)',
-        colour='colour words only',
-        shape='shape words only',
-        action='action words only',
-    )
-    rows = [
-        [
-            labels[kept],
-            *(
-                spread([seed[name] for seed in result['per_seed'][kept]])
-                for name in ('R1@0.5', 'R1@0.7')
-            ),
-        ]
-        for kept in WORDS
-    ]
-    return table(['words left, in training and test', 'R@1, IoU=0.5', 'R@1, IoU=0.7'], rows)
+    return table(['test split, %', *map(title, METRICS)], rows)
 
 
 def render_negatives(result: dict) -> str:
     """Figures by source of the negatives."""
     names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
-    rows = [
-        [label, *(spread([seed[name] for seed in per_seed]) for name in names)]
-        for label, per_seed in result['per_seed'].items()
-    ]
-    return table(
-        [
-            'negatives from',
-            'R@1, IoU=0.3',
-            'R@1, IoU=0.5',
-            'R@1, IoU=0.7',
-            'mIoU',
-            'R@1, IoU=0.5, unseen combinations',
-        ],
-        rows,
-    )
-
-
-def render_negatives_cost(result: dict) -> str:
-    """Megabytes and milliseconds."""
-    return table(
-        [
-            "videos' worth of negatives",
-            'embeddings held',
-            'extra memory',
-            'all similarities would take',
-            'time, forward and backward',
-        ],
-        [
-            [
-                f'{row["videos"]:,}',
-                f'{row["held_mb"]:,.0f} MB',
-                f'{row["extra_mb"]:.0f} MB',
-                f'{row["dense_mb"]:.0f} MB',
-                f'{1000 * row["seconds"]:,.0f} ms',
-            ]
-            for row in result['figures']
-        ],
-    )
+    rows = [[label, *spreads(seeds, names)] for label, seeds in result['per_seed'].items()]
+    return table(['negatives from', *map(title, names)], rows)
 
 
 def render_quickstart(result: dict) -> str:
@@ -172,16 +124,3 @@ def render_faults(result: dict) -> str:
             lost = f'**not as it must in {tried - survived} of {tried}**; else {lost}'
         rows.append([fault['done'], str(tried), lost])
     return table(['what was done', 'times', 'what was lost'], rows)
-
-
-RENDERERS = dict(
-    agreement=render_agreement,
-    agreement_tubes=render_agreement,
-    dataset_cost=render_dataset_cost,
-    faults=render_faults,
-    negatives=render_negatives,
-    negatives_cost=render_negatives_cost,
-    quickstart=render_quickstart,
-    shapes=render_shapes,
-    shapes_words=render_shapes_words,
-)

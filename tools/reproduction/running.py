@@ -1,12 +1,17 @@
 """Commands, and the runs that several experiments are made of."""
 
 import json
+import multiprocessing
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +42,8 @@ def train(
     config: str = CONFIG,
     processes: int = 2,
     keep: bool = False,
-) -> tuple[Path, float]:
-    """Train a Shapes config; the run's folder, and seconds.
+) -> tuple[Path, float, float]:
+    """Train a Shapes config; the run's folder, seconds, and CPU seconds of all its processes.
 
     With ``keep`` a run that was finished before, with the same package and configs, is taken as it
     is, so that a long experiment that was stopped goes on where it was.
@@ -52,55 +57,55 @@ def train(
     if keep and record.is_file():
         found = json.loads(record.read_text())
         if {key: found[key] for key in made} == made:
-            return work, found['seconds']
+            return work, found['seconds'], found['cpu_seconds']
     if keep:  # nothing of another run shall be taken for this one's
         shutil.rmtree(ROOT / work, ignore_errors=True)
-    began = time.time()
-    command = (
-        ('bash', 'tools/dist_train.sh', config, processes)
-        if processes > 1
-        else (sys.executable, 'tools/train.py', config)
-    )
-    run(
-        *command,
-        '--work-dir',
-        work,
-        '--seed',
-        seed,
-        *(('--cfg-options', *options) if options else ()),
-        capture=True,
-    )
+    began, used = time.time(), cpu_seconds()
+    command = [sys.executable, 'tools/train.py', config]
+    if processes > 1:
+        command = ['bash', 'tools/dist_train.sh', config, processes]
+    command += ['--work-dir', work, '--seed', seed]
+    run(*command, *(('--cfg-options', *options) if options else ()), capture=True)
     seconds = time.time() - began
-    record.write_text(json.dumps(dict(made, seconds=seconds)))
-    return work, seconds
+    used = cpu_seconds() - used
+    record.write_text(json.dumps(dict(made, seconds=seconds, cpu_seconds=used)))
+    return work, seconds, used
+
+
+def cpu_seconds() -> float:
+    """CPU time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def train_and_test(
     name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG
 ) -> dict[str, float]:
     """Train a Shapes config in two processes; metrics of its best checkpoint, and seconds."""
-    work, seconds = train(name, seed, options, config)
-    best = max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    run(
-        'bash',
-        'tools/dist_test.sh',
-        config,
-        best,
-        2,
-        '--work-dir',
-        work / 'test',
-        *(('--cfg-options', *options) if options else ()),
-        capture=True,
-    )
-    newest = max(
-        path for path in (ROOT / work / 'test').glob('*/*.json') if path.parent.name == path.stem
-    )
-    metrics = {
-        key.removeprefix('grounding/'): value
-        for key, value in json.loads(newest.read_text()).items()
-        if key.startswith('grounding/')
-    }
+    work, seconds, _ = train(name, seed, options, config)
+    metrics = metrics_of(best_of(work), work / 'test', options, config)
     return dict(seed=seed, train_seconds=seconds, **metrics)
+
+
+def best_of(work: Path) -> Path:
+    """The newest of a run's best checkpoints."""
+    return max((ROOT / work).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+
+
+def metrics_of(
+    checkpoint: Path, work: Path, options: tuple[str, ...] = (), config: str = CONFIG
+) -> dict[str, float]:
+    """Metrics of a checkpoint on the test split, without their prefix."""
+    cfg_options = ('--cfg-options', *options) if options else ()
+    command = ('bash', 'tools/dist_test.sh', config, checkpoint, 2, '--work-dir', work)
+    run(*command, *cfg_options, capture=True)
+    newest = max(path for path in (ROOT / work).glob('*/*.json') if path.parent.name == path.stem)
+    found = json.loads(newest.read_text()).items()
+    return {
+        key.partition('/')[2]: value
+        for key, value in found
+        if key.startswith(('grounding/', 'tubes/'))
+    }
 
 
 def shared_folder() -> Path:
@@ -117,3 +122,14 @@ def of_tool(name: str, *arguments) -> dict:
         path = Path(folder) / 'figures.json'
         run(sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
         return json.loads(path.read_text())
+
+
+def alone(function: Callable, *arguments):
+    """What a function returns in a process of its own, whose memory is the function's alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_mb() -> float:
+    """Peak memory of this process; `getrusage` would give its parent's if that is larger."""
+    return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]) / 2**10

@@ -1,28 +1,26 @@
 """What becomes of video files: damaged ones, long ones, real ones, those of Shapes."""
 
 import json
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 
 from .inference import DATA, checkpoint_of, split_of
 from .long_videos import hits
 from .renderers import spread, table
-from .running import CONFIG, ROOT, run, shared_folder
+from .running import CONFIG, ROOT, alone, peak_mb, run, shared_folder
 
 sys.path.insert(0, str(ROOT / 'tests'))  # the damaged videos are those of the tests
 
-TOOL = 'tools/data/extract_features.py'
+TOOL = ('-m', 'mmn', 'extract')
 C3D = 'mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py'
 MINUTES = (1, 120)  # of the videos whose memory is compared
 
 
-def videos(args: Namespace) -> dict:
+def videos(seeds: list[int]) -> dict:
     """Damaged videos one by one, memory for a short and a long one, seconds for real ones.
 
     And how often answers about the files of Shapes' test split are right.
@@ -33,7 +31,7 @@ def videos(args: Namespace) -> dict:
             outcomes=_outcomes(folder),
             memory=[_memory(folder, minutes) for minutes in MINUTES],
             real=_real(folder),
-            per_seed=[_shapes(seed, folder) for seed in args.seeds],
+            per_seed=[_shapes(seed, folder) for seed in seeds],
         )
 
 
@@ -43,20 +41,9 @@ def _outcomes(folder: Path) -> list[dict]:
     from helpers.bad_videos import VIDEOS, write_videos
 
     out, report = folder / 'bad.h5', folder / 'report.json'
+    options = ('--out', out, '--json', report, '--workers', '1')
     subprocess.run(
-        [
-            sys.executable,
-            TOOL,
-            write_videos(folder / 'bad'),
-            '--out',
-            out,
-            '--report',
-            report,
-            '--workers',
-            '1',
-        ],
-        cwd=ROOT,
-        check=False,
+        [sys.executable, *TOOL, write_videos(folder / 'bad'), *options], cwd=ROOT, check=False
     )
     found = json.loads(report.read_text())
     rows = []
@@ -64,15 +51,9 @@ def _outcomes(folder: Path) -> list[dict]:
         for what, (name, _) in VIDEOS.items():
             video = Path(name).stem
             message = found['failures'].get(video, '').replace(f'{folder}/bad/', '')
-            rows.append(
-                dict(
-                    what=what,
-                    file=name,
-                    message=message,
-                    notes=found['notes'].get(video, {}),
-                    rows=len(file[video]) if video in file else 0,
-                )
-            )
+            notes = found['notes'].get(video, {})
+            count = len(file[video]) if video in file else 0
+            rows.append(dict(what=what, file=name, message=message, notes=notes, rows=count))
     return rows
 
 
@@ -84,14 +65,7 @@ def _memory(folder: Path, minutes: int) -> dict:
     shown = [picture(i / 10, 128, 96) for i in range(10)]
     # two pictures per second that look like those of a lecture
     encode(path, _Frames(shown, minutes * 120), options=dict(preset='ultrafast'))
-    result = subprocess.run(
-        [sys.executable, '-m', 'reproduction.videos', path, folder / 'long.h5'],
-        cwd=ROOT / 'tools',
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return dict(minutes=minutes, **json.loads(result.stdout.splitlines()[-1]))
+    return dict(minutes=minutes, **alone(describe, path, folder / 'long.h5'))
 
 
 class _Frames:
@@ -114,7 +88,7 @@ def _real(folder: Path) -> list[dict]:
     from helpers.tiny_extractors import save_weights
 
     import mmn_plugin  # noqa: F401
-    from mmn_plugin.apis.extractors.recognizer_config import RecognizerConfig
+    from mmn_plugin.features.recognizer import RecognizerConfig
 
     save_weights(RecognizerConfig(C3D).model, folder / 'c3d.pth', 'backbone.')
     media = sorted((shared_folder() / 'media').glob('*.mp4'))
@@ -124,16 +98,11 @@ def _real(folder: Path) -> list[dict]:
         ('c3d_fc6_sports1m', ('--checkpoint', folder / 'c3d.pth', '--device', 'cpu')),
     ):
         out, began = folder / f'{name}.h5', time.time()
-        run(sys.executable, TOOL, *media, '--config', name, '--out', out, *options)
+        run(sys.executable, *TOOL, *media, '--config', name, '--out', out, *options)
         seconds = time.time() - began
         with h5py.File(out) as file:
-            rows.append(
-                dict(
-                    extractor=name,
-                    seconds=seconds,
-                    shapes={video: list(file[video].shape) for video in file},
-                )
-            )
+            shapes = {video: list(file[video].shape) for video in file}
+        rows.append(dict(extractor=name, seconds=seconds, shapes=shapes))
     return rows
 
 
@@ -158,21 +127,17 @@ def _shapes(seed: int, folder: Path) -> dict:
     )
 
 
-def describe(video: str, out: str) -> None:
-    """Describe one video with the grid extractor and print what that took, as JSON."""
+def describe(video: Path, out: Path) -> dict:
+    """Describe one video with the grid extractor; megabytes and seconds of the processor."""
     import mmn_plugin  # noqa: F401
-    from mmn_plugin.datasets.features import GridFeatureExtractor, extract_videos
+    from mmn_plugin.features import extract_videos
+    from mmn_plugin.shapes import GridFeatureExtractor
 
-    before, began = _peak(), time.process_time()
+    before, began = peak_mb(), time.process_time()
     report = extract_videos(GridFeatureExtractor(), [video], out, workers=0)
-    growth = _peak() - before
+    growth = peak_mb() - before
     assert not report.failures, report
-    print(json.dumps(dict(growth_mb=growth / 1024, seconds=time.process_time() - began)))
-
-
-def _peak() -> int:
-    """Peak memory of this process in kB; `getrusage` would give its parent's if that is larger."""
-    return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])
+    return dict(growth_mb=growth, seconds=time.process_time() - began)
 
 
 def render_videos(result: dict) -> str:
@@ -198,8 +163,3 @@ def render_videos(result: dict) -> str:
         + '\n\n'
         + text
     )
-
-
-if __name__ == '__main__':
-    sys.path.insert(0, str(ROOT))
-    describe(*sys.argv[1:])

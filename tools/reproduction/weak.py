@@ -5,18 +5,16 @@ import multiprocessing
 import os
 import re
 import statistics
-from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
-from .renderers import spread, table
+from .renderers import CHANCE, METRICS, spreads, table, title
 from .running import ROOT, train
 
 WEAK = 'configs/mscl_shapes.py'
 CEILING = 'MMN, fully supervised'
-CHANCE = 'chance (random ranking)'
 ALONE = 'video-level objective alone'
 TUNED = 'video-level objective alone, tuned as well'
 SINGLE = '+ single-scale contrast'
@@ -55,10 +53,9 @@ KEEP = (
     'default_hooks.checkpoint.max_keep_ckpts=-1',
     'train_cfg.val_interval=99',
 )
-METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'R5@0.7', 'mIoU')
 
 
-def weak(args: Namespace) -> dict:
+def weak(seeds: list[int]) -> dict:
     """Self-contrast with ever more of its parts, and chance, on the test split.
 
     Of a row the setting (if several are tried), the epoch and the runs' first threshold are those
@@ -69,14 +66,10 @@ def weak(args: Namespace) -> dict:
     os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        chosen = choose(pool, TRIALS, args.seeds)
+        chosen = choose(pool, TRIALS, seeds)
         best = tuple(chosen[FULL]['options'])
-        chosen |= choose(
-            pool, {row: ((*less, *best),) for row, less in WITHOUT.items()}, args.seeds
-        )
-        per_seed = {
-            row: list(pool.map(tested, [chosen[row]] * len(args.seeds), args.seeds)) for row in ROWS
-        }
+        chosen |= choose(pool, {row: ((*less, *best),) for row, less in WITHOUT.items()}, seeds)
+        per_seed = {row: list(pool.map(tested, [chosen[row]] * len(seeds), seeds)) for row in ROWS}
     per_seed[CEILING] = json.loads((ROOT / 'docs/results/shapes.json').read_text())['per_seed']
     return dict(chosen={row: chosen[row] for row in ROWS}, per_seed=per_seed)
 
@@ -116,12 +109,9 @@ def best_thresholds(runs: list[list[list[float]]], epoch: int) -> dict:
 
 def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
     """Train, or take what was trained; the run's folder, and seconds."""
-    name = re.sub(
-        r'[^\w.]+',
-        '-',
-        '_'.join(['weak', *(re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)]),
-    )
-    work, seconds = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
+    short = (re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)
+    name = re.sub(r'[^\w.]+', '-', '_'.join(['weak', *short]))
+    work, seconds, _ = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
     return ROOT / work, seconds
 
 
@@ -129,7 +119,7 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
     """R@1 at IoU=0.5 on the validation split, for each epoch and each of ``THRESHOLDS``."""
     import torch
 
-    from mmn_plugin.evaluation.functional.recall import ranked_iou, recall_of_iou
+    from mmn_plugin.evaluation import ranked_iou, recall
 
     folder, _ = run_of(options, seed)
     figures = []
@@ -138,13 +128,11 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
         truth = torch.cat([sample.gt_instances.moments for sample in samples])
         figures.append([])
         for thresholds in THRESHOLDS:
+            found = ranked(head, samples, thresholds)
             best = torch.cat(
-                [
-                    sample.pred_instances.moments[:, :1]
-                    for sample in ranked(head, samples, thresholds)
-                ]
+                [sample.pred_instances.moments[:, :1] for sample in found]
             )  # (S, 1, 2)
-            hits = recall_of_iou(ranked_iou(best, truth), [1], [0.5])
+            hits = recall(ranked_iou(best, truth), [1], [0.5])
             figures[-1].append(100 * hits.item())
     return figures
 
@@ -155,8 +143,8 @@ def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
-    from mmn_plugin.apis.load_model import load_model
-    from mmn_plugin.engine.runner import load_config
+    from mmn_plugin.apis.pretrained import load_model
+    from mmn_plugin.config import load_config
 
     values = dict(option.split('=', 1) for option in options)
     init_default_scope('mmaction')
@@ -204,19 +192,12 @@ def tested(chosen: dict, seed: int) -> dict[str, float]:
 def render_weak(result: dict) -> str:
     """Figures on the test split, chance first, with how many settings they were chosen from."""
     per_seed = result['per_seed']
-    rows = [
-        [
-            CHANCE,
-            '',
-            *(spread([seed[f'chance/{name}'] for seed in per_seed[FULL]]) for name in METRICS),
-        ]
-    ]
+    rows = [[CHANCE, '', *spreads(per_seed[FULL], [f'chance/{name}' for name in METRICS])]]
     for label, seeds in per_seed.items():
         tried = len(result['chosen'][label]['tried']) if label in ROWS else 0
         looked = ' + '.join(str(count) for count in (LOOKED_AT.get(label), tried) if count)
-        rows.append([label, looked, *(spread([seed[name] for seed in seeds]) for name in METRICS)])
-    names = [re.sub(r'^R(\d)@(.*)$', r'R@\1, IoU=\2', name) for name in METRICS]
-    return table(['test split, %', 'settings looked at', *names], rows) + (
+        rows.append([label, looked, *spreads(seeds, METRICS)])
+    return table(['test split, %', 'settings looked at', *map(title, METRICS)], rows) + (
         f'\n\nSettings looked at, on the validation split: before these runs {LOOKED_AT[FULL]} of '
         f'the contrast and {LOOKED_AT[TUNED]} of the video-level objective alone, then the ones of '
         'these runs. The full method is the best of the most settings, which favors it over the '

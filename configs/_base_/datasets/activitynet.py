@@ -4,8 +4,11 @@ _base_ = 'temporal_grounding.py'
 # Videos longer than any of training are looked at in windows of the mean length of those.
 long_video = dict(window=117.0, longest=756.0)
 
-pipeline = _base_.train_dataloader.dataset.pipeline
-pipeline[1].num_segments = 256
+pipeline = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=256),
+    dict(type='PackGroundingInputs'),
+]
 dataset = dict(
     data_root='data/activitynet/',
     data_prefix=dict(features='sub_activitynet_v1-3.c3d.hdf5'),

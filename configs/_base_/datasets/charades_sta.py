@@ -5,8 +5,11 @@ _base_ = 'temporal_grounding.py'
 # Videos longer than any of training are looked at in windows of the mean length of those.
 long_video = dict(window=31.0, longest=195.0)
 
-pipeline = _base_.train_dataloader.dataset.pipeline
-pipeline[1].num_segments = 32
+pipeline = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=32),
+    dict(type='PackGroundingInputs'),
+]
 dataset = dict(
     data_root='data/charades_sta/',
     data_prefix=dict(features='vgg_rgb_features.hdf5'),

@@ -2,13 +2,16 @@
 _base_ = 'temporal_grounding.py'
 
 # Longer videos are looked at in windows as long as the videos of training.
-long_video = dict(window=24.0, score_power=4.0)
+long_video = dict(window=24.0)
 
-# What made the features, with the settings of tools/data/extract_features.py; for new videos.
+# What made the features, with the settings of mmn extract; for new videos.
 extractor = dict(type='GridFeatureExtractor', fps=8.0, stride=6)
 
-pipeline = _base_.train_dataloader.dataset.pipeline
-pipeline[1].num_segments = 32
+pipeline = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=32),
+    dict(type='PackGroundingInputs'),
+]
 dataset = dict(
     data_root='data/shapes/', data_prefix=dict(features='features.h5'), pipeline=pipeline
 )

@@ -1,11 +1,6 @@
 # What the datasets have in common. A dataset's own file says where its data lie, how many
-# videos a batch holds, and into how many rows (R) the features of a video are pooled.
-pipeline = [
-    dict(type='LoadClipFeatures'),
-    dict(type='PoolClipFeatures'),
-    dict(type='PackGroundingInputs'),
-]
-dataset = dict(type='TemporalGroundingDataset', pipeline=pipeline)
+# videos a batch holds, and its pipeline: into how many rows (R) a video's features are pooled.
+dataset = dict(type='TemporalGroundingDataset')
 workers = dict(
     num_workers=2,
     persistent_workers=True,
@@ -31,4 +26,4 @@ test_dataloader = dict(
 
 val_evaluator = dict(type='GroundingMetric', top_n=(1, 5), iou_thrs=(0.3, 0.5, 0.7))
 test_evaluator = val_evaluator
-del pipeline, dataset, workers  # names that a config which inherits may want
+del dataset, workers  # names that a config which inherits may want

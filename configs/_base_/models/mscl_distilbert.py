@@ -42,6 +42,8 @@ model = dict(
         # the first one gives most moments, the others more answers around them
         run_thresholds=(0.8, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95),
         threshold_halving=0.3,
+        # a video with the same sentence is no negative
+        negatives=dict(exclude_same_text=True),
         nms_threshold=0.7,
         top_n=5,
     ),

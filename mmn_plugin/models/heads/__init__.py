@@ -1,7 +1,8 @@
 """Heads."""
 
+from .base_head import BaseHead
 from .mutual_matching_head import MutualMatchingHead
 from .score_curve_head import ScoreCurveHead
 from .tube_matching_head import TubeMatchingHead
 
-__all__ = ['MutualMatchingHead', 'ScoreCurveHead', 'TubeMatchingHead']
+__all__ = ['BaseHead', 'MutualMatchingHead', 'ScoreCurveHead', 'TubeMatchingHead']

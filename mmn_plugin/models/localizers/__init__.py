@@ -1,6 +1,7 @@
 """Localizers: the wiring of whole methods."""
 
+from .base_localizer import BaseLocalizer
 from .mmn import MMN
 from .mscl import MSCL
 
-__all__ = ['MMN', 'MSCL']
+__all__ = ['MMN', 'MSCL', 'BaseLocalizer']

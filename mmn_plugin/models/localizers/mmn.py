@@ -1,17 +1,15 @@
 """Mutual Matching Network."""
 
-import torch
 from mmaction.registry import MODELS
-from torch import Tensor
 
-from mmn_plugin.ranking import moment_scores
-from mmn_plugin.structures import GroundingDataSample, MomentGrid, SentenceBatch
+from mmn_plugin.errors import InputError
+from mmn_plugin.structures import MomentGrid
 
-from .clip_localizer import ClipLocalizer
+from .base_localizer import BaseLocalizer
 
 
 @MODELS.register_module()
-class MMN(ClipLocalizer):
+class MMN(BaseLocalizer):
     """Mutual Matching Network, of "Negative Sample Matters: A Renaissance of Metric Learning for
     Temporal Grounding" (AAAI 2022).
 
@@ -25,7 +23,7 @@ class MMN(ClipLocalizer):
         text_encoder (dict): Config of the sentence encoder.
         head (dict): Config of the mutual-matching head.
         data_preprocessor (dict): Config of the data preprocessor, with the tokenizer.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     num_clips_option = 'model.grid.num_clips'
@@ -53,7 +51,7 @@ class MMN(ClipLocalizer):
         self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:
-            raise ValueError(
+            raise InputError(
                 f'model.head.loss_matching.num_positive={positives}, but {self.grid} '
                 'has fewer moments'
             )
@@ -67,57 +65,3 @@ class MMN(ClipLocalizer):
             moment_map=type(self.neck.moment_map).__name__,
             segments_per_clip=[self.backbone.pool.kernel_size[0], self.backbone.pool.stride[0]],
         )
-
-    def forward(
-        self,
-        inputs: Tensor,
-        sentences: SentenceBatch,
-        data_samples: list[GroundingDataSample] | None = None,
-        mode: str = 'tensor',
-    ):
-        """Embed moments and sentences, then compute losses or predictions.
-
-        Args:
-            inputs (Tensor): (B, R, D) pooled features.
-            sentences (SentenceBatch): All sentences of the batch.
-            data_samples (list[GroundingDataSample], optional): Needed but for ``'tensor'``.
-            mode (str): ``'loss'``, ``'predict'`` or ``'tensor'`` (the embeddings themselves).
-
-        Returns:
-            dict[str, Tensor] | list[GroundingDataSample] | tuple: By mode.
-
-        Raises:
-            ValueError: If the features' size is not the backbone's ``in_channels``.
-            RuntimeError: If the mode is unknown.
-        """
-        moments = self.encode_moments(inputs, data_samples)  # each (B, P, J)
-        embeddings = self.text_encoder(sentences)  # each (S, J)
-        if mode == 'loss':
-            return self.head.loss(moments, embeddings, sentences.video, data_samples)
-        if mode == 'predict':
-            return self.head.predict(moments, embeddings, sentences.video, data_samples)
-        if mode == 'tensor':
-            return moments, embeddings
-        raise RuntimeError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
-
-    @torch.no_grad()
-    def score_moments(self, inputs: Tensor, data_sample: GroundingDataSample) -> Tensor:
-        """Score of every moment of one video before NMS, for pictures.
-
-        Args:
-            inputs (Tensor): (R, D) pooled features.
-            data_sample (GroundingDataSample): The video with s sentences.
-
-        Returns:
-            Tensor: (s, P), on the model's device.
-        """
-        batch = self.data_preprocessor(dict(inputs=[inputs], data_samples=[data_sample]))
-        moments, embeddings = self(**batch, mode='tensor')
-        contrastive, iou = self.head.score(
-            moments, embeddings, batch['sentences'].video, [len(data_sample.sentences)]
-        )  # (s, P)
-        return moment_scores(contrastive, iou, self.head.score_power)
-
-    def encode_moments(self, inputs: Tensor, data_samples=None) -> dict[str, Tensor]:
-        """Embed all moments of the videos: (B, R, D) -> ``iou`` and ``contrastive`` (B, P, J)."""
-        return self.neck(self.encode_clips(inputs, data_samples))

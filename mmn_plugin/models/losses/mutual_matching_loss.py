@@ -1,17 +1,163 @@
-"""Metric learning between moments and sentences, with negatives within and across videos."""
+"""Losses of MMN: mutual matching (equations 4 and 5) and IoU regression (equation 3)."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmaction.registry import MODELS
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives
+from mmn_plugin.errors import InputError
+from mmn_plugin.models.candidates import Candidates, NegativePool
+from mmn_plugin.models.negatives import Negatives
 from mmn_plugin.structures import temporal_iou
 
-from .pair_mask import PairMask
-from .streaming_logsumexp import streaming_logsumexp
+
+@dataclass
+class PairMask:
+    """Masked entries of an (N, M, L) array of logits, as n pairs (row, block) of L entries each.
+
+    Pairs are few (a sentence and the videos it knows something about), the array is large, so the
+    pairs are listed on the host, where they come from, and no array of its size is ever made.
+
+    Attributes:
+        rows (np.ndarray): (n,) int64 in [0, N).
+        blocks (np.ndarray): (n,) int64 in [0, M), never falling; no pair occurs twice.
+        masked (Tensor): (n, L) bool, on the logits' device.
+    """
+
+    rows: np.ndarray
+    blocks: np.ndarray
+    masked: Tensor
+
+    @classmethod
+    def of(cls, rows: np.ndarray, blocks: np.ndarray, masked: Tensor) -> 'PairMask':
+        """From pairs in any order; where a pair occurs several times, any mask counts."""
+        stride = int(rows.max(initial=0)) + 1
+        pairs, place = np.unique(blocks.astype(np.int64) * stride + rows, return_inverse=True)
+        place = torch.from_numpy(place).to(masked.device, non_blocking=True)
+        count = masked.new_zeros(len(pairs), masked.shape[1], dtype=torch.int32)
+        count.index_add_(0, place, masked.int())
+        return cls(pairs % stride, pairs // stride, count > 0)
+
+    def fill_(self, logits: Tensor, first: int, value: float) -> None:
+        """Write ``value`` over the masked entries of some blocks.
+
+        Args:
+            logits (Tensor): (N, m, L), the blocks from ``first`` on; changed in place.
+            first (int): Index of the first block.
+            value (float): What to write.
+        """
+        begin, end = np.searchsorted(self.blocks, [first, first + logits.shape[1]])
+        if begin == end:
+            return
+        rows, blocks = (
+            torch.from_numpy(index).to(logits.device, non_blocking=True)
+            for index in (self.rows[begin:end], self.blocks[begin:end] - first)
+        )
+        logits[rows, blocks] = logits[rows, blocks].masked_fill(self.masked[begin:end], value)
+
+
+def streaming_logsumexp(
+    rows: Tensor,
+    blocks: Tensor,
+    temperature: float,
+    mask: PairMask | None = None,
+    fill: float = -math.inf,
+    log_weight: Tensor | None = None,
+    chunk_elements: int = 2**22,
+) -> Tensor:
+    """``log sum over m, l of w[m] * exp(x[n, m, l])``, x = ``rows . blocks / temperature``.
+
+    Blocks are visited a chunk at a time with a running logarithm, and visited again in backward,
+    where a chunk's share of the gradient needs its similarities and the final sum alone. Beside
+    inputs and their gradients, memory is one chunk, whatever the number of blocks; the work is
+    one product forward and three backward (two where ``blocks`` needs no gradient).
+
+    Args:
+        rows (Tensor): (N, J).
+        blocks (Tensor): (M, L, J).
+        temperature (float): Divisor of the similarities.
+        mask (PairMask, optional): Entries whose x is ``fill`` instead; no gradient passes there.
+            Defaults to None.
+        fill (float): x of masked entries; minus infinity leaves them out. Defaults to that.
+        log_weight (Tensor, optional): (M,), log w; None means w = 1. Defaults to None.
+        chunk_elements (int): Similarities held at a time; at least one block is. Defaults to
+            2**22 (16 MB in float32).
+
+    Returns:
+        Tensor: (N,); minus infinity where nothing is left to sum.
+    """
+    return _StreamingLogSumExp.apply(
+        rows, blocks, temperature, mask, fill, log_weight, chunk_elements
+    )
+
+
+class _StreamingLogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows, blocks, temperature, mask, fill, log_weight, chunk_elements):
+        ctx.settings = (temperature, mask, fill, log_weight, chunk_elements)
+        result = rows.new_full((len(rows),), -math.inf)
+        for first, last in _chunks(rows, blocks, chunk_elements):
+            logits = _logits(rows, blocks[first:last], first, *ctx.settings[:4])
+            result = torch.logaddexp(result, logits.flatten(1).logsumexp(1))
+        ctx.save_for_backward(rows, blocks, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        rows, blocks, result = ctx.saved_tensors
+        # Whoever calls backward under autocast would get products in another precision than the
+        # sums they are added to.
+        with torch.autocast(rows.device.type, enabled=False):
+            gradients = _gradients(
+                rows, blocks, result, gradient, ctx.settings, ctx.needs_input_grad[:2]
+            )
+        return *gradients, None, None, None, None, None
+
+
+def _gradients(rows, blocks, result, gradient, settings, needed):
+    """(N, J) and (M, L, J) of rows and blocks, None for what needs none."""
+    temperature, mask, fill, log_weight, chunk_elements = settings
+    need_rows, need_blocks = needed
+    of_rows = torch.zeros_like(rows) if need_rows else None
+    of_blocks = torch.empty_like(blocks) if need_blocks else None
+    # A row without anything to sum has no gradient: exp(-inf - 0) = 0.
+    result = result.masked_fill(result == -math.inf, 0.0)[:, None, None]
+    scale = (gradient / temperature)[:, None, None]
+    for first, last in _chunks(rows, blocks, chunk_elements):
+        chunk = blocks[first:last]
+        share = _logits(rows, chunk, first, temperature, mask, fill, log_weight)
+        share.sub_(result).exp_().mul_(scale)  # (N, m, L)
+        if mask is not None:
+            mask.fill_(share, first, 0.0)
+        share = share.flatten(1)  # (N, m * L)
+        if need_rows:
+            of_rows.addmm_(share, chunk.flatten(0, 1))
+        if need_blocks:
+            torch.mm(share.T, rows, out=of_blocks[first:last].view(-1, rows.shape[1]))
+    return of_rows, of_blocks
+
+
+def _chunks(rows: Tensor, blocks: Tensor, chunk_elements: int):
+    """(first, last) of the blocks to visit together."""
+    step = max(1, chunk_elements // max(1, len(rows) * blocks.shape[1]))
+    for first in range(0, len(blocks), step):
+        yield first, min(first + step, len(blocks))
+
+
+def _logits(rows, chunk, first, temperature, mask, fill, log_weight) -> Tensor:
+    """(N, m, L), x with its masked entries and weights."""
+    logits = (rows @ chunk.flatten(0, 1).T).div_(temperature).unflatten(1, chunk.shape[:2])
+    if mask is not None:
+        mask.fill_(logits, first, fill)
+    if log_weight is not None:
+        logits.add_(log_weight[first : first + len(chunk), None])
+    return logits
 
 
 @MODELS.register_module()
@@ -55,7 +201,7 @@ class MutualMatchingLoss(nn.Module):
     ):
         super().__init__()
         if chunk_elements < 1:
-            raise ValueError(
+            raise InputError(
                 f'loss_matching.chunk_elements={chunk_elements}: give the number of '
                 'similarities to hold in memory at a time, such as 2**22'
             )
@@ -80,8 +226,8 @@ class MutualMatchingLoss(nn.Module):
         """Both directions, each the mean over the batch's sentences and positives.
 
         Args:
-            moments (Tensor): (B, P, J), L2-normalised.
-            sentences (Tensor): (S, J), L2-normalised.
+            moments (Tensor): (B, P, J), L2-normalized.
+            sentences (Tensor): (S, J), L2-normalized.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             iou (Tensor): (S, P), IoU of the moments of its video with a sentence's ground truth.
             ground_truth (Tensor): (S, 2), seconds.
@@ -203,3 +349,33 @@ class MutualMatchingLoss(nn.Module):
 def _on(index: np.ndarray, device: torch.device) -> Tensor:
     """An index from the host, for which nobody waits."""
     return torch.from_numpy(index).to(device, non_blocking=True)
+
+
+@MODELS.register_module()
+class IoURegressionLoss(nn.Module):
+    """Binary cross-entropy of the IoU score against the scaled IoU (2D-TAN, equation 2).
+
+    The target is ``clamp((IoU - min_iou) / (max_iou - min_iou), 0, 1)``.
+
+    Args:
+        min_iou (float): IoU whose target is 0.
+        max_iou (float): IoU whose target is 1.
+    """
+
+    def __init__(self, min_iou: float, max_iou: float):
+        super().__init__()
+        self.min_iou = min_iou
+        self.max_iou = max_iou
+
+    def forward(self, logits: Tensor, iou: Tensor) -> Tensor:
+        """Mean over all sentences and moments.
+
+        Args:
+            logits (Tensor): (S, P), the IoU score before the sigmoid.
+            iou (Tensor): (S, P), IoU of each moment with the sentence's ground truth.
+
+        Returns:
+            Tensor: Scalar.
+        """
+        target = ((iou - self.min_iou) / (self.max_iou - self.min_iou)).clamp(0, 1)
+        return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))

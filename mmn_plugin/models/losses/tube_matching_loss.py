@@ -57,8 +57,8 @@ class TubeMatchingLoss(nn.Module):
         """Both directions, each the mean over the batch's sentences.
 
         Args:
-            moments (Tensor): (T, P, J), L2-normalised, the tubes of all videos.
-            sentences (Tensor): (S, J), L2-normalised.
+            moments (Tensor): (T, P, J), L2-normalized, the tubes of all videos.
+            sentences (Tensor): (S, J), L2-normalized.
             pair_sentence (Tensor): (Q,), a sentence for each pair of a sentence with a tube of its
                 own video.
             pair_tube (Tensor): (Q,), the tube of the pair, as its place in the batch.

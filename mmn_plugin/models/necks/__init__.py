@@ -1,17 +1,23 @@
 """Necks: from clips to moments, or to embeddings of their own."""
 
 from .frame_neck import FrameNeck
-from .moment_encoder import MomentEncoder
-from .moment_map import MomentMap
-from .moment_map_conv import MomentMapConv
-from .moment_map_neck import MomentMapNeck
-from .moment_map_pool import MomentMapPool
+from .moment_map_neck import MomentEncoder, MomentMap, MomentMapConv, MomentMapNeck, MomentMapPool
+from .sparse_conv import fast_products, sparse_conv, sparse_norm, workspaces
+from .sparse_plan import CellSet, ConvPlan, EncoderPlan, TileTransform
 
 __all__ = [
+    'CellSet',
+    'ConvPlan',
+    'EncoderPlan',
     'FrameNeck',
     'MomentEncoder',
     'MomentMap',
     'MomentMapConv',
     'MomentMapNeck',
     'MomentMapPool',
+    'TileTransform',
+    'fast_products',
+    'sparse_conv',
+    'sparse_norm',
+    'workspaces',
 ]

@@ -5,6 +5,8 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmn_plugin.errors import InputError
+
 
 @MODELS.register_module()
 class FrameNeck(BaseModule):
@@ -20,7 +22,7 @@ class FrameNeck(BaseModule):
         num_stages (int): Refinements (K); the localizer gives the head's number of stages.
         kernel_size (int): Clips that a convolution sees, odd. Defaults to 3.
         num_layers (int): Convolutions of the temporal encoder. Defaults to 1.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If the kernel is even: a clip would not be its own kernel's middle.
@@ -37,7 +39,7 @@ class FrameNeck(BaseModule):
     ):
         super().__init__(init_cfg)
         if kernel_size % 2 == 0:
-            raise ValueError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
+            raise InputError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
         padding = kernel_size // 2
         self.temporal = nn.ModuleList(
             nn.Conv1d(channels, channels, kernel_size, padding=padding) for _ in range(num_layers)
@@ -51,24 +53,28 @@ class FrameNeck(BaseModule):
             nn.init.zeros_(stage.weight)
             nn.init.zeros_(stage.bias)
 
-    def forward(self, clips: Tensor) -> list[Tensor]:
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Embed.
 
         Args:
             clips (Tensor): (B, H, N).
 
         Returns:
-            list[Tensor]: K + 1 times (B, N, J), L2-normalised: before any refinement, and after
-            each stage.
+            dict[str, Tensor]: K + 1 times (B, N, J), L2-normalized: ``stage0`` before any
+            refinement, ``stage1`` after the first one ..., ``contrastive`` after the last one.
         """
         for layer in self.temporal:
             clips = clips + layer(clips).relu()  # (B, H, N)
-        embeddings = [_normalise(self.fc(clips))]  # (B, J, N)
+        embeddings = [_normalize(self.fc(clips))]  # (B, J, N)
         for stage in self.stages:
-            embeddings.append(_normalise(embeddings[-1] + stage(embeddings[-1])))
-        return [embedding.transpose(1, 2) for embedding in embeddings]  # (B, N, J)
+            embeddings.append(_normalize(embeddings[-1] + stage(embeddings[-1])))
+        names = [*(f'stage{k}' for k in range(len(self.stages))), 'contrastive']
+        return {
+            name: embedding.transpose(1, 2)
+            for name, embedding in zip(names, embeddings, strict=True)
+        }  # (B, N, J)
 
 
-def _normalise(embeddings: Tensor) -> Tensor:
+def _normalize(embeddings: Tensor) -> Tensor:
     """Over the joint space, in float32 under mixed precision too."""
     return F.normalize(embeddings.float() if embeddings.dtype.itemsize < 4 else embeddings, dim=1)

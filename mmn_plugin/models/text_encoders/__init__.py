@@ -1,5 +1,6 @@
 """Text encoders."""
 
 from .sentence_encoder import SentenceEncoder
+from .tokenizer import SentenceTokenizer
 
-__all__ = ['SentenceEncoder']
+__all__ = ['SentenceEncoder', 'SentenceTokenizer']

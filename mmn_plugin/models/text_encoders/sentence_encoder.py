@@ -1,4 +1,4 @@
-"""Sentences to embeddings in both joint spaces."""
+"""Sentence encoder."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,11 +9,45 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from mmn_plugin.errors import DownloadError, InputError
 from mmn_plugin.structures import SentenceBatch
-from mmn_plugin.structures.token_limit import token_limit
+from mmn_plugin.structures.data_samples import token_limit
 
-from .frozen_sentence_cache import FrozenSentenceCache
-from .length_buckets import length_buckets
+
+def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
+    """Batches of sentences that together cost least, where each is padded to its longest.
+
+    A batch of n sentences costs ``n * longest + overhead``. Only the lengths that occur can end a
+    batch, so the cheapest split is found exactly, shortest sentences first.
+
+    Args:
+        lengths (Sequence[int]): Tokens of each of S sentences.
+        overhead (int): Cost of one more batch, in tokens.
+
+    Returns:
+        list[list[int]]: Places of the sentences, each in one batch; rising lengths over batches,
+        rising places of equal lengths.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    # Ends of the runs of equal length: after so many sentences a batch may end.
+    ends = [
+        i + 1
+        for i, row in enumerate(order)
+        if i + 1 == len(order) or lengths[order[i + 1]] != lengths[row]
+    ]
+    starts, costs, first = [0, *ends[:-1]], [0], []
+    for last, end in enumerate(ends):
+        longest = lengths[order[end - 1]]
+        options = [costs[k] + (end - starts[k]) * longest + overhead for k in range(last + 1)]
+        best = min(range(last + 1), key=options.__getitem__)
+        costs.append(options[best])
+        first.append(best)
+    buckets, last = [], len(ends) - 1
+    while last >= 0:
+        buckets.append(order[starts[first[last]] : ends[last]])
+        last = first[last] - 1
+    return buckets[::-1]
+
 
 # What one more batch through the language model costs, in tokens: overheads of some hundred calls.
 BATCH_TOKENS = dict(cpu=64, other=2048)
@@ -32,13 +66,8 @@ class SentenceEncoder(BaseModule):
             weights from.
         config (dict, optional): Configuration of a model to train from scratch, with
             ``model_type`` (such as ``'distilbert'``); nothing is downloaded.
-        cache_frozen (bool): Run the language model once per sentence while it is frozen, and keep
-            the mean over the tokens. Its dropout is then off in those epochs, which the published
-            code has on: training changes a little. See `FrozenSentenceCache`. Defaults to False.
-        cache_size (int): Most sentences kept, C floats each (DistilBERT: 3 KB, so 0.3 GB on the
-            model's device). Defaults to 100,000; ActivityNet Captions' training set has 37,417.
         spaces (Sequence[str]): Names of the joint spaces. Defaults to the two of MMN.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If not exactly one of ``name_or_path`` and ``config`` is given.
@@ -50,13 +79,10 @@ class SentenceEncoder(BaseModule):
         embed_channels: int,
         name_or_path: str | None = None,
         config: dict | None = None,
-        cache_frozen: bool = False,
-        cache_size: int = 100_000,
         spaces: Sequence[str] = ('iou', 'contrastive'),
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        self.cache = FrozenSentenceCache(cache_size) if cache_frozen else None
         self.bert = self._build_language_model(name_or_path, config)
         hidden = self.bert.config.hidden_size
         self.layernorm = nn.LayerNorm(hidden, eps=1e-5)
@@ -67,7 +93,7 @@ class SentenceEncoder(BaseModule):
     @staticmethod
     def _build_language_model(name_or_path, config) -> nn.Module:
         if (name_or_path is None) == (config is None):
-            raise ValueError(
+            raise InputError(
                 'model.text_encoder takes either name_or_path (a Hugging Face name '
                 'or a local folder) or config (with model_type), and exactly one; '
                 f'got name_or_path={name_or_path!r}, config={config!r}'
@@ -78,7 +104,7 @@ class SentenceEncoder(BaseModule):
             try:
                 model = AutoModel.from_pretrained(name_or_path)
             except OSError as error:
-                raise OSError(
+                raise DownloadError(
                     f'no language model {name_or_path!r}: it is no local folder and the Hugging '
                     'Face hub did not give it. Download it once where there is a network and '
                     'give the folder: --cfg-options model.text_encoder.name_or_path=FOLDER '
@@ -110,20 +136,15 @@ class SentenceEncoder(BaseModule):
             sentences (SentenceBatch): S sentences of at most L tokens.
 
         Returns:
-            dict[str, Tensor]: One entry per space, each (S, J), not normalised.
+            dict[str, Tensor]: One entry per space, each (S, J), not normalized.
 
         Raises:
             ValueError: If a token id lies outside the language model's vocabulary.
         """
         self._check_vocabulary(sentences.input_ids)
         frozen = not any(parameter.requires_grad for parameter in self.bert.parameters())
-        if self.cache is not None and frozen:
-            means = self.cache.means(self, sentences)  # (S, C)
-        else:
-            if self.cache is not None:
-                self.cache.clear()
-            with torch.no_grad() if frozen else nullcontext():
-                means = self.token_means(sentences)
+        with torch.no_grad() if frozen else nullcontext():
+            means = self.token_means(sentences)  # (S, C)
         with torch.autocast(means.device.type, enabled=False):
             pooled = self.layernorm(means)  # (S, C)
         return {space: getattr(self, f'fc_{space}')(pooled) for space in self.spaces}
@@ -151,16 +172,11 @@ class SentenceEncoder(BaseModule):
         weight = sentences.attention_mask.to(hidden.dtype)[..., None]
         return (hidden * weight).sum(1) / weight.sum(1)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        if self.cache is not None:
-            self.cache.clear()
-        super()._load_from_state_dict(*args, **kwargs)
-
     def _check_vocabulary(self, input_ids: Tensor) -> None:
         if input_ids.is_cuda:  # checked on the CPU only: here it would make the device wait
             return
         if input_ids.max() >= self.bert.config.vocab_size:
-            raise ValueError(
+            raise InputError(
                 f"token id {int(input_ids.max())} is outside the language model's vocabulary of "
                 f'{self.bert.config.vocab_size}: model.data_preprocessor.tokenizer and '
                 'model.text_encoder do not belong together'

@@ -6,7 +6,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmn_plugin.paths import find_config
+from mmn_plugin.files import find_config
 
 
 @MODELS.register_module()

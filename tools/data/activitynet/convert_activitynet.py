@@ -8,16 +8,11 @@ original release (MMN tests on val_2). README.md beside this script says where f
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.prepare_command import finish, prepare_parser, show_progress
-from mmn_plugin.datasets.prepare_dataset import prepare_dataset
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.datasets.prepare import prepare_dataset, prepare_parser
+from mmn_plugin.errors import plain_errors
 
 EXPECTED = dict(train=(10_009, 37_417), val=(4_917, 17_505), test=(4_885, 17_031))
 ORIGINAL_NAMES = dict(train='train.json', val='val_1.json', test='val_2.json')
@@ -39,19 +34,8 @@ def main(argv=None) -> int:
     )
     args = parser.parse_args(argv)
     with plain_errors():
-        report = prepare_dataset(
-            args.out,
-            annotation_files(args.annotations),
-            args.features,
-            'sub_activitynet_v1-3.c3d.hdf5',
-            500,
-            EXPECTED,
-            'c3d_features',
-            args.copy,
-            args.quick,
-            show_progress,
-        )
-    return finish(report, args.out)
+        files, name = annotation_files(args.annotations), 'sub_activitynet_v1-3.c3d.hdf5'
+        return prepare_dataset(args, files, name, 500, EXPECTED, 'c3d_features')
 
 
 if __name__ == '__main__':

@@ -12,16 +12,11 @@ import csv
 import json
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.prepare_command import finish, prepare_parser, show_progress
-from mmn_plugin.datasets.prepare_dataset import prepare_dataset
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.datasets.prepare import prepare_dataset, prepare_parser
+from mmn_plugin.errors import InputError, plain_errors
 
 EXPECTED = dict(train=(5_336, 12_404), test=(1_334, 3_720))
 
@@ -33,7 +28,7 @@ def read_durations(paths: list[Path]) -> dict[str, float]:
         with open(path, newline='', encoding='utf-8') as file:
             table = csv.DictReader(file)
             if not {'id', 'length'} <= set(table.fieldnames or ()):
-                raise ValueError(
+                raise InputError(
                     f'{path} has no columns "id" and "length"; is it a Charades_v1_*.csv?'
                 )
             durations.update((row['id'], float(row['length'])) for row in table)
@@ -55,11 +50,11 @@ def convert(path: Path, durations: dict[str, float]) -> dict:
             video_id, start, end = place.split()
             start, end = float(start), float(end)
         except ValueError:
-            raise ValueError(
+            raise InputError(
                 f'{path}, line {number}: {line!r} is not "<video> <start> <end>##<sentence>"'
             ) from None
         if video_id not in durations:
-            raise ValueError(
+            raise InputError(
                 f'{path}, line {number}: video {video_id!r} is in none of the files '
                 'given with --durations'
             )
@@ -105,18 +100,8 @@ def main(argv=None) -> int:
             durations = read_durations(args.durations)
             for split, path in zip(EXPECTED, args.sta, strict=True):
                 (annotations / f'{split}.json').write_text(json.dumps(convert(path, durations)))
-        report = prepare_dataset(
-            args.out,
-            {split: annotations / f'{split}.json' for split in EXPECTED},
-            args.features,
-            'vgg_rgb_features.hdf5',
-            4096,
-            EXPECTED,
-            copy=args.copy,
-            quick=args.quick,
-            track=show_progress,
-        )
-    return finish(report, args.out)
+        files = {split: annotations / f'{split}.json' for split in EXPECTED}
+        return prepare_dataset(args, files, 'vgg_rgb_features.hdf5', 4096, EXPECTED)
 
 
 if __name__ == '__main__':

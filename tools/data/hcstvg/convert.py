@@ -10,16 +10,12 @@ have to hold.
 
 import argparse
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.tubes import TubeFile, read_hcstvg_annotations, write_tube_file
-from mmn_plugin.datasets.tubes.gather_videos import gather_videos
-from mmn_plugin.datasets.tubes.load_pickle import load_pickle
+from mmn_plugin.datasets import TubeFile, read_hcstvg_annotations, write_tube_file
+from mmn_plugin.datasets.hcstvg import gather_videos, load_pickle
+from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file
 
 WARNING = (
@@ -82,11 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.trust_pickle:
         print(WARNING, file=sys.stderr)
-    try:
+    with plain_errors():
         print(convert(args))
-    except (OSError, ValueError) as error:
-        print(f'convert: {error}', file=sys.stderr)
-        return 1
     return 0
 
 

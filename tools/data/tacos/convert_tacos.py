@@ -6,16 +6,11 @@ DIR holds train.json, val.json and test.json. README.md beside this script says 
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec('mmn_plugin') is None:  # a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
 import mmn_plugin  # noqa: F401
-from mmn_plugin.datasets.prepare_command import finish, prepare_parser, show_progress
-from mmn_plugin.datasets.prepare_dataset import prepare_dataset
-from mmn_plugin.engine.runner import plain_errors
+from mmn_plugin.datasets.prepare import prepare_dataset, prepare_parser
+from mmn_plugin.errors import plain_errors
 
 EXPECTED = dict(train=(75, 9_790), val=(27, 4_436), test=(25, 4_001))
 
@@ -31,18 +26,8 @@ def main(argv=None) -> int:
     )
     args = parser.parse_args(argv)
     with plain_errors():
-        report = prepare_dataset(
-            args.out,
-            {split: args.annotations / f'{split}.json' for split in EXPECTED},
-            args.features,
-            'tall_c3d_features.hdf5',
-            4096,
-            EXPECTED,
-            copy=args.copy,
-            quick=args.quick,
-            track=show_progress,
-        )
-    return finish(report, args.out)
+        files = {split: args.annotations / f'{split}.json' for split in EXPECTED}
+        return prepare_dataset(args, files, 'tall_c3d_features.hdf5', 4096, EXPECTED)
 
 
 if __name__ == '__main__':

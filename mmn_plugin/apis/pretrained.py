@@ -1,0 +1,433 @@
+"""Models with their configs: checkpoints, folders, names."""
+
+import json
+import os
+import re
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+import torch
+import yaml
+from mmaction.registry import MODELS, TOKENIZER
+from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmn_plugin.config import (
+    config_errors,
+    load_config,
+    require_checkpoint,
+    require_checkpoint_content,
+    require_device,
+)
+from mmn_plugin.engine import CheckpointIdentity, checkpoint_config, require_plain_types
+from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.files import OutputError, package_data_root, writable_folder
+from mmn_plugin.precision import apply_tf32
+from mmn_plugin.version import __version__
+
+
+def _own_parts(config: Config) -> list[str]:
+    """Modules of this package that ``custom_imports`` names; a foreign config imports no others."""
+    imports = (config.get('custom_imports') or {}).get('imports') or []
+    names = [imports] if isinstance(imports, str) else imports
+    return [name for name in names if re.fullmatch(r'mmn_plugin(\.\w+)*', str(name))]
+
+
+def _import_own_parts(config: Config) -> None:
+    """Register what the config needs, such as the extractor of Shapes."""
+    for name in _own_parts(config):
+        import_module(name)
+
+
+def named_models() -> dict[str, dict]:
+    """Entries of this package's model index by name."""
+    root = package_data_root()
+    index = yaml.safe_load((root / 'model-index.yml').read_text(encoding='utf-8'))
+    pages = [yaml.safe_load((root / path).read_text(encoding='utf-8')) for path in index['Import']]
+    return {entry['Name']: entry for page in pages for entry in page['Models']}
+
+
+def resolve_model(
+    config: str | Path | Config | None, checkpoint: str | Path | None
+) -> tuple[Config | None, str]:
+    """Config and checkpoint from what a user gave.
+
+    Args:
+        config (str | bytes | PathLike | Config, optional): A name of the model index, the path or
+            name of a config, or a config. None: the checkpoint's own.
+        checkpoint (str | bytes | PathLike, optional): None: the weights of the entry in the model
+            index.
+
+    Returns:
+        tuple[Config | None, str]: Both; the config None if it was.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If no checkpoint was given, and none is known.
+    """
+    entry = None
+    if isinstance(config, bytes):
+        config = os.fsdecode(config)
+    if isinstance(config, str) and Path(config).suffix != '.py':
+        entry = named_models().get(config.lower())
+        if entry is None and not Path(config).exists():
+            raise MissingFileError(
+                f'there is no model {config!r}; give the path of a config, or '
+                f'one of {", ".join(named_models())}'
+            )
+    if entry is not None:
+        checkpoint = checkpoint or _weights(entry)
+        if checkpoint is None:
+            raise InputError(
+                f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
+                'one that was trained with its config'
+            )
+        config = str(package_data_root() / entry['Config'])
+    if checkpoint is None:
+        raise InputError(
+            'no checkpoint was given: give the file (.pth) or folder of a trained model'
+        )
+    if config is not None and not isinstance(config, Config):
+        config = load_config(config)
+    return config, os.fsdecode(checkpoint)
+
+
+def _weights(entry: dict) -> str | None:
+    weights = entry.get('Weights')
+    return weights[0] if isinstance(weights, list) else weights
+
+
+FORMAT, VERSION = 'mmn_plugin/model', 1
+CONFIG, WEIGHTS, TOKENIZER_FILE, CARD = (
+    'config.json',
+    'model.safetensors',
+    'tokenizer.json',
+    'README.md',
+)
+
+
+_CARD_TEMPLATE = """\
+---
+library_name: mmn_plugin
+tags: [temporal-grounding, video-moment-retrieval]
+---
+
+# A temporal grounding model
+
+Finds the moments of a video that a sentence describes: Mutual Matching Network (MMN), trained with
+mmn_plugin {version}.
+
+```python
+from mmn_plugin.apis import GroundingInferencer
+
+inferencer = GroundingInferencer.from_pretrained('THIS_FOLDER')
+inferencer('video.mp4', ['…'])
+```
+
+## What it was trained on
+
+TODO by whoever publishes it: data set, its license, the language of the sentences, and figures of
+its test split (R@1, IoU=0.5 and 0.7) with the command that measured them.
+
+## What goes in
+
+| | |
+| --- | --- |
+| features | {features} |
+| moments | {moments} |
+| longest sentence | {tokens} |
+| vocabulary | `tokenizer.json`, with which it was trained |
+
+## Limits
+
+- It always finds something. {presence}
+- The edges of a moment lie on a grid of a {num_clips}th of what is looked at at once{window}.
+- {long_video}
+- Only words of its training mean anything to it; unknown ones are skipped without a word, and a
+  sentence of unknown words alone is refused.
+- It answers about the kind of video that it was trained on; on other material scores are no
+  measure of being right.
+- It finds what a sentence says, not whether it is proper to look for it. Do not use it to identify
+  or judge people.
+"""
+
+
+def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
+    """Write a model; what is written needs nothing of this machine's to be used.
+
+    Args:
+        folder (str | Path): Made if it is not there; a model in it is replaced.
+        config (Config): Of the model.
+        model (nn.Module): With ``data_preprocessor.tokenizer`` and ``text_encoder``.
+        meta (dict): What else belongs to the model, plain data.
+
+    Raises:
+        ValueError: If the config holds more than plain data.
+        OutputError: If the folder cannot be written into, or holds files of these names that are
+            not a model's.
+    """
+    folder = writable_folder(os.fsdecode(folder))
+    _require_no_others(folder)
+    state = model.data_preprocessor.tokenizer.state()
+    content = dict(
+        format=FORMAT,
+        version=VERSION,
+        mmn_plugin=__version__,
+        config=_portable(config, model),
+        tokenizer={key: value for key, value in state.items() if key != 'tokenizer'},
+        meta=meta,
+    )
+    try:
+        text = json.dumps(content, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f'the config cannot be written as JSON ({error}): only numbers, strings, '
+            'lists and dicts can'
+        ) from error
+    weights = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(text + '\n', encoding='utf-8')  # first: it says whose they are
+    save_file(weights, folder / WEIGHTS, metadata=dict(format='pt'))
+    (folder / TOKENIZER_FILE).write_text(state['tokenizer'], encoding='utf-8')
+    (folder / CARD).write_text(model_card(content), encoding='utf-8')
+
+
+def model_card(content: dict) -> str:
+    """README.md of a saved model, from what its ``config.json`` holds."""
+    config, meta = content['config'], content['meta']
+    model, extractor = config['model'], config.get('extractor')
+    long_video = config.get('long_video') or {}
+    num_clips, moments = _moments(model)
+    presence, window = meta.get('presence'), long_video.get('window')
+    longest = long_video.get('longest')
+    size = model['backbone']['in_channels']
+    limit = content['tokenizer'].get('max_length')
+    return _CARD_TEMPLATE.format(
+        version=content['mmn_plugin'],
+        features=f'{size} numbers per step; '
+        + (
+            f'made from a video file by `{extractor["type"]}`'
+            if extractor
+            else 'no extractor is known, so that only ready features can be used'
+        ),
+        moments=moments,
+        tokens='no limit' if limit is None else f'{limit} tokens; a longer one is cut',
+        num_clips=num_clips,
+        window=f' ({window:g} s of a long video)' if window else '',
+        presence=(
+            f'A sentence whose presence is below {presence["threshold"]:.3f} '
+            f'{"(more in a video of several windows) " if presence.get("tail") else ""}probably '
+            'does not occur; that threshold was measured on its validation set, and is sometimes '
+            'wrong in either direction.'
+            if presence
+            else 'Nothing tells whether a sentence occurs at all: no threshold was measured.'
+        ),
+        long_video=(
+            f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '
+            f'in windows of {window:g} s; a moment longer than a window is never found whole.'
+            if window
+            else 'A video of any length is one window: the longer it is, the coarser the grid.'
+        ),
+    )
+
+
+def _moments(model: dict) -> tuple[int, str]:
+    """Number of clips, and which runs of them are moments."""
+    if 'grid' not in model:  # scores clips
+        return model['num_clips'], f'{model["num_clips"]} clips, runs of those with high scores'
+    grid = model['grid']
+    counts = list(grid['pooling_counts'])
+    return grid['num_clips'], f'{grid["num_clips"]} clips, pooling counts {counts}'
+
+
+def _require_no_others(folder: Path) -> None:
+    """Refuse a folder with a README.md, say, that is none of a model's."""
+    found = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE, CARD) if (folder / name).exists()]
+    with suppress(OSError, ValueError, AttributeError):
+        if json.loads((folder / CONFIG).read_bytes()).get('format') == FORMAT:
+            return
+    if found:
+        raise OutputError(
+            f'{folder / found[0]} is there and was not written by save_pretrained: '
+            'nothing is replaced. Move it away, or choose another folder'
+        )
+
+
+def _portable(config: Config, model) -> dict:
+    """The parts of a config that inference needs, the language model as its configuration."""
+    parts = {key: config[key] for key in ('model', 'extractor', 'long_video') if key in config}
+    parts = Config(parts)._cfg_dict.to_dict()
+    parts['custom_imports'] = dict(imports=_own_parts(config))
+    text = parts['model']['text_encoder']
+    text.pop('name_or_path', None)
+    text['config'] = model.text_encoder.language_model
+    for source in ('vocab', 'name_or_path'):  # it lies in the folder
+        parts['model']['data_preprocessor']['tokenizer'].pop(source, None)
+    pipeline = Config(dict(pipeline=config.test_dataloader.dataset.pipeline))._cfg_dict.to_dict()
+    parts['test_dataloader'] = dict(dataset=pipeline)
+    return parts
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path is what `write_folder` makes."""
+    return (Path(os.fsdecode(path)) / CONFIG).is_file()
+
+
+def read_folder(folder: str | Path) -> tuple[Config, dict]:
+    """Config and checkpoint of a folder.
+
+    Args:
+        folder (str | Path): From `write_folder`.
+
+    Returns:
+        tuple[Config, dict]: The config, and ``meta`` and ``state_dict`` as a checkpoint has them.
+
+    Raises:
+        FileNotFoundError: If a file of it is missing.
+        ValueError: If a file is damaged, or of another kind or version.
+    """
+    folder = Path(folder)
+    absent = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE) if not (folder / name).is_file()]
+    if absent:
+        raise MissingFileError(f'the model folder {folder} lacks {", ".join(absent)}')
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+        kind = content.get('format'), content.get('version')
+        if kind == (FORMAT, VERSION):
+            config, tokenizer, meta = (
+                dict(content[key]) for key in ('config', 'tokenizer', 'meta')
+            )
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f'{folder / CONFIG} is damaged: {error}') from None
+    if kind != (FORMAT, VERSION):
+        raise InputError(
+            f'{folder / CONFIG} is no model of mmn_plugin that this release reads: '
+            f'format {kind[0]!r}, version {kind[1]!r}'
+        )
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f'{folder / WEIGHTS} is damaged: {error}') from None
+    config = Config(config)
+    require_plain_types(config, str(folder))
+    _import_own_parts(config)
+    tokenizer['tokenizer'] = (folder / TOKENIZER_FILE).read_text(encoding='utf-8')
+    return config, dict(meta=dict(meta, tokenizer=tokenizer), state_dict=weights)
+
+
+def plain_meta(meta: dict) -> dict:
+    """What of a checkpoint's ``meta`` travels: all plain data but the run's own."""
+    left_out = ('cfg', 'tokenizer', 'hook_msgs', 'run_state', 'experiment_name', 'time')
+    kept = {}
+    for key, value in meta.items():
+        try:
+            same = json.loads(json.dumps(value, allow_nan=False)) == value
+        except (TypeError, ValueError):
+            continue
+        if key not in left_out and same and not torch.is_tensor(value):
+            kept[key] = value
+    return kept
+
+
+def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, dict]:
+    """Config and content of a checkpoint.
+
+    Args:
+        path (str): A .pth file, a URL, or a folder of `save_pretrained`.
+        config (Config, optional): Taken instead of the one it carries. Defaults to None.
+
+    Returns:
+        tuple[Config, dict]: The config, in which language model and tokenizer are the checkpoint's
+        own where it is the checkpoint's; and its ``meta`` and ``state_dict``.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If the file is no checkpoint, or carries no config and none is given.
+    """
+    if is_folder(path):
+        own, loaded = read_folder(path)
+        return config or own, loaded
+    path = require_checkpoint(path)
+    loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    require_checkpoint_content(loaded, path)
+    if config is None:
+        config = checkpoint_config(loaded, path)
+        _import_own_parts(config)
+        text = config.get('model', {}).get('text_encoder')
+        language_model = CheckpointIdentity.of(loaded).language_model
+        if text is not None and language_model is not None:  # neither hub nor folder is asked
+            text.pop('name_or_path', None)
+            text.config = language_model
+    return config, loaded
+
+
+def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
+    """Build a config's model and load all its weights, under the checks that a test runs.
+
+    The tokenizer that the checkpoint carries serves where the configured one cannot be built. The
+    config's ``env_cfg.allow_tf32`` is applied to this process, as by a test.
+
+    Args:
+        config (Config): With ``model``.
+        checkpoint (str | bytes | PathLike): Path or URL.
+        device (str): Where the model goes.
+
+    Returns:
+        nn.Module: The model, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint, or no vocabulary in either.
+        ValueError: If the checkpoint belongs to another architecture or another vocabulary, the
+            file is no checkpoint, the config has no model, or the device cannot be used.
+    """
+    require_model(config)
+    require_device(device)
+    checkpoint = os.fsdecode(checkpoint)
+    return build_model(config, read_checkpoint(checkpoint, config)[1], checkpoint, device)
+
+
+def require_model(config: Config) -> None:
+    """Refuse a config that describes no model.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    if 'model' not in config:
+        raise InputError(f'{config.filename or "the config"} lacks the setting `model`')
+
+
+def build_model(
+    config: Config, loaded: dict, path: str, device: str, own_tokenizer: bool = False
+) -> nn.Module:
+    """As `load_model`, from what `read_checkpoint` gives.
+
+    Args:
+        config (Config): With ``model``.
+        loaded (dict): ``meta`` and ``state_dict``, or weights alone.
+        path (str): Where it came from, for messages.
+        device (str): Where the model goes.
+        own_tokenizer (bool): Take the checkpoint's tokenizer whatever the config says, as where
+            the config too is the checkpoint's. Defaults to False.
+    """
+    require_model(config)
+    apply_tf32(config)
+    with config_errors(config):
+        model = MODELS.build(config.model)
+    identity = CheckpointIdentity.of(loaded)
+    if own_tokenizer and identity.tokenizer is not None:
+        model.data_preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(
+            identity.tokenizer
+        )
+    CheckpointIdentity.check(model, loaded, path)
+    weights = loaded.get('state_dict', loaded)
+    weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
+    load_state_dict(model, weights, strict=True, logger='silent')
+    _ = model.data_preprocessor.tokenizer  # a missing vocabulary shows now, not at a sentence
+    return model.to(device).eval()

@@ -1,0 +1,1 @@
+"""Command lines: the command ``mmn``, and what the scripts in tools/ share."""

@@ -1,0 +1,330 @@
+"""The commands ``extract``, ``check`` and ``web`` of `mmn_plugin.cli.main`."""
+
+import argparse
+import datetime
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.cli.command_line import end_distributed, require_launcher
+from mmn_plugin.cli.main import Parser, add_config_options, add_device, whole_number
+from mmn_plugin.config import load_config
+from mmn_plugin.datasets import check_config
+from mmn_plugin.engine import add_amp, explicit_amp
+from mmn_plugin.errors import OperationError
+from mmn_plugin.features import build_extractor, extract_videos, extractor_config
+from mmn_plugin.features.extraction import ProgressBar
+from mmn_plugin.files import writable_file
+from mmn_plugin.webui import Limits, SessionStore
+from mmn_plugin.webui.answers import ExampleVideo, VideoGrounder
+from mmn_plugin.webui.page import GroundingPage
+
+DEFAULT = 'extractors/shapes_grid.py'
+MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
+
+
+def parse_extract(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser('extract', run_extract.__doc__)
+    parser.add_argument('videos', nargs='+', help='video files, or folders of them')
+    parser.add_argument('--out', required=True, type=writable_file, help='HDF5 file to write')
+    parser.add_argument(
+        '--config',
+        default=DEFAULT,
+        help='a config with an `extractor`: a path, or one of mmn_plugin, such as '
+        f'extractors/i3d_r50_k400.py or mmn_shapes.py (default: {DEFAULT})',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        help="weights in place of the config's: a file, or for models of Hugging Face a folder",
+    )
+    parser.add_argument(
+        '--fps', type=float, help="frames per second that are looked at (default: the config's)"
+    )
+    parser.add_argument('--stride', type=int, help="frames per row (default: the config's)")
+    add_device(parser)
+    parser.add_argument(
+        '--workers',
+        type=whole_number,
+        help='videos at a time: threads that decode for a GPU, processes on the '
+        'CPU; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
+        'the grid extractor, else 0)',
+    )
+    add_amp(parser)
+    add_config_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch'],
+        default='none',
+        help='pytorch: the processes that torchrun starts share the videos',
+    )
+    return parser.parse_args(explicit_amp(argv))
+
+
+def join_group(launcher: str) -> bool:
+    """Enter the group of processes that share the videos; whether this is the first of them."""
+    if launcher == 'none':
+        return True
+    distributed = torch.distributed
+    store, rank, processes = next(distributed.rendezvous('env://', timeout=MEET))
+    # Only told when to begin and to end, which can be days apart; nothing is computed together.
+    distributed.init_process_group(
+        'gloo', store=store, rank=rank, world_size=processes, timeout=datetime.timedelta(days=30)
+    )
+    return rank == 0
+
+
+def own_device(launcher: str) -> str | None:
+    """The accelerator of this process, where each has one."""
+    if launcher == 'none' or not torch.cuda.is_available():
+        return None
+    return f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}'
+
+
+@contextmanager
+def clean_stop():
+    """End with one message at Ctrl-C and at SIGTERM, once what is finished is in the file."""
+    code = 130
+
+    def stop(*_) -> None:
+        nonlocal code
+        code = 143
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()  # of others Python knows none
+    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        if os.environ.get('RANK', '0') == '0':
+            print(
+                'Stopped. Run the command again: it goes on with what is not finished.',
+                file=sys.stderr,
+            )
+        end_distributed(code=code)
+        raise SystemExit(code) from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def run_extract(args: argparse.Namespace, answer: Callable) -> int:
+    """Write the features of videos to a file.
+
+        mmn extract videos/ --out grid.h5                                         # needs no weights
+        mmn extract videos/ --config c3d_fc6_sports1m --out c3d.h5
+        torchrun --nproc-per-node 4 -m mmn extract videos/ --config i3d_r50_k400 --out i3d.h5 \\
+            --launcher pytorch                                                # 4 GPUs share them
+
+    Writes an HDF5 file with one (T, D) array per video, named after its file without suffix.
+    Running it again goes on where it stopped. Exit code 1 if a video could not be read.
+    """
+    with clean_stop():
+        require_launcher(args.launcher)
+        settings = extractor_config(
+            args.config,
+            args.cfg_options,
+            checkpoint=args.checkpoint,
+            fps=args.fps,
+            stride=args.stride,
+            amp=args.amp,
+        )
+        extractor = build_extractor(settings, args.device or own_device(args.launcher))
+        if args.amp:
+            settings['amp'] = extractor.amp  # what it came to here
+        workers = extractor.workers if args.workers is None else args.workers
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        first = join_group(args.launcher)
+        with ProgressBar('features') as bar:
+            report = extract_videos(extractor, args.videos, args.out, workers, bar, settings)
+        if not first:
+            end_distributed()
+            return 0
+        answer(asdict(report))
+    for line in report.lines():
+        print(line, file=sys.stderr)
+    if not report.failures:
+        print(
+            f'{args.out} is complete: {extractor.num_features} numbers per clip of '
+            f'{extractor.stride / extractor.fps:g} s.'
+        )
+    code = 1 if report.failures else 0
+    end_distributed(code=code)
+    return code
+
+
+def parse_check(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser('check', run_check.__doc__)
+    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        choices=('train', 'val', 'test'),
+        help='splits to check (default: all that the config has)',
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='look at the shapes of features alone, not at every value',
+    )
+    parser.add_argument(
+        '--examples',
+        type=int,
+        default=3,
+        help='offenders named for each kind of finding (default: 3)',
+    )
+    add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def run_check(args: argparse.Namespace, answer: Callable) -> int:
+    """Check the datasets of a config before training: annotations, features, sentences, splits.
+
+    Prints counts and findings with their first offenders; exit code 1 where training would be
+    wrong.
+
+        mmn check configs/mmn_tacos.py
+        mmn check configs/mmn_tacos.py --split train --quick
+    """
+    progress = Console(stderr=True)
+    report = check_config(
+        load_config(args.config, args.cfg_options),
+        args.split,
+        args.quick,
+        args.examples,
+        lambda items, text: track(items, text, console=progress, transient=True),
+    )
+    report.render(Console(width=None if sys.stdout.isatty() else 160))
+    findings = [asdict(finding) for finding in report.findings]
+    answer(dict(passed=report.passed, counts=report.counts, findings=findings))
+    return 0 if report.passed else 1
+
+
+def parse_web(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    limits = Limits()
+    parser = Parser('web', run_web.__doc__)
+    parser.add_argument(
+        'checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained'
+    )
+    parser.add_argument(
+        '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
+    )
+    add_config_options(parser)
+    add_device(parser)
+    parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen at (default: 127.0.0.1, this machine alone)',
+    )
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
+    parser.add_argument(
+        '--max-mb',
+        type=float,
+        default=limits.megabytes,
+        help=f'largest upload (default: {limits.megabytes:g})',
+    )
+    parser.add_argument(
+        '--max-minutes',
+        type=float,
+        default=limits.seconds / 60,
+        help=f'longest video (default: {limits.seconds / 60:g})',
+    )
+    parser.add_argument(
+        '--max-pixels',
+        type=int,
+        default=limits.pixels,
+        help=f'largest picture of a video, width x height (default: {limits.pixels}, 4096 x 2304)',
+    )
+    parser.add_argument(
+        '--max-work',
+        type=float,
+        default=limits.work_seconds,
+        metavar='SECONDS',
+        help=f'time that may be spent on reading a video (default: {limits.work_seconds:g})',
+    )
+    parser.add_argument(
+        '--keep-minutes',
+        type=float,
+        default=limits.idle_seconds / 60,
+        help='delete a video after so long without a question '
+        f'(default: {limits.idle_seconds / 60:g})',
+    )
+    parser.add_argument(
+        '--examples',
+        metavar='DIR',
+        help='offer the videos of this folder, whose annotations.json has their sentences',
+    )
+    args = parser.parse_args(argv)
+    if args.top_n < 1:
+        parser.error(f'--top-n {args.top_n}: it must be at least 1')
+    if args.cfg_options and not args.config:
+        parser.error('--cfg-options needs --config')
+    return args
+
+
+def build_inferencer(args):
+    """The model, by its config or by the one that the checkpoint carries.
+
+    Raises:
+        ValueError: there is no config, or it does not say how features are made from a video.
+    """
+    config = args.config
+    if args.cfg_options:
+        config = load_config(config, args.cfg_options)
+    inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
+    _ = inferencer.extractor  # says what is missing now, not at the first visitor
+    return inferencer
+
+
+def run_web(args: argparse.Namespace, answer: Callable) -> int:
+    """Serve a page on which anybody can ask a model about videos.
+
+        mmn web CHECKPOINT [--config CONFIG] [--host 0.0.0.0] [--port 7860]
+
+    Only this machine can reach the page unless --host says otherwise; there is no login, and no
+    encryption, so put a server that has both before it where others can reach it. What a visitor
+    uploads lies in a folder of its own, which is deleted when the visitor leaves, after a while
+    without questions, and at the end. Needs Gradio: ``pip install "mmn_plugin[web]"``.
+    """
+    if find_spec('gradio') is None:
+        raise OperationError(
+            'the page needs Gradio: pip install "mmn_plugin[web]", or '
+            'pip install -r requirements/web.txt'
+        )
+    limits = Limits(
+        args.max_mb,
+        60 * args.max_minutes,
+        idle_seconds=60 * args.keep_minutes,
+        pixels=args.max_pixels,
+        work_seconds=args.max_work,
+    )
+    grounder = VideoGrounder(build_inferencer(args), limits)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
+    with SessionStore(limits) as store:
+        examples = ExampleVideo.read_folder(args.examples) if args.examples else []
+        for example in [example for example in examples if not grounder.knows(example)]:
+            print(f'{example.name} is left out: the model does not know its words')
+            examples.remove(example)
+        page = GroundingPage(grounder, store, examples)
+        url = page.launch(args.host, args.port, block=False)
+        print(f'{url}  (Ctrl+C ends it)', flush=True)
+        answer(dict(url=url))
+        try:
+            page.blocks.block_thread()
+        finally:
+            page.blocks.close(verbose=False)
+    return 0

@@ -1,0 +1,162 @@
+"""The command ``mmn``: picks the command that is asked for and imports what that one needs.
+
+Arguments that several commands and scripts take are here too; nothing heavy is imported before one
+is used.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from importlib import import_module
+from typing import NoReturn
+
+import mmn_plugin
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.files import writable_file, write_atomically
+
+STDOUT = '-'  # as the file of --json
+COMMANDS = {
+    'ground': 'find the moments, or tubes, of a video that sentences describe',
+    'extract': 'write the features of videos to a file',
+    'check': 'check the datasets of a config before training',
+    'eval': 'score a file of predictions against annotations, without a model',
+    'web': 'serve a page that answers questions about videos',
+}
+USAGE = (
+    'usage: mmn COMMAND ...\n\n'
+    + '\n'.join(f'  {name:<9}{text}' for name, text in COMMANDS.items())
+    + '\n\n`mmn COMMAND --help` lists what a command takes; all take --json [FILE.json].\n'
+    'Training and testing: tools/train.py and tools/test.py.'
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage.
+
+    Args:
+        command (str): Such as ``ground``.
+        description (str): Docstring of the function that runs it, or of its module.
+    """
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(
+            f'mmn {command}',
+            description=inspect.cleandoc(description),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument(
+            '--json',
+            nargs='?',
+            const=STDOUT,
+            metavar='FILE.json',
+            type=lambda text: text if text == STDOUT else writable_file(text),
+            help='write the answer as JSON to a file; without a name to the standard output, and '
+            'nothing else there',
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f'Error: {message} (`{self.prog} --help` lists what it takes)\n')
+
+
+def explicit(argv: Sequence[str], option: str, default: str, value: str) -> list[str]:
+    """A command line in which a bare option does not swallow what follows it.
+
+    Args:
+        argv (Sequence[str]): The command line.
+        option (str): Such as ``--json``.
+        default (str): What the bare option means.
+        value (str): Regular expression of what may be its value.
+    """
+    return [
+        f'{option}={default}' if word == option and not re.fullmatch(value, after) else word
+        for word, after in zip(argv, [*argv[1:], ''], strict=True)
+    ]
+
+
+def whole_number(text: str) -> int:
+    """A number of things, 0 or more, as ``type=`` of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none; argparse names the argument.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of 0 or more')
+    return value
+
+
+class _ConfigOptions(argparse.Action):
+    """MMEngine's `DictAction`, whose mistakes are errors of the argument."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from mmengine.config import DictAction
+
+        for word in values:
+            if not word.partition('=')[0] or '=' not in word:
+                raise argparse.ArgumentError(self, f'{word!r} is not key=value')
+        try:
+            DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+        except (ValueError, AssertionError) as error:
+            raise argparse.ArgumentError(self, f'{" ".join(values)}: {error}') from None
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options key=value ...``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_ConfigOptions,
+        help='values that replace those of the config: key=value, key="[a,b]", a.b.c=value',
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command: ``ground`` and ``eval`` of the modules of these names, the rest of `commands`.
+
+    A command is a ``parse_NAME(argv)``, and a ``run_NAME(args, answer)``, which calls ``answer``
+    once with what ``--json`` writes, and returns the exit code.
+
+    Args:
+        argv (Sequence[str]): The command line.
+
+    Returns:
+        int: Exit code; 2 where there is no such command.
+    """
+    name, *rest = argv or ['--help']
+    if name in ('-h', '--help', '--version'):
+        print(USAGE if name != '--version' else mmn_plugin.__version__)
+        return 0
+    if name not in COMMANDS:
+        print(f'Error: mmn has no command {name!r}: {", ".join(COMMANDS)}', file=sys.stderr)
+        return 2
+    with plain_errors():
+        if name != 'eval':
+            mmn_plugin.register_components()
+        module = name if name in ('ground', 'eval') else 'commands'
+        module = import_module(f'mmn_plugin.cli.{module}')
+        args = getattr(module, f'parse_{name}')(explicit(rest, '--json', STDOUT, r'.*\.json'))
+        output = sys.stdout
+
+        def answer(content) -> None:
+            text = json.dumps(content, indent=1, default=str) + '\n'
+            if args.json == STDOUT:
+                output.write(text)
+                output.flush()
+            elif args.json:
+                write_atomically(args.json, text)
+
+        with redirect_stdout(sys.stderr) if args.json == STDOUT else nullcontext():
+            return getattr(module, f'run_{name}')(args, answer)

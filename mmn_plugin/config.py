@@ -1,0 +1,443 @@
+"""Read configs, and look whether what a command names is there."""
+
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import FUNCTIONS, OPTIMIZERS
+from mmengine.runner import Runner
+
+from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
+
+from .files import config_root, find_config
+
+# Packages that MMEngine's back ends for figures need.
+_PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
+# What is read of a config's top level beside the arguments of Runner.
+_READ = {
+    'runner_type',
+    'custom_imports',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'find_unused_parameters',
+    'activation_checkpointing',
+    'efficient_conv_bn_eval',
+    'compile',
+    'extractor',
+    'long_video',
+    'tracker',
+    *inspect.signature(Runner.__init__).parameters,
+} - {'self', 'cfg'}
+# Parts without a type of their own that are handed to a call, which refuses what it does not know.
+_HANDED_ON = (
+    'train_dataloader',
+    'val_dataloader',
+    'test_dataloader',
+    'train_cfg',
+    'val_cfg',
+    'test_cfg',
+    'optim_wrapper',
+    'randomness',
+    'log_processor',
+    'long_video',
+    'model.head.negatives',
+    'env_cfg.mp_cfg',
+    'env_cfg.dist_cfg',
+)
+# Parts whose keys are the user's own.
+_FREE = ('optim_wrapper.paramwise_cfg.custom_keys', 'metainfo')
+# Keys of parts that MMEngine reads by name, and so ignores any other.
+_KNOWN = {
+    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'auto_scale_lr': ('base_batch_size', 'enable'),
+    'optim_wrapper.clip_grad': (
+        'type',
+        'max_norm',
+        'norm_type',
+        'error_if_nonfinite',
+        'foreach',
+        'clip_value',
+    ),
+    'optim_wrapper.paramwise_cfg': (
+        'custom_keys',
+        'bias_lr_mult',
+        'bias_decay_mult',
+        'norm_decay_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'dcn_offset_lr_mult',
+        'bypass_duplicate',
+    ),
+    'optim_wrapper.paramwise_cfg.custom_keys.*': ('lr_mult', 'decay_mult'),
+}
+
+
+def idle_options(config: Config, options: dict) -> list[str]:
+    """Say which options of ``--cfg-options`` leave a run as it is, most often by a misspelt name.
+
+    A part that is built from its ``type`` refuses what it does not know. Elsewhere an unknown key
+    is not noticed, and neither is one that the config has, but used up when the file was read.
+
+    Args:
+        config (Config): Before the options are merged.
+        options (dict): Values by dotted keys.
+
+    Returns:
+        list[str]: One sentence per option, with the nearest name that there is.
+    """
+    return [text for name in options if (text := _idle(config._cfg_dict, name, options))]
+
+
+def _idle(config: dict, name: str, options: dict) -> str | None:
+    keys = name.split('.')
+    part, depth = config, 0
+    while depth < len(keys) and (inner := _entry(part, keys[depth])) is not None:
+        part, depth = inner[0], depth + 1
+    if depth and keys[0] not in _READ:
+        return _told(
+            name,
+            f'`{keys[0]}` is a variable, which the config used when it was read; to '
+            'set it now changes nothing',
+            _places(config, keys[0]),
+        )
+    if depth == len(keys) or not isinstance(part, dict) or _takes(keys, depth, part, options):
+        return None
+    path, key = '.'.join(keys[:depth]), keys[depth]
+    known = {*part, *_known(path)} | (set() if depth else _READ)
+    if key in known:
+        return None
+    nearest = [f'{path}.{near}'.lstrip('.') for near in difflib.get_close_matches(key, known, n=1)]
+    place = f'`{path}`' if path else 'the config'
+    reason = f'{place} has no setting `{key}`, and neither MMEngine nor mmn_plugin reads it'
+    return _told(name, reason, nearest if depth else _places(config, key) or nearest)
+
+
+def _entry(part, key: str) -> tuple | None:
+    """The value under a key, in a tuple, as options walk through dicts and lists."""
+    if isinstance(part, dict):
+        return (part[key],) if key in part else None
+    if isinstance(part, list | tuple) and key.isdecimal() and int(key) < len(part):
+        return (part[int(key)],)
+    return None
+
+
+def _takes(keys: list[str], depth: int, part: dict, options: dict) -> bool:
+    """Whether a new key of a part is its user's own choice, or is refused if it is wrong."""
+    path, inside = '.'.join(keys[:depth]), '.'.join(keys[: depth + 1])
+    made = options.get(inside)
+    return (
+        'type' in part
+        or f'{path}.type' in options
+        or f'{inside}.type' in options
+        or (isinstance(made, dict) and 'type' in made)
+        or path in _HANDED_ON
+        or path.endswith(_FREE)
+    )
+
+
+def _known(path: str) -> tuple[str, ...]:
+    return _KNOWN.get(path) or _KNOWN.get(f'{path.rpartition(".")[0]}.*', ())
+
+
+def _places(part, name: str, path: str = '') -> list[str]:
+    """Settings of this name in what is read of a config."""
+    items = part.items() if isinstance(part, dict) else enumerate(part)
+    found = []
+    for key, value in items:
+        if not path and key not in _READ:
+            continue
+        place = f'{path}.{key}'.lstrip('.')
+        found += [place] if path and key == name else []
+        found += _places(value, name, place) if isinstance(value, dict | list | tuple) else []
+    return found
+
+
+def _told(name: str, reason: str, instead: list[str]) -> str:
+    hint = f'; did you mean {" or ".join(f"`{path}`" for path in instead[:4])}?' if instead else ''
+    return f'--cfg-options {name}: {reason}{hint}'
+
+
+# Numbers, and the least that each may be; PyTorch and MMEngine refuse less without naming them, or
+# train nothing.
+_COUNTS = {
+    'train_dataloader.batch_size': 1,
+    'val_dataloader.batch_size': 1,
+    'test_dataloader.batch_size': 1,
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.num_workers': 0,
+    'test_dataloader.num_workers': 0,
+    'train_cfg.max_epochs': 1,
+    'train_cfg.val_interval': 1,
+    'optim_wrapper.accumulative_counts': 1,
+    'auto_scale_lr.base_batch_size': 1,
+}
+
+
+def require_counts(config: Config) -> None:
+    """Make sure that sizes and counts of a config are whole numbers, and not too small.
+
+    Raises:
+        ValueError: Naming the first setting that is not.
+    """
+    for name, least in _COUNTS.items():
+        part, key = name.split('.')
+        settings = config.get(part)
+        value = settings.get(key) if isinstance(settings, dict) else None
+        if value is not None and (type(value) is not int or value < least):
+            raise ConfigError(
+                f'{name}={value!r} of the config: give a whole number of {least} or more'
+            )
+
+
+def print_warning(text: str) -> None:
+    """Print a warning on the standard error stream, of several processes in the first alone."""
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        print(f'Warning: {text}', file=sys.stderr, flush=True)
+
+
+def load_config(
+    name: str | bytes | os.PathLike,
+    options: dict | None = None,
+    warn: Callable[[str], None] = print_warning,
+) -> Config:
+    """Read a config by path, or by its name in this package.
+
+    Args:
+        name (str | bytes | PathLike): a path; ``mmn_plugin::NAME.py``; or ``NAME.py`` of a config
+            of this package (where no such file lies in the current folder).
+        options (dict, optional): values merged over it (``--cfg-options``). Defaults to None.
+        warn (Callable): gets one sentence for every option that changes nothing. Defaults to
+            `print_warning`.
+
+    Returns:
+        Config: the config.
+
+    Raises:
+        FileNotFoundError: there is no such config (the message lists this package's), or one that
+            it inherits from is missing.
+        ValueError: the file is not valid Python, or running it fails; or a size, such as
+            ``train_dataloader.batch_size``, is less than it can be.
+    """
+    name = os.fsdecode(name)
+    if '::' not in name and not Path(name).is_file():
+        if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
+            raise MissingFileError(f'there is no config {name} (working folder: {Path.cwd()})')
+        try:
+            name = str(find_config(name))
+        except FileNotFoundError as error:
+            raise MissingFileError(
+                f'{error}; nor does {name!r} lie in the current folder, {Path.cwd()}'
+            ) from None
+    try:
+        config = Config.fromfile(name)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise ConfigError(f'{name} is not valid Python: {error}') from None
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f'{name} inherits (_base_) from {error.filename}, which does not exist'
+        ) from None
+    except ImportError as error:  # MMEngine's text lists the whole search path
+        reason = ' '.join(str(error).partition(', the current sys.path')[0].split())
+        raise ConfigError(
+            f'{name} cannot be run: {reason}; the folder of what it imports must be in PYTHONPATH'
+        ) from error
+    except Exception as error:  # a config is a program
+        raise ConfigError(f'{name} cannot be run: {_text(error)}') from error
+    if options:
+        for text in idle_options(config, options):
+            warn(text)
+        try:
+            config.merge_from_dict(options)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f'--cfg-options of {name}: {_text(error)}') from error
+    require_counts(config)
+    return config
+
+
+def _text(error: Exception) -> str:
+    """What an error says, with its class where that is not plain from the text."""
+    return error.args[0] if ' ' in str(error.args[:1]) else f'{type(error).__name__}: {error}'
+
+
+# How Python says that a call does not take what it was given.
+_ARGUMENTS = re.compile(
+    r'[\w.]+\(\) (got an unexpected keyword argument|missing \d+ required|takes no arguments)'
+)
+
+
+@contextmanager
+def config_errors(config: Config) -> Iterator[None]:
+    """Turn what MMEngine, PyTorch and constructors raise over settings into `ConfigError`.
+
+    For the building of what a config describes. Known are a setting that is absent, one that its
+    class does not take or needs, a type that nobody registered, a value that is refused, and a
+    package that cannot be imported. Any other error is a bug and passes as it is.
+
+    Args:
+        config (Config): What things are built from; the message names its file.
+    """
+    where = config.filename or 'the config'
+    try:
+        yield
+    except UserError:
+        raise
+    except AttributeError as error:
+        if not isinstance(error.obj, ConfigDict):
+            raise
+        path = _path_of(error.obj, config._cfg_dict)
+        name = f'{"…" if path is None else path}.{error.name}'.lstrip('.')
+        raise ConfigError(f'{where} lacks the setting `{name}`') from error
+    except TypeError as error:
+        if not _ARGUMENTS.match(str(error)):
+            raise
+        raise ConfigError(f'{where}: {error}') from error
+    except KeyError as error:
+        if ' ' not in str(error.args[0]):  # no message, but a key
+            raise
+        raise ConfigError(f'{where}: {error.args[0]}') from error
+    except ImportError as error:
+        cause = f' ({error.__context__})' if error.__context__ else ''
+        raise ConfigError(f'{where}: {error}{cause}') from error
+    except (ValueError, AssertionError) as error:
+        if not str(error):
+            raise
+        raise ConfigError(f'{where}: {error}') from error
+
+
+def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
+    """Dotted path of a part of a config, '' for the whole; MMEngine hands on copies."""
+    if whole == part:
+        return path
+    items = whole.items() if isinstance(whole, dict) else enumerate(whole)
+    for key, value in items:
+        if isinstance(value, dict | list | tuple):
+            found = _path_of(part, value, f'{path}.{key}'.lstrip('.'))
+            if found is not None:
+                return found
+    return None
+
+
+def require_parts(config: Config) -> None:
+    """Make sure that a config of a run names what there is, where MMEngine would call None.
+
+    Raises:
+        ConfigError: If there is no model, or an optimizer's type, a function that collates a batch
+            or one of its settings, or the package of a visualizer's back end is not there.
+    """
+    where = config.filename or 'the config'
+    if 'model' not in config:
+        raise ConfigError(f'{where} lacks the setting `model`')
+    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
+    name = optimizer.get('type')
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        raise ConfigError(
+            f'{where}: optim_wrapper.optimizer.type is {name!r}, and there is no such optimizer: '
+            'give the name of one of torch.optim, such as AdamW'
+        )
+    for part in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        collate = (config.get(part) or {}).get('collate_fn')
+        if isinstance(collate, dict):
+            _require_collate(f'{where}: {part}.collate_fn', dict(collate))
+    for backend in (config.get('visualizer') or {}).get('vis_backends') or ():
+        package = _PACKAGES.get(backend.get('type'))
+        if package and find_spec(package) is None:
+            raise ConfigError(
+                f'visualizer.vis_backends of the config holds {backend["type"]}, whose package '
+                f'cannot be imported: run `pip install {package}`, or take it out of '
+                'visualizer.vis_backends'
+            )
+
+
+def _require_collate(where: str, settings: dict) -> None:
+    """Bind the settings of a ``collate_fn``, which would fail at the first batch of a worker."""
+    name = settings.pop('type', None)
+    function = FUNCTIONS.get(name) if isinstance(name, str) else name
+    if not callable(function):
+        raise ConfigError(f'{where}.type is {name!r}, and there is no such function')
+    try:
+        inspect.signature(function).bind([], **settings)
+    except TypeError as error:
+        raise ConfigError(f'{where}: {error}') from None
+
+
+def require_checkpoint(path: str | bytes | os.PathLike) -> str:
+    """Make sure that a checkpoint is there before a model is built for it.
+
+    Args:
+        path (str | bytes | PathLike): a file, or a URL, which is left to MMEngine.
+
+    Returns:
+        str: ``path``; absolute where a colon in it might be read as that of a URL.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names the ``.pth`` files beside it.
+    """
+    path = os.fsdecode(path)
+    if Path(path).is_file():
+        return str(Path(path).absolute()) if ':' in path else path
+    if '://' in path:
+        return path
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    beside = ', '.join(sorted(p.name for p in folder.glob('*.pth'))) or 'none'
+    raise MissingFileError(f'there is no checkpoint {path} (.pth files in {folder}: {beside})')
+
+
+def require_device(name: str) -> str:
+    """Make sure that PyTorch can put a tensor there.
+
+    Args:
+        name (str): such as ``cpu`` or ``cuda:0``.
+
+    Returns:
+        str: ``name``.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f'the device {name!r} cannot be used here: {reason}') from None
+    return name
+
+
+def require_checkpoint_content(checkpoint, path: str | None) -> None:
+    """Make sure that a loaded file has the form of a checkpoint.
+
+    Args:
+        checkpoint: What was loaded.
+        path (str | None): Its file, for the message.
+
+    Raises:
+        ValueError: If it is no dict of weights, neither under ``state_dict`` nor at the top, or
+            its ``meta`` is no dict.
+    """
+    where = path or 'the checkpoint'
+    if not isinstance(checkpoint, dict):
+        raise InputError(
+            f'{where} holds a {type(checkpoint).__name__} and is no checkpoint: '
+            "expected a dict with the weights under 'state_dict'"
+        )
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise InputError(
+            f'{where} is no checkpoint: expected weights by name, but its state_dict '
+            f'is a {type(weights).__name__}'
+        )
+    meta = checkpoint.get('meta', {})
+    if not isinstance(meta, dict):
+        raise InputError(
+            f"{where} is a damaged checkpoint: its 'meta' is {meta!r:.40}, no dict. "
+            "If you trust its weights, re-save its 'state_dict' alone"
+        )

@@ -1,0 +1,216 @@
+"""Videos with sentences, one sample per video."""
+
+import copy
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmaction.registry import DATASETS, TRANSFORMS
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.logging import print_log
+from mmengine.registry import FUNCTIONS
+from mmengine.utils import is_abs
+
+from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
+
+from .feature_store import FeatureError, open_feature_store
+from .hdf5_file import describe_folder
+
+
+@FUNCTIONS.register_module()
+def stack_videos(batch: Sequence[dict]) -> dict:
+    """MMEngine's ``pseudo_collate``, but with ``inputs`` as one tensor (B, R, D).
+
+    Each tensor that a worker hands over costs the receiver a connection, half a millisecond. Inputs
+    of different shapes stay a list, which the data preprocessor refuses by the videos' names.
+    """
+    batch = pseudo_collate(batch)
+    if len({tuple(features.shape) for features in batch['inputs']}) == 1:
+        batch['inputs'] = torch.stack(list(batch['inputs']))  # (B, R, D)
+    return batch
+
+
+@DATASETS.register_module()
+class TemporalGroundingDataset(BaseDataset):
+    """TACoS, Charades-STA, ActivityNet Captions, or any corpus in their published JSON format.
+
+    A sample is one video with all its sentences. The annotation file maps a video's id to
+    ``timestamps`` and ``sentences``, and to ``duration`` (times in seconds) or ``fps`` and
+    ``num_frames`` (times in frames); `mmn_plugin.structures.annotations` has the rules. What is
+    kept per video is strings, seconds and the versions of its feature files, serialized; features
+    are read by the pipeline. A feature file that changes afterwards is an error when it is read.
+
+    When the dataset is built, the videos are looked up in the listing of every feature file, and
+    the first one's entry is opened, so that a wrong file or key ends here and not within an epoch.
+
+    Args:
+        ann_file (str): Annotation file, relative to ``data_root``.
+        data_root (str): Folder that relative paths start from. Defaults to ''.
+        data_prefix (dict): ``features``: an HDF5 file or a folder of ``.npy``, ``.npz`` or ``.pt``
+            files, or a list of several whose features are joined along D (see `LoadClipFeatures`).
+            Without it the dataset holds sentences alone. Defaults to no features.
+        feature_key (str | list, optional): Name of the features within a video's entry
+            (ActivityNet: ``'c3d_features'``), one for all files or one each. Defaults to None:
+            the entry is the array.
+        pipeline (list): Transforms. Defaults to none.
+        test_mode (bool): As in MMEngine: a sample that the pipeline refuses is an error rather than
+            replaced. Defaults to False.
+        weak (bool): Weakly supervised training: learn when from which sentence belongs to which
+            video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence;
+            neither the entries nor the samples hold ``moments`` or ground truth. Defaults to False.
+        **kwargs: ``metainfo``, ``indices``, ``serialize_data``, ``lazy_init`` and so on, see
+            `mmengine.dataset.BaseDataset`.
+
+    Raises:
+        FileNotFoundError: If the annotation file or a feature file does not exist; the message
+            lists what is there.
+        AnnotationError: If the annotations cannot be used.
+        FeatureError: If a feature file is damaged, or videos are absent from it.
+    """
+
+    METAINFO = dict(dataset_type='temporal_grounding')
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        feature_key: str | Sequence[str | None] | None = None,
+        pipeline: Sequence = (),
+        test_mode: bool = False,
+        weak: bool = False,
+        **kwargs,
+    ):
+        self.feature_key = feature_key
+        self.weak = weak
+        self.feature_sizes: list[int] = []
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=dict(data_prefix or {}),
+            # MMEngine would look them up in the default scope, which a script need not have set
+            pipeline=[
+                TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline
+            ],
+            test_mode=test_mode,
+            **kwargs,
+        )
+
+    @property
+    def feature_files(self) -> list[str]:
+        """Paths of the feature files; empty where the dataset has none."""
+        files = self.data_prefix.get('features') or []
+        return [files] if isinstance(files, str) else list(files)
+
+    @property
+    def feature_keys(self) -> list[str | None]:
+        """One key (or None) per feature file."""
+        if self.feature_key is None or isinstance(self.feature_key, str):
+            return [self.feature_key] * len(self.feature_files)
+        if len(self.feature_key) != len(self.feature_files):
+            raise InputError(
+                f'feature_key={list(self.feature_key)} has {len(self.feature_key)} '
+                f'entries for {len(self.feature_files)} feature files; give one name '
+                'for all, or one (or None) for each'
+            )
+        return list(self.feature_key)
+
+    @property
+    def feature_size(self) -> int:
+        """D of a sample, all files together; 0 for a dataset without features."""
+        if not self._fully_initialized:
+            self.full_init()
+        return sum(self.feature_sizes)
+
+    def load_data_list(self) -> list[dict]:
+        """Annotations of all videos, checked against the features."""
+        if not Path(self.ann_file).is_file():
+            raise MissingFileError(
+                f'annotation file {self.ann_file} does not exist; correct data_root or ann_file in '
+                'the config, or get it as tools/data/ describes. '
+                f'{describe_folder(self.ann_file)}'
+            )
+        videos = self.read_videos()
+        data_list = [copy.copy(vars(video)) for video in videos]
+        if not data_list:
+            why = 'there is none' if self.weak else 'every one has start >= end'
+            raise InputError(
+                f'{self.ann_file} has no usable sentence: {why}. Run `mmn check` on the config'
+            )
+        if self.weak:
+            for entry in data_list:
+                del entry['moments']
+        if self.feature_files:
+            self._check_features(data_list)
+        sentences = sum(len(entry['sentences']) for entry in data_list)
+        print_log(
+            f'{self.ann_file}: {len(data_list)} videos, {sentences} sentences',
+            logger='current',
+            level=logging.INFO,
+        )
+        return data_list
+
+    def read_videos(self) -> list[VideoAnnotation]:
+        """Usable sentences of all videos; a dataset of annotations in another format overrides it.
+
+        Raises:
+            AnnotationError: If the annotations cannot be used.
+        """
+        return read_annotations(self.ann_file, timed=not self.weak)
+
+    def get_data_info(self, idx: int) -> dict:
+        """One video's annotation, and where its features are."""
+        info = super().get_data_info(idx)
+        if self.feature_files:
+            info.update(
+                feature_files=self.feature_files,
+                feature_keys=self.feature_keys,
+                feature_sizes=self.feature_sizes,
+            )
+        return info
+
+    def _check_features(self, data_list: list[dict]) -> None:
+        """Look the videos up, and note in their entries the versions that all workers expect."""
+        sizes, versions, video_ids = [], [], [entry['video_id'] for entry in data_list]
+        for path, key in zip(self.feature_files, self.feature_keys, strict=True):
+            store = open_feature_store(path, key)
+            try:
+                self._check_present(video_ids, store.video_ids(), path)
+                shape = store.shape(video_ids[0])
+                store.check_shape(video_ids[0], shape)
+                versions.append([store.video_version(video_id) for video_id in video_ids])
+            finally:
+                store.close()  # nothing stays open that a forked worker would inherit
+            sizes.append(int(shape[1]))
+        self.feature_sizes = sizes
+        for entry, of_files in zip(data_list, zip(*versions, strict=True), strict=True):
+            entry['feature_versions'] = list(of_files)
+
+    def _check_present(self, video_ids: list[str], available: set[str], path: str) -> None:
+        missing = [video_id for video_id in video_ids if video_id not in available]
+        if not missing:
+            return
+        shown = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
+        there = ', '.join(sorted(available)[:3]) or 'nothing'
+        raise FeatureError(
+            f'{path}: {len(missing)} of the {len(video_ids)} videos in {self.ann_file} are absent: '
+            f'{shown}. The file holds {len(available)} videos ({there}, ...). Extract the missing '
+            'ones or remove them from the annotations; `mmn check` lists them all'
+        )
+
+    def _join_prefix(self) -> None:
+        """Join ``data_root`` with the paths; unlike MMEngine's, a prefix may be a list."""
+
+        def join(path: str | bytes | os.PathLike) -> str:
+            path = os.fsdecode(path)
+            return path if is_abs(path) or not self.data_root else str(Path(root, path))
+
+        root = os.fsdecode(self.data_root or '')
+        if self.ann_file:
+            self.ann_file = join(self.ann_file)
+        for name, prefix in self.data_prefix.items():
+            single = isinstance(prefix, str | bytes | os.PathLike)
+            self.data_prefix[name] = join(prefix) if single else [join(path) for path in prefix]

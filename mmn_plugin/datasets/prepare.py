@@ -1,0 +1,159 @@
+"""Convert published annotations, and check what was written."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from mmn_plugin.errors import MissingFileError
+from mmn_plugin.files import writable_folder
+
+from .check_report import CheckReport, check_splits
+from .checks import SplitCheck
+from .hdf5_file import describe_folder
+
+
+def prepare_dataset(
+    args: argparse.Namespace,
+    annotations: Mapping[str, Path],
+    feature_name: str,
+    feature_size: int,
+    expected: Mapping[str, tuple[int, int]],
+    feature_key: str | None = None,
+) -> int:
+    """Gather annotations and features of a dataset in one folder, verify them and print the report.
+
+    Running it again changes nothing that is in place already.
+
+    Args:
+        args (argparse.Namespace): Of a `prepare_parser`.
+        annotations (Mapping[str, Path]): Split -> annotation file, which becomes
+            ``<split>.json``.
+        feature_name (str): Name under which the config looks for the features.
+        feature_size (int): D.
+        expected (Mapping[str, tuple[int, int]]): Split -> usable videos and sentences as published.
+        feature_key (str, optional): Name of the features within a video's entry. Defaults to None.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        FileNotFoundError: If a file that was named does not exist.
+    """
+    progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
+    bar = partial(track, console=progress, transient=True)
+    report, video_ids = CheckReport(), {}
+    args.out.mkdir(parents=True, exist_ok=True)
+    target = args.out / feature_name
+    if args.features is not None:
+        _place(args.features, target, args.copy)
+    if not target.exists():
+        remedy = 'download it and give its path with --features'
+        report.add('error', 'all', 'features missing', f'{target} does not exist: {remedy}')
+    for split, source in annotations.items():
+        _place(source, args.out / f'{split}.json', copy=True)
+        check = SplitCheck(report, split, feature_size, args.quick, bar)
+        videos = check.annotations(args.out / f'{split}.json')
+        video_ids[split] = [video.video_id for video in videos]
+        found = len(videos), sum(len(video.sentences) for video in videos)
+        if found != expected[split]:
+            check.error(
+                'not the published annotations',
+                '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'.format(
+                    source, *found, *expected[split]
+                ),
+            )
+        if target.exists():
+            check.features([str(target)], [feature_key], video_ids[split])
+    check_splits({split: set(ids) for split, ids in video_ids.items()}, report)
+    report.render(console)
+    if report.passed:
+        console.print(f'{args.out} is ready')
+    return 0 if report.passed else 1
+
+
+def _place(source: Path, target: Path, copy: bool) -> None:
+    """Copy or link a file or folder, unless it is there."""
+    if not source.exists():
+        raise MissingFileError(f'{source} does not exist. {describe_folder(source)}')
+    if target.exists() and os.path.samefile(source, target):
+        return
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    if not copy:
+        target.symlink_to(source.resolve())
+    elif source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
+    """Options of every script that prepares a dataset.
+
+    Args:
+        description (str): The script's docstring.
+        out (str): Default folder of the dataset.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--features', type=Path, help='downloaded feature file (default: it lies in OUT already)'
+    )
+    parser.add_argument(
+        '--out',
+        type=writable_folder,
+        default=Path(out),
+        help=f'folder of the dataset, data_root of the config (default: {out})',
+    )
+    parser.add_argument(
+        '--copy', action='store_true', help='copy the features instead of linking to them'
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='look at the shapes of features alone, not at every value',
+    )
+    return parser
+
+
+def write_random_features(
+    path: str | Path,
+    video_ids: Iterable[str],
+    size: int,
+    num_rows: int = 64,
+    feature_key: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write an HDF5 file in which every video has the same random features.
+
+    The array is stored once and linked under each video, so that the file stays small whatever the
+    number of videos. A model trained on it can learn nothing.
+
+    Args:
+        path (str | Path): File to write; an existing one is replaced.
+        video_ids (Iterable[str]): Videos.
+        size (int): D.
+        num_rows (int): T. Defaults to 64.
+        feature_key (str, optional): Nest the features under this name. Defaults to None: flat.
+        seed (int): Seed of the random numbers. Defaults to 0.
+    """
+    features = np.random.default_rng(seed).standard_normal((num_rows, size)).astype(np.float32)
+    video_ids = iter(dict.fromkeys(video_ids))
+    with h5py.File(path, 'w', libver='latest') as file:
+        first = next(video_ids)
+        if feature_key is None:
+            file[first] = features
+        else:
+            file[f'{first}/{feature_key}'] = features
+        for video_id in video_ids:
+            file[video_id] = h5py.SoftLink(f'/{first}')

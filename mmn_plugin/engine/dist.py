@@ -1,0 +1,327 @@
+"""What processes of a training agree on, and what each has to remember for an exact resume."""
+
+import atexit
+import io
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce,
+    barrier,
+    broadcast,
+    get_comm_device,
+    get_rank,
+    get_world_size,
+)
+from mmengine.fileio import get_local_path
+from mmengine.model import is_model_wrapper
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmn_plugin.errors import InputError
+
+from .checkpoint_files import plain
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on at least one rank; all ranks must call it, and get one answer."""
+    return bool(highest(int(flag)))
+
+
+def highest(number: int) -> int:
+    """The highest of all ranks' numbers (32 bits); all ranks must call it.
+
+    One element is reduced, which takes about 0.1 ms over gloo; with GPUs the host waits for them.
+    """
+    if get_world_size() == 1:
+        return number
+    value = torch.tensor([number], dtype=torch.int32, device=get_comm_device())
+    all_reduce(value, op='max')
+    return int(value)
+
+
+def bare_model(runner) -> nn.Module:
+    """The runner's model without what wraps it in a distributed run."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Buffers that a checkpoint holds, by name; a memory bank's are not among them."""
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition('.')[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
+
+
+_PAUSE = 0.02  # seconds
+_done: list[bool] = []
+
+
+def make_gloo_safe() -> None:
+    """Register, once per process, a pause before forks and the end of gloo before the end.
+
+    A thread of gloo that lets go of a tensor enters Python for a moment. Where a data loader forks
+    a worker in that moment, CPython before 3.12 leaves the worker a lock that nobody will release:
+    it never starts, and the run waits for it for ever (2 of 6,000 forks right after a
+    collective operation in a stress loop, none of 16,000 with the pause; the cause is inferred).
+    Letting such threads finish first takes 0.02 s per worker.
+
+    A process that ends without closing its group may be aborted while gloo's threads run.
+    """
+    if _done:
+        return
+    _done.append(True)
+    if sys.version_info < (3, 12) and hasattr(os, 'register_at_fork'):
+        os.register_at_fork(before=_pause)
+    atexit.register(_close)
+
+
+def _uses_gloo() -> bool:
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_backend() == 'gloo'
+    )
+
+
+def _pause() -> None:
+    if _uses_gloo():
+        time.sleep(_PAUSE)
+
+
+def _close() -> None:
+    if _uses_gloo():
+        distributed.destroy_process_group()
+
+
+def broadcast_statistics(model: nn.Module) -> None:
+    """Give all ranks rank 0's running statistics of BatchNorm; all ranks must call it.
+
+    In training they stay per rank, as published, and rank 0's are what a checkpoint holds. After
+    this a validation in training equals a test of that checkpoint. Other buffers, such as a
+    memory bank, stay each rank's own.
+    """
+    if get_world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            for buffer in module.buffers(recurse=False):
+                broadcast(buffer, src=0)
+
+
+def random_state() -> dict:
+    """State of Python's, NumPy's and PyTorch's generators, as plain data and CPU tensors.
+
+    Returns:
+        dict: ``python`` (tuple), ``numpy`` (tuple, its keys a tensor), ``torch`` (uint8 tensor)
+            and, where CUDA is in use, ``cuda`` (uint8 tensor) of the current device.
+    """
+    algorithm, keys, *rest = np.random.get_state()
+    state = dict(
+        python=random.getstate(),
+        numpy=(algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        torch=torch.get_rng_state(),
+    )
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict) -> None:
+    """Set the generators to what `random_state` returned, on whatever device it was loaded."""
+    random.setstate(state['python'])
+    algorithm, keys, *rest = state['numpy']
+    np.random.set_state((algorithm, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state['torch'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+@contextmanager
+def isolated_random_state() -> Iterator[None]:
+    """Whatever draws random numbers within leaves no trace outside, also when it raises."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
+
+
+_VERSION = 3
+_COMMON = 'common.pth'
+
+
+def save_run_state(runner, folder: str, backend) -> dict:
+    """Write what this rank has to remember beside a checkpoint; all ranks must call it.
+
+    A rank's state is the state of its random generators; what accumulated gradients wait for the
+    next optimizer step; its buffers (on other ranks than 0, whose buffers a checkpoint has
+    anyway); and what hooks, the model and its modules offer, where they have the two methods
+
+    - ``rank_state() -> dict`` of tensors, numbers, strings, lists, tuples and dicts,
+    - ``load_rank_state(state: dict)``, called after all hooks' ``before_train`` where the
+      checkpoint has one, with tensors on the CPU,
+
+    or the same two for what all ranks have in common, ``common_state`` and ``load_common_state``:
+    rank 0 writes it once, and it comes back with any number of ranks.
+
+    The files, one of each rank, need nothing but ``weights_only`` loading. They are there when this
+    returns.
+
+    Args:
+        runner (Runner): The runner.
+        folder (str): New folder; no other checkpoint's has its name.
+        backend (BaseStorageBackend): What writes files there.
+
+    Returns:
+        dict: What the checkpoint itself has to hold, under ``run_state``.
+
+    Raises:
+        ValueError: If a part's state holds what a checkpoint cannot.
+        OSError: If a file cannot be written.
+    """
+    files = {f'rank_{get_rank()}.pth': _rank_state(runner)}
+    common = _plain_states(runner, 'common_state') if get_rank() == 0 else {}
+    if any(common.values()):
+        files[_COMMON] = common
+    for name, content in files.items():
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        backend.put(buffer.getvalue(), backend.join_path(folder, name))
+    barrier()
+    return dict(
+        version=_VERSION,
+        world_size=get_world_size(),
+        folder=os.path.basename(folder),
+        common=_COMMON in files,
+    )
+
+
+def _rank_state(runner) -> dict:
+    model, wrapper = bare_model(runner), runner.optim_wrapper
+    state = dict(random=random_state(), parts=_plain_states(runner, 'rank_state'))
+    if get_rank() > 0:
+        state['buffers'] = {name: plain(b, name) for name, b in persistent_buffers(model)}
+    counts = getattr(wrapper, '_accumulative_counts', 1)
+    if counts > 1 and wrapper.inner_count % counts:
+        state['gradients'] = {
+            name: plain(p.grad, name) for name, p in model.named_parameters() if p.grad is not None
+        }
+    return state
+
+
+def load_run_state(runner, state: dict, folder: str, inside_epoch: bool) -> None:
+    """Restore what `save_run_state` wrote; with another number of ranks only what they share.
+
+    Args:
+        runner (Runner): The runner.
+        state (dict): What `save_run_state` returned.
+        folder (str): Folder that holds the files' folder now.
+        inside_epoch (bool): Whether the checkpoint was saved inside an epoch.
+
+    Raises:
+        ValueError: If it was, and by another number of ranks, or a file is missing or damaged. If
+            another version of this package wrote it.
+    """
+    if state.get('version') != _VERSION:
+        raise InputError(
+            f'the run state of the checkpoint is of version {state.get("version")}, and this '
+            f"program's is {_VERSION}: resume with the version of mmn_plugin that wrote "
+            'it, or train on from its weights alone (load_from)'
+        )
+    files, problem = _read_states(os.path.join(folder, state['folder']), state)
+    if problem and inside_epoch:
+        raise InputError(
+            f'{problem}: inside an epoch it can only be resumed with as many '
+            'processes and all their files. Or resume from a checkpoint of a '
+            'whole epoch (epoch_N.pth)'
+        )
+    if problem:
+        runner.logger.warning(
+            f'{problem}: the order of the videos goes on, but random numbers and what each '
+            'process remembers (memory bank, counters) begin anew'
+        )
+    for name, content in files.items():
+        if name == _COMMON:
+            _restore_parts(runner, 'common_state', content)
+        else:
+            _restore_parts(runner, 'rank_state', content['parts'])
+            _restore_rank(bare_model(runner), content)
+
+
+def _read_states(folder: str, state: dict) -> tuple[dict, str | None]:
+    """Files of this rank by name; and what is wrong with those of any rank."""
+    names = [_COMMON] if state['common'] else []
+    found, mine, other_ranks = {}, None, None
+    if state['world_size'] == get_world_size():
+        names.append(f'rank_{get_rank()}.pth')
+    else:
+        other_ranks = (
+            f'the checkpoint was saved by {state["world_size"]} processes, and this '
+            f'run has {get_world_size()}'
+        )
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            with get_local_path(path) as local:
+                found[name] = torch.load(local, map_location='cpu', weights_only=True)
+        except FileNotFoundError:
+            mine = f'{path}, a part of the checkpoint, is missing'
+        except Exception as error:  # a damaged file fails in many ways
+            reason = str(error).splitlines()[0]
+            mine = f'{path}, a part of the checkpoint, cannot be read ({reason})'
+    problems = [text for text in all_gather_object(mine) if text]
+    return ({}, problems[0]) if problems else (found, other_ranks)
+
+
+def _restore_parts(runner, kind: str, states: dict) -> None:
+    left = dict(states)
+    for owner, part in parts_with(runner, kind):
+        state = left.pop(owner, None)
+        if state:
+            getattr(part, f'load_{kind}')(state)
+        elif getattr(part, kind)():
+            runner.logger.warning(f'the checkpoint has no state of {owner}, which begins anew')
+    for owner in left:
+        runner.logger.warning(f'the checkpoint has a state of {owner}, which this run lacks')
+
+
+def _restore_rank(model, state: dict) -> None:
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in state.get('buffers', {}):
+                buffer.copy_(state['buffers'][name])
+        for name, parameter in model.named_parameters():
+            if name in state.get('gradients', {}):
+                parameter.grad = state['gradients'][name].to(parameter)
+    set_random_state(state['random'])
+
+
+def parts_with(runner, method: str) -> Iterator[tuple[str, Any]]:
+    """Hooks and modules that have a method, under names that the next run gives them as well."""
+    seen: dict[str, int] = {}
+    named = []
+    for hook in runner.hooks:
+        name = type(hook).__name__
+        seen[name] = seen.get(name, 0) + 1
+        named.append((f'hook.{name}' + (f'.{seen[name]}' if seen[name] > 1 else ''), hook))
+    named += [
+        (f'model.{name}' if name else 'model', module)
+        for name, module in bare_model(runner).named_modules()
+    ]
+    return ((name, part) for name, part in named if callable(getattr(part, method, None)))
+
+
+def _plain_states(runner, method: str) -> dict:
+    return {
+        name: plain(getattr(part, method)(), f'{method}() of {name}')
+        for name, part in parts_with(runner, method)
+    }

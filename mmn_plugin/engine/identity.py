@@ -1,0 +1,447 @@
+"""What a checkpoint belongs to: config, architecture, tokenizer, extractor."""
+
+import ast
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+
+import torch
+from mmaction.registry import HOOKS, TOKENIZER
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import BaseLoop
+from torch import nn
+
+from mmn_plugin.config import require_checkpoint_content
+from mmn_plugin.errors import InputError
+from mmn_plugin.features.feature_file import read_fingerprint, require_same_extractor
+
+from .dist import bare_model
+from .start_checks import single_datasets
+
+_SHOWN = 5
+
+
+@dataclass
+class CheckpointIdentity:
+    """What a checkpoint's weights belong to, as plain data under its ``meta``.
+
+    Attributes:
+        architecture (dict, optional): The model's ``architecture``. The weights of two configs can
+            have the same names and shapes (those of TACoS and Charades-STA do) although their
+            moments differ; one tested under the other's config would give figures, and wrong ones.
+        language_model (dict, optional): Configuration of the language model, so that a checkpoint
+            can be used where the folder or the hub that the language model came from is not.
+        tokenizer (dict, optional): State of the tokenizer. The vocabulary decides which embedding
+            a word gets, so another one gives wrong answers without any error.
+        extractor (list[dict | None], optional): What made the features, one entry for each
+            feature file (see `read_extractor`). Features of another layer, stride or network can
+            have the same size, and a model fed with them answers, but wrongly.
+    """
+
+    architecture: dict | None = None
+    language_model: dict | None = None
+    tokenizer: dict | None = None
+    extractor: list[dict | None] | None = None
+
+    @classmethod
+    def collect(cls, model: nn.Module, datasets=()) -> 'CheckpointIdentity':
+        """Identity of a model and of the datasets that it trains on.
+
+        Args:
+            model (nn.Module): A localizer.
+            datasets (Sequence): Its datasets. Defaults to none.
+
+        Raises:
+            ValueError: If the features of the datasets come from different extractors.
+        """
+        _, extractor = read_extractor(datasets)
+        return cls(
+            architecture=model.architecture,
+            language_model=getattr(model.text_encoder, 'language_model', None),
+            tokenizer=model.data_preprocessor.tokenizer.state(),
+            extractor=extractor if any(extractor) else None,
+        )
+
+    @classmethod
+    def of(cls, checkpoint: dict) -> 'CheckpointIdentity':
+        """Identity that a loaded checkpoint carries; published weights carry none."""
+        meta = checkpoint.get('meta', {})
+        return cls(**{field.name: meta.get(field.name) for field in fields(cls)})
+
+    def entries(self) -> dict:
+        """What is known, as entries of a checkpoint's ``meta``."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def check(
+        cls, model: nn.Module, checkpoint: dict, path: str | None = None, strict: bool = True
+    ) -> None:
+        """Compare a loaded checkpoint with the model that its weights are for.
+
+        Entries that the checkpoint lacks are not compared. Its own tokenizer serves where the
+        model's cannot be built (its file is elsewhere).
+
+        MMEngine loads the weights that fit and logs the rest, so that testing a wrong checkpoint
+        gives the figures of a partly random model. Here every weight is needed, in its shape; a
+        training that starts from weights (``strict=False``) may leave some out, but not all.
+
+        Args:
+            model (nn.Module): A localizer.
+            checkpoint (dict): What was loaded.
+            path (str, optional): Its file, for messages. Defaults to None.
+            strict (bool): Whether every weight must fit. Defaults to True.
+
+        Raises:
+            ValueError: If it is no checkpoint, or belongs to another vocabulary, other moments or
+                another architecture; the message says by what.
+        """
+        require_checkpoint_content(checkpoint, path)
+        theirs = cls.of(checkpoint)
+        _check_tokenizer(model.data_preprocessor, theirs.tokenizer)
+        _check_architecture(model.architecture, theirs.architecture)
+        _check_weights(model, checkpoint, path or 'the checkpoint', strict)
+
+
+def _check_tokenizer(preprocessor: nn.Module, state: dict | None) -> None:
+    if state is None:
+        return
+    try:
+        tokenizer = preprocessor.tokenizer
+    except OSError:
+        preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(state)
+        return
+    differences = tokenizer.differences(state)
+    if differences:
+        raise InputError(
+            'the checkpoint was trained with another vocabulary or tokenizer setting than '
+            'model.data_preprocessor.tokenizer of this config, and words would get the '
+            f'embeddings of others. {"; ".join(differences)}. Give the vocabulary and the '
+            'settings it was trained with'
+        )
+
+
+def _check_architecture(ours: dict, theirs: dict | None) -> None:
+    if theirs is None or theirs == ours:
+        return
+    differing = '; '.join(
+        f'{key}: {theirs.get(key)}, here {value}'
+        for key, value in ours.items()
+        if theirs.get(key) != value
+    )
+    raise InputError(
+        f'the checkpoint belongs to another architecture than the config '
+        f'({differing}). Use the config that it was trained with'
+    )
+
+
+def _check_weights(model: nn.Module, checkpoint: dict, path: str, strict: bool) -> None:
+    own, given = model.state_dict(), checkpoint.get('state_dict', checkpoint)
+    given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
+    shared = [key for key in own if key in given]
+    reshaped = [key for key in shared if _shape(own[key]) != _shape(given[key])]
+    problems = [
+        f'{len(keys)} {what}: {", ".join(keys[:_SHOWN])}{", ..." if len(keys) > _SHOWN else ""}'
+        for what, keys in {
+            # MMEngine too forgives a missing num_batches_tracked, which old checkpoints lack
+            'missing': [k for k in own if k not in given and 'num_batches_tracked' not in k],
+            'unknown': [key for key in given if key not in own],
+            'of another shape': [
+                f'{key} ({_shape(given[key])}, here {_shape(own[key])})' for key in reshaped
+            ],
+        }.items()
+        if keys
+    ]
+    if len(reshaped) == len(shared) or (problems and strict):
+        raise InputError(
+            f'{path} belongs to another architecture than the config: {"; ".join(problems)}. '
+            'Use the config that it was trained with'
+        )
+
+
+def _shape(value) -> str:
+    return 'x'.join(map(str, value.shape)) or 'scalar' if torch.is_tensor(value) else ''
+
+
+def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
+    """Feature files of datasets, and what made their features.
+
+    That stands in the attributes of their HDF5 files (``mmn extract`` writes
+    them); of a file without attributes nothing is known.
+
+    Args:
+        datasets (Sequence): With ``feature_files`` and ``feature_keys``.
+
+    Returns:
+        tuple[list[str], list[dict | None]]: Files and fingerprints of the first dataset of which
+        anything is known.
+
+    Raises:
+        ValueError: If two datasets' features come from different extractors.
+    """
+    files, found = [], []
+    for dataset in datasets:
+        names = dataset.feature_files
+        these = [read_fingerprint(*file) for file in zip(names, dataset.feature_keys, strict=True)]
+        require_same_extractor(found, these, ', '.join(files), names)
+        if not any(found):
+            files, found = names, these
+    return files, found
+
+
+_SCOPES = ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
+_NAMES = dict(inf=float('inf'), nan=float('nan'))
+
+
+def plain_config(text: str) -> dict:
+    """Settings of a config in MMEngine's ``pretty_text``, which is read and never run.
+
+    Literals and ``dict(...)`` are all that is understood.
+
+    Raises:
+        ValueError: If the text holds more than that.
+    """
+    values = {}
+    try:
+        for line in ast.parse(text).body:
+            (target,) = line.targets
+            try:
+                values[target.id] = ast.literal_eval(_Literals().visit(line.value))
+            except ValueError:
+                raise InputError(f'it has {ast.unparse(line.value):.60}') from None
+    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(str(error)) from None
+    return values
+
+
+class _Literals(ast.NodeTransformer):
+    """Writes ``dict(...)`` and ``inf`` as the literals that they stand for."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """``dict(a=1, **{'b': 2})`` as ``{'a': 1, 'b': 2}``; no other call is understood."""
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+            return node
+        keys, values = [], []
+        for entry in node.keywords:
+            value = self.visit(entry.value)
+            unpacked = isinstance(value, ast.Dict) and entry.arg is None
+            keys += value.keys if unpacked else [ast.Constant(entry.arg)]
+            values += value.values if unpacked else [value]
+        return ast.Dict(keys, values)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """A number that has a name, as a constant."""
+        return ast.Constant(_NAMES[node.id]) if node.id in _NAMES else node
+
+
+def checkpoint_config(checkpoint: dict, path: str) -> Config:
+    """The config that a model was trained with; nothing of it is run (see `plain_config`).
+
+    Args:
+        checkpoint (dict): A loaded checkpoint.
+        path (str): Its file, for messages.
+
+    Raises:
+        ValueError: If it carries no config, or one that is more than plain data.
+    """
+    text = checkpoint.get('meta', {}).get('cfg')
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{path} carries no config: give the one that it was trained with')
+    try:
+        config = Config(plain_config(text))
+    except InputError as error:
+        raise InputError(
+            f'the config that {path} carries is more than plain data ({error}), and '
+            'running it could run foreign code: give the config that it was trained '
+            'with'
+        ) from None
+    require_plain_types(config, path)
+    return config
+
+
+def require_plain_types(config: Config, path: str) -> None:
+    """Refuse a foreign config whose parts are more than names in a registry.
+
+    MMEngine would import whatever ``type='module.name'`` says, and call it.
+
+    Args:
+        config (Config): From a checkpoint or a folder.
+        path (str): Where it lay, for the message.
+
+    Raises:
+        ValueError: Naming the entry.
+    """
+    for key, value in _entries(config._cfg_dict.to_dict()):
+        known = (
+            value in _SCOPES
+            if key == '_scope_'
+            else (isinstance(value, str) and re.fullmatch(r'\w+', value))
+        )
+        if not known:
+            raise InputError(
+                f'the config that {path} carries asks for {key}={value!r}, which '
+                'could import foreign code: give the config that it was trained with'
+            )
+
+
+def _entries(value):
+    """All ``type`` and ``_scope_`` entries."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key in ('type', '_scope_'):
+                yield key, entry
+            yield from _entries(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _entries(entry)
+
+
+_OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+# A checkpoint brings the optimizer's and the schedulers' state, of which these are a part.
+_IN_THE_CHECKPOINT = (
+    'optim_wrapper.optimizer.',
+    'optim_wrapper.paramwise_cfg.',
+    'param_scheduler',
+    'auto_scale_lr',
+    'randomness.seed',
+)
+_ABSENT = 'not set'
+_LONGEST = 60  # characters of a value
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """Name every setting that differs between two configs.
+
+    Args:
+        before (str): Config of the checkpoint, as MMEngine stores it (``pretty_text``).
+        now (str): Config of the run that resumes it.
+
+    Returns:
+        list[str]: For each setting both values, and which of the two counts; empty also where one
+        of the configs cannot be read.
+    """
+    try:
+        first, second = (dict(_leaves('', plain_config(text))) for text in (before, now))
+    except InputError:
+        return []
+    names = [*second, *(name for name in first if name not in second)]
+    changes = []
+    for name in names:
+        values = [settings.get(name, _ABSENT) for settings in (first, second)]
+        if values[0] != values[1] and name.partition('.')[0] not in _OF_THE_START:
+            kept = name.startswith(_IN_THE_CHECKPOINT) and not name.endswith('.type')
+            old, new = (
+                value if len(value) <= _LONGEST else f'{value[:_LONGEST]}…' for value in values
+            )
+            changes.append(
+                f'{name}: {old} in the checkpoint, {new} in this config; '
+                f'{"the checkpoint" if kept else "this config"} counts'
+            )
+    return changes
+
+
+def _leaves(name: str, value) -> Iterator[tuple[str, str]]:
+    """Dotted names of all settings in a value, with what they are set to."""
+    if isinstance(value, dict) and value:
+        parts = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(entry, dict) for entry in value):
+        parts = enumerate(value)
+    else:
+        yield name, repr(value)
+        return
+    for key, entry in parts:
+        yield from _leaves(f'{name}.{key}' if name else key, entry)
+
+
+@HOOKS.register_module()
+class CheckpointWeightsHook(Hook):
+    """Compare the weights of a checkpoint with a model of any kind before they are loaded.
+
+    A test or a resumed training needs every weight, a training that starts from weights some.
+
+    Raises:
+        ValueError: If they do not fit, or the file is no checkpoint.
+    """
+
+    priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Check what was read; MMEngine copies the weights into the model afterwards."""
+        require_checkpoint_content(checkpoint, runner._load_from)
+        path = runner._load_from or 'the checkpoint'
+        _check_weights(bare_model(runner), checkpoint, path, _needs_every_weight(runner))
+
+
+def _needs_every_weight(runner) -> bool:
+    trains = isinstance(runner._train_loop, BaseLoop)  # else it is a test
+    return runner._resume or not trains
+
+
+@HOOKS.register_module()
+class CheckpointIdentityHook(Hook):
+    """Store the `CheckpointIdentity` in every checkpoint, and check it when one is loaded.
+
+    The features of training, validation and test set are compared with each other, and with those
+    that the checkpoint was trained on. Files that do not tell their extractor are accepted; one
+    warning says so. A training that takes only the weights may go on with other features.
+
+    Raises:
+        ValueError: If something differs, or a file is no checkpoint.
+    """
+
+    priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
+
+    def __init__(self) -> None:
+        self._own = CheckpointIdentity()
+        self._loaded = CheckpointIdentity()
+        self._path = 'the checkpoint'
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Check what was read; MMEngine copies the weights into the model afterwards."""
+        self._path = runner._load_from or self._path
+        strict = _needs_every_weight(runner)
+        CheckpointIdentity.check(bare_model(runner), checkpoint, self._path, strict)
+        self._loaded = CheckpointIdentity.of(checkpoint)
+
+    def before_train(self, runner) -> None:
+        """Compare training and validation set, and both with the checkpoint that is resumed."""
+        datasets = [*single_datasets(runner.train_loop.dataloader.dataset)]
+        self._own = CheckpointIdentity.collect(bare_model(runner), datasets)
+        files, ours = read_extractor(datasets)
+        unknown = [name for name, found in zip(files, ours, strict=True) if not found]
+        if runner.val_loop is not None:
+            val_datasets = single_datasets(runner.val_loop.dataloader.dataset)
+            val_files, val = read_extractor(val_datasets)
+            unknown += require_same_extractor(ours, val, ', '.join(files), val_files)
+        try:
+            require_same_extractor(self._loaded.extractor, ours, self._path, files)
+        except ValueError as error:
+            if runner._resume:
+                raise
+            _warn(f'{error} (training goes on: only its weights are taken)')
+        if runner._resume and self._own.extractor is None:
+            self._own.extractor = self._loaded.extractor  # as was known before
+        _warn_of_unknown(unknown)
+
+    def before_test(self, runner) -> None:
+        """Compare the test set with the checkpoint."""
+        files, found = read_extractor(single_datasets(runner.test_loop.dataloader.dataset))
+        _warn_of_unknown(require_same_extractor(self._loaded.extractor, found, self._path, files))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put the identity of the training into the checkpoint's ``meta``."""
+        checkpoint['meta'].update(self._own.entries())
+
+
+def _warn_of_unknown(files: list[str]) -> None:
+    if files:
+        _warn(
+            f'{", ".join(dict.fromkeys(files))}: no attributes tell which extractor made these '
+            'features, so that they cannot be compared with those of a checkpoint'
+        )
+
+
+def _warn(text: str) -> None:
+    print_log(text, 'current', logging.WARNING)

@@ -1,0 +1,206 @@
+"""Hooks that schedule a method's parts by epoch: freezing, negatives, stages."""
+
+from collections.abc import Sequence
+
+from mmaction.registry import HOOKS
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmn_plugin.errors import InputError
+
+from .dist import bare_model
+
+
+@HOOKS.register_module()
+class FreezeLanguageModelHook(Hook):
+    """Keep ``text_encoder.bert`` frozen through an epoch, then train it.
+
+    Frozen, its parameters get no gradient: they are outside the norm and its clipping, see no
+    weight decay and have no optimizer state; its dropout stays active. The state follows from the
+    epoch alone, so a resumed run is in the right one.
+
+    It freezes after the optimizer is built and after the model is wrapped: MMEngine's optimizer
+    constructor leaves out parameters that are frozen when it is called, and
+    DistributedDataParallel never synchronizes parameters that are frozen when it wraps (ranks
+    would drift apart silently after unfreezing). The wrapper therefore needs
+    ``find_unused_parameters=True``, which this hook checks.
+
+    Args:
+        through_epoch (int): Last frozen epoch, counted from 1; 0 never freezes.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, through_epoch: int):
+        self.through_epoch = through_epoch
+
+    def before_train(self, runner) -> None:
+        """Check that the distributed wrapper can cope with parameters without gradient.
+
+        Raises:
+            ValueError: If it would fail in the middle of an epoch.
+        """
+        if (
+            self.through_epoch > 0
+            and is_model_wrapper(runner.model)
+            and getattr(runner.model, 'find_unused_parameters', True) is False
+        ):
+            raise InputError(
+                'FreezeLanguageModelHook freezes parameters after the model is '
+                'wrapped: set model_wrapper_cfg=dict('
+                "type='MMDistributedDataParallel', find_unused_parameters=True)"
+            )
+
+    def before_train_epoch(self, runner) -> None:
+        """Freeze or unfreeze for the epoch that begins."""
+        model = bare_model(runner)
+        frozen = runner.epoch + 1 <= self.through_epoch
+        if self.freeze(model, frozen):
+            state = 'frozen' if frozen else 'trained'
+            print_log(f'language model is {state} from epoch {runner.epoch + 1}', 'current')
+
+    @staticmethod
+    def freeze(model, frozen: bool) -> bool:
+        """Set whether the language model is trained; tells whether that changed anything."""
+        changed = False
+        for parameter in model.text_encoder.bert.parameters():
+            if parameter.requires_grad == frozen:
+                parameter.requires_grad_(not frozen)
+                parameter.grad = None
+                changed = True
+        return changed
+
+
+@HOOKS.register_module()
+class CrossVideoNegativeHook(Hook):
+    """Schedule of the losses whose negatives come from other videos.
+
+    Through epoch ``full_through_epoch`` the contrastive losses have their full weight; after it
+    they are multiplied by ``late_factor`` and the IoU loss decides (MMN's late stage). Where the
+    negatives come from is the head's setting: `NegativeSource`.
+
+    Args:
+        full_through_epoch (int): Last epoch, counted from 1, of the full weight (``only_iou`` of
+            the published settings).
+        late_factor (float): Factor afterwards. Defaults to 0.01, as published.
+        from_epoch (int): First epoch, counted from 1, of the head's ``negatives.scope`` and
+            ``negatives.queue_size``; before it negatives are those of the device's batch. The queue
+            begins to fill there. Defaults to 1.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    def __init__(self, full_through_epoch: int, late_factor: float = 0.01, from_epoch: int = 1):
+        for holds, given, advice in (
+            (
+                full_through_epoch >= 0,
+                f'full_through_epoch={full_through_epoch}',
+                'epochs count from 1; 0 means none',
+            ),
+            (late_factor >= 0, f'late_factor={late_factor}', 'give a factor of at least 0'),
+            (from_epoch >= 1, f'from_epoch={from_epoch}', 'epochs count from 1'),
+        ):
+            if not holds:
+                raise InputError(f'CrossVideoNegativeHook: {given}: {advice}')
+        self.full_through_epoch = full_through_epoch
+        self.late_factor = late_factor
+        self.from_epoch = from_epoch
+
+    def before_train(self, runner) -> None:
+        """Check what surrounds the hook, and warn of options that are hardly meant.
+
+        Raises:
+            ValueError: If ``sync_bn`` is set for a training on CPUs, or ``from_epoch`` would have
+                no effect.
+        """
+        self._check_sync_bn(runner.model)
+        source = bare_model(runner).head.negatives
+        if self.from_epoch > 1 and source.scope == 'local' and source.bank is None:
+            raise InputError(
+                f'CrossVideoNegativeHook: from_epoch={self.from_epoch}: it acts on negatives from '
+                "outside the device's batch, of which model.head.negatives has none"
+            )
+        if self.from_epoch > runner.max_epochs:
+            print_log(
+                f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
+                f'epoch ({runner.max_epochs}), so negatives stay local',
+                'current',
+                30,
+            )
+        bank, videos = source.bank, len(runner.train_dataloader.dataset)
+        if bank is not None and bank.size >= videos:
+            print_log(
+                f'model.head.negatives.queue_size={bank.size} reaches over a whole epoch '
+                f'of {videos} videos: it will hold old embeddings of the very videos of a '
+                'batch',
+                'current',
+                30,
+            )
+
+    @staticmethod
+    def _check_sync_bn(model: nn.Module) -> None:
+        layers = (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm))
+        if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
+            raise InputError(
+                "sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
+                'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
+                'statistics per process'
+            )
+
+    def before_train_epoch(self, runner) -> None:
+        """Set the factor, and whether the head's wider negatives are in force."""
+        head, epoch = bare_model(runner).head, runner.epoch + 1
+        head.contrastive_factor = self.factor(epoch)
+        head.negatives.wide = epoch >= self.from_epoch
+
+    def factor(self, epoch: int) -> float:
+        """Factor on the contrastive losses in an epoch counted from 1."""
+        return 1.0 if epoch <= self.full_through_epoch else self.late_factor
+
+
+@HOOKS.register_module()
+class ContrastStageHook(Hook):
+    """Begin the stages from coarse to fine, once scores mean something.
+
+    What is active follows from the epoch alone, so a resumed run is in the right stage.
+
+    Args:
+        from_epochs (Sequence[int]): First epoch, counted from 1, of each stage, never falling.
+
+    Raises:
+        ValueError: If the epochs fall or one is below 1.
+    """
+
+    def __init__(self, from_epochs: Sequence[int]):
+        if list(from_epochs) != sorted(from_epochs) or min(from_epochs, default=1) < 1:
+            raise InputError(
+                f'ContrastStageHook.from_epochs={list(from_epochs)}: epochs count '
+                'from 1, and no stage begins before the one it refines'
+            )
+        self.from_epochs = tuple(from_epochs)
+
+    def before_train(self, runner) -> None:
+        """Check that there is an epoch for every stage.
+
+        Raises:
+            ValueError: If there is not.
+        """
+        windows = bare_model(runner).head.windows
+        if len(windows) != len(self.from_epochs):
+            raise InputError(
+                f'ContrastStageHook.from_epochs={list(self.from_epochs)} has '
+                f'{len(self.from_epochs)} entries, but model.head.windows='
+                f'{list(windows)} has {len(windows)}: give an epoch for every stage'
+            )
+
+    def before_train_epoch(self, runner) -> None:
+        """Set how many stages train in the epoch that begins."""
+        bare_model(runner).head.active_stages = self.active_stages(runner.epoch + 1)
+
+    def active_stages(self, epoch: int) -> int:
+        """Stages that have begun in an epoch counted from 1."""
+        return sum(epoch >= first for first in self.from_epochs)

@@ -1,0 +1,446 @@
+"""Extractors: from frames to features, the base class and how a config names one."""
+
+import hashlib
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from inspect import signature
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from mmn_plugin.config import load_config, require_device
+from mmn_plugin.errors import InputError, OperationError
+from mmn_plugin.files import config_root
+from mmn_plugin.precision import amp_dtype, apply_tf32
+
+from .feature_file import require_same_extractor
+from .video import RGBVideoReader, VideoReader, sliding_windows
+
+END = object()
+
+
+def prefetch(items: Generator, depth: int) -> Iterator:
+    """Yield the items of an iterable, which a thread computes ahead.
+
+    Args:
+        items (Generator): Used by one thread at a time, and closed at the end.
+        depth (int): Items that are ready or under way beside the one given out; 0: each is computed
+            when it is asked for, by the thread that asks.
+
+    Raises:
+        Exception: Whatever computing an item raised, in its place.
+    """
+    if depth == 0:
+        yield from items
+        return
+    with closing(items), ThreadPoolExecutor(1) as pool:
+        ready = deque(pool.submit(next, items, END) for _ in range(depth))
+        try:
+            while (item := ready.popleft().result()) is not END:
+                ready.append(pool.submit(next, items, END))
+                yield item
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class FeatureExtractor(ABC):
+    """Turns a video into clip features, one row per ``stride`` frames.
+
+    A video of any length goes through in constant memory: frames come one after another from
+    `reader`, `batches` prepares some of them at a time, `describe_batch` makes rows of these. So
+    decoding and preparing can run ahead while a batch is described.
+
+    Attributes:
+        fps (float): Frames per second that are looked at.
+        stride (int): Frames from one row to the next.
+        workers (int): Workers that it is best run with; 0: none but the caller.
+        threads (bool): Whether workers are threads that prepare batches for the one extractor,
+            which is on an accelerator, rather than processes with an extractor each. With threads,
+            `reader`, `batches` and `describe_batch` are called by several at once. Default: False.
+    """
+
+    fps: float
+    stride: int
+    workers = 2
+    threads = False
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """All that decides what the features are, but for ``stride`` and ``fps``, as one string."""
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Feature size D."""
+
+    @abstractmethod
+    def reader(self, video: str | Path) -> VideoReader:
+        """Frames of a file, in the form that `batches` takes."""
+
+    @abstractmethod
+    def batches(self, frames: Iterable[np.ndarray]) -> Generator[Any, None, None]:
+        """Prepare frames for `describe_batch`, as many at a time as it shall take together."""
+
+    @abstractmethod
+    def describe_batch(self, batch: Any) -> np.ndarray:
+        """Features (n, D) float32 of a batch, one row per started ``stride`` frames."""
+
+    def blocks(self, frames: Iterable[np.ndarray], ahead: int = 0) -> Iterator[np.ndarray]:
+        """Describe a stream of frames.
+
+        Args:
+            frames (Iterable[np.ndarray]): As `reader` gives them.
+            ahead (int): Batches that a thread prepares meanwhile; memory grows with it, the
+                features do not depend on it. Defaults to 0: no thread.
+
+        Yields:
+            np.ndarray: (n, D) float32.
+        """
+        with closing(prefetch(self.batches(frames), ahead)) as batches:
+            for batch in batches:
+                yield self.describe_batch(batch)
+
+    @property
+    def settings(self) -> dict:
+        """What identifies this extractor: equal settings, equal features."""
+        return dict(extractor=self.identity, stride=self.stride, fps=self.fps)
+
+    @property
+    def fingerprint(self) -> dict:
+        """The settings and the feature size: what a checkpoint keeps (see `fingerprint`)."""
+        return dict(self.settings, feature_size=self.num_features)
+
+    def __call__(self, video: str | Path | Iterable[np.ndarray]) -> np.ndarray:
+        """Describe a video.
+
+        Args:
+            video (str | Path | Iterable[np.ndarray]): A file, or frames as `reader` gives them.
+                They are never all in memory at once; a thread reads them ahead.
+
+        Returns:
+            np.ndarray: (T, D) float32, one row per ``stride`` frames; the last row may stand for
+            fewer.
+
+        Raises:
+            VideoReadError: If the file cannot be decoded.
+        """
+        frames = self.reader(video) if isinstance(video, str | Path) else video
+        return np.concatenate(list(self.blocks(frames, ahead=1)))
+
+
+# See FeatureExtractor: from a video file to (T, D) features, one row per equal step of time.
+EXTRACTORS = Registry('feature extractor', scope='mmaction')
+# A callable from frames (F, 3, H, W) YUV to tubes.
+TRACKERS = Registry('tracker', scope='mmaction')
+# A callable from frames and tubes to {stream: [(rows, D) per tube]}, with ``size``.
+TUBE_EXTRACTORS = Registry('tube feature extractor', scope='mmaction')
+
+
+DECODERS = 4  # threads that feed an accelerator, unless another number is asked for
+
+
+class SlidingWindowExtractor(FeatureExtractor):
+    """Runs a network over clips that slide along a video.
+
+    Row k stands for frames ``k * stride ... (k + 1) * stride - 1``; its clip has the same middle
+    (see `sliding_windows`). The network is built and its weights are read at the first use. Batches
+    for a GPU are prepared in pinned memory and copied while the host goes on. Several threads may
+    use one extractor; they take turns at the network.
+
+    Args:
+        fps (float): Frames per second that are looked at, whatever the video's own rate.
+        stride (int): Frames from one row to the next.
+        clip_len (int): Frames of a clip.
+        frame_interval (int): Frames from one frame of a clip to the next.
+        batch_size (int): Clips that go through the network together.
+        device (str, optional): Defaults to None: the accelerator if there is one.
+        amp (str, optional): Mixed precision of the network, ``'bf16'`` or ``'fp16'`` (not on the
+            CPU); features of another precision count as those of another extractor. Defaults to
+            None: float32.
+
+    Raises:
+        ValueError: If a number is not positive, or the device has no such precision.
+    """
+
+    def __init__(
+        self,
+        fps: float,
+        stride: int,
+        clip_len: int,
+        frame_interval: int,
+        batch_size: int,
+        device: str | None,
+        amp: str | None = None,
+    ) -> None:
+        whole = dict(
+            stride=stride, clip_len=clip_len, frame_interval=frame_interval, batch_size=batch_size
+        )
+        for name, value in dict(fps=fps, **whole).items():
+            if not value > 0 or (name != 'fps' and value != int(value)):
+                raise InputError(
+                    f'{type(self).__name__}: {name}={value}; it must be a '
+                    f'{"" if name == "fps" else "whole "}number above 0'
+                )
+        self.fps = float(fps)
+        self.stride = stride
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+        self.batch_size = batch_size
+        self.device = device or get_device()
+        self._device_type = torch.device(self.device).type
+        self._dtype = getattr(torch, amp_dtype(amp, self._device_type)) if amp else None
+        self.amp = {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(self._dtype)
+        self.threads = self._device_type != 'cpu'
+        self.workers = DECODERS if self.threads else 0  # on the CPU PyTorch uses the cores itself
+        self._on_gpu = self._device_type == 'cuda'
+        self._lock = threading.RLock()  # what is built at the first use takes it again
+        self._model: nn.Module | None = None
+        self._num_features: int | None = None
+        self._identity: str | None = None
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != '_lock'}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The network with its weights, on the CPU."""
+
+    @abstractmethod
+    def prepare(self, frame: np.ndarray) -> np.ndarray:
+        """Scale and crop a frame (H, W, 3) uint8 RGB; all frames of a clip are stacked then.
+
+        Several threads may do so at once.
+        """
+
+    @abstractmethod
+    def describe(self, clips: Tensor) -> Tensor:
+        """Features (B, D) of clips ``(B, clip_len, *frame)``, on the device; one call at a time."""
+
+    @abstractmethod
+    def describe_settings(self) -> dict:
+        """What decides the features beside the weights."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network in evaluation mode, on the device."""
+        with self._lock:
+            if self._model is None:
+                self._model = self.build_model().eval().requires_grad_(False).to(self.device)
+            return self._model
+
+    @property
+    def identity(self) -> str:
+        """Settings and a digest of the weights, as JSON."""
+        with self._lock:
+            if self._identity is None:
+                content = dict(
+                    type=type(self).__name__,
+                    **self.describe_settings(),
+                    clip_len=self.clip_len,
+                    frame_interval=self.frame_interval,
+                    weights=digest(self.model),
+                )
+                if self.amp:  # features made before there was a choice keep their identity
+                    content['amp'] = self.amp
+                self._identity = json.dumps(content, sort_keys=True)
+            return self._identity
+
+    @property
+    def num_features(self) -> int:
+        """Feature size D, found out with one gray clip."""
+        if self._num_features is None:
+            gray = [np.full((64, 64, 3), 128, np.uint8)]
+            self._num_features = next(self.blocks(gray)).shape[1]
+        return self._num_features
+
+    def reader(self, video: str | Path) -> RGBVideoReader:
+        """Frames of a file in color and full size."""
+        return RGBVideoReader(video, self.fps)
+
+    def batches(self, frames: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
+        """Prepare the clips of a stream of frames.
+
+        Args:
+            frames (Iterable[np.ndarray]): (H, W, 3) uint8 RGB.
+
+        Yields:
+            Tensor: ``(n, clip_len, *frame)``, n at most ``batch_size``; in pinned memory for a GPU.
+        """
+        clips = sliding_windows(
+            map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
+        )
+        while batch := list(islice(clips, self.batch_size)):
+            with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
+                stacked = torch.empty(
+                    (len(batch), *batch[0].shape),
+                    pin_memory=self._on_gpu,
+                    dtype=torch.from_numpy(batch[0]).dtype,
+                )
+            np.stack(batch, out=stacked.numpy())
+            del batch
+            yield stacked
+
+    def describe_batch(self, batch: Tensor) -> np.ndarray:
+        """Run the network.
+
+        Threads take turns only until a GPU has its orders: while one waits for its features, the
+        batch of the next is on its way.
+
+        Args:
+            batch (Tensor): ``(n, clip_len, *frame)``, on the CPU.
+
+        Returns:
+            np.ndarray: (n, D) float32.
+
+        Raises:
+            RuntimeError: If the network gives something else than one vector per clip.
+        """
+        cast = torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None)
+        copied = None
+        with self._lock:
+            with torch.inference_mode(), cast:
+                features = self.describe(batch.to(self.device, non_blocking=self._on_gpu))
+            if features.ndim != 2 or len(features) != len(batch):
+                raise OperationError(
+                    f'{type(self).__name__}: features of {len(batch)} clips have '
+                    f'the shape {tuple(features.shape)}, not ({len(batch)}, D)'
+                )
+            features = features.float().to('cpu', non_blocking=self._on_gpu)  # (n, D)
+            if self._on_gpu:
+                copied = torch.cuda.Event(blocking=True)  # leaves the core to those who decode
+                copied.record(torch.cuda.current_stream(self.device))
+        if copied is not None:
+            copied.synchronize()
+        return features.numpy()
+
+
+def digest(model: nn.Module) -> str:
+    """Short digest of all weights and buffers, equal wherever the file came from."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f'sha256:{total.hexdigest()[:16]}'
+
+
+def extractor_config(
+    name: str,
+    options: dict | None = None,
+    checkpoint: str | None = None,
+    fps: float | None = None,
+    stride: int | None = None,
+    amp: str | None = None,
+) -> dict:
+    """Read the ``extractor`` of a config, and apply its ``env_cfg.allow_tf32`` to this process.
+
+    Args:
+        name (str): Path of a config, or the name of one of mmn_plugin; ``extractors/`` and ``.py``
+            may be left out.
+        options (dict, optional): Merged over the config. Defaults to None.
+        checkpoint (str, optional): Weights in place of the config's. Defaults to None.
+        fps (float, optional): Likewise.
+        stride (int, optional): Likewise.
+        amp (str, optional): Likewise, mixed precision: ``'bf16'``, ``'fp16'``, or ``'auto'``, fp16
+            on accelerators and bf16 on the CPU.
+
+    Returns:
+        dict: What `EXTRACTORS` builds.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it has no ``extractor``, or the extractor has no weights, or no network whose
+            precision could be chosen.
+    """
+    config = load_config(_full_name(name), options)
+    apply_tf32(config)
+    settings = config.get('extractor')
+    if not settings or not settings.get('type'):
+        raise InputError(f'{name} has no `extractor` with a `type`; configs/extractors has some')
+    settings = Config(dict(extractor=settings)).to_dict()['extractor']
+    if checkpoint is not None:
+        weights = next((key for key in ('checkpoint', 'model') if key in settings), None)
+        if weights is None:
+            raise InputError(f'--checkpoint {checkpoint}: {settings["type"]} has no weights')
+        settings[weights] = checkpoint
+    kind = EXTRACTORS.get(settings['type'])
+    if amp is not None and kind is not None and 'amp' not in signature(kind).parameters:
+        raise InputError(
+            f'--amp: {settings["type"]} has no network that could run in mixed precision'
+        )
+    given = dict(fps=fps, stride=stride, amp=amp)
+    return settings | {key: value for key, value in given.items() if value is not None}
+
+
+def build_extractor(settings: dict, device: str | None = None) -> FeatureExtractor:
+    """Build an extractor on a device.
+
+    Raises:
+        ValueError: If the settings name no extractor or it refuses them, or the device cannot be
+            used.
+    """
+    kind = EXTRACTORS.get(settings['type'])
+    if TUBE_EXTRACTORS.get(settings['type']) is not None:
+        raise InputError(
+            f'{settings["type"]} describes tubes, not clips: `mmn ground` '
+            'and tools/data/make_shapes_tubes.py use it'
+        )
+    if kind is None:
+        raise InputError(
+            f'there is no extractor {settings["type"]!r}; there are '
+            f'{", ".join(sorted(EXTRACTORS.module_dict))}'
+        )
+    settings = dict(settings)
+    if device is not None and 'device' in signature(kind).parameters:
+        settings['device'] = require_device(device)
+    try:
+        return EXTRACTORS.build(settings)
+    except TypeError as error:  # a misspelt argument
+        raise InputError(f'extractor {settings["type"]}: {error}') from None
+
+
+def _full_name(name: str) -> str:
+    if '::' in name or Path(name).is_file():
+        return name
+    file = f'{name.removesuffix(".py")}.py'
+    places = (config_root() / file, config_root() / 'extractors' / file)
+    return next((str(path) for path in places if path.is_file()), file)
+
+
+def matching_extractor(
+    settings: dict, theirs: list[dict | None] | None, checkpoint: str, device: str | None = None
+) -> FeatureExtractor:
+    """Build an extractor and compare it with the one that made the features of a model's training.
+
+    Args:
+        settings (dict): What `EXTRACTORS` builds.
+        theirs (list[dict | None] | None): Fingerprints of the training's feature files; with None
+            everything passes.
+        checkpoint (str): Where they stand, for messages.
+        device (str, optional): Where the extractor's network runs. Defaults to None: the
+            accelerator if there is one.
+
+    Raises:
+        ValueError: If they do not belong together; it names both, and what differs.
+    """
+    extractor = build_extractor(settings, device)
+    ours = [extractor.fingerprint if theirs else None]  # it may cost building the network
+    require_same_extractor(
+        theirs, ours, checkpoint, [f"the config's extractor ({settings['type']})"]
+    )
+    return extractor

@@ -1,0 +1,382 @@
+"""HDF5 files of extracted features, each video with its fingerprint."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mmn_plugin.errors import InputError
+from mmn_plugin.files import replacing, write_json
+
+from .video_stream import VideoReadError
+
+
+class FeatureFileError(InputError):
+    """A feature file cannot be continued; the message says why and what to do."""
+
+
+COMPARED = ('feature_size', 'stride', 'fps', 'extractor')
+PIECE = 1 << 20  # bytes of a video that are hashed at its beginning, in its middle, and at its end
+
+
+def video_mark(path: Path) -> dict | None:
+    """What a video is known by: ``size`` (bytes), ``mtime`` (ns), ``sha256`` of parts of it.
+
+    Returns:
+        dict | None: None where the file cannot be read.
+    """
+    try:
+        with open(path, 'rb') as file:
+            status, digest = os.fstat(file.fileno()), hashlib.sha256()
+            for begin in sorted(
+                {0, max(0, status.st_size // 2 - PIECE // 2), max(0, status.st_size - PIECE)}
+            ):
+                file.seek(begin)
+                digest.update(file.read(PIECE))
+    except OSError:
+        return None
+    return dict(size=status.st_size, mtime=status.st_mtime_ns, sha256=digest.hexdigest())
+
+
+def is_replaced(mark: dict, path: Path) -> bool:
+    """Whether a video is another one than its mark says; one that is gone is not.
+
+    Its content is looked at only where the size is the same and the time is not, as after copying.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if status.st_size == mark['size'] and status.st_mtime_ns == mark['mtime']:
+        return False
+    found = video_mark(path)
+    return found is not None and any(found[key] != mark[key] for key in ('size', 'sha256'))
+
+
+def read_fingerprint(path: str | Path, feature_key: str | None = None) -> dict | None:
+    """The fingerprint in the attributes of a feature file.
+
+    Args:
+        path (str | Path): HDF5 file, or anything else that holds features.
+        feature_key (str, optional): Name of the features in a video's entry. Defaults to None.
+
+    Returns:
+        dict | None: None where the file does not tell.
+    """
+    if not Path(path).is_file() or not h5py.is_hdf5(path):
+        return None
+    with h5py.File(path) as file:
+        attributes = dict(file.attrs)
+        entry = next(iter(file.values()), None)
+        if feature_key is not None and isinstance(entry, h5py.Group):
+            entry = entry.get(feature_key)
+        return _fingerprint(attributes, entry)
+
+
+def entry_fingerprint(entry: h5py.Dataset) -> dict | None:
+    """The fingerprint in the attributes of one video's features; None where they do not tell."""
+    return _fingerprint(dict(entry.attrs), entry)
+
+
+def _fingerprint(attributes: dict, entry) -> dict | None:
+    if (
+        not {'extractor', 'stride', 'fps'} <= attributes.keys()
+        or len(getattr(entry, 'shape', ())) != 2
+    ):
+        return None
+    found = dict(
+        extractor=str(attributes['extractor']),
+        stride=int(attributes['stride']),
+        fps=float(attributes['fps']),
+        feature_size=int(entry.shape[1]),
+    )
+    if 'config' in attributes:
+        found['config'] = json.loads(attributes['config'])
+    return found
+
+
+def differences(theirs: dict, ours: dict) -> list[str]:
+    """What two fingerprints differ in, as text; empty if they belong together."""
+    found = [
+        f'{key} {theirs.get(key)}, here {ours.get(key)}'
+        for key in COMPARED[:-1]
+        if theirs.get(key) != ours.get(key)
+    ]
+    if theirs.get('extractor') != ours.get('extractor'):
+        found += _extractors(str(theirs.get('extractor')), str(ours.get('extractor')))
+    return found
+
+
+def _extractors(theirs: str, ours: str) -> list[str]:
+    """The settings that differ, where both are of one kind."""
+    try:
+        one, other = json.loads(theirs), json.loads(ours)
+        alike = one['type'] == other['type']
+    except (ValueError, TypeError, KeyError):
+        alike = False
+    if not alike:
+        return [f'extractor {theirs}, here {ours}']
+    return [
+        f'{key} {one.get(key)}, here {other.get(key)}'
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
+
+
+def require_same_extractor(
+    theirs: Sequence[dict | None] | None,
+    ours: Sequence[dict | None],
+    their_name: str,
+    our_names: Sequence[str],
+) -> list[str]:
+    """Refuse features of another extractor than a model was trained on.
+
+    Args:
+        theirs (Sequence[dict | None] | None): Fingerprints of the training's feature files, in
+            their order; None where nothing is known.
+        ours (Sequence[dict | None]): Those of the files or the extractor to be used.
+        their_name (str): The checkpoint (or file) for the message.
+        our_names (Sequence[str]): The files, or the extractor, for the message.
+
+    Returns:
+        list[str]: Names of ours that do not tell what made them although theirs are known.
+
+    Raises:
+        ValueError: If they do not belong together; it names both, and what differs.
+    """
+    if not theirs or not any(theirs):
+        return []
+    if len(theirs) != len(ours):
+        raise InputError(
+            f'{their_name} was made with {len(theirs)} feature files joined, here '
+            f'there are {len(ours)} ({", ".join(our_names)}). Give as many, in the '
+            'same order'
+        )
+    for their, our, name in zip(theirs, ours, our_names, strict=True):
+        differing = differences(their, our) if their and our else []
+        if differing:
+            raise InputError(
+                f'{their_name} and {name} do not belong together, their features come from '
+                f'different extractors: {"; ".join(differing)}. Use the extractor of the training, '
+                'or train on these features'
+            )
+    return [
+        name for their, our, name in zip(theirs, ours, our_names, strict=True) if their and not our
+    ]
+
+
+class FeatureFile:
+    """Collects features video by video and survives being killed at any moment.
+
+    Finished videos first lie one by one in ``<name>.parts/``, where several processes may put them.
+    :meth:`merge` writes them, with what the file already holds, into a new file and moves it to its
+    place in one step. So the file is either absent or whole, and after a kill nothing that was
+    finished is done again. A video's features are never in memory at once. Parts are named by
+    digests, so that any id and any file system will do.
+
+    The file has one dataset (T, D) float32 per video; it and each dataset carry the attributes
+    ``extractor``, ``stride`` (frames) and ``fps`` (frames per second looked at), and ``config``, as
+    JSON, if there is one; each dataset also ``video``, its mark (see `video_mark`), as JSON.
+
+    Args:
+        path (str | Path): The .h5 file.
+        settings (dict): The attributes that must not differ.
+        config (dict, optional): What the extractor can be built from. Defaults to None.
+
+    Raises:
+        FeatureFileError: If the file or its parts stem from other settings or cannot be read.
+    """
+
+    def __init__(self, path: str | Path, settings: dict, config: dict | None = None) -> None:
+        self.path = Path(path)
+        self.settings = settings
+        self.attributes = dict(settings)
+        if config is not None:
+            self.attributes['config'] = json.dumps(config, default=str)
+        self.parts = self.path.with_name(self.path.name + '.parts')
+        self._in_file = self._check_file()
+        self._check_parts()
+
+    def _check_file(self) -> set[str]:
+        if not self.path.exists():
+            return set()
+        try:
+            with h5py.File(self.path) as file:
+                found = {key: _plain(file.attrs.get(key)) for key in self.settings}
+                names = set(file)
+        except OSError as error:
+            raise FeatureFileError(
+                f'{self.path}: cannot be read as HDF5 ({error}); delete it or name another file'
+            ) from error
+        self._compare(found, self.path)
+        return names
+
+    def _check_parts(self) -> None:
+        note = self.parts / 'settings.json'
+        if note.is_file():
+            self._compare(json.loads(note.read_text()), self.parts)
+        elif self.parts.exists() and not (self.parts.is_dir() and not os.listdir(self.parts)):
+            raise FeatureFileError(
+                f'{self.parts} is where unfinished features go, and holds '
+                'something else; move it away or name another file'
+            )
+
+    def _compare(self, found: dict, where: Path) -> None:
+        if found != self.settings:
+            raise FeatureFileError(
+                f'{where} holds features made with {found}, asked for are '
+                f'{self.settings}; delete it or name another file'
+            )
+
+    def finished(self) -> set[str]:
+        """Ids of the videos that need no work any more."""
+        return self._in_file | {part['id'] for part in self._finished_parts()}
+
+    def marks(self, videos: set[str]) -> dict[str, dict | None]:
+        """Marks of the videos that features were made of, of some that are finished.
+
+        Returns:
+            dict[str, dict | None]: By id; None where the features do not tell.
+        """
+        found = dict.fromkeys(videos & self.finished())
+        inside = found.keys() & self._in_file
+        if inside:
+            with h5py.File(self.path) as file:
+                for video in inside:
+                    mark = file[video].attrs.get('video')
+                    found[video] = None if mark is None else json.loads(mark)
+        found.update(
+            (part['id'], part['mark']) for part in self._finished_parts() if part['id'] in found
+        )
+        return found
+
+    def open_parts(self, again: Iterable[str] = ()) -> None:
+        """Make the folder that :meth:`add` writes to, and forget what an earlier run began.
+
+        Args:
+            again (Iterable[str]): Ids of videos whose finished parts are forgotten too.
+        """
+        self.parts.mkdir(parents=True, exist_ok=True)
+        for video_id in again:
+            self._part(video_id, 'rows').unlink(missing_ok=True)
+            self._part(video_id, 'notes').unlink(missing_ok=True)
+        for pattern in ('*.claim', '*.failed', '*.part'):
+            for path in self.parts.glob(pattern):
+                path.unlink()
+        write_json(self.settings, self.parts / 'settings.json')
+
+    def claim(self, video_id: str) -> bool:
+        """Whether the calling process is the first of all to ask for this video."""
+        try:
+            self._part(video_id, 'claim').touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def add(
+        self, video_id: str, features: np.ndarray | Iterable[np.ndarray], mark: dict | None = None
+    ) -> None:
+        """Keep a video's features; may be called from several processes.
+
+        Args:
+            video_id (str): Name of the dataset.
+            features (np.ndarray | Iterable[np.ndarray]): (T, D) float32, or parts (n, D) of it in
+                their order, which are written one by one.
+            mark (dict, optional): Of the video. Defaults to None.
+
+        Raises:
+            VideoReadError: If a number is NaN or infinite, or there is no row.
+        """
+        blocks = [features] if isinstance(features, np.ndarray) else features
+        unfinished, finished = self._part(video_id, 'part'), self._part(video_id, 'rows')
+        rows, size = 0, 0
+        with open(unfinished, 'wb') as file:
+            for block in blocks:
+                if not np.isfinite(block).all():
+                    raise VideoReadError(f'{video_id}: its features hold NaN or infinity')
+                file.write(np.ascontiguousarray(block, np.float32).data)
+                rows, size = rows + len(block), block.shape[1]
+        if not rows:
+            raise VideoReadError(f'{video_id}: gave no features')
+        finished.unlink(missing_ok=True)  # whose mark is another one
+        about = dict(id=video_id, mark=mark, shape=(rows, size))
+        write_json(about, self._part(video_id, 'video'))
+        os.replace(unfinished, finished)
+
+    def fail(self, video_id: str, message: str) -> None:
+        """Keep why a video has no features; :meth:`merge` removes those of an earlier video."""
+        self._part(video_id, 'part').unlink(missing_ok=True)
+        write_json(dict(id=video_id, message=message), self._part(video_id, 'failed'))
+
+    def note(self, video_id: str, notes: dict[str, str]) -> None:
+        """Keep what was unusual about a video that has features."""
+        if notes:
+            write_json(dict(id=video_id, notes=notes), self._part(video_id, 'notes'))
+
+    def failures(self) -> dict[str, str]:
+        """Video id -> message, of this run and all its processes."""
+        return {found['id']: found['message'] for found in self._read('*.failed')}
+
+    def notes(self) -> dict[str, dict[str, str]]:
+        """Video id -> notes, of the videos that the next :meth:`merge` will move."""
+        return {found['id']: found['notes'] for found in self._read('*.notes')}
+
+    def count(self) -> int:
+        """How many videos have come to an end in the parts' folder."""
+        return sum(name.endswith(('.rows', '.failed')) for name in os.listdir(self.parts))
+
+    def _part(self, video_id: str, kind: str) -> Path:
+        return self.parts / f'{hashlib.sha256(video_id.encode()).hexdigest()[:32]}.{kind}'
+
+    def _read(self, pattern: str) -> Iterator[dict]:
+        for path in sorted(self.parts.glob(pattern)):
+            yield json.loads(path.read_text())
+
+    def _finished_parts(self) -> list[dict]:
+        """``id``, ``mark`` and ``shape`` of the videos whose features lie there, by id."""
+        parts = [part for part in self._read('*.video') if self._part(part['id'], 'rows').is_file()]
+        return sorted(parts, key=lambda part: part['id'])
+
+    def merge(self) -> None:
+        """Move what :meth:`add` kept into the file and remove the parts."""
+        if not self.parts.is_dir():
+            return
+        with replacing(self.path) as unfinished:
+            if self.path.exists():
+                shutil.copyfile(self.path, unfinished)
+            with h5py.File(unfinished, 'a' if self.path.exists() else 'w') as file:
+                file.attrs.update(self.attributes)
+                parts = self._finished_parts()
+                for video_id in {*self.failures(), *(part['id'] for part in parts)} & set(file):
+                    del file[video_id]  # of a video that another one has replaced
+                for part in parts:
+                    self._copy(part, file)
+                self._in_file = set(file)
+        shutil.rmtree(self.parts)
+
+    def _copy(self, part: dict, file: h5py.File) -> None:
+        path = self._part(part['id'], 'rows')
+        rows = np.memmap(path, np.float32, 'r', shape=tuple(part['shape']))  # never all in memory
+        dataset = file.create_dataset(part['id'], data=rows)
+        dataset.attrs.update(self.attributes)
+        if part['mark'] is not None:
+            dataset.attrs['video'] = json.dumps(part['mark'])
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def name_problem(video_id: str) -> str | None:
+    """Why a video cannot be stored under its name, or None."""
+    try:
+        video_id.encode()
+    except UnicodeEncodeError:
+        return 'holds bytes that are no UTF-8'
+    # "." stands for the file itself, and what a slash would divide are groups
+    return 'cannot be that of an entry' if video_id in ('', '.') or '/' in video_id else None

@@ -1,5 +1,0 @@
-"""Clip encoders."""
-
-from .clip_encoder import ClipEncoder
-
-__all__ = ['ClipEncoder']

@@ -1,0 +1,43 @@
+"""Clip encoder."""
+
+from mmaction.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class ClipEncoder(BaseModule):
+    """1x1 convolution, ReLU and average pooling over time (MMN, section "Video encoder").
+
+    Args:
+        in_channels (int): Size of the input features (D), all feature files together.
+        out_channels (int): Size of the clip embeddings (H).
+        kernel_size (int): Segments averaged into one clip.
+        stride (int): Segments from one clip to the next (R / N).
+        init_cfg (dict, optional): Initialization. Defaults to None (PyTorch's own).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.conv = nn.Conv1d(in_channels, out_channels, 1)
+        self.pool = nn.AvgPool1d(kernel_size, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            features (Tensor): (B, R, D).
+
+        Returns:
+            Tensor: (B, H, N).
+        """
+        hidden = self.conv(features.transpose(1, 2)).relu()  # (B, H, R)
+        return self.pool(hidden)  # (B, H, N)

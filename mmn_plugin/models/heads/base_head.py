@@ -1,0 +1,384 @@
+"""From embeddings to losses, scores and ranked moments: what all heads share."""
+
+from abc import ABCMeta, abstractmethod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmn_plugin.models.candidates import Candidates
+from mmn_plugin.models.negatives import NegativeSource
+from mmn_plugin.models.ranking import rank, score_curve
+from mmn_plugin.structures import (
+    GroundingDataSample,
+    MomentGrid,
+    VideoEmbedding,
+    normalized_text,
+)
+
+# Values of the curve of a video that was encoded in several windows, for pictures.
+CURVE_STEPS = 96
+
+
+class BaseHead(BaseModule, metaclass=ABCMeta):
+    """A method's losses, and its scores of a video's units for sentences.
+
+    A head implements `loss` and `fuse`; the rest has defaults. Wherever a `VideoEmbedding` is
+    asked for, several may be given stacked (`VideoEmbedding.stack`), with ``counts``, the number of
+    sentences of each: sentences are laid out video by video.
+
+    Args:
+        units (MomentGrid): The U units of a video that the head scores.
+        nms_threshold (float): Proposals that overlap a better one by more are suppressed.
+        top_n (int): Moments kept per sentence. Defaults to 5.
+        negatives (dict, optional): Settings of `NegativeSource`: where the contrastive losses'
+            negatives come from. Defaults to None: the device's batch, as published.
+        init_cfg (dict, optional): Initialization. Defaults to None.
+
+    Attributes:
+        contrastive_factor (float): Scheduled factor on the contrastive losses, 1 unless
+            ``CrossVideoNegativeHook`` sets it.
+        moment_map (MomentGrid | None): For pictures, the grid whose moments are the units; None
+            where units are no moments.
+        stages (tuple[str, ...]): For pictures, the spaces of a video's embeddings before any
+            refinement and after each; none where nothing is refined.
+    """
+
+    moment_map: MomentGrid | None = None
+    stages: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        units: MomentGrid,
+        nms_threshold: float,
+        top_n: int = 5,
+        negatives: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.units = units
+        self.nms_threshold = nms_threshold
+        self.top_n = top_n
+        self.negatives = NegativeSource(**negatives or {})
+        self.contrastive_factor = 1.0
+
+    @abstractmethod
+    def loss(
+        self,
+        embeddings: dict[str, Tensor],
+        sentences: dict[str, Tensor],
+        sentence_video: Tensor,
+        data_samples: list[GroundingDataSample],
+    ) -> dict[str, Tensor]:
+        """Weighted losses of a batch, in float32 at least.
+
+        Args:
+            embeddings (dict[str, Tensor]): (B, U, J) per space, as the neck gives them.
+            sentences (dict[str, Tensor]): (S, J) per space.
+            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
+            data_samples (list[GroundingDataSample]): B videos, with ground truth.
+
+        Returns:
+            dict[str, Tensor]: Named ``loss_...``; their sum is the total.
+        """
+
+    @abstractmethod
+    def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
+        """One score from the cosines of all spaces.
+
+        Args:
+            cosines (dict[str, Tensor]): (S, U) per space.
+            num_windows (int): Windows that the video was encoded in. Defaults to 1.
+
+        Returns:
+            Tensor: (S, U) in [0, 1], rising in every cosine.
+        """
+
+    def fuse_presence(self, cosines: dict[str, Tensor]) -> Tensor:
+        """Presence (S,) from the cosines (S, U): by default the largest contrastive one.
+
+        That space is trained over videos: of all that the model says, it tells best whether a
+        sentence occurs.
+        """
+        return cosines['contrastive'].amax(1)
+
+    def split(
+        self, embeddings: dict[str, Tensor], data_samples: list[GroundingDataSample]
+    ) -> list[VideoEmbedding]:
+        """Videos of a batch, each as unit vectors with its spans.
+
+        Args:
+            embeddings (dict[str, Tensor]): (B, U, J) per space; of no space where scores come from
+                elsewhere.
+            data_samples (list[GroundingDataSample]): B videos.
+        """
+        embeddings = unit_vectors(embeddings)
+        durations = torch.tensor([sample.duration for sample in data_samples])
+        device = next((rows.device for rows in embeddings.values()), 'cpu')
+        spans = self.units.spans(durations.to(device, non_blocking=True))  # (B, U, 2)
+        return [
+            VideoEmbedding(
+                {space: rows[place] for space, rows in embeddings.items()},
+                spans[place],
+                sample.video_id,
+                sample.duration,
+            )
+            for place, sample in enumerate(data_samples)
+        ]
+
+    def cosines(
+        self,
+        video: VideoEmbedding,
+        sentences: dict[str, Tensor],
+        counts: list[int] | None = None,
+    ) -> dict[str, Tensor]:
+        """Cosine of each sentence with the units of its video, (S, U) per space.
+
+        In float32 at least, under mixed precision too: bfloat16 resolves a cosine to 1/256, and NMS
+        would rank by chance.
+
+        Args:
+            video (VideoEmbedding): One, or several stacked.
+            sentences (dict[str, Tensor]): (S, J) per space, as the text encoder gives them.
+            counts (list[int], optional): Sentences of each of several videos. Defaults to None.
+        """
+        with torch.autocast(video.spans.device.type, enabled=False):
+            sentences = unit_vectors(sentences)
+            if counts is None:
+                return {
+                    space: rows @ video.embeddings[space].T for space, rows in sentences.items()
+                }
+            return {
+                space: own_video_products(video.embeddings[space], rows, counts)
+                for space, rows in sentences.items()
+            }
+
+    def score(
+        self,
+        video: VideoEmbedding,
+        sentences: dict[str, Tensor],
+        counts: list[int] | None = None,
+    ) -> Tensor:
+        """Score of each unit of its video for each sentence, (S, U) in [0, 1].
+
+        Args: as of `cosines`.
+        """
+        return self._trusted(video, self.cosines(video, sentences, counts), counts)
+
+    def _trusted(
+        self, video: VideoEmbedding, cosines: dict[str, Tensor], counts: list[int] | None
+    ) -> Tensor:
+        scores = self.fuse(cosines, video.num_windows)
+        if video.trust is None:
+            return scores
+        return scores * (
+            video.trust if counts is None else video.trust[_owners(counts, scores.device)]
+        )
+
+    def presence(self, video: VideoEmbedding, sentences: dict[str, Tensor]) -> Tensor:
+        """How much speaks for each sentence occurring in a video at all, (S,).
+
+        Args: as of `cosines`.
+        """
+        return self.fuse_presence(self.cosines(video, sentences))
+
+    def curve(self, video: VideoEmbedding, scores: Tensor) -> Tensor:
+        """Scores over time, for pictures.
+
+        Args:
+            video (VideoEmbedding): One video.
+            scores (Tensor): (S, U), from `score`.
+
+        Returns:
+            Tensor: (S, K) on the CPU, K equal parts of the video: by default as many as the grid
+            has clips, or `CURVE_STEPS` of a video in windows; see `score_curve`.
+        """
+        steps = self.units.num_clips if video.num_windows == 1 else CURVE_STEPS
+        return score_curve(video.spans, scores, video.duration, steps)
+
+    def proposals(self, video: VideoEmbedding, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """What is ranked: by default the units themselves.
+
+        Args:
+            video (VideoEmbedding): One, or several stacked.
+            scores (Tensor): (S, U), from `score`.
+
+        Returns:
+            tuple[Tensor, Tensor]: Spans (P, 2), or (B, P, 2) of several videos, in seconds; and
+            scores (S, P), 0 where a sentence has no such proposal.
+        """
+        return video.spans, scores
+
+    def rank(
+        self,
+        video: VideoEmbedding,
+        scores: Tensor,
+        top_n: int | None = None,
+        counts: list[int] | None = None,
+        **beside: Tensor,
+    ) -> InstanceData:
+        """The best moments of each sentence after NMS.
+
+        Args:
+            video (VideoEmbedding): One, or several stacked.
+            scores (Tensor): (S, U), from `score`.
+            top_n (int, optional): Moments per sentence (n). Defaults to None: the head's.
+            counts (list[int], optional): As of `cosines`. Defaults to None.
+            **beside (Tensor): (S, ...), further entries of the result.
+
+        Returns:
+            InstanceData: ``moments`` (S, n, 2) in seconds, best first, and ``scores`` (S, n), both
+            NaN where fewer remain; and those beside; on the CPU.
+
+        Raises:
+            ValueError: If a score is NaN.
+        """
+        spans, scores = self.proposals(video, scores)
+        moments, best, *others = rank(
+            spans,
+            scores,
+            self.nms_threshold,
+            top_n or self.top_n,
+            None if counts is None else _owners(counts, scores.device),
+            list(beside.values()),
+        )
+        return InstanceData(moments=moments, scores=best, **dict(zip(beside, others, strict=True)))
+
+    def ground(
+        self, video: VideoEmbedding, sentences: dict[str, Tensor], top_n: int | None = None
+    ) -> InstanceData:
+        """As `rank` of a video's `score`, with the ``presence`` (S,) of each sentence."""
+        cosines = self.cosines(video, sentences)
+        scores = self._trusted(video, cosines, None)
+        return self.rank(video, scores, top_n, presence=self.fuse_presence(cosines))
+
+    def predict(
+        self,
+        videos: list[VideoEmbedding],
+        sentences: dict[str, Tensor],
+        data_samples: list[GroundingDataSample],
+    ) -> list[GroundingDataSample]:
+        """Rank the moments of each sentence's video.
+
+        Args:
+            videos (list[VideoEmbedding]): B videos, from `split`.
+            sentences (dict[str, Tensor]): (S, J) per space, video by video.
+            data_samples (list[GroundingDataSample]): B videos; ground truth is not looked at.
+
+        Returns:
+            list[GroundingDataSample]: The samples, with ``pred_instances`` as of `rank`.
+        """
+        counts = [len(sample.sentences) for sample in data_samples]
+        video = VideoEmbedding.stack(videos)
+        ranked = self.rank(video, self.score(video, sentences, counts), counts=counts)
+        return self.assign(ranked, data_samples)
+
+    @staticmethod
+    def assign(
+        ranked: InstanceData, data_samples: list[GroundingDataSample]
+    ) -> list[GroundingDataSample]:
+        """Give each sample the rows of its sentences as ``pred_instances``."""
+        first = 0
+        for sample in data_samples:
+            rows = slice(first, first := first + len(sample.sentences))
+            # copies: pickled, each would bring the memory of the whole batch
+            own = {name: value[rows].clone() for name, value in ranked.items()}
+            sample.pred_instances = InstanceData(**own)
+        return data_samples
+
+    @staticmethod
+    def candidates(
+        embeddings: Tensor,
+        sentences: Tensor,
+        data_samples: list[GroundingDataSample],
+        ground_truth: Tensor | None = None,
+        iou: Tensor | None = None,
+    ) -> Candidates:
+        """A batch's (B, U, J) and (S, J) with the names of its videos and its sentences' texts."""
+        return Candidates(
+            embeddings,
+            sentences,
+            ground_truth,
+            _owners([len(sample.sentences) for sample in data_samples]).numpy(),
+            [sample.video_id for sample in data_samples],
+            [normalized_text(text) for sample in data_samples for text in sample.sentences],
+            iou,
+        )
+
+
+def unit_vectors(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Unit vectors, float32 or longer, of the embeddings (..., J) in each space."""
+    return {
+        space: F.normalize(value.to(torch.promote_types(value.dtype, torch.float32)), dim=-1)
+        for space, value in embeddings.items()
+    }
+
+
+def _owners(counts: list[int], device: torch.device | str = 'cpu') -> Tensor:
+    """Place of each sentence's video, (S,) int64, without waiting for the device."""
+    owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    return owners.to(device, non_blocking=True)
+
+
+def own_video_products(embeddings: Tensor, sentences: Tensor, counts: list[int]) -> Tensor:
+    """Product of each sentence with the units of its own video.
+
+    Sentences are laid out (B, s_max) by video, so that one batched product serves all.
+
+    Args:
+        embeddings (Tensor): (B, U, J).
+        sentences (Tensor): (S, J), video by video.
+        counts (list[int]): Sentences of each of the B videos.
+
+    Returns:
+        Tensor: (S, U).
+    """
+    device = sentences.device
+    owner = _owners(counts, device)
+    place = torch.from_numpy(np.concatenate([np.arange(count) for count in counts]))
+    place = place.to(device, non_blocking=True)
+    padded = sentences.new_zeros(len(embeddings), max(counts), sentences.shape[-1])
+    padded = padded.index_put((owner, place), sentences)  # (B, s_max, J)
+    products = exact_product(padded, embeddings.transpose(1, 2))  # (B, s_max, U)
+    return products[owner, place]  # (S, U)
+
+
+def exact_product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right``, batched, outside autocast in backward as well.
+
+    PyTorch computes the gradient of a product under the autocast that surrounds the call of
+    ``backward``, though the product itself was taken where autocast was off.
+
+    Args:
+        left (Tensor): (B, m, k).
+        right (Tensor): (B, k, n).
+
+    Returns:
+        Tensor: (B, m, n).
+    """
+    if torch.is_grad_enabled() and (left.requires_grad or right.requires_grad):
+        return _ExactProduct.apply(left, right)
+    with torch.autocast(left.device.type, enabled=False):
+        return torch.bmm(left, right)
+
+
+class _ExactProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, left, right):
+        ctx.save_for_backward(left, right)
+        with torch.autocast(left.device.type, enabled=False):
+            return torch.bmm(left, right)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        left, right = ctx.saved_tensors
+        of_left = of_right = None
+        with torch.autocast(left.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_left = torch.bmm(gradient, right.transpose(1, 2))
+            if ctx.needs_input_grad[1]:
+                of_right = torch.bmm(left.transpose(1, 2), gradient)
+        return of_left, of_right

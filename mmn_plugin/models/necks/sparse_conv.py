@@ -1,0 +1,442 @@
+"""Convolution and normalization on the cells that exist."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .sparse_plan import ConvChunk, ConvPlan, NormInputs
+
+_UNITS = {torch.bfloat16: 'amx_bf16', torch.float16: 'amx_fp16'}  # the matrix units of x86
+
+
+@cache
+def fast_products(dtype: torch.dtype, device: str) -> bool:
+    """Whether products in a 16-bit precision are faster than in float32.
+
+    Args:
+        dtype (torch.dtype): ``torch.bfloat16`` or ``torch.float16``.
+        device (str): Type of the device.
+
+    Returns:
+        bool: True except for x86 CPUs without a matrix unit (AMX) for the precision: with AVX-512
+        alone convolutions and matrix products ran at 0.5 to 0.8 of their speed in float32.
+    """
+    if device != 'cpu':
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return capabilities.get('architecture') != 'x86_64' or capabilities.get(_UNITS[dtype], False)
+
+
+class Workspace:
+    """Buffers by name, each as large as was ever asked for.
+
+    Fresh memory of this size costs a page fault every 4 kB, which on the CPU takes as long as
+    what is computed in it. Contents are undefined, and valid until the name is taken again.
+    """
+
+    def __init__(self):
+        self._buffers: dict[tuple, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A contiguous tensor with the dtype and device of another."""
+        key = name, like.dtype, like.device
+        size = torch.Size(shape).numel()
+        if key not in self._buffers or self._buffers[key].numel() < size:
+            self._buffers.pop(key, None)
+            with torch.inference_mode(False):  # or a training could not write to it
+                self._buffers[key] = like.new_empty(size)
+        return self._buffers[key][:size].view(shape)
+
+
+class WorkspacePool:
+    """Lends a workspace to one convolution at a time; there are as many as ran at the same time."""
+
+    def __init__(self):
+        self._free: list[Workspace] = []
+
+    @contextmanager
+    def borrow(self) -> Iterator[Workspace]:
+        """A workspace that nobody else has; it is given up where an error interrupts its use."""
+        try:
+            workspace = self._free.pop()  # a list's pop and append are atomic
+        except IndexError:
+            workspace = Workspace()
+        yield workspace
+        self._free.append(workspace)
+
+    def clear(self) -> None:
+        """Give the memory of all that are not lent back."""
+        self._free.clear()
+
+
+# Elements of transformed weights, or of their gradients, that are held at a time.
+WEIGHT_ELEMENTS = 2**24
+# Elements of windows that are gathered at a time.
+WINDOW_ELEMENTS = 2**20
+
+workspaces = WorkspacePool()
+
+
+def sparse_conv(
+    values: Tensor,
+    weight: Tensor,
+    forward: ConvPlan,
+    backward: ConvPlan,
+    source: NormInputs | None = None,
+) -> Tensor:
+    """``conv2d`` without bias on active cells alone.
+
+    Tiles of one cell are computed in the dtype of the values; larger ones, whose interpolation
+    costs digits that only the longer formats have, in that of the weight.
+
+    Args:
+        values (Tensor): (A + 1, B, H) of the active input cells; the last row is zero.
+        weight (Tensor): (H', H, K, K).
+        forward (ConvPlan): Where outputs find their inputs.
+        backward (ConvPlan): Where inputs find the gradients of their outputs.
+        source (NormInputs, optional): What ``values`` were computed from. Backward then computes
+            them again and they need not be kept. Defaults to None.
+
+    Returns:
+        Tensor: (A' + 1, B, H') of the output cells; the last row is zero.
+    """
+    return _SparseConv.apply(values, weight, forward, backward, *(source or ()))
+
+
+class _SparseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, weight, forward, backward, *source):
+        ctx.save_for_backward(weight, *(source or (values,)))
+        ctx.plans = forward, backward
+        with workspaces.borrow() as workspace:
+            result = _convolve(
+                values.to(_precision(values, weight, forward)),
+                weight.transpose(0, 1),
+                forward,
+                workspace,
+            )
+        return result.to(values.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        weight, *source = ctx.saved_tensors
+        forward, backward = ctx.plans
+        of_values = of_weight = None
+        autocast = torch.autocast(weight.device.type, enabled=False)
+        with autocast, workspaces.borrow() as workspace:
+            precision = _precision(source[0], weight, forward)
+            gradient = gradient.to(precision).contiguous()
+            if ctx.needs_input_grad[0]:
+                of_values = _convolve(gradient, weight, backward, workspace).to(source[0].dtype)
+            if ctx.needs_input_grad[1]:
+                values = NormInputs(*source).output() if len(source) > 1 else source[0]
+                of_weight = _weight_gradient(
+                    values.to(precision), gradient, weight, forward, workspace
+                )
+        if len(source) == 1:  # the first layer's, which comes last
+            workspaces.clear()
+        return of_values, of_weight, None, None, *[None] * (len(source) if len(source) > 1 else 0)
+
+
+def _precision(values: Tensor, weight: Tensor, plan: ConvPlan) -> torch.dtype:
+    return values.dtype if plan.transform.tile == 1 else weight.dtype
+
+
+def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace) -> Tensor:
+    """(A + 1, B, H) to (A' + 1, B, H'); the weight is (H, H', K, K) or a transpose of such."""
+    batch, channels = values.shape[1], weight.shape[1]
+    result = values.new_empty(len(plan.outputs) + 1, batch, channels)
+    result[-1] = 0
+    for number, components in enumerate(_groups(plan, weight)):
+        kernels = _kernels(weight, components, plan, values, workspace)  # (c, S * S, H, H')
+        for chunk in plan.chunks(values, len(kernels)):
+            products = workspace.take(
+                'products', (len(kernels), chunk.num_tiles * batch, channels), values
+            )
+            for kernel, product, columns in zip(
+                kernels, products, _columns(values, chunk, components, plan, workspace), strict=True
+            ):
+                _multiply(columns, kernel, product)
+            _put_tiles(
+                result[chunk.first : chunk.last],
+                products,
+                components,
+                chunk,
+                plan,
+                workspace,
+                add=number > 0,
+            )
+    return result
+
+
+def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
+    """Sum over small kernels and channels, (T * B, S * S, H) and (S * S, H, H') to (T * B, H')."""
+    if kernel.is_contiguous():
+        torch.mm(columns.flatten(1), kernel.flatten(0, 1), out=product)
+        return
+    torch.mm(columns[:, 0], kernel[0], out=product)
+    for block in range(1, len(kernel)):
+        product.addmm_(columns[:, block], kernel[block])
+
+
+def _weight_gradient(
+    values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace
+) -> Tensor:
+    """(H', H, K, K), gradient with respect to the weight."""
+    transform = plan.transform
+    result = weight.new_empty(weight.shape[0] * weight.shape[1], transform.kernel_size**2)
+    for number, components in enumerate(_groups(plan, weight)):
+        of_kernels = _constant(transform.of_kernels[components], weight)  # (c, S * S, K * K)
+        kernels = workspace.take('kernels', (*of_kernels.shape[:2], *weight.shape[:2]), weight)
+        for place, chunk in enumerate(plan.chunks(values, len(kernels))):
+            products = _products_of_tiles(gradient, components, chunk, plan, workspace)
+            for kernel, product, columns in zip(
+                kernels, products, _columns(values, chunk, components, plan, workspace), strict=True
+            ):
+                for block in range(len(kernel)):
+                    _put_product(kernel[block], product.T, columns[:, block], add=place > 0)
+        _put_product(
+            result, kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1), add=number > 0
+        )
+    return result.view_as(weight)
+
+
+def _groups(plan: ConvPlan, weight: Tensor) -> list[slice]:
+    """Components whose transformed weights are held together."""
+    transform = plan.transform
+    elements = transform.components * transform.blocks**2 * weight[..., 0, 0].numel()
+    groups = min(transform.components, -(-elements // WEIGHT_ELEMENTS))
+    bounds = np.linspace(0, transform.components, groups + 1).round().astype(int).tolist()
+    return [slice(first, last) for first, last in pairwise(bounds)]
+
+
+def _kernels(
+    weight: Tensor, components: slice, plan: ConvPlan, like: Tensor, workspace: Workspace
+) -> Tensor:
+    """(c, S * S, H, H') components of a weight (H, H', K, K), which a transposed one stays."""
+    of_kernels = _constant(plan.kernel_matrix[components], weight)  # (c, S * S, K * K)
+    transposed = not weight.is_contiguous()
+    rows = weight.transpose(0, 1) if transposed else weight
+    shape = *of_kernels.shape[:2], *rows.shape[:2]
+    kernels = workspace.take('kernels', shape, weight)
+    torch.mm(
+        of_kernels.flatten(0, 1),
+        rows.flatten(2).flatten(0, 1).T,
+        out=kernels.view(-1, rows.shape[0] * rows.shape[1]),
+    )
+    if transposed:
+        kernels = kernels.transpose(2, 3)
+    # Contiguous where the precision asks for one sum that is rounded once.
+    return kernels if like.dtype == weight.dtype else kernels.to(like.dtype).contiguous()
+
+
+def _columns(
+    values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan, workspace: Workspace
+) -> Iterator[Tensor]:
+    """(T * B, S * S, H) for each component: what a tile is multiplied with.
+
+    The same memory serves all components.
+    """
+    batch, channels = values.shape[1:]
+    rows = chunk.neighbor_rows(batch)
+    columns = workspace.take('columns', (len(rows), channels), values)
+    for component in _windows(values, chunk, components, plan, workspace):
+        torch.index_select(component.view(-1, channels), 0, rows, out=columns)
+        yield columns.view(chunk.num_tiles * batch, -1, channels)
+
+
+def _windows(
+    values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan, workspace: Workspace
+) -> Tensor:
+    """(c, Q, B * H) components of the windows; the cells themselves where a tile is a cell."""
+    if plan.transform.tile == 1:
+        return values[None]
+    rows = values.flatten(1)
+    of_windows = _constant(plan.transform.of_windows[components], values)
+    places, count = chunk.windows.shape
+    result = workspace.take('components', (len(of_windows), count * rows.shape[1]), values)
+    step = max(1, WINDOW_ELEMENTS // (places * rows.shape[1]))
+    for first in range(0, count, step):
+        index = chunk.windows[:, first : first + step]
+        windows = workspace.take('windows', (index.numel(), rows.shape[1]), values)
+        torch.index_select(rows, 0, index.flatten(), out=windows)
+        begin = first * rows.shape[1]
+        torch.mm(
+            of_windows,
+            windows.view(places, -1),
+            out=result[:, begin : begin + index.shape[1] * rows.shape[1]],
+        )
+    return result.view(len(of_windows), count, -1)
+
+
+def _put_tiles(
+    result: Tensor,
+    products: Tensor,
+    components: slice,
+    chunk: ConvChunk,
+    plan: ConvPlan,
+    workspace: Workspace,
+    add: bool,
+) -> None:
+    """Outputs' cells of (c, T * B, H') to (cells, B, H')."""
+    tiles = products
+    if plan.transform.tile > 1:
+        to_tiles = _constant(plan.transform.to_tiles[:, components], products)
+        tiles = workspace.take('tiles', (len(to_tiles), products[0].numel()), products)
+        torch.mm(to_tiles, products.flatten(1), out=tiles)  # (m * m, T * B * H')
+    rows, result = tiles.view(-1, result[0].numel()), result.flatten(1)
+    if add:
+        result.add_(rows.index_select(0, chunk.cell_places))
+    else:
+        torch.index_select(rows, 0, chunk.cell_places, out=result)
+
+
+def _products_of_tiles(
+    gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan, workspace: Workspace
+) -> Tensor:
+    """(c, T * B, H') gradient of each component's product."""
+    rows = gradient.flatten(1)
+    tiles = workspace.take('tiles', (len(chunk.tile_cells), rows.shape[1]), gradient)
+    torch.index_select(rows, 0, chunk.tile_cells, out=tiles)  # (m * m * T, B * H')
+    if plan.transform.tile > 1:
+        to_tiles = _constant(plan.transform.to_tiles[:, components], gradient)
+        tiles = tiles.view(len(to_tiles), -1)
+        products = workspace.take('products', (to_tiles.shape[1], tiles.shape[1]), gradient)
+        tiles = torch.mm(to_tiles.T, tiles, out=products)
+    return tiles.view(-1, chunk.num_tiles * gradient.shape[1], gradient.shape[2])
+
+
+def _put_product(result: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
+    """Set or add to a result ``left @ right``; a sum over chunks keeps the result's precision."""
+    if result.dtype != left.dtype:
+        product = left @ right
+        result.add_(product) if add else result.copy_(product)
+    elif add:
+        result.addmm_(left, right)
+    else:
+        torch.mm(left, right, out=result)
+
+
+def _constant(matrix: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(matrix).to(like)
+
+
+def sparse_norm(
+    values: Tensor,
+    bias: Tensor,
+    norm: nn.modules.batchnorm._BatchNorm,
+    cell_weight: Tensor,
+    map_cells: int,
+) -> tuple[Tensor, NormInputs]:
+    """``relu(norm(values + bias)) * cell_weight``, as if the whole map were there.
+
+    Cells that are not active hold the bare bias. Shifting all cells changes no statistics but the
+    mean, so in training the bias drops out of the result: with values z of the A active cells of
+    M, the mean is sum(z) / M + bias and the variance
+    (sum((z - mean(z))**2) + (M - A) * mean(z)**2) / M.
+
+    Args:
+        values (Tensor): (A + 1, B, H), the last row zero: a convolution's result without bias.
+        bias (Tensor): (H,) bias of the convolution.
+        norm (nn.BatchNorm2d | nn.SyncBatchNorm): Its statistics are updated in training.
+        cell_weight (Tensor): (A + 1,), 0 in the last row.
+        map_cells (int): Cells of the whole map (M).
+
+    Returns:
+        tuple[Tensor, NormInputs]: (A + 1, B, H) in the dtype of ``values``, the last row zero, and
+        what it can be computed from again.
+    """
+    if norm.training or norm.running_mean is None:
+        mean, variance = _batch_statistics(values.detach(), bias.detach(), norm, map_cells)
+        fixed, cells = False, map_cells * values.shape[1]
+    else:
+        mean, variance = norm.running_mean - bias.detach(), norm.running_var
+        fixed, cells = True, 0
+    inputs = NormInputs(
+        values, norm.weight, norm.bias, mean, (variance + norm.eps).rsqrt(), cell_weight
+    )
+    return _SparseNorm.apply(bias, fixed, cells, _group(norm), *inputs), inputs
+
+
+def _group(norm: nn.Module):
+    """Process group over which statistics are taken, None for this process alone."""
+    alone = not isinstance(norm, nn.SyncBatchNorm) or not dist.is_initialized()
+    if alone or not norm.training:
+        return None
+    return norm.process_group or dist.group.WORLD
+
+
+def _batch_statistics(
+    values: Tensor, bias: Tensor, norm: nn.Module, map_cells: int
+) -> tuple[Tensor, Tensor]:
+    """Mean without bias, and biased variance, over all cells; updates the running statistics."""
+    group = _group(norm)
+    cells = values.new_tensor([map_cells * values.shape[1]], dtype=bias.dtype)
+    sums = torch.cat([values.sum((0, 1), dtype=bias.dtype), cells])
+    if group is not None:
+        dist.all_reduce(sums, group=group)
+    count = sums[-1]
+    mean = sums[:-1] / count
+    squares = (values - mean).square_().sum((0, 1))
+    # the zero row among the values is one of the cells that are not active
+    squares += (map_cells - len(values)) * values.shape[1] * mean.square()
+    if group is not None:
+        dist.all_reduce(squares, group=group)
+    if norm.running_mean is not None:
+        norm.num_batches_tracked.add_(1)
+        momentum = norm.momentum
+        if momentum is None:  # a plain average over all batches
+            momentum = 1 / float(norm.num_batches_tracked)
+        norm.running_mean.lerp_(mean + bias, momentum)
+        norm.running_var.lerp_(squares / (count - 1), momentum)
+    return mean, squares / count
+
+
+class _SparseNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, bias, fixed, cells, group, *inputs):
+        ctx.save_for_backward(*inputs)
+        ctx.settings = fixed, cells, group
+        return NormInputs(*inputs).output()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        with torch.autocast(gradient.device.type, enabled=False):
+            of_values, of_bias, of_weight, of_shift = _gradients(
+                gradient, NormInputs(*ctx.saved_tensors), *ctx.settings
+            )
+        return of_bias, None, None, None, of_values, of_weight, of_shift, None, None, None
+
+
+def _gradients(gradient: Tensor, inputs: NormInputs, fixed: bool, cells: int, group):
+    """Gradients with respect to values, the convolution's bias, and the norm's weight and bias."""
+    values, weight, _, mean, scale, cell_weight = inputs
+    active = inputs.normalized() > 0
+    gradient = (gradient * cell_weight[:, None, None]).mul_(active)
+    del active
+    standard = (values.to(gradient.dtype) - mean).mul_(scale)
+    of_shift = gradient.sum((0, 1))
+    of_weight = torch.linalg.vecdot(gradient, standard, dim=0).sum(0)
+    of_bias = torch.zeros_like(of_shift)
+    gradient.mul_(weight * scale)
+    if fixed:
+        of_bias = gradient.sum((0, 1))
+    else:
+        sums = torch.stack([of_shift, of_weight])
+        count = sums.new_tensor(cells)
+        if group is not None:
+            dist.all_reduce(sums, group=group)
+            dist.all_reduce(count, group=group)
+        sums *= weight * scale / count
+        gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
+        gradient[-1] = 0  # the row of the inactive cells, whose values are constants
+    return gradient.to(values.dtype), of_bias, of_weight, of_shift

@@ -1,0 +1,390 @@
+"""Which cells of the moment map a convolution needs, and in which tiles it computes them."""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmn_plugin.errors import InputError
+
+TILE = 3  # side of the output tiles that the order keeps together, see TileTransform
+
+
+class CellSet:
+    """The active cells of an n x n map, tile by tile of ``TILE`` x ``TILE`` cells.
+
+    Values of the cells are held as rows (A + 1, B, H) in this order; the last row is zero and
+    stands for every cell that is not active.
+
+    Args:
+        mask (np.ndarray): (n, n) bool, the active cells.
+
+    Attributes:
+        size (int): Side of the map (n).
+        rows, columns (np.ndarray): (A,) place of each active cell.
+        index (np.ndarray): (n, n) row of each cell, A where it is not active.
+    """
+
+    def __init__(self, mask: np.ndarray):
+        self.size = len(mask)
+        rows, columns = mask.nonzero()
+        order = np.lexsort((columns % TILE, rows % TILE, columns // TILE, rows // TILE))
+        self.rows, self.columns = rows[order], columns[order]
+        self.index = np.full(mask.shape, len(rows), dtype=np.int64)
+        self.index[self.rows, self.columns] = np.arange(len(rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Row of each cell, ``len(self)`` for those that are not active or outside the map."""
+        inside = (rows >= 0) & (rows < self.size) & (columns >= 0) & (columns < self.size)
+        found = self.index[rows.clip(0, self.size - 1), columns.clip(0, self.size - 1)]
+        return np.where(inside, found, len(self))
+
+
+@dataclass
+class ConvChunk:
+    """Indices for T tiles of m x m outputs, reading Q windows of C = (2m - 1)**2 inputs.
+
+    Attributes:
+        first, last (int): The output cells of these tiles.
+        num_tiles (int): T.
+        windows (Tensor): (C, Q) input cells, place by place of the window.
+        neighbors (Tensor): (T, S * S) windows that each tile needs; cells where m = 1.
+        tile_cells (Tensor): (m * m * T,) output cells of the tiles, position by position.
+        cell_places (Tensor): (last - first,) place of each output cell in (m * m * T,).
+    """
+
+    first: int
+    last: int
+    num_tiles: int
+    windows: Tensor
+    neighbors: Tensor
+    tile_cells: Tensor
+    cell_places: Tensor
+
+    def to(self, device: torch.device) -> 'ConvChunk':
+        """The same with its indices on a device."""
+        return replace(
+            self,
+            **{
+                field.name: getattr(self, field.name).to(device)
+                for field in fields(self)
+                if torch.is_tensor(getattr(self, field.name))
+            },
+        )
+
+    def neighbor_rows(self, batch_size: int) -> Tensor:
+        """(T * B * S * S,) rows of (Q * B, H) that make up (T * B, S * S * H)."""
+        if batch_size == 1:
+            return self.neighbors.flatten()
+        videos = torch.arange(batch_size, device=self.neighbors.device)
+        return (self.neighbors[:, None] * batch_size + videos[:, None]).flatten()
+
+
+class TileTransform:
+    """Minimal filtering of Winograd, F(m x m, m x m), m = 1 or 3.
+
+    A kernel of side K is cut into S x S kernels of side m, S = ceil(K / m) (the last ones filled
+    up with zeros), and the map into tiles of m x m outputs. Tile and small kernel meet in
+    C = (2m - 1)**2 products instead of m**4: both are evaluated at C points as polynomials, the
+    products are summed over channels and small kernels, and the outputs are interpolated from
+    them (Toom-Cook; the points are 0, 1, -1, 2 and infinity on each axis). For m = 3 that is 25
+    products for 9 outputs instead of 81; m = 1 is the definition itself.
+
+    The results are those of the definition to rounding: in float32 the largest error of one layer
+    grows from about 4e-7 to 2e-6 of its largest value.
+
+    Args:
+        tile (int): m.
+        kernel_size (int): K.
+    """
+
+    def __init__(self, tile: int, kernel_size: int):
+        if tile not in (1, 3):
+            raise InputError(f'tile is 1 or 3, not {tile}')
+        self.tile = tile
+        self.kernel_size = kernel_size
+        self.window = 2 * tile - 1  # side of the inputs under a tile and a small kernel
+        self.blocks = -(-kernel_size // tile)  # small kernels along an axis (S)
+        self.components = self.window**2  # C
+
+    def _evaluation(self, size: int) -> np.ndarray:
+        """(2m - 1, size): values of a polynomial with ``size`` coefficients at the points."""
+        if self.tile == 1:
+            return np.ones((1, 1))
+        finite = np.vander([0.0, 1.0, -1.0, 2.0], size, increasing=True)
+        return np.concatenate([finite, np.eye(size)[-1:]])
+
+    @cached_property
+    def of_windows(self) -> np.ndarray:
+        """(C, C): inputs under a tile, row by row, to components."""
+        inverse = np.linalg.inv(self._evaluation(self.window))
+        interpolation = (6 * inverse).round().T / 6  # its entries are whole sixths
+        return np.kron(interpolation, interpolation)
+
+    @cached_property
+    def to_tiles(self) -> np.ndarray:
+        """(m * m, C): components to the outputs of a tile, row by row."""
+        values = self._evaluation(self.tile).T
+        return np.kron(values, values)
+
+    @cached_property
+    def of_kernels(self) -> np.ndarray:
+        """(C, S * S, K * K): a kernel, row by row, to components of its small kernels."""
+        points = self._evaluation(self.tile)  # (2m - 1, m)
+        axis = np.zeros((self.window, self.blocks, self.blocks * self.tile))
+        for block in range(self.blocks):
+            axis[:, block, block * self.tile : (block + 1) * self.tile] = points
+        axis = axis[..., : self.kernel_size]
+        both = np.einsum('cxk,dyl->cdxykl', axis, axis)
+        return both.reshape(self.components, self.blocks**2, self.kernel_size**2)
+
+
+class ConvPlan:
+    """Indices of ``out[o] = sum over k of in[o + k - offset] * w[k]`` on active cells.
+
+    Args:
+        inputs (CellSet): Active cells of the input map.
+        outputs (CellSet): Cells of the output map to compute.
+        offset (int): Padding of the input map.
+        transform (TileTransform): How tiles are computed.
+        flipped (bool): Whether w is a flipped kernel, as for gradients. Defaults to False.
+    """
+
+    # Part of a map that a chunk's windows may fill, so that no tensor gets a map's size.
+    FILL = 0.75
+    # Tiles of all videos that are multiplied together. On the CPU that is what the caches like,
+    # on others enough to keep them busy.
+    ROWS = dict(cpu=1024)
+    OTHER_ROWS = 2**14
+
+    def __init__(
+        self,
+        inputs: CellSet,
+        outputs: CellSet,
+        offset: int,
+        transform: TileTransform,
+        flipped: bool = False,
+    ):
+        self.inputs, self.outputs = inputs, outputs
+        self.offset, self.transform = offset, transform
+        self.kernel_matrix = transform.of_kernels
+        if flipped:
+            self.kernel_matrix = self.kernel_matrix[..., ::-1].copy()
+        self._cache: dict[tuple[int, torch.device, int], list[ConvChunk]] = {}
+
+    def chunks(self, values: Tensor, components: int) -> list[ConvChunk]:
+        """The output tiles in groups, in the order of the output cells.
+
+        Args:
+            values (Tensor): (A + 1, B, H) of the inputs.
+            components (int): Components that are held at a time.
+        """
+        key = values.shape[1], values.device, components
+        if key not in self._cache:
+            with torch.inference_mode(False):  # a training uses them as well
+                self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
+        return self._cache[key]
+
+    @cached_property
+    def _tiles(self) -> tuple[np.ndarray, np.ndarray]:
+        """(T, 2) row and column of every output tile, and (A,) the tile of every output cell."""
+        tile = self.transform.tile
+        places = np.stack([self.outputs.rows // tile, self.outputs.columns // tile], axis=1)
+        if tile == 1:
+            return places, np.arange(len(places))
+        changes = (places[1:] != places[:-1]).any(axis=1)
+        number = np.concatenate([[0], changes.cumsum()])
+        return places[np.concatenate([[True], changes])], number
+
+    def _chunks(self, batch: int, device: torch.device, components: int) -> list[ConvChunk]:
+        tiles, tile_of_cell = self._tiles
+        at_most = max(1, self.ROWS.get(device.type, self.OTHER_ROWS) // batch)
+        chunks, first = [], 0
+        while first < len(tiles):
+            last = self._last_tile(first, at_most, components)
+            cells = np.searchsorted(tile_of_cell, [first, last])
+            chunks.append(self._chunk(tiles[first:last], tile_of_cell, first, *cells))
+            first = last
+        return chunks
+
+    def _last_tile(self, first: int, at_most: int, components: int) -> int:
+        """End of the chunk that begins at a tile: as many tiles as the limits leave room for."""
+        tiles, _ = self._tiles
+        transform = self.transform
+        limit = int(self.FILL * max(self.inputs.size, self.outputs.size) ** 2)
+        count = max(1, min(at_most, limit // max(transform.blocks**2, components)))
+        while count > 1 and transform.tile > 1:
+            windows, _ = self._windows(tiles[first : first + count])
+            if len(windows) * components <= limit:
+                break
+            count -= max(1, count // 8)
+        return min(first + count, len(tiles))
+
+    def _windows(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(Q, 2) places of the windows under some tiles; (T, S * S) which of them each needs."""
+        blocks = np.arange(self.transform.blocks)
+        steps = np.stack(np.meshgrid(blocks, blocks, indexing='ij'), axis=-1).reshape(-1, 2)
+        needed = tiles[:, None] + steps  # (T, S * S, 2)
+        stride = int(needed.max(initial=0)) + 1
+        keys = needed[..., 0] * stride + needed[..., 1]
+        unique, place = np.unique(keys, return_inverse=True)
+        return np.stack([unique // stride, unique % stride], axis=1), place.reshape(keys.shape)
+
+    def _chunk(self, tiles, tile_of_cell, first_tile, first, last) -> ConvChunk:
+        windows, neighbors = self._windows(tiles)
+        tile, side = self.transform.tile, self.transform.window
+        place = np.arange(side)
+        rows = windows[:, 0] * tile + place[:, None] - self.offset  # (side, Q)
+        columns = windows[:, 1] * tile + place[:, None] - self.offset
+        cells = self.inputs.at(*np.broadcast_arrays(rows[:, None], columns[None]))
+        if tile == 1:  # a window is a cell: no need to gather it twice
+            neighbors = cells.reshape(-1)[neighbors]
+        outputs = self.outputs
+        inner = np.arange(tile)
+        tile_rows, tile_columns = tiles[:, 0] * tile, tiles[:, 1] * tile
+        of_tiles = outputs.at(
+            *np.broadcast_arrays(tile_rows + inner[:, None, None], tile_columns + inner[:, None])
+        )
+        position = (outputs.rows[first:last] % tile) * tile + outputs.columns[first:last] % tile
+        return ConvChunk(
+            first=int(first),
+            last=int(last),
+            num_tiles=len(tiles),
+            windows=_tensor(cells.reshape(side * side, -1)),
+            neighbors=_tensor(neighbors),
+            tile_cells=_tensor(of_tiles.reshape(-1)),
+            cell_places=_tensor(position * len(tiles) + tile_of_cell[first:last] - first_tile),
+        )
+
+
+def _tensor(index: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(index))
+
+
+class EncoderPlan:
+    """Active cells and indices of all layers.
+
+    In training every cell with a valid one under its kernel is active, since BatchNorm's
+    statistics see them all. Where the statistics are given, cells that no moment depends on are
+    left out as well.
+
+    Args:
+        moments (np.ndarray): (P,) place of every moment in the N x N map laid out row by row.
+        valid (list[np.ndarray]): (n, n) masks of each layer's valid outputs.
+        paddings (list[int]): Padding of each layer; 0 but for the first.
+        kernel_size (int): Side of the kernels (K).
+        all_valid (bool): Whether every valid cell is computed.
+        tile (int): Side of the tiles, see :class:`TileTransform`.
+
+    Attributes:
+        cells (list[CellSet]): L + 1 sets, of the moments and of each layer's outputs.
+        forward (list[ConvPlan]): Each layer's convolution.
+        backward (list[ConvPlan]): Each layer's gradient with respect to its inputs.
+    """
+
+    def __init__(
+        self,
+        moments: np.ndarray,
+        valid: list[np.ndarray],
+        paddings: list[int],
+        kernel_size: int,
+        all_valid: bool,
+        tile: int,
+    ):
+        self._moments = moments
+        of_moments = np.zeros(valid[-1].shape, dtype=bool)
+        of_moments.flat[moments] = True
+        if not all_valid:
+            valid = _needed(valid, of_moments, kernel_size)
+        self.cells = [CellSet(mask) for mask in [of_moments, *valid]]
+        transform = TileTransform(tile, kernel_size)
+        layers = list(zip(self.cells, self.cells[1:], paddings, strict=False))
+        self.forward = [
+            ConvPlan(inputs, outputs, padding, transform) for inputs, outputs, padding in layers
+        ]
+        self.backward = [
+            ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, flipped=True)
+            for inputs, outputs, padding in layers
+        ]
+        self._on_device: dict[tuple, Tensor] = {}
+
+    def share(self) -> float:
+        """Active cells, of those that a dense encoder computes."""
+        return sum(map(len, self.cells[1:])) / sum(cells.size**2 for cells in self.cells[1:])
+
+    def enter(self, moments: Tensor) -> Tensor:
+        """(B, H, P) to rows of the first cells, (P + 1, B, H); the last is zero."""
+        order = self._cached('enter', moments.device, lambda: np.argsort(self._places(0)))
+        return F.pad(moments.permute(2, 0, 1).index_select(0, order), (0, 0, 0, 0, 0, 1))
+
+    def leave(self, values: Tensor) -> Tensor:
+        """Rows of the last cells, (A + 1, B, H), to (B, H, P)."""
+        order = self._cached('leave', values.device, lambda: self._places(-1))
+        return values.index_select(0, order).permute(1, 2, 0)
+
+    def of_cells(self, layer: int, values: Tensor) -> Tensor:
+        """(A + 1,) from constants of the whole map (n, n) after a layer, 0 in the last row."""
+        cells = self.cells[layer]
+        return self._cached(
+            layer,
+            values.device,
+            lambda: np.append(values.float().cpu().numpy()[cells.rows, cells.columns], 0).astype(
+                np.float32
+            ),
+        )
+
+    def _places(self, layer: int) -> np.ndarray:
+        """(P,) row of every moment."""
+        return self.cells[layer].index.flat[self._moments]
+
+    def _cached(self, name, device: torch.device, compute) -> Tensor:
+        if (name, device) not in self._on_device:
+            with torch.inference_mode(False):  # or a training could not save it for backward
+                self._on_device[name, device] = torch.from_numpy(compute()).to(device)
+        return self._on_device[name, device]
+
+
+def _needed(valid: list[np.ndarray], moments: np.ndarray, kernel_size: int) -> list[np.ndarray]:
+    """The valid cells that the moments depend on, layer by layer."""
+    needed = [valid[-1] & moments]
+    for mask in valid[-2::-1]:
+        inputs = np.zeros_like(mask)
+        size = len(needed[0])
+        for row, column in np.ndindex(kernel_size, kernel_size):
+            inputs[row : row + size, column : column + size] |= needed[0]
+        needed.insert(0, mask & inputs)
+    return needed
+
+
+class NormInputs(NamedTuple):
+    """Inputs of `sparse_norm`, kept for backward instead of its output, which they give again.
+
+    Attributes:
+        values (Tensor): (A + 1, B, H) of the convolution, without bias.
+        weight, shift (Tensor): (H,) of BatchNorm.
+        mean, scale (Tensor): (H,) its statistics: the mean without bias, 1 / standard deviation.
+        cell_weight (Tensor): (A + 1,) factor of each cell.
+    """
+
+    values: Tensor
+    weight: Tensor
+    shift: Tensor
+    mean: Tensor
+    scale: Tensor
+    cell_weight: Tensor
+
+    def normalized(self) -> Tensor:
+        """(A + 1, B, H) before ReLU, in the precision of the statistics."""
+        scale = self.scale * self.weight
+        return torch.addcmul(self.shift - self.mean * scale, self.values.to(scale.dtype), scale)
+
+    def output(self) -> Tensor:
+        """(A + 1, B, H) of the layer, in the dtype of the values."""
+        return self.normalized().relu_().mul_(self.cell_weight[:, None, None]).to(self.values.dtype)

@@ -1,0 +1,291 @@
+"""From scores to ranked moments: what heads, evaluation and inference share."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmn_plugin.errors import InputError
+from mmn_plugin.structures import MomentGrid
+
+
+def moment_scores(contrastive: Tensor, iou_score: Tensor, power: float) -> Tensor:
+    """Fuse the two spaces' scores: ``(0.5 * contrastive + 0.5) ** power * iou_score`` (MMN, test).
+
+    Args:
+        contrastive (Tensor): (S, P) cosines in the contrastive space.
+        iou_score (Tensor): (S, P) in [0, 1], from the IoU space.
+        power (float): Weight of the contrastive score.
+
+    Returns:
+        Tensor: (S, P) float32.
+    """
+    # A cosine may round to just below -1, of which no power exists.
+    return (0.5 * contrastive.float() + 0.5).clamp(min=0) ** power * iou_score.float()
+
+
+# Cells worked on together. This bounds the scratch, a few float32 per cell: 20 MB on a CPU, where
+# small chunks gain nothing and suffer most when cores are shared; some 500 MB on a GPU.
+_CELLS_CPU = 1 << 20
+_CELLS_GPU = 1 << 25
+_NAN = 'NaN among the scores to rank: the model diverged, or its input holds NaN'
+
+
+def nms(
+    spans: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    top_n: int,
+    sentence_video: Tensor | None = None,
+) -> Tensor:
+    """Rank the moments of every sentence and suppress those too close to a better one.
+
+    ``top_n`` rounds, each of which takes every sentence's best remaining moment and suppresses what
+    overlaps it with IoU > ``iou_threshold``. That is exactly greedy NMS over the sorted scores. As
+    published, candidates are the moments with score != 0, and IoU, in seconds, is computed and
+    compared in float32 (`temporal_iou`). Of equal scores the first index wins, on every device; the
+    published code leaves their order open.
+
+    Args:
+        spans (Tensor): Start and end of the moments in seconds: (P, 2) where all sentences share
+            them, (S, P, 2), or with ``sentence_video`` (V, P, 2), one set per video.
+        scores (Tensor): (S, P).
+        iou_threshold (float): Overlap above which the worse of two moments goes.
+        top_n (int): Moments to keep per sentence.
+        sentence_video (Tensor, optional): (S,) row of ``spans`` that each sentence uses.
+
+    Returns:
+        Tensor: (S, top_n) int64 indices of moments, best first, -1 where fewer remain, on the
+        scores' device.
+
+    Raises:
+        ValueError: If the shapes disagree, ``top_n`` < 1, or a score is NaN.
+    """
+    picks, has_nan = _pick(spans, scores, iou_threshold, top_n, sentence_video)
+    if has_nan:  # asked once: each question makes a GPU wait
+        raise InputError(_NAN)
+    return picks
+
+
+def rank(
+    spans: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    top_n: int,
+    sentence_video: Tensor | None = None,
+    beside: Sequence[Tensor] = (),
+) -> list[Tensor]:
+    """Moments and scores that `nms` leaves of every sentence, on the host.
+
+    All that leaves the device does so in one copy, which is the only thing the host waits for.
+
+    Args:
+        spans (Tensor): As of `nms`, as are the next four.
+        scores (Tensor): (S, P).
+        iou_threshold (float): Overlap above which the worse of two moments goes.
+        top_n (int): Moments to keep per sentence.
+        sentence_video (Tensor, optional): (S,). Defaults to None.
+        beside (Sequence[Tensor]): Further values (S, ...) to copy along. Defaults to none.
+
+    Returns:
+        list[Tensor]: (S, top_n, 2) seconds and (S, top_n) scores, best first and NaN where fewer
+        remain, then those beside; on the CPU.
+
+    Raises:
+        ValueError: As of `nms`.
+    """
+    picks, _ = _pick(spans, scores, iou_threshold, top_n, sentence_video)
+    values = [*take_moments(spans, scores, picks, sentence_video), *beside]
+    rows = [value[:, None].flatten(1) for value in values]
+    parts = torch.cat(rows, 1).cpu().split([row.shape[1] for row in rows], 1)
+    moments, best, *beside = (
+        part.to(value.dtype).reshape(value.shape) for part, value in zip(parts, values, strict=True)
+    )
+    if (best.isnan() & ~moments[..., 0].isnan()).any():  # a moment was picked for its NaN
+        raise InputError(_NAN)
+    return [moments, best, *beside]
+
+
+def _pick(
+    spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int, sentence_video: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """As `nms`, with whether a score is NaN as a tensor, for which nobody has waited."""
+    _check_shapes(spans, scores, top_n, sentence_video)
+    picks = scores.new_full((len(scores), top_n), -1, dtype=torch.int64)
+    spans = spans.to(scores.device, torch.float32)
+    starts, ends = (edge.contiguous() for edge in spans.unbind(-1))
+    has_nan = torch.zeros((), dtype=torch.bool, device=scores.device)
+    if len(scores) == 0 or scores.shape[1] == 0:
+        return picks, has_nan
+    cells = _CELLS_CPU if scores.device.type == 'cpu' else _CELLS_GPU
+    step = max(1, cells // scores.shape[1])
+    for first in range(0, len(scores), step):
+        rows = slice(first, first + step)
+        which = rows if sentence_video is None else sentence_video[rows]
+        edges = (starts, ends) if spans.dim() == 2 else (starts[which], ends[which])
+        has_nan |= _rounds(edges, scores[rows], iou_threshold, picks[rows])
+    return picks, has_nan
+
+
+def _check_shapes(spans: Tensor, scores: Tensor, top_n: int, sentence_video: Tensor | None) -> None:
+    if top_n < 1:
+        raise InputError(f'top_n={top_n}; at least 1 moment must be kept')
+    if scores.dim() != 2 or spans.shape[-2:] != (scores.shape[1], 2):
+        raise InputError(
+            f'scores {tuple(scores.shape)} must be (sentences, moments) and spans '
+            f'{tuple(spans.shape)} end in (moments, 2)'
+        )
+    if sentence_video is not None:
+        wanted = spans.dim() == 3 and len(sentence_video) == len(scores)
+    else:
+        wanted = spans.dim() == 2 or (spans.dim() == 3 and len(spans) == len(scores))
+    if not wanted:
+        raise InputError(
+            f'spans {tuple(spans.shape)} fit neither all of the {len(scores)} '
+            'sentences nor each; give sentence_video (S,) where they are per video'
+        )
+
+
+def _rounds(
+    edges: tuple[Tensor, Tensor], scores: Tensor, iou_threshold: float, picks: Tensor
+) -> Tensor:
+    """Fill ``picks`` (S, n) for one chunk of sentences; returns whether a score was NaN."""
+    starts, ends = edges  # (P,) or (S, P)
+    alive = scores.masked_fill(scores == 0, -torch.inf)  # (S, P); a copy, the rounds write to it
+    has_nan = None
+    for rank in range(picks.shape[1]):
+        best, index = alive.max(dim=1, keepdim=True)  # (S, 1); the first of equal ones
+        if has_nan is None:
+            has_nan = best.isnan().any()
+        picks[:, rank] = index.masked_fill(best == -torch.inf, -1)[:, 0]
+        if rank + 1 < picks.shape[1]:
+            overlap = _iou_with_pick(starts, ends, index)  # (S, P)
+            alive.masked_fill_(overlap > iou_threshold, -torch.inf)
+            # Also where the pick's IoU with itself does not say so: a threshold of 1, an empty span
+            alive.scatter_(1, index, -torch.inf)
+    return has_nan
+
+
+def _iou_with_pick(starts: Tensor, ends: Tensor, index: Tensor) -> Tensor:
+    """`temporal_iou` of each sentence's picked moment (S, 1) with all moments, without copies."""
+    if starts.dim() == 1:
+        start, end = starts[index], ends[index]  # (S, 1)
+    else:
+        start, end = starts.gather(1, index), ends.gather(1, index)
+    overlap = torch.minimum(ends, end)  # (S, P)
+    scratch = torch.maximum(starts, start)
+    overlap.sub_(scratch).clamp_(min=0)
+    hull = torch.maximum(ends, end)
+    hull.sub_(torch.minimum(starts, start, out=scratch))
+    return overlap.div_(hull)
+
+
+def take_moments(
+    spans: Tensor, scores: Tensor, picks: Tensor, sentence_video: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Spans and scores of the moments that `nms` picked.
+
+    Args:
+        spans (Tensor): As given to `nms`.
+        scores (Tensor): (S, P).
+        picks (Tensor): (S, n) indices, -1 for none.
+        sentence_video (Tensor, optional): As given to `nms`.
+
+    Returns:
+        tuple[Tensor, Tensor]: (S, n, 2) seconds and (S, n) scores, NaN where the index is -1.
+    """
+    spans = spans.to(scores.device)
+    none, index = picks < 0, picks.clamp(min=0)
+    if spans.dim() == 2:
+        moments = spans[index]
+    else:
+        row = torch.arange(len(scores), device=scores.device)
+        if sentence_video is not None:
+            row = sentence_video.to(scores.device)
+        moments = spans[row[:, None], index]
+    return (
+        moments.masked_fill(none[..., None], torch.nan),
+        scores.gather(1, index).masked_fill(none, torch.nan),
+    )
+
+
+def score_curve(spans: Tensor, scores: Tensor, duration: float, steps: int) -> Tensor:
+    """How well the best moment around each time fits.
+
+    At a time the curve has the largest score of all moments that contain it. So it peaks over the
+    moment of rank 1 with that moment's score, and never hides a rival elsewhere.
+
+    Args:
+        spans (Tensor): (U, 2) start and end of the moments in seconds.
+        scores (Tensor): (s, U) not below 0, before NMS.
+        duration (float): Seconds of the video.
+        steps (int): Values of the curve (K).
+
+    Returns:
+        Tensor: (s, K) float32 on the CPU, one value per equal part of the video; 0 where there is
+        no moment.
+    """
+    spans, scores = spans.detach().float().cpu(), scores.detach().float().cpu()
+    first = (spans[:, 0] / duration * steps).round().long().clamp(0, steps - 1)  # (U,)
+    last = (spans[:, 1] / duration * steps).round().long().sub(1).clamp(0, steps - 1)
+    place = (first * steps + torch.maximum(first, last)).expand_as(scores)  # (s, U)
+    table = torch.zeros(len(scores), steps * steps)  # the best score from one step to another
+    table = table.scatter_reduce_(1, place, scores, 'amax').unflatten(1, (steps, steps))
+    best = table.cummax(1).values.flip(-1).cummax(-1).values.flip(-1)
+    return best.diagonal(dim1=-2, dim2=-1)
+
+
+def relative_threshold(scores: Tensor, share: float) -> Tensor:
+    """Threshold that lies a share of the way from each row's lowest to its highest score.
+
+    Args:
+        scores (Tensor): (S, N).
+        share (float): 0 is the lowest, 1 the highest.
+
+    Returns:
+        Tensor: (S, 1), never above the row's highest score.
+    """
+    low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
+    return torch.minimum(low + share * (high - low), high)  # rounding could pass it
+
+
+def score_runs(
+    curves: Tensor, thresholds: Sequence[float], grid: MomentGrid, halving: float = 0.3
+) -> tuple[Tensor, Tensor]:
+    """Find the runs of each curve above several relative thresholds, and how they stand out.
+
+    A run is a longest stretch of neighboring clips whose scores are all at least the threshold.
+    Each is a moment of the grid; runs of several thresholds lie inside each other. The first
+    threshold is the preferred one: contrast alone would put the narrowest run of a peak first.
+
+    Args:
+        curves (Tensor): (S, N) scores of the clips for each sentence.
+        thresholds (Sequence[float]): Relative ones, see `relative_threshold`; the preferred one
+            first.
+        grid (MomentGrid): All moments of N clips; P of them.
+        halving (float): Distance from the first threshold at which another one's runs have half
+            the weight. Defaults to 0.3.
+
+    Returns:
+        tuple[Tensor, Tensor]: (S, P) contrast, the mean score inside minus that outside (of the
+        whole video: 0), and (S, P) weight in [0, 1]: 1 for the first threshold's runs, that of
+        the nearest threshold for other ones, 0 where the moment is no run. Every curve has a run
+        of each threshold.
+    """
+    starts, ends = grid.clips_on(curves.device)
+    weight = curves.new_zeros(len(curves), len(starts))  # (S, P)
+    for share in thresholds:
+        above = curves >= relative_threshold(curves, share)  # (S, N)
+        begins = above & ~F.pad(above[:, :-1], (1, 0))
+        stops = above & ~F.pad(above[:, 1:], (0, 1))
+        gaps = (~above).cumsum(1)  # clips below the threshold so far
+        is_run = begins[:, starts] & stops[:, ends] & (gaps[:, starts] == gaps[:, ends])
+        own = 0.5 ** (abs(share - thresholds[0]) / halving)
+        weight = torch.where(is_run, weight.clamp(min=own), weight)
+    total = F.pad(curves.cumsum(1), (1, 0))  # (S, N + 1)
+    inside = total[:, ends + 1] - total[:, starts]  # (S, P)
+    length = ends + 1 - starts  # (P,)
+    rest = grid.num_clips - length
+    contrast = inside / length - (total[:, -1:] - inside) / rest.clamp(min=1)
+    return torch.where(rest > 0, contrast, 0.0), weight

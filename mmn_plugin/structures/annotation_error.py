@@ -1,5 +1,0 @@
-"""What is wrong with an annotation file."""
-
-
-class AnnotationError(ValueError):
-    """An annotation file that cannot be used; the message names file, video and sentence."""

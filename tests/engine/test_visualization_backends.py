@@ -1,0 +1,116 @@
+"""TensorBoard and Weights & Biases, switched on by a config as docs/train.md says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from helpers.run_tool import ROOT, run_tool
+from helpers.tiny_corpus import write_config, write_corpus
+from helpers.wandb_run import records, values
+
+PAGE = (ROOT / 'docs/train.md').read_text()
+
+
+def page_lines(component: str) -> str:
+    """The page's lines of a config that switch this on."""
+    blocks = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+    (block,) = (block for block in blocks if component in block)
+    return block
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train a tiny model with these lines at the end of its config."""
+    corpus = write_corpus(tmp_path / 'corpus', train=4, test=3)
+
+    def run(extra: str, *options) -> tuple[int, str]:
+        # MMEngine keeps visualizers by the name of the run, which comes from the config's
+        config = write_config(tmp_path / f'{tmp_path.name}.py', corpus, epochs=2, extra=extra)
+        return run_tool('train.py', config, '--work-dir', tmp_path / 'work', *options)
+
+    return run
+
+
+@pytest.mark.skipif(find_spec('wandb') is None, reason='wandb is not installed')
+def test_losses_metrics_and_pictures_reach_the_real_wandb(tmp_path):
+    """Two processes, offline: what `wandb sync` would send is on the disk when they end."""
+    corpus = write_corpus(tmp_path / 'corpus', train=4, test=3)
+    extra = page_lines('WandbVisBackend') + page_lines('GroundingVisualizationHook').replace(
+        ", video_dir='data/shapes/videos'", ''
+    )
+    config = write_config(tmp_path / 'tiny.py', corpus, extra=extra)
+    # Processes of their own: wandb's folder for pictures belongs to the process that imports it,
+    # and would be gone with the first of several that were forked from that one.
+    launched = subprocess.run(
+        [
+            'bash',
+            ROOT / 'tools' / 'dist_train.sh',
+            config,
+            '2',
+            '--work-dir',
+            tmp_path / 'work',
+            '--cfg-options',
+            'visualizer.vis_backends.1.define_metric_cfg.grounding/R1_mean=max',
+        ],
+        env=dict(os.environ, PYTHON=sys.executable, WANDB_MODE='offline', WANDB_SILENT='true'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert launched.returncode == 0, launched.stdout[-3000:]
+    [run] = (tmp_path / 'work').glob('*/vis_data/wandb/offline-run-*')  # of rank 0 alone
+    found = records(run)
+    assert [record.exit.exit_code for record in found if record.HasField('exit')] == [0]
+    assert {record.run.project for record in found if record.HasField('run')} == {'grounding'}
+    [metric] = [record.metric for record in found if record.HasField('metric')]
+    assert (metric.name, metric.summary.max) == ('grounding/R1_mean', True)
+    config = {}
+    for record in found:
+        config |= values(record.config.update)
+    assert config['model']['type'] == 'MMN'
+    logged = [values(record.history.item) for record in found if record.HasField('history')]
+    losses = [line['loss'] for line in logged if 'loss' in line]
+    assert len(losses) == 2  # one line per epoch
+    assert all('loss_iou' in line for line in logged if 'loss' in line)
+    # the local log, which plot_logs.py reads, says the same
+    scalars = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    local = [json.loads(line) for line in scalars]
+    assert losses == [line['loss'] for line in local if 'loss' in line]
+    for metric in ('grounding/R1@0.5', 'grounding/mIoU'):
+        assert (
+            [line[metric] for line in logged if metric in line]
+            == [line[metric] for line in local if metric in line]
+            != []
+        )
+    key = 'val_test_0_timeline/path'
+    pictures = [run / 'files' / line[key] for line in logged if key in line]
+    assert [picture.is_file() for picture in pictures] == [True, True]  # one per epoch
+
+
+def test_losses_and_metrics_reach_tensorboard(train, tmp_path):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    code, output = train(page_lines('TensorboardVisBackend'))
+    assert code == 0, output[-3000:]
+    folder = next((tmp_path / 'work').glob('*/vis_data'))
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    assert len(events.Scalars('loss')) == 2
+    assert [event.step for event in events.Scalars('grounding/R1@0.5')] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ('backend', 'package'), [('WandbVisBackend', 'wandb'), ('TensorboardVisBackend', 'tensorboard')]
+)
+def test_an_absent_package_is_one_line(train, monkeypatch, backend, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, 'torch.utils.tensorboard', raising=False)
+    code, output = train(page_lines(backend))
+    assert code == 1
+    assert 'Traceback' not in output
+    last = output.rstrip().splitlines()[-1]
+    assert last.startswith(f'Error: visualizer.vis_backends of the config holds {backend}')
+    assert f'`pip install {package}`' in last

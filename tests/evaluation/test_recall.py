@@ -1,0 +1,67 @@
+import pytest
+import torch
+from reference.ranking import published_recall_table
+
+from mmn_plugin.evaluation import mean_iou, ranked_iou, recall
+from mmn_plugin.models import moment_scores
+
+NAN = float('nan')
+GROUND_TRUTH = torch.tensor([[0.0, 10.0], [10.0, 20.0], [0.0, 8.0], [5.0, 6.0]])
+RANKED = torch.tensor(
+    [
+        [[0.0, 5.0], [0.0, 9.0], [0.0, 10.0]],  # IoU 0.5, 0.9, 1
+        [[0.0, 5.0], [10.0, 17.5], [NAN, NAN]],  # 0, 0.75
+        [[20.0, 30.0], [30.0, 40.0], [0.0, 2.0]],  # 0, 0, 0.25
+        [[NAN, NAN], [NAN, NAN], [NAN, NAN]],
+    ]
+)
+
+IOU = ranked_iou(RANKED, GROUND_TRUTH)
+
+
+def test_recall_counts_sentences_with_a_hit_among_the_first_n():
+    table = recall(IOU, (1, 2, 3), (0.25, 0.5, 0.75, 1.0))
+    assert table.tolist() == [[0.25, 0.25, 0, 0], [0.5, 0.5, 0.5, 0], [0.75, 0.5, 0.5, 0.25]]
+
+
+def test_iou_equal_to_the_threshold_in_float32_is_a_hit():
+    # float32's 0.7 is below float64's: compared in float64 this would miss
+    ranked, truth = torch.tensor([[[0.0, 7.0]]]), torch.tensor([[0.0, 10.0]])
+    iou = ranked_iou(ranked, truth)
+    assert float(iou) < 0.7
+    assert recall(iou, (1,), (0.7,)).item() == 1
+
+
+def test_mean_iou_is_of_the_best_ranked_moment_and_zero_without_one():
+    assert mean_iou(IOU) == 0.125
+
+
+def test_mean_iou_does_not_depend_on_the_order_of_sentences():
+    iou = torch.rand(5000, 1)
+    assert len({mean_iou(iou[torch.randperm(5000)]) for _ in range(20)}) == 1
+
+
+def test_published_names_and_means():
+    table = published_recall_table(RANKED, GROUND_TRUTH, (1, 3), (0.25, 0.5))
+    assert table == {
+        'R@1,IoU@0.25': 0.25,
+        'R@1,IoU@0.5': 0.25,
+        'R@3,IoU@0.25': 0.75,
+        'R@3,IoU@0.5': 0.5,
+        'Best_R1': 0.25,
+        'Best_R3': 0.625,
+    }
+
+
+def test_more_ranks_than_moments_and_no_sentence_are_errors():
+    with pytest.raises(ValueError, match='R@5 is asked for, but only 3'):
+        recall(IOU, (1, 5), (0.5,))
+    with pytest.raises(ValueError, match='no sentence'):
+        recall(IOU[:0], (1,), (0.5,))
+
+
+def test_a_cosine_rounded_below_minus_one_gives_score_zero():
+    contrastive = torch.tensor([[-1.0000001, 0.0, 1.0]])
+    scores = moment_scores(contrastive, torch.full((1, 3), 0.5), 0.5)
+    assert scores[0, 0] == 0
+    torch.testing.assert_close(scores[0, 1:], torch.tensor([0.5**0.5 * 0.5, 0.5]))

@@ -1,0 +1,75 @@
+"""Memory that the losses take beyond the embeddings: that of one chunk, however many negatives."""
+
+import ctypes
+
+import benchmark
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmn_plugin.models import Candidates, NegativePool, Negatives
+from mmn_plugin.models.losses import MutualMatchingLoss
+from mmn_plugin.structures import MomentGrid
+
+GRID = MomentGrid(16, [15])
+SENTENCES = 4  # of a video
+SETTINGS = dict(
+    num_positive=1,
+    negative_iou=0.5,
+    sentence_removal_iou=0.5,
+    margin=0.3,
+    temperature_video=0.1,
+    temperature_sentence=0.1,
+)
+
+pytestmark = pytest.mark.skipif(
+    not benchmark.CLEAR_PEAK.exists(), reason='needs Linux to measure a peak'
+)
+
+
+def candidates(videos, first, gradient):
+    """So many videos, named from ``first`` on."""
+    count = videos * SENTENCES
+    moments = F.normalize(torch.randn(videos, GRID.num_moments, 32), dim=-1)
+    sentences = F.normalize(torch.randn(count, 32), dim=-1)
+    truth = torch.rand(count, 2).cumsum(1) * 10
+    return Candidates(
+        moments.requires_grad_(gradient),
+        sentences.requires_grad_(gradient),
+        truth,
+        np.repeat(np.arange(videos), SENTENCES),
+        [str(first + v) for v in range(videos)],
+        iou=None if first else GRID.iou(truth, 30.0),
+    )
+
+
+def memory(videos, gathered, chunk_elements):
+    """MB beyond embeddings and their gradients, and MB of all similarities at once."""
+    ctypes.CDLL(None).mallopt(benchmark.M_MMAP_THRESHOLD, 2**16)  # freed memory leaves the process
+    own, rest = candidates(8, 0, True), candidates(videos, 8, gathered)
+    loss = MutualMatchingLoss(**SETTINGS, chunk_elements=chunk_elements)
+    video = torch.from_numpy(own.sentence_video)
+    inputs = [t for c in (own, rest) for t in (c.moments, c.sentences) if t.requires_grad]
+    pools = [NegativePool.of(own, own, 0, 0), NegativePool.of(rest, own)]
+
+    def step():
+        negatives = Negatives(pools)
+        losses = loss(own.moments, own.sentences, video, own.iou, own.ground_truth, negatives)
+        torch.autograd.grad(sum(losses), inputs, allow_unused=True)
+
+    step()  # libraries set themselves up
+    gradients = sum(tensor.numel() for tensor in inputs) / 2**18
+    similarities = len(own.sentences) * rest.moments[..., 0].numel() / 2**18
+    return benchmark.peak_growth(step) - gradients, similarities
+
+
+@pytest.mark.parametrize('gathered', [False, True])
+def test_memory_stays_flat_while_negatives_grow(gathered):
+    (few, few_at_once), (many, at_once) = (memory(n, gathered, 2**17) for n in (100, 1600))
+    assert many - few < (at_once - few_at_once) / 4
+
+
+def test_all_similarities_in_one_chunk_are_seen_to_take_memory():
+    (few, few_at_once), (many, at_once) = (memory(n, False, 2**30) for n in (100, 1600))
+    assert many - few > at_once - few_at_once

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+
+from mmn_plugin.features import VideoReader
+from mmn_plugin.shapes import COLORS, GridFeatureExtractor, Scene, SceneObject, SceneRenderer
+from mmn_plugin.shapes.corpus import write_video
+from mmn_plugin.shapes.features import PER_HUE
+
+HUES = ('red', 'yellow', 'green', 'cyan', 'blue', 'purple')
+THREEFOLD, FOURFOLD, LENGTH = 5, 6, 10  # Im of harmonic 3, Re of harmonic 4, outline length
+LEFT, RIGHT, UP, DOWN, GROW, SHRINK = range(11, 17)
+
+
+def _object(color='red', shape='circle', frames=48, x=0.5, y=0.5, radius=0.14, lit=True):
+    full = np.ones(frames)
+    return SceneObject(
+        color, shape, x * full, y * full, radius * full, full > 0, np.broadcast_to(lit, frames)
+    )
+
+
+def _describe(*objects):
+    frames = SceneRenderer(96).render(Scene('v', 6.0, 8, list(objects), [], [], (40, 60)))
+    half = frames[:, 96:].reshape(len(frames), 2, 48, 48)
+    luma = frames[:, :96].reshape(-1, 48, 2, 48, 2).mean((2, 4)).round().astype(np.uint8)
+    extractor = GridFeatureExtractor()
+    features = extractor(np.concatenate([luma[:, None], half], 1))
+    return features, features[:, : 7 * PER_HUE].reshape(len(features), 7, PER_HUE)
+
+
+@pytest.mark.parametrize(('color', 'place'), zip(HUES, range(6), strict=True))
+def test_each_color_has_its_own_numbers(color, place):
+    _, hues = _describe(_object(color))
+    amount = hues[:, :6, 0].mean(0)
+    assert amount.argmax() == place
+    assert np.delete(amount, place).max() < 0.3 * amount[place]
+
+
+@pytest.mark.parametrize(
+    ('motion', 'expected'),
+    [
+        (dict(x=np.linspace(0.75, 0.25, 48)), LEFT),
+        (dict(x=np.linspace(0.25, 0.75, 48)), RIGHT),
+        (dict(y=np.linspace(0.75, 0.25, 48)), UP),
+        (dict(y=np.linspace(0.25, 0.75, 48)), DOWN),
+    ],
+)
+@pytest.mark.parametrize('color', COLORS)
+def test_direction_of_motion_is_told_per_color(motion, expected, color):
+    _, hues = _describe(_object(color, **motion))
+    flow = hues[1:-1, HUES.index(color), LEFT : DOWN + 1].mean(0)
+    assert flow.argmax() == expected - LEFT
+    assert np.sort(flow)[-2] < 0.5 * flow.max()
+
+
+def test_growing_and_shrinking_are_told_apart():
+    radius = np.linspace(0.09, 0.18, 48)
+    grown, shrunk = (
+        _describe(_object(radius=r))[1][1:-1, 0].mean(0) for r in (radius, radius[::-1])
+    )
+    assert grown[GROW] > 5 * grown[SHRINK]
+    assert shrunk[SHRINK] > 5 * shrunk[GROW]
+
+
+def test_outlines_are_told_apart_while_something_goes_on():
+    shown = {
+        shape: _describe(_object(shape=shape, x=np.linspace(0.3, 0.7, 48)))[1][1:-1, 0].mean(0)
+        for shape in ('circle', 'square', 'triangle', 'diamond', 'cross')
+    }
+    assert shown['square'][FOURFOLD] > shown['circle'][FOURFOLD] + 0.2
+    assert shown['diamond'][FOURFOLD] < shown['circle'][FOURFOLD] - 0.2
+    assert abs(shown['triangle'][THREEFOLD]) > abs(shown['circle'][THREEFOLD]) + 0.2
+    assert shown['cross'][LENGTH] > shown['square'][LENGTH] + 0.1
+
+
+def test_the_outline_is_of_the_moving_one_of_two_objects():
+    moving = dict(x=np.linspace(0.3, 0.7, 48), y=0.22)
+    alone = _describe(_object(shape='square', **moving))[1][1:-1, 0, FOURFOLD].mean()
+    beside = _describe(_object(shape='square', **moving), _object(shape='diamond', y=0.8))[1]
+    assert beside[1:-1, 0, FOURFOLD].mean() == pytest.approx(alone, abs=0.1)
+    assert alone > 0.2
+
+
+def test_a_standing_picture_shows_no_motion():
+    _, hues = _describe(_object())
+    assert hues[:, 0, 0].min() > 0.3
+    assert np.abs(hues[:, :, 1:]).max() == 0
+
+
+def test_size_type_and_number_of_steps():
+    features, _ = _describe(_object())
+    assert features.shape == (8, GridFeatureExtractor().num_features)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize(
+    ('frames', 'steps'), [(1, 1), (6, 1), (7, 2), (96, 16), (97, 17), (205, 35)]
+)
+def test_any_length_gives_one_row_per_started_step(frames, steps):
+    video = np.random.default_rng(0).integers(0, 255, (frames, 3, 48, 48), dtype=np.uint8)
+    features = GridFeatureExtractor()(video)
+    assert len(features) == steps
+    assert np.isfinite(features).all()
+
+
+def test_blocks_leave_no_seam(monkeypatch):
+    video = np.random.default_rng(0).integers(90, 166, (130, 3, 48, 48), dtype=np.uint8)
+    whole = GridFeatureExtractor()(video)
+    monkeypatch.setattr('mmn_plugin.shapes.features.BLOCK', 3)
+    np.testing.assert_allclose(GridFeatureExtractor()(video), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_long_videos_are_streamed():
+    """At no time are more frames held than a block and its surroundings."""
+    alive, most = 0, 0
+
+    class Frame(np.ndarray):
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    def frames():
+        nonlocal alive, most
+        for _ in range(2000):
+            alive += 1
+            most = max(most, alive)
+            yield np.full((3, 16, 16), 128, np.uint8).view(Frame)
+
+    assert len(GridFeatureExtractor(size=16)(frames())) == 334
+    assert most < 150
+
+
+def test_reader_gives_the_asked_rate_from_any_other(tmp_path):
+    frames = np.full((60, 96, 64), 128, np.uint8)
+    frames[:, :64] = np.linspace(20, 230, 60)[:, None, None]
+    write_video(tmp_path / 'fast.mp4', frames, fps=20)  # 3 s
+    read = np.stack(list(VideoReader(tmp_path / 'fast.mp4', fps=8, size=16)))
+    assert read.shape == (24, 3, 16, 16)
+    shown = np.floor(np.arange(24) / 8 * 20 + 1e-6)  # the last frame begun by each time
+    np.testing.assert_allclose(
+        read[:, 0].mean((1, 2)), np.linspace(20, 230, 60)[shown.astype(int)], atol=3
+    )
+    slow = np.stack(list(VideoReader(tmp_path / 'fast.mp4', fps=40, size=16)))
+    assert len(slow) == 120
+
+
+@pytest.mark.parametrize('name', ['arm_wrestling', 'basketball'])
+def test_real_videos(shared, name):
+    features = GridFeatureExtractor()(shared / 'media' / f'{name}.mp4')
+    assert len(features) == 14  # 10 s in steps of 0.75 s
+    assert np.isfinite(features).all()
+    assert np.ptp(features, axis=0).max() > 0.1
+
+
+@pytest.mark.parametrize('arguments', [dict(fps=0), dict(stride=0), dict(size=20), dict(size=8)])
+def test_impossible_settings_are_refused(arguments):
+    with pytest.raises(ValueError, match='multiple of 8'):
+        GridFeatureExtractor(**arguments)
