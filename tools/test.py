@@ -6,10 +6,10 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.cli.command_line import run_command, run_parser
+from mmn_plugin.cli.command_line import explicit_amp, run_command, run_parser
 from mmn_plugin.config import require_checkpoint
 from mmn_plugin.datasets import grounds_tubes
-from mmn_plugin.engine import add_amp, apply_test_amp, explicit_amp
+from mmn_plugin.engine import add_amp, apply_test_amp
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import writable_file
 

@@ -5,9 +5,9 @@ import sys
 from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.cli.command_line import run_command, run_parser
+from mmn_plugin.cli.command_line import explicit_amp, run_command, run_parser
 from mmn_plugin.config import require_checkpoint
-from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp, explicit_amp
+from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp
 from mmn_plugin.errors import InputError
 
 

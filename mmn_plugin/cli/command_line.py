@@ -4,7 +4,7 @@ import argparse
 import atexit
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +13,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.cli.main import add_config_options, explicit
 from mmn_plugin.config import config_errors, load_config, print_warning, require_parts
 from mmn_plugin.engine.preemption import Preempted
 from mmn_plugin.errors import ConfigError, InputError, plain_errors
 from mmn_plugin.files import writable_folder
+from mmn_plugin.precision import AMP
 
 
 def end_distributed(runner: Runner | None = None, code: int = 0) -> None:
@@ -108,6 +109,11 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
+
+
+def explicit_amp(argv: Sequence[str]) -> list[str]:
+    """A command line in which a bare ``--amp`` does not swallow the config that follows it."""
+    return explicit(argv, '--amp', 'auto', '|'.join(AMP))
 
 
 def run_command(

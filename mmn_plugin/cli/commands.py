@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import track
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.cli.command_line import end_distributed, require_launcher
+from mmn_plugin.cli.command_line import end_distributed, explicit_amp, require_launcher
 from mmn_plugin.cli.main import Parser, add_config_options, add_device, whole_number
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import check_config
-from mmn_plugin.engine import add_amp, explicit_amp
+from mmn_plugin.engine import add_amp
 from mmn_plugin.errors import OperationError
 from mmn_plugin.features import build_extractor, extract_videos, extractor_config
 from mmn_plugin.features.extraction import ProgressBar

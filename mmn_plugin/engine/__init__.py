@@ -7,7 +7,6 @@ from .amp import (
     add_amp,
     apply_amp,
     apply_test_amp,
-    explicit_amp,
 )
 from .checkpoint_files import (
     PARTIAL,
@@ -67,7 +66,6 @@ __all__ = [
     'check_settings',
     'checkpoint_config',
     'damage',
-    'explicit_amp',
     'make_plain',
     'newest_checkpoint',
     'plain',

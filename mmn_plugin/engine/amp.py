@@ -1,7 +1,6 @@
 """Mixed precision, and TF32, in training, validation and test."""
 
 import argparse
-from collections.abc import Sequence
 from contextlib import contextmanager
 
 import torch
@@ -44,15 +43,6 @@ def add_amp(parser: argparse.ArgumentParser) -> None:
         metavar='bf16|fp16',
         help='mixed precision (default: fp16; on a CPU bf16)',
     )
-
-
-def explicit_amp(argv: Sequence[str]) -> list[str]:
-    """A command line in which a bare ``--amp`` does not swallow the config that follows it."""
-    following = [*argv[1:], '']
-    return [
-        '--amp=auto' if word == '--amp' and after not in AMP else word
-        for word, after in zip(argv, following, strict=True)
-    ]
 
 
 def apply_amp(config: Config, amp: str = 'auto') -> None:

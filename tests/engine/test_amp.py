@@ -11,13 +11,13 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from mmn_plugin.cli.command_line import explicit_amp
 from mmn_plugin.engine import (
     AmpTestLoop,
     AmpValLoop,
     CPUAmpOptimWrapper,
     apply_amp,
     apply_test_amp,
-    explicit_amp,
 )
 from mmn_plugin.engine import amp as amp_module
 
