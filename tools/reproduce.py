@@ -18,35 +18,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import absent, experiments, inference, long_videos, performance, renderers, videos
-from reproduction import tubes as of_tubes
-from reproduction.faults import faults
-from reproduction.renderers import source
+from reproduction import experiments, faults, inference, weak
 from reproduction.running import ROOT, run
-from reproduction.weak import render_weak, weak
+from reproduction.tables import source
 
-from mmn_plugin.files import OutputError, writable_file
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.files import writable_file, write_json
 
 RESULTS = ROOT / 'docs' / 'results'
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 # How each is measured, with what can be chosen as its arguments, and how its table is made.
 EXPERIMENTS = dict(
-    absence=(absent.absence, absent.render_absence),
-    agreement=(experiments.agreement, renderers.render_agreement),
-    agreement_tubes=(of_tubes.agreement_tubes, renderers.render_agreement),
-    benchmark=(performance.benchmark, performance.render_benchmark),
-    dataset_cost=(experiments.dataset_cost, renderers.render_dataset_cost),
-    faults=(faults, renderers.render_faults),
+    absence=(inference.absence, inference.render_absence),
+    agreement=(experiments.agreement, experiments.render_agreement),
+    agreement_tubes=(experiments.agreement_tubes, experiments.render_agreement),
+    benchmark=(experiments.benchmark, experiments.render_benchmark),
+    faults=(faults.faults, faults.render_faults),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
-    long_video=(long_videos.long_video, long_videos.render_long_video),
-    memory_bf16=(performance.memory_bf16, performance.render_memory_bf16),
-    negatives=(experiments.negatives, renderers.render_negatives),
-    quickstart=(experiments.quickstart, renderers.render_quickstart),
-    shapes=(experiments.shapes, renderers.render_shapes),
-    tubes=(of_tubes.tubes, of_tubes.render_tubes),
-    videos=(videos.videos, videos.render_videos),
-    weak=(weak, render_weak),
+    long_video=(inference.long_video, inference.render_long_video),
+    negatives=(experiments.negatives, experiments.render_negatives),
+    quickstart=(experiments.quickstart, experiments.render_quickstart),
+    shapes=(experiments.shapes, experiments.render_shapes),
+    tubes=(experiments.tubes, experiments.render_tubes),
+    videos=(experiments.videos, experiments.render_videos),
+    weak=(weak.weak, weak.render_weak),
 )
 
 
@@ -78,9 +74,8 @@ def command_of(name: str, how: dict) -> str:
 
 def measure(name: str, args: argparse.Namespace) -> dict:
     """Run one experiment and describe how it was run."""
-    git = ('git', '-C', ROOT)
-    changed = run(*git, 'status', '--porcelain', '--', *CODE, capture=True).strip()
-    commit = run(*git, 'rev-parse', 'HEAD', capture=True).strip()
+    changed = run('git', 'status', '--porcelain', '--', *CODE).strip()
+    commit = run('git', 'rev-parse', 'HEAD').strip()
     how = {option: getattr(args, option) for option in options_of(name)}
     return dict(
         name=name,
@@ -125,15 +120,11 @@ def main() -> None:
         '--repeats', type=int, default=3, help='rounds of faults and of benchmarks (default: 3)'
     )
     args = parser.parse_args()
-    try:
+    with plain_errors():
         for path in [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)]:
             writable_file(path)
-    except OutputError as error:
-        parser.error(str(error))
-    for name in args.names:
-        result = measure(name, args)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
+        for name in args.names:
+            write_json(measure(name, args), RESULTS / f'{name}.json')
     for page in PAGES:
         page.write_text(update_page(page))
 

@@ -60,7 +60,7 @@ INSTEAD = [  # kind of the config, tool with its arguments, message
     ('tubes', 'mmn extract VIDEOS --config mmn_shapes_tubes.py --out x.h5', 'describes tubes, not'),
     ('tubes', 'test.py CONFIG CHECKPOINT --dump x.json', '--submission FILE.json'),
     ('weak', 'test.py CONFIG CHECKPOINT --submission x.json', '--dump FILE.json writes'),
-    ('weak', 'analysis_tools/benchmark.py CONFIG --task eval', 'MSCL has none: give --task test'),
+    ('weak', 'analysis_tools/benchmark.py CONFIG --conv-mode sparse', 'convolutions of FrameNeck'),
 ]
 
 

@@ -13,31 +13,38 @@ import argparse
 import ctypes
 import multiprocessing
 import os
-import platform
 import re
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import torch
-from benchmark_tasks import TASKS, Benchmark, Subject, probes
+import torch.nn.functional as F
+from made_up_data import made_up_batch, offline_config
+from mmaction.registry import MODELS
 from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
-from torch.utils.benchmark import timer
+from torch import nn
+from torch.profiler import profile
+from torch.utils.benchmark import Measurement, TaskSpec, timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmn_plugin.cli.main import add_config_options
-from mmn_plugin.config import require_device
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.config import load_config, require_device
+from mmn_plugin.engine import FreezeLanguageModelHook
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.models.necks import workspaces
+from mmn_plugin.precision import set_tf32
 
 CLEAR_PEAK = Path('/proc/self/clear_refs')
 M_MMAP_THRESHOLD = -3
@@ -52,19 +59,17 @@ COLUMNS = {  # of a row's figures: header, and how to write it
     'of_convolution_peak': ('of conv. peak', lambda value: f'{value:.0%}'),
     'of_product_peak': ('of product peak', lambda value: f'{value:.0%}'),
     'peak_mb': ('peak memory', lambda value: f'{value:,.0f} MB'),
-    'seconds_per_batch': ('per batch', lambda value: f'{1000 * value:,.4g} ms'),
-    'waiting': ('waiting', lambda value: f'{value:.1%}'),
 }
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add('config', help='path of a config, or the name of one of mmn_plugin')
-    add('--task', choices=list(TASKS), default='train', help='default: train')
+    add('--task', choices=('train', 'test'), default='train', help='default: train')
     add('--batch-size', type=positive, help="videos of a batch (default: the config's, per GPU)")
     for option, choices in CHOICES.items():
         text = f'one or more of {",".join(choices)} (default: {choices[0]})'
@@ -73,17 +78,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     add('--repeats', type=positive, default=5, help='timed rounds (default: 5)')
     add('--warmup', type=int, default=1, help='rounds before (default: 1)')
     add('--device', default='cpu', help='default: cpu')
-    add('--threads', type=positive, help="on the CPU (default: PyTorch's)")
     add('--annotations', help="whose sentences to count (default: the config's, else recorded)")
-    add('--workers', type=int, default=4, help='of the data loader, task data (default: 4)')
-    add('--step-ms', type=float, help='training step to wait beside, task data (default: none)')
-    add('--feature-rows', type=positive, help='of a made-up video (default: 4 per segment)')
     add('--no-memory', action='store_true', help='leave the peak memory out')
-    add('--no-profile', action='store_true', help='leave operations and shares out')
-    add('--seed', type=int, default=0)
+    add('--no-flops', action='store_true', help='do not count operations')
+    add('--profile', type=positive, metavar='N', help='print the N operators that take longest')
     add('--json', type=writable_file, help='also write all figures to this file')
     add_config_options(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
 def positive(text: str) -> int:
@@ -101,6 +102,145 @@ def listed(text: str, choices: tuple[str, ...]) -> list[str]:
     return values
 
 
+@dataclass
+class Subject:
+    """What is timed: one row.
+
+    Attributes:
+        name (str): What is run.
+        run (Callable): Does it once.
+        group (str): Rows of a group are compared with the group's first. Defaults to ''.
+        dtype (str): ``'fp32'``, ``'tf32'`` (CUDA: products of float32 with rounded factors) or
+            ``'bf16'`` (autocast). Defaults to ``'fp32'``.
+        counts (dict): How many ``videos`` and ``sentences`` a run works through. Defaults to none.
+        seconds (list[float]): One per repeat.
+    """
+
+    name: str
+    run: Callable[[], object]
+    group: str = ''
+    dtype: str = 'fp32'
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        """Run once, in its precision."""
+        set_tf32(*[self.dtype == 'tf32'] * 2)
+        self.run()
+
+    def row(self, first: 'Subject') -> dict:
+        """Its figures, compared with the first of its group."""
+        measured = Measurement(1, self.seconds, TaskSpec(self.name, ''))
+        rounds = zip(first.seconds, self.seconds, strict=True)
+        row = dict(name=self.name, group=self.group, dtype=self.dtype, seconds=measured.median)
+        row |= dict(spread=measured.iqr / 2 / measured.median, all_seconds=self.seconds)
+        row['ratio'] = statistics.median(before / own for before, own in rounds)
+        for name, count in self.counts.items():
+            row |= {name: count, f'{name}_per_second': count / measured.median}
+        return row
+
+
+class Benchmark:
+    """What is run of a config.
+
+    Args:
+        args (argparse.Namespace): The command line.
+        keep_gradients (bool): Set gradients to zero after a step rather than free them. Defaults to
+            False.
+
+    Raises:
+        ValueError: If the device has no such precision, or the config cannot be measured here.
+    """
+
+    def __init__(self, args: argparse.Namespace, keep_gradients: bool = False):
+        self.args, self.keep_gradients = args, keep_gradients
+        self.device = torch.device(require_device(args.device))
+        if 'tf32' in args.dtype and self.device.type != 'cuda':
+            raise InputError(f'--dtype tf32 is for CUDA, not for {self.device}')
+        self.cfg = offline_config(load_config(args.config, args.cfg_options))
+        self.has_map = 'grid' in self.cfg.model
+        if not self.has_map and args.conv_mode != ['dense']:
+            name = self.cfg.model.neck.type
+            raise InputError(f'--conv-mode: the convolutions of {name} are dense')
+        self.batch_size = args.batch_size or self.cfg.train_dataloader.batch_size
+        torch.backends.cudnn.benchmark = self.cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
+        torch.manual_seed(0)
+
+    def subjects(self) -> list[Subject]:
+        """The variants of the task."""
+        model = MODELS.build(self.cfg.model).to(self.device)
+        return getattr(self, self.args.task)(model)
+
+    def train(self, model: nn.Module) -> list[Subject]:
+        """A step of training: preprocessing, forward, backward, clipping, the optimizer's step."""
+        keys = ('optimizer', 'clip_grad', 'paramwise_cfg')  # precision is the variant's business
+        cfg = {key: value for key, value in self.cfg.optim_wrapper.items() if key in keys}
+        optimizer = build_optim_wrapper(model.train(), dict(cfg, type='OptimWrapper'))
+        FreezeLanguageModelHook.freeze(model, self.args.frozen)
+
+        def step(batch: dict, autocast: torch.autocast) -> None:
+            with optimizer.optim_context(model), autocast:
+                losses = model(**model.data_preprocessor(batch, True), mode='loss')
+            total, _ = model.parse_losses(losses)
+            optimizer.update_params(total, zero_kwargs=dict(set_to_none=not self.keep_gradients))
+
+        return self.variants(model, step, 'training step', self.batch_size)
+
+    def test(self, model: nn.Module) -> list[Subject]:
+        """Prediction, from features to ranked moments: of one video, and of a batch."""
+        model.eval()
+
+        @torch.no_grad()
+        def step(batch: dict, autocast: torch.autocast) -> None:
+            with autocast:
+                model.test_step(batch)
+
+        sizes = sorted({1, self.batch_size})
+        groups = {size: f'prediction, {size} video{"s" * (size > 1)}' for size in sizes}
+        return [row for size in sizes for row in self.variants(model, step, groups[size], size)]
+
+    def variants(self, model, step, group: str, num_videos: int) -> list[Subject]:
+        """``step(batch, autocast)`` with each way to convolve and in each precision."""
+        batch = made_up_batch(self.cfg, self.args.task, num_videos, self.args.annotations)
+
+        def run(mode: str, dtype: str) -> None:
+            if self.has_map:
+                model.neck.encoder.conv_mode = mode
+            step(batch, torch.autocast(self.device.type, torch.bfloat16, dtype == 'bf16'))
+
+        sentences = sum(len(sample.sentences) for sample in batch['data_samples'])
+        counts = dict(videos=num_videos, sentences=sentences)
+        return [
+            Subject(f'{mode} {dtype}', partial(run, mode, dtype), group, dtype, counts)
+            for dtype in self.args.dtype
+            for mode in self.args.conv_mode
+        ]
+
+    def probes(self) -> list[Subject]:
+        """What the machine can do: a matrix product, and the moment encoder's bare convolution."""
+        training, neck, subjects = self.args.task == 'train', self.cfg.model.neck, []
+        size = 8192 if self.device.type == 'cuda' else 2048
+        for dtype in self.args.dtype:
+            kind = torch.bfloat16 if dtype == 'bf16' else torch.float32
+            make = partial(torch.randn, device=self.device, dtype=kind)
+            run = partial(torch.matmul, make(size, size), make(size, size))
+            subjects.append(Subject(f'matrix product {dtype}', run, 'product', dtype))
+            if self.has_map:
+                side = self.cfg.model.grid.num_clips + neck.kernel_size - 1
+                shape = neck.channels, neck.channels, neck.kernel_size, neck.kernel_size
+                inputs = make(self.batch_size, neck.channels, side, side, requires_grad=training)
+                run = partial(convolve, inputs, make(shape, requires_grad=training))
+                subjects.append(Subject(f'convolution {dtype}', run, 'convolution', dtype))
+        return subjects
+
+
+def convolve(inputs: torch.Tensor, weight: torch.Tensor) -> None:
+    """A convolution, and its backward where gradients are asked for."""
+    result = F.conv2d(inputs, weight)
+    if weight.requires_grad:
+        torch.autograd.grad(result, (inputs, weight), torch.ones_like(result))
+
+
 def interleave(subjects: list[Subject], repeats: int, warmup: int, say=lambda text: None) -> None:
     """Run A B C ... A B C ..., filling ``seconds`` of each subject, once per repeat.
 
@@ -116,29 +256,15 @@ def interleave(subjects: list[Subject], repeats: int, warmup: int, say=lambda te
             say(f'round {turn + 1 - warmup} of {repeats}: {subject.name} {seconds:.3f} s')
 
 
-def operations(subject: Subject) -> int:
-    """Floating-point operations of its convolutions and matrix products, as PyTorch counts them."""
+def add_operations(subject: Subject, row: dict, peaks: list[dict] = ()) -> None:
+    """Operations of a step as PyTorch counts them, and how near it comes to the machine's peaks."""
     with FlopCounterMode(display=False) as counter:
         subject()
-    return counter.get_total_flops()
-
-
-def shares(subject: Subject) -> dict[str, float]:
-    """Seconds of each phase of one run, waited for at both ends; ``total`` among them."""
-    seconds = defaultdict(float)
-
-    def timed(name: str, run, *args, **kwargs):
-        began = timer()  # waits for the current device
-        result = run(*args, **kwargs)
-        seconds[name] += timer() - began
-        return result
-
-    with ExitStack() as stack:
-        for owner, method, name in subject.phases:
-            replacement = partial(timed, name, getattr(owner, method))
-            stack.enter_context(mock.patch.object(owner, method, replacement))
-        timed('total', subject)
-    return dict(seconds)
+    row['flops'] = counter.get_total_flops()
+    row['flops_per_second'] = row['flops'] / row['seconds']
+    for peak in peaks:
+        if peak['dtype'] == row['dtype']:
+            row[f'of_{peak["group"]}_peak'] = row['flops_per_second'] / peak['flops_per_second']
 
 
 def peak_growth(run: Callable[[], object], device: str = 'cpu') -> float:
@@ -164,17 +290,16 @@ def peak_growth(run: Callable[[], object], device: str = 'cpu') -> float:
     return (peak() - before) / 2**10
 
 
-def peak_of(args: argparse.Namespace, threads: int) -> float:
+def peak_of(args: argparse.Namespace) -> float:
     """Peak memory of the last of a task's steps, in a process that has done nothing else.
 
     Weights, gradients and the optimizer's state exist before it; cuDNN has chosen its algorithms.
     """
-    torch.set_num_threads(threads)
     if torch.device(args.device).type == 'cpu':  # or freed memory stays in the process and hides
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     prepare()
     with current_device(args.device):
-        subject = TASKS[args.task](Benchmark(args, keep_gradients=True))[-1]
+        subject = Benchmark(args, keep_gradients=True).subjects()[-1]
         subject()
         workspaces.clear()  # kept from step to step, but part of what a step takes
         return peak_growth(subject, args.device)
@@ -185,15 +310,6 @@ def current_device(device: str):
     return torch.cuda.device(device) if torch.device(device).type == 'cuda' else nullcontext()
 
 
-def add_operations(subject: Subject, row: dict, peaks: list[dict]) -> None:
-    """Operations of a step, and how near it comes to the machine's peaks."""
-    row['flops'] = operations(subject)
-    row['flops_per_second'] = row['flops'] / row['seconds']
-    for peak in peaks:
-        if peak['dtype'] == row['dtype']:
-            row[f'of_{peak["group"]}_peak'] = row['flops_per_second'] / peak['flops_per_second']
-
-
 def prepare() -> None:
     """Set up MMEngine: its scope, and no line in the log per parameter and per evaluation."""
     init_default_scope('mmaction')
@@ -201,46 +317,38 @@ def prepare() -> None:
 
 
 def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
-    """All figures: ``rows``, ``machine`` (the peaks), and ``phases`` (seconds by row)."""
+    """All figures: ``rows``, and ``machine``, its peaks."""
     bench = Benchmark(args)
-    subjects = TASKS[args.task](bench)
-    of_models = args.task in ('train', 'test')
-    machine = probes(bench) if of_models else []
+    subjects, machine = bench.subjects(), bench.probes()
     interleave([*subjects, *machine], args.repeats, args.warmup, say)
     first = {}
     for subject in [*subjects, *machine]:
         first.setdefault(subject.group, subject)
     rows, peaks = ([s.row(first[s.group]) for s in part] for part in (subjects, machine))
     for probe, peak in zip(machine, peaks, strict=True):
-        add_operations(probe, peak, [])
-    phases = {}
+        add_operations(probe, peak)
     for subject, row in zip(subjects, rows, strict=True):
-        if 'batches' in row:
-            row['seconds_per_batch'] = row['seconds'] / row['batches']
-        if subject.phases and not args.no_profile:
-            say(f'profiling {row["name"]}')
-            phases[row['name']] = shares(subject)
-            if of_models:
-                add_operations(subject, row, peaks)
-        if of_models and row['videos'] == bench.batch_size and can_measure(args):
+        if not args.no_flops:
+            say(f'counting the operations of {row["name"]}')
+            add_operations(subject, row, peaks)
+        if args.profile:
+            with profile() as profiled:
+                subject()
+            row['profile'] = profiled.key_averages().table('self_cpu_time_total', args.profile)
+        can_measure = args.device != 'cpu' or CLEAR_PEAK.exists()
+        if not args.no_memory and row['videos'] == bench.batch_size and can_measure:
             say(f'measuring the memory of {row["name"]}')
-            alone = dict(vars(args), conv_mode=[row['conv_mode']], dtype=[row['dtype']])
+            alone = dict(vars(args), conv_mode=row['name'].split()[:1], dtype=[row['dtype']])
             with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-                job = pool.submit(peak_of, argparse.Namespace(**alone), torch.get_num_threads())
-                row['peak_mb'] = job.result()
-    return dict(batch_size=bench.batch_size, rows=rows, machine=peaks, phases=phases)
-
-
-def can_measure(args: argparse.Namespace) -> bool:
-    """Whether the peak memory is asked for, and this machine tells it."""
-    return not args.no_memory and (args.device != 'cpu' or CLEAR_PEAK.exists())
+                row['peak_mb'] = pool.submit(peak_of, argparse.Namespace(**alone)).result()
+    return dict(batch_size=bench.batch_size, rows=rows, machine=peaks)
 
 
 def show(result: dict, console: Console) -> None:
-    """One table per group of rows, one of the machine, one of the phases."""
-    groups = {}
+    """One table per group of rows, one of the machine, and profiles."""
+    groups = defaultdict(list)
     for row in result['rows']:
-        groups.setdefault(row['group'], []).append(row)
+        groups[row['group']].append(row)
     groups['machine, in the same rounds'] = result['machine']
     for title, rows in groups.items():
         shown = {key: column for key, column in COLUMNS.items() if any(key in row for row in rows)}
@@ -250,54 +358,31 @@ def show(result: dict, console: Console) -> None:
         for row in rows:
             cells = (write(row[key]) if key in row else '' for key, (_, write) in shown.items())
             table.add_row(row['name'], *cells)
-        if rows:
-            console.print(table)
-    names = [name for name in next(iter(result['phases'].values()), ()) if name != 'total']
-    table = Table('', *names, 'other', title='share of a step (in steps of their own)')
-    for label, seconds in result['phases'].items():
-        parts = [seconds[name] / seconds['total'] for name in names]
-        table.add_row(label, *(f'{part:.1%}' for part in (*parts, 1 - sum(parts))))
-    if names:
         console.print(table)
+    for row in result['rows']:
+        if 'profile' in row:
+            console.print(row['name'], row['profile'], sep='\n', soft_wrap=True)
 
 
-def machine_info(device: str) -> dict:
-    """What the figures are measured on."""
-    cpu = Path('/proc/cpuinfo')
-    found = re.search(r'model name\s*: (.*)', cpu.read_text()) if cpu.exists() else None
-    return dict(
-        cpu=found[1] if found else platform.processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
-        threads=torch.get_num_threads(),
-        gpu=torch.cuda.get_device_name(device) if device != 'cpu' else None,
-        load=os.getloadavg()[0],
-        python=platform.python_version(),
-        torch=torch.__version__,
-    )
-
-
-def main(argv=None) -> int:
-    """Measure and print; returns the exit code."""
-    args = parse_args(argv)
+def main() -> None:
+    """Measure and print."""
+    args = parse_args()
     prepare()
-    if args.threads:
-        torch.set_num_threads(args.threads)
     progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
     with plain_errors(), current_device(require_device(args.device)):
         result = measure(args, lambda text: progress.print(text, highlight=False))
-    info = machine_info(args.device)
-    result = dict(task=args.task, config=args.config, machine_info=info, **result)
-    console.print(
-        f'{args.config}, task {args.task}, batches of {result["batch_size"]}; '
-        f'{info["gpu"] or info["cpu"]}, {info["threads"]} threads, load {info["load"]:.1f}, '
-        f'torch {info["torch"]}',
-        highlight=False,
+    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
+    gpu = torch.cuda.get_device_name(args.device) if args.device != 'cpu' else None
+    machine = (
+        f'{gpu or (cpu and cpu[1])}, {torch.get_num_threads()} threads, torch {torch.__version__}'
     )
+    result = dict(task=args.task, config=args.config, measured_on=machine, **result)
+    title = f'{args.config}, task {args.task}, batches of {result["batch_size"]}; {machine}'
+    console.print(f'{title}; load {os.getloadavg()[0]:.1f}', highlight=False)
     show(result, console)
     if args.json:
         write_json(result, args.json)
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

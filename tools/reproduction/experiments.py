@@ -1,31 +1,27 @@
-"""What is measured, but for the faults: every function returns what its JSON holds."""
+"""Trainings on Shapes, agreement, speed, and damaged videos: each experiment with its table."""
 
 import json
-import pickle
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from .running import ROOT, WORK, alone, of_tool, peak_mb, run, shared_folder, train_and_test
-
-# Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
-# the optimizer is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
-# else differs but the videos over which BatchNorm takes its statistics.
-VIDEOS_PER_STEP = 16
-QUEUE = dict(queue_size=64, from_epoch=3)
-SCHEDULED = dict(from_epoch='default_hooks')  # the rest is the head's
-NEGATIVES = {
-    'local, 2 videos': (2, {}),
-    'local, 4 videos': (4, {}),
-    'local, 8 videos': (8, {}),
-    'global, 2 x 8 videos': (8, dict(scope='global')),
-    'local, 8 videos, and a queue of 64': (8, QUEUE),
-    'global, 2 x 8 videos, and a queue of 64': (8, dict(scope='global', **QUEUE)),
-}
+from .running import (
+    ROOT,
+    WORK,
+    best_of,
+    metrics_of,
+    of_tool,
+    run,
+    shared_folder,
+    train,
+    train_and_test,
+)
+from .tables import CHANCE, METRICS, spreads, table, title
 
 
 def shapes(seeds: list[int]) -> dict:
@@ -33,76 +29,225 @@ def shapes(seeds: list[int]) -> dict:
     return dict(per_seed=[train_and_test('shapes', seed) for seed in seeds])
 
 
+def render_shapes(result: dict) -> str:
+    """Figures of all, unseen and random ranking."""
+    prefixes = {'all sentences': '', 'unseen combinations': 'unseen/', CHANCE: 'chance/'}
+    rows = [
+        [label, *spreads(result['per_seed'], [prefix + name for name in METRICS])]
+        for label, prefix in prefixes.items()
+    ]
+    return table(['test split, %', *map(title, METRICS)], rows)
+
+
+# Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
+# the optimizer is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
+# else differs but the videos over which BatchNorm takes its statistics.
+VIDEOS_PER_STEP = 16
+GLOBAL = ('model.head.negatives.scope=global',)
+QUEUE = ('model.head.negatives.queue_size=64', 'default_hooks.negatives.from_epoch=3')
+NEGATIVES = {
+    'local, 2 videos': (2, ()),
+    'local, 4 videos': (4, ()),
+    'local, 8 videos': (8, ()),
+    'global, 2 x 8 videos': (8, GLOBAL),
+    'local, 8 videos, and a queue of 64': (8, QUEUE),
+    'global, 2 x 8 videos, and a queue of 64': (8, (*GLOBAL, *QUEUE)),
+}
+
+
 def negatives(seeds: list[int]) -> dict:
     """MMN on Shapes with negatives from more and more videos."""
     result = {}
-    for label, (videos, hook) in NEGATIVES.items():
+    for label, (videos, options) in NEGATIVES.items():
         options = (
             f'train_dataloader.batch_size={videos}',
             f'optim_wrapper.accumulative_counts={VIDEOS_PER_STEP // (2 * videos)}',
             'optim_wrapper.optimizer.lr=1e-3',  # the config's, scaled from its 32 videos a step
-            *(
-                f'{SCHEDULED.get(key, "model.head")}.negatives.{key}={value}'
-                for key, value in hook.items()
-            ),
+            *options,
         )
         name = 'negatives_' + re.sub(r'\W+', '_', label)
         result[label] = [train_and_test(name, seed, options) for seed in seeds]
     return dict(per_seed=result)
 
 
+def render_negatives(result: dict) -> str:
+    """Figures by source of the negatives."""
+    names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
+    rows = [[label, *spreads(seeds, names)] for label, seeds in result['per_seed'].items()]
+    return table(['negatives from', *map(title, names)], rows)
+
+
+TUBES = 'configs/mmn_shapes_tubes.py'
+TUBE_METRICS = ('m_vIoU', 'm_tIoU', 'vIoU@0.3', 'vIoU@0.5')
+TRACKED = WORK / 'shapes_tracked'
+TUBE_ROWS = {
+    'held-out videos': '',
+    'best with these tubes (oracle)': 'oracle_',
+    'random tube and span (chance)': 'chance_',
+    'built-in tracker on the raw videos': 'tracked/',
+    "best with the tracker's tubes (oracle)": 'tracked/oracle_',
+}
+
+
+def tubes(seeds: list[int]) -> dict:
+    """MMN on Shapes' tubes; then the same checkpoints on tubes of the built-in tracker."""
+    for folder, *options in (['data/shapes_tubes'], [TRACKED, '--splits', 'test', '--tracker']):
+        if not (ROOT / folder / 'test.h5').is_file():
+            tool = 'tools/data/make_shapes_tubes.py'
+            run(sys.executable, tool, 'data/shapes', '--out', folder, *options)
+    per_seed = []
+    for seed in seeds:
+        work, used = train('tubes', seed, config=TUBES)
+        tracker = (f'test_dataloader.dataset.data_root={ROOT / TRACKED}/',)
+        tracked = metrics_of(best_of(work), work / 'tracked', tracker, TUBES)
+        per_seed.append(
+            dict(
+                seed=seed,
+                train_seconds=used['seconds'],
+                train_cpu_seconds=used['cpu_seconds'],
+                **metrics_of(best_of(work), work / 'test', config=TUBES),
+                **{f'tracked/{name}': value for name, value in tracked.items()},
+            )
+        )
+    return dict(per_seed=per_seed)
+
+
+def render_tubes(result: dict) -> str:
+    """Figures beside what is possible and what comes by chance, and what training takes."""
+    seeds = result['per_seed']
+    rows = [
+        [label, *spreads(seeds, [prefix + name for name in TUBE_METRICS])]
+        for label, prefix in TUBE_ROWS.items()
+    ]
+    wall, used = spreads(seeds, ('train_seconds', 'train_cpu_seconds'))
+    return (
+        table(['test split, %', *TUBE_METRICS], rows)
+        + f'\n\n{seeds[0]["num_videos"]:.0f} videos, {seeds[0]["num_sentences"]:.0f} sentences. '
+        f'Training in 2 processes took {used} s of CPU time in all, startup and validation '
+        f'included: by the clock between half of that and that, on cores that nobody else '
+        f'uses ({wall} s on these, which other programs used too).'
+    )
+
+
 def quickstart() -> dict:
     """Seconds that each step of tools/quickstart.sh takes after installation."""
     folder = WORK / 'quickstart'
     shutil.rmtree(ROOT / folder, ignore_errors=True)
-    output = run('bash', 'tools/quickstart.sh', '--out', folder, capture=True)
-    print(output)
-    steps = [
-        (int(seconds), text)
-        for seconds, text in re.findall(r'^\[ *(\d+) s\] (.*)$', output, flags=re.MULTILINE)
-    ]
-    durations = {text.split(' ', 2)[1]: end - begin for (begin, text), (end, _) in pairwise(steps)}
+    output = run('bash', 'tools/quickstart.sh', '--out', folder)
+    steps = re.findall(r'^\[ *(\d+) s\] (.*)$', output, flags=re.MULTILINE)
+    durations = {
+        text.split(' ', 2)[1]: int(end) - int(begin) for (begin, text), (end, _) in pairwise(steps)
+    }
     metrics = json.loads((ROOT / folder / 'work_dirs/mmn_shapes/results.json').read_text())
-    return dict(seconds=durations, total_seconds=steps[-1][0], metrics=metrics)
+    return dict(seconds=durations, total_seconds=int(steps[-1][0]), metrics=metrics)
 
 
-def dataset_cost() -> dict:
-    """Time and memory of building the ActivityNet Captions training set, in its own process."""
-    from mmn_plugin.datasets import write_random_features
-
-    annotations = shared_folder() / 'data' / 'annotations' / 'activitynet' / 'train.json'
-    with tempfile.TemporaryDirectory() as folder:
-        features = f'{folder}/features.hdf5'
-        write_random_features(features, json.loads(annotations.read_text()), 8, 8)
-        return dict(figures=alone(build_dataset, annotations, features))
-
-
-def build_dataset(annotations: Path, features: str) -> dict:
-    """Build a dataset; the videos, seconds, and megabytes."""
-    from mmn_plugin.datasets import TemporalGroundingDataset
-
-    before, began = peak_mb(), time.perf_counter()
-    dataset = TemporalGroundingDataset(ann_file=annotations, data_prefix=dict(features=features))
-    return dict(
-        videos=len(dataset),
-        seconds=time.perf_counter() - began,
-        peak_growth_mb=peak_mb() - before,
-        kept_mb=len(pickle.dumps(dataset)) / 2**20,
-    )
+def render_quickstart(result: dict) -> str:
+    """Seconds per step."""
+    total = ['all, after installation', result['total_seconds']]
+    return table(['step', 'seconds'], [*result['seconds'].items(), total])
 
 
 def agreement() -> dict:
     """Differences from the published code's figures, quantity by quantity."""
-    return agreement_of(lambda name: not name.startswith('hcstvg'))
+    return agreement_of(lambda path: not path.name.startswith('hcstvg'))
 
 
-def agreement_of(chosen: Callable[[str], bool]) -> dict:
-    """The same of the files whose names are chosen."""
-    golden = shared_folder() / 'golden'
-    files = [path for path in sorted(golden.glob('*.npz')) if chosen(path.name)]
-    return dict(
-        modes={
-            mode: of_tool('verify_reference', *files, '--conv-mode', mode)
-            for mode in ('dense', 'sparse')
-        }
-    )
+def agreement_tubes() -> dict:
+    """Differences from the published HC-STVG code's figures."""
+    return agreement_of(lambda path: path.name.startswith('hcstvg'))
+
+
+def agreement_of(chosen: Callable[[Path], bool]) -> dict:
+    """The rows of verify_reference.py, dense and sparse, for the golden files that are chosen."""
+    files = filter(chosen, sorted((shared_folder() / 'golden').glob('*.npz')))
+    arguments = ('verify_reference', *files, '--conv-mode')
+    return dict(modes={mode: of_tool(*arguments, mode) for mode in ('dense', 'sparse')})
+
+
+def render_agreement(result: dict) -> str:
+    """Largest relative difference of each quantity over all files."""
+    worst = {}
+    for mode, files in result['modes'].items():
+        for row in (row for rows in files.values() for row in rows):
+            name = re.sub(r' \(\d+\)$', '', row['quantity']).removeprefix('eval/')
+            bound = f'{row["bound"]:.0e}' if row['bound'] else 'equal'
+            found = worst.setdefault(name, dict(bound=bound, files=0, dense=0.0, sparse=0.0))
+            found[mode] = max(found[mode], row['max_rel'])
+            found['files'] += mode == 'dense'
+    rows = []
+    for name, found in worst.items():
+        figures = [f'{found[mode]:.1e}' if found[mode] else '0' for mode in ('dense', 'sparse')]
+        rows.append([name, found['files'], *figures, found['bound']])
+    header = ['quantity', 'files', 'largest relative difference', 'with sparse convolutions']
+    return table([*header, 'bound'], rows)
+
+
+# Batches are small since two cores take half a minute for a step of one video of TACoS.
+BENCHMARKS = {
+    'TACoS, training': 'mmn_tacos.py --task train --batch-size 1',
+    'ActivityNet Captions, training': 'mmn_activitynet.py --task train --batch-size 2',
+    'TACoS, inference': 'mmn_tacos.py --task test --batch-size 1',
+    'ActivityNet Captions, inference': 'mmn_activitynet.py --task test --batch-size 1',
+}
+
+
+def benchmark(repeats: int) -> dict:
+    """Training and inference of every variant, in turns."""
+    runs = {}
+    for name, options in BENCHMARKS.items():
+        options += f' --conv-mode dense,sparse --dtype fp32,bf16 --repeats {repeats}'
+        figures = of_tool('benchmark', *options.split())
+        runs[name] = dict(command=f'benchmark.py {options}', **figures)
+    return dict(runs=runs)
+
+
+def render_benchmark(result: dict) -> str:
+    """A row per variant."""
+    rows = []
+    for name, run_ in result['runs'].items():
+        machine, first = run_['machine'], run_['rows'][0]
+        bare = {row['dtype']: row['ratio'] for row in machine if row['name'].startswith('conv')}
+        for row in run_['rows']:
+            videos = f'{row["videos"]} video{"s" * (row["videos"] > 1)}'
+            time = f'{row["seconds"]:.2f} s ± {100 * row["spread"]:.0f} %'
+            memory = f'{row["peak_mb"]:,.0f} MB ({row["peak_mb"] / first["peak_mb"]:.2f}x)'
+            ratios = f'{row["ratio"]:.2f}x', f'{bare[row["dtype"]]:.2f}x'
+            rows.append([f'{name}, {videos}', row['name'], time, *ratios, memory])
+    commands = '\n'.join(f'- {name}: `{run_["command"]}`' for name, run_ in result['runs'].items())
+    header = ['config', 'moment encoder', 'time', 'against dense fp32']
+    header += ['bare convolution, against fp32', 'peak memory']
+    return f'{commands}\n\n{table(header, rows)}'
+
+
+def videos() -> dict:
+    """What `mmn extract` says of damaged videos, all in one run, with the grid extractor."""
+    import h5py
+
+    sys.path.insert(0, str(ROOT / 'tests'))  # the videos are those of the tests
+    from helpers.bad_videos import VIDEOS, write_videos
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, report = Path(folder, 'bad.h5'), Path(folder, 'report.json')
+        source = write_videos(Path(folder, 'bad'))
+        command = [sys.executable, '-m', 'mmn', 'extract', source, '--out', out, '--json', report]
+        subprocess.run([*command, '--workers', '1'], cwd=ROOT, check=False)  # 1: some failed
+        found, rows = json.loads(report.read_text()), []
+        with h5py.File(out) as file:
+            for what, (name, _) in VIDEOS.items():
+                video = Path(name).stem
+                message = found['failures'].get(video, '').replace(f'{source}/', '')
+                count = len(file[video]) if video in file else 0
+                notes = found['notes'].get(video, {})
+                rows.append(dict(what=what, message=message, notes=notes, rows=count))
+    return dict(outcomes=rows)
+
+
+def render_videos(result: dict) -> str:
+    """A row per damaged video."""
+    rows = []
+    for row in result['outcomes']:
+        notes = '; '.join(f'{kind}: {details}' for kind, details in row['notes'].items())
+        outcome = f'{row["rows"]} rows' if row['rows'] else 'named, the rest goes on'
+        rows.append([row['what'], outcome, row['message'] or notes])
+    return table(['what is wrong (8 s of video, rows of 0.75 s)', 'features', 'said'], rows)

@@ -19,14 +19,13 @@ CONFIG = 'configs/mmn_shapes.py'
 WORK = Path('work_dirs/reproduce')
 
 
-def run(*command, capture: bool = False) -> str:
-    """Run a command from the checkout's root; a failure ends everything."""
+def run(*command, capture: bool = True) -> str:
+    """What a command prints, run from the checkout's root; a failure ends everything."""
     print('$', *command, flush=True)
-    environment = dict(os.environ, PYTHON=sys.executable)
     result = subprocess.run(
-        [str(part) for part in command],
+        list(map(str, command)),
         cwd=ROOT,
-        env=environment,
+        env=dict(os.environ, PYTHON=sys.executable),
         text=True,
         stdout=subprocess.PIPE if capture else None,
     )
@@ -36,40 +35,33 @@ def run(*command, capture: bool = False) -> str:
 
 
 def train(
-    name: str,
-    seed: int,
-    options: tuple[str, ...] = (),
-    config: str = CONFIG,
-    processes: int = 2,
-    keep: bool = False,
-) -> tuple[Path, float, float]:
-    """Train a Shapes config; the run's folder, seconds, and CPU seconds of all its processes.
+    name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG, processes: int = 2
+) -> tuple[Path, dict]:
+    """The folder of a training, and its ``seconds`` and ``cpu_seconds`` (of all its processes).
 
-    With ``keep`` a run that was finished before, with the same package and configs, is taken as it
-    is, so that a long experiment that was stopped goes on where it was.
+    One that was finished before, with the same package and configs, is taken as it is, so that a
+    long experiment that was stopped goes on where it was.
     """
     work = WORK / f'{name}_seed{seed}'
-    code = run(
-        'git', '-C', ROOT, 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs', capture=True
-    ).split()
+    code = run('git', 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs').split()
+    wanted = dict(code=code, config=config, options=list(options), processes=processes)
     record = ROOT / work / 'finished.json'
-    made = dict(code=code, config=config, options=list(options), processes=processes)
-    if keep and record.is_file():
-        found = json.loads(record.read_text())
-        if {key: found[key] for key in made} == made:
-            return work, found['seconds'], found['cpu_seconds']
-    if keep:  # nothing of another run shall be taken for this one's
+    found = json.loads(record.read_text()) if record.is_file() else {}
+    if not wanted.items() <= found.items():
         shutil.rmtree(ROOT / work, ignore_errors=True)
-    began, used = time.time(), cpu_seconds()
-    command = [sys.executable, 'tools/train.py', config]
-    if processes > 1:
-        command = ['bash', 'tools/dist_train.sh', config, processes]
-    command += ['--work-dir', work, '--seed', seed]
-    run(*command, *(('--cfg-options', *options) if options else ()), capture=True)
-    seconds = time.time() - began
-    used = cpu_seconds() - used
-    record.write_text(json.dumps(dict(made, seconds=seconds, cpu_seconds=used)))
-    return work, seconds, used
+        began, used = time.time(), cpu_seconds()
+        command = [sys.executable, 'tools/train.py', config]
+        if processes > 1:
+            command = ['bash', 'tools/dist_train.sh', config, processes]
+        run(*command, '--work-dir', work, '--seed', seed, *cfg_options(options))
+        found = dict(wanted, seconds=time.time() - began, cpu_seconds=cpu_seconds() - used)
+        record.write_text(json.dumps(found))
+    return work, found
+
+
+def cfg_options(options: tuple[str, ...]) -> tuple[str, ...]:
+    """These options of a config on a command line."""
+    return ('--cfg-options', *options) if options else ()
 
 
 def cpu_seconds() -> float:
@@ -81,10 +73,10 @@ def cpu_seconds() -> float:
 def train_and_test(
     name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG
 ) -> dict[str, float]:
-    """Train a Shapes config in two processes; metrics of its best checkpoint, and seconds."""
-    work, seconds, _ = train(name, seed, options, config)
+    """Metrics of the best checkpoint of a training in two processes, and seconds."""
+    work, used = train(name, seed, options, config)
     metrics = metrics_of(best_of(work), work / 'test', options, config)
-    return dict(seed=seed, train_seconds=seconds, **metrics)
+    return dict(seed=seed, train_seconds=used['seconds'], **metrics)
 
 
 def best_of(work: Path) -> Path:
@@ -96,14 +88,12 @@ def metrics_of(
     checkpoint: Path, work: Path, options: tuple[str, ...] = (), config: str = CONFIG
 ) -> dict[str, float]:
     """Metrics of a checkpoint on the test split, without their prefix."""
-    cfg_options = ('--cfg-options', *options) if options else ()
     command = ('bash', 'tools/dist_test.sh', config, checkpoint, 2, '--work-dir', work)
-    run(*command, *cfg_options, capture=True)
+    run(*command, *cfg_options(options))
     newest = max(path for path in (ROOT / work).glob('*/*.json') if path.parent.name == path.stem)
-    found = json.loads(newest.read_text()).items()
     return {
         key.partition('/')[2]: value
-        for key, value in found
+        for key, value in json.loads(newest.read_text()).items()
         if key.startswith(('grounding/', 'tubes/'))
     }
 
@@ -120,7 +110,8 @@ def of_tool(name: str, *arguments) -> dict:
     """What an analysis tool writes with ``--json``."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'figures.json'
-        run(sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
+        command = (sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
+        run(*command, capture=False)
         return json.loads(path.read_text())
 
 

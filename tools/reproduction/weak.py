@@ -5,13 +5,22 @@ import multiprocessing
 import os
 import re
 import statistics
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
-from .renderers import CHANCE, METRICS, spreads, table, title
+import torch
+from mmengine.config import DictAction
+from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
+
+from mmn_plugin.apis.pretrained import load_model
+from mmn_plugin.cli.command_line import build_dataset
+from mmn_plugin.config import load_config
+from mmn_plugin.evaluation import ranked_iou, recall
+
 from .running import ROOT, train
+from .tables import CHANCE, METRICS, spreads, table, title
 
 WEAK = 'configs/mscl_shapes.py'
 CEILING = 'MMN, fully supervised'
@@ -60,8 +69,7 @@ def weak(seeds: list[int]) -> dict:
 
     Of a row the setting (if several are tried), the epoch and the runs' first threshold are those
     with the best R@1 at IoU=0.5 on the validation split, mean of the seeds. The ceiling is taken
-    from the experiment ``shapes``. A stopped experiment goes on after the last run that the same
-    code finished.
+    from the experiment ``shapes``.
     """
     os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
     workers = len(os.sched_getaffinity(0))
@@ -76,117 +84,88 @@ def weak(seeds: list[int]) -> dict:
 
 def choose(pool: ProcessPoolExecutor, trials: dict[str, tuple], seeds: list[int]) -> dict:
     """The best setting of each row, and all that was tried."""
-    jobs = [
-        (row, options, seed)
-        for row, settings in trials.items()
-        for options in settings
-        for seed in seeds
-    ]
-    figures = dict(
-        zip(jobs, pool.map(validated, *zip(*[job[1:] for job in jobs], strict=True)), strict=True)
-    )
+    jobs = [(options, seed) for row in trials.values() for options in row for seed in seeds]
+    jobs = list(dict.fromkeys(jobs))
+    figures = dict(zip(jobs, pool.map(validated, *zip(*jobs, strict=True)), strict=True))
     chosen = {}
     for row, settings in trials.items():
         tried = []
         for options in settings:
-            runs = [figures[row, options, seed] for seed in seeds]
-            epochs = [best_thresholds(runs, epoch) for epoch in range(len(runs[0]))]
+            runs = [figures[options, seed] for seed in seeds]
+            epochs = [best_thresholds(epoch) for epoch in zip(*runs, strict=True)]
             tried.append(dict(options=list(options), epochs=epochs))
-        best = max(tried, key=lambda trial: max(e['R1@0.5'] for e in trial['epochs']))
-        epoch = max(range(len(best['epochs'])), key=lambda i: best['epochs'][i]['R1@0.5'])
-        chosen[row] = dict(
-            options=best['options'], epoch=epoch + 1, **best['epochs'][epoch], tried=tried
+        best, epoch = max(
+            ((trial, epoch) for trial in tried for epoch in range(len(trial['epochs']))),
+            key=lambda place: place[0]['epochs'][place[1]]['R1@0.5'],
         )
+        about = dict(options=best['options'], epoch=epoch + 1)
+        chosen[row] = about | best['epochs'][epoch] | dict(tried=tried)
     return chosen
 
 
-def best_thresholds(runs: list[list[list[float]]], epoch: int) -> dict:
+def best_thresholds(epoch: tuple[list[float], ...]) -> dict:
     """Thresholds with the best mean of the seeds in an epoch."""
-    means = [statistics.fmean(values) for values in zip(*(run[epoch] for run in runs), strict=True)]
+    means = [statistics.fmean(values) for values in zip(*epoch, strict=True)]
     best = max(range(len(means)), key=means.__getitem__)
     return {'run_thresholds': list(THRESHOLDS[best]), 'R1@0.5': means[best]}
 
 
-def run_of(options: Sequence[str], seed: int) -> tuple[Path, float]:
-    """Train, or take what was trained; the run's folder, and seconds."""
+def run_of(options: tuple[str, ...], seed: int) -> tuple[Path, float]:
+    """The folder of a training, and its seconds."""
     short = (re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)
     name = re.sub(r'[^\w.]+', '-', '_'.join(['weak', *short]))
-    work, seconds, _ = train(name, seed, (*options, *KEEP), WEAK, 1, keep=True)
-    return ROOT / work, seconds
+    work, used = train(name, seed, (*options, *KEEP), WEAK, 1)
+    return ROOT / work, used['seconds']
 
 
 def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
     """R@1 at IoU=0.5 on the validation split, for each epoch and each of ``THRESHOLDS``."""
-    import torch
-
-    from mmn_plugin.evaluation import ranked_iou, recall
-
     folder, _ = run_of(options, seed)
     figures = []
     for epoch in range(1, len(list(folder.glob('epoch_*.pth'))) + 1):
-        _, head, samples = predicted(options, folder / f'epoch_{epoch}.pth', 'val')
-        truth = torch.cat([sample.gt_instances.moments for sample in samples])
+        _, head, found = scored(options, folder / f'epoch_{epoch}.pth', 'val')
+        truth = torch.cat([sample.gt_instances.moments for sample, *_ in found])
         figures.append([])
         for thresholds in THRESHOLDS:
-            found = ranked(head, samples, thresholds)
-            best = torch.cat(
-                [sample.pred_instances.moments[:, :1] for sample in found]
-            )  # (S, 1, 2)
-            hits = recall(ranked_iou(best, truth), [1], [0.5])
+            samples = ranked(head, found, thresholds)
+            best = torch.cat([sample.pred_instances.moments[:, :1] for sample in samples])
+            hits = recall(ranked_iou(best, truth), [1], [0.5])  # best: (S, 1, 2)
             figures[-1].append(100 * hits.item())
     return figures
 
 
-def predicted(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
-    """Config, head, and the split's data samples with their score curves."""
-    from mmengine.config import DictAction
-    from mmengine.registry import init_default_scope
-    from mmengine.runner import Runner
-
-    from mmn_plugin.apis.pretrained import load_model
-    from mmn_plugin.config import load_config
-
+def scored(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
+    """Config, head, and of each of the split's data samples the video and the clips' scores."""
     values = dict(option.split('=', 1) for option in options)
+    values = {key: DictAction._parse_iterable(value) for key, value in values.items()}
     init_default_scope('mmaction')
     with chdir(ROOT):  # paths of configs start there
-        cfg = load_config(
-            WEAK, {key: DictAction._parse_iterable(value) for key, value in values.items()}
-        )
-        loader = dict(cfg[f'{split}_dataloader'], num_workers=0, persistent_workers=False)
+        cfg = load_config(WEAK, values)
         model = load_model(cfg, str(checkpoint), 'cpu')
-        samples = [
-            sample for batch in Runner.build_dataloader(loader) for sample in model.test_step(batch)
-        ]
-    return cfg, model.head, samples
+        parts = ((part['inputs'], part['data_samples']) for part in build_dataset(cfg, split))
+        found = [(sample, *model.score_sample(inputs, sample)) for inputs, sample in parts]
+    return cfg, model.head, found
 
 
-def ranked(head, samples: list, thresholds: Sequence[float]) -> list:
-    """The samples with the moments that other thresholds give of their curves."""
-    import torch
-
+def ranked(head, found: list[tuple], thresholds: tuple[float, ...]) -> list:
+    """The samples of `scored` with the moments that other thresholds of the runs give."""
     head.run_thresholds = tuple(thresholds)
-    curves = torch.cat([sample.pred_instances.curves for sample in samples])  # (S, N)
-    video = torch.repeat_interleave(torch.tensor([len(s.sentences) for s in samples]))
-    return head.rank_curves(curves, video, samples)
+    for sample, video, scores in found:
+        sample.pred_instances = head.rank(video, scores)
+    return [sample for sample, *_ in found]
 
 
 def tested(chosen: dict, seed: int) -> dict[str, float]:
     """The test split's metrics."""
-    from mmengine.evaluator import Evaluator
-
     folder, seconds = run_of(chosen['options'], seed)
-    cfg, head, samples = predicted(
-        chosen['options'], folder / f'epoch_{chosen["epoch"]}.pth', 'test'
-    )
+    checkpoint = folder / f'epoch_{chosen["epoch"]}.pth'
+    cfg, head, found = scored(chosen['options'], checkpoint, 'test')
     with chdir(ROOT):
         evaluator = Evaluator(cfg.test_evaluator)
-        evaluator.process(ranked(head, samples, chosen['run_thresholds']))
-        metrics = evaluator.evaluate(len(samples))
-    return dict(
-        seed=seed,
-        train_seconds=seconds,
-        **{key.removeprefix('grounding/'): value for key, value in metrics.items()},
-    )
+        evaluator.process(ranked(head, found, chosen['run_thresholds']))
+        metrics = evaluator.evaluate(len(found))
+    figures = {key.removeprefix('grounding/'): value for key, value in metrics.items()}
+    return dict(seed=seed, train_seconds=seconds, **figures)
 
 
 def render_weak(result: dict) -> str:
