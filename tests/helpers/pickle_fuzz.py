@@ -1,4 +1,4 @@
-"""Pickles made to do harm: by hand, at random from the calls that are let through, by mutation."""
+"""Pickles made to do harm: by hand, from these by other parts in their calls, by mutation."""
 
 import codecs
 import copyreg
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmn_plugin.safe_pickle import RestrictedUnpickler
+from mmn_plugin.safe_pickle import PlainDtype, RestrictedUnpickler
 
 RECONSTRUCT, SCALAR = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
 FROM_BUFFER = np.zeros(2).__reduce_ex__(5)[0]
@@ -118,13 +118,11 @@ ODD = (
     *(None, True, 0, 1, -1, 2**31, 2**63, -(2**63), 2**100, 0.5),
     *('', 'O', 'f8', '<f8', 'V8', 'U2', 'M8[s]', 'hex', 'latin1', '|', '<'),
     *(b'', FOREIGN, b'\0' * 8, (), (8,), (2**40,), (0, 2**60), ((8,), 2), [], [1] * 8),
-    *({}, {'a': 1}, {1}, np.ndarray, np.dtype, Subclass, list, object),
+    *({}, {'a': 1}, {1}, np.ndarray, np.dtype, RECONSTRUCT, SCALAR, FROM_BUFFER, Subclass),
+    *(list, object, codecs.encode, set, frozenset, bytearray, bytes, complex, OrderedDict),
+    *(copyreg._reconstructor, getattr, os.getcwd),
 )
 INSTRUCTIONS = b'bRtsuaeq.(h}])l\x85\x86\x81\x8f\x90\x91\x93\x94'
-CALLABLE = (
-    *(np.dtype, np.ndarray, RECONSTRUCT, SCALAR, FROM_BUFFER, codecs.encode, set, frozenset),
-    *(bytearray, bytes, complex, OrderedDict, copyreg._reconstructor, getattr, os.getcwd),
-)
 
 
 def contents():
@@ -139,32 +137,15 @@ def contents():
     ]
 
 
-def tree(rng, depth=3):
-    """Something at random, mostly nearly an array or a type."""
-    kind = rng.random()
-    if depth == 0 or kind < 0.3:
+def spoil(rng, value):
+    """The same calls, some of whose parts are others."""
+    if rng.random() < 0.1:
         return rng.choice(ODD)
-
-    def maybe(honest):
-        return honest if rng.random() < 0.75 else tree(rng, depth - 1)
-
-    if kind < 0.5:
-        made = dtype(
-            maybe(rng.choice(('f8', 'i1', 'O', 'S3', 'V4'))),
-            maybe('<'),
-            tuple(maybe(None) for _ in range(3)),
-            maybe(-1),
-            maybe(-1),
-            maybe(rng.choice((0, 8, 63))),
-        )
-    elif kind < 0.8:
-        made = array(
-            maybe(dtype('f8', '<')), maybe(FOREIGN), maybe((8,)), maybe(np.ndarray), maybe(False)
-        )
-    else:
-        args = [tree(rng, depth - 1) for _ in range(rng.randrange(4))]
-        return rng.choice((args, tuple(args), Call(rng.choice(CALLABLE), *args)))
-    return made if rng.random() < 0.8 else [made, tree(rng, depth - 1)]
+    if isinstance(value, Call):
+        made = Call(*value.reduced[:1])
+        made.reduced = tuple(spoil(rng, part) for part in value.reduced)
+        return made
+    return tuple(spoil(rng, part) for part in value) if type(value) is tuple else value
 
 
 def mutate(rng, content, others):
@@ -201,8 +182,9 @@ def generate(seed, count, protocols):
     while count:
         if rng.random() < 0.3:
             try:
-                yield pickle.dumps(tree(rng), rng.choice(protocols))
-            except (pickle.PicklingError, TypeError, ValueError, OverflowError):
+                call = spoil(rng, rng.choice(list(CALLED.values())))
+                yield pickle.dumps([call], rng.choice(protocols))
+            except (pickle.PicklingError, TypeError, ValueError):  # no call
                 continue
         else:
             yield mutate(rng, rng.choice(bases), bases)
@@ -211,13 +193,13 @@ def generate(seed, count, protocols):
 
 def plain(value, names=False, depth=0):
     """Whether it is data alone, or with `names` functions and types too; arrays are looked into."""
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return not value.dtype.hasobject and bool(repr(value.tolist() if value.size < 999 else 0))
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list | tuple | set | frozenset):
         return depth < 200 and all(plain(item, names, depth + 1) for item in value)
-    if names and (callable(value) or type(value).__name__ == 'PlainDtype'):
+    if names and (callable(value) or isinstance(value, PlainDtype)):
         return True
     return value is None or isinstance(
         value, (bool, int, float, complex, str, bytes, bytearray, np.generic)
