@@ -1,6 +1,5 @@
 """Models: from a sample to losses or scored moments."""
 
-from .candidates import Candidates, NegativePool
 from .clip_encoder import ClipEncoder
 from .data_preprocessor import GroundingDataPreprocessor, TubeDataPreprocessor
 from .heads import BaseHead, MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
@@ -13,7 +12,7 @@ from .losses import (
     VideoMatchingLoss,
 )
 from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool
-from .negatives import MemoryBank, Negatives, NegativeSource, gather_candidates
+from .negatives import Candidates, MemoryBank, NegativePool, Negatives, NegativeSource
 from .ranking import (
     moment_scores,
     nms,
@@ -52,7 +51,6 @@ __all__ = [
     'TubeMatchingHead',
     'TubeMatchingLoss',
     'VideoMatchingLoss',
-    'gather_candidates',
     'moment_scores',
     'nms',
     'rank',

@@ -14,8 +14,8 @@ from mmn_plugin.structures import SentenceBatch, TokenIds
 class GroundingDataPreprocessor(BaseDataPreprocessor):
     """Stack the videos of a batch and lay their sentences end to end.
 
-    The tokenizer is set here and nowhere else. All sentences of a batch are tokenised in one call
-    (a sentence seen before comes from the tokenizer's memory), so no sample carries padding.
+    The tokenizer is set here and nowhere else. All sentences of a batch are tokenised in one call,
+    so that no sample carries padding.
 
     Args:
         tokenizer (dict): Config of the tokenizer; it is built when first needed, so that a
@@ -72,17 +72,20 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
     def _stack(self, features, samples) -> torch.Tensor:
         if torch.is_tensor(features):
             return features
-        shapes = {tuple(feature.shape) for feature in features}
-        if len(shapes) > 1:
+        self._check_shapes([feature.shape for feature in features], samples)
+        return torch.stack(list(features))  # (B, R, D)
+
+    @staticmethod
+    def _check_shapes(shapes: list, samples) -> None:
+        if len(set(shapes)) > 1:
             listed = ', '.join(
-                f'{sample.video_id}: {tuple(feature.shape)}'
-                for sample, feature in zip(samples, features, strict=True)
+                f'{sample.video_id}: {tuple(shape)}'
+                for sample, shape in zip(samples, shapes, strict=True)
             )
             raise InputError(
-                f'the features of a batch differ in shape ({listed}); pool them to '
-                'one length (PoolClipFeatures) and check the feature files'
+                f'the features of a batch differ in shape ({listed}); pool them to one length '
+                '(PoolClipFeatures), and extract all with the same networks'
             )
-        return torch.stack(list(features))  # (B, R, D)
 
     def batch_sentences(self, sentences: Sequence[Sequence[str]]) -> SentenceBatch:
         """Sentences of B videos, tokenised, on the model's device.
@@ -107,20 +110,11 @@ class TubeDataPreprocessor(GroundingDataPreprocessor):
     """
 
     def _stack(self, features, samples) -> torch.Tensor:
-        features = list(features)
         for tubes, sample in zip(features, samples, strict=True):
             if tubes.ndim != 3 or len(tubes) != len(sample.tubes):
                 raise InputError(
                     f'video {sample.video_id!r} has {len(sample.tubes)} tubes, but features of '
                     f'shape {tuple(tubes.shape)}; expected (tubes, segments, size)'
                 )
-        if len({tuple(tubes.shape[1:]) for tubes in features}) > 1:
-            listed = ', '.join(
-                f'{sample.video_id}: {tuple(tubes.shape[1:])}'
-                for sample, tubes in zip(samples, features, strict=True)
-            )
-            raise InputError(
-                f'the tubes of a batch differ in the shape of their features '
-                f'({listed}); extract them with the same networks'
-            )
-        return torch.cat(features)  # (T, R, D)
+        self._check_shapes([tubes.shape[1:] for tubes in features], samples)
+        return torch.cat(list(features))  # (T, R, D)

@@ -1,19 +1,140 @@
 """Where negatives come from: this process, all processes, a memory of earlier videos."""
 
+import math
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmn_plugin.errors import InputError
 
-from .candidates import Candidates, NegativePool
+
+@dataclass
+class Candidates:
+    """Embeddings of V videos' moments and of their S sentences, and whose they are.
+
+    Attributes:
+        moments (Tensor): (V, P, J), L2-normalized.
+        sentences (Tensor): (S, J), L2-normalized.
+        ground_truth (Tensor | None): (S, 2), seconds; None where nothing is known of when.
+        sentence_video (np.ndarray): (S,) int64, place in ``video_ids`` of a sentence's video.
+        video_ids (list[str]): V ids; a video that occurs twice is the same video.
+        texts (list[str]): S normalized texts.
+        iou (Tensor | None): (S, P), IoU of the moments of its video with a sentence's ground
+            truth; None where nothing is known of when.
+    """
+
+    moments: Tensor
+    sentences: Tensor
+    ground_truth: Tensor | None
+    sentence_video: np.ndarray
+    video_ids: list[str]
+    texts: list[str]
+    iou: Tensor | None = None
+
+    def map(self, change) -> 'Candidates':
+        """The same with ``change`` applied to every tensor."""
+        return replace(self, **{k: change(v) for k, v in vars(self).items() if torch.is_tensor(v)})
+
+    def sentence_video_ids(self) -> list[str]:
+        """Id of each sentence's video."""
+        return [self.video_ids[video] for video in self.sentence_video.tolist()]
+
+
+Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def equal_pairs(left: list, right: list) -> Pairs:
+    """All (i, j) with ``left[i] == right[j]``, as two (n,) int64 arrays."""
+    places = {}
+    for j, key in enumerate(right):
+        places.setdefault(key, []).append(j)
+    pairs = [(i, j) for i, key in enumerate(left) for j in places.get(key, ())]
+    return tuple(np.array(pairs, dtype=np.int64).reshape(-1, 2).T)
+
+
+@dataclass
+class NegativePool:
+    """Candidates, and how they relate to the S sentences of this process's batch.
+
+    Attributes:
+        candidates (Candidates): V videos, S' sentences.
+        same_video (Pairs): (sentence of the batch, video here) that belong together.
+        same_video_sentences (Pairs): (sentence of the batch, sentence here) of the same video.
+        same_text (Pairs): (sentence of the batch, sentence here) of the same text in different
+            videos; none where text plays no role.
+        first_sentence (int | None): Place here of the batch's first sentence; None where the
+            batch is not part of this pool.
+        log_weight (Tensor | None): (V,), logarithm of the weight of each video's moments and
+            sentences as negatives; None means 1 for all.
+    """
+
+    candidates: Candidates
+    same_video: Pairs
+    same_video_sentences: Pairs
+    same_text: Pairs
+    first_sentence: int | None = None
+    log_weight: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        candidates: Candidates,
+        own: Candidates,
+        first: tuple[int, int] | None = None,
+        weight: float = 1.0,
+        exclude_same_text: bool = False,
+    ) -> 'NegativePool':
+        """Compare candidates with a batch.
+
+        Args:
+            candidates (Candidates): Of the batch, of all ranks' batches, or of a memory bank.
+            own (Candidates): This process's batch.
+            first (tuple[int, int], optional): Where the batch's videos and its sentences begin
+                among the candidates. Defaults to None: they are not part of them.
+            weight (float): Weight of the candidates that are not this batch's. Defaults to 1.
+            exclude_same_text (bool): Whether text plays a role. Defaults to False.
+        """
+        first_video, first_sentence = first or (None, None)
+        log_weight = None
+        if weight != 1:
+            moments = candidates.moments
+            log_weight = moments.new_full((len(moments),), math.log(weight))  # (V,)
+            if first is not None:
+                log_weight[first_video : first_video + len(own.video_ids)] = 0.0
+        video_ids, others = own.sentence_video_ids(), candidates.sentence_video_ids()
+        same_text = equal_pairs(own.texts if exclude_same_text else [], candidates.texts)
+        elsewhere = np.array([video_ids[i] != others[j] for i, j in zip(*same_text, strict=True)])
+        same_text = tuple(index[elsewhere.astype(bool)] for index in same_text)
+        own_places = equal_pairs(video_ids, candidates.video_ids), equal_pairs(video_ids, others)
+        return cls(candidates, *own_places, same_text, first_sentence, log_weight)
+
+    def excluded_sentences(self) -> Pairs:
+        """(Sentence of the batch, sentence here) of the same video, then those of the same text."""
+        pairs = zip(self.same_video_sentences, self.same_text, strict=True)
+        return tuple(map(np.concatenate, pairs))
+
+    def excluded_videos(self) -> Pairs:
+        """(Sentence of the batch, video here): its own, then those that have its text."""
+        here, there = self.same_text
+        pairs = zip(self.same_video, (here, self.candidates.sentence_video[there]), strict=True)
+        return tuple(map(np.concatenate, pairs))
+
+    def sentence_log_weight(self) -> Tensor | None:
+        """(S',) ``log_weight`` of each sentence's video."""
+        if self.log_weight is None:
+            return None
+        return self.log_weight[on(self.candidates.sentence_video, self.log_weight.device)]
+
+
+def on(index: np.ndarray, device: torch.device) -> Tensor:
+    """An index from the host, for which nobody waits."""
+    return torch.from_numpy(index).to(device, non_blocking=True)
 
 
 @dataclass
@@ -59,11 +180,9 @@ class _GatherRows(torch.autograd.Function):
         ctx.sizes = sizes
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
         padded[: len(rows)] = rows
-        gathered = rows.new_empty(len(sizes), *padded.shape)
-        dist.all_gather(list(gathered.unbind()), padded)
-        if min(sizes) == max(sizes):
-            return gathered.flatten(0, 1)
-        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
     @once_differentiable
@@ -89,38 +208,25 @@ def gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
     return _GatherRows.apply(rows.contiguous(), sizes)
 
 
-def gather_candidates(own: Candidates) -> tuple[Candidates, int, int]:
+def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
     """Every rank's candidates; ranks may have different numbers of videos and of sentences.
 
     Returns:
-        tuple[Candidates, int, int]: All of them in order of ranks, and the places of this rank's
-        first video and first sentence among them.
+        tuple[Candidates, tuple[int, int]]: All of them in order of ranks, and the places of this
+        rank's first video and first sentence among them.
     """
     parts = all_gather_object((own.video_ids, own.sentence_video, own.texts))
-    videos = [len(video_ids) for video_ids, _, _ in parts]
-    sentences = [len(sentence_video) for _, sentence_video, _ in parts]
-    first_video = [0, *accumulate(videos)]
-    gathered = Candidates(
-        moments=gather_rows(own.moments, videos),
-        sentences=gather_rows(own.sentences, sentences),
-        ground_truth=_known(gather_rows, own.ground_truth, sentences),
-        sentence_video=np.concatenate(
-            [
-                sentence_video + first
-                for (_, sentence_video, _), first in zip(parts, first_video, strict=False)
-            ]
-        ),
-        video_ids=[name for video_ids, _, _ in parts for name in video_ids],
-        texts=None if own.texts is None else [text for _, _, texts in parts for text in texts],
-        iou=_known(gather_rows, own.iou, sentences),
+    video_ids, sentence_videos, texts = zip(*parts, strict=True)
+    videos, sentences = list(map(len, video_ids)), list(map(len, texts))
+    first_video, rank = [0, *accumulate(videos)], get_rank()
+    places = zip(sentence_videos, first_video, strict=False)
+    gathered = replace(
+        own.map(lambda rows: gather_rows(rows, videos if rows is own.moments else sentences)),
+        sentence_video=np.concatenate([video + first for video, first in places]),
+        video_ids=[*chain(*video_ids)],
+        texts=[*chain(*texts)],
     )
-    rank = get_rank()
-    return gathered, first_video[rank], sum(sentences[:rank])
-
-
-def _known(change, rows: Tensor | None, *args) -> Tensor | None:
-    """``change`` of rows, or None where nothing is known of when, or of how much overlaps."""
-    return None if rows is None else change(rows, *args)
+    return gathered, (first_video[rank], sum(sentences[:rank]))
 
 
 class MemoryBank(nn.Module):
@@ -143,34 +249,29 @@ class MemoryBank(nn.Module):
     def clear(self) -> None:
         """Forget everything."""
         self.moments, self.next_slot = None, 0
-        self.videos: list[Candidates] = []  # by slot, one each, without moments
+        self.videos: list[Candidates | None] = [None] * self.size  # by slot, without moments
 
     def __len__(self) -> int:
         """Number of videos in it."""
-        return len(self.videos)
+        return self.size - self.videos.count(None)
 
     def candidates(self, device: torch.device) -> Candidates | None:
         """What it holds, moved to a device if it is not there; None while it is empty."""
-        if not self.videos:
+        if self.moments is None:
             return None
         if self.moments.device != device:
             self.load_state(self.state(), device)
-        videos, text_known = self.videos, self.videos[0].texts is not None
-        truth, iou = (
-            None
-            if getattr(videos[0], name) is None
-            else torch.cat([getattr(video, name) for video in videos])
-            for name in ('ground_truth', 'iou')
-        )
-        return Candidates(
-            self.moments[: len(self)],
-            torch.cat([video.sentences for video in videos]),
-            truth,
-            np.repeat(np.arange(len(videos)), [len(video.sentences) for video in videos]),
-            [video.video_ids[0] for video in videos],
-            [text for video in videos for text in video.texts] if text_known else None,
-            iou,
-        )
+        videos = self.videos[: len(self)]
+        first = videos[0]
+        joined = {
+            name: torch.cat([getattr(video, name) for video in videos])
+            for name in ('sentences', 'ground_truth', 'iou')
+            if getattr(first, name) is not None
+        }
+        joined['sentence_video'] = np.repeat(range(len(videos)), [len(v.texts) for v in videos])
+        joined['video_ids'] = [video.video_ids[0] for video in videos]
+        joined['texts'] = [text for video in videos for text in video.texts]
+        return replace(first, moments=self.moments[: len(videos)], **joined)
 
     def push(self, new: Candidates) -> None:
         """Add videos with their sentences; the oldest ones make room.
@@ -178,40 +279,29 @@ class MemoryBank(nn.Module):
         An embedding that is not finite (a spoilt iteration) is stored as zeros, which attract and
         repel nothing.
         """
-        count = len(new.video_ids)
-        for video in range(max(count - self.size, 0), count):
+        new = new.map(lambda rows: rows.detach().nan_to_num(0.0, 0.0, 0.0))
+        for video in range(len(new.video_ids)):
             self._put(new, video)
 
     def _put(self, new: Candidates, video: int) -> None:
-        moments = new.moments.detach()[video].nan_to_num(0.0, 0.0, 0.0)  # (P, J)
         if self.moments is None:
-            self.moments = moments.new_zeros(self.size, *moments.shape)
-        self.moments[self.next_slot] = moments
+            self.moments = new.moments.new_zeros(self.size, *new.moments.shape[1:])
+        self.moments[self.next_slot] = new.moments[video]
         own = slice(*np.searchsorted(new.sentence_video, [video, video + 1]).tolist())
-        self.videos[self.next_slot : self.next_slot + 1] = [
-            Candidates(
-                moments[:0],
-                new.sentences.detach()[own].nan_to_num(0.0, 0.0, 0.0),
-                _known(lambda rows: rows[own].clone(), new.ground_truth),
-                np.zeros(0, dtype=np.int64),
-                [new.video_ids[video]],
-                _known(lambda rows: rows[own], new.texts),
-                _known(lambda rows: rows[own].clone(), new.iou),
-            )
-        ]
+        self.videos[self.next_slot] = replace(
+            new.map(lambda rows: rows[:0] if rows is new.moments else rows[own].clone()),
+            video_ids=[new.video_ids[video]],
+            texts=new.texts[own],
+        )
         self.next_slot = (self.next_slot + 1) % self.size
 
     def state(self) -> dict:
         """Everything, slot by slot, on the CPU: tensors, strings and numbers only."""
-        if not self.videos:
+        if self.moments is None:
             return dict(size=self.size, video_ids=[])
-        held = vars(self.candidates(self.moments.device))
+        held = vars(self.candidates(self.moments.device).map(lambda rows: rows.cpu().clone()))
         held['sentence_video'] = torch.from_numpy(held['sentence_video'])
-        held = {
-            name: value.cpu().clone() if torch.is_tensor(value) else value
-            for name, value in held.items()
-        }
-        return dict(size=self.size, next=self.next_slot, **held)
+        return dict(held, size=self.size, next=self.next_slot)
 
     def load_state(self, state: dict, device: torch.device | str = 'cpu') -> None:
         """Take over a stored state; a bank of another size keeps the newest videos of it.
@@ -220,23 +310,16 @@ class MemoryBank(nn.Module):
         as they would have been.
         """
         self.clear()
-        if not state['video_ids']:
-            return
         held = {name: value for name, value in state.items() if name not in ('size', 'next')}
+        if not held['video_ids']:
+            return
         held['sentence_video'] = held['sentence_video'].cpu().numpy()
-        stored = Candidates(
-            **{
-                name: value.to(device) if torch.is_tensor(value) else value
-                for name, value in held.items()
-            }
-        )
-        order = np.arange(len(stored.video_ids))  # by slot, or from the oldest to the newest
-        if self.size != state['size'] == len(order):
-            order = np.roll(order, -state['next'])
-        for video in order.tolist():
-            self._put(stored, video)
+        stored, count = Candidates(**held).map(lambda rows: rows.to(device)), len(held['video_ids'])
+        oldest = state['next'] if count == state['size'] else 0  # of a full ring
         if self.size == state['size']:
-            self.next_slot = state['next']
+            self.next_slot = oldest
+        for video in np.roll(np.arange(count), -oldest).tolist():
+            self._put(stored, video)
 
 
 class NegativeSource(nn.Module):
@@ -291,25 +374,18 @@ class NegativeSource(nn.Module):
         exclude_same_text: bool = False,
     ):
         super().__init__()
-        for holds, problem in (
-            (scope in ('local', 'global'), f"scope={scope!r}: give 'local' or 'global'"),
-            (
-                isinstance(queue_size, int) and queue_size >= 0,
-                f'queue_size={queue_size}: give a number of videos; 0 means no queue',
-            ),
-            (
-                0 < weight < float('inf'),
-                f'weight={weight}: give a factor above 0; without such negatives: '
-                "scope='local', queue_size=0",
-            ),
-            (
-                weight == 1 or scope == 'global' or queue_size,
-                f"weight={weight}: it acts on negatives from outside the device's batch, of which "
-                "scope='local', queue_size=0 has none",
-            ),
-        ):
-            if not holds:
-                raise InputError(f'model.head.negatives.{problem}')
+        problem = None
+        if scope not in ('local', 'global'):
+            problem = f"scope={scope!r}: give 'local' or 'global'"
+        elif not (isinstance(queue_size, int) and queue_size >= 0):
+            problem = f'queue_size={queue_size}: give a number of videos; 0 means no queue'
+        elif not 0 < weight < math.inf:
+            problem = f'weight={weight}: give a factor above 0'
+        elif weight != 1 and scope == 'local' and not queue_size:
+            problem = f"weight={weight}: it acts on negatives from outside the device's batch, and "
+            problem += "with scope='local', queue_size=0 there are none"
+        if problem:
+            raise InputError(f'model.head.negatives.{problem}')
         self.scope = scope
         self.weight = weight
         self.exclude_same_text = exclude_same_text
@@ -327,22 +403,19 @@ class NegativeSource(nn.Module):
             own (Candidates): This process's batch, sentences in order of videos.
             training (bool): Whether the batch shall be remembered. Defaults to True.
         """
-        if not self.exclude_same_text:
-            own = replace(own, texts=None, iou=None)
-        if not self.wide:
-            return Negatives([NegativePool.of(own, own, 0, 0)])
-        everyone, first_video, first_sentence, share = own, 0, 0, None
-        if self.scope == 'global' and get_world_size() > 1:
-            everyone, first_video, first_sentence = gather_candidates(own)
+        how = dict(weight=self.weight, exclude_same_text=self.exclude_same_text)
+        everyone, first, share = own, (0, 0), None
+        if self.wide and self.scope == 'global' and get_world_size() > 1:
+            everyone, first = gather_candidates(own)
             share = get_world_size() * len(own.sentences) / len(everyone.sentences)
-        pools = [NegativePool.of(everyone, own, first_video, first_sentence, self.weight)]
-        if self.bank is not None:
+        pools = [NegativePool.of(everyone, own, first, **how)]
+        if self.wide and self.bank is not None:
             self.settle()
             remembered = self.bank.candidates(own.moments.device)
             if remembered is not None:
-                pools.append(NegativePool.of(remembered, own, weight=self.weight))
+                pools.append(NegativePool.of(remembered, own, **how))
             if training:
-                self._seen = everyone.detached()
+                self._seen = everyone.map(Tensor.detach)
         return Negatives(pools, share)
 
     def forget_iteration(self) -> None:
@@ -363,19 +436,9 @@ class NegativeSource(nn.Module):
         """What this rank alone knows: its own bank, if each rank has one."""
         return self._state() if self._bank_per_rank else {}
 
-    def load_rank_state(self, state: dict) -> None:
-        """Take over what ``rank_state`` returned on this rank."""
-        if self._bank_per_rank:
-            self._load(state)
-
     def common_state(self) -> dict:
         """The bank that all ranks have in common."""
         return {} if self._bank_per_rank else self._state()
-
-    def load_common_state(self, state: dict) -> None:
-        """Take over what ``common_state`` returned on rank 0."""
-        if not self._bank_per_rank:
-            self._load(state)
 
     def _state(self) -> dict:
         if self.bank is None:
@@ -383,15 +446,12 @@ class NegativeSource(nn.Module):
         self.settle()
         return self.bank.state()
 
-    def _load(self, state: dict) -> None:
-        if self.bank is None:
-            return
-        if state['video_ids'] and self.exclude_same_text and state['texts'] is None:
-            print_log(
-                "the checkpoint's memory bank holds no texts, which model.head.negatives."
-                'exclude_same_text needs; the queue begins empty',
-                'current',
-                30,
-            )
-        else:
+    def load_rank_state(self, state: dict) -> None:
+        """Take over what ``rank_state`` returned on this rank."""
+        if self._bank_per_rank and self.bank is not None:
+            self.bank.load_state(state)
+
+    def load_common_state(self, state: dict) -> None:
+        """Take over what ``common_state`` returned on rank 0."""
+        if not self._bank_per_rank and self.bank is not None:
             self.bank.load_state(state)

@@ -5,50 +5,40 @@ import re
 from torch import Tensor
 
 AFFINE = ('weight', 'bias')
-STATISTICS = ('running_mean', 'running_var')
-LAYER = r'(0|[1-9]\d{0,2})'
-# Parts of DistilBERT, which has the same names in both.
-BERT_EMBEDDINGS = (
+NORM = (*AFFINE, 'running_mean', 'running_var', 'num_batches_tracked')
+EMBEDDINGS = (
     'word_embeddings.weight',
     'position_embeddings.weight',
-    'LayerNorm.weight',
-    'LayerNorm.bias',
+    *(f'LayerNorm.{kind}' for kind in AFFINE),
 )
-BERT_MODULES = (
-    'attention.q_lin',
-    'attention.k_lin',
-    'attention.v_lin',
-    'attention.out_lin',
-    'sa_layer_norm',
-    'ffn.lin1',
-    'ffn.lin2',
-    'output_layer_norm',
+# a layer of DistilBERT, which has the same names in both
+BERT_LAYER = tuple(
+    f'{module}.{kind}'
+    for module in (
+        *(f'attention.{part}' for part in ('q_lin', 'k_lin', 'v_lin', 'out_lin')),
+        'sa_layer_norm',
+        'ffn.lin1',
+        'ffn.lin2',
+        'output_layer_norm',
+    )
+    for kind in AFFINE
 )
-BERT_LAYER = tuple(f'{module}.{kind}' for module in BERT_MODULES for kind in AFFINE)
-
-# (published, ours, group of layers or None, names below), the first two each a module's prefix.
-# A prefix with a group is followed by a layer's number, and all prefixes of a group have the same
-# layers. What follows a prefix is the same in both.
+# (published, ours, names below). A star stands for a layer's number, and modules of one group of
+# layers (`convs` and `bn` of the encoder) have the same ones.
 MODULES = (
-    ('featpool.conv.', 'backbone.conv.', None, AFFINE),
-    ('feat2d.convs.', 'neck.moment_map.convs.', 'map', AFFINE),
-    ('proposal_conv.convs.', 'neck.encoder.convs.', 'encoder', AFFINE),
-    ('proposal_conv.bn.', 'neck.encoder.bn.', 'encoder', AFFINE + STATISTICS),
-    ('proposal_conv.conv1x1_iou.', 'neck.fc_iou.', None, AFFINE),
-    ('proposal_conv.conv1x1_contrastive.', 'neck.fc_contrastive.', None, AFFINE),
-    ('text_encoder.bert.embeddings.', 'text_encoder.bert.embeddings.', None, BERT_EMBEDDINGS),
-    (
-        'text_encoder.bert.transformer.layer.',
-        'text_encoder.bert.transformer.layer.',
-        'bert',
-        BERT_LAYER,
-    ),
-    ('text_encoder.layernorm.', 'text_encoder.layernorm.', None, AFFINE),
-    ('text_encoder.fc_out1.', 'text_encoder.fc_iou.', None, AFFINE),
-    ('text_encoder.fc_out2.', 'text_encoder.fc_contrastive.', None, AFFINE),
+    ('featpool.conv', 'backbone.conv', AFFINE),
+    ('feat2d.convs.*', 'neck.moment_map.convs.*', AFFINE),
+    ('proposal_conv.convs.*', 'neck.encoder.convs.*', AFFINE),
+    ('proposal_conv.bn.*', 'neck.encoder.bn.*', NORM),
+    ('proposal_conv.conv1x1_iou', 'neck.fc_iou', AFFINE),
+    ('proposal_conv.conv1x1_contrastive', 'neck.fc_contrastive', AFFINE),
+    ('text_encoder.bert.embeddings', 'text_encoder.bert.embeddings', EMBEDDINGS),
+    (*['text_encoder.bert.transformer.layer.*'] * 2, BERT_LAYER),
+    ('text_encoder.layernorm', 'text_encoder.layernorm', AFFINE),
+    ('text_encoder.fc_out1', 'text_encoder.fc_iou', AFFINE),
+    ('text_encoder.fc_out2', 'text_encoder.fc_contrastive', AFFINE),
 )
-OPTIONAL_GROUP = 'map'  # the `pool` map has no weights
-OPTIONAL_NAME = 'num_batches_tracked'  # of BatchNorm; PyTorch fills it in
+PUBLISHED, OURS = 0, 1  # columns of MODULES
 # 1x1 convolutions of the published code that are linear layers here.
 POINTWISE = re.compile(r'(neck\.fc_\w+|proposal_conv\.conv1x1_\w+)\.weight$')
 # What checkpoints hold and nothing uses: constants that old releases of transformers saved among
@@ -57,8 +47,6 @@ UNUSED = (
     'text_encoder.bert.embeddings.position_ids',
     *(f'featpool.{layer}.{kind}' for layer in ('fc1', 'fc2') for kind in AFFINE),
 )
-WRAPPER = 'module.'
-PUBLISHED, OURS = 0, 1  # columns of MODULES
 NAMED = 20  # names of one kind in a message
 
 
@@ -74,11 +62,10 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: If a name is unknown or one is missing; the message names them.
     """
-    state = {name.removeprefix(WRAPPER): value for name, value in state.items()}
-    _require_all(state, PUBLISHED, 'published MMN checkpoint')
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
     return {
         name: value.flatten(1) if POINTWISE.search(name) else value
-        for name, value in _rename(state, PUBLISHED, OURS).items()
+        for name, value in _renamed(state, PUBLISHED, 'published MMN checkpoint').items()
     }
 
 
@@ -88,10 +75,9 @@ def to_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: If a name is unknown or one is missing; the message names them.
     """
-    _require_all(state, OURS, 'mmn_plugin MMN checkpoint')
     return {
         name: value[..., None, None] if POINTWISE.search(name) else value
-        for name, value in _rename(state, OURS, PUBLISHED).items()
+        for name, value in _renamed(state, OURS, 'mmn_plugin MMN checkpoint').items()
     }
 
 
@@ -101,63 +87,43 @@ def published_name(name: str) -> str:
     Raises:
         KeyError: If MMN has no such weight.
     """
-    if _split(name, OURS) is None:
+    names = _names([name], OURS)
+    if name not in names:
         raise KeyError(f'this is no MMN weight: {name}')
-    return next(iter(_rename({name: None}, OURS, PUBLISHED)))
+    return names[name]
 
 
-def _rename(state: dict, source: int, target: int) -> dict:
-    renamed = {}
-    for name, value in state.items():
-        if name not in UNUSED:
-            module, _ = _split(name, source)
-            renamed[module[target] + name.removeprefix(module[source])] = value
-    return renamed
-
-
-def _split(name: str, column: int) -> tuple[tuple, int | None] | None:
-    """Row of MODULES that a name belongs to and its layer's number; None if it is unknown."""
-    for module in MODULES:
-        if not name.startswith(module[column]):
-            continue
-        _, _, group, below = module
-        allowed = (*below, OPTIONAL_NAME) if STATISTICS[0] in below else below
-        layer = f'{LAYER}[.]' if group else '()'
-        found = re.fullmatch(
-            layer + f'({"|".join(map(re.escape, allowed))})', name.removeprefix(module[column])
-        )
-        return found and (module, int(found[1]) if group else None)
-    return None
-
-
-def _require_all(state: dict, column: int, expected: str) -> None:
-    split = {name: _split(name, column) for name in state if name not in UNUSED}
-    unknown = [name for name, found in split.items() if found is None]
-    layers: dict[str, int] = {}
-    for module, layer in filter(None, split.values()):
-        if layer is not None:
-            layers[module[2]] = max(layers.get(module[2], 0), 1 + layer)
-    missing = [
-        name for module in MODULES for name in _names(module, column, layers) if name not in state
-    ]
+def _renamed(state: dict[str, Tensor], column: int, expected: str) -> dict[str, Tensor]:
+    state = {name: value for name, value in state.items() if name not in UNUSED}
+    names = _names(state, column)
+    optional = NORM[-1]  # which PyTorch fills in
+    missing = [name for name in names if name not in state and not name.endswith(optional)]
+    unknown = [name for name in state if name not in names]
     if unknown or missing:
-        raise KeyError(
-            f'this is no {expected}: '
-            + '; '.join(
-                f'{kind} {_listed(names)}'
-                for kind, names in (('unknown', unknown), ('missing', missing))
-                if names
+        found = (('unknown', unknown), ('missing', missing))
+        parts = [f'{kind} {_listed(wrong)}' for kind, wrong in found if wrong]
+        raise KeyError(f'this is no {expected}: {"; ".join(parts)}')
+    return {names[name]: value for name, value in state.items()}
+
+
+def _names(state, column: int) -> dict[str, str]:
+    """Names of all weights of a model of so many layers, to their names on the other side."""
+    least = dict(feat2d=0)  # the `pool` map has no weights
+    layers, names = {}, {}
+    for module in MODULES:
+        group, numbered = module[PUBLISHED].partition('.')[0], '*' in module[column]
+        prefix = re.escape(module[column]).replace(r'\*', r'(0|[1-9]\d{0,2})') + '[.]'
+        found = (re.match(prefix, name) for name in state if numbered)
+        counts = (1 + int(match[1]) for match in found if match)
+        layers[group] = max([layers.get(group, least.get(group, 1)), *counts])
+    for *prefixes, below in MODULES:
+        group = prefixes[PUBLISHED].partition('.')[0]
+        for layer in range(layers[group] if '*' in prefixes[column] else 1):
+            source, target = (
+                prefixes[side].replace('*', str(layer)) for side in (column, 1 - column)
             )
-        )
-
-
-def _names(module: tuple, column: int, layers: dict[str, int]) -> list[str]:
-    """Names below a row of MODULES in a checkpoint with so many layers in each group."""
-    prefix, group, below = module[column], module[2], module[3]
-    if group is None:
-        return [prefix + name for name in below]
-    count = layers.get(group, int(group != OPTIONAL_GROUP))
-    return [f'{prefix}{layer}.{name}' for layer in range(count) for name in below]
+            names.update((f'{source}.{name}', f'{target}.{name}') for name in below)
+    return names
 
 
 def _listed(names: list[str]) -> str:

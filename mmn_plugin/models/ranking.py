@@ -25,11 +25,9 @@ def moment_scores(contrastive: Tensor, iou_score: Tensor, power: float) -> Tenso
     return (0.5 * contrastive.float() + 0.5).clamp(min=0) ** power * iou_score.float()
 
 
-# Cells worked on together. This bounds the scratch, a few float32 per cell: 20 MB on a CPU, where
-# small chunks gain nothing and suffer most when cores are shared; some 500 MB on a GPU.
-_CELLS_CPU = 1 << 20
-_CELLS_GPU = 1 << 25
-_NAN = 'NaN among the scores to rank: the model diverged, or its input holds NaN'
+# Scores worked on together. This bounds the scratch, some float32 per score: 20 MB. On a CPU small
+# chunks gain nothing and suffer most when cores are shared.
+CHUNK = 1 << 20
 
 
 def nms(
@@ -45,7 +43,7 @@ def nms(
     overlaps it with IoU > ``iou_threshold``. That is exactly greedy NMS over the sorted scores. As
     published, candidates are the moments with score != 0, and IoU, in seconds, is computed and
     compared in float32 (`temporal_iou`). Of equal scores the first index wins, on every device; the
-    published code leaves their order open.
+    published code leaves their order open. A NaN is picked before any number; `rank` refuses it.
 
     Args:
         spans (Tensor): Start and end of the moments in seconds: (P, 2) where all sentences share
@@ -58,14 +56,38 @@ def nms(
     Returns:
         Tensor: (S, top_n) int64 indices of moments, best first, -1 where fewer remain, on the
         scores' device.
-
-    Raises:
-        ValueError: If the shapes disagree, ``top_n`` < 1, or a score is NaN.
     """
-    picks, has_nan = _pick(spans, scores, iou_threshold, top_n, sentence_video)
-    if has_nan:  # asked once: each question makes a GPU wait
-        raise InputError(_NAN)
+    picks = scores.new_full((len(scores), top_n), -1, dtype=torch.int64)
+    spans = spans.to(scores.device, torch.float32)
+    edges = [edge.contiguous() for edge in spans.unbind(-1)]
+    step = max(1, CHUNK // max(1, scores.shape[1]))
+    for first in range(0, len(scores) if scores.shape[1] else 0, step):
+        rows = slice(first, first + step)
+        own = rows if sentence_video is None else sentence_video[rows]
+        starts, ends = edges if spans.dim() == 2 else (edge[own] for edge in edges)
+        _pick(starts, ends, scores[rows], iou_threshold, picks[rows])
     return picks
+
+
+def _pick(
+    starts: Tensor, ends: Tensor, scores: Tensor, iou_threshold: float, picks: Tensor
+) -> None:
+    """Fill ``picks`` (S, n) of some sentences; starts and ends are (P,) or (S, P)."""
+    alive = scores.masked_fill(scores == 0, -torch.inf)  # (S, P); a copy, the rounds write to it
+    starts, ends = starts.expand_as(alive), ends.expand_as(alive)
+    for rank in range(picks.shape[1]):
+        best, index = alive.max(dim=1, keepdim=True)  # (S, 1); the first of equal ones
+        picks[:, rank] = index.masked_fill(best == -torch.inf, -1)[:, 0]
+        if rank + 1 == picks.shape[1]:
+            break
+        start, end = starts.gather(1, index), ends.gather(1, index)
+        # `temporal_iou` without copies
+        overlap, hull = torch.minimum(ends, end), torch.maximum(ends, end)  # (S, P)
+        overlap.sub_(torch.maximum(starts, start)).clamp_(min=0)
+        overlap.div_(hull.sub_(torch.minimum(starts, start)))
+        alive.masked_fill_(overlap > iou_threshold, -torch.inf)
+        # Also where the pick's IoU with itself does not say so: a threshold of 1, an empty span
+        alive.scatter_(1, index, -torch.inf)
 
 
 def rank(
@@ -81,11 +103,11 @@ def rank(
     All that leaves the device does so in one copy, which is the only thing the host waits for.
 
     Args:
-        spans (Tensor): As of `nms`, as are the next four.
+        spans (Tensor): As of `nms`.
         scores (Tensor): (S, P).
-        iou_threshold (float): Overlap above which the worse of two moments goes.
+        iou_threshold (float): As of `nms`.
         top_n (int): Moments to keep per sentence.
-        sentence_video (Tensor, optional): (S,). Defaults to None.
+        sentence_video (Tensor, optional): As of `nms`.
         beside (Sequence[Tensor]): Further values (S, ...) to copy along. Defaults to none.
 
     Returns:
@@ -93,9 +115,9 @@ def rank(
         remain, then those beside; on the CPU.
 
     Raises:
-        ValueError: As of `nms`.
+        ValueError: If a score is NaN.
     """
-    picks, _ = _pick(spans, scores, iou_threshold, top_n, sentence_video)
+    picks = nms(spans, scores, iou_threshold, top_n, sentence_video)
     values = [*take_moments(spans, scores, picks, sentence_video), *beside]
     rows = [value[:, None].flatten(1) for value in values]
     parts = torch.cat(rows, 1).cpu().split([row.shape[1] for row in rows], 1)
@@ -103,82 +125,8 @@ def rank(
         part.to(value.dtype).reshape(value.shape) for part, value in zip(parts, values, strict=True)
     )
     if (best.isnan() & ~moments[..., 0].isnan()).any():  # a moment was picked for its NaN
-        raise InputError(_NAN)
+        raise InputError('NaN among the scores to rank: the model diverged, or its input holds NaN')
     return [moments, best, *beside]
-
-
-def _pick(
-    spans: Tensor, scores: Tensor, iou_threshold: float, top_n: int, sentence_video: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """As `nms`, with whether a score is NaN as a tensor, for which nobody has waited."""
-    _check_shapes(spans, scores, top_n, sentence_video)
-    picks = scores.new_full((len(scores), top_n), -1, dtype=torch.int64)
-    spans = spans.to(scores.device, torch.float32)
-    starts, ends = (edge.contiguous() for edge in spans.unbind(-1))
-    has_nan = torch.zeros((), dtype=torch.bool, device=scores.device)
-    if len(scores) == 0 or scores.shape[1] == 0:
-        return picks, has_nan
-    cells = _CELLS_CPU if scores.device.type == 'cpu' else _CELLS_GPU
-    step = max(1, cells // scores.shape[1])
-    for first in range(0, len(scores), step):
-        rows = slice(first, first + step)
-        which = rows if sentence_video is None else sentence_video[rows]
-        edges = (starts, ends) if spans.dim() == 2 else (starts[which], ends[which])
-        has_nan |= _rounds(edges, scores[rows], iou_threshold, picks[rows])
-    return picks, has_nan
-
-
-def _check_shapes(spans: Tensor, scores: Tensor, top_n: int, sentence_video: Tensor | None) -> None:
-    if top_n < 1:
-        raise InputError(f'top_n={top_n}; at least 1 moment must be kept')
-    if scores.dim() != 2 or spans.shape[-2:] != (scores.shape[1], 2):
-        raise InputError(
-            f'scores {tuple(scores.shape)} must be (sentences, moments) and spans '
-            f'{tuple(spans.shape)} end in (moments, 2)'
-        )
-    if sentence_video is not None:
-        wanted = spans.dim() == 3 and len(sentence_video) == len(scores)
-    else:
-        wanted = spans.dim() == 2 or (spans.dim() == 3 and len(spans) == len(scores))
-    if not wanted:
-        raise InputError(
-            f'spans {tuple(spans.shape)} fit neither all of the {len(scores)} '
-            'sentences nor each; give sentence_video (S,) where they are per video'
-        )
-
-
-def _rounds(
-    edges: tuple[Tensor, Tensor], scores: Tensor, iou_threshold: float, picks: Tensor
-) -> Tensor:
-    """Fill ``picks`` (S, n) for one chunk of sentences; returns whether a score was NaN."""
-    starts, ends = edges  # (P,) or (S, P)
-    alive = scores.masked_fill(scores == 0, -torch.inf)  # (S, P); a copy, the rounds write to it
-    has_nan = None
-    for rank in range(picks.shape[1]):
-        best, index = alive.max(dim=1, keepdim=True)  # (S, 1); the first of equal ones
-        if has_nan is None:
-            has_nan = best.isnan().any()
-        picks[:, rank] = index.masked_fill(best == -torch.inf, -1)[:, 0]
-        if rank + 1 < picks.shape[1]:
-            overlap = _iou_with_pick(starts, ends, index)  # (S, P)
-            alive.masked_fill_(overlap > iou_threshold, -torch.inf)
-            # Also where the pick's IoU with itself does not say so: a threshold of 1, an empty span
-            alive.scatter_(1, index, -torch.inf)
-    return has_nan
-
-
-def _iou_with_pick(starts: Tensor, ends: Tensor, index: Tensor) -> Tensor:
-    """`temporal_iou` of each sentence's picked moment (S, 1) with all moments, without copies."""
-    if starts.dim() == 1:
-        start, end = starts[index], ends[index]  # (S, 1)
-    else:
-        start, end = starts.gather(1, index), ends.gather(1, index)
-    overlap = torch.minimum(ends, end)  # (S, P)
-    scratch = torch.maximum(starts, start)
-    overlap.sub_(scratch).clamp_(min=0)
-    hull = torch.maximum(ends, end)
-    hull.sub_(torch.minimum(starts, start, out=scratch))
-    return overlap.div_(hull)
 
 
 def take_moments(

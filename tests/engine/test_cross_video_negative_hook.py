@@ -107,12 +107,6 @@ def test_synchronised_batchnorm_is_refused_where_pytorch_has_none():
         hook.before_train(runner)
 
 
-def filled(**options):
-    source = NegativeSource(queue_size=4, **options)
-    source.collect(random_candidates([1, 2], 'ab', list('xyz')))
-    return source
-
-
 def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global():
     for ranks, scope, common in ((1, 'local', True), (2, 'local', False), (2, 'global', True)):
         with mock.patch('mmn_plugin.models.negatives.get_world_size', return_value=ranks):
@@ -125,14 +119,6 @@ def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global()
             getattr(other, f'load_{kind}_state')(states[kind])
             assert other.bank.candidates(torch.device('cpu')).video_ids == ['a', 'b']
     assert NegativeSource().rank_state() == NegativeSource().common_state() == {}
-
-
-def test_a_bank_that_is_of_no_use_leaves_it_empty_and_says_so():
-    source = NegativeSource(queue_size=4, exclude_same_text=True)
-    with mock.patch('mmn_plugin.models.negatives.print_log') as log:
-        source.load_common_state(filled().common_state())
-    assert 'holds no texts' in log.call_args.args[0]
-    assert len(source.bank) == 0
 
 
 @pytest.fixture(scope='module')

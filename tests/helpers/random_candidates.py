@@ -19,6 +19,6 @@ def random_candidates(counts, video_ids, texts=None, moments=7, channels=5):
         ground_truth=torch.stack([starts, starts + torch.rand_like(starts) + 0.1], dim=1),
         sentence_video=np.repeat(np.arange(len(counts)), counts),
         video_ids=list(video_ids),
-        texts=texts,
+        texts=texts or [f'text {i}' for i in range(sentences)],
         iou=torch.rand(sentences, moments, dtype=torch.float64),
     )

@@ -42,7 +42,8 @@ def candidates(videos, first, gradient):
         truth,
         np.repeat(np.arange(videos), SENTENCES),
         [str(first + v) for v in range(videos)],
-        iou=None if first else GRID.iou(truth, 30.0),
+        [''] * count,
+        iou=GRID.iou(truth, 30.0),
     )
 
 
@@ -50,13 +51,12 @@ def memory(videos, gathered, chunk_elements):
     """MB beyond embeddings and their gradients, and MB of all similarities at once."""
     own, rest = candidates(8, 0, True), candidates(videos, 8, gathered)
     loss = MutualMatchingLoss(**SETTINGS, chunk_elements=chunk_elements)
-    video = torch.from_numpy(own.sentence_video)
     inputs = [t for c in (own, rest) for t in (c.moments, c.sentences) if t.requires_grad]
-    pools = [NegativePool.of(own, own, 0, 0), NegativePool.of(rest, own)]
+    negatives = Negatives([NegativePool.of(own, own, (0, 0)), NegativePool.of(rest, own)])
+    positives = own.iou.topk(1, dim=1).indices
 
     def step():
-        negatives = Negatives(pools)
-        losses = loss(own.moments, own.sentences, video, own.iou, own.ground_truth, negatives)
+        losses = loss(own, positives, negatives)
         torch.autograd.grad(sum(losses), inputs, allow_unused=True)
 
     gradients = sum(tensor.numel() for tensor in inputs) / 2**18

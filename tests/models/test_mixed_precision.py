@@ -169,21 +169,3 @@ def test_losses_agree_with_float32_as_far_as_the_embeddings_do(model, batch):
         rounded = model(**batch, mode='loss')
     for name, loss in exact.items():
         assert rounded[name].item() == pytest.approx(loss.item(), rel=0.02)
-
-
-@pytest.mark.parametrize('conv_mode', ['dense', 'sparse'])
-def test_gradients_do_not_depend_on_autocast_around_backward(model, batch, conv_mode):
-    model.neck.encoder.conv_mode = conv_mode
-    gradients = []
-    for inside in (False, True):
-        one = copy.deepcopy(model)
-        with bf16():
-            loss = sum(one(**batch, mode='loss').values())
-            if inside:
-                loss.backward()
-        if not inside:
-            loss.backward()
-        gradients.append({name: p.grad for name, p in one.named_parameters()})
-    outside, inside = gradients
-    for name, value in outside.items():
-        assert torch.equal(inside[name], value), name

@@ -59,7 +59,6 @@ def test_the_bank_holds_the_last_videos_with_their_own_sentences():
 def test_a_batch_larger_than_the_bank_leaves_its_last_videos():
     bank, batch = MemoryBank(2), random_candidates([1, 2, 3], 'abc')
     bank.push(batch)
-    assert bank.candidates(CPU).video_ids == ['b', 'c']
     assert held(bank) == dict(list(pushed(batch).items())[1:])
 
 
@@ -161,6 +160,6 @@ def test_other_words_are_another_text(one, other):
 def test_only_with_the_option_does_text_matter():
     own = random_candidates([1, 1], 'ab', ['same', 'same'])
     plain = NegativeSource().collect(own).pools[0]
-    assert plain.same_text is None
+    assert np.array(plain.same_text).size == 0
     strict = NegativeSource(exclude_same_text=True).collect(own).pools[0]
     assert np.array(strict.same_text).tolist() == [[0, 1], [1, 0]]

@@ -17,7 +17,7 @@ def arguments(fill):
     pairs = [(0, 8), (2, 3), (1, 0), (0, 1), (2, 3), (3, 3)]  # one of them twice
     masked = torch.rand(len(pairs), L) > 0.4
     log_weight = torch.randn(M, dtype=torch.float64)
-    mask = PairMask.of(np.array([n for n, _ in pairs]), np.array([m for _, m in pairs]), masked)
+    mask = PairMask.of(*np.array(pairs).T, masked, fill)
     dense = torch.zeros(N, M, L, dtype=torch.bool)
     for (n, m), entries in zip(pairs, masked, strict=True):
         dense[n, m] |= entries
@@ -30,7 +30,7 @@ def arguments(fill):
 @pytest.mark.parametrize('chunk_elements', [1, N * L * 2, N * L * 4 + 1, 10**6])
 def test_values_and_gradients_do_not_depend_on_the_chunks(fill, chunk_elements):
     rows, blocks, mask, log_weight, expected = arguments(fill)
-    ours = streaming_logsumexp(rows, blocks, T, mask, fill, log_weight, chunk_elements)
+    ours = streaming_logsumexp(rows, blocks, T, mask, log_weight, chunk_elements)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     weights = torch.randn(N, dtype=torch.float64)
     wanted = torch.autograd.grad((expected * weights).sum(), (rows, blocks))
@@ -43,7 +43,7 @@ def test_values_and_gradients_do_not_depend_on_the_chunks(fill, chunk_elements):
 def test_a_row_with_nothing_to_sum_is_minus_infinity_and_has_no_gradient():
     rows = torch.randn(2, J, requires_grad=True)
     blocks = torch.randn(1, 1, J, requires_grad=True)
-    mask = PairMask.of(np.array([0]), np.array([0]), torch.ones(1, 1, dtype=torch.bool))
+    mask = PairMask.of(np.array([0]), np.array([0]), torch.ones(1, 1, dtype=torch.bool), -math.inf)
     result = streaming_logsumexp(rows, blocks, T, mask)
     assert result[0] == -math.inf
     (result.exp() * torch.tensor([1.0, 0.0])).sum().backward()

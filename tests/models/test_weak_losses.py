@@ -22,9 +22,7 @@ def weak_candidates(*arguments, **options):
 
 def matching(own, source=None):
     loss = VideoMatchingLoss(temperature=0.2, top_share=0.4, pooling_temperature=0.1)
-    video = torch.from_numpy(own.sentence_video)
-    negatives = (source or NegativeSource()).collect(own)
-    return loss, loss(own.moments, own.sentences, video, negatives)
+    return loss, loss(own, (source or NegativeSource()).collect(own))
 
 
 def pooled(loss, video, sentence):
@@ -42,7 +40,7 @@ def by_definition(loss, own, *pools, excluded=frozenset(), weights=(1.0,)):
             same = {
                 t
                 for t in range(len(seen.sentences))
-                if own.texts and own.texts[s] in excluded and seen.texts[t] == own.texts[s]
+                if own.texts[s] in excluded and seen.texts[t] == own.texts[s]
             }
             twins = {seen.video_ids[seen.sentence_video[t]] for t in same}
             sentence_total += weight * sum(
@@ -152,7 +150,7 @@ def test_hard_negatives_are_the_nearest_background_and_what_is_beside_the_foregr
 
 def test_a_stage_equals_its_definition():
     clips = curve_video([0.1, 0.2, 0.9, 0.8, 0.3, 0.0])
-    loss = contrast(num_hard=0, prototype_weight=0.5)(clips, clips, SENTENCE, VIDEO, 1)
+    loss = contrast(num_hard=0, prototype_weight=0.5)(clips, clips, SENTENCE, VIDEO, VIDEO, 1)
     prototype = F.normalize(clips[0, 2] + clips[0, 3], dim=0)
     terms = []
     for i in (2, 3):
@@ -171,7 +169,7 @@ def test_a_window_repels_the_sentences_of_its_video_that_are_not_about_it():
     sentences = F.normalize(torch.randn(5, 4, generator=generator, dtype=torch.float64), dim=-1)
     sentences[4] = sentences[3]  # one sentence twice
     video = [0, 0, 0, 1, 1]
-    arguments = clips, clips, sentences, torch.tensor(video), 1
+    arguments = clips, clips, sentences, torch.tensor(video), torch.tensor([0, 1, 2, 3, 4]), 1
     chosen = []
     for s, v in enumerate(video):
         scores = clips[v] @ sentences[s]
@@ -195,31 +193,33 @@ def test_one_text_twice_in_a_video_never_repels_itself():
     clips = curve_video([0.0, 0.2, 0.9, 0.8, 0.3, 0.1])
     # dropout makes the embeddings of one text differ, and so their foregrounds
     sentences = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 3.0]], dtype=torch.float64), dim=-1)
-    arguments = clips, clips, sentences, torch.tensor([0, 0]), 1
+    arguments = clips, clips, sentences, torch.tensor([0, 0])
     apart, same = (
-        contrast(sentence_weight=1.0)(*arguments, torch.tensor(texts)).item()
+        contrast(sentence_weight=1.0)(*arguments, torch.tensor(texts), 1).item()
         for texts in ([0, 1], [4, 4])
     )
-    assert same == pytest.approx(contrast()(*arguments).item())
+    assert same == pytest.approx(contrast()(*arguments, torch.tensor([0, 1]), 1).item())
     assert apart > same
 
 
 def test_what_lies_between_the_thresholds_is_neither():
     clips = curve_video([0.0, 0.5, 0.9, 1.0, 0.6, 0.1])
-    loss = contrast(threshold=0.85, background=0.3, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1)
+    loss = contrast(threshold=0.85, background=0.3, num_hard=0)(
+        clips, clips, SENTENCE, VIDEO, VIDEO, 1
+    )
     without = clips.clone()
     without[0, 1] = without[0, 4] = torch.tensor([0.55, -0.8352], dtype=torch.float64)
     moved = contrast(threshold=0.85, background=0.3, num_hard=0)(
-        without, without, SENTENCE, VIDEO, 1
+        without, without, SENTENCE, VIDEO, VIDEO, 1
     )
     assert moved.item() == pytest.approx(loss.item())
-    assert contrast(threshold=0.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, 1) != loss
+    assert contrast(threshold=0.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, VIDEO, 1) != loss
 
 
 def test_foreground_follows_the_stage_before_and_has_no_gradient():
     scoring = curve_video([0.9, 0.8, 0.1, 0.0]).requires_grad_()
     clips = curve_video([0.0, 0.1, 0.8, 0.9]).requires_grad_()
-    contrast()(scoring, clips, SENTENCE, VIDEO, 1).backward()
+    contrast()(scoring, clips, SENTENCE, VIDEO, VIDEO, 1).backward()
     assert scoring.grad is None
     assert (clips.grad[0, 0] @ SENTENCE[0]) < 0 < (clips.grad[0, 2] @ SENTENCE[0])
 
@@ -227,8 +227,8 @@ def test_foreground_follows_the_stage_before_and_has_no_gradient():
 @pytest.mark.parametrize('window', [3, 4, 8])
 def test_a_video_no_longer_than_a_window_adds_nothing(window):
     clips = curve_video([0.9, 0.1, 0.2]).requires_grad_()
-    assert contrast()(clips, clips, SENTENCE, VIDEO, 2).item() > 0
-    loss = contrast()(clips, clips, SENTENCE, VIDEO, window)
+    assert contrast()(clips, clips, SENTENCE, VIDEO, VIDEO, 2).item() > 0
+    loss = contrast()(clips, clips, SENTENCE, VIDEO, VIDEO, window)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(clips.grad, torch.zeros_like(clips))
@@ -236,7 +236,7 @@ def test_a_video_no_longer_than_a_window_adds_nothing(window):
 
 def test_a_video_that_scores_the_same_throughout_adds_nothing():
     clips = curve_video([0.4] * 6)
-    assert contrast()(clips, clips, SENTENCE, VIDEO, 2).item() == 0
+    assert contrast()(clips, clips, SENTENCE, VIDEO, VIDEO, 2).item() == 0
 
 
 def test_the_last_window_may_be_shorter():
@@ -246,38 +246,21 @@ def test_the_last_window_may_be_shorter():
 
 
 @pytest.mark.parametrize(
-    ('settings', 'message'),
+    ('kind', 'settings', 'message'),
     [
-        (dict(type='VideoMatchingLoss', temperature=0.1, top_share=0.0), 'top_share=0'),
-        (dict(type='VideoMatchingLoss', temperature=0.0, top_share=0.1), 'must be above 0'),
-        (
-            dict(type='SelfContrastLoss', temperature=0.1, threshold=1.0, num_hard=1),
-            'threshold=1.0',
-        ),
-        (dict(type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=-1), 'num_hard=-1'),
-        (
-            dict(type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=2.5),
-            'num_hard=2.5',
-        ),
-        (dict(type='SelfContrastLoss', temperature=math.nan, threshold=0.5, num_hard=1), 'nan'),
-        (
-            dict(
-                type='SelfContrastLoss', temperature=0.1, threshold=0.5, num_hard=1, background=0.6
-            ),
-            'background=0.6',
-        ),
-        (
-            dict(
-                type='SelfContrastLoss',
-                temperature=0.1,
-                threshold=0.5,
-                num_hard=1,
-                sentence_weight=-1.0,
-            ),
-            'sentence_weight=-1.0',
-        ),
+        ('VideoMatchingLoss', dict(top_share=0.0), 'top_share=0'),
+        ('VideoMatchingLoss', dict(temperature=0.0), 'temperature=0'),
+        ('SelfContrastLoss', dict(threshold=1.0), 'threshold=1.0'),
+        ('SelfContrastLoss', dict(num_hard=-1), 'num_hard=-1'),
+        ('SelfContrastLoss', dict(num_hard=2.5), 'num_hard=2.5'),
+        ('SelfContrastLoss', dict(temperature=math.nan), 'nan'),
+        ('SelfContrastLoss', dict(background=0.6), 'background=0.6'),
+        ('SelfContrastLoss', dict(sentence_weight=-1.0), 'sentence_weight=-1.0'),
     ],
 )
-def test_settings_out_of_range_are_named(settings, message):
+def test_settings_out_of_range_are_named(kind, settings, message):
+    base = dict(temperature=0.1, top_share=0.1)
+    if kind == 'SelfContrastLoss':
+        base = dict(temperature=0.1, threshold=0.5, num_hard=1)
     with pytest.raises(ValueError, match=message):
-        MODELS.build(settings)
+        MODELS.build(dict(type=kind, **(base | settings)))

@@ -9,8 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.models.candidates import Candidates
-from mmn_plugin.models.negatives import NegativeSource
+from mmn_plugin.models.negatives import Candidates, NegativeSource, on
 from mmn_plugin.models.ranking import rank, score_curve
 from mmn_plugin.structures import (
     GroundingDataSample,
@@ -166,17 +165,15 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
 
         Args: as of `cosines`.
         """
-        return self._trusted(video, self.cosines(video, sentences, counts), counts)
+        return self._scores(video, self.cosines(video, sentences, counts), counts)
 
-    def _trusted(
-        self, video: VideoEmbedding, cosines: dict[str, Tensor], counts: list[int] | None
-    ) -> Tensor:
+    def _scores(self, video: VideoEmbedding, cosines, counts: list[int] | None = None) -> Tensor:
         scores = self.fuse(cosines, video.num_windows)
         if video.trust is None:
             return scores
-        return scores * (
-            video.trust if counts is None else video.trust[_owners(counts, scores.device)]
-        )
+        if counts is None:
+            return scores * video.trust
+        return scores * video.trust[on(owners(counts), scores.device)]
 
     def presence(self, video: VideoEmbedding, sentences: dict[str, Tensor]) -> Tensor:
         """How much speaks for each sentence occurring in a video at all, (S,).
@@ -242,7 +239,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             scores,
             self.nms_threshold,
             top_n or self.top_n,
-            None if counts is None else _owners(counts, scores.device),
+            None if counts is None else on(owners(counts), scores.device),
             list(beside.values()),
         )
         return InstanceData(moments=moments, scores=best, **dict(zip(beside, others, strict=True)))
@@ -252,8 +249,8 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
     ) -> InstanceData:
         """As `rank` of a video's `score`, with the ``presence`` (S,) of each sentence."""
         cosines = self.cosines(video, sentences)
-        scores = self._trusted(video, cosines, None)
-        return self.rank(video, scores, top_n, presence=self.fuse_presence(cosines))
+        presence = self.fuse_presence(cosines)
+        return self.rank(video, self._scores(video, cosines), top_n, presence=presence)
 
     def predict(
         self,
@@ -302,7 +299,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             embeddings,
             sentences,
             ground_truth,
-            _owners([len(sample.sentences) for sample in data_samples]).numpy(),
+            owners([len(sample.sentences) for sample in data_samples]),
             [sample.video_id for sample in data_samples],
             [normalized_text(text) for sample in data_samples for text in sample.sentences],
             iou,
@@ -317,10 +314,9 @@ def unit_vectors(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _owners(counts: list[int], device: torch.device | str = 'cpu') -> Tensor:
-    """Place of each sentence's video, (S,) int64, without waiting for the device."""
-    owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
-    return owners.to(device, non_blocking=True)
+def owners(counts: list[int]) -> np.ndarray:
+    """Place of each sentence's video, (S,) int64."""
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def own_video_products(embeddings: Tensor, sentences: Tensor, counts: list[int]) -> Tensor:
@@ -336,49 +332,8 @@ def own_video_products(embeddings: Tensor, sentences: Tensor, counts: list[int])
     Returns:
         Tensor: (S, U).
     """
-    device = sentences.device
-    owner = _owners(counts, device)
-    place = torch.from_numpy(np.concatenate([np.arange(count) for count in counts]))
-    place = place.to(device, non_blocking=True)
+    place = owners(counts), np.concatenate([np.arange(count) for count in counts])
+    place = tuple(on(index, sentences.device) for index in place)
     padded = sentences.new_zeros(len(embeddings), max(counts), sentences.shape[-1])
-    padded = padded.index_put((owner, place), sentences)  # (B, s_max, J)
-    products = exact_product(padded, embeddings.transpose(1, 2))  # (B, s_max, U)
-    return products[owner, place]  # (S, U)
-
-
-def exact_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, batched, outside autocast in backward as well.
-
-    PyTorch computes the gradient of a product under the autocast that surrounds the call of
-    ``backward``, though the product itself was taken where autocast was off.
-
-    Args:
-        left (Tensor): (B, m, k).
-        right (Tensor): (B, k, n).
-
-    Returns:
-        Tensor: (B, m, n).
-    """
-    if torch.is_grad_enabled() and (left.requires_grad or right.requires_grad):
-        return _ExactProduct.apply(left, right)
-    with torch.autocast(left.device.type, enabled=False):
-        return torch.bmm(left, right)
-
-
-class _ExactProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, left, right):
-        ctx.save_for_backward(left, right)
-        with torch.autocast(left.device.type, enabled=False):
-            return torch.bmm(left, right)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        left, right = ctx.saved_tensors
-        of_left = of_right = None
-        with torch.autocast(left.device.type, enabled=False):
-            if ctx.needs_input_grad[0]:
-                of_left = torch.bmm(gradient, right.transpose(1, 2))
-            if ctx.needs_input_grad[1]:
-                of_right = torch.bmm(left.transpose(1, 2), gradient)
-        return of_left, of_right
+    padded = padded.index_put(place, sentences)  # (B, s_max, J)
+    return torch.bmm(padded, embeddings.transpose(1, 2))[place]  # (S, U)

@@ -7,7 +7,7 @@ from torch import Tensor
 from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
 
-from .base_head import BaseHead, own_video_products, unit_vectors
+from .base_head import BaseHead, own_video_products, owners, unit_vectors
 
 
 @MODELS.register_module()
@@ -78,25 +78,21 @@ class MutualMatchingHead(BaseHead):
             dict[str, Tensor]: ``loss_vid``, ``loss_sent``, ``loss_iou``; their sum is the total.
             How they count over several ranks is the business of ``self.negatives``.
         """
+        counts = [len(sample.sentences) for sample in data_samples]
+        truth = torch.cat([s.gt_instances.moments for s in data_samples]).cpu()  # (S, 2)
+        # Ties are resolved on the CPU, as in the published figures; and from the samples, which are
+        # there already, because the host would wait for whatever the device computes.
+        positives = self._iou(truth, owners(counts), data_samples)
+        positives = positives.topk(self.loss_matching.num_positive, dim=1).indices  # (S, K)
+        truth = truth.to(sentence_video.device, non_blocking=True)
         with torch.autocast(sentence_video.device.type, enabled=False):
             moments, sentences = unit_vectors(embeddings), unit_vectors(sentences)
-            truth = torch.cat([s.gt_instances.moments for s in data_samples]).cpu()  # (S, 2)
-            ground_truth = truth.to(sentence_video.device, non_blocking=True)
-            counts = [len(sample.sentences) for sample in data_samples]
-            spans = self._spans(data_samples, sentence_video.device)  # (B, P, 2)
-            iou = temporal_iou(ground_truth[:, None], spans[sentence_video])  # (S, P)
-            own = moments['contrastive'], sentences['contrastive']
-            negatives = self.negatives.collect(
-                self.candidates(*own, data_samples, ground_truth, iou), self.training
+            iou = self._iou(truth, sentence_video, data_samples)
+            own = self.candidates(
+                moments['contrastive'], sentences['contrastive'], data_samples, truth, iou
             )
-            loss_vid, loss_sent = self.loss_matching(
-                *own,
-                sentence_video,
-                iou,
-                ground_truth,
-                negatives,
-                self._positives(truth, data_samples),
-            )
+            negatives = self.negatives.collect(own, self.training)
+            loss_vid, loss_sent = self.loss_matching(own, positives, negatives)
             cosines = own_video_products(moments['iou'], sentences['iou'], counts)
             weight = self.contrastive_factor * self.contrastive_weight
             return negatives.scale(
@@ -107,22 +103,11 @@ class MutualMatchingHead(BaseHead):
                 )
             )
 
-    def _positives(self, truth: Tensor, data_samples: list[GroundingDataSample]) -> Tensor:
-        """Each sentence's moments of highest IoU, (S, K), found on the host from (S, 2) seconds.
-
-        On the CPU because ties are resolved there as in the published figures; from the samples,
-        which are there already, because the host would wait for whatever the device computes.
-        """
-        counts = torch.tensor([len(sample.sentences) for sample in data_samples])
-        video = torch.arange(len(data_samples)).repeat_interleave(counts)  # (S,)
-        spans = self._spans(data_samples, 'cpu')  # (B, P, 2)
-        iou = temporal_iou(truth[:, None], spans[video])  # (S, P)
-        return iou.topk(self.loss_matching.num_positive, dim=1).indices
-
-    def _spans(self, data_samples: list[GroundingDataSample], device) -> Tensor:
-        """Start and end of the moments of each video, (B, P, 2) seconds."""
+    def _iou(self, truth: Tensor, video, data_samples: list[GroundingDataSample]) -> Tensor:
+        """IoU of each true moment, (S, 2) seconds, with the moments of its video, (S, P)."""
         durations = torch.tensor([sample.duration for sample in data_samples])
-        return self.grid.spans(durations.to(device, non_blocking=True))
+        spans = self.grid.spans(durations.to(truth.device, non_blocking=True))  # (B, P, 2)
+        return temporal_iou(truth[:, None], spans[video])
 
     def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
         """``(0.5 * contrastive + 0.5) ** score_power * sigmoid(iou_scale * iou)``, (S, P)."""

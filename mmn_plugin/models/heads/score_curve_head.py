@@ -8,6 +8,7 @@ from mmaction.registry import MODELS
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.models.negatives import on
 from mmn_plugin.models.ranking import moment_scores, score_runs
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
@@ -116,17 +117,16 @@ class ScoreCurveHead(BaseHead):
             refined = stages[self.active_stages]  # (B, N, J)
             own = self.candidates(refined, queries, data_samples)
             negatives = self.negatives.collect(own, self.training)
-            loss_vid, loss_sent = self.loss_matching(refined, queries, sentence_video, negatives)
+            loss_vid, loss_sent = self.loss_matching(own, negatives)
             losses = dict(
                 loss_vid=self.contrastive_factor * loss_vid,
                 loss_sent=self.contrastive_factor * loss_sent,
             )
             weight = self.contrast_weight / max(1, len(self.windows))
-            texts = np.unique(own.texts, return_inverse=True)[1]
-            texts = torch.from_numpy(texts).to(queries.device, non_blocking=True)
+            texts = on(np.unique(own.texts, return_inverse=True)[1], queries.device)
             for k, window in enumerate(self.windows[: self.active_stages]):
                 losses[f'loss_stage{k + 1}'] = weight * self.loss_contrast(
-                    stages[k], stages[k + 1], queries, sentence_video, window, texts
+                    stages[k], stages[k + 1], queries, sentence_video, texts, window
                 )
             return negatives.scale(losses)
 

@@ -9,8 +9,7 @@ from mmaction.registry import MODELS
 from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.candidates import Candidates, NegativePool
-from mmn_plugin.models.negatives import Negatives
+from mmn_plugin.models.negatives import Candidates, Negatives, Pairs, on
 from mmn_plugin.models.ranking import relative_threshold
 
 
@@ -37,93 +36,61 @@ class VideoMatchingLoss(nn.Module):
 
     def __init__(self, temperature: float, top_share: float, pooling_temperature: float = 0.1):
         super().__init__()
-        if not 0 < top_share <= 1:
-            raise InputError(f'loss_matching.top_share={top_share}; give a share above 0, up to 1')
-        if not (temperature > 0 and pooling_temperature > 0):
+        if not (0 < top_share <= 1 and temperature > 0 and pooling_temperature > 0):
             raise InputError(
-                f'loss_matching.temperature={temperature}, pooling_temperature='
-                f'{pooling_temperature}; both must be above 0'
+                f'loss_matching: top_share={top_share}, temperature={temperature}, '
+                f'pooling_temperature={pooling_temperature}; give a share above 0, up to 1, and '
+                'temperatures above 0'
             )
         self.temperature = temperature
         self.top_share = top_share
         self.pooling_temperature = pooling_temperature
 
-    def forward(
-        self,
-        clips: Tensor,
-        sentences: Tensor,
-        sentence_video: Tensor,
-        negatives: Negatives | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, own: Candidates, negatives: Negatives) -> tuple[Tensor, Tensor]:
         """Both directions, each the mean over the batch's sentences.
 
         Args:
-            clips (Tensor): (B, N, J), L2-normalized.
-            sentences (Tensor): (S, J), L2-normalized.
-            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            negatives (Negatives, optional): What to compare with; its first pool holds the batch
-                itself. Defaults to None: the batch alone, every video of it another one.
+            own (Candidates): The batch; its moments are clips (B, N, J).
+            negatives (Negatives): What to compare with; its first pool holds the batch itself.
 
         Returns:
             tuple[Tensor, Tensor]: Video-to-sentences loss (``loss_vid``) and sentence-to-videos
             loss (``loss_sent``), scalars.
         """
-        if negatives is None:
-            own = Candidates(
-                clips, sentences, None, sentence_video.cpu().numpy(), list(range(len(clips)))
-            )
-            negatives = Negatives([NegativePool.of(own, own, 0, 0)])
-        positive = self.pool((clips[sentence_video] @ sentences[..., None])[..., 0])
-        positive = positive / self.temperature  # (S,)
+        clips, sentences = own.moments, own.sentences
+        video = on(own.sentence_video, clips.device)  # (S,)
+        positive = self.logits(_cosines(sentences, clips[video]))  # (S,)
         of_video, of_sentence = [], []
         for pool in negatives.pools:
-            of_video.append(self._other_sentences(clips, sentence_video, pool))
-            of_sentence.append(self._other_videos(sentences, pool))
+            others = pool.candidates
+            of_videos = self.logits(_all_cosines(sentences, others.moments))  # (S, V)
+            of_sentences = self.logits(_all_cosines(others.sentences, clips)).T[video]  # (S, S')
+            if pool.log_weight is not None:
+                of_videos = of_videos + pool.log_weight
+                of_sentences = of_sentences + pool.sentence_log_weight()
+            of_sentence.append(_without(of_videos, pool.excluded_videos()))
+            of_video.append(_without(of_sentences, pool.excluded_sentences()))
         others = (torch.cat(parts, 1).logsumexp(1) for parts in (of_video, of_sentence))
         return tuple((torch.logaddexp(positive, other) - positive).mean() for other in others)
 
-    def pool(self, cosines: Tensor) -> Tensor:
-        """Soft top-k pooling over the clips: (..., N) -> (...)."""
+    def logits(self, cosines: Tensor) -> Tensor:
+        """Soft top-k pooling over the clips, and the temperature: (..., N) -> (...)."""
         count = max(1, round(self.top_share * cosines.shape[-1]))
         best = cosines.topk(count, dim=-1).values  # (..., k)
-        return (best * (best / self.pooling_temperature).softmax(-1)).sum(-1)
-
-    def _other_videos(self, sentences: Tensor, pool: NegativePool) -> Tensor:
-        """Logits (S, V) of each sentence with the pool's videos, but its own and its text's."""
-        candidates = pool.candidates
-        videos = candidates.moments  # (V, N, J)
-        cosines = (sentences @ videos.flatten(0, 1).T).unflatten(1, videos.shape[:2])  # (S, V, N)
-        rows, columns = pool.same_video
-        if pool.same_text is not None:
-            rows = np.concatenate([rows, pool.same_text[0]])
-            columns = np.concatenate([columns, candidates.sentence_video[pool.same_text[1]]])
-        logits = self.pool(cosines) / self.temperature
-        if pool.log_weight is not None:
-            logits = logits + pool.log_weight
-        return _without(logits, rows, columns)
-
-    def _other_sentences(self, clips: Tensor, sentence_video: Tensor, pool: NegativePool) -> Tensor:
-        """Logits (S, S') of each sentence's video with the pool's sentences of other videos."""
-        candidates = pool.candidates
-        cosines = (candidates.sentences @ clips.flatten(0, 1).T).unflatten(1, clips.shape[:2])
-        logits = self.pool(cosines).T / self.temperature  # (S', B, N) -> (B, S')
-        if pool.log_weight is not None:
-            video = torch.from_numpy(candidates.sentence_video).to(logits.device)
-            logits = logits + pool.log_weight[video]
-        rows, columns = pool.same_video_sentences
-        if pool.same_text is not None:
-            rows, columns = (
-                np.concatenate(pair) for pair in zip((rows, columns), pool.same_text, strict=True)
-            )
-        return _without(logits[sentence_video], rows, columns)
+        pooled = (best * (best / self.pooling_temperature).softmax(-1)).sum(-1)
+        return pooled / self.temperature
 
 
-def _without(logits: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-    """Logits (S, M) whose entries at some places say nothing, nor get a gradient."""
+def _all_cosines(sentences: Tensor, clips: Tensor) -> Tensor:
+    """(S, J) with (V, N, J) -> (S, V, N)."""
+    return (sentences @ clips.flatten(0, 1).T).unflatten(1, clips.shape[:2])
+
+
+def _without(logits: Tensor, pairs: Pairs) -> Tensor:
+    """Logits (S, M) without those of some pairs, which get no gradient either."""
     mask = np.zeros(tuple(logits.shape), dtype=bool)
-    mask[rows, columns] = True
-    mask = torch.from_numpy(mask).to(logits.device, non_blocking=True)
-    return logits.masked_fill(mask, -math.inf)
+    mask[pairs] = True
+    return logits.masked_fill(on(mask, logits.device), -math.inf)
 
 
 @MODELS.register_module()
@@ -169,22 +136,16 @@ class SelfContrastLoss(nn.Module):
         prototype_weight: float = 0.0,
     ):
         super().__init__()
-        if not temperature > 0 or not 0 < threshold < 1 or not self._is_count(num_hard):
-            raise InputError(
-                f'loss_contrast: temperature={temperature}, threshold={threshold}, '
-                f'num_hard={num_hard}; give a temperature above 0, a threshold '
-                'between 0 and 1, and a number of windows or None'
-            )
         background = threshold if background is None else background
-        if not 0 < background <= threshold:
+        is_count = num_hard is None or (isinstance(num_hard, int) and num_hard >= 0)
+        weights = sentence_weight >= 0 and prototype_weight >= 0
+        if not (temperature > 0 and 0 < background <= threshold < 1 and is_count and weights):
             raise InputError(
-                f'loss_contrast.background={background}; it must be above 0 and at '
-                f'most threshold={threshold}'
-            )
-        if not (sentence_weight >= 0 and prototype_weight >= 0):
-            raise InputError(
-                f'loss_contrast: sentence_weight={sentence_weight}, prototype_weight='
-                f'{prototype_weight}; neither may be below 0'
+                f'loss_contrast: temperature={temperature}, threshold={threshold}, background='
+                f'{background}, num_hard={num_hard}, sentence_weight={sentence_weight}, '
+                f'prototype_weight={prototype_weight}; give a temperature above 0, a threshold '
+                'between 0 and 1, a background above 0 and at most the threshold, a number of '
+                'windows or None, and weights not below 0'
             )
         self.temperature = temperature
         self.background = background
@@ -199,8 +160,8 @@ class SelfContrastLoss(nn.Module):
         clips: Tensor,
         sentences: Tensor,
         sentence_video: Tensor,
+        sentence_text: Tensor,
         window: int,
-        sentence_text: Tensor | None = None,
     ) -> Tensor:
         """Mean over all S sentences.
 
@@ -210,9 +171,8 @@ class SelfContrastLoss(nn.Module):
             clips (Tensor): (B, N, J) clips as this stage refines them; they learn.
             sentences (Tensor): (S, J), L2-normalized.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
+            sentence_text (Tensor): (S,) integers, the same for the same text.
             window (int): Clips per window.
-            sentence_text (Tensor, optional): (S,) integers, the same for the same text. Defaults to
-                None: every sentence has its own.
 
         Returns:
             Tensor: Scalar.
@@ -228,17 +188,17 @@ class SelfContrastLoss(nn.Module):
         of_sentence = _cosines(sentences, windows)  # (S, W)
         loss = self._info_nce(of_sentence, of_sentence[:, None], hard[:, None])
         if self.sentence_weight:
-            others = self.other_sentences(foreground, sentence_video, sentence_text)  # (S, W, S)
+            others = sentence_video[:, None] == sentence_video
+            others = others & (sentence_text[:, None] != sentence_text)  # (S, S)
             loss = loss + self.sentence_weight * self._info_nce(
-                of_sentence, windows @ sentences.T, others
+                of_sentence, windows @ sentences.T, others[:, None] & ~foreground.T
             )
         if self.prototype_weight:
             between = windows @ windows.transpose(1, 2)  # (S, W, W)
             loss = loss + self.prototype_weight * self._info_nce(
                 _cosines(prototype, windows), between, hard[:, None]
             )
-        share = foreground.to(loss.dtype) / foreground.sum(1, keepdim=True)
-        return (loss * share).sum(1).mean()
+        return ((loss * foreground).sum(1) / foreground.sum(1)).mean()
 
     @staticmethod
     def windows(clips: Tensor, window: int) -> Tensor:
@@ -262,28 +222,6 @@ class SelfContrastLoss(nn.Module):
         hard[:, 1:] |= ~background[:, :-1]
         hard[:, :-1] |= ~background[:, 1:]
         return hard & background
-
-    @staticmethod
-    def other_sentences(
-        foreground: Tensor, sentence_video: Tensor, sentence_text: Tensor | None = None
-    ) -> Tensor:
-        """Which sentences a foreground window of a sentence is not about, (S, W, S) bool.
-
-        Those are its video's sentences of another text whose foreground has not this window.
-
-        Args:
-            foreground (Tensor): (S, W) bool.
-            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            sentence_text (Tensor, optional): As of `forward`.
-        """
-        others = sentence_video[:, None] == sentence_video
-        if sentence_text is not None:
-            others = others & (sentence_text[:, None] != sentence_text)
-        return others[:, None] & ~foreground.T
-
-    @staticmethod
-    def _is_count(number: int | None) -> bool:
-        return number is None or (isinstance(number, int) and number >= 0)
 
     def _info_nce(self, positive: Tensor, negative: Tensor, mask: Tensor) -> Tensor:
         """Per window: (S, W), and cosines (S, 1 or W, M) of which ``mask`` is negative."""

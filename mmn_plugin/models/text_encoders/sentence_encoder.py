@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import chain, groupby, pairwise
 
 import torch
 from mmaction.registry import MODELS
@@ -29,24 +30,16 @@ def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
         rising places of equal lengths.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    # Ends of the runs of equal length: after so many sentences a batch may end.
-    ends = [
-        i + 1
-        for i, row in enumerate(order)
-        if i + 1 == len(order) or lengths[order[i + 1]] != lengths[row]
-    ]
-    starts, costs, first = [0, *ends[:-1]], [0], []
-    for last, end in enumerate(ends):
-        longest = lengths[order[end - 1]]
-        options = [costs[k] + (end - starts[k]) * longest + overhead for k in range(last + 1)]
-        best = min(range(last + 1), key=options.__getitem__)
-        costs.append(options[best])
-        first.append(best)
-    buckets, last = [], len(ends) - 1
-    while last >= 0:
-        buckets.append(order[starts[first[last]] : ends[last]])
-        last = first[last] - 1
-    return buckets[::-1]
+    runs = [list(run) for _, run in groupby(order, lengths.__getitem__)]  # of equal lengths
+    best = [(0, [])]  # of the first 0, 1, ... runs: cost, and where its batches begin
+    for end, run in enumerate(runs, 1):
+        options = []
+        for begin, (cost, begins) in enumerate(best):
+            size = sum(map(len, runs[begin:end]))
+            options.append((cost + size * lengths[run[0]] + overhead, [*begins, begin]))
+        best.append(min(options))
+    bounds = [*best[-1][1], len(runs)]
+    return [[*chain(*runs[begin:end])] for begin, end in pairwise(bounds)]
 
 
 # What one more batch through the language model costs, in tokens: overheads of some hundred calls.

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import threading
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -25,8 +24,7 @@ os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 class SentenceTokenizer:
     """Sub-word tokenizer: a vocabulary, or whatever a pretrained language model came with.
 
-    A new list of sentences is tokenised in one call of the Rust tokenizer; a sentence seen before
-    is looked up. Several threads may use one tokenizer.
+    Several threads may use one tokenizer.
 
     Args:
         name_or_path (str, optional): Name of a model on the Hugging Face hub, or a local folder
@@ -51,7 +49,6 @@ class SentenceTokenizer:
     """
 
     SPECIAL = dict(pad='[PAD]', unk='[UNK]', cls='[CLS]', sep='[SEP]')
-    CACHE_SIZE = 200_000  # sentences; ActivityNet Captions has 72,000
 
     def __init__(
         self,
@@ -65,31 +62,26 @@ class SentenceTokenizer:
                 'SentenceTokenizer needs name_or_path (a model name or folder) or '
                 'vocab (a vocab.txt or a list of tokens), not both'
             )
+        folder, special = Path(name_or_path or ''), self.SPECIAL
+        if name_or_path and {file.name for file in folder.glob('*')}.isdisjoint(
+            ('tokenizer.json', 'tokenizer_config.json')
+        ):
+            vocab = folder / 'vocab.txt' if (folder / 'vocab.txt').is_file() else None
         if vocab is not None:
-            tokenizer, special = self._from_vocab(vocab, lowercase), self.SPECIAL
+            tokenizer = self._from_vocab(vocab, lowercase)
         else:
-            tokenizer, special = self._from_pretrained(str(name_or_path), lowercase)
+            tokenizer, special = self._from_pretrained(str(name_or_path))
         self._set_up(tokenizer, special, max_length)
 
     def _set_up(
         self, tokenizer: Tokenizer, special: Mapping[str, str], max_length: int | None
     ) -> None:
-        self._tokenizer = tokenizer
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._special = dict(special)
-        # ids of the sentences seen so far, and why `encode` refuses one, if it does
-        self._cache: dict[str, tuple[tuple[int, ...], str | None]] = {}
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer, self._special = tokenizer, dict(special)
         self._warned = False
-        self._lock = threading.Lock()  # a thread must not clear what another one looks up
         self.max_length = max_length
         ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
-        absent = [special[name] for name, token_id in ids.items() if token_id is None]
-        if absent:
-            raise InputError(
-                f'the vocabulary ({self.vocab_size} tokens) lacks {absent}; is it the '
-                'vocab.txt of a BERT-like model?'
-            )
         self.pad_id, self.unk_id = ids['pad'], ids['unk']
         self.cls_id, self.sep_id = ids['cls'], ids['sep']
         # tokens that mean something: no punctuation, and neither [UNK] nor its like
@@ -108,11 +100,9 @@ class SentenceTokenizer:
                     f'vocabulary {path} does not exist; give the vocab.txt of the language model'
                 )
             vocab = path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
-            vocab = [token.removesuffix('\r') for token in vocab]
         if not isinstance(vocab, Mapping):
             vocab = {token: index for index, token in enumerate(vocab)}
-        lacking = [token for token in SentenceTokenizer.SPECIAL.values() if token not in vocab]
-        if lacking:
+        if lacking := [token for token in SentenceTokenizer.SPECIAL.values() if token not in vocab]:
             raise InputError(
                 f'the vocabulary ({len(vocab)} tokens) lacks {lacking}; is it the '
                 'vocab.txt of a BERT-like model?'
@@ -123,12 +113,7 @@ class SentenceTokenizer:
         return Tokenizer.from_str(wrapper.to_str())
 
     @classmethod
-    def _from_pretrained(cls, name: str, lowercase: bool) -> tuple[Tokenizer, Mapping[str, str]]:
-        folder = Path(name)
-        if (folder / 'vocab.txt').is_file() and not any(
-            (folder / file).is_file() for file in ('tokenizer.json', 'tokenizer_config.json')
-        ):
-            return cls._from_vocab(folder / 'vocab.txt', lowercase), cls.SPECIAL
+    def _from_pretrained(cls, name: str) -> tuple[Tokenizer, Mapping[str, str]]:
         from transformers import AutoTokenizer  # takes a second
 
         try:
@@ -139,12 +124,12 @@ class SentenceTokenizer:
                 'the Hugging Face hub did not give it. Check the name and the network, or set '
                 'model.data_preprocessor.tokenizer to dict(vocab=<path of its vocab.txt>)'
             ) from error
-        if not getattr(pretrained, 'is_fast', False):
-            raise InputError(f'the tokenizer {name!r} has no fast version, which is needed here')
-        special = {name: getattr(pretrained, f'{name}_token') for name in cls.SPECIAL}
-        missing = [kind for kind, token in special.items() if token is None]
-        if missing:
-            raise InputError(f'the tokenizer {name!r} has no {missing} token; is it BERT-like?')
+        special = {kind: getattr(pretrained, f'{kind}_token') for kind in cls.SPECIAL}
+        if not pretrained.is_fast or None in special.values():
+            raise InputError(
+                f'the tokenizer {name!r} has no fast version or lacks a special token: is_fast='
+                f'{pretrained.is_fast}, {special}; is it BERT-like?'
+            )
         return Tokenizer.from_str(pretrained.backend_tokenizer.to_str()), special
 
     @property
@@ -159,8 +144,7 @@ class SentenceTokenizer:
             ValueError: If a sentence is blank, holds no word of the vocabulary, or a part of a
                 character; the message quotes it.
         """
-        with self._lock:
-            found = self._remember(sentences)
+        found = self._tokenize(sentences)
         for sentence, (_, problem) in zip(sentences, found, strict=True):
             if problem:
                 raise InputError(
@@ -174,9 +158,7 @@ class SentenceTokenizer:
 
         For checking a dataset: nothing is raised.
         """
-        with self._lock:
-            found = self._remember(sentences)
-        return [(len(ids), problem) for ids, problem in found]
+        return [(len(ids), problem) for ids, problem in self._tokenize(sentences)]
 
     def pad(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Stack token ids of different lengths.
@@ -233,48 +215,41 @@ class SentenceTokenizer:
                 'the stored tokenizer cannot be read by this release of tokenizers '
                 f'({error}); install the release that wrote it'
             ) from error
-        pairs = {
-            f'the id of [{kind.upper()}]': (
-                getattr(other, f'{kind}_id'),
-                getattr(self, f'{kind}_id'),
-            )
-            for kind in self.SPECIAL
-        }
-        pairs['max_length'] = other.max_length, self.max_length
-        theirs, ours = _model_settings(other._tokenizer), _model_settings(self._tokenizer)
-        pairs.update(
-            (f'{key} of the model', (theirs.get(key), ours.get(key)))
-            for key in sorted({*theirs, *ours})
-        )
+        theirs, ours = other._rules(), self._rules()
         found = [
-            _vocabulary_difference(other._tokenizer.get_vocab(), self._tokenizer.get_vocab()),
-            *(
-                f'{name}: {_short(their)}, here {_short(our)}'
-                for name, (their, our) in pairs.items()
-                if their != our
-            ),
+            f'{name}: {_short(theirs.get(name))}, here {_short(ours.get(name))}'
+            for name in sorted({*theirs, *ours})
+            if theirs.get(name) != ours.get(name)
         ]
-        found = [difference for difference in found if difference]
+        vocabularies = other._tokenizer.get_vocab(), self._tokenizer.get_vocab()
+        if vocabularies[0] != vocabularies[1]:
+            found.insert(0, _vocabulary_difference(*vocabularies))
         # ids of texts follow from those, so that they would only say the same again
-        return found or _differing_texts(other._tokenizer, self._tokenizer)
+        return found or _differing_text(other._tokenizer, self._tokenizer)
 
-    def _remember(self, sentences: list[str]) -> list[tuple[tuple[int, ...], str | None]]:
-        """Ids and problem of each sentence; what is not in the cache is tokenized in one call."""
-        unseen = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._cache]
-        if len(self._cache) + len(unseen) > self.CACHE_SIZE:  # in a service sentences never end
-            self._cache.clear()
-            unseen = list(dict.fromkeys(sentences))
-        for sentence in unseen:
-            if broken := LONE_SURROGATE.search(sentence):
-                problem = f'holds {broken[0]!r}, which is no character but part of one (text was '
-                self._cache[sentence] = (), f'{problem}cut, or decoded wrongly)'
-        unseen = [sentence for sentence in unseen if sentence not in self._cache]
-        for sentence, encoding in zip(unseen, self._tokenizer.encode_batch(unseen), strict=True):
-            self._cache[sentence] = tuple(encoding.ids), self._problem(encoding.ids)
-        return [self._cache[sentence] for sentence in sentences]
+    def _rules(self) -> dict:
+        """Special ids, the limit, and how the model makes tokens of a word, by name."""
+        model = json.loads(self._tokenizer.to_str())['model']
+        return {
+            **{f'the id of [{kind.upper()}]': getattr(self, f'{kind}_id') for kind in self.SPECIAL},
+            'max_length': self.max_length,
+            **{f'{key} of the model': value for key, value in model.items() if key != 'vocab'},
+        }
+
+    def _tokenize(self, sentences: list[str]) -> list[tuple[list[int], str | None]]:
+        """Ids of each sentence, and what makes it mean nothing to the language model."""
+        broken = [LONE_SURROGATE.search(sentence) for sentence in sentences]
+        whole = ['' if part else text for part, text in zip(broken, sentences, strict=True)]
+        found = []
+        for part, encoding in zip(broken, self._tokenizer.encode_batch(whole), strict=True):
+            problem = self._problem(encoding.ids)
+            if part:
+                problem = f'holds {part[0]!r}, which is no character but part of one (text was '
+                problem += 'cut, or decoded wrongly)'
+            found.append(([] if part else encoding.ids, problem))
+        return found
 
     def _problem(self, ids: list[int]) -> str | None:
-        """What makes a sentence mean nothing to the language model, or None."""
         if any(token_id in self._word_ids for token_id in ids):
             return None
         if self.unk_id not in ids:
@@ -284,9 +259,9 @@ class SentenceTokenizer:
             'would be [UNK]'
         )
 
-    def _truncate(self, ids: tuple[int, ...]) -> list[int]:
+    def _truncate(self, ids: list[int]) -> list[int]:
         if self.max_length is None or len(ids) <= self.max_length:
-            return list(ids)
+            return ids
         if not self._warned:
             self._warned = True
             print_log(
@@ -297,14 +272,6 @@ class SentenceTokenizer:
             )
         return [*ids[: self.max_length - 1], self.sep_id]
 
-    def __getstate__(self) -> dict:
-        state = {**self.__dict__, '_cache': {}}
-        del state['_lock']  # which no process can send to another
-        return state
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
-
     def __repr__(self) -> str:
         return f'{type(self).__name__}(vocab_size={self.vocab_size}, max_length={self.max_length})'
 
@@ -314,26 +281,20 @@ _TEXTS = ('Dog', 'café', "a dog's 2nd run-up, e.g. 3.5", '小狗', ' a\t\n dog 
 _ALL_CHARACTERS = ''.join(map(chr, (*range(0x20, 0xD800), *range(0xE000, 0xFFFE))))
 
 
-def _differing_texts(theirs: Tokenizer, ours: Tokenizer) -> list[str]:
-    """A text for every step that treats it in two ways."""
-    added = {
-        token.content
-        for tokenizer in (theirs, ours)
-        for token in tokenizer.get_added_tokens_decoder().values()
-    }
+def _differing_text(theirs: Tokenizer, ours: Tokenizer) -> list[str]:
+    """The first step of tokenization that treats a text in two ways, with the text."""
+    tokenizers = theirs, ours
+    added = {t.content for tok in tokenizers for t in tok.get_added_tokens_decoder().values()}
     texts = (*_TEXTS, ' '.join(f'a{token}a {token}' for token in sorted(added)), _ALL_CHARACTERS)
-    found = []
-    for step, apply in (('normalizer', _normalized), ('pre-tokenizer', _split), ('ids', _ids)):
-        text = next((text for text in texts if apply(theirs, text) != apply(ours, text)), None)
-        if text is None or (found and step == 'ids'):  # ids follow from the other steps
-            continue
-        if text is _ALL_CHARACTERS:
-            text = next((c for c in text if apply(theirs, c) != apply(ours, c)), text)
-        found.append(
-            f'the {step}: {_short(text)} becomes {_short(apply(theirs, text))}, here '
-            f'{_short(apply(ours, text))}'
-        )
-    return found
+    for step, apply in _STEPS.items():
+        for text in texts:
+            if apply(theirs, text) == apply(ours, text):
+                continue
+            if text is _ALL_CHARACTERS:
+                text = next((c for c in text if apply(theirs, c) != apply(ours, c)), text)
+            their, our = (_short(apply(tokenizer, text)) for tokenizer in tokenizers)
+            return [f'the {step}: {_short(text)} becomes {their}, here {our}']
+    return []
 
 
 def _normalized(tokenizer: Tokenizer, text: str) -> str:
@@ -345,20 +306,15 @@ def _split(tokenizer: Tokenizer, text: str) -> list:
     return [part for part, _ in splitter.pre_tokenize_str(text)] if splitter else [text]
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text).ids
+_STEPS = {
+    'normalizer': _normalized,
+    'pre-tokenizer': _split,
+    'ids': lambda tokenizer, text: tokenizer.encode(text).ids,
+}
 
 
-def _model_settings(tokenizer: Tokenizer) -> dict:
-    """What, beside the vocabulary, says how a word becomes tokens."""
-    settings = json.loads(tokenizer.to_str())['model']
-    return {key: value for key, value in settings.items() if key != 'vocab'}
-
-
-def _vocabulary_difference(theirs: dict[str, int], ours: dict[str, int]) -> str | None:
-    differing = sorted(token for token in {*theirs, *ours} if theirs.get(token) != ours.get(token))
-    if not differing:
-        return None
+def _vocabulary_difference(theirs: dict[str, int], ours: dict[str, int]) -> str:
+    differing = [token for token in {*theirs, *ours} if theirs.get(token) != ours.get(token)]
     token = min(differing, key=lambda token: (theirs.get(token, len(theirs)), token))
     return (
         f'the vocabulary: {len(theirs)} tokens, here {len(ours)}; {len(differing)} differ, the '
