@@ -115,14 +115,10 @@ class _SparseConv(torch.autograd.Function):
     def forward(ctx, values, weight, forward, backward, *source):
         ctx.save_for_backward(weight, *(source or (values,)))
         ctx.plans = forward, backward
+        dtype = values.dtype if forward.transform.tile == 1 else weight.dtype
         with workspaces.borrow() as workspace:
-            result = _convolve(
-                values.to(_precision(values, weight, forward)),
-                weight.transpose(0, 1),
-                forward,
-                workspace,
-            )
-        return result.to(values.dtype)
+            products = _Products(forward, weight.transpose(0, 1), workspace)
+            return products.convolve(values.to(dtype)).to(values.dtype)
 
     @staticmethod
     @once_differentiable
@@ -130,51 +126,143 @@ class _SparseConv(torch.autograd.Function):
         weight, *source = ctx.saved_tensors
         forward, backward = ctx.plans
         of_values = of_weight = None
-        autocast = torch.autocast(weight.device.type, enabled=False)
-        with autocast, workspaces.borrow() as workspace:
-            precision = _precision(source[0], weight, forward)
-            gradient = gradient.to(precision).contiguous()
+        dtype = source[0].dtype if forward.transform.tile == 1 else weight.dtype
+        gradient = gradient.to(dtype).contiguous()
+        with workspaces.borrow() as workspace:
             if ctx.needs_input_grad[0]:
-                of_values = _convolve(gradient, weight, backward, workspace).to(source[0].dtype)
+                of_values = _Products(backward, weight, workspace).convolve(gradient)
+                of_values = of_values.to(source[0].dtype)
             if ctx.needs_input_grad[1]:
                 values = NormInputs(*source).output() if len(source) > 1 else source[0]
-                of_weight = _weight_gradient(
-                    values.to(precision), gradient, weight, forward, workspace
-                )
+                products = _Products(forward, weight, workspace)
+                of_weight = products.weight_gradient(values.to(dtype), gradient)
         if len(source) == 1:  # the first layer's, which comes last
             workspaces.clear()
-        return of_values, of_weight, None, None, *[None] * (len(source) if len(source) > 1 else 0)
+        return of_values, of_weight, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
-def _precision(values: Tensor, weight: Tensor, plan: ConvPlan) -> torch.dtype:
-    return values.dtype if plan.transform.tile == 1 else weight.dtype
+class _Products:
+    """A convolution as products of windows with kernels, both transformed (`TileTransform`).
 
+    Args:
+        plan (ConvPlan): Where outputs find their inputs.
+        weight (Tensor): (H, H', K, K), or a transpose of such.
+        workspace (Workspace): Memory for what is computed on the way.
+    """
 
-def _convolve(values: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace) -> Tensor:
-    """(A + 1, B, H) to (A' + 1, B, H'); the weight is (H, H', K, K) or a transpose of such."""
-    batch, channels = values.shape[1], weight.shape[1]
-    result = values.new_empty(len(plan.outputs) + 1, batch, channels)
-    result[-1] = 0
-    for number, components in enumerate(_groups(plan, weight)):
-        kernels = _kernels(weight, components, plan, values, workspace)  # (c, S * S, H, H')
-        for chunk in plan.chunks(values, len(kernels)):
-            products = workspace.take(
-                'products', (len(kernels), chunk.num_tiles * batch, channels), values
-            )
-            for kernel, product, columns in zip(
-                kernels, products, _columns(values, chunk, components, plan, workspace), strict=True
-            ):
-                _multiply(columns, kernel, product)
-            _put_tiles(
-                result[chunk.first : chunk.last],
-                products,
-                components,
-                chunk,
-                plan,
-                workspace,
-                add=number > 0,
-            )
-    return result
+    def __init__(self, plan: ConvPlan, weight: Tensor, workspace: Workspace):
+        self.plan, self.transform, self.weight = plan, plan.transform, weight
+        self.take = workspace.take
+
+    def convolve(self, values: Tensor) -> Tensor:
+        """(A + 1, B, H) to (A' + 1, B, H')."""
+        batch, channels = values.shape[1], self.weight.shape[1]
+        result = values.new_zeros(len(self.plan.outputs) + 1, batch, channels)
+        for group in self.groups():
+            kernels = self.kernels(group, values.dtype)  # (c, S * S, H, H')
+            for chunk in self.plan.chunks(values):
+                shape = len(kernels), chunk.num_tiles * batch, channels
+                products = self.take('products', shape, values)
+                columns = self.columns(values, chunk, group)
+                for kernel, product, column in zip(kernels, products, columns, strict=True):
+                    _multiply(column, kernel, product)
+                self.add_tiles(result[chunk.first : chunk.last], products, group, chunk)
+        return result
+
+    def weight_gradient(self, values: Tensor, gradient: Tensor) -> Tensor:
+        """(H', H, K, K) from values (A + 1, B, H) and the result's gradient (A' + 1, B, H')."""
+        result = self.weight.new_zeros(
+            self.weight[..., 0, 0].numel(), self.transform.kernel_size**2
+        )
+        for group in self.groups():
+            of_kernels = _constant(
+                self.transform.of_kernels[group], self.weight
+            )  # (c, S * S, K * K)
+            shape = *of_kernels.shape[:2], *self.weight.shape[:2]
+            kernels = self.take('kernels', shape, self.weight).zero_()
+            for chunk in self.plan.chunks(values):
+                products = self.products_of_tiles(gradient, group, chunk)
+                columns = self.columns(values, chunk, group)
+                for kernel, product, column in zip(kernels, products, columns, strict=True):
+                    for block in range(len(kernel)):
+                        _add_product(kernel[block], product.T, column[:, block])
+            result.addmm_(kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1))
+        return result.view_as(self.weight)
+
+    def groups(self) -> list[slice]:
+        """Components whose transformed weights are held together."""
+        count = self.transform.components
+        elements = count * self.transform.blocks**2 * self.weight[..., 0, 0].numel()
+        groups = min(count, -(-elements // WEIGHT_ELEMENTS))
+        bounds = np.linspace(0, count, groups + 1).round().astype(int).tolist()
+        return [slice(first, last) for first, last in pairwise(bounds)]
+
+    def kernels(self, group: slice, dtype: torch.dtype) -> Tensor:
+        """(c, S * S, H, H') components of the weight, transposed as it is."""
+        of_kernels = _constant(self.plan.kernel_matrix[group], self.weight)  # (c, S * S, K * K)
+        transposed = not self.weight.is_contiguous()
+        rows = self.weight.transpose(0, 1) if transposed else self.weight
+        kernels = self.take('kernels', (*of_kernels.shape[:2], *rows.shape[:2]), self.weight)
+        torch.mm(
+            of_kernels.flatten(0, 1),
+            rows.flatten(2).flatten(0, 1).T,
+            out=kernels.view(-1, rows.shape[0] * rows.shape[1]),
+        )
+        if transposed:
+            kernels = kernels.transpose(2, 3)
+        # Contiguous where the precision asks for one sum that is rounded once.
+        return kernels if dtype == self.weight.dtype else kernels.to(dtype).contiguous()
+
+    def columns(self, values: Tensor, chunk: ConvChunk, group: slice) -> Iterator[Tensor]:
+        """(T * B, S * S, H) for each component: what a tile is multiplied with.
+
+        The same memory serves all components.
+        """
+        batch, channels = values.shape[1:]
+        rows = chunk.neighbor_rows(batch)
+        columns = self.take('columns', (len(rows), channels), values)
+        for component in self.windows(values, chunk, group):
+            torch.index_select(component.view(-1, channels), 0, rows, out=columns)
+            yield columns.view(chunk.num_tiles * batch, -1, channels)
+
+    def windows(self, values: Tensor, chunk: ConvChunk, group: slice) -> Tensor:
+        """(c, Q, B * H) components of the windows; the cells themselves where a tile is a cell."""
+        if self.transform.tile == 1:
+            return values[None]
+        rows = values.flatten(1)
+        of_windows = _constant(self.transform.of_windows[group], values)
+        places, count = chunk.windows.shape
+        result = self.take('components', (len(of_windows), count, rows.shape[1]), values)
+        step = max(1, WINDOW_ELEMENTS // (places * rows.shape[1]))
+        for first in range(0, count, step):
+            index = chunk.windows[:, first : first + step]
+            windows = self.take('windows', (index.numel(), rows.shape[1]), values)
+            torch.index_select(rows, 0, index.flatten(), out=windows)
+            part = result[:, first : first + step].flatten(1)
+            torch.mm(of_windows, windows.view(places, -1), out=part)
+        return result
+
+    def add_tiles(self, result: Tensor, products: Tensor, group: slice, chunk: ConvChunk) -> None:
+        """Add what products (c, T * B, H') give to the output cells of their tiles, (n, B, H')."""
+        tiles = products
+        if self.transform.tile > 1:
+            to_tiles = _constant(self.transform.to_tiles[:, group], products)
+            tiles = self.take('tiles', (len(to_tiles), products[0].numel()), products)
+            torch.mm(to_tiles, products.flatten(1), out=tiles)  # (m * m, T * B * H')
+        rows = tiles.view(-1, result[0].numel())
+        result.flatten(1).add_(rows.index_select(0, chunk.cell_places))
+
+    def products_of_tiles(self, gradient: Tensor, group: slice, chunk: ConvChunk) -> Tensor:
+        """(c, T * B, H') gradient of each component's product."""
+        rows = gradient.flatten(1)
+        tiles = self.take('tiles', (len(chunk.tile_cells), rows.shape[1]), gradient)
+        torch.index_select(rows, 0, chunk.tile_cells, out=tiles)  # (m * m * T, B * H')
+        if self.transform.tile > 1:
+            to_tiles = _constant(self.transform.to_tiles[:, group], gradient)
+            tiles = tiles.view(len(to_tiles), -1)
+            products = self.take('products', (to_tiles.shape[1], tiles.shape[1]), gradient)
+            tiles = torch.mm(to_tiles.T, tiles, out=products)
+        return tiles.view(-1, chunk.num_tiles * gradient.shape[1], gradient.shape[2])
 
 
 def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
@@ -187,142 +275,12 @@ def _multiply(columns: Tensor, kernel: Tensor, product: Tensor) -> None:
         product.addmm_(columns[:, block], kernel[block])
 
 
-def _weight_gradient(
-    values: Tensor, gradient: Tensor, weight: Tensor, plan: ConvPlan, workspace: Workspace
-) -> Tensor:
-    """(H', H, K, K), gradient with respect to the weight."""
-    transform = plan.transform
-    result = weight.new_empty(weight.shape[0] * weight.shape[1], transform.kernel_size**2)
-    for number, components in enumerate(_groups(plan, weight)):
-        of_kernels = _constant(transform.of_kernels[components], weight)  # (c, S * S, K * K)
-        kernels = workspace.take('kernels', (*of_kernels.shape[:2], *weight.shape[:2]), weight)
-        for place, chunk in enumerate(plan.chunks(values, len(kernels))):
-            products = _products_of_tiles(gradient, components, chunk, plan, workspace)
-            for kernel, product, columns in zip(
-                kernels, products, _columns(values, chunk, components, plan, workspace), strict=True
-            ):
-                for block in range(len(kernel)):
-                    _put_product(kernel[block], product.T, columns[:, block], add=place > 0)
-        _put_product(
-            result, kernels.view(-1, len(result)).T, of_kernels.flatten(0, 1), add=number > 0
-        )
-    return result.view_as(weight)
-
-
-def _groups(plan: ConvPlan, weight: Tensor) -> list[slice]:
-    """Components whose transformed weights are held together."""
-    transform = plan.transform
-    elements = transform.components * transform.blocks**2 * weight[..., 0, 0].numel()
-    groups = min(transform.components, -(-elements // WEIGHT_ELEMENTS))
-    bounds = np.linspace(0, transform.components, groups + 1).round().astype(int).tolist()
-    return [slice(first, last) for first, last in pairwise(bounds)]
-
-
-def _kernels(
-    weight: Tensor, components: slice, plan: ConvPlan, like: Tensor, workspace: Workspace
-) -> Tensor:
-    """(c, S * S, H, H') components of a weight (H, H', K, K), which a transposed one stays."""
-    of_kernels = _constant(plan.kernel_matrix[components], weight)  # (c, S * S, K * K)
-    transposed = not weight.is_contiguous()
-    rows = weight.transpose(0, 1) if transposed else weight
-    shape = *of_kernels.shape[:2], *rows.shape[:2]
-    kernels = workspace.take('kernels', shape, weight)
-    torch.mm(
-        of_kernels.flatten(0, 1),
-        rows.flatten(2).flatten(0, 1).T,
-        out=kernels.view(-1, rows.shape[0] * rows.shape[1]),
-    )
-    if transposed:
-        kernels = kernels.transpose(2, 3)
-    # Contiguous where the precision asks for one sum that is rounded once.
-    return kernels if like.dtype == weight.dtype else kernels.to(like.dtype).contiguous()
-
-
-def _columns(
-    values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan, workspace: Workspace
-) -> Iterator[Tensor]:
-    """(T * B, S * S, H) for each component: what a tile is multiplied with.
-
-    The same memory serves all components.
-    """
-    batch, channels = values.shape[1:]
-    rows = chunk.neighbor_rows(batch)
-    columns = workspace.take('columns', (len(rows), channels), values)
-    for component in _windows(values, chunk, components, plan, workspace):
-        torch.index_select(component.view(-1, channels), 0, rows, out=columns)
-        yield columns.view(chunk.num_tiles * batch, -1, channels)
-
-
-def _windows(
-    values: Tensor, chunk: ConvChunk, components: slice, plan: ConvPlan, workspace: Workspace
-) -> Tensor:
-    """(c, Q, B * H) components of the windows; the cells themselves where a tile is a cell."""
-    if plan.transform.tile == 1:
-        return values[None]
-    rows = values.flatten(1)
-    of_windows = _constant(plan.transform.of_windows[components], values)
-    places, count = chunk.windows.shape
-    result = workspace.take('components', (len(of_windows), count * rows.shape[1]), values)
-    step = max(1, WINDOW_ELEMENTS // (places * rows.shape[1]))
-    for first in range(0, count, step):
-        index = chunk.windows[:, first : first + step]
-        windows = workspace.take('windows', (index.numel(), rows.shape[1]), values)
-        torch.index_select(rows, 0, index.flatten(), out=windows)
-        begin = first * rows.shape[1]
-        torch.mm(
-            of_windows,
-            windows.view(places, -1),
-            out=result[:, begin : begin + index.shape[1] * rows.shape[1]],
-        )
-    return result.view(len(of_windows), count, -1)
-
-
-def _put_tiles(
-    result: Tensor,
-    products: Tensor,
-    components: slice,
-    chunk: ConvChunk,
-    plan: ConvPlan,
-    workspace: Workspace,
-    add: bool,
-) -> None:
-    """Outputs' cells of (c, T * B, H') to (cells, B, H')."""
-    tiles = products
-    if plan.transform.tile > 1:
-        to_tiles = _constant(plan.transform.to_tiles[:, components], products)
-        tiles = workspace.take('tiles', (len(to_tiles), products[0].numel()), products)
-        torch.mm(to_tiles, products.flatten(1), out=tiles)  # (m * m, T * B * H')
-    rows, result = tiles.view(-1, result[0].numel()), result.flatten(1)
-    if add:
-        result.add_(rows.index_select(0, chunk.cell_places))
-    else:
-        torch.index_select(rows, 0, chunk.cell_places, out=result)
-
-
-def _products_of_tiles(
-    gradient: Tensor, components: slice, chunk: ConvChunk, plan: ConvPlan, workspace: Workspace
-) -> Tensor:
-    """(c, T * B, H') gradient of each component's product."""
-    rows = gradient.flatten(1)
-    tiles = workspace.take('tiles', (len(chunk.tile_cells), rows.shape[1]), gradient)
-    torch.index_select(rows, 0, chunk.tile_cells, out=tiles)  # (m * m * T, B * H')
-    if plan.transform.tile > 1:
-        to_tiles = _constant(plan.transform.to_tiles[:, components], gradient)
-        tiles = tiles.view(len(to_tiles), -1)
-        products = workspace.take('products', (to_tiles.shape[1], tiles.shape[1]), gradient)
-        tiles = torch.mm(to_tiles.T, tiles, out=products)
-    return tiles.view(-1, chunk.num_tiles * gradient.shape[1], gradient.shape[2])
-
-
-def _put_product(result: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-    """Set or add to a result ``left @ right``; a sum over chunks keeps the result's precision."""
-    if result.dtype != left.dtype:
-        product = left @ right
-        result.add_(product) if add else result.copy_(product)
-    elif add:
+def _add_product(result: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left @ right``; a sum over chunks keeps the result's precision."""
+    if result.dtype == left.dtype:
         result.addmm_(left, right)
     else:
-        torch.mm(left, right, out=result)
+        result.add_(left @ right)
 
 
 def _constant(matrix: np.ndarray, like: Tensor) -> Tensor:
@@ -410,33 +368,26 @@ class _SparseNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        with torch.autocast(gradient.device.type, enabled=False):
-            of_values, of_bias, of_weight, of_shift = _gradients(
-                gradient, NormInputs(*ctx.saved_tensors), *ctx.settings
-            )
+        inputs, (fixed, cells, group) = NormInputs(*ctx.saved_tensors), ctx.settings
+        values, weight, _, mean, scale, cell_weight = inputs
+        active = inputs.normalized() > 0
+        gradient = (gradient * cell_weight[:, None, None]).mul_(active)
+        del active
+        standard = (values.to(gradient.dtype) - mean).mul_(scale)
+        of_shift = gradient.sum((0, 1))
+        of_weight = torch.linalg.vecdot(gradient, standard, dim=0).sum(0)
+        of_bias = torch.zeros_like(of_shift)
+        gradient.mul_(weight * scale)
+        if fixed:
+            of_bias = gradient.sum((0, 1))
+        else:
+            sums = torch.stack([of_shift, of_weight])
+            count = sums.new_tensor(cells)
+            if group is not None:
+                dist.all_reduce(sums, group=group)
+                dist.all_reduce(count, group=group)
+            sums *= weight * scale / count
+            gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
+            gradient[-1] = 0  # the row of the inactive cells, whose values are constants
+        of_values = gradient.to(values.dtype)
         return of_bias, None, None, None, of_values, of_weight, of_shift, None, None, None
-
-
-def _gradients(gradient: Tensor, inputs: NormInputs, fixed: bool, cells: int, group):
-    """Gradients with respect to values, the convolution's bias, and the norm's weight and bias."""
-    values, weight, _, mean, scale, cell_weight = inputs
-    active = inputs.normalized() > 0
-    gradient = (gradient * cell_weight[:, None, None]).mul_(active)
-    del active
-    standard = (values.to(gradient.dtype) - mean).mul_(scale)
-    of_shift = gradient.sum((0, 1))
-    of_weight = torch.linalg.vecdot(gradient, standard, dim=0).sum(0)
-    of_bias = torch.zeros_like(of_shift)
-    gradient.mul_(weight * scale)
-    if fixed:
-        of_bias = gradient.sum((0, 1))
-    else:
-        sums = torch.stack([of_shift, of_weight])
-        count = sums.new_tensor(cells)
-        if group is not None:
-            dist.all_reduce(sums, group=group)
-            dist.all_reduce(count, group=group)
-        sums *= weight * scale / count
-        gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
-        gradient[-1] = 0  # the row of the inactive cells, whose values are constants
-    return gradient.to(values.dtype), of_bias, of_weight, of_shift

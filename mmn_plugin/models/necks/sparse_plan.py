@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmn_plugin.errors import InputError
-
 TILE = 3  # side of the output tiles that the order keeps together, see TileTransform
 
 
@@ -106,8 +104,6 @@ class TileTransform:
     """
 
     def __init__(self, tile: int, kernel_size: int):
-        if tile not in (1, 3):
-            raise InputError(f'tile is 1 or 3, not {tile}')
         self.tile = tile
         self.kernel_size = kernel_size
         self.window = 2 * tile - 1  # side of the inputs under a tile and a small kernel
@@ -157,8 +153,6 @@ class ConvPlan:
         flipped (bool): Whether w is a flipped kernel, as for gradients. Defaults to False.
     """
 
-    # Part of a map that a chunk's windows may fill, so that no tensor gets a map's size.
-    FILL = 0.75
     # Tiles of all videos that are multiplied together. On the CPU that is what the caches like,
     # on others enough to keep them busy.
     ROWS = dict(cpu=1024)
@@ -177,19 +171,19 @@ class ConvPlan:
         self.kernel_matrix = transform.of_kernels
         if flipped:
             self.kernel_matrix = self.kernel_matrix[..., ::-1].copy()
-        self._cache: dict[tuple[int, torch.device, int], list[ConvChunk]] = {}
+        self._cache: dict[tuple[int, torch.device], list[ConvChunk]] = {}
 
-    def chunks(self, values: Tensor, components: int) -> list[ConvChunk]:
-        """The output tiles in groups, in the order of the output cells.
-
-        Args:
-            values (Tensor): (A + 1, B, H) of the inputs.
-            components (int): Components that are held at a time.
-        """
-        key = values.shape[1], values.device, components
+    def chunks(self, values: Tensor) -> list[ConvChunk]:
+        """The output tiles in groups, in the order of the output cells; values (A + 1, B, H)."""
+        batch, device = key = values.shape[1], values.device
         if key not in self._cache:
+            tiles, tile_of_cell = self._tiles
+            step = max(1, self.ROWS.get(device.type, self.OTHER_ROWS) // batch)
             with torch.inference_mode(False):  # a training uses them as well
-                self._cache[key] = [chunk.to(values.device) for chunk in self._chunks(*key)]
+                self._cache[key] = [
+                    self._chunk(tiles[first : first + step], tile_of_cell, first).to(device)
+                    for first in range(0, len(tiles), step)
+                ]
         return self._cache[key]
 
     @cached_property
@@ -203,30 +197,6 @@ class ConvPlan:
         number = np.concatenate([[0], changes.cumsum()])
         return places[np.concatenate([[True], changes])], number
 
-    def _chunks(self, batch: int, device: torch.device, components: int) -> list[ConvChunk]:
-        tiles, tile_of_cell = self._tiles
-        at_most = max(1, self.ROWS.get(device.type, self.OTHER_ROWS) // batch)
-        chunks, first = [], 0
-        while first < len(tiles):
-            last = self._last_tile(first, at_most, components)
-            cells = np.searchsorted(tile_of_cell, [first, last])
-            chunks.append(self._chunk(tiles[first:last], tile_of_cell, first, *cells))
-            first = last
-        return chunks
-
-    def _last_tile(self, first: int, at_most: int, components: int) -> int:
-        """End of the chunk that begins at a tile: as many tiles as the limits leave room for."""
-        tiles, _ = self._tiles
-        transform = self.transform
-        limit = int(self.FILL * max(self.inputs.size, self.outputs.size) ** 2)
-        count = max(1, min(at_most, limit // max(transform.blocks**2, components)))
-        while count > 1 and transform.tile > 1:
-            windows, _ = self._windows(tiles[first : first + count])
-            if len(windows) * components <= limit:
-                break
-            count -= max(1, count // 8)
-        return min(first + count, len(tiles))
-
     def _windows(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(Q, 2) places of the windows under some tiles; (T, S * S) which of them each needs."""
         blocks = np.arange(self.transform.blocks)
@@ -237,7 +207,8 @@ class ConvPlan:
         unique, place = np.unique(keys, return_inverse=True)
         return np.stack([unique // stride, unique % stride], axis=1), place.reshape(keys.shape)
 
-    def _chunk(self, tiles, tile_of_cell, first_tile, first, last) -> ConvChunk:
+    def _chunk(self, tiles, tile_of_cell, first_tile) -> ConvChunk:
+        first, last = np.searchsorted(tile_of_cell, [first_tile, first_tile + len(tiles)])
         windows, neighbors = self._windows(tiles)
         tile, side = self.transform.tile, self.transform.window
         place = np.arange(side)
