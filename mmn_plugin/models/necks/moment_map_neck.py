@@ -145,7 +145,7 @@ class MomentEncoder(BaseModule):
         for layer, weight in enumerate(self._cell_weights(grid, kernel_size)):
             self.register_buffer(f'cell_weight_{layer}', weight, persistent=False)
         self.register_buffer('cells', grid.starts * grid.num_clips + grid.ends, persistent=False)
-        self._plans: dict[tuple[bool, int], EncoderPlan] = {}
+        self._plans: dict[tuple[int, bool, int], EncoderPlan] = {}
         self._said = None
 
     def _cell_weights(self, grid: MomentGrid, kernel_size: int) -> list[Tensor]:
@@ -217,19 +217,17 @@ class MomentEncoder(BaseModule):
     def plan(self, dtype: torch.dtype, device: str) -> EncoderPlan:
         """Which cells are computed, and how, with values of a precision on a type of device."""
         all_valid = any(norm.training or norm.running_mean is None for norm in self.bn)
-        full = torch.float32, torch.float64  # only these have digits to spare for interpolation
+        key = self.convs[0].kernel_size[0], all_valid, self.tile(dtype, device)
+        if key not in self._plans:
+            valid = [(self._weight(layer) > 0).cpu().numpy() for layer in range(len(self.convs))]
+            self._plans[key] = EncoderPlan(self.cells.cpu().numpy(), valid, self.paddings, *key)
+        return self._plans[key]
+
+    def tile(self, dtype: torch.dtype, device: str) -> int:
+        """Side of the tiles: 1 in 16 bits, which have no digits to spare for interpolation."""
+        full = torch.float32, torch.float64
         weight = self.convs[0].weight.dtype  # tiles are computed in it
-        tile = 3 if weight in full and (dtype in full or not fast_products(dtype, device)) else 1
-        if (all_valid, tile) not in self._plans:
-            self._plans[all_valid, tile] = EncoderPlan(
-                self.cells.cpu().numpy(),
-                [(self._weight(layer) > 0).cpu().numpy() for layer in range(len(self.convs))],
-                self.paddings,
-                self.convs[0].kernel_size[0],
-                all_valid,
-                tile,
-            )
-        return self._plans[all_valid, tile]
+        return 3 if weight in full and (dtype in full or not fast_products(dtype, device)) else 1
 
     def __getstate__(self) -> dict:
         """Without the plans, which are made again where they are needed."""
@@ -266,12 +264,9 @@ def _freed_casts(device: str):
     It would keep the copies of all layers to its end, which is half as much memory as the weights,
     though none is used twice.
     """
-    casts = (
-        not torch.compiler.is_compiling()
-        and torch.amp.is_autocast_available(device)
-        and torch.is_autocast_enabled(device)
-    )
-    if torch.is_grad_enabled() or not casts:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return nullcontext()
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return nullcontext()
     return torch.autocast(device, cache_enabled=False)
 
