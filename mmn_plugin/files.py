@@ -10,7 +10,7 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -232,13 +232,22 @@ class OutputFolder:
         self._begun: dict[str, str | None] = {}
         self._known: dict[tuple[str, str], str] = {}
 
-    def names_of(self, inputs: Iterable[tuple[str, str]]) -> list[str]:
-        """`UniqueNames` of inputs (source, wanted), among all that the folder has files of."""
+    def names_of(self, inputs: Iterable[tuple[str, str]], keep: bool = True) -> list[str]:
+        """`UniqueNames` of inputs, among all that the folder has files of.
+
+        Args:
+            inputs (Iterable[tuple[str, str]]): Source and wanted name of each.
+            keep (bool): Put new names on the list. False before the work, which may be refused: a
+                name may then become another one in the end. Defaults to True.
+        """
         inputs = list(inputs)
         if new := [pair for pair in inputs if pair not in self._known]:
-            with self._changing() as listed:
+            with self._changing() if keep else nullcontext(self._read()) as listed:
                 names = UniqueNames(listed['names'])
-                self._known.update((pair, names.of(*pair)) for pair in new)
+                found = {pair: names.of(*pair) for pair in new}
+            if not keep:
+                return [found.get(pair) or self._known[pair] for pair in inputs]
+            self._known.update(found)
         return [self._known[pair] for pair in inputs]
 
     def claim(self, files: dict[str, str | None]) -> None:

@@ -84,7 +84,8 @@ def test_files_that_are_no_code_are_installed_too(distribution, tmp_path):
         if path.is_file() and not {'.mim', '__pycache__'} & set(path.parts) and path.suffix != '.py'
     }
     assert there == carried
-    assert {path.name for path in there} == {'page.css', 'page.js', 'py.typed'}
+    names = {'answers.html', 'model_card.md', 'page.css', 'page.js', 'py.typed'}
+    assert {path.name for path in there} == names
 
 
 def test_the_wheel_carries_configs_and_the_tools_of_use_there(distribution, tmp_path):

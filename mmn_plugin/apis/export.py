@@ -57,6 +57,7 @@ class VideoSide(nn.Module):
 
 
 VIDEO, TEXT, CONSTANTS, TOKENIZER = 'video.onnx', 'text.onnx', 'model.json', 'tokenizer.json'
+OUTPUTS = ['contrastive', 'iou']
 
 
 def export_onnx(inferencer, folder: str | Path) -> list[Path]:
@@ -92,29 +93,36 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
 
 def _write(inferencer, folder: Path) -> None:
     model = _dense_copy(inferencer.model)
-    features, (ids, mask) = example_inputs(inferencer, videos=2, sentences=3)
-    videos, sentences, length = (
-        torch.export.Dim(name, min=1, max=most)
-        for name, most in (
-            ('videos', 4096),
-            ('sentences', 1 << 16),
-            ('tokens', model.text_encoder.max_tokens or 512),
-        )
+    features, text = example_inputs(inferencer, videos=2, sentences=3)
+    limits = dict(videos=4096, sentences=1 << 16, tokens=model.text_encoder.max_tokens or 512)
+    videos, sentences, tokens = (
+        torch.export.Dim(name, min=1, max=most) for name, most in limits.items()
     )
-    outputs = ['contrastive', 'iou']
-    _export(VideoSide(model), (features,), folder / VIDEO, ['features'], outputs, ({0: videos},))
-    _export(
-        TextSide(model),
-        (ids, mask),
-        folder / TEXT,
-        ['input_ids', 'attention_mask'],
-        outputs,
-        ({0: sentences, 1: length},) * 2,
-    )
+    for side, inputs, name, names, shapes in (
+        (VideoSide(model), (features,), VIDEO, ['features'], ({0: videos},)),
+        (
+            TextSide(model),
+            text,
+            TEXT,
+            ['input_ids', 'attention_mask'],
+            ({0: sentences, 1: tokens},) * 2,
+        ),
+    ):
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(
+                side.eval(),
+                inputs,
+                folder / name,
+                input_names=names,
+                output_names=OUTPUTS,
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
     (folder / CONSTANTS).write_text(json.dumps(_constants(inferencer), indent=1) + '\n')
-    (folder / TOKENIZER).write_text(
-        model.data_preprocessor.tokenizer.state()['tokenizer'], encoding='utf-8'
-    )
+    tokenizer = model.data_preprocessor.tokenizer.state()['tokenizer']
+    (folder / TOKENIZER).write_text(tokenizer, encoding='utf-8')
 
 
 def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:
@@ -134,29 +142,23 @@ def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:
     import onnxruntime
 
     model = _dense_copy(inferencer.model)
+    sides = {VIDEO: VideoSide(model), TEXT: TextSide(model)}
     sessions = {
-        name: onnxruntime.InferenceSession(
-            Path(folder) / f'{name}.onnx', providers=['CPUExecutionProvider']
-        )
-        for name in ('video', 'text')
+        name: onnxruntime.InferenceSession(Path(folder) / name, providers=['CPUExecutionProvider'])
+        for name in sides
     }
     worst: dict[str, float] = {}
     for count in (1, 2, 5):
-        features, (ids, mask) = example_inputs(inferencer, count, count, seed=count)
-        for name, side, given in (
-            ('video', VideoSide(model), (features,)),
-            ('text', TextSide(model), (ids, mask)),
-        ):
+        features, text = example_inputs(inferencer, count, count, seed=count)
+        for name, given in ((VIDEO, (features,)), (TEXT, text)):
             names = [value.name for value in sessions[name].get_inputs()]
             with torch.inference_mode():
-                expected = side(*given)
-            found = sessions[name].run(
-                ['contrastive', 'iou'],
-                {key: value.numpy() for key, value in zip(names, given, strict=True)},
-            )
-            for output, ours, theirs in zip(('contrastive', 'iou'), expected, found, strict=True):
+                expected = sides[name](*given)
+            arrays = {key: value.numpy() for key, value in zip(names, given, strict=True)}
+            found = sessions[name].run(OUTPUTS, arrays)
+            for output, ours, theirs in zip(OUTPUTS, expected, found, strict=True):
+                key = f'{Path(name).stem}/{output}'
                 difference = float(np.abs(ours.numpy() - theirs).max())
-                key = f'{name}/{output}'
                 worst[key] = max(worst.get(key, 0.0), difference)
     return worst
 
@@ -169,10 +171,8 @@ def example_inputs(inferencer, videos: int, sentences: int, seed: int = 0):
     tokenizer = model.data_preprocessor.tokenizer
     longest = min(model.text_encoder.max_tokens or 12, 12)
     lengths = torch.randint(3, longest + 1, (sentences,), generator=generator).tolist()
-    ids = [
-        torch.randint(0, tokenizer.vocab_size, (length,), generator=generator).tolist()
-        for length in lengths
-    ]
+    most = tokenizer.vocab_size
+    ids = [torch.randint(most, (length,), generator=generator).tolist() for length in lengths]
     return features, tokenizer.pad(ids)
 
 
@@ -203,37 +203,16 @@ def _dense_copy(model: nn.Module) -> nn.Module:
     return model
 
 
-def _export(
-    side: nn.Module, inputs: tuple, path: Path, names: list[str], outputs: list[str], shapes: tuple
-) -> None:
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            side.eval(),
-            inputs,
-            path,
-            input_names=names,
-            output_names=outputs,
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
 @contextmanager
 def _quiet():
     """The exporter speaks of its own inner steps."""
-    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        with warnings.catch_warnings(action='ignore'):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def _require(*packages: str) -> None:

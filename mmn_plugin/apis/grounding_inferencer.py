@@ -1,6 +1,5 @@
 """When do sentences happen in videos?"""
 
-import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
-from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -32,7 +30,6 @@ from .pretrained import (
     named_models,
     plain_meta,
     read_checkpoint,
-    require_model,
     resolve_model,
     write_folder,
 )
@@ -67,7 +64,6 @@ class GroundingInferencer(BaseInferencer):
         top_n (int, optional): Moments per sentence. Defaults to None: as in the config.
         sentence_batch (int): Sentences that go through the model together; memory grows with it,
             not with the number of sentences. Defaults to 256.
-        window_batch (int): Windows of videos that go through the model together. Defaults to 8.
         presence_threshold (float, optional): Sentences of less presence do not occur in a video,
             however long it is. Defaults to None: the checkpoint's, if it carries one, which is
             higher the longer a video is (see `threshold_at`).
@@ -99,20 +95,13 @@ class GroundingInferencer(BaseInferencer):
         device: str | None = None,
         top_n: int | None = None,
         sentence_batch: int = 256,
-        window_batch: int = 8,
         presence_threshold: float | None = None,
         long_video: dict | None = None,
     ) -> None:
-        for name, value in (
-            ('sentence_batch', sentence_batch),
-            ('window_batch', window_batch),
-            ('top_n', top_n),
-        ):
+        for name, value in dict(sentence_batch=sentence_batch, top_n=top_n).items():
             if value is not None and value < 1:
                 raise InputError(f'{name}={value}; it must be at least 1')
         config, path = resolve_model(config, checkpoint)
-        if config is not None:
-            require_model(config)
         self.device = require_device(device or get_device())
         self._own_config = config is None or is_folder(path)
         config, self._loaded = read_checkpoint(path, config)
@@ -122,7 +111,7 @@ class GroundingInferencer(BaseInferencer):
                 'ask with `mmn ground --config`, or TubeGroundingInferencer'
             )
         super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
-        self.meta = plain_meta(self._loaded.pop('meta', {}))
+        self.meta = plain_meta(self._loaded.get('meta', {}))
         del self._loaded
         self.config = self.cfg
         self.top_n = top_n or self.model.head.top_n
@@ -131,12 +120,15 @@ class GroundingInferencer(BaseInferencer):
             self.meta['presence'] = dict(threshold=presence_threshold, tail=0.0)
         if long_video is not None:
             self.config.long_video = long_video
-        settings = LongVideo(**self.config.get('long_video') or {})
-        fingerprints = self.meta.get('extractor')  # of the training's features
         self.video_encoder = VideoEncoder(
-            self.model, self.pipeline, self.device, settings, window_batch, fingerprints, path
+            self.model,
+            self.pipeline,
+            self.device,
+            LongVideo(**self.config.get('long_video') or {}),
+            self.meta.get('extractor'),  # fingerprints of the training's features
+            path,
         )
-        self._extractor, self._lock, self._warned = None, threading.Lock(), False
+        self._extractor, self._lock = None, threading.Lock()
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options) -> 'GroundingInferencer':
@@ -175,19 +167,8 @@ class GroundingInferencer(BaseInferencer):
 
     def threshold_of(self, sample: GroundingDataSample) -> float | None:
         """`presence_threshold` in the video of a sample of `predict`."""
-        calibrated = self.meta.get('presence')
-        if calibrated is None:
-            return None
-        if sample.length_in_windows > 1 and 'tail' not in calibrated and not self._warned:
-            self._warned = True
-            print_log(
-                'an earlier release measured the presence threshold, for videos of one '
-                'window: in longer ones more absent sentences pass. Measure it again with '
-                'tools/analysis_tools/calibrate_presence.py',
-                'current',
-                logging.WARNING,
-            )
-        return threshold_at(calibrated, sample.length_in_windows)
+        found = self.meta.get('presence')
+        return None if found is None else threshold_at(found, sample.length_in_windows)
 
     @property
     def extractor(self):
@@ -244,15 +225,13 @@ class GroundingInferencer(BaseInferencer):
         """
         several, out_dir = as_videos(video), kwargs.get('out_dir')
         videos = [plain_video(entry) for entry in ([video] if several is None else several)]
-        sentences = check_sentence_lists(
-            self.model, sentences, None if several is None else len(videos)
-        )
-        if out_dir is not None:
-            names = one_each(kwargs.get('video_id'), len(videos))
-            if len(names) == len(videos):  # else `preprocess` refuses them
-                names = [name or video_name(one) for name, one in zip(names, videos, strict=True)]
-                folder = OutputFolder(out_dir)
-                folder.claim(timeline_files(folder, videos, names))
+        count = None if several is None else len(videos)
+        sentences = check_sentence_lists(self.model, sentences, count)
+        names = one_each(kwargs.get('video_id'), len(videos))
+        if out_dir is not None and len(names) == len(videos):  # else `preprocess` refuses them
+            names = [name or video_name(one) for name, one in zip(names, videos, strict=True)]
+            folder = OutputFolder(out_dir)
+            folder.claim(timeline_files(folder, videos, names, keep=False))
         results = super().__call__(
             videos,
             return_datasamples,
@@ -295,7 +274,7 @@ class GroundingInferencer(BaseInferencer):
         """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
         samples, encoded = [], self.video_encoder([features for features, _ in inputs])
         for video, (_, texts) in zip(encoded, inputs, strict=True):
-            samples.append(self._predict(video, texts, top_n))
+            samples.append(self.predict(video, texts, top_n))
             if curves:
                 samples[-1].pred_instances.curves = self.curves(video, texts)
         return samples
@@ -308,9 +287,8 @@ class GroundingInferencer(BaseInferencer):
         out_dir: str | Path | None = None,
     ) -> list | None:
         """Timelines, shown or written as ``<out_dir>/<video>_timeline.png``, where asked for."""
-        if not show and out_dir is None:
-            return None
-        return draw_timelines(inputs, preds, show, out_dir)
+        asked = show or out_dir is not None
+        return draw_timelines(inputs, preds, show, out_dir) if asked else None
 
     def postprocess(
         self,
@@ -379,18 +357,14 @@ class GroundingInferencer(BaseInferencer):
         sample = self.predict(encoded, sentences, top_n)
         return result_dicts(sample, self.threshold_of(sample), drop_absent)
 
+    @torch.inference_mode()
     def predict(
         self, encoded: VideoEmbedding, sentences: str | Sequence[str], top_n: int | None = None
     ) -> GroundingDataSample:
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take: of
         `BaseHead.ground`, on the CPU.
         """
-        return self._predict(encoded, check_sentences(self.model, sentences), top_n)
-
-    @torch.inference_mode()
-    def _predict(
-        self, encoded: VideoEmbedding, sentences: list[str], top_n: int | None
-    ) -> GroundingDataSample:
+        head, sentences = self.model.head, check_sentences(self.model, sentences)
         result = GroundingDataSample(
             metainfo=dict(
                 video_id=encoded.video_id,
@@ -400,12 +374,9 @@ class GroundingInferencer(BaseInferencer):
                 sentence_index=list(range(len(sentences))),
             )
         )
-        result.pred_instances = InstanceData.cat(
-            [
-                self.model.head.ground(encoded, part, top_n or self.top_n)
-                for part in self._embed(encoded, sentences)
-            ]
-        )
+        parts = self._embed(encoded, sentences)
+        found = [head.ground(encoded, part, top_n or self.top_n) for part in parts]
+        result.pred_instances = InstanceData.cat(found)
         return result
 
     @torch.inference_mode()
@@ -414,13 +385,15 @@ class GroundingInferencer(BaseInferencer):
 
         In a video that was looked at whole these are the moments of the model's grid, or its clips.
         """
-        head, parts = self.model.head, self._embed(encoded, check_sentences(self.model, sentences))
+        head, sentences = self.model.head, check_sentences(self.model, sentences)
+        parts = self._embed(encoded, sentences)
         return torch.cat([head.score(encoded, part).cpu() for part in parts])
 
     @torch.inference_mode()
     def curves(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
         """Scores over time: (s, K), on the CPU; see `BaseHead.curve`."""
-        head, parts = self.model.head, self._embed(encoded, check_sentences(self.model, sentences))
+        head, sentences = self.model.head, check_sentences(self.model, sentences)
+        parts = self._embed(encoded, sentences)
         return torch.cat([head.curve(encoded, head.score(encoded, part)) for part in parts])
 
     def moment_map(self, encoded: VideoEmbedding) -> MomentGrid | None:

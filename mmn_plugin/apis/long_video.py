@@ -18,6 +18,7 @@ from .video_input import VideoFeatures
 # Factor on the score of a moment that was only ever seen where a window cuts the video: it may be
 # a part of a longer one. Chosen on Shapes' validation videos, where 0.5 to 0.9 made no difference.
 CUT_TRUST = 0.7
+WINDOW_BATCH = 8  # windows that go through the model together
 
 
 class WindowPlan:
@@ -25,7 +26,8 @@ class WindowPlan:
 
     Windows begin at whole clips (of ``window / num_clips`` seconds), so that the same moment seen
     in several windows is one moment here. A moment that touches the edge of a window, where the
-    video goes on, may be cut off; it counts only where no other window holds it whole.
+    video goes on, may be cut off; it counts only where no other window holds it whole. What windows
+    say is added up, so that memory grows with the different moments of a video alone.
 
     Args:
         grid (MomentGrid): The moments of one window.
@@ -54,18 +56,19 @@ class WindowPlan:
         overlap: float = 0.75,
     ):
         self.duration = duration
-        self.num_rows = num_rows
+        self._sums: dict[str, Tensor] = {}
         if window is None or window >= duration:
             self.window = duration
             self._rows = [(0, num_rows)]
             self.spans = grid.spans(duration)
             self.place = torch.arange(grid.num_moments)[None]
-            self.weight = torch.ones(1, grid.num_moments)
-            self.trust = torch.ones(grid.num_moments)
+            self.weight, self.trust = torch.ones(1, grid.num_moments), torch.ones(grid.num_moments)
             return
         self.window = window
         clip = window / grid.num_clips
-        starts = self._starts(math.ceil(duration / clip - 1e-6), grid.num_clips, overlap)
+        step = max(round(grid.num_clips * (1 - overlap)), 1)
+        last = math.ceil(duration / clip - 1e-6) - grid.num_clips  # this one ends with the video
+        starts = np.append(np.arange(0, last, step), last)  # (W,), clips
         length = max(round(window / row_seconds), 1)
         first = np.minimum(np.round(starts * clip / row_seconds).astype(int), num_rows - 1)
         self._rows = [(begin, begin + length) for begin in first.tolist()]
@@ -74,13 +77,6 @@ class WindowPlan:
     def __len__(self) -> int:
         """Number of windows (W)."""
         return len(self._rows)
-
-    @staticmethod
-    def _starts(num_clips: int, per_window: int, overlap: float) -> np.ndarray:
-        """First clip of every window; the last one ends with the video."""
-        step = max(round(per_window * (1 - overlap)), 1)
-        last = num_clips - per_window
-        return np.append(np.arange(0, last, step), last)
 
     def _join(self, grid: MomentGrid, starts: np.ndarray, clip: float) -> None:
         first, last = grid.starts.numpy(), grid.ends.numpy()
@@ -102,64 +98,28 @@ class WindowPlan:
         self.trust = torch.from_numpy(np.where(whole, 1.0, CUT_TRUST).astype(np.float32))
 
     def features(self, video: np.ndarray, index: int) -> np.ndarray:
-        """Rows of one window; past the end of the video the last row is repeated.
-
-        Args:
-            video (np.ndarray): (T, D).
-            index (int): Number of the window.
-
-        Returns:
-            np.ndarray: (T of the window, D).
-        """
+        """Rows of one window, of all (T, D); past the video's end the last one is repeated."""
         begin, end = self._rows[index]
         rows = video[begin:end]
         missing = end - begin - len(rows)
         return rows if missing <= 0 else np.concatenate([rows, rows[-1:].repeat(missing, 0)])
 
-
-class MomentSums:
-    """Adds up what the windows of a video say about its moments.
-
-    No window is kept, so that memory grows with the different moments of a video alone.
-
-    Args:
-        plan (WindowPlan): Windows and moments of the video.
-    """
-
-    def __init__(self, plan: WindowPlan):
-        self.plan = plan
-        self._sums: dict[str, Tensor] = {}
-
     def add(self, index: int, moments: dict[str, Tensor]) -> None:
-        """Add a window.
-
-        Args:
-            index (int): Number of the window.
-            moments (dict[str, Tensor]): Unit vectors of its units, (P, J) per joint space.
-        """
+        """Add what a window says: unit vectors of its units, (P, J) per joint space."""
         for space, values in moments.items():
-            if len(self.plan) == 1:
-                self._sums[space] = values
-                continue
             if space not in self._sums:
-                self._sums[space] = values.new_zeros(len(self.plan.spans), values.shape[1])
-            weight = self.plan.weight[index].to(values)
-            place = self.plan.place[index].to(values.device)
-            self._sums[space].index_add_(0, place, values * weight[:, None])
+                self._sums[space] = values.new_zeros(len(self.spans), values.shape[1])
+            weighted = values * self.weight[index].to(values)[:, None]
+            self._sums[space].index_add_(0, self.place[index].to(values.device), weighted)
 
     def mean(self) -> dict[str, Tensor]:
         """Mean embedding of every moment, (U, J) per joint space.
 
         Not made unit again: windows that disagree about a moment make its cosines small.
         """
-        if len(self.plan) == 1:
-            return self._sums
-        counts = torch.zeros(len(self.plan.spans)).index_add(
-            0, self.plan.place.flatten(), self.plan.weight.flatten()
-        )  # (U,)
-        for values in self._sums.values():
-            values.div_(counts.to(values)[:, None])
-        return self._sums
+        counts = torch.zeros(len(self.spans))  # (U,)
+        counts.index_add_(0, self.place.flatten(), self.weight.flatten())
+        return {space: sums / counts.to(sums)[:, None] for space, sums in self._sums.items()}
 
 
 @dataclass
@@ -191,13 +151,12 @@ class LongVideo:
             raise InputError(
                 f'long_video.overlap={self.overlap}: it must be at least 0 and below 1'
             )
+        if self.window is not None and self.longest is None:
+            self.longest = 1.5 * self.window
 
     def window_of(self, duration: float) -> float | None:
         """Seconds of the windows of a video of some duration; None: it is looked at whole."""
-        if self.window is None:
-            return None
-        longest = 1.5 * self.window if self.longest is None else self.longest
-        return self.window if duration > longest else None
+        return None if self.window is None or duration <= self.longest else self.window
 
 
 @dataclass
@@ -209,7 +168,6 @@ class VideoEncoder:
         pipeline (Callable): The test pipeline from features on.
         device (str): The model's.
         long_video (LongVideo): How long videos are cut into windows.
-        window_batch (int): Windows that go through the model together.
         fingerprints (list[dict | None] | None): What made the features of the training; None
             where that is not known.
         checkpoint (str): Where they stand, for messages.
@@ -219,7 +177,6 @@ class VideoEncoder:
     pipeline: Callable
     device: str
     long_video: LongVideo
-    window_batch: int
     fingerprints: list[dict | None] | None
     checkpoint: str
 
@@ -232,17 +189,16 @@ class VideoEncoder:
                 than those of its training.
         """
         plans = [self._plan(video) for video in videos]
-        sums = [MomentSums(plan) for plan in plans]
         remaining = self._windows(videos, plans)
-        while chunk := list(islice(remaining, self.window_batch)):
+        while chunk := list(islice(remaining, WINDOW_BATCH)):
             inputs = torch.stack([packed['inputs'] for _, _, packed in chunk]).to(self.device)
             samples = [packed['data_samples'] for _, _, packed in chunk]
             windows = self.model.encode_videos(inputs, samples)
             for (video, window, _), encoded in zip(chunk, windows, strict=True):
-                sums[video].add(window, encoded.embeddings)
+                plans[video].add(window, encoded.embeddings)
         return [
             VideoEmbedding(
-                sums.mean(),
+                plan.mean(),
                 plan.spans.to(self.device),
                 video.video_id,
                 video.duration,
@@ -250,7 +206,7 @@ class VideoEncoder:
                 len(plan),
                 plan.duration / plan.window,
             )
-            for video, plan, sums in zip(videos, plans, sums, strict=True)
+            for video, plan in zip(videos, plans, strict=True)
         ]
 
     @torch.inference_mode()
@@ -260,31 +216,22 @@ class VideoEncoder:
 
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         if video.fingerprint is not None:
-            require_same_extractor(
-                self.fingerprints,
-                [video.fingerprint],
-                self.checkpoint,
-                [f'the file with the features of {video.video_id}'],
-            )
-
-        window = self.long_video.window_of(video.duration)
+            where = [f'the file with the features of {video.video_id}']
+            made = self.fingerprints, [video.fingerprint]
+            require_same_extractor(*made, self.checkpoint, where)
         return WindowPlan(
             self.model.head.units,
             len(video.values),
             video.row_seconds,
             video.duration,
-            window,
+            self.long_video.window_of(video.duration),
             self.long_video.overlap,
         )
 
     def _windows(self, videos, plans) -> Iterator[tuple[int, int, dict]]:
         """(place of the video, number of the window, packed inputs) of all windows."""
         for place, (video, plan) in enumerate(zip(videos, plans, strict=True)):
+            given = dict(video_id=video.video_id, duration=plan.window, sentences=[])
             for window in range(len(plan)):
-                inputs = dict(
-                    features=plan.features(video.values, window),
-                    video_id=video.video_id,
-                    duration=plan.window,
-                    sentences=[],
-                )
-                yield place, window, self.pipeline(inputs)
+                features = plan.features(video.values, window)
+                yield place, window, self.pipeline(dict(given, features=features))

@@ -20,33 +20,28 @@ def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
             f'{len(present)} present and {len(absent)} absent sentences: at least one '
             'of each is needed'
         )
-    from scipy.stats import rankdata  # takes a while to import
+    from scipy.stats import mannwhitneyu  # takes a while to import
 
-    ranks = rankdata(np.concatenate([present, absent]))  # 1, 2, ...; the mean of equal ones
-    low = len(present) * (len(present) + 1) / 2
-    return float((ranks[: len(present)].sum() - low) / (len(present) * len(absent)))
+    pairs = mannwhitneyu(present, absent, method='asymptotic').statistic
+    return float(pairs / (len(present) * len(absent)))
 
 
 def measure_presence(
     inferencer, dataset, absent: Mapping[str, Sequence[str]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Presence of annotated sentences in their videos, and of absent ones.
+    """Presence of all annotated sentences in their videos, and of all absent ones.
 
     Args:
         inferencer (GroundingInferencer): The model.
         dataset: Gives packed samples, as a test does.
         absent (Mapping[str, Sequence[str]]): Sentences that do not occur, by video id.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Of all present and of all absent sentences.
     """
     found = [], []
     for packed in dataset:
         sample = packed['data_samples']
         encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
-        for values, sentences in zip(
-            found, (sample.sentences, absent[sample.video_id]), strict=True
-        ):
+        asked = (sample.sentences, absent[sample.video_id])
+        for values, sentences in zip(found, asked, strict=True):
             if sentences:
                 values.append(inferencer.predict(encoded, sentences).pred_instances.presence)
     return tuple(np.concatenate(values) if values else np.zeros(0) for values in found)
@@ -55,27 +50,20 @@ def measure_presence(
 def foreign_sentences(dataset, per_video: int = 16, seed: int = 0) -> dict[str, list[str]]:
     """Sentences of other videos, which most probably do not occur, by video id.
 
-    One with the words of an own sentence is left out. Some may occur all the same, which nobody
-    annotated: then the threshold comes out somewhat too high.
-
-    Args:
-        dataset: Gives packed samples.
-        per_video (int): At most so many for each. Defaults to 16.
-        seed (int): Chooses them. Defaults to 0.
+    At most ``per_video`` for each, drawn by the seed; one with the words of an own sentence is left
+    out. Some may occur all the same, which nobody annotated: then the threshold comes out somewhat
+    too high.
     """
     rng = random.Random(seed)
-    own = {
-        sample.video_id: list(sample.sentences)
-        for sample in (packed['data_samples'] for packed in dataset)
-    }
+    samples = [packed['data_samples'] for packed in dataset]
+    own = {sample.video_id: list(sample.sentences) for sample in samples}
     everything = sorted({sentence for sentences in own.values() for sentence in sentences})
     chosen = {}
     for video_id, sentences in own.items():
         known = set(map(normalized_text, sentences))
         others = rng.sample(everything, min(len(everything), per_video + len(sentences)))
-        chosen[video_id] = [
-            sentence for sentence in others if normalized_text(sentence) not in known
-        ][:per_video]
+        others = [other for other in others if normalized_text(other) not in known]
+        chosen[video_id] = others[:per_video]
     return chosen
 
 
@@ -87,11 +75,11 @@ def threshold_at(calibrated: Mapping, length: float) -> float:
     n. The threshold rises until that share is a again; see `tail_of` for how far.
 
     Args:
-        calibrated (Mapping): What `calibrate_presence` found. Without ``tail`` the threshold is the
-            same for every length.
+        calibrated (Mapping): What `calibrate_presence` found. With a ``tail`` of 0 the threshold is
+            the same for every length.
         length (float): Seconds of the video over seconds of a window; 1 if it was looked at whole.
     """
-    threshold, tail = calibrated['threshold'], calibrated.get('tail', 0.0)
+    threshold, tail = calibrated['threshold'], calibrated['tail']
     if length <= 1 or not tail:
         return threshold
     passing = calibrated['absent_kept']
@@ -109,9 +97,9 @@ def tail_of(absent: Sequence[float]) -> float:
     Returns:
         float: 0 if there is nothing to tell it from.
     """
+    absent = np.asarray(absent, dtype=np.float64)
     low, high = np.quantile(absent, [0.8, 0.95])
-    above = np.asarray(absent, dtype=np.float64)
-    above = above[above > low]
+    above = absent[absent > low]
     inside = int((above < high).sum())
     if not inside:
         return 0.0
@@ -153,12 +141,7 @@ def calibrate_presence(
 def result_dicts(
     sample: GroundingDataSample, presence_threshold: float | None, drop_absent: bool = False
 ) -> list[dict]:
-    """What `GroundingInferencer.ground` returns.
-
-    Args:
-        sample (GroundingDataSample): With ``moments``, ``scores`` and ``presence``.
-        presence_threshold (float | None): Presence from which a sentence occurs.
-        drop_absent (bool): No moments where it does not. Defaults to False.
+    """What `GroundingInferencer.ground` returns, from a sample of its `predict`.
 
     Raises:
         ValueError: If ``drop_absent`` is asked for and no threshold is known.

@@ -7,8 +7,8 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-import torch
 import yaml
+from jinja2 import Template
 from mmaction.registry import MODELS, TOKENIZER
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
@@ -29,18 +29,7 @@ from mmn_plugin.files import OutputError, package_data_root, writable_folder
 from mmn_plugin.precision import apply_tf32
 from mmn_plugin.version import __version__
 
-
-def _own_parts(config: Config) -> list[str]:
-    """Modules of this package that ``custom_imports`` names; a foreign config imports no others."""
-    imports = (config.get('custom_imports') or {}).get('imports') or []
-    names = [imports] if isinstance(imports, str) else imports
-    return [name for name in names if re.fullmatch(r'mmn_plugin(\.\w+)*', str(name))]
-
-
-def _import_own_parts(config: Config) -> None:
-    """Register what the config needs, such as the extractor of Shapes."""
-    for name in _own_parts(config):
-        import_module(name)
+from .long_video import LongVideo
 
 
 def named_models() -> dict[str, dict]:
@@ -67,93 +56,59 @@ def resolve_model(
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If no checkpoint was given, and none is known.
+        ValueError: If no checkpoint was given and none is known, or the config has no model.
     """
-    entry = None
     if isinstance(config, bytes):
         config = os.fsdecode(config)
     if isinstance(config, str) and Path(config).suffix != '.py':
         entry = named_models().get(config.lower())
-        if entry is None and not Path(config).exists():
+        if entry is not None:
+            weights = entry.get('Weights')
+            checkpoint = checkpoint or (weights[0] if isinstance(weights, list) else weights)
+            if checkpoint is None:
+                raise InputError(
+                    f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
+                    'one that was trained with its config'
+                )
+            config = str(package_data_root() / entry['Config'])
+        elif not Path(config).exists():
             raise MissingFileError(
                 f'there is no model {config!r}; give the path of a config, or '
                 f'one of {", ".join(named_models())}'
             )
-    if entry is not None:
-        checkpoint = checkpoint or _weights(entry)
-        if checkpoint is None:
-            raise InputError(
-                f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
-                'one that was trained with its config'
-            )
-        config = str(package_data_root() / entry['Config'])
     if checkpoint is None:
         raise InputError(
             'no checkpoint was given: give the file (.pth) or folder of a trained model'
         )
     if config is not None and not isinstance(config, Config):
         config = load_config(config)
+    if config is not None:
+        require_model(config)
     return config, os.fsdecode(checkpoint)
 
 
-def _weights(entry: dict) -> str | None:
-    weights = entry.get('Weights')
-    return weights[0] if isinstance(weights, list) else weights
+def require_model(config: Config) -> None:
+    """Raise an `InputError` if a config describes no model."""
+    if 'model' not in config:
+        raise InputError(f'{config.filename or "the config"} lacks the setting `model`')
+
+
+def _own_parts(config: Config) -> list[str]:
+    """Modules of this package that ``custom_imports`` names; a foreign config imports no others."""
+    imports = (config.get('custom_imports') or {}).get('imports') or []
+    names = [imports] if isinstance(imports, str) else imports
+    return [name for name in names if re.fullmatch(r'mmn_plugin(\.\w+)*', str(name))]
+
+
+def _import_own_parts(config: Config) -> None:
+    """Register what the config needs, such as the extractor of Shapes."""
+    for name in _own_parts(config):
+        import_module(name)
 
 
 FORMAT, VERSION = 'mmn_plugin/model', 1
-CONFIG, WEIGHTS, TOKENIZER_FILE, CARD = (
-    'config.json',
-    'model.safetensors',
-    'tokenizer.json',
-    'README.md',
-)
-
-
-_CARD_TEMPLATE = """\
----
-library_name: mmn_plugin
-tags: [temporal-grounding, video-moment-retrieval]
----
-
-# A temporal grounding model
-
-Finds the moments of a video that a sentence describes: Mutual Matching Network (MMN), trained with
-mmn_plugin {version}.
-
-```python
-from mmn_plugin.apis import GroundingInferencer
-
-inferencer = GroundingInferencer.from_pretrained('THIS_FOLDER')
-inferencer('video.mp4', ['…'])
-```
-
-## What it was trained on
-
-TODO by whoever publishes it: data set, its license, the language of the sentences, and figures of
-its test split (R@1, IoU=0.5 and 0.7) with the command that measured them.
-
-## What goes in
-
-| | |
-| --- | --- |
-| features | {features} |
-| moments | {moments} |
-| longest sentence | {tokens} |
-| vocabulary | `tokenizer.json`, with which it was trained |
-
-## Limits
-
-- It always finds something. {presence}
-- The edges of a moment lie on a grid of a {num_clips}th of what is looked at at once{window}.
-- {long_video}
-- Only words of its training mean anything to it; unknown ones are skipped without a word, and a
-  sentence of unknown words alone is refused.
-- It answers about the kind of video that it was trained on; on other material scores are no
-  measure of being right.
-- It finds what a sentence says, not whether it is proper to look for it. Do not use it to identify
-  or judge people.
-"""
+CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
+TOKENIZER_FILE, CARD = 'tokenizer.json', 'README.md'
 
 
 def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
@@ -162,7 +117,7 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     Args:
         folder (str | Path): Made if it is not there; a model in it is replaced.
         config (Config): Of the model.
-        model (nn.Module): With ``data_preprocessor.tokenizer`` and ``text_encoder``.
+        model (nn.Module): A localizer.
         meta (dict): What else belongs to the model, plain data.
 
     Raises:
@@ -201,63 +156,32 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
 
 def model_card(content: dict) -> str:
     """README.md of a saved model, from what its ``config.json`` holds."""
-    config, meta = content['config'], content['meta']
-    model, extractor = config['model'], config.get('extractor')
-    long_video = config.get('long_video') or {}
-    num_clips, moments = _moments(model)
-    presence, window = meta.get('presence'), long_video.get('window')
-    longest = long_video.get('longest')
-    size = model['backbone']['in_channels']
-    limit = content['tokenizer'].get('max_length')
-    return _CARD_TEMPLATE.format(
+    config = content['config']
+    model, long_video = config['model'], LongVideo(**config.get('long_video') or {})
+    template = Template(Path(__file__).with_name('model_card.md').read_text(encoding='utf-8'))
+    return template.render(
         version=content['mmn_plugin'],
-        features=f'{size} numbers per step; '
-        + (
-            f'made from a video file by `{extractor["type"]}`'
-            if extractor
-            else 'no extractor is known, so that only ready features can be used'
-        ),
-        moments=moments,
-        tokens='no limit' if limit is None else f'{limit} tokens; a longer one is cut',
-        num_clips=num_clips,
-        window=f' ({window:g} s of a long video)' if window else '',
-        presence=(
-            f'A sentence whose presence is below {presence["threshold"]:.3f} '
-            f'{"(more in a video of several windows) " if presence.get("tail") else ""}probably '
-            'does not occur; that threshold was measured on its validation set, and is sometimes '
-            'wrong in either direction.'
-            if presence
-            else 'Nothing tells whether a sentence occurs at all: no threshold was measured.'
-        ),
-        long_video=(
-            f'Videos longer than {1.5 * window if longest is None else longest:g} s are looked at '
-            f'in windows of {window:g} s; a moment longer than a window is never found whole.'
-            if window
-            else 'A video of any length is one window: the longer it is, the coarser the grid.'
-        ),
+        model=model,
+        num_clips=model.get('grid', model)['num_clips'],  # without a grid clips are scored
+        extractor=config.get('extractor'),
+        max_length=content['tokenizer'].get('max_length'),
+        presence=content['meta'].get('presence'),
+        window=long_video.window,
+        longest=long_video.longest,
     )
-
-
-def _moments(model: dict) -> tuple[int, str]:
-    """Number of clips, and which runs of them are moments."""
-    if 'grid' not in model:  # scores clips
-        return model['num_clips'], f'{model["num_clips"]} clips, runs of those with high scores'
-    grid = model['grid']
-    counts = list(grid['pooling_counts'])
-    return grid['num_clips'], f'{grid["num_clips"]} clips, pooling counts {counts}'
 
 
 def _require_no_others(folder: Path) -> None:
     """Refuse a folder with a README.md, say, that is none of a model's."""
-    found = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE, CARD) if (folder / name).exists()]
     with suppress(OSError, ValueError, AttributeError):
         if json.loads((folder / CONFIG).read_bytes()).get('format') == FORMAT:
             return
-    if found:
-        raise OutputError(
-            f'{folder / found[0]} is there and was not written by save_pretrained: '
-            'nothing is replaced. Move it away, or choose another folder'
-        )
+    for name in (CONFIG, WEIGHTS, TOKENIZER_FILE, CARD):
+        if (folder / name).exists():
+            raise OutputError(
+                f'{folder / name} is there and was not written by save_pretrained: '
+                'nothing is replaced. Move it away, or choose another folder'
+            )
 
 
 def _portable(config: Config, model) -> dict:
@@ -281,13 +205,7 @@ def is_folder(path: str | Path) -> bool:
 
 
 def read_folder(folder: str | Path) -> tuple[Config, dict]:
-    """Config and checkpoint of a folder.
-
-    Args:
-        folder (str | Path): From `write_folder`.
-
-    Returns:
-        tuple[Config, dict]: The config, and ``meta`` and ``state_dict`` as a checkpoint has them.
+    """Config, and ``meta`` and ``state_dict`` as a checkpoint has them, of `write_folder`.
 
     Raises:
         FileNotFoundError: If a file of it is missing.
@@ -327,12 +245,9 @@ def plain_meta(meta: dict) -> dict:
     left_out = ('cfg', 'tokenizer', 'hook_msgs', 'run_state', 'experiment_name', 'time')
     kept = {}
     for key, value in meta.items():
-        try:
-            same = json.loads(json.dumps(value, allow_nan=False)) == value
-        except (TypeError, ValueError):
-            continue
-        if key not in left_out and same and not torch.is_tensor(value):
-            kept[key] = value
+        with suppress(TypeError, ValueError):
+            if key not in left_out and json.loads(json.dumps(value, allow_nan=False)) == value:
+                kept[key] = value
     return kept
 
 
@@ -369,7 +284,7 @@ def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, di
 
 
 def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
-    """Build a config's model and load all its weights, under the checks that a test runs.
+    """A config's model in evaluation mode, with all its weights, under the checks of a test.
 
     The tokenizer that the checkpoint carries serves where the configured one cannot be built. The
     config's ``env_cfg.allow_tf32`` is applied to this process, as by a test.
@@ -378,9 +293,6 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
         config (Config): With ``model``.
         checkpoint (str | bytes | PathLike): Path or URL.
         device (str): Where the model goes.
-
-    Returns:
-        nn.Module: The model, in evaluation mode.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no vocabulary in either.
@@ -393,16 +305,6 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     return build_model(config, read_checkpoint(checkpoint, config)[1], checkpoint, device)
 
 
-def require_model(config: Config) -> None:
-    """Refuse a config that describes no model.
-
-    Raises:
-        ValueError: Naming it.
-    """
-    if 'model' not in config:
-        raise InputError(f'{config.filename or "the config"} lacks the setting `model`')
-
-
 def build_model(
     config: Config, loaded: dict, path: str, device: str, own_tokenizer: bool = False
 ) -> nn.Module:
@@ -413,8 +315,8 @@ def build_model(
         loaded (dict): ``meta`` and ``state_dict``, or weights alone.
         path (str): Where it came from, for messages.
         device (str): Where the model goes.
-        own_tokenizer (bool): Take the checkpoint's tokenizer whatever the config says, as where
-            the config too is the checkpoint's. Defaults to False.
+        own_tokenizer (bool): Take the checkpoint's tokenizer whatever the config says. Defaults to
+            False.
     """
     require_model(config)
     apply_tf32(config)

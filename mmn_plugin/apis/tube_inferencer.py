@@ -54,13 +54,8 @@ class TubeGroundingInferencer:
         dataset = self.config.test_dataloader.dataset
         self.streams = list(dataset.streams)
         # built here: `Compose` looks them up in the default scope, which a script need not have set
-        self.transforms = Compose(
-            [
-                TRANSFORMS.build(step)
-                for step in dataset.pipeline
-                if step['type'] != LoadTubes.__name__
-            ]
-        )
+        steps = [step for step in dataset.pipeline if step['type'] != LoadTubes.__name__]
+        self.transforms = Compose([TRANSFORMS.build(step) for step in steps])
 
     def __call__(
         self,
@@ -94,14 +89,8 @@ class TubeGroundingInferencer:
         info = probe_video(video)
         given = tubes if isinstance(tubes, TubeVideo) else TubeVideo('', [], [], tubes)
         complete = set(self.streams) <= given.features.keys()
-        found = TubeVideo(
-            Path(video).stem,
-            sentences,
-            [],
-            given.tubes,
-            given.features if complete else {},
-            given.source,
-        )
+        features = given.features if complete else {}
+        found = TubeVideo(Path(video).stem, sentences, [], given.tubes, features, given.source)
         if found.tubes is not None:
             found.tubes = [np.asarray(tube, np.float32) for tube in found.tubes]
             found.check(str(video))
@@ -116,9 +105,8 @@ class TubeGroundingInferencer:
         frames = np.stack(list(VideoReader(video, None, extractor.size, info.times)))
         scale = frames.shape[-1] / np.array([info.width, info.height])  # of (F, 3, size, size)
         if found.tubes is None:
-            found.tubes = [
-                _scaled(tube, 1 / scale) for tube in self._build(TRACKERS, 'tracker')(frames)
-            ]
+            tracks = self._build(TRACKERS, 'tracker')(frames)
+            found.tubes = [_scaled(track, 1 / scale) for track in tracks]
         found.features = extractor(frames, [_scaled(tube, scale) for tube in found.tubes])
 
     @torch.inference_mode()
@@ -144,11 +132,9 @@ class TubeGroundingInferencer:
             )
         )
         if not video.tubes:
-            sample = packed['data_samples']
-            (encoded,) = self.model.head.split({}, [sample])
-            sample.pred_instances = self.model.head.rank(
-                encoded, torch.zeros(len(sample.sentences), 0)
-            )
+            sample, head = packed['data_samples'], self.model.head
+            (encoded,) = head.split({}, [sample])
+            sample.pred_instances = head.rank(encoded, torch.zeros(len(sample.sentences), 0))
             return sample
         batch = self.model.data_preprocessor(
             dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
@@ -162,14 +148,9 @@ class TubeGroundingInferencer:
             tube, span = predicted.tubes[i], None
             if len(tube):
                 span = [float(info.times[int(tube[0, 0])]), ends[int(tube[-1, 0])]]
+            index, score = int(predicted.tube_index[i]), float(predicted.scores[i])
             answers.append(
-                dict(
-                    sentence=sentence,
-                    tube=tube,
-                    span=span,
-                    tube_index=int(predicted.tube_index[i]),
-                    score=float(predicted.scores[i]),
-                )
+                dict(sentence=sentence, tube=tube, span=span, tube_index=index, score=score)
             )
         return answers
 

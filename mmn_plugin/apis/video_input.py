@@ -25,16 +25,13 @@ from mmn_plugin.files import printable
 def file_of_stream(stream) -> Iterator[Path]:
     """Copy of an open file for as long as the context lasts; memory does not grow with it.
 
-    Args:
-        stream: Open in binary mode; read from its beginning where it can be rewound.
-
-    Raises:
-        ValueError: If it is open as text, or empty.
+    It is read from its beginning where it can be rewound; an `InputError` if it gives text, or is
+    empty.
     """
     name = getattr(stream, 'name', None)
-    suffix = Path(name).suffix if isinstance(name, str) else ''
+    name = name if isinstance(name, str) else ''
     with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
-        path = Path(folder) / f'video{suffix}'
+        path = Path(folder) / f'video{Path(name).suffix}'
         if getattr(stream, 'seekable', lambda: False)():
             stream.seek(0)
         with path.open('wb') as copy:
@@ -42,11 +39,10 @@ def file_of_stream(stream) -> Iterator[Path]:
                 shutil.copyfileobj(stream, copy, 1 << 20)
             except TypeError:
                 raise InputError(
-                    f'the open file {name or ""} gives text: open videos in binary '
-                    "mode, open(path, 'rb')"
+                    f"the open file {name} gives text: open videos in binary mode, open(path, 'rb')"
                 ) from None
         if not path.stat().st_size:
-            raise InputError(f'the open file {name or ""} is empty')
+            raise InputError(f'the open file {name} is empty')
         yield path
 
 
@@ -54,18 +50,12 @@ def file_of_stream(stream) -> Iterator[Path]:
 def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
     """A lossless video of frames for as long as the context lasts.
 
-    Args:
-        frames (np.ndarray): (T, H, W, 3) uint8, RGB.
-        fps (float): Frames per second.
-
     Raises:
-        ValueError: If the frames are no such array.
+        ValueError: If the frames are not (T, H, W, 3) uint8, RGB.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise InputError(
-            f'frames of shape {frames.shape} and type {frames.dtype}: expected '
-            '(T, H, W, 3) uint8, RGB'
-        )
+        given = f'frames of shape {frames.shape} and type {frames.dtype}'
+        raise InputError(f'{given}: expected (T, H, W, 3) uint8, RGB')
     with tempfile.TemporaryDirectory(prefix='mmn_video_') as folder:
         path = Path(folder) / 'video.avi'
         with VideoWriter(path, fps, form='avi', codec='ffv1', pixels='bgr0') as video:
@@ -75,11 +65,7 @@ def file_of_frames(frames: np.ndarray, fps: float) -> Iterator[Path]:
 
 
 def as_videos(video) -> list | None:
-    """Several videos as a list, None where it is one.
-
-    Args:
-        video: A list, a tuple, or an array of paths; or one of what `plain_video` takes.
-    """
+    """A list, tuple, or array of paths as a list; None where it is one video."""
     if isinstance(video, np.ndarray) and video.ndim and video.dtype.kind in 'OSU':
         return video.ravel().tolist()
     return list(video) if isinstance(video, list | tuple) else None
@@ -88,9 +74,7 @@ def as_videos(video) -> list | None:
 def plain_video(video):
     """A video as its path (str or Path), or as an array; what is neither stays as it is.
 
-    Args:
-        video: Paths may be bytes, `os.PathLike` or an array of one; tensors of any device, layout
-            and precision, with gradients or without.
+    Paths may be bytes, `os.PathLike` or an array of one; tensors of any kind.
     """
     if isinstance(video, np.ndarray) and not video.ndim:
         video = video.item()
@@ -107,15 +91,8 @@ def one_each(value, count: int) -> list:
 
 
 def positive_number(value, message: str) -> float:
-    """A rate or a duration as float.
-
-    Args:
-        value: A number of Python, NumPy or PyTorch, or text, such as ``'25'`` or
-            ``'30000/1001'``.
-        message (str): What to say of anything else.
-
-    Raises:
-        ValueError: If it is not one finite number above 0.
+    """A rate or a duration as float, from a number of Python, NumPy or PyTorch, or text such as
+    ``'30000/1001'``; an `InputError` with the message where it is not one finite number above 0.
     """
     try:
         if isinstance(value, np.ndarray | np.generic | torch.Tensor):
@@ -176,10 +153,9 @@ class VideoFeatures:
         video = plain_video(video)
         video_id = video_id or video_name(video)
         if duration is not None:
-            duration = positive_number(
-                duration, f'duration={duration!r}: give the seconds of the video, above 0'
-            )
-        if _is_entry(video):
+            wrong = f'duration={duration!r}: give the seconds of the video, above 0'
+            duration = positive_number(duration, wrong)
+        if is_entry(video):
             return cls._of_store(video, duration, video_id)
         if isinstance(video, h5py.Dataset):
             require_written(video, f'{video.file.filename}: entry {video.name!r}')
@@ -190,9 +166,8 @@ class VideoFeatures:
                 'an array of frames does not tell its rate: give '
                 f'fps=<frames per second above 0>, not {fps!r}',
             )
-            return cls._extracted(
-                file_of_frames(video, fps), extractor, duration or len(video) / fps, video_id
-            )
+            duration = duration or len(video) / fps
+            return cls._extracted(file_of_frames(video, fps), extractor, duration, video_id)
         if hasattr(video, 'read'):
             return cls._extracted(file_of_stream(video), extractor, duration, video_id)
         if isinstance(video, str | Path):
@@ -258,7 +233,7 @@ class VideoFeatures:
 
 def video_name(video) -> str:
     """Name of whatever `VideoFeatures.of` takes, where none is given."""
-    if _is_entry(video):
+    if is_entry(video):
         return split_entry(video)[1].partition('/')[0]
     if isinstance(video, h5py.Dataset):
         return video.name.strip('/')
@@ -268,7 +243,8 @@ def video_name(video) -> str:
     return printable(Path(video).stem) if isinstance(video, str | Path) else 'array'
 
 
-def _is_entry(video) -> bool:
+def is_entry(video) -> bool:
+    """Whether this is ``FILE.h5::ENTRY``, features rather than a file."""
     return isinstance(video, str) and '::' in video and not Path(video).is_file()
 
 
@@ -277,16 +253,11 @@ def _entry_duration(entry: h5py.Dataset) -> float | None:
     stride, fps = entry.attrs.get('stride'), entry.attrs.get('fps')
     if stride is None or fps is None:
         return None
-    stride, fps = (
-        positive_number(
-            value,
-            f'{entry.file.filename}: entry {entry.name!r} has '
-            f'stride={stride!r} and fps={fps!r}; both must be '
-            'numbers above 0',
-        )
-        for value in (stride, fps)
+    wrong = (
+        f'{entry.file.filename}: entry {entry.name!r} has stride={stride!r} and fps={fps!r}; '
+        'both must be numbers above 0'
     )
-    return len(entry) * stride / fps
+    return len(entry) * positive_number(stride, wrong) / positive_number(fps, wrong)
 
 
 def split_entry(name: str) -> tuple[str, str]:
@@ -298,11 +269,7 @@ def split_entry(name: str) -> tuple[str, str]:
 
 
 def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
-    """Sentences as a list.
-
-    Args:
-        model (nn.Module): The localizer, whose tokenizer must know them.
-        sentences (str | Sequence[str]): One or more.
+    """One or more sentences as a list.
 
     Raises:
         ValueError: If there is none, or one is empty or holds no word that the model knows.
@@ -316,9 +283,9 @@ def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
     if not sentences:
         raise InputError('no sentence was given; give at least one')
     for sentence in sentences:
-        if sentence is not None and not isinstance(sentence, str):
+        if not isinstance(sentence, str):
             raise InputError(f'the sentence {sentence!r} is no text (str)')
-        if sentence is None or not sentence.strip():
+        if not sentence.strip():
             raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
     inspected = model.data_preprocessor.tokenizer.inspect(sentences)
     for sentence, (_, problem) in zip(sentences, inspected, strict=True):
@@ -331,13 +298,7 @@ def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
 
 
 def check_sentence_lists(model, sentences, num_videos: int | None) -> list[list[str]]:
-    """Sentences of each video, checked.
-
-    Args:
-        model (nn.Module): As of `check_sentences`.
-        sentences (str | Sequence[str] | Sequence[Sequence[str]]): The same for all videos, or
-            a list or tuple of sentences for each.
-        num_videos (int | None): None: one.
+    """Sentences of each video: the same for all, or a list, tuple or array of them for each.
 
     Raises:
         ValueError: As of `check_sentences`, or if there is not one list per video.

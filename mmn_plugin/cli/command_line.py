@@ -47,19 +47,18 @@ def end_distributed(runner: Runner | None = None, code: int = 0) -> None:
     os._exit(code)
 
 
-_CALLED = {
-    'pytorch': 'torchrun (`bash tools/dist_train.sh CONFIG PROCESSES` calls it)',
-    'slurm': 'srun (`bash tools/slurm_train.sh` calls it, without --launcher slurm)',
-    'mpi': "Open MPI's mpirun, with MASTER_ADDR set",
-}
-_NEEDED = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+_LAUNCHERS = {  # what calls the processes, and what it sets
+    'pytorch': (
+        'torchrun (`bash tools/dist_train.sh CONFIG PROCESSES` calls it)',
+        ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    ),
+    'slurm': (
+        'srun (`bash tools/slurm_train.sh` calls it, without --launcher slurm)',
+        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    ),
     'mpi': (
-        'OMPI_COMM_WORLD_RANK',
-        'OMPI_COMM_WORLD_LOCAL_RANK',
-        'OMPI_COMM_WORLD_SIZE',
-        'MASTER_ADDR',
+        "Open MPI's mpirun, with MASTER_ADDR set",
+        (*(f'OMPI_COMM_WORLD_{name}' for name in ('RANK', 'LOCAL_RANK', 'SIZE')), 'MASTER_ADDR'),
     ),
 }
 
@@ -74,13 +73,14 @@ def require_launcher(name: str) -> None:
         ValueError: If environment variables are absent, or one that is a number is none. If there
             is no GPU, which MMEngine's ``slurm`` and ``mpi`` need.
     """
-    missing = [variable for variable in _NEEDED.get(name, ()) if not os.environ.get(variable)]
+    started_by, needed = _LAUNCHERS.get(name, ('', ()))
+    missing = [variable for variable in needed if not os.environ.get(variable)]
     if missing:
         raise InputError(
-            f'--launcher {name} is for processes that are started by {_CALLED[name]}, which sets '
+            f'--launcher {name} is for processes that are started by {started_by}, which sets '
             f'{", ".join(missing)}; for one process leave --launcher out'
         )
-    for variable in _NEEDED.get(name, ()):
+    for variable in needed:
         number = variable not in ('MASTER_ADDR', 'SLURM_NODELIST')
         if number and not os.environ[variable].isdecimal():
             raise InputError(
@@ -95,19 +95,14 @@ def require_launcher(name: str) -> None:
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments of every command that runs a config.
-
-    Args:
-        description (str): what the command does.
-    """
+    """A parser with the arguments of every command that runs a config."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument(
-        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)'
-    )
+    add = parser.add_argument
+    add('config', help='path of a config, or the name of one of mmn_plugin')
+    add('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)')
     add_config_options(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add('--launcher', choices=['none', *_LAUNCHERS], default='none')
+    add('--local_rank', '--local-rank', type=int, default=0)
     return parser
 
 
@@ -150,25 +145,15 @@ def run_command(
 
 
 def check_weights(config: Config) -> None:
-    """Let the weights of a checkpoint be compared where the config's own hooks do not.
-
-    Args:
-        config (Config): of the run; `CheckpointWeightsHook` is added to it.
-    """
+    """Add `CheckpointWeightsHook` to a config whose own hooks do not compare a checkpoint."""
     hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
     if not any(isinstance(h, dict) and h.get('type') == 'CheckpointIdentityHook' for h in hooks):
         check = dict(type='CheckpointWeightsHook')
         config.custom_hooks = [*(config.get('custom_hooks') or []), check]
 
 
-# Methods of the Runner that build parts of the config when they are needed.
-_BUILT_LATER = (
-    'build_train_loop',
-    'build_val_loop',
-    'build_test_loop',
-    'build_optim_wrapper',
-    'build_param_scheduler',
-)
+# What the Runner builds by `build_NAME` when it is needed.
+_BUILT_LATER = ('train_loop', 'val_loop', 'test_loop', 'optim_wrapper', 'param_scheduler')
 
 
 def build_dataset(config: Config, split: str):
@@ -187,10 +172,6 @@ def build_dataset(config: Config, split: str):
 def build_runner(config: Config, doubts: list[str]) -> Runner:
     """Build the Runner; doubts about its options go to the log, or where there is none are printed.
 
-    Args:
-        config (Config): of the run.
-        doubts (list[str]): sentences.
-
     Raises:
         ConfigError: If something cannot be built as the config says; also later, when the Runner
             builds the rest: loops with their data loaders, optimizer, and parameter schedulers.
@@ -205,5 +186,6 @@ def build_runner(config: Config, doubts: list[str]) -> Runner:
         for text in doubts:
             tell(text)
     for name in _BUILT_LATER:
-        setattr(runner, name, config_errors(config)(getattr(runner, name)))
+        build = getattr(runner, f'build_{name}')
+        setattr(runner, f'build_{name}', config_errors(config)(build))
     return runner

@@ -18,7 +18,14 @@ from rich.progress import track
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.cli.command_line import end_distributed, explicit_amp, require_launcher
-from mmn_plugin.cli.main import Parser, add_config_options, add_device, whole_number
+from mmn_plugin.cli.main import (
+    Parser,
+    add_config_options,
+    add_device,
+    add_model,
+    chosen_config,
+    whole_number,
+)
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import check_config
 from mmn_plugin.engine import add_amp
@@ -26,7 +33,7 @@ from mmn_plugin.errors import OperationError
 from mmn_plugin.features import build_extractor, extract_videos, extractor_config
 from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import writable_file
-from mmn_plugin.webui import Limits, SessionStore
+from mmn_plugin.webui import Limits, PageError, SessionStore
 from mmn_plugin.webui.answers import ExampleVideo, VideoGrounder
 from mmn_plugin.webui.page import GroundingPage
 
@@ -37,38 +44,23 @@ MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
 def parse_extract(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('extract', run_extract.__doc__)
-    parser.add_argument('videos', nargs='+', help='video files, or folders of them')
-    parser.add_argument('--out', required=True, type=writable_file, help='HDF5 file to write')
-    parser.add_argument(
-        '--config',
-        default=DEFAULT,
-        help='a config with an `extractor`: a path, or one of mmn_plugin, such as '
-        f'extractors/i3d_r50_k400.py or mmn_shapes.py (default: {DEFAULT})',
-    )
-    parser.add_argument(
-        '--checkpoint',
-        help="weights in place of the config's: a file, or for models of Hugging Face a folder",
-    )
-    parser.add_argument(
-        '--fps', type=float, help="frames per second that are looked at (default: the config's)"
-    )
-    parser.add_argument('--stride', type=int, help="frames per row (default: the config's)")
+    add = parser.add_argument
+    add('videos', nargs='+', help='video files, or folders of them')
+    add('--out', required=True, type=writable_file, help='HDF5 file to write')
+    add('--config', default=DEFAULT, help='a config with an `extractor` (default: %(default)s)')
+    add('--checkpoint', help="weights in place of the config's: a file, or a Hugging Face folder")
+    add('--fps', type=float, help="frames per second that are looked at (default: the config's)")
+    add('--stride', type=int, help="frames per row (default: the config's)")
     add_device(parser)
-    parser.add_argument(
+    add(
         '--workers',
         type=whole_number,
-        help='videos at a time: threads that decode for a GPU, processes on the '
-        'CPU; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
-        'the grid extractor, else 0)',
+        help='videos at a time: threads that decode for a GPU, processes on the CPU; 0: one step '
+        'after the other (default: 4 on a GPU; on the CPU 2 for the grid extractor, else 0)',
     )
     add_amp(parser)
     add_config_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch'],
-        default='none',
-        help='pytorch: the processes that torchrun starts share the videos',
-    )
+    add('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: under torchrun')
     return parser.parse_args(explicit_amp(argv))
 
 
@@ -108,10 +100,8 @@ def clean_stop():
         yield
     except KeyboardInterrupt:
         if os.environ.get('RANK', '0') == '0':
-            print(
-                'Stopped. Run the command again: it goes on with what is not finished.',
-                file=sys.stderr,
-            )
+            stopped = 'Stopped. Run the command again: it goes on with what is not finished.'
+            print(stopped, file=sys.stderr)
         end_distributed(code=code)
         raise SystemExit(code) from None
     finally:
@@ -132,14 +122,8 @@ def run_extract(args: argparse.Namespace, answer: Callable) -> int:
     """
     with clean_stop():
         require_launcher(args.launcher)
-        settings = extractor_config(
-            args.config,
-            args.cfg_options,
-            checkpoint=args.checkpoint,
-            fps=args.fps,
-            stride=args.stride,
-            amp=args.amp,
-        )
+        own = {name: getattr(args, name) for name in ('checkpoint', 'fps', 'stride', 'amp')}
+        settings = extractor_config(args.config, args.cfg_options, **own)
         extractor = build_extractor(settings, args.device or own_device(args.launcher))
         if args.amp:
             settings['amp'] = extractor.amp  # what it came to here
@@ -167,24 +151,11 @@ def run_extract(args: argparse.Namespace, answer: Callable) -> int:
 def parse_check(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('check', run_check.__doc__)
-    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument(
-        '--split',
-        nargs='+',
-        choices=('train', 'val', 'test'),
-        help='splits to check (default: all that the config has)',
-    )
-    parser.add_argument(
-        '--quick',
-        action='store_true',
-        help='look at the shapes of features alone, not at every value',
-    )
-    parser.add_argument(
-        '--examples',
-        type=int,
-        default=3,
-        help='offenders named for each kind of finding (default: 3)',
-    )
+    add, splits = parser.add_argument, ('train', 'val', 'test')
+    add('config', help='path of a config, or the name of one of mmn_plugin')
+    add('--split', nargs='+', choices=splits, help='splits to check (default: all there are)')
+    add('--quick', action='store_true', help='look at the shapes of features, not at every value')
+    add('--examples', type=int, default=3, help='offenders named for each finding (default: 3)')
     add_config_options(parser)
     return parser.parse_args(argv)
 
@@ -214,80 +185,29 @@ def run_check(args: argparse.Namespace, answer: Callable) -> int:
 
 def parse_web(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    limits = Limits()
-    parser = Parser('web', run_web.__doc__)
-    parser.add_argument(
-        'checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained'
-    )
-    parser.add_argument(
-        '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
-    )
-    add_config_options(parser)
-    add_device(parser)
-    parser.add_argument('--top-n', type=int, default=5, help='moments per sentence (default: 5)')
-    parser.add_argument(
-        '--host',
-        default='127.0.0.1',
-        help='address to listen at (default: 127.0.0.1, this machine alone)',
-    )
-    parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
-    parser.add_argument(
-        '--max-mb',
-        type=float,
-        default=limits.megabytes,
-        help=f'largest upload (default: {limits.megabytes:g})',
-    )
-    parser.add_argument(
-        '--max-minutes',
-        type=float,
-        default=limits.seconds / 60,
-        help=f'longest video (default: {limits.seconds / 60:g})',
-    )
-    parser.add_argument(
-        '--max-pixels',
-        type=int,
-        default=limits.pixels,
-        help=f'largest picture of a video, width x height (default: {limits.pixels}, 4096 x 2304)',
-    )
-    parser.add_argument(
-        '--max-work',
-        type=float,
-        default=limits.work_seconds,
-        metavar='SECONDS',
-        help=f'time that may be spent on reading a video (default: {limits.work_seconds:g})',
-    )
-    parser.add_argument(
+    limits, parser = Limits(), Parser('web', run_web.__doc__)
+    add = parser.add_argument
+    add('checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained')
+    add_model(parser)
+    add('--host', default='127.0.0.1', help='address to listen at (default: this machine alone)')
+    add('--port', type=int, help='default: the first free one from 7860 on')
+    for name, value, text in (
+        ('mb', limits.megabytes, 'largest upload'),
+        ('minutes', limits.seconds / 60, 'longest video'),
+        ('pixels', limits.pixels, 'largest picture of a video, width x height'),
+        ('work', limits.work_seconds, 'seconds that may be spent on reading a video'),
+    ):
+        kind, text = int if name == 'pixels' else float, f'{text} (default: %(default)s)'
+        add(f'--max-{name}', type=kind, default=value, metavar='N', help=text)
+    add(
         '--keep-minutes',
         type=float,
         default=limits.idle_seconds / 60,
-        help='delete a video after so long without a question '
-        f'(default: {limits.idle_seconds / 60:g})',
+        metavar='N',
+        help='delete a video after so long without a question (default: %(default)s)',
     )
-    parser.add_argument(
-        '--examples',
-        metavar='DIR',
-        help='offer the videos of this folder, whose annotations.json has their sentences',
-    )
-    args = parser.parse_args(argv)
-    if args.top_n < 1:
-        parser.error(f'--top-n {args.top_n}: it must be at least 1')
-    if args.cfg_options and not args.config:
-        parser.error('--cfg-options needs --config')
-    return args
-
-
-def build_inferencer(args):
-    """The model, by its config or by the one that the checkpoint carries.
-
-    Raises:
-        ValueError: there is no config, or it does not say how features are made from a video.
-    """
-    config = args.config
-    if args.cfg_options:
-        config = load_config(config, args.cfg_options)
-    inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
-    _ = inferencer.extractor  # says what is missing now, not at the first visitor
-    return inferencer
+    add('--examples', metavar='DIR', help='offer the videos that annotations.json there describes')
+    return parser.parse_args(argv)
 
 
 def run_web(args: argparse.Namespace, answer: Callable) -> int:
@@ -312,15 +232,21 @@ def run_web(args: argparse.Namespace, answer: Callable) -> int:
         pixels=args.max_pixels,
         work_seconds=args.max_work,
     )
-    grounder = VideoGrounder(build_inferencer(args), limits)
+    config = chosen_config(args)
+    inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
+    _ = inferencer.extractor  # says what is missing now, not at the first visitor
+    grounder = VideoGrounder(inferencer, limits)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
     with SessionStore(limits) as store:
         examples = ExampleVideo.read_folder(args.examples) if args.examples else []
-        for example in [example for example in examples if not grounder.knows(example)]:
-            print(f'{example.name} is left out: the model does not know its words')
-            examples.remove(example)
+        for example in list(examples):
+            try:
+                grounder.check_sentences(list(example.truth))
+            except PageError:
+                print(f'{example.name} is left out: the model does not know its words')
+                examples.remove(example)
         page = GroundingPage(grounder, store, examples)
-        url = page.launch(args.host, args.port, block=False)
+        url = page.launch(args.host, args.port)
         print(f'{url}  (Ctrl+C ends it)', flush=True)
         answer(dict(url=url))
         try:

@@ -17,13 +17,14 @@ Figures are in percent.
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 import mmn_plugin
 from mmn_plugin.cli.main import Parser
-from mmn_plugin.errors import InputError, UserError
+from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
     GroundingMetric,
     TubeResult,
@@ -39,42 +40,24 @@ from mmn_plugin.structures.annotations import read_annotations
 def parse_eval(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('eval', __doc__)
-    parser.add_argument('predictions', help='file of predictions or answers (.json)')
-    parser.add_argument(
-        'annotations', type=Path, help='annotation file (.json), of tubes also a tube file (.h5)'
-    )
-    parser.add_argument(
-        '--iou',
-        type=float,
-        nargs='+',
-        help='thresholds: m of IoU=m (0.3 0.5 0.7), of tubes R of vIoU@R (0.3 0.5)',
-    )
-    moments = parser.add_argument_group('moments')
-    moments.add_argument('--top-n', type=int, nargs='+', default=[1, 5], help='n of R@n (1 5)')
-    moments.add_argument(
-        '--duration-buckets',
-        type=float,
-        nargs='*',
-        default=[10, 30],
-        help='edges between groups by length of the moment (10 30)',
-    )
-    moments.add_argument(
-        '--duration-unit',
-        choices=['seconds', 'share'],
-        default='seconds',
-        help='unit of the edges; share: of the video (seconds)',
-    )
-    moments.add_argument(
-        '--subsets',
-        help='JSON file {name: {video id: [sentence index, ...]}} of groups to report apart',
-    )
-    chance = parser.add_argument_group('chance level (a random ranking after NMS)')
-    chance.add_argument('--chance-clips', type=int, metavar='N', help='num_clips of the grid')
-    chance.add_argument(
-        '--chance-counts', type=int, nargs='+', metavar='C', help='pooling_counts of the grid'
-    )
-    chance.add_argument('--chance-nms', type=float, metavar='IOU', help='threshold of NMS')
-    chance.add_argument('--chance-seed', type=int, default=0, help='of the random rankings (0)')
+    add = parser.add_argument
+    add('predictions', help='file of predictions or answers (.json)')
+    add('annotations', type=Path, help='annotation file (.json), of tubes also a tube file (.h5)')
+    text = 'thresholds: m of IoU=m (0.3 0.5 0.7), of tubes R of vIoU@R (0.3 0.5)'
+    add('--iou', type=float, nargs='+', help=text)
+    add = parser.add_argument_group('moments').add_argument
+    add('--top-n', type=int, nargs='+', default=[1, 5], help='n of R@n (1 5)')
+    text = 'edges between groups by length of the moment (10 30)'
+    add('--duration-buckets', type=float, nargs='*', default=[10, 30], help=text)
+    text = 'unit of the edges; share: of the video (seconds)'
+    add('--duration-unit', choices=['seconds', 'share'], default='seconds', help=text)
+    text = 'JSON file {name: {video id: [sentence index, ...]}} of groups to report apart'
+    add('--subsets', help=text)
+    add = parser.add_argument_group('chance level (a random ranking after NMS)').add_argument
+    add('--chance-clips', type=int, metavar='N', help='num_clips of the grid')
+    add('--chance-counts', type=int, nargs='+', metavar='C', help='pooling_counts of the grid')
+    add('--chance-nms', type=float, metavar='IOU', help='threshold of NMS')
+    add('--chance-seed', type=int, default=0, help='of the random rankings (0)')
     args = parser.parse_args(argv)
     given = [args.chance_clips, args.chance_counts, args.chance_nms]
     if any(value is not None for value in given) and None in given:
@@ -84,12 +67,17 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
 
 def run_eval(args: argparse.Namespace, answer: Callable) -> int:
     """Score and print; returns the exit code."""
-    try:
-        figures = score_tubes(args) if _holds_tubes(args) else score_moments(args)
-    except UserError as error:
-        raise InputError(f'{args.predictions} against {args.annotations}: {error}') from error
-    answer(figures)
+    answer(score_tubes(args) if _holds_tubes(args) else score_moments(args))
     return 0
+
+
+@contextmanager
+def _naming_both(args: argparse.Namespace):
+    """Name both files where they do not fit together."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f'{args.predictions} against {args.annotations}: {error}') from error
 
 
 def _holds_tubes(args: argparse.Namespace) -> bool:
@@ -107,12 +95,9 @@ def score_moments(args: argparse.Namespace) -> dict[str, float]:
     chance = None
     if args.chance_clips is not None:
         mmn_plugin.register_components()  # NMS is a part of the models
-        chance = dict(
-            num_clips=args.chance_clips,
-            pooling_counts=args.chance_counts,
-            iou_threshold=args.chance_nms,
-            seed=args.chance_seed,
-        )
+        names = ('num_clips', 'pooling_counts', 'iou_threshold', 'seed')
+        values = (args.chance_clips, args.chance_counts, args.chance_nms, args.chance_seed)
+        chance = dict(zip(names, values, strict=True))
     metric = GroundingMetric(
         args.top_n,
         args.iou or [0.3, 0.5, 0.7],
@@ -123,7 +108,8 @@ def score_moments(args: argparse.Namespace) -> dict[str, float]:
     )
     predictions = read_predictions(args.predictions)
     annotations = read_annotations(args.annotations)
-    results = match_predictions(predictions, annotations, max(args.top_n))
+    with _naming_both(args):
+        results = match_predictions(predictions, annotations, max(args.top_n))
     for note in _notes(predictions, annotations, max(args.top_n)):
         print(f'note: {note}', file=sys.stderr)
     rows = metric.summarize(results)
@@ -135,7 +121,8 @@ def score_moments(args: argparse.Namespace) -> dict[str, float]:
 def score_tubes(args: argparse.Namespace) -> dict[str, float]:
     """Print the figures of tubes, and return them under the metric's names."""
     answers, truth = read_submission(args.predictions), read_true_tubes(args.annotations)
-    figures = score_submission(answers, truth, args.iou or [0.3, 0.5])
+    with _naming_both(args):
+        figures = score_submission(answers, truth, args.iou or [0.3, 0.5])
     figures = {f'tubes/{name}': 100 * value for name, value in figures.items()}
     print(f'{len(truth)} true tubes, {len(answers)} answers; figures in percent')
     missing = sorted(truth.keys() - answers.keys())

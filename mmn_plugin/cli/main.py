@@ -11,11 +11,12 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
+from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
 import mmn_plugin
-from mmn_plugin.errors import plain_errors
+from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, write_atomically
 
 STDOUT = '-'  # as the file of --json
@@ -78,19 +79,22 @@ def explicit(argv: Sequence[str], option: str, default: str, value: str) -> list
     ]
 
 
-def whole_number(text: str) -> int:
-    """A number of things, 0 or more, as ``type=`` of an argument.
+def whole_number(text: str, least: int = 0) -> int:
+    """A number of things as ``type=`` of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none; argparse names the argument.
+        argparse.ArgumentTypeError: If it is none, or below ``least``; argparse names the argument.
     """
     try:
         value = int(text)
     except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of 0 or more')
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of {least} or more')
     return value
+
+
+count = partial(whole_number, least=1)
 
 
 class _ConfigOptions(argparse.Action):
@@ -121,6 +125,31 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add what names a model: ``--config``, ``--cfg-options``, ``--device`` and ``--top-n``."""
+    parser.add_argument(
+        '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
+    )
+    add_config_options(parser)
+    add_device(parser)
+    parser.add_argument('--top-n', type=count, default=5, help='moments per sentence (default: 5)')
+
+
+def chosen_config(args: argparse.Namespace):
+    """``--config`` of `add_model`, read where ``--cfg-options`` change it.
+
+    Raises:
+        InputError: If there are options for a config that is not given.
+    """
+    if not args.cfg_options:
+        return args.config
+    if not args.config:
+        raise InputError('--cfg-options needs --config')
+    from mmn_plugin.config import load_config
+
+    return load_config(args.config, args.cfg_options)
 
 
 def main(argv: Sequence[str]) -> int:

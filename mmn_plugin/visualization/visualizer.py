@@ -101,13 +101,16 @@ class GroundingVisualizer(Visualizer):
         imsave(path, np.ascontiguousarray(image))
 
 
-def timeline_files(folder: OutputFolder, videos: Sequence, names: Sequence[str]) -> dict[str, str]:
+def timeline_files(
+    folder: OutputFolder, videos: Sequence, names: Sequence[str], keep: bool = True
+) -> dict[str, str]:
     """Names of the videos' pictures in a folder, and what each is made of.
 
     Args:
         folder (OutputFolder): The folder.
         videos (Sequence): What `GroundingInferencer` takes; each gets a picture of its own.
         names (Sequence[str]): Their names, ``<name>_timeline.png`` where no other video has it.
+        keep (bool): As of `OutputFolder.names_of`. Defaults to True.
     """
     seen, sources = Counter(), []
     for video, name in zip(videos, names, strict=True):
@@ -115,7 +118,7 @@ def timeline_files(folder: OutputFolder, videos: Sequence, names: Sequence[str])
         seen[source, name] += 1
         again = seen[source, name]
         sources.append(source if again == 1 else f'{source} ({again})')
-    found = folder.names_of(zip(sources, names, strict=True))
+    found = folder.names_of(zip(sources, names, strict=True), keep)
     return {f'{name}_timeline.png': source for name, source in zip(found, sources, strict=True)}
 
 

@@ -13,11 +13,11 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import torch
+from jinja2 import Environment, PackageLoader
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.video_input import VideoFeatures
-from mmn_plugin.errors import MissingFileError
+from mmn_plugin.apis.video_input import VideoFeatures, check_sentences
+from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.evaluation.predictions import FORMAT, VERSION
 from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError
 from mmn_plugin.structures.annotations import read_annotations
@@ -68,14 +68,12 @@ class ExampleVideo:
         annotations = next((path for path in paths if path.is_file()), None)
         if annotations is None:
             raise MissingFileError(
-                f'{folder} has neither annotations.json nor {paths[1].name} in '
-                'annotations/, which say what happens in the examples'
+                f'{folder} has neither annotations.json nor annotations/test.json, which say what '
+                'happens in the examples'
             )
-        places = [place for place in (folder, folder / 'videos') if place.is_dir()]
         files = {
             path.stem: path
-            for place in places
-            for path in sorted(place.iterdir())
+            for path in sorted([*folder.glob('*'), *folder.glob('videos/*')])
             if path.suffix.lower() in VIDEO_SUFFIXES
         }
         examples = [
@@ -127,6 +125,34 @@ COLORS = ('#0072B2', '#B34A00', '#00795A', '#A8467C', '#6A4C93', '#8A6D00', '#2E
 TICKS = 6  # at most about so many on the axis, for a phone's width
 
 
+def _clock(seconds: float, duration: float, unit: bool = True) -> str:
+    return format_time(seconds, duration) + (' s' if unit and duration <= 120 else '')
+
+
+def _curve_points(curve: np.ndarray, top: float) -> str:
+    """Steps of the score over time in a drawing of 100 x 30, on one scale for all sentences."""
+    edges = np.linspace(0, 100, len(curve) + 1).repeat(2)[1:-1]
+    heights = 30 - 28 * curve.clip(min=0).repeat(2) / top
+    return ' '.join(f'{x:.2f},{y:.2f}' for x, y in zip(edges, heights, strict=True))
+
+
+_PAGES = Environment(
+    loader=PackageLoader('mmn_plugin.webui', 'static'),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_PAGES.filters['base64'] = lambda content: base64.b64encode(content).decode()
+_PAGES.globals.update(
+    clock=_clock,
+    colors=COLORS,
+    curve_points=_curve_points,
+    fade=fade,
+    tick_text=tick_text,
+    truth_color=TRUTH,
+)
+
+
 def player_html(session: UserSession) -> str:
     """The player with the visitor's video."""
     return (
@@ -152,17 +178,16 @@ def note_html(message: str) -> str:
 
 def answers_html(session: UserSession, answers: Sequence[Answer]) -> str:
     """All answers, in the order of the sentences, and the download."""
-    top = max((float(a.curve.max()) for a in answers if a.curve is not None), default=0.0)
-    parts = [
-        _answer(session.duration, answer, COLORS[i % len(COLORS)], top)
-        for i, answer in enumerate(answers)
-    ]
-    data = base64.b64encode(predictions_json(session, answers).encode()).decode()
-    name = escape(Path(session.name).stem + '_moments.json')
-    return (
-        f'<div class="mmn-answers" role="region" aria-label="Moments found">{"".join(parts)}'
-        f'<a class="mmn-download" download="{name}" '
-        f'href="data:application/json;base64,{data}">Download as JSON</a></div>'
+    duration = session.duration
+    return _PAGES.get_template('answers.html').render(
+        answers=answers,
+        duration=duration,
+        share=lambda seconds: 100 * min(max(seconds / duration, 0), 1),
+        top=max((float(one.curve.max()) for one in answers if one.curve is not None), default=0.0),
+        ticks=time_ticks(duration, TICKS),
+        unit=time_unit(duration),
+        file=f'{Path(session.name).stem}_moments.json',
+        json=predictions_json(session, answers).encode(),
     )
 
 
@@ -172,103 +197,8 @@ def predictions_json(session: UserSession, answers: Sequence[Answer]) -> str:
         dict(index=i, sentence=answer.sentence, moments=answer.moments, scores=answer.scores)
         for i, answer in enumerate(answers)
     ]
-    video = dict(duration=session.duration, sentences=sentences)
-    return json.dumps(
-        dict(format=FORMAT, version=VERSION, videos={Path(session.name).stem: video}), indent=1
-    )
-
-
-def _answer(duration: float, answer: Answer, color: str, top: float) -> str:
-    moments = zip(answer.moments, answer.scores, strict=True)
-    lanes = ''.join(
-        _moment(duration, rank, moment, score, fade(color, min(0.15 * (rank - 1), 0.6)))
-        for rank, (moment, score) in enumerate(moments, 1)
-    )
-    if not answer.present or not lanes:
-        lanes = ('<p class="mmn-absent">This does not seem to happen in the video.</p>') + lanes
-    return (
-        f'<section class="mmn-answer"><h3>“{escape(answer.sentence)}”</h3>'
-        f'<div class="mmn-lanes">{_truth(duration, answer.truth)}{lanes}'
-        f'{_curve(answer, color, top)}{_axis(duration)}</div>{_map(answer)}</section>'
-    )
-
-
-def _bar(duration: float, moment, color: str) -> str:
-    start, end = (min(max(value / duration, 0), 1) * 100 for value in moment)
-    return (
-        f'<span class="mmn-track"><span class="mmn-bar" style="left:{start:.3f}%;'
-        f'width:{end - start:.3f}%;background:{color}"></span></span>'
-    )
-
-
-def _lane(duration: float, moment, color: str, rank: str, label: str, score: str) -> str:
-    start, end = moment
-    times = f'{_clock(start, duration, False)} \N{EN DASH} {_clock(end, duration)}'
-    return (
-        f'<button type="button" class="mmn-moment" data-start="{start:.3f}" '
-        f'data-end="{end:.3f}" aria-label="{label}: {times}{score and ", score " + score}. '
-        f'Play it."><span class="mmn-rank">{rank}</span>{_bar(duration, moment, color)}'
-        f'<span class="mmn-times">{times}</span><span class="mmn-score">{score}</span>'
-        '</button>'
-    )
-
-
-def _moment(duration: float, rank: int, moment, score: float, color: str) -> str:
-    return _lane(duration, moment, color, str(rank), f'Moment {rank}', f'{score:.2f}')
-
-
-def _truth(duration: float, truth) -> str:
-    if truth is None:
-        return ''
-    return _lane(duration, truth, TRUTH, 'truth', 'True moment', '')
-
-
-def _curve(answer: Answer, color: str, top: float) -> str:
-    """The score over time, on one scale for all sentences."""
-    if answer.curve is None or top <= 0:
-        return ''
-    width = 100 / len(answer.curve)
-    points = [
-        f'{x:.2f},{30 - 28 * max(float(value), 0) / top:.2f}'
-        for i, value in enumerate(answer.curve)
-        for x in (i * width, (i + 1) * width)
-    ]
-    return (
-        '<div class="mmn-lane"><span class="mmn-rank">score</span>'
-        '<svg class="mmn-curve" viewBox="0 0 100 30" preserveAspectRatio="none" role="img" '
-        f'aria-label="Score over time, at most {float(answer.curve.max()):.2f}">'
-        f'<polygon points="0,30 {" ".join(points)} 100,30" fill="{color}" opacity="0.2"/>'
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" '
-        'stroke-width="1.5" vector-effect="non-scaling-stroke"/></svg>'
-        '<span class="mmn-times"></span><span class="mmn-score"></span></div>'
-    )
-
-
-def _axis(duration: float) -> str:
-    ticks = ''.join(
-        f'<span style="left:{100 * tick / duration:.3f}%">{tick_text(tick, duration)}</span>'
-        for tick in time_ticks(duration, TICKS)
-    )
-    return (
-        f'<div class="mmn-lane mmn-axis" aria-hidden="true"><span class="mmn-rank"></span>'
-        f'<span class="mmn-ticks">{ticks}</span><span class="mmn-times">'
-        f'{time_unit(duration)}</span><span class="mmn-score"></span></div>'
-    )
-
-
-def _map(answer: Answer) -> str:
-    if answer.moment_map is None:
-        return ''
-    data = base64.b64encode(answer.map_png()).decode()
-    return (
-        '<details class="mmn-map"><summary>Moment map</summary>'
-        f'<img src="data:image/png;base64,{data}" alt="Heat map of the scores of all moments, '
-        f'start against end, for “{escape(answer.sentence)}”"></details>'
-    )
-
-
-def _clock(seconds: float, duration: float, unit: bool = True) -> str:
-    return format_time(seconds, duration) + (' s' if unit and duration <= 120 else '')
+    videos = {Path(session.name).stem: dict(duration=session.duration, sentences=sentences)}
+    return json.dumps(dict(format=FORMAT, version=VERSION, videos=videos), indent=1)
 
 
 class VideoGrounder:
@@ -288,14 +218,17 @@ class VideoGrounder:
         self._visualizer = GroundingVisualizer()
         self.turns = Turns()  # a model and matplotlib are for one thread at a time
 
-    def knows(self, example: ExampleVideo) -> bool:
-        """Whether the model knows a word of each of an example's sentences."""
-        encoded = self.inferencer.encode(str(example.path))
+    def check_sentences(self, sentences: Sequence[str]) -> list[str]:
+        """The sentences as a list.
+
+        Raises:
+            PageError: If the model does not know the words of one.
+        """
         try:
-            self.inferencer.ground(encoded, list(example.truth))
-        except ValueError:
-            return False
-        return True
+            return check_sentences(self.inferencer.model, sentences)
+        except InputError as error:
+            message = str(error)
+            raise PageError(f'{message[:1].upper()}{message[1:]}.') from error
 
     def encode(self, session: UserSession) -> None:
         """Let the model see the video, unless it has.
@@ -326,75 +259,61 @@ class VideoGrounder:
         """Ground sentences.
 
         Raises:
-            PageError: If the model does not know the words of a sentence, or as of `encode`.
+            PageError: As of `check_sentences` and `encode`.
         """
         self.encode(session)
-        sentences = list(sentences)
         with self.turns:
-            encoded = session.encoded
+            sentences, encoded = self.check_sentences(sentences), session.encoded
             if encoded is None:  # deleted meanwhile
                 raise PageError('The video was deleted; choose it again.')
-            try:
-                results = self.inferencer.ground(encoded, sentences)
-                curves = self.inferencer.curves(encoded, sentences)  # (s, K)
-                scores = self.inferencer.score_moments(encoded, sentences)  # (s, P)
-            except ValueError as error:
-                message = str(error)
-                raise PageError(message[:1].upper() + message[1:] + '.') from error
-            return [
-                self._answer(session, *parts) for parts in zip(results, curves, scores, strict=True)
+            results = self.inferencer.ground(encoded, sentences)
+            curves = self.inferencer.curves(encoded, sentences)  # (s, K)
+            scores = self.inferencer.score_moments(encoded, sentences)  # (s, U)
+            answers = [
+                Answer(
+                    result['sentence'],
+                    result['moments'],
+                    result['scores'],
+                    result.get('present', True),
+                    session.truth.get(result['sentence']),
+                    curve.numpy(),
+                )
+                for result, curve in zip(results, curves, strict=True)
             ]
-
-    def _answer(
-        self, session: UserSession, result: dict, curve: torch.Tensor, scores: torch.Tensor
-    ) -> Answer:
-        grid = self.inferencer.moment_map(session.encoded)  # windows have no map in common
-        answer = Answer(
-            result['sentence'],
-            result['moments'],
-            result['scores'],
-            result.get('present', True),
-            session.truth.get(result['sentence']),
-            curve.numpy(),
-        )
-        if grid is not None:
-            answer.moment_map = self._visualizer.draw_moment_map(
-                grid,
-                scores,
-                answer.truth,
-                answer.moments,
-                duration=session.duration,
-                title=f'“{answer.sentence}”',
-            )
-        return answer
+            grid = self.inferencer.moment_map(encoded)  # windows have no map in common
+            for answer, row in zip(answers, scores, strict=True) if grid is not None else ():
+                answer.moment_map = self._visualizer.draw_moment_map(
+                    grid,
+                    row,
+                    answer.truth,
+                    answer.moments,
+                    duration=session.duration,
+                    title=f'“{answer.sentence}”',
+                )
+            return answers
 
 
 class Turns:
     """A lock that is given in the order in which it was asked for.
 
     Attributes:
-        waiting (deque): One event for each thread that waits.
+        waiting (deque): The threads that wait, behind the one whose turn it is.
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[threading.Event] = deque()
-        self._lock, self._taken = threading.Lock(), False
+        self.waiting: deque[int] = deque()
+        self._changed = threading.Condition()
 
     def __enter__(self) -> None:
-        with self._lock:
-            if not self._taken:
-                self._taken = True
-                return
-            turn = threading.Event()
-            self.waiting.append(turn)
-        turn.wait()
+        me = threading.get_ident()
+        with self._changed:
+            self.waiting.append(me)
+            self._changed.wait_for(lambda: self.waiting[0] == me)
 
     def __exit__(self, *_) -> None:
-        with self._lock:
-            if self.waiting:
-                self.waiting.popleft().set()  # it stays taken
-            else:
-                self._taken = False
+        with self._changed:
+            self.waiting.popleft()
+            self._changed.notify_all()
 
 
 class _PieceByPiece:

@@ -35,16 +35,12 @@ class GroundingPage:
         self.examples = {example.name: example for example in examples}
         self.blocks = self._build()
 
-    def launch(self, host: str = '127.0.0.1', port: int | None = None, block: bool = True) -> str:
-        """Serve the page.
+    def launch(self, host: str = '127.0.0.1', port: int | None = None) -> str:
+        """Begin to serve the page, and return its URL.
 
         Args:
             host (str): Address to listen at. Defaults to this machine alone.
             port (int, optional): Defaults to None: the first that is free from 7860 on.
-            block (bool): Whether to stay until interrupted. Defaults to True.
-
-        Returns:
-            str: The page's URL.
 
         Raises:
             OSError: If the port is taken.
@@ -57,7 +53,7 @@ class GroundingPage:
         _, url, _ = self.blocks.queue(max_size=4 * limits.visitors).launch(
             server_name=host,
             server_port=port,
-            prevent_thread_lock=not block,
+            prevent_thread_lock=True,
             share=False,
             quiet=True,
             max_file_size=limits.bytes,
@@ -71,11 +67,11 @@ class GroundingPage:
         )
         return url
 
-    def take_upload(self, path: str | None, user: str) -> str:
-        """Player for a file that has been uploaded."""
+    def take_upload(self, path: str | None, user: str) -> tuple[str, None]:
+        """Player for a file that has been uploaded; no example is chosen."""
         if path is None:
             raise PageError('No file has arrived; try again.')
-        return player_html(self.store.open_upload(user, path, Path(path).name))
+        return player_html(self.store.open_upload(user, path, Path(path).name)), None
 
     def take_example(self, name: str, user: str) -> tuple[str, str]:
         """Player for an example, and its sentences, one a line."""
@@ -127,19 +123,15 @@ class GroundingPage:
         return blocks
 
     def _connect(self, gr, blocks, upload, pick, text, ask, player, status, answers) -> None:
-        def on_upload(path, request: gr.Request):
-            try:
-                shown = self.take_upload(path, request.session_hash)
-            except PageError as error:
-                return gr.skip(), error_html(str(error)), gr.skip(), gr.skip()
-            return shown, note_html('Reading the video …'), '', None
+        def taking(take):
+            def on_choice(chosen, request: gr.Request):
+                try:
+                    shown, other = take(chosen, request.session_hash)
+                except PageError as error:
+                    return gr.skip(), error_html(str(error)), gr.skip(), gr.skip()
+                return shown, note_html('Reading the video …'), '', other
 
-        def on_pick(name, request: gr.Request):
-            try:
-                shown, sentences = self.take_example(name, request.session_hash)
-            except PageError as error:
-                return gr.skip(), error_html(str(error)), gr.skip(), gr.skip()
-            return shown, note_html('Reading the video …'), '', sentences
+            return on_choice
 
         def on_opened(said, request: gr.Request):
             if 'mmn-error' in said:
@@ -166,11 +158,11 @@ class GroundingPage:
             api_visibility='private',
         )
         quick = dict(queue=False, api_visibility='private')
-        upload.upload(on_upload, upload, [player, status, answers, pick], **quick).then(
-            on_opened, status, status, **model
-        )
-        pick.input(on_pick, pick, [player, status, answers, text], **quick).then(
-            on_opened, status, status, **model
-        )
+        for event, chosen, take, other in (
+            (upload.upload, upload, self.take_upload, pick),
+            (pick.input, pick, self.take_example, text),
+        ):
+            opened = event(taking(take), chosen, [player, status, answers, other], **quick)
+            opened.then(on_opened, status, status, **model)
         gr.on([ask.click, text.submit], on_ask, text, [answers, status], **model)
         blocks.unload(on_leave)

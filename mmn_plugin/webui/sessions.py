@@ -11,13 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.features import (
-    VIDEO_SUFFIXES,
-    VideoInfo,
-    VideoLimitError,
-    VideoReadError,
-    probe_video,
-)
+from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError, probe_video
 from mmn_plugin.structures import VideoEmbedding
 
 
@@ -64,11 +58,7 @@ class Limits:
         return int(self.megabytes * 2**20)
 
     def check_video(self, size: int, seconds: float) -> None:
-        """Refuse a video that is too large (bytes) or too long.
-
-        Raises:
-            PageError: If it is.
-        """
+        """Raise a `PageError` if a video is too large (bytes) or too long."""
         if size > self.bytes:
             raise PageError(
                 f'The file has {size / 2**20:.1f} MB; at most {self.megabytes:g} MB are taken here.'
@@ -140,14 +130,6 @@ class UserSession:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, which lives on when the first one is deleted."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-
-
 PREFIX = 'mmn_webui_'
 # Gradio names an upload after its contents, so that two visitors' same file is one file. A visitor
 # holds a link of his own; the upload itself goes as soon as nobody can still be about to link it.
@@ -194,34 +176,38 @@ class SessionStore:
             path (str | Path): The upload.
             name (str): Its name on the visitor's machine.
 
-        Returns:
-            UserSession: The visitor's session.
-
         Raises:
             PageError: If the file is no video, too large or too long, or there are too many
                 visitors.
         """
-        path, shown = Path(path), Path(name).name[:80]
         self._require_room(user)
         folder = self.videos / secrets.token_urlsafe(16)
         folder.mkdir(mode=0o700)
         suffix = Path(name).suffix.lower()
         kept = folder / ('video' + (suffix if suffix in VIDEO_SUFFIXES else ''))
         try:
-            info = self._take(path, kept, shown)
-        except BaseException:
+            try:
+                os.link(path, kept)  # lives on when the upload is deleted
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(path, kept)
+            session = self._open(kept, Path(name).name[:80], folder)
+            self.limits.check_video(kept.stat().st_size, session.duration)
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):  # such as a full disk
+                reason = error.strerror
+                raise PageError(f'“{name}” could not be stored here: {reason}.') from error
             raise
-        return self._keep(user, UserSession(shown, kept, info.duration, folder))
+        return self._keep(user, session)
 
     def open_example(self, user: str, path: Path, name: str, truth: dict) -> UserSession:
         """Give a visitor a built-in video, in place of the one before.
 
         Raises:
-            PageError: If too many visitors are here.
+            PageError: If the file is no video, or too many visitors are here.
         """
         self._require_room(user)
-        return self._keep(user, UserSession(name, path, probe_video(path).duration, None, truth))
+        return self._keep(user, self._open(path, name, truth=truth))
 
     def get(self, user: str) -> UserSession:
         """The visitor's session.
@@ -240,7 +226,7 @@ class SessionStore:
             return session
 
     def close(self, user: str) -> None:
-        """Delete what a visitor had; nothing happens where there is nothing."""
+        """Delete what a visitor had, if anything."""
         with self._lock:
             session = self._sessions.pop(user, None)
         if session is not None:
@@ -256,10 +242,9 @@ class SessionStore:
     def sweep(self) -> None:
         """Delete what was left: uploads that are linked by now, and videos nobody asks about."""
         oldest = time.monotonic() - self.limits.idle_seconds
-        for user in [
-            user for user, session in list(self._sessions.items()) if session.used < oldest
-        ]:
-            self.close(user)
+        for user, session in list(self._sessions.items()):
+            if session.used < oldest:
+                self.close(user)
         for path in sorted(self.uploads.rglob('*'), reverse=True):  # files before their folders
             try:
                 if time.time() - path.stat().st_mtime < self.upload_seconds:
@@ -268,19 +253,16 @@ class SessionStore:
             except OSError:
                 continue  # still being written to, or gone already
 
-    def _take(self, upload: Path, path: Path, shown: str) -> VideoInfo:
-        limits = self.limits
+    def _open(self, path: Path, name: str, folder: Path | None = None, **more) -> UserSession:
         try:
-            link_or_copy(upload, path)
-            info = probe_video(path, limits.pixels, limits.work_seconds)
+            info = probe_video(path, self.limits.pixels, self.limits.work_seconds)
         except VideoLimitError as error:
-            raise PageError(f'“{shown}” is too much for this page: {error.reason}.') from error
-        except (VideoReadError, OSError) as error:
+            raise PageError(f'“{name}” is too much for this page: {error.reason}.') from error
+        except VideoReadError as error:
             raise PageError(
-                f'“{shown}” cannot be read as a video. Try an .mp4, .webm or .mov file.'
+                f'“{name}” cannot be read as a video. Try an .mp4, .webm or .mov file.'
             ) from error
-        limits.check_video(path.stat().st_size, info.duration)
-        return info
+        return UserSession(name, path, info.duration, folder, **more)
 
     def _keep(self, user: str, session: UserSession) -> UserSession:
         self.close(user)

@@ -1,6 +1,6 @@
 """Whether a sentence occurs at all."""
 
-from unittest import mock
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,15 +9,8 @@ from helpers.tiny_grounder import write_grounder
 from mmaction.registry import DATASETS
 from mmengine.config import Config
 
-from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import (
-    auroc,
-    calibrate_presence,
-    foreign_sentences,
-    measure_presence,
-    tail_of,
-    threshold_at,
-)
+from mmn_plugin.apis import GroundingInferencer, presence
+from mmn_plugin.apis.presence import auroc, calibrate_presence, tail_of, threshold_at
 
 
 @pytest.fixture(scope='module')
@@ -46,40 +39,38 @@ def test_auroc_counts_pairs_in_the_right_order():
         auroc([], [1])
 
 
-def test_foreign_sentences_are_those_of_other_videos(dataset):
-    chosen = foreign_sentences(dataset, per_video=4)
-    assert chosen == foreign_sentences(dataset, per_video=4)
-    assert chosen != foreign_sentences(dataset, per_video=4, seed=1)
-    for packed in dataset:
-        sample = packed['data_samples']
-        assert 1 <= len(chosen[sample.video_id]) <= 4
-        assert not set(chosen[sample.video_id]) & set(sample.sentences)
-
-
-def test_presence_is_that_of_the_inferencer(inferencer, dataset):
-    absent = {packed['data_samples'].video_id: ['red box'] for packed in dataset}
-    present, others = measure_presence(inferencer, dataset, absent)
-    assert len(others) == len(dataset)
-    sample = dataset[0]['data_samples']
-    encoded = inferencer.video_encoder.encode_pooled(dataset[0]['inputs'], sample)
-    expected = inferencer.predict(encoded, [*sample.sentences, 'red box']).pred_instances.presence
-    assert np.allclose(present[: len(expected) - 1], expected[:-1])
-    assert others[0] == pytest.approx(float(expected[-1]))
-    assert (np.abs(present) <= 1 + 1e-6).all()
-
-
 def test_the_threshold_keeps_the_share_of_present_sentences(inferencer, dataset, tmp_path):
     found = calibrate_presence(inferencer, dataset, keep=0.7)
-    present, others = measure_presence(inferencer, dataset, foreign_sentences(dataset))
+    absent = presence.foreign_sentences(dataset)
+    present, others = presence.measure_presence(inferencer, dataset, absent)
     assert (present >= found['threshold']).mean() == pytest.approx(0.7, abs=1 / len(present))
     assert (present >= found['threshold']).mean() >= 0.7 - 1e-9
     assert (others >= found['threshold']).mean() == found['absent_kept']
     assert found['present'] == len(present)
-    assert inferencer.presence_threshold == found['threshold']
     inferencer.save_pretrained(tmp_path)
     again = GroundingInferencer.from_pretrained(tmp_path, device='cpu')
-    assert again.presence_threshold == found['threshold']
+    assert again.presence_threshold == inferencer.presence_threshold == found['threshold']
     assert again.meta['presence'] == found
+    with pytest.raises(ValueError, match=r'keep=1\.0'):
+        calibrate_presence(inferencer, dataset, 1.0)
+
+
+def test_absent_sentences_are_those_of_other_videos(inferencer, dataset):
+    chosen = presence.foreign_sentences(dataset, per_video=4)
+    assert chosen == presence.foreign_sentences(dataset, per_video=4)
+    assert chosen != presence.foreign_sentences(dataset, per_video=4, seed=1)
+    samples = [packed['data_samples'] for packed in dataset]
+    for sample in samples:
+        assert 1 <= len(chosen[sample.video_id]) <= 4
+        assert not set(chosen[sample.video_id]) & set(sample.sentences)
+    absent = {sample.video_id: ['red box'] for sample in samples}
+    present, others = presence.measure_presence(inferencer, dataset, absent)
+    encoded = inferencer.video_encoder.encode_pooled(dataset[0]['inputs'], samples[0])
+    asked = [*samples[0].sentences, 'red box']
+    expected = inferencer.predict(encoded, asked).pred_instances.presence
+    assert np.allclose([*present[: len(asked) - 1], others[0]], expected)
+    assert len(others) == len(dataset)
+    assert (np.abs(present) <= 1 + 1e-6).all()
 
 
 def bounded(rng, power, size):
@@ -139,30 +130,9 @@ def test_a_long_video_has_a_higher_threshold(grounder, dataset, overlap):
 def test_a_threshold_of_ones_own_is_that_of_every_video(grounder, inferencer, dataset, tmp_path):
     calibrate_presence(inferencer, dataset)
     inferencer.save_pretrained(tmp_path / 'a')
-    given = GroundingInferencer.from_pretrained(
-        tmp_path / 'a', device='cpu', presence_threshold=0.3
-    )
+    own = dict(device='cpu', presence_threshold=0.3)
+    given = GroundingInferencer.from_pretrained(tmp_path / 'a', **own)
     given.save_pretrained(tmp_path / 'b')
     again = GroundingInferencer.from_pretrained(tmp_path / 'b', device='cpu')
-    assert given.threshold_of(Sample(9.0)) == again.threshold_of(Sample(9.0)) == 0.3
-
-
-def test_a_threshold_of_an_earlier_release_serves_with_a_note(inferencer):
-    inferencer.meta['presence'] = dict(threshold=0.3, keep=0.95, absent_kept=0.1)
-    with mock.patch('mmn_plugin.apis.grounding_inferencer.print_log') as say:
-        assert inferencer.threshold_of(Sample(1.0)) == 0.3
-        say.assert_not_called()
-        assert inferencer.threshold_of(Sample(9.0)) == inferencer.threshold_of(Sample(5.0)) == 0.3
-    assert 'calibrate_presence.py' in say.call_args.args[0]
-    assert say.call_count == 1
-
-
-class Sample:
-    def __init__(self, length_in_windows):
-        self.length_in_windows = length_in_windows
-
-
-@pytest.mark.parametrize('keep', [0.0, 1.0, 1.5])
-def test_a_share_that_is_none_is_refused(inferencer, dataset, keep):
-    with pytest.raises(ValueError, match='keep='):
-        calibrate_presence(inferencer, dataset, keep)
+    long = SimpleNamespace(length_in_windows=9.0)
+    assert given.threshold_of(long) == again.threshold_of(long) == 0.3

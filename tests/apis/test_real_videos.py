@@ -24,86 +24,56 @@ C3D = dict(
 
 
 @pytest.fixture(scope='module', params=['grid', 'c3d'])
-def grounder(request, tmp_path_factory, shared, c3d_weights):
+def model(request, tmp_path_factory, shared, c3d_weights):
     """A model with random weights, and the features of both videos by the tool."""
-    folder = tmp_path_factory.mktemp(request.param)
-    extractor, size = GRID, GRID_SIZE
+    folder, extractor, size = tmp_path_factory.mktemp(request.param), GRID, GRID_SIZE
     if request.param == 'c3d':
         extractor, size = dict(C3D, checkpoint=c3d_weights), 4096
-    grounder = write_grounder(folder, size, extractor)
-    grounder.features, grounder.size = folder / 'features.h5', size
-    grounder.seconds_per_row = extractor['stride'] / extractor['fps']
-    grounder.inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu')
+    model = write_grounder(folder, size, extractor)
+    model.features, model.size = folder / 'features.h5', size
+    model.seconds_per_row = extractor['stride'] / extractor['fps']
+    model.inferencer = GroundingInferencer(model.config, model.checkpoint, 'cpu')
     with pytest.MonkeyPatch.context() as patch:
         if request.param == 'c3d':  # which takes seconds to be built
             patch.setattr(
                 'mmn_plugin.features.extractor.build_extractor',
-                lambda *_: grounder.inferencer.extractor,
+                lambda *_: model.inferencer.extractor,
             )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
-        code, output = run_tool(
-            'mmn extract',
-            *videos,
-            '--config',
-            grounder.config,
-            '--out',
-            grounder.features,
-            '--workers',
-            0,
-        )
+        options = ('--config', model.config, '--out', model.features, '--workers', 0)
+        code, output = run_tool('mmn extract', *videos, *options)
     assert code == 0, output
-    return grounder
-
-
-@pytest.mark.parametrize('name', VIDEOS)
-def test_rows_divide_the_video_evenly(grounder, name):
-    with h5py.File(grounder.features) as file:
-        assert set(file) == set(VIDEOS)
-        rows, size = file[name].shape
-        assert size == grounder.size
-        assert rows * grounder.seconds_per_row == pytest.approx(
-            VIDEOS[name], abs=grounder.seconds_per_row
-        )
-        assert file[name][()].std(axis=0).max() > 0  # not the same all the time
+    return model
 
 
 @pytest.mark.parametrize('name', VIDEOS)
 def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
-    grounder, shared, tmp_path, monkeypatch, name
+    model, shared, tmp_path, monkeypatch, name
 ):
-    if grounder.size != GRID_SIZE:  # C3D takes seconds to be built
+    with h5py.File(model.features) as file:
+        assert set(file) == set(VIDEOS)
+        rows = file[name][()]
+    assert rows.shape[1] == model.size
+    seconds = len(rows) * model.seconds_per_row
+    assert seconds == pytest.approx(VIDEOS[name], abs=model.seconds_per_row)
+    assert rows.std(axis=0).max() > 0  # not the same all the time
+
+    if model.size != GRID_SIZE:  # C3D takes seconds to be built
         monkeypatch.setattr(
-            'mmn_plugin.apis.GroundingInferencer', lambda *_, **__: grounder.inferencer
+            'mmn_plugin.cli.ground.GroundingInferencer', lambda *_, **__: model.inferencer
         )
-    features = f'{grounder.features}::{name}'
-    code, output = run_tool(
-        'mmn ground',
-        shared / 'media' / f'{name}.mp4',
-        *SENTENCES,
-        '--config',
-        grounder.config,
-        '--checkpoint',
-        grounder.checkpoint,
-        '--device',
-        'cpu',
-        '--out',
-        tmp_path,
-        '--clips',
-        '1',
-        '--top-n',
-        '3',
-    )
+    given = ('--config', model.config, '--checkpoint', model.checkpoint, '--device', 'cpu')
+    options = ('--out', tmp_path, '--clips', '1', '--top-n', '3')
+    video = shared / 'media' / f'{name}.mp4'
+    code, output = run_tool('mmn ground', video, *SENTENCES, *given, *options)
     assert code == 0, output
     assert all(sentence in output for sentence in SENTENCES)
-    written = {path.name for path in tmp_path.glob('[!.]*')}
-    assert written == {
-        f'{name}{end}'
-        for end in ('.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')
-    }
+    ends = ('.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')
+    assert {path.name for path in tmp_path.glob('[!.]*')} == {f'{name}{end}' for end in ends}
 
     found = json.loads((tmp_path / f'{name}.json').read_text())['videos'][name]
     assert found['duration'] == pytest.approx(VIDEOS[name], abs=0.1)
-    expected = grounder.inferencer(features, SENTENCES, found['duration'])
+    expected = model.inferencer(f'{model.features}::{name}', SENTENCES, found['duration'])
     for got, answer in zip(found['sentences'], expected, strict=True):
         assert got['sentence'] == answer['sentence']
         for moment, other in zip(got['moments'], answer['moments'][:3], strict=True):

@@ -1,3 +1,5 @@
+"""`mmn extract`: options, what is written, and what is refused."""
+
 import json
 import os
 from multiprocessing import get_context
@@ -18,33 +20,20 @@ def video(tmp_path):
     return tmp_path / 'good.mp4'
 
 
-def test_writes_features_of_files_and_says_their_size(video, tmp_path):
-    code, output = run_tool(
-        'mmn', 'extract', video, '--out', tmp_path / 'new' / 'f.h5', '--stride', 4
-    )
+def test_features_are_written_and_unreadable_videos_are_named_at_the_end(video, tmp_path):
+    out = tmp_path / 'new' / 'f.h5'
+    code, output = run_tool('mmn extract', video, '--out', out, '--stride', 4)
     assert code == 0, output
     assert '174 numbers per clip of 0.5 s' in output
-    with h5py.File(tmp_path / 'new' / 'f.h5') as file:
-        assert file['good'].shape == (6, 174)
-        assert file['good'].attrs['stride'] == 4
-
-
-def test_unreadable_videos_are_named_at_the_end(video, tmp_path):
     (tmp_path / 'bad.mp4').write_bytes(b'x' * 100)
-    code, output = run_tool('mmn', 'extract', tmp_path, '--out', tmp_path / 'f.h5')
+    code, output = run_tool('mmn extract', tmp_path, '--out', out, '--stride', 4)
     assert code == 1
     assert '1 videos could not be read' in output
     assert str(tmp_path / 'bad.mp4') in output
-    with h5py.File(tmp_path / 'f.h5') as file:
+    with h5py.File(out) as file:
         assert list(file) == ['good']
-
-
-def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
-    code, output = run_tool(
-        'mmn', 'extract', tmp_path, '--out', tmp_path / 'f.h5', '--workers', '-1'
-    )
-    assert code == 2
-    assert "argument --workers: '-1' is not a whole number" in output
+        assert file['good'].shape == (6, 174)
+        assert file['good'].attrs['stride'] == 4
 
 
 def write_extractor(folder, settings):
@@ -90,6 +79,7 @@ def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (('--workers', '-1'), "argument --workers: '-1' is not a whole number"),
         (('--fps', 0), 'fps must be > 0'),
         (('--stride', 0), 'stride >= 1'),
         (('--amp',), '--amp: GridFeatureExtractor has no network'),
@@ -101,8 +91,8 @@ def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
     ],
 )
 def test_impossible_settings_are_one_clear_message(video, tmp_path, arguments, message):
-    code, output = run_tool('mmn', 'extract', video, '--out', tmp_path / 'f.h5', *arguments)
-    assert code == 1
+    code, output = run_tool('mmn extract', video, '--out', tmp_path / 'f.h5', *arguments)
+    assert code == (2 if message.startswith('argument') else 1)
     assert message in output
     assert 'Traceback' not in output
 

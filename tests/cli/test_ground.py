@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from helpers.run_tool import run_tool
+from helpers.run_tool import ROOT, run_tool
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
@@ -18,7 +18,7 @@ from mmn_plugin.evaluation import read_predictions
 from mmn_plugin.features import probe_video
 from mmn_plugin.shapes import GridFeatureExtractor
 
-ROOT = Path(__file__).resolve().parents[2]
+ENDS = ('.json', '.vtt', '_map.png', '_timeline.png')
 
 
 @pytest.fixture(scope='module')
@@ -26,17 +26,13 @@ def grounder(tmp_path_factory):
     grounder = write_grounder(tmp_path_factory.mktemp('ground'))
     grounder.video = write_scene(grounder.folder)
     grounder.annotations = grounder.folder / 'scene.json'
+    model = ['--config', grounder.config, '--checkpoint', grounder.checkpoint, '--device', 'cpu']
+    grounder.model = list(map(str, model))
     return grounder
 
 
 def ground(grounder, *arguments, video=None):
-    return run_tool(
-        'mmn ground {} --config {} --checkpoint {} --device cpu',
-        video or grounder.video,
-        grounder.config,
-        grounder.checkpoint,
-        *arguments,
-    )
+    return run_tool('mmn ground', video or grounder.video, *grounder.model, *arguments)
 
 
 def table_rows(output):
@@ -44,15 +40,11 @@ def table_rows(output):
     return [line for line in output.splitlines() if re.search(r'\d+\.\d\d - \d+\.\d\d', line)]
 
 
-def test_sentences_give_a_table(grounder):
-    code, output = ground(grounder, 'a red box', 'the door', '--top-n', '2')
-    assert code == 0, output
-    assert 'IoU' not in output
-    assert len(re.findall(r'\d+\.\d\d - \d+\.\d\d', output)) == 4
-    assert 'a red box' in output
+def tree(folder):
+    return {path.name: path.read_bytes() for path in folder.glob('[!.]*') if path.is_file()}
 
 
-def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
+def test_the_videos_own_sentences_come_with_truth_and_files_that_can_be_scored(grounder, tmp_path):
     code, output = ground(
         grounder, '--annotations', grounder.annotations, '--out', tmp_path, '--top-n', '3'
     )
@@ -60,12 +52,7 @@ def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
     assert '2.00 - 8.00' in output
     assert 'IoU' in output
     assert 'reversed' not in output
-    assert sorted(path.name for path in tmp_path.glob('[!.]*')) == [
-        'scene.json',
-        'scene.vtt',
-        'scene_map.png',
-        'scene_timeline.png',
-    ]
+    assert sorted(tree(tmp_path)) == [f'scene{end}' for end in ENDS]
     chapters = (tmp_path / 'scene.vtt').read_text()
     assert chapters.startswith('WEBVTT\n\n1\n00:00:')
     assert 'a person opens the door' in chapters
@@ -73,6 +60,73 @@ def test_the_videos_own_sentences_come_with_truth_and_files(grounder, tmp_path):
     assert found['duration'] == 24.0
     assert sorted(found['sentences']) == [0, 2]  # places in the annotation file
     assert 1 <= len(found['sentences'][0]['moments']) <= 3
+    annotations = json.loads(grounder.annotations.read_text())
+    (tmp_path / 'ann.json').write_text(json.dumps({'scene': annotations['scene']}))
+    code, output = run_tool('mmn', 'eval', tmp_path / 'scene.json', tmp_path / 'ann.json')
+    assert code == 0, output
+
+
+def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path):
+    code, output = ground(
+        grounder, 'a blue box', 'a red box', 'a red box', '--annotations', grounder.annotations,
+        '--out', tmp_path, '--clips', '2', '--top-n', '2',
+    )  # fmt: skip
+    assert code == 0, output
+    assert '9.00 - 20.00' in output  # the truth of one that is annotated
+    assert len(table_rows(output)) == 6 + 2
+    found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
+    texts = {index: sentence['sentence'] for index, sentence in found.items()}
+    assert texts == {2: 'a red box', 3: 'a blue box', 4: 'a red box'}
+    for sentence, index in ((1, 3), (2, 2)):
+        for rank in (1, 2):
+            start, end = found[index]['moments'][rank - 1]
+            seconds = probe_video(tmp_path / f'scene_{sentence}_{rank}.mp4').duration
+            assert seconds == pytest.approx(end - start, abs=0.13)
+    code, output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
+    assert code == 0, output
+    assert 'opens' in output
+    assert 'red box' not in output
+
+
+def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
+    for name, pad in (('exact', 0), ('padded', 2.5)):
+        code, output = ground(
+            grounder, 'a red box', '--clips', 1, '--out', tmp_path / name, '--pad', pad
+        )
+        assert code == 0, output
+    exact, padded = (
+        probe_video(tmp_path / name / 'scene_1_1.mp4').duration for name in ('exact', 'padded')
+    )
+    sentence = read_predictions(tmp_path / 'exact/scene.json')['scene']['sentences'][0]
+    start, end = sentence['moments'][0]
+    duration = probe_video(grounder.video).duration
+    assert padded - exact == pytest.approx(min(start, 2.5) + min(duration - end, 2.5), abs=0.15)
+
+
+def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
+    code, output = ground(grounder, 'a red box', '--threshold', '2', '--out', tmp_path)
+    assert code == 0, output
+    assert 'no such moment' in output
+    assert read_predictions(tmp_path / 'scene.json')['scene']['sentences'][0]['moments'] == []
+    assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'
+
+
+def test_features_and_models_without_config_give_the_same_answers(grounder, tmp_path):
+    expected = table_rows(ground(grounder, 'a red box')[1])
+    assert len(expected) == 5
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file['scene'] = GridFeatureExtractor()(grounder.video)
+    features = f'{tmp_path / "f.h5"}::scene'
+    options = ('--duration', '24', '--out', tmp_path / 'out')
+    code, output = ground(grounder, 'a red box', *options, video=features)
+    assert code == 0, output
+    assert table_rows(output) == expected
+    assert (tmp_path / 'out' / 'scene.json').is_file()
+    model = tmp_path / 'model'
+    GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu').save_pretrained(model)
+    code, output = run_tool('mmn ground {} --checkpoint {} --', grounder.video, model, 'a red box')
+    assert code == 0, output
+    assert table_rows(output) == expected
 
 
 @pytest.fixture(scope='module')
@@ -83,19 +137,7 @@ def posix(grounder):
         environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONPATH': str(ROOT), **environment}
         environment.pop('PYTHONIOENCODING', None)
         done = subprocess.run(
-            [
-                sys.executable,
-                '-m',
-                'mmn',
-                'ground',
-                *arguments,
-                '--config',
-                grounder.config,
-                '--checkpoint',
-                grounder.checkpoint,
-                '--device',
-                'cpu',
-            ],
+            [sys.executable, '-m', 'mmn', 'ground', *arguments, *grounder.model],
             capture_output=True,
             env=environment,
             check=False,
@@ -109,11 +151,8 @@ def posix(grounder):
 def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
     video = grounder.folder / 'séance.mp4'
     video.write_bytes(grounder.video.read_bytes())
-    (grounder.folder / 'own.json').write_text(
-        json.dumps(
-            {'séance': dict(duration=24.0, timestamps=[[2.0, 8.0]], sentences=['the red café box'])}
-        )
-    )
+    own = dict(duration=24.0, timestamps=[[2.0, 8.0]], sentences=['the red café box'])
+    (grounder.folder / 'own.json').write_text(json.dumps({'séance': own}))
     arguments = (video.name, 'the red café box', '--annotations', 'own.json')
     code, output = posix(*arguments, '--out', tmp_path / 'là')
     assert code == 0, output
@@ -132,164 +171,76 @@ def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
     assert code == 1
     assert r"Error: '\xe9' cannot be part of a name in this locale" in output
     assert 'Traceback' not in output
-
-
-def test_bytes_that_are_no_text_end_in_one_message(grounder, posix, tmp_path):
-    video = os.fsencode(grounder.folder) + b'/s\xe9ance.mp4'
-    with open(video, 'wb') as file:
-        file.write(grounder.video.read_bytes())
-    code, output = posix(video, b'a red caf\xe9', '--out', tmp_path)
+    code, output = posix(video.name, b'a red caf\xe9')
     assert code == 1
     assert r"Error: the sentence 'a red caf\udce9' holds '\udce9', which is no character" in output
     assert 'Traceback' not in output
-    code, output = posix(video, 'a red box', '--out', tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_grounded(grounder, tmp_path):
+    video = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.mp4'))
+    video.write_bytes(grounder.video.read_bytes())
+    code, output = ground(grounder, 'a red box', '--out', tmp_path / 'out', video=video)
     assert code == 0, output
-    assert list(tmp_path.glob('*_timeline.png'))
-
-
-def test_the_files_can_be_scored(grounder, tmp_path):
-    ground(grounder, '--annotations', grounder.annotations, '--out', tmp_path)
-    annotations = json.loads(grounder.annotations.read_text())
-    (tmp_path / 'ann.json').write_text(json.dumps({'scene': annotations['scene']}))
-    code, output = run_tool('mmn', 'eval', tmp_path / 'scene.json', tmp_path / 'ann.json')
-    assert code == 0, output
-
-
-def test_a_typed_sentence_that_is_annotated_has_its_truth(grounder, tmp_path):
-    code, output = ground(
-        grounder,
-        'a blue box',
-        'a red box',
-        '--annotations',
-        grounder.annotations,
-        '--out',
-        tmp_path,
-    )
-    assert code == 0, output
-    assert '9.00 - 20.00' in output
-    found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
-    assert {index: s['sentence'] for index, s in found.items()} == {2: 'a red box', 3: 'a blue box'}
-
-
-def test_max_sentences_limits_the_videos_own(grounder):
-    code, output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
-    assert code == 0, output
-    assert 'opens' in output
-    assert 'red box' not in output
-
-
-def test_moments_are_cut_out_as_clips(grounder, tmp_path):
-    code, output = ground(grounder, 'a red box', 'the door', '--out', tmp_path, '--clips', '2')
-    assert code == 0, output
-    found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
-    for sentence in (1, 2):
-        for rank in (1, 2):
-            start, end = found[sentence - 1]['moments'][rank - 1]
-            seconds = probe_video(tmp_path / f'scene_{sentence}_{rank}.mp4').duration
-            assert seconds == pytest.approx(end - start, abs=0.13)
-
-
-def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
-    code, output = ground(grounder, 'a red box', '--threshold', '2', '--out', tmp_path)
-    assert code == 0, output
-    assert 'no such moment' in output
-    assert read_predictions(tmp_path / 'scene.json')['scene']['sentences'][0]['moments'] == []
-    assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'
-
-
-def test_without_config_the_checkpoint_or_folder_brings_it(grounder, tmp_path):
-    GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu').save_pretrained(tmp_path)
-    expected = table_rows(ground(grounder, 'a red box')[1])
-    code, output = run_tool(
-        'mmn', 'ground', grounder.video, 'a red box', '--checkpoint', tmp_path, '--device', 'cpu'
-    )
-    assert code == 0, output
-    assert table_rows(output) == expected
-
-
-def test_features_are_grounded_without_video(grounder, tmp_path):
-    with h5py.File(tmp_path / 'f.h5', 'w') as file:
-        file['scene'] = GridFeatureExtractor()(grounder.video)
-    code, output = ground(
-        grounder,
-        'a red box',
-        '--duration',
-        '24',
-        '--out',
-        tmp_path / 'out',
-        video=f'{tmp_path / "f.h5"}::scene',
-    )
-    assert code == 0, output
-    rows = table_rows(output)
-    assert len(rows) == 5
-    assert rows == table_rows(ground(grounder, 'a red box')[1])
-    assert (tmp_path / 'out' / 'scene.json').is_file()
-
-
-ARGUMENTS = {'--clips', '--pad', '--cfg-options', '--top-n'}  # wrong by themselves
+    assert r'caf\xe9' in output
+    assert 'caf_xe9.vtt' in tree(tmp_path / 'out')
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('code', 'arguments', 'message'),
     [
-        (['a box', '--clips', '1'], '--clips needs --out'),
-        (['a box', '--clips', '-1'], "argument --clips: '-1' is not"),
-        (['a box', '--pad', '-1'], '--pad -1'),
-        (['a box', '--pad', '1'], '--pad needs --clips'),
-        (['a box', '--cfg-options', 'word'], "'word' is not key=value"),
-        (['a box', '--cfg-options', 'a=[(1]'], 'argument --cfg-options: a=[(1]: '),
-        ([], 'give a sentence, or --annotations'),
-        (['zzz'], "'zzz' holds no word"),
-        ([''], "'' is empty"),
-        (['a box', '--top-n', '0'], '--top-n 0'),
-        (['a box', '--annotations', 'none.json'], 'none.json does not exist'),
-        (['a box', '--checkpoint', 'none.pth'], 'no checkpoint none.pth'),
-        (['a box', '--config', 'none.py'], "nor does 'none.py' lie in the current folder"),
-        (['a box', '--device', 'cuda:99'], "the device 'cuda:99' cannot be used here"),
+        (2, ['a box', '--clips', '1'], '--clips needs --out'),
+        (2, ['a box', '--clips', '-1'], "argument --clips: '-1' is not"),
+        (2, ['a box', '--pad', '-1'], '--pad -1'),
+        (2, ['a box', '--pad', '1'], '--pad needs --clips'),
+        (2, ['a box', '--cfg-options', 'word'], "'word' is not key=value"),
+        (2, ['a box', '--cfg-options', 'a=[(1]'], 'argument --cfg-options: a=[(1]: '),
+        (2, ['a box', '--top-n', '0'], "argument --top-n: '0' is not a whole number of 1"),
+        (2, ['a box', '--out', 'FILE'], 'argument --out: '),
+        (2, ['a box', '--out', 'FILE/below'], 'argument --out: '),
+        (1, [], 'give a sentence, or --annotations'),
+        (1, ['zzz'], "'zzz' holds no word"),
+        (1, [''], "'' is empty"),
+        (1, ['a box', '--config', 'EMPTY'], 'empty.py lacks the setting `model`'),
+        (1, ['a box', '--checkpoint', 'LIST'], 'list.pth holds a list and is no checkpoint'),
+        (1, ['a box', '--checkpoint', 'META'], "its 'meta' is None"),
+        (1, ['a box', 'BAD'], 'bad.mp4'),
+        (1, ['a box', 'ABSENT'], 'absent.mp4: no such file'),
+        (1, ['ABSENT', '--annotations', 'OWN'], "has no video 'absent'"),
     ],
 )
-def test_mistakes_end_in_one_message(grounder, arguments, message):
-    code, output = ground(grounder, *arguments)
-    assert code == (2 if set(arguments) & ARGUMENTS else 1)
+def test_mistakes_end_in_one_message_and_leave_nothing(
+    grounder, tmp_path, code, arguments, message
+):
+    (tmp_path / 'bad.mp4').write_bytes(b'x' * 200)
+    (tmp_path / 'empty.py').write_text('a = 1\n')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    torch.save(dict(state_dict={}, meta=None), tmp_path / 'meta.pth')
+    names = dict(
+        FILE=tmp_path / 'bad.mp4',
+        EMPTY=tmp_path / 'empty.py',
+        LIST=tmp_path / 'list.pth',
+        META=tmp_path / 'meta.pth',
+        OWN=grounder.annotations,
+    )
+    names['FILE/below'] = names['FILE'] / 'below'
+    video = {name: tmp_path / f'{name.lower()}.mp4' for name in ('BAD', 'ABSENT')}
+    (video,) = [video[word] for word in arguments if word in video] or [None]
+    arguments = [names.get(word, word) for word in arguments if word not in ('BAD', 'ABSENT')]
+    out = [] if '--out' in arguments or code == 2 else ['--out', tmp_path / 'out']
+    found, output = ground(grounder, *arguments, *out, video=video)
+    assert found == code
     assert message in output
     assert output.splitlines()[-1].startswith('Error: ')
     assert 'Traceback' not in output
+    assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        ([1, 2], 'holds a list and is no checkpoint'),
-        (dict(state_dict={}, meta=None), "its 'meta' is None"),
-    ],
-)
-def test_a_file_that_is_no_checkpoint_is_one_message(grounder, tmp_path, content, message):
-    torch.save(content, tmp_path / 'bad.pth')
-    code, output = ground(grounder, 'a box', '--checkpoint', tmp_path / 'bad.pth')
+def test_options_of_a_config_that_is_not_given_are_refused(grounder):
+    given = (grounder.video, grounder.checkpoint)
+    code, output = run_tool('mmn ground {} box --checkpoint {} --cfg-options a=1', *given)
     assert code == 1
-    assert f'{tmp_path / "bad.pth"}' in output
-    assert message in output
-    assert 'Traceback' not in output
-
-
-def test_a_config_without_model_is_named_with_the_setting(grounder, tmp_path):
-    (tmp_path / 'empty.py').write_text('a = 1\n')
-    code, output = ground(grounder, 'a box', '--config', tmp_path / 'empty.py')
-    assert code == 1
-    assert f'{tmp_path / "empty.py"} lacks the setting `model`' in output
-
-
-def test_a_file_in_the_place_of_the_folder_is_one_message(grounder, tmp_path):
-    (tmp_path / 'file').write_text('')
-    for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-        code, output = ground(grounder, 'a box', '--out', out)
-        assert code == 2
-        assert re.search(r'argument --out: .*file', output)
-        assert 'Traceback' not in output
-
-
-def tree(folder):
-    return {path.name: path.read_bytes() for path in folder.glob('[!.]*') if path.is_file()}
+    assert '--cfg-options needs --config' in output
 
 
 def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, monkeypatch):
@@ -300,7 +251,8 @@ def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, 
         assert code == 1
         assert f'{tmp_path / name} is there and was not written by this program' in output
         assert 'Move it away, or choose another folder' in output
-        assert tree(tmp_path) == {name: b'mine'}
+        assert [path.name for path in tmp_path.iterdir()] == [name]  # nothing is left behind
+        assert (tmp_path / name).read_text() == 'mine'
         (tmp_path / name).unlink()
 
 
@@ -320,41 +272,16 @@ def test_its_own_files_are_replaced_unless_someone_changed_them(grounder, tmp_pa
 
 
 def test_another_video_of_the_same_name_has_files_of_its_own(grounder, tmp_path):
-    other = tmp_path / 'other' / 'scene.mp4'
+    other, out = tmp_path / 'other' / 'scene.mp4', tmp_path / 'out'
     other.parent.mkdir()
     other.write_bytes(grounder.video.read_bytes())
-    out = tmp_path / 'out'
     for video in (grounder.video, other, grounder.video):
         code, output = ground(grounder, 'a red box', '--out', out, video=video)
         assert code == 0, output
-    ends = ('.json', '.vtt', '_map.png', '_timeline.png')
     assert sorted(tree(out)) == sorted(
-        f'{name}{end}' for name in ('scene', 'scene-2') for end in ends
+        f'{name}{end}' for name in ('scene', 'scene-2') for end in ENDS
     )
     listed = json.loads((out / '.mmn_outputs.json').read_text())['files']
     assert listed.keys() == tree(out).keys()
     assert listed['scene-2.vtt']['source'] == str(other)
     assert listed['scene-2.vtt']['size'] == (out / 'scene-2.vtt').stat().st_size
-
-
-def test_a_name_that_is_no_utf8_is_grounded(grounder, tmp_path):
-    video = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.mp4'))
-    video.write_bytes(grounder.video.read_bytes())
-    code, output = ground(grounder, 'a red box', '--out', tmp_path / 'out', video=video)
-    assert code == 0, output
-    assert r'caf\xe9' in output
-    assert 'caf_xe9.vtt' in tree(tmp_path / 'out')
-
-
-def test_bad_videos_end_in_one_message(grounder, tmp_path):
-    (tmp_path / 'bad.mp4').write_bytes(b'x' * 200)
-    for path in (tmp_path / 'bad.mp4', tmp_path / 'absent.mp4'):
-        code, output = ground(grounder, 'a box', video=path)
-        assert code == 1
-        assert path.name in output
-        assert 'Traceback' not in output
-    code, output = ground(
-        grounder, '--annotations', grounder.annotations, video=tmp_path / 'absent.mp4'
-    )
-    assert code == 1
-    assert "has no video 'absent'" in output

@@ -51,23 +51,6 @@ def webui(grounder, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob('*') if path.is_file()]
 
 
-@needs_gradio
-def test_the_page_is_served_to_this_machine_alone(grounder, webui):
-    seen = {}
-
-    def ask(blocks):
-        seen.update(
-            host=blocks.server_name,
-            share=blocks.share,
-            status=urllib.request.urlopen(blocks.local_url).status,
-        )
-
-    code, output = webui(grounder.checkpoint, ask=ask)
-    assert code == 0, output
-    assert seen == dict(host='127.0.0.1', share=False, status=200)
-    assert 'http://127.0.0.1:' in output
-
-
 @pytest.fixture
 def examples(tmp_path_factory):
     """A folder of two videos, of which the model knows the words of one."""
@@ -84,18 +67,24 @@ def examples(tmp_path_factory):
 
 
 @needs_gradio
-def test_examples_are_offered_where_the_model_knows_their_words(grounder, webui, examples):
-    seen = []
-    code, output = webui(
-        grounder.checkpoint,
-        '--examples',
-        examples,
-        ask=lambda blocks: seen.append(
-            [b.choices for b in blocks.blocks.values() if b.get_block_name() == 'radio']
-        ),
-    )
+def test_the_page_is_served_to_this_machine_with_the_examples_that_the_model_knows(
+    grounder, webui, examples
+):
+    seen = {}
+
+    def ask(blocks):
+        (radio,) = [b for b in blocks.blocks.values() if b.get_block_name() == 'radio']
+        seen.update(
+            host=blocks.server_name,
+            share=blocks.share,
+            status=urllib.request.urlopen(blocks.local_url).status,
+            examples=radio.choices,
+        )
+
+    code, output = webui(grounder.checkpoint, '--examples', examples, ask=ask)
     assert code == 0, output
-    assert seen == [[[('a', 'a')]]]
+    assert seen == dict(host='127.0.0.1', share=False, status=200, examples=[('a', 'a')])
+    assert 'http://127.0.0.1:' in output
     assert 'b is left out: the model does not know its words' in output
 
 
@@ -121,7 +110,7 @@ def test_examples_are_the_annotated_videos_of_a_folder(examples, tmp_path):
     ('arguments', 'message'),
     [
         (['none.pth'], 'no checkpoint none.pth'),
-        (['CKPT', '--top-n', '0'], '--top-n 0'),
+        (['CKPT', '--top-n', '0'], "--top-n: '0' is not a whole number of 1"),
         (['CKPT', '--max-mb', '0'], 'the limit megabytes=0.0 must be above 0'),
         (['BARE'], 'bare.pth carries no config: give the one'),
         (['CKPT', '--config', 'FEATURES'], 'the config has no `extractor`'),
@@ -140,10 +129,7 @@ def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
 
 
 def test_without_gradio_the_message_says_how_to_get_it(grounder):
-    with mock.patch(
-        'mmn_plugin.cli.commands.find_spec',
-        lambda name: None if name == 'gradio' else find_spec(name),
-    ):
+    with mock.patch('mmn_plugin.cli.commands.find_spec', return_value=None):
         code, output = run_tool('mmn', 'web', grounder.checkpoint)
     assert code == 1
     assert 'pip install "mmn_plugin[web]"' in output

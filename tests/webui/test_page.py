@@ -43,14 +43,8 @@ def server(tmp_path_factory):
 
             example = ExampleVideo('Shapes 1', write_scene(folder), {'a red box': (2.0, 8.0)})
             page = GroundingPage(VideoGrounder(inferencer), store, [example])
-            url = page.launch(block=False)
-            yield SimpleNamespace(
-                url=url,
-                store=store,
-                inferencer=inferencer,
-                folder=folder,
-                host=page.blocks.server_name,
-            )
+            url = page.launch()
+            yield SimpleNamespace(url=url, store=store, inferencer=inferencer, folder=folder)
             page.blocks.close()
         assert not [path for path in temporary.rglob('*') if path.is_file()]
 
@@ -195,22 +189,18 @@ def test_two_visitors_at_once_get_their_own_answers(server, visit, videos):
     for name, page in pages.items():
         expected = server.inferencer(str(videos[name]), 'a red box')[0]['moments']
         assert np.allclose(shown_moments(page), expected, atol=1e-3)
-    pages['ann'].close()
-    ask(pages['bob'], 'the door')  # bob's video is still there
-    expected = server.inferencer(str(videos['bob']), 'the door')[0]['moments']
-    pages['bob'].wait_for_selector('h3:has-text("the door")')
-    assert np.allclose(shown_moments(pages['bob']), expected, atol=1e-3)
 
 
 def test_two_visitors_with_the_same_file_do_not_share_its_fate(server, visit, videos):
     first, second = visit(), visit()
     for page in (first, second):
-        upload(page, videos['ann'])
+        upload(page, videos['bob'])
         page.wait_for_selector('text=Ready.')
     first.close()
     wait_until(lambda: len(list(server.store.videos.iterdir())) == 1)
-    ask(second, 'a red box')
-    assert len(shown_moments(second)) == 3
+    ask(second, 'the door')
+    expected = server.inferencer(str(videos['bob']), 'the door')[0]['moments']
+    assert np.allclose(shown_moments(second), expected, atol=1e-3)
     assert second.evaluate("fetch(document.getElementById('mmn-video').src).then(r => r.ok)")
 
 
@@ -337,10 +327,6 @@ def test_a_video_that_no_browser_plays_is_grounded_all_the_same(visit, tmp_path)
     page.wait_for_selector('text=This browser cannot play the file')
     ask(page, 'a red box')
     assert len(shown_moments(page))
-
-
-def test_only_this_machine_is_served(server):
-    assert server.host == '127.0.0.1'
 
 
 def test_other_files_are_not_served(server, browser):

@@ -1,11 +1,13 @@
-"""Whose video is where, and when it is gone."""
+"""Whose video is where, when it is gone, and what a visitor may ask for."""
 
+import errno
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from helpers.counted_videos import lie_avi
@@ -45,7 +47,7 @@ def files(folder):
     return [path for path in folder.rglob('*') if path.is_file()]
 
 
-def test_an_upload_is_kept_for_its_visitor_alone(store, upload, video):
+def test_an_upload_is_kept_for_its_visitor_alone_until_the_visitor_leaves(store, upload, video):
     session = store.open_upload('ann', upload(), 'my scene.mp4')
     assert (session.name, session.duration) == ('my scene.mp4', 24.0)
     assert session.path.read_bytes() == video.read_bytes()
@@ -53,31 +55,28 @@ def test_an_upload_is_kept_for_its_visitor_alone(store, upload, video):
     assert store.get('ann') is session
     with pytest.raises(PageError, match='Choose a video first'):
         store.get('bob')
-
-
-def test_nothing_is_left_when_the_visitor_leaves(store, upload):
-    store.open_upload('ann', upload(), 'my scene.mp4')
+    assert store.folder.stat().st_mode & 0o077 == 0  # no other user of the machine looks in
+    assert session.path.parent.stat().st_mode & 0o077 == 0
+    assert len(session.path.parent.name) > 20
     store.close('ann')
     store.sweep()
     assert not files(store.folder)
-    assert not list(store.videos.iterdir())
-    assert not list(store.uploads.iterdir())
+    assert not [*store.videos.iterdir(), *store.uploads.iterdir()]
 
 
-def test_another_visitors_same_file_stays(store, upload, video):
-    path = upload()
+def test_an_upload_goes_once_it_is_opened_and_another_visitors_same_file_stays(
+    store, upload, video
+):
+    store.upload_seconds, path = 60.0, upload()
+    store.sweep()
+    assert path.exists()
     ann, bob = (store.open_upload(user, path, 'my scene.mp4') for user in ('ann', 'bob'))
+    store.upload_seconds = 0.0
     store.sweep()  # gone under the name they share
+    assert not path.exists()
     store.close('ann')
     assert not ann.path.exists()
     assert bob.path.read_bytes() == video.read_bytes()
-
-
-def test_an_upload_is_not_swept_before_it_can_be_opened(store, upload):
-    store.upload_seconds = 60.0
-    path = upload()
-    store.sweep()
-    assert path.exists()
 
 
 def test_a_new_video_takes_the_place_of_the_old_one(store, upload, video):
@@ -91,18 +90,38 @@ def test_a_new_video_takes_the_place_of_the_old_one(store, upload, video):
     assert example.encoded is None
 
 
-@pytest.mark.parametrize('content', [b'', b'no video at all', b'\0' * 5000])
-def test_a_bad_file_is_refused_and_not_kept(store, upload, content):
+@pytest.mark.parametrize(
+    ('content', 'limits', 'message'),
+    [
+        (b'', {}, 'cannot be read as a video'),
+        (b'no video at all', {}, 'cannot be read as a video'),
+        (b'\0' * 5000, {}, 'cannot be read as a video'),
+        (None, dict(seconds=20), '24 s long; at most 20 s'),
+        (None, dict(pixels=32 * 32 - 1), 'too much for this page: its pictures have 32 x 32 pix'),
+        (None, dict(work_seconds=1e-9), 'is too much for this page: it takes longer than 1e-09 s'),
+    ],
+)
+def test_a_file_that_is_not_taken_is_not_kept(store, upload, content, limits, message):
     session = store.open_upload('ann', upload(), 'good.mp4')
-    with pytest.raises(PageError, match=r'“evil\.mp4” cannot be read as a video'):
+    store.limits = Limits(**limits)
+    with pytest.raises(PageError, match=message) as error:
         store.open_upload('ann', upload(content, 'x.mp4'), '../../evil.mp4')
+    assert '“evil.mp4”' in str(error.value) or 'long' in message
     assert list(store.videos.iterdir()) == [session.path.parent]
     assert store.get('ann') is session  # the video before stays
 
 
-def test_a_video_that_is_too_long_is_refused_and_not_kept(store, upload):
-    store.limits = Limits(seconds=20)
-    with pytest.raises(PageError, match='24 s long; at most 20 s'):
+def test_a_full_disk_and_a_broken_example_are_told_as_what_they_are(
+    store, upload, monkeypatch, tmp_path_factory
+):
+    broken = tmp_path_factory.mktemp('example') / 'broken.mp4'
+    broken.write_bytes(b'no video')
+    with pytest.raises(PageError, match='“Shapes 1” cannot be read as a video'):
+        store.open_example('ann', broken, 'Shapes 1', {})
+    full = mock.Mock(side_effect=OSError(errno.ENOSPC, 'No space left on device'))
+    monkeypatch.setattr('os.link', full)
+    monkeypatch.setattr('shutil.copyfile', full)
+    with pytest.raises(PageError, match=r'“a\.mp4” could not be stored here: No space left'):
         store.open_upload('ann', upload(), 'a.mp4')
     assert not list(store.videos.iterdir())
 
@@ -116,20 +135,6 @@ def test_the_length_is_counted_and_not_believed(store, upload, tmp_path_factory)
     store.limits = Limits()
     session = store.open_upload('ann', upload(path.read_bytes(), 'short.avi'), 'short.avi')
     assert session.duration == 8.0
-
-
-@pytest.mark.parametrize(
-    ('limits', 'message'),
-    [
-        (dict(pixels=32 * 32 - 1), 'its pictures have 32 x 32 pixels; at most 1,023 pixels'),
-        (dict(work_seconds=1e-9), 'it takes longer than 1e-09 s to be read'),
-    ],
-)
-def test_a_video_that_is_too_much_is_refused_and_not_kept(store, upload, limits, message):
-    store.limits = Limits(**limits)
-    with pytest.raises(PageError, match=rf'“a\.mp4” is too much for this page: {message}'):
-        store.open_upload('ann', upload(), 'a.mp4')
-    assert not list(store.videos.iterdir())
 
 
 def test_an_idle_visitors_video_is_deleted(store, upload, monkeypatch):
@@ -156,13 +161,6 @@ def test_more_visitors_than_allowed_are_told_so(store, upload):
     store.open_upload('ann', upload(), 'c.mp4')  # in place of the first
 
 
-def test_other_users_of_the_machine_cannot_look_in(store, upload):
-    session = store.open_upload('ann', upload(), 'a.mp4')
-    assert store.folder.stat().st_mode & 0o077 == 0
-    assert session.path.parent.stat().st_mode & 0o077 == 0
-    assert len(session.path.parent.name) > 20
-
-
 def test_remains_of_a_killed_page_go_at_the_next_start(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     ended = subprocess.Popen([sys.executable, '-c', ''])
@@ -175,3 +173,40 @@ def test_remains_of_a_killed_page_go_at_the_next_start(tmp_path, monkeypatch):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {f'mmn_webui_{os.getpid()}_x', 'mmn_webui_notes', store.folder.name}
     assert not store.folder.exists()
+
+
+def test_sentences_are_lines_and_each_is_asked_once():
+    text = '\n  a  red box \n\na red box\nthe door\n'
+    assert Limits().split_sentences(text) == ['a red box', 'the door']
+    assert Limits().split_sentences('x' * 300)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', 'Type a sentence'),
+        ('  \n\t\n', 'Type a sentence'),
+        ('door\n' + 'a red box ' * 1000 + '.', r'“a red box.{1,40}…” has 10,001 char.* most 300'),
+        ('\n'.join('abcdefghi'), 'These are 9 sentences; ask for at most 8'),
+    ],
+)
+def test_questions_beyond_the_limits_are_refused(text, message):
+    with pytest.raises(PageError, match=message):
+        Limits().split_sentences(text)
+
+
+@pytest.mark.parametrize(
+    ('size', 'seconds', 'message'),
+    [
+        (3 * 2**20, 10, '3.0 MB; at most 2 MB'),
+        (1e6, 130, '2 min 10 s long; at most 2 min'),
+        (1e6, 3600, '60 min long; at most 2 min'),
+    ],
+)
+def test_large_and_long_videos_are_refused(size, seconds, message):
+    limits = Limits(megabytes=2, seconds=120)
+    with pytest.raises(PageError, match=message):
+        limits.check_video(size, seconds)
+    limits.check_video(2 * 2**20, 120)
+    with pytest.raises(ValueError, match='the limit seconds=0 must be above 0'):
+        Limits(seconds=0)
