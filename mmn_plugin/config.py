@@ -7,20 +7,18 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import FUNCTIONS, OPTIMIZERS
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
 
-from .files import config_root, find_config
+from .files import find_config
 
-# Packages that MMEngine's back ends for figures need.
-_PACKAGES = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb')
 # What is read of a config's top level beside the arguments of Runner.
 _READ = {
     'runner_type',
@@ -36,27 +34,10 @@ _READ = {
     'tracker',
     *inspect.signature(Runner.__init__).parameters,
 } - {'self', 'cfg'}
-# Parts without a type of their own that are handed to a call, which refuses what it does not know.
-_HANDED_ON = (
-    'train_dataloader',
-    'val_dataloader',
-    'test_dataloader',
-    'train_cfg',
-    'val_cfg',
-    'test_cfg',
-    'optim_wrapper',
-    'randomness',
-    'log_processor',
-    'long_video',
-    'model.head.negatives',
-    'env_cfg.mp_cfg',
-    'env_cfg.dist_cfg',
-)
-# Parts whose keys are the user's own.
-_FREE = ('optim_wrapper.paramwise_cfg.custom_keys', 'metainfo')
-# Keys of parts that MMEngine reads by name, and so ignores any other.
-_KNOWN = {
-    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+# Parts of which MMEngine reads some keys by name, and so ignores any other. Elsewhere a part is
+# built from its type, or handed to a call, and refuses what it does not know.
+_READ_OF_PARTS = {
+    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit', 'allow_tf32'),
     'auto_scale_lr': ('base_batch_size', 'enable'),
     'optim_wrapper.clip_grad': (
         'type',
@@ -77,14 +58,12 @@ _KNOWN = {
         'bypass_duplicate',
     ),
     'optim_wrapper.paramwise_cfg.custom_keys.*': ('lr_mult', 'decay_mult'),
+    '*_dataloader.dataset.data_prefix': ('features',),
 }
 
 
 def idle_options(config: Config, options: dict) -> list[str]:
     """Say which options of ``--cfg-options`` leave a run as it is, most often by a misspelt name.
-
-    A part that is built from its ``type`` refuses what it does not know. Elsewhere an unknown key
-    is not noticed, and neither is one that the config has, but used up when the file was read.
 
     Args:
         config (Config): Before the options are merged.
@@ -93,76 +72,50 @@ def idle_options(config: Config, options: dict) -> list[str]:
     Returns:
         list[str]: One sentence per option, with the nearest name that there is.
     """
-    return [text for name in options if (text := _idle(config._cfg_dict, name, options))]
+    return [
+        f'--cfg-options {name}: {reason}' for name in options if (reason := _idle(config, name))
+    ]
 
 
-def _idle(config: dict, name: str, options: dict) -> str | None:
+def _idle(config: Config, name: str) -> str | None:
     keys = name.split('.')
-    part, depth = config, 0
-    while depth < len(keys) and (inner := _entry(part, keys[depth])) is not None:
-        part, depth = inner[0], depth + 1
-    if depth and keys[0] not in _READ:
-        return _told(
-            name,
-            f'`{keys[0]}` is a variable, which the config used when it was read; to '
-            'set it now changes nothing',
-            _places(config, keys[0]),
-        )
-    if depth == len(keys) or not isinstance(part, dict) or _takes(keys, depth, part, options):
-        return None
-    path, key = '.'.join(keys[:depth]), keys[depth]
-    known = {*part, *_known(path)} | (set() if depth else _READ)
-    if key in known:
-        return None
-    nearest = [f'{path}.{near}'.lstrip('.') for near in difflib.get_close_matches(key, known, n=1)]
-    place = f'`{path}`' if path else 'the config'
-    reason = f'{place} has no setting `{key}`, and neither MMEngine nor mmn_plugin reads it'
-    return _told(name, reason, nearest if depth else _places(config, key) or nearest)
-
-
-def _entry(part, key: str) -> tuple | None:
-    """The value under a key, in a tuple, as options walk through dicts and lists."""
-    if isinstance(part, dict):
-        return (part[key],) if key in part else None
-    if isinstance(part, list | tuple) and key.isdecimal() and int(key) < len(part):
-        return (part[int(key)],)
+    if keys[0] not in _READ:
+        elsewhere = list(_places(config._cfg_dict, keys[0]))
+        if keys[0] in config:
+            return (
+                f'`{keys[0]}` is a variable, which the config used when it was read; to set it '
+                f'now changes nothing{_hint(elsewhere)}'
+            )
+        nearest = elsewhere or difflib.get_close_matches(keys[0], {*_READ, *config}, n=1)
+        return _unread('the config', keys[0], nearest)
+    for depth, key in enumerate(keys[1:], 1):
+        part = '.'.join(keys[:depth])
+        known = next((of for path, of in _READ_OF_PARTS.items() if fnmatch(part, path)), None)
+        if known and key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            return _unread(f'`{part}`', key, [f'{part}.{other}' for other in near])
     return None
 
 
-def _takes(keys: list[str], depth: int, part: dict, options: dict) -> bool:
-    """Whether a new key of a part is its user's own choice, or is refused if it is wrong."""
-    path, inside = '.'.join(keys[:depth]), '.'.join(keys[: depth + 1])
-    made = options.get(inside)
+def _unread(where: str, key: str, instead: list[str]) -> str:
     return (
-        'type' in part
-        or f'{path}.type' in options
-        or f'{inside}.type' in options
-        or (isinstance(made, dict) and 'type' in made)
-        or path in _HANDED_ON
-        or path.endswith(_FREE)
+        f'{where} has no setting `{key}`, and neither MMEngine nor mmn_plugin reads it'
+        f'{_hint(instead)}'
     )
 
 
-def _known(path: str) -> tuple[str, ...]:
-    return _KNOWN.get(path) or _KNOWN.get(f'{path.rpartition(".")[0]}.*', ())
-
-
-def _places(part, name: str, path: str = '') -> list[str]:
+def _places(part, name: str, path: str = '') -> Iterator[str]:
     """Settings of this name in what is read of a config."""
-    items = part.items() if isinstance(part, dict) else enumerate(part)
-    found = []
-    for key, value in items:
-        if not path and key not in _READ:
-            continue
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
         place = f'{path}.{key}'.lstrip('.')
-        found += [place] if path and key == name else []
-        found += _places(value, name, place) if isinstance(value, dict | list | tuple) else []
-    return found
+        if path and key == name:
+            yield place
+        if isinstance(value, dict | list | tuple) and (path or key in _READ):
+            yield from _places(value, name, place)
 
 
-def _told(name: str, reason: str, instead: list[str]) -> str:
-    hint = f'; did you mean {" or ".join(f"`{path}`" for path in instead[:4])}?' if instead else ''
-    return f'--cfg-options {name}: {reason}{hint}'
+def _hint(instead: list[str]) -> str:
+    return f'; did you mean {" or ".join(f"`{path}`" for path in instead[:4])}?' if instead else ''
 
 
 # Numbers, and the least that each may be; PyTorch and MMEngine refuse less without naming them, or
@@ -228,20 +181,16 @@ def load_config(
     """
     name = os.fsdecode(name)
     if '::' not in name and not Path(name).is_file():
-        if not (config_root() / name).is_file() and len(Path(name).parts) > 1:
-            raise MissingFileError(f'there is no config {name} (working folder: {Path.cwd()})')
         try:
             name = str(find_config(name))
         except FileNotFoundError as error:
             raise MissingFileError(
-                f'{error}; nor does {name!r} lie in the current folder, {Path.cwd()}'
+                f'there is no config {name} (current folder: {Path.cwd()}), and {error}'
             ) from None
     try:
         config = Config.fromfile(name)
     except UserError:
         raise
-    except SyntaxError as error:
-        raise ConfigError(f'{name} is not valid Python: {error}') from None
     except FileNotFoundError as error:
         raise MissingFileError(
             f'{name} inherits (_base_) from {error.filename}, which does not exist'
@@ -252,21 +201,16 @@ def load_config(
             f'{name} cannot be run: {reason}; the folder of what it imports must be in PYTHONPATH'
         ) from error
     except Exception as error:  # a config is a program
-        raise ConfigError(f'{name} cannot be run: {_text(error)}') from error
+        raise ConfigError(f'{name} cannot be run: {type(error).__name__}: {error}') from error
     if options:
         for text in idle_options(config, options):
             warn(text)
         try:
             config.merge_from_dict(options)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f'--cfg-options of {name}: {_text(error)}') from error
+            raise ConfigError(f'--cfg-options of {name}: {error}') from error
     require_counts(config)
     return config
-
-
-def _text(error: Exception) -> str:
-    """What an error says, with its class where that is not plain from the text."""
-    return error.args[0] if ' ' in str(error.args[:1]) else f'{type(error).__name__}: {error}'
 
 
 # How Python says that a call does not take what it was given.
@@ -297,21 +241,11 @@ def config_errors(config: Config) -> Iterator[None]:
         path = _path_of(error.obj, config._cfg_dict)
         name = f'{"…" if path is None else path}.{error.name}'.lstrip('.')
         raise ConfigError(f'{where} lacks the setting `{name}`') from error
-    except TypeError as error:
-        if not _ARGUMENTS.match(str(error)):
-            raise
-        raise ConfigError(f'{where}: {error}') from error
-    except KeyError as error:
-        if ' ' not in str(error.args[0]):  # no message, but a key
-            raise
-        raise ConfigError(f'{where}: {error.args[0]}') from error
-    except ImportError as error:
-        cause = f' ({error.__context__})' if error.__context__ else ''
-        raise ConfigError(f'{where}: {error}{cause}') from error
-    except (ValueError, AssertionError) as error:
-        if not str(error):
-            raise
-        raise ConfigError(f'{where}: {error}') from error
+    except (ImportError, KeyError, TypeError, ValueError, AssertionError) as error:
+        text = str(error.args[0]) if error.args else ''
+        if ' ' not in text or (isinstance(error, TypeError) and not _ARGUMENTS.match(text)):
+            raise  # a key, or a fault of code
+        raise ConfigError(f'{where}: {text}') from error
 
 
 def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
@@ -331,8 +265,7 @@ def require_parts(config: Config) -> None:
     """Make sure that a config of a run names what there is, where MMEngine would call None.
 
     Raises:
-        ConfigError: If there is no model, or an optimizer's type, a function that collates a batch
-            or one of its settings, or the package of a visualizer's back end is not there.
+        ConfigError: If there is no model, or no optimizer of the type that is asked for.
     """
     where = config.filename or 'the config'
     if 'model' not in config:
@@ -344,30 +277,6 @@ def require_parts(config: Config) -> None:
             f'{where}: optim_wrapper.optimizer.type is {name!r}, and there is no such optimizer: '
             'give the name of one of torch.optim, such as AdamW'
         )
-    for part in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        collate = (config.get(part) or {}).get('collate_fn')
-        if isinstance(collate, dict):
-            _require_collate(f'{where}: {part}.collate_fn', dict(collate))
-    for backend in (config.get('visualizer') or {}).get('vis_backends') or ():
-        package = _PACKAGES.get(backend.get('type'))
-        if package and find_spec(package) is None:
-            raise ConfigError(
-                f'visualizer.vis_backends of the config holds {backend["type"]}, whose package '
-                f'cannot be imported: run `pip install {package}`, or take it out of '
-                'visualizer.vis_backends'
-            )
-
-
-def _require_collate(where: str, settings: dict) -> None:
-    """Bind the settings of a ``collate_fn``, which would fail at the first batch of a worker."""
-    name = settings.pop('type', None)
-    function = FUNCTIONS.get(name) if isinstance(name, str) else name
-    if not callable(function):
-        raise ConfigError(f'{where}.type is {name!r}, and there is no such function')
-    try:
-        inspect.signature(function).bind([], **settings)
-    except TypeError as error:
-        raise ConfigError(f'{where}: {error}') from None
 
 
 def require_checkpoint(path: str | bytes | os.PathLike) -> str:

@@ -39,9 +39,6 @@ def writable_file(path: str | Path) -> Path:
     try:
         if path.is_dir():
             raise OutputError(f'{path} is a folder: name a file in it')
-        if path.is_file():
-            with open(path, 'ab'):
-                return path
         if not path.exists():
             _try_writing(path.parent)
         elif not os.access(path, os.W_OK):
@@ -68,6 +65,16 @@ def writable_folder(path: str | Path) -> Path:
     except OSError as error:
         raise OutputError(f'the folder {path} cannot be written into: {error.strerror}') from None
     return path
+
+
+def _try_writing(folder: Path) -> None:
+    """Write a file without a name where the folder is, or would be made."""
+    folder = folder.absolute()
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'0')
+        file.flush()
 
 
 @contextmanager
@@ -230,7 +237,6 @@ class OutputFolder:
         self._list = self.path / self.LIST
         self._read()
         self._begun: dict[str, str | None] = {}
-        self._known: dict[tuple[str, str], str] = {}
 
     def names_of(self, inputs: Iterable[tuple[str, str]], keep: bool = True) -> list[str]:
         """`UniqueNames` of inputs, among all that the folder has files of.
@@ -240,15 +246,9 @@ class OutputFolder:
             keep (bool): Put new names on the list. False before the work, which may be refused: a
                 name may then become another one in the end. Defaults to True.
         """
-        inputs = list(inputs)
-        if new := [pair for pair in inputs if pair not in self._known]:
-            with self._changing() if keep else nullcontext(self._read()) as listed:
-                names = UniqueNames(listed['names'])
-                found = {pair: names.of(*pair) for pair in new}
-            if not keep:
-                return [found.get(pair) or self._known[pair] for pair in inputs]
-            self._known.update(found)
-        return [self._known[pair] for pair in inputs]
+        with self._changing() if keep else nullcontext(self._read()) as listed:
+            names = UniqueNames(listed['names'])
+            return [names.of(*pair) for pair in inputs]
 
     def claim(self, files: dict[str, str | None]) -> None:
         """Make sure, before the work, that files can be written.
@@ -352,16 +352,6 @@ def _content(path: Path) -> dict:
     return dict(size=path.stat().st_size, sha256=digest)
 
 
-def _try_writing(folder: Path) -> None:
-    """Write a file without a name where the folder is, or would be made."""
-    folder = folder.absolute()
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b'0')
-        file.flush()
-
-
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -379,11 +369,6 @@ def package_data_root() -> Path:
 def config_root() -> Path:
     """Folder of the configs: what ``mmn_plugin::NAME.py`` is resolved against."""
     return package_data_root() / 'configs'
-
-
-def tool_root() -> Path:
-    """Folder of the command-line tools."""
-    return package_data_root() / 'tools'
 
 
 def find_config(name: str) -> Path:

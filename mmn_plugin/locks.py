@@ -1,27 +1,25 @@
 """Locks of the operating system on files."""
 
 import datetime
+import fcntl
 import json
 import os
 import socket
-import threading
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from mmn_plugin.errors import OperationError
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system
-    fcntl = None
-
-PATIENCE = 1.0  # seconds of waiting for a lock: another process may be looking just now
-
 
 class FileInUseError(OperationError):
     """Another process, or thread, has the lock; the message says which."""
+
+
+_locked: weakref.WeakSet[IO] = weakref.WeakSet()  # a forked process would go on to hold them
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _locked])
 
 
 class FileLock:
@@ -33,16 +31,13 @@ class FileLock:
 
     Args:
         path (str | Path): What is worked on.
-        patience (float): Seconds to wait for the lock. Defaults to `PATIENCE`.
+        patience (float): Seconds to wait for the lock. Defaults to 1: another process may be
+            looking just now.
     """
 
-    _held: set[Path] = set()  # by this process, which the operating system would let in again
-    _guard = threading.Lock()
-
-    def __init__(self, path: str | Path, patience: float = PATIENCE) -> None:
+    def __init__(self, path: str | Path, patience: float = 1.0) -> None:
         self._of, self._patience = Path(path), patience
-        path = self._of.absolute()
-        self._path = path.parent.resolve() / (path.name + '.lock')
+        self._path = self._of.with_name(f'{self._of.name}.lock').absolute()
         self._file: IO | None = None
 
     def acquire(self) -> str | None:
@@ -55,27 +50,39 @@ class FileLock:
             FileInUseError: If another one has it all the time.
             OSError: If the file cannot be made.
         """
-        end = time.monotonic() + self._patience
-        while not self._reserve():
-            if time.monotonic() > end:
-                raise FileInUseError(  # to open a lock's file and close it would end the lock
-                    f'{self._of} is in use by another part of this process'
-                )
-            time.sleep(0.01)
-        try:
-            return self._lock(end)
-        except BaseException:
-            self._held.discard(self._path)
-            raise
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        end, reason = time.monotonic() + self._patience, None
+        while self._file is None:
+            file = open(self._path, 'a+b', 0)  # noqa: SIM115  (closing it ends the lock)
+            _locked.add(file)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                if time.monotonic() > end:
+                    raise FileInUseError(self._message()) from None
+                time.sleep(0.01)
+                continue
+            except OSError as error:
+                reason = error.strerror
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self._path)):
+                    self._file = file
+            if self._file is None:  # it was released and removed since it was opened
+                file.close()
+        began = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
+        owner = dict(process=os.getpid(), host=socket.gethostname(), began=began)
+        file.truncate(0)
+        file.write(json.dumps(owner).encode())
+        return reason
 
     def release(self) -> None:
         """Let others have it; nothing happens where it is not held."""
-        if self._file is not None:
+        if self._file is not None and not self._file.closed:
             with suppress(OSError):  # who waits for this very file will notice that it is gone
                 self._path.unlink()
             self._file.close()
-            self._file = None
-            self._held.discard(self._path)
+        self._file = None
 
     def __enter__(self) -> 'FileLock':
         self.acquire()
@@ -84,75 +91,9 @@ class FileLock:
     def __exit__(self, *_) -> None:
         self.release()
 
-    def _reserve(self) -> bool:
-        with self._guard:
-            free = self._path not in self._held
-            self._held.add(self._path)
-            return free
-
-    def _lock(self, end: float) -> str | None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', 0)
-            try:
-                reason = lock_file(file, max(0.0, end - time.monotonic()))
-            except BlockingIOError:
-                file.close()
-                raise FileInUseError(self._message()) from None
-            if reason or _same_file(file, self._path):
-                break
-            file.close()  # released and removed since it was opened
-        file.truncate(0)
-        file.write(
-            json.dumps(
-                dict(
-                    process=os.getpid(),
-                    host=socket.gethostname(),
-                    began=datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-                )
-            ).encode()
-        )
-        self._file = file
-        return reason
-
     def _message(self) -> str:
         who = 'another process'
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(self._path.read_bytes())
             who = f'process {found["process"]} on {found["host"]} since {found["began"]}'
         return f'{self._of} is in use by {who}. Let it end, or name another one'
-
-
-def lock_file(file: IO, patience: float) -> str | None:
-    """Lock an open file for this process, until it closes any handle of the file.
-
-    Args:
-        file (IO): Open for writing.
-        patience (float): Seconds to wait.
-
-    Returns:
-        str | None: Why the file system cannot lock, else None.
-
-    Raises:
-        BlockingIOError: If another process has it all the time.
-    """
-    if fcntl is None:
-        return 'this system has no such locks'
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return None
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > end:
-                raise BlockingIOError('locked') from None
-            time.sleep(0.01)
-        except OSError as error:
-            return error.strerror
-
-
-def _same_file(file: IO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False

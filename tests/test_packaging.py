@@ -171,7 +171,6 @@ def test_config_names_are_unique():
 
 def test_paths_prefer_the_installed_files(monkeypatch, tmp_path):
     assert files.config_root() == ROOT / 'configs'
-    assert files.tool_root() == ROOT / 'tools'
     monkeypatch.setattr(files, '_PACKAGE', tmp_path)
     (tmp_path / '.mim').mkdir()
     assert files.config_root() == tmp_path / '.mim/configs'

@@ -14,10 +14,9 @@ from .scene import (
 )
 from .sentences import (
     BLANK_SENTENCE,
-    SentenceGrammar,
     build_vocabulary,
-    mask_annotations,
     mask_sentence,
+    say,
 )
 from .tubes import ShapesTracker, ShapesTubes
 
@@ -33,13 +32,12 @@ __all__ = [
     'SceneObject',
     'SceneRenderer',
     'SceneSampler',
-    'SentenceGrammar',
     'ShapesCorpus',
     'ShapesTracker',
     'ShapesTubes',
     'TubeFeatureExtractor',
     'build_vocabulary',
     'held_out_combinations',
-    'mask_annotations',
     'mask_sentence',
+    'say',
 ]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from mmn_plugin.features import VideoWriter, run_parallel
 from mmn_plugin.files import replacing, write_atomically, write_json
 
 from .scene import COLORS, Scene, SceneObject, SceneSampler
-from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_annotations
+from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_sentence
 
 
 class CorpusError(InputError):
@@ -277,14 +278,18 @@ class ShapesCorpus:
         }
         files['annotations/test_subsets.json'] = subsets
         files['annotations/test_unseen.json'] = {
-            video: _pick(entry, subsets['unseen'][video])
-            for video, entry in splits['test'].items()
-            if video in subsets['unseen']
+            video: dict(
+                duration=splits['test'][video]['duration'],
+                timestamps=[splits['test'][video]['timestamps'][i] for i in unseen],
+                sentences=[splits['test'][video]['sentences'][i] for i in unseen],
+            )
+            for video, unseen in subsets['unseen'].items()
         }
-        for keep in ('blank', *WORD_CLASSES):
-            for name, split in splits.items():
-                masked = mask_annotations(split, () if keep == 'blank' else keep)
-                files[f'ablations/{keep}/{name}.json'] = masked
+        for keep, (name, split) in product(('blank', *WORD_CLASSES), splits.items()):
+            files[f'ablations/{keep}/{name}.json'] = {
+                video: dict(entry, sentences=[mask_sentence(s, [keep]) for s in entry['sentences']])
+                for video, entry in split.items()
+            }
         for name, content in files.items():
             write_json(content, self.folder / name, indent=None)
         sentences = [s for entry in splits['train'].values() for s in entry['sentences']]
@@ -321,12 +326,4 @@ def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> d
         seen=[i for i, seen in enumerate(known) if seen],
         unseen=[i for i, seen in enumerate(known) if not seen],
         tubes=[(item.color, item.shape, item.tube(size)) for item in scene.objects],
-    )
-
-
-def _pick(entry: dict, indices: list[int]) -> dict:
-    return dict(
-        duration=entry['duration'],
-        timestamps=[entry['timestamps'][i] for i in indices],
-        sentences=[entry['sentences'][i] for i in indices],
     )

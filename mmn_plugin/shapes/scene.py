@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sentences import SentenceGrammar
+from .sentences import say
 
 # RGB of each color. All are saturated and brighter than any background.
 COLORS = {
@@ -324,8 +324,6 @@ class SceneSampler:
         self.fps = fps
         self.event_seconds = event_seconds
         self.held_out = held_out_combinations(seed)
-        self._held_out_list = sorted(self.held_out)
-        self._grammar = SentenceGrammar()
         self._planner = ObjectPlanner(duration, fps)
 
     def sample(self, index: int, video_id: str, training: bool) -> Scene:
@@ -342,7 +340,7 @@ class SceneSampler:
         """
         rng = np.random.default_rng([self.seed, index])
         events = self._place_in_time(rng, self._combinations(rng, training))
-        sentences = [self._grammar.sentence(rng, event) for event in events]
+        sentences = [say(rng, event) for event in events]
         top, bottom = (int(value) for value in rng.integers(24, 72, 2))
         return Scene(
             video_id=video_id,
@@ -358,36 +356,25 @@ class SceneSampler:
         while True:
             center = tuple(str(rng.choice(values)) for values in (list(COLORS), SHAPES, ACTIONS))
             if not training and rng.random() < self.HELD_OUT_SHARE:
-                center = self._held_out_list[rng.integers(len(self._held_out_list))]
+                center = sorted(self.held_out)[rng.integers(len(self.held_out))]
             other = tuple(
                 str(rng.choice([v for v in values if v != own]))
                 for values, own in zip((list(COLORS), SHAPES, ACTIONS), center, strict=True)
             )
-            triples = (
-                self._star(center, other)
-                if rng.random() < 0.5
-                else self._square(rng, center, other)
-            )
+            if rng.random() < 0.5:
+                changes = [(), (0,), (1,), (2,)]
+            else:
+                shared = int(rng.integers(3))
+                first, second = (i for i in range(3) if i != shared)
+                changes = [(), (second,), (first,), (first, second)]
+                if rng.random() >= 0.75:  # three events; the center always stays
+                    changes.pop()
+            triples = [
+                tuple(other[i] if i in change else center[i] for i in range(3))
+                for change in changes
+            ]
             if not training or self.held_out.isdisjoint(triples):
                 return [triples[i] for i in rng.permutation(len(triples))]
-
-    @staticmethod
-    def _star(center: tuple, other: tuple) -> list[tuple[str, str, str]]:
-        (c, s, a), (c2, s2, a2) = center, other
-        return [(c, s, a), (c2, s, a), (c, s2, a), (c, s, a2)]
-
-    @staticmethod
-    def _square(rng, center: tuple, other: tuple) -> list[tuple[str, str, str]]:
-        shared = int(rng.integers(3))
-        first, second = (i for i in range(3) if i != shared)
-        triples = []
-        for pick in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            triple = list(center)
-            triple[first] = (center, other)[pick[0]][first]
-            triple[second] = (center, other)[pick[1]][second]
-            triples.append(tuple(triple))
-        # Three events in a quarter of these scenes; the center always stays.
-        return triples if rng.random() < 0.75 else triples[:3]
 
     def _place_in_time(self, rng, triples: list) -> list[Event]:
         """Random starts and lengths; whole frames, so that annotation and picture agree."""

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from mmn_plugin.errors import InputError
-
 if TYPE_CHECKING:
     from .scene import Event
 
@@ -119,41 +117,34 @@ def word_classes() -> dict[str, str]:
     }
 
 
-class SentenceGrammar:
-    """Says what an event shows, with synonyms and in varied word order."""
+# How often a direction, where there is one, comes first.
+INVERTED_SHARE = 0.15
 
-    # How often a direction, where there is one, comes first.
-    INVERTED_SHARE = 0.15
 
-    def sentence(self, rng, event: 'Event') -> str:
-        """Draw a sentence for an event.
+def say(rng, event: 'Event') -> str:
+    """Draw a sentence that says what an event shows, with synonyms and in varied word order.
 
-        Args:
-            rng (np.random.Generator): Source of randomness.
-            event (Event): What to describe.
+    Args:
+        rng (np.random.Generator): Source of randomness.
+        event (Event): What to describe.
 
-        Returns:
-            str: Lower case, words apart by single spaces, no full stop.
-        """
-        thing = (
-            _draw(rng, NOUN_PHRASES)
-            .format(
-                color=_draw(rng, COLOR_WORDS[event.color]),
-                shape=_draw(rng, SHAPE_WORDS[event.shape]),
-            )
-            .replace('a a', 'an a')
-        )
-        phrases = OTHER_PHRASES.get(event.action, ())
-        directions = DIRECTION_PHRASES.get(event.action, ())
-        if rng.integers(len(phrases) + len(directions)) < len(phrases):
-            forms = _draw(rng, phrases)
-        else:
-            verb, direction = _draw(rng, MOTION_VERBS), _draw(rng, directions)
-            if rng.random() < self.INVERTED_SHARE:
-                return INVERTED_SENTENCE.format(direction=direction, verb=verb[0], thing=thing)
-            forms = tuple(f'{form} {direction}' for form in verb)
-        does, doing, do = forms
-        return _draw(rng, SENTENCES).format(thing=thing, does=does, doing=doing, do=do)
+    Returns:
+        str: Lower case, words apart by single spaces, no full stop.
+    """
+    noun = _draw(rng, NOUN_PHRASES)
+    color, shape = _draw(rng, COLOR_WORDS[event.color]), _draw(rng, SHAPE_WORDS[event.shape])
+    thing = noun.format(color=color, shape=shape).replace('a a', 'an a')
+    phrases = OTHER_PHRASES.get(event.action, ())
+    directions = DIRECTION_PHRASES.get(event.action, ())
+    if rng.integers(len(phrases) + len(directions)) < len(phrases):
+        forms = _draw(rng, phrases)
+    else:
+        verb, direction = _draw(rng, MOTION_VERBS), _draw(rng, directions)
+        if rng.random() < INVERTED_SHARE:
+            return INVERTED_SENTENCE.format(direction=direction, verb=verb[0], thing=thing)
+        forms = tuple(f'{form} {direction}' for form in verb)
+    does, doing, do = forms
+    return _draw(rng, SENTENCES).format(thing=thing, does=does, doing=doing, do=do)
 
 
 def _draw(rng, choices):
@@ -192,38 +183,15 @@ WORD_CLASSES = ('color', 'shape', 'action')
 _CLASS_OF = word_classes()
 
 
-def mask_sentence(sentence: str, keep: str | Collection[str] = ()) -> str:
+def mask_sentence(sentence: str, keep: Collection[str]) -> str:
     """Keep only the words that tell certain attributes, in their order.
 
     Args:
         sentence (str): A sentence of the grammar.
-        keep (str | Collection[str]): One or more of ``'color'``, ``'shape'``, ``'action'``.
-            Default: none, which makes every sentence the same.
+        keep (Collection[str]): Some of ``'color'``, ``'shape'`` and ``'action'``.
 
     Returns:
         str: The remaining words, or ``BLANK_SENTENCE`` if none remain.
-
-    Raises:
-        ValueError: If ``keep`` names something else.
     """
-    keep = {keep} if isinstance(keep, str) else set(keep)
-    if unknown := keep - set(WORD_CLASSES):
-        raise InputError(f'keep={sorted(unknown)}: words can be kept by {WORD_CLASSES}')
     words = [word for word in sentence.split() if _CLASS_OF.get(word) in keep]
     return ' '.join(words) or BLANK_SENTENCE
-
-
-def mask_annotations(annotations: dict, keep: str | Collection[str] = ()) -> dict:
-    """The same for every sentence of an annotation file's content; moments stay.
-
-    Args:
-        annotations (dict): Video id -> entry in the published format.
-        keep (str | Collection[str]): As for :func:`mask_sentence`.
-
-    Returns:
-        dict: A new dict of the same format.
-    """
-    return {
-        video: {**entry, 'sentences': [mask_sentence(s, keep) for s in entry['sentences']]}
-        for video, entry in annotations.items()
-    }

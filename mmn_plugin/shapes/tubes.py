@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from .corpus import CorpusError
 from .features import TubeFeatureExtractor, chroma_tables
 
 
+@dataclass
 class CandidateTubes:
     """Makes imperfect tubes from those of all objects of a video.
 
@@ -35,25 +37,16 @@ class CandidateTubes:
         min_tubes (int): Least number of tubes. Defaults to 5.
     """
 
-    MIN_BOXES = 16  # of a fragment
+    size: int
+    num_frames: int
+    break_share: float = 0.3
+    drop_share: float = 0.03
+    shift: float = 0.05
+    scale: float = 0.07
+    noise: float = 0.02
+    min_tubes: int = 5
 
-    def __init__(
-        self,
-        size: int,
-        num_frames: int,
-        break_share: float = 0.3,
-        drop_share: float = 0.03,
-        shift: float = 0.05,
-        scale: float = 0.07,
-        noise: float = 0.02,
-        min_tubes: int = 5,
-    ):
-        self.size = size
-        self.num_frames = num_frames
-        self.break_share = break_share
-        self.drop_share = drop_share
-        self.shift, self.scale, self.noise = shift, scale, noise
-        self.min_tubes = min_tubes
+    MIN_BOXES = 16  # of a fragment
 
     def make(self, rng: np.random.Generator, objects: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Make the candidates of a video.
@@ -98,6 +91,7 @@ class CandidateTubes:
 
 
 @TRACKERS.register_module()
+@dataclass
 class ShapesTracker:
     """Finds tubes of colored things in frames: blobs of one hue, joined over time by overlap.
 
@@ -114,21 +108,11 @@ class ShapesTracker:
         min_boxes (int): Boxes of the shortest tube. Defaults to 8.
     """
 
-    def __init__(
-        self,
-        threshold: float = 0.5,
-        min_area: int = 30,
-        min_iou: float = 0.2,
-        max_gap: int = 8,
-        min_boxes: int = 8,
-    ):
-        self.threshold = threshold
-        self.min_area = min_area
-        self.min_iou = min_iou
-        self.max_gap = max_gap
-        self.min_boxes = min_boxes
-        hues, self._saturation = chroma_tables()
-        self._hue = hues.argmax(1)
+    threshold: float = 0.5
+    min_area: int = 30
+    min_iou: float = 0.2
+    max_gap: int = 8
+    min_boxes: int = 8
 
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
         """Track.
@@ -139,8 +123,9 @@ class ShapesTracker:
         Returns:
             list[np.ndarray]: (n, 5) float32 frame, x1, y1, x2, y2 each.
         """
+        hues, saturation = chroma_tables()
         shade = (frames[:, 1] >> 2).astype(np.int16) * 64 + (frames[:, 2] >> 2)
-        hue = np.where(self._saturation[shade] >= self.threshold, self._hue[shade], -1)
+        hue = np.where(saturation[shade] >= self.threshold, hues.argmax(1)[shade], -1)
         tubes: list[list[tuple]] = []
         owners: list[int] = []  # hue of each tube
         for time, picture in enumerate(hue):

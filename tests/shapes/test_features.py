@@ -1,8 +1,17 @@
+"""Features of a grid of cells."""
+
 import numpy as np
 import pytest
 
 from mmn_plugin.features import VideoReader
-from mmn_plugin.shapes import COLORS, GridFeatureExtractor, Scene, SceneObject, SceneRenderer
+from mmn_plugin.shapes import (
+    COLORS,
+    SHAPES,
+    GridFeatureExtractor,
+    Scene,
+    SceneObject,
+    SceneRenderer,
+)
 from mmn_plugin.shapes.corpus import write_video
 from mmn_plugin.shapes.features import PER_HUE
 
@@ -11,86 +20,69 @@ THREEFOLD, FOURFOLD, LENGTH = 5, 6, 10  # Im of harmonic 3, Re of harmonic 4, ou
 LEFT, RIGHT, UP, DOWN, GROW, SHRINK = range(11, 17)
 
 
-def _object(color='red', shape='circle', frames=48, x=0.5, y=0.5, radius=0.14, lit=True):
-    full = np.ones(frames)
-    return SceneObject(
-        color, shape, x * full, y * full, radius * full, full > 0, np.broadcast_to(lit, frames)
-    )
+def shown(color='red', shape='circle', x=0.5, y=0.5, radius=0.14):
+    """An object in 48 frames."""
+    full = np.ones(48)
+    return SceneObject(color, shape, x * full, y * full, radius * full, full > 0, full > 0)
 
 
-def _describe(*objects):
+def describe(*objects):
+    """Features by step, and those of the hues and of all: (steps, D), (steps, 7, PER_HUE)."""
     frames = SceneRenderer(96).render(Scene('v', 6.0, 8, list(objects), [], [], (40, 60)))
     half = frames[:, 96:].reshape(len(frames), 2, 48, 48)
     luma = frames[:, :96].reshape(-1, 48, 2, 48, 2).mean((2, 4)).round().astype(np.uint8)
-    extractor = GridFeatureExtractor()
-    features = extractor(np.concatenate([luma[:, None], half], 1))
+    features = GridFeatureExtractor()(np.concatenate([luma[:, None], half], 1))
     return features, features[:, : 7 * PER_HUE].reshape(len(features), 7, PER_HUE)
+
+
+def inner(*objects, hue=0):
+    """Mean of a hue's numbers over the steps but the first and the last."""
+    return describe(*objects)[1][1:-1, hue].mean(0)
 
 
 @pytest.mark.parametrize(('color', 'place'), zip(HUES, range(6), strict=True))
 def test_each_color_has_its_own_numbers(color, place):
-    _, hues = _describe(_object(color))
-    amount = hues[:, :6, 0].mean(0)
+    amount = describe(shown(color))[1][:, :6, 0].mean(0)
     assert amount.argmax() == place
     assert np.delete(amount, place).max() < 0.3 * amount[place]
 
 
 @pytest.mark.parametrize(
-    ('motion', 'expected'),
-    [
-        (dict(x=np.linspace(0.75, 0.25, 48)), LEFT),
-        (dict(x=np.linspace(0.25, 0.75, 48)), RIGHT),
-        (dict(y=np.linspace(0.75, 0.25, 48)), UP),
-        (dict(y=np.linspace(0.25, 0.75, 48)), DOWN),
-    ],
+    ('axis', 'way', 'expected'),
+    [('x', -1, LEFT), ('x', 1, RIGHT), ('y', -1, UP), ('y', 1, DOWN)],
 )
 @pytest.mark.parametrize('color', COLORS)
-def test_direction_of_motion_is_told_per_color(motion, expected, color):
-    _, hues = _describe(_object(color, **motion))
-    flow = hues[1:-1, HUES.index(color), LEFT : DOWN + 1].mean(0)
+def test_direction_of_motion_is_told_per_color(axis, way, expected, color):
+    moving = shown(color, **{axis: np.linspace(0.25, 0.75, 48)[::way]})
+    flow = inner(moving, hue=HUES.index(color))[LEFT : DOWN + 1]
     assert flow.argmax() == expected - LEFT
     assert np.sort(flow)[-2] < 0.5 * flow.max()
 
 
 def test_growing_and_shrinking_are_told_apart():
     radius = np.linspace(0.09, 0.18, 48)
-    grown, shrunk = (
-        _describe(_object(radius=r))[1][1:-1, 0].mean(0) for r in (radius, radius[::-1])
-    )
+    grown, shrunk = (inner(shown(radius=r)) for r in (radius, radius[::-1]))
     assert grown[GROW] > 5 * grown[SHRINK]
     assert shrunk[SHRINK] > 5 * shrunk[GROW]
 
 
-def test_outlines_are_told_apart_while_something_goes_on():
-    shown = {
-        shape: _describe(_object(shape=shape, x=np.linspace(0.3, 0.7, 48)))[1][1:-1, 0].mean(0)
-        for shape in ('circle', 'square', 'triangle', 'diamond', 'cross')
-    }
-    assert shown['square'][FOURFOLD] > shown['circle'][FOURFOLD] + 0.2
-    assert shown['diamond'][FOURFOLD] < shown['circle'][FOURFOLD] - 0.2
-    assert abs(shown['triangle'][THREEFOLD]) > abs(shown['circle'][THREEFOLD]) + 0.2
-    assert shown['cross'][LENGTH] > shown['square'][LENGTH] + 0.1
-
-
-def test_the_outline_is_of_the_moving_one_of_two_objects():
+def test_outlines_are_told_apart_and_are_of_the_moving_object():
     moving = dict(x=np.linspace(0.3, 0.7, 48), y=0.22)
-    alone = _describe(_object(shape='square', **moving))[1][1:-1, 0, FOURFOLD].mean()
-    beside = _describe(_object(shape='square', **moving), _object(shape='diamond', y=0.8))[1]
-    assert beside[1:-1, 0, FOURFOLD].mean() == pytest.approx(alone, abs=0.1)
-    assert alone > 0.2
+    found = {shape: inner(shown(shape=shape, **moving)) for shape in SHAPES}
+    assert found['square'][FOURFOLD] > found['circle'][FOURFOLD] + 0.2
+    assert found['diamond'][FOURFOLD] < found['circle'][FOURFOLD] - 0.2
+    assert abs(found['triangle'][THREEFOLD]) > abs(found['circle'][THREEFOLD]) + 0.2
+    assert found['cross'][LENGTH] > found['square'][LENGTH] + 0.1
+    beside = inner(shown(shape='square', **moving), shown(shape='diamond', y=0.8))
+    assert beside[FOURFOLD] == pytest.approx(found['square'][FOURFOLD], abs=0.1)
 
 
 def test_a_standing_picture_shows_no_motion():
-    _, hues = _describe(_object())
-    assert hues[:, 0, 0].min() > 0.3
-    assert np.abs(hues[:, :, 1:]).max() == 0
-
-
-def test_size_type_and_number_of_steps():
-    features, _ = _describe(_object())
+    features, hues = describe(shown())
     assert features.shape == (8, GridFeatureExtractor().num_features)
     assert features.dtype == np.float32
-    assert np.isfinite(features).all()
+    assert hues[:, 0, 0].min() > 0.3
+    assert np.abs(hues[:, :, 1:]).max() == 0
 
 
 @pytest.mark.parametrize(

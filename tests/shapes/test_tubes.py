@@ -99,54 +99,47 @@ def test_candidates_and_features_do_not_follow_from_the_sentences(corpus, tmp_pa
     for one, two in zip(first.ground_truth, again.ground_truth, strict=True):
         assert not np.array_equal(one, two)
     assert first.sentences != again.sentences
-    for one, two in zip(first.tubes, again.tubes, strict=True):
-        np.testing.assert_array_equal(one, two)
-    for stream, parts in first.features.items():
-        for one, two in zip(parts, again.features[stream], strict=True):
-            np.testing.assert_array_equal(one, two)
+    for one, two in (
+        (first.tubes, again.tubes),
+        *((first.features[stream], again.features[stream]) for stream in first.features),
+    ):
+        for left, right in zip(one, two, strict=True):
+            np.testing.assert_array_equal(left, right)
 
 
 def test_the_order_of_the_objects_plays_no_role():
     """No candidate's place says which object it follows, and every object is treated alike."""
-    _, objects, _, _ = next(iter(scenes(1)))
-    exact = CandidateTubes(
-        SIZE, FRAMES, break_share=0.0, drop_share=0.0, shift=0.0, scale=0.0, noise=0.0
-    )
-    places = []
-    for order in (objects, objects[::-1]):
-        for seed in range(60):
-            tubes = exact.make(np.random.default_rng(seed), order)
-            places.append(
-                [
-                    next(
-                        place
-                        for place, tube in enumerate(tubes)
-                        if len(tube) == len(item) and np.allclose(tube, item, atol=1e-4)
-                    )
-                    for item in objects
-                ]
-            )  # also: each is there
+    _, objects, _, _ = next(scenes(1))
+    exact = CandidateTubes(SIZE, FRAMES, break_share=0, drop_share=0, shift=0, scale=0, noise=0)
+
+    def place(tubes, item):  # it is there
+        same = (len(tube) == len(item) and np.allclose(tube, item, atol=1e-4) for tube in tubes)
+        return list(same).index(True)
+
+    made = [
+        exact.make(np.random.default_rng(seed), order)
+        for order in (objects, objects[::-1])
+        for seed in range(60)
+    ]
     count = max(exact.min_tubes, len(objects) + 1)
-    for mine in np.array(places).T:
-        share = np.bincount(mine, minlength=count) / len(places)
+    for item in objects:
+        share = np.bincount([place(tubes, item) for tubes in made], minlength=count) / len(made)
         assert len(share) == count
-        assert share.min() > 0.5 / count
-        assert share.max() < 2 / count
+        assert 0.5 / count < share.min() < share.max() < 2 / count
 
 
 def test_candidates_break_lose_frames_and_are_off():
-    rng = np.random.default_rng(0)
-    _, objects, _, _ = next(iter(scenes(1)))
+    _, objects, _, _ = next(scenes(1))
     maker = CandidateTubes(SIZE, FRAMES, break_share=1.0)
-    tubes = maker.make(rng, objects[:1])
+    tubes = maker.make(np.random.default_rng(0), objects[:1])
     assert len(tubes) == maker.min_tubes
-    pieces = sorted(
-        (t for t in tubes if tube_iou(t, objects[0])[1] and tube_iou(t, objects[0])[0] > 0.15),
-        key=lambda t: t[0, 0],
-    )
+    overlap = [tube_iou(tube, objects[0]) for tube in tubes]
+    pieces = [
+        t for t, (whole, shared) in zip(tubes, overlap, strict=True) if shared and whole > 0.15
+    ]
     assert len(pieces) >= 2
     assert any((np.diff(piece[:, 0]) > 1).any() for piece in pieces)
-    assert tube_iou(np.concatenate(pieces[:1]), objects[0])[0] < 0.9
+    assert all(tube_iou(piece, objects[0])[0] < 0.9 for piece in pieces)
 
 
 def test_the_file_holds_truth_candidates_and_features(corpus, written):
@@ -177,12 +170,11 @@ def test_features_are_of_the_pixels_inside_the_boxes():
     inside = extract(frames, [tube])
     changed = np.full_like(frames, 30)
     changed[:, :, 20:31, 20:31] = frames[:, :, 20:31, 20:31]
-    for stream, parts in extract(changed, [tube]).items():
-        np.testing.assert_array_equal(parts[0], inside[stream][0])
+    for stream, (part,) in extract(changed, [tube]).items():
+        np.testing.assert_array_equal(part, inside[stream][0])
     changed[:, :, 22:28, 22:28] = 30
-    assert any(
-        (part[0] != inside[stream][0]).any() for stream, part in extract(changed, [tube]).items()
-    )
+    for stream, (part,) in extract(changed, [tube]).items():
+        assert (part != inside[stream][0]).any()
 
 
 def test_features_tell_directions_and_colors_apart():

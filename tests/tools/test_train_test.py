@@ -90,7 +90,7 @@ def test_missing_config_is_named_with_those_there_are(run_tool):
 
 def test_config_with_a_syntax_error_is_named(run_tool, tmp_path):
     (tmp_path / 'bad.py').write_text('model = dict(type=\n')
-    assert_one_message(run_tool('train.py', 'bad.py'), 'bad.py', 'not valid Python')
+    assert_one_message(run_tool('train.py', 'bad.py'), 'bad.py', 'SyntaxError')
 
 
 def test_missing_checkpoint_is_named_with_those_beside_it(toy_run, run_tool, toy_config):
