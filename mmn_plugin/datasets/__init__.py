@@ -1,7 +1,6 @@
 """Annotations and features of temporal grounding, one sample per video."""
 
-from .check_report import CheckReport, Finding, check_splits
-from .checks import SplitCheck, check_config
+from .checks import CheckReport, Finding, check_config
 from .feature_store import (
     FeatureError,
     FeatureStore,
@@ -36,7 +35,6 @@ __all__ = [
     'PackTubeInputs',
     'PoolClipFeatures',
     'PoolTubeFeatures',
-    'SplitCheck',
     'TemporalGroundingDataset',
     'TubeError',
     'TubeFile',
@@ -44,7 +42,6 @@ __all__ = [
     'TubeVideo',
     'check_config',
     'check_frames',
-    'check_splits',
     'grounds_tubes',
     'open_feature_store',
     'read_hcstvg_annotations',

@@ -1,16 +1,24 @@
 """Checks of a dataset before training on it."""
 
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmaction.registry import DATASETS, TOKENIZER
 from mmengine.config import Config
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.features import VIDEO_SUFFIXES
+from mmn_plugin.features.feature_file import CONSTANT, ZERO, lack_of_content
 from mmn_plugin.structures import tube_iou
 from mmn_plugin.structures.annotations import (
     LONE_SURROGATE,
@@ -21,150 +29,193 @@ from mmn_plugin.structures.annotations import (
 )
 from mmn_plugin.structures.data_samples import token_limit
 
-from .check_report import CheckReport, check_splits
 from .feature_store import FeatureError, FeatureStore, open_feature_store
 from .grounding_dataset import TemporalGroundingDataset
-from .tube_dataset import TubeGroundingDataset
+from .tube_dataset import TubeGroundingDataset, single_configs
 from .tube_file import TubeError, TubeFile, TubeVideo
 
-ZERO = 'features are all zero'
-CONSTANT = 'features never change: all rows are the same'
-ZERO_ROWS = 'rows of zeros in features'
-SAME_ROWS = 'most rows of the features are the same'
+
+@dataclass
+class Finding:
+    """A kind of fault in one split (or several), how often it occurs, and the first places.
+
+    The level is ``'error'`` (training or evaluation would be wrong or end), ``'warning'`` (the
+    dataset's own rules mend it) or ``'info'``.
+    """
+
+    level: str
+    split: str
+    what: str
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
 
 
-def lack_of_content(features: np.ndarray) -> str | None:
-    """What makes a video's features tell nothing, or little, of when something happens.
+class CheckReport:
+    """Counts per split, and findings by kind with their first offenders.
 
     Args:
-        features (np.ndarray): (T, D), finite.
+        num_examples (int): Offenders that are kept by name for each kind of finding. Defaults to 3.
 
-    Returns:
-        str | None: `ZERO`, `CONSTANT`, `ZERO_ROWS`, `SAME_ROWS` (of more than half of the video),
-        or None. A single row is only looked at for zeros.
+    Attributes:
+        counts (dict[str, dict[str, int]]): Split -> name of a number -> the number.
     """
-    largest = np.abs(features).max(axis=1)  # (T,)
-    if not largest.any():
-        return ZERO
-    # the row that more than half of all rows are, if there is one
-    usual = np.median(features, axis=0)  # (D,)
-    same = np.abs(features - usual).max(axis=1) <= 1e-6 * largest.max()  # (T,)
-    if len(features) > 1 and same.all():
-        return CONSTANT
-    if not largest.all():
-        return ZERO_ROWS
-    return SAME_ROWS if 2 * same.sum() > max(len(features), 2) else None
+
+    STYLES = dict(error='bold red', warning='yellow', info='cyan')
+
+    def __init__(self, num_examples: int = 3):
+        self.num_examples = num_examples
+        self.counts: dict[str, dict[str, int]] = defaultdict(Counter)
+        self._findings: dict[tuple[str, str, str], Finding] = {}
+
+    def add(self, level: str, split: str, what: str, example: str) -> None:
+        """Count one more offender of a kind: file, video, sentence, and what to do."""
+        finding = self._findings.setdefault((level, split, what), Finding(level, split, what))
+        finding.count += 1
+        if len(finding.examples) < self.num_examples:  # such that every terminal can show it
+            finding.examples.append(LONE_SURROGATE.sub(lambda part: repr(part[0])[1:-1], example))
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, errors first."""
+        order = list(self.STYLES)
+        return sorted(self._findings.values(), key=lambda finding: order.index(finding.level))
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing stands against training."""
+        return not any(finding.level == 'error' for finding in self._findings.values())
+
+    def render(self, console: Console) -> None:
+        """Print the tables and the verdict."""
+        columns = list(dict.fromkeys(name for row in self.counts.values() for name in row))
+        counts = Table('split', title='Counts', title_justify='left')
+        for name in columns:
+            counts.add_column(name.replace('_', ' '), justify='right')
+        for split, row in self.counts.items():
+            counts.add_row(split, *(f'{row[name]:,}' if name in row else '' for name in columns))
+        console.print(counts)
+        table = Table('level', 'split', 'finding', 'count', title='Findings', show_lines=True)
+        table.add_column('first offenders', overflow='fold')
+        for finding in self.findings:
+            more = finding.count - len(finding.examples)
+            shown = [*finding.examples, f'and {more} more'] if more > 0 else finding.examples
+            table.add_row(
+                f'[{self.STYLES[finding.level]}]{finding.level}[/]',
+                finding.split,
+                escape(finding.what),
+                str(finding.count),
+                escape('\n'.join(shown)),
+            )
+        if self._findings:
+            console.print(table)
+        console.print(
+            '[bold green]PASSED[/]: nothing stands against training'
+            if self.passed
+            else '[bold red]FAILED[/]: training would be wrong'
+        )
+
+
+def check_splits(video_ids: Mapping[str, set[str]], report: CheckReport) -> None:
+    """Look for videos in more than one split, and for ids that may be two of one video.
+
+    Training on a video that evaluation uses is an error. Evaluation splits may share videos, as
+    ActivityNet Captions' do (two sets of sentences for the same videos). Ids that differ in case,
+    spaces or a video's suffix alone are a warning.
+
+    Args:
+        video_ids (Mapping[str, set[str]]): Split -> ids of its videos.
+        report (CheckReport): Takes what is found.
+    """
+    alike = {split: _alike(ids) for split, ids in video_ids.items()}
+    groups = [(split, group) for split, found in alike.items() for group in found.values()]
+    for one, other in combinations(video_ids, 2):
+        both = f'{one}, {other}'
+        level = 'error' if 'train' in (one, other) else 'info'
+        for video_id in sorted(video_ids[one] & video_ids[other]):
+            report.add(level, both, 'videos in both splits', video_id)
+        for key in sorted(alike[one].keys() & alike[other].keys()):
+            if not alike[one][key] & alike[other][key]:
+                groups.append((both, alike[one][key] | alike[other][key]))
+    for split, group in groups:
+        if len(group) > 1:
+            names = ' and '.join(map(repr, sorted(group)))
+            report.add('warning', split, 'ids of one video?', names)
+
+
+def _alike(video_ids: Iterable[str]) -> dict[str, set[str]]:
+    """Ids by what is left of them without case, spaces and suffix."""
+    groups = defaultdict(set)
+    for video_id in video_ids:
+        key = ''.join(unicodedata.normalize('NFKC', video_id).casefold().split())
+        suffix = Path(key).suffix
+        groups[key.removesuffix(suffix) if suffix in VIDEO_SUFFIXES else key].add(video_id)
+    return groups
 
 
 Track = Callable[[Iterable, str], Iterable]
 
 
-def no_progress(items: Iterable, text: str) -> Iterable:
-    """Show no progress."""
-    return items
-
-
+@dataclass
 class SplitCheck:
-    """Checks of the parts of one split; each puts what it finds into a report.
+    """Checks of the parts of one split; each puts what it finds into a report."""
 
-    Args:
-        report (CheckReport): Takes what is found.
-        split (str): Name of the split in the report.
-        in_channels (int, optional): D that the model takes. Defaults to None: not compared.
-        quick (bool): Look at the shapes of features alone, not at values. Defaults to False.
-        track (Callable): Wraps an iterable to show progress, given a description. Defaults to none.
-    """
+    report: CheckReport
+    split: str
+    in_channels: int | None  # D that the model takes; None: not compared
+    quick: bool
+    track: Track
 
-    def __init__(
-        self,
-        report: CheckReport,
-        split: str,
-        in_channels: int | None = None,
-        quick: bool = False,
-        track: Track = no_progress,
-    ):
-        self.report = report
-        self.split = split
-        self.in_channels = in_channels
-        self.quick = quick
-        self.track = track
-        self.error = partial(report.add, 'error', split)
-        self.warning = partial(report.add, 'warning', split)
+    def __post_init__(self):
+        self.counts = self.report.counts[self.split]
+        self.error = partial(self.report.add, 'error', self.split)
+        self.warning = partial(self.report.add, 'warning', self.split)
 
-    def annotations(self, path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
-        """Check every video of an annotation file.
-
-        Args:
-            path (str | Path): Annotation file in the published format.
-            timed (bool): See `read_annotations`. Defaults to True.
-
-        Returns:
-            list[VideoAnnotation]: The usable videos, as the dataset would hold them.
-        """
+    def annotations(self, path: str | Path, timed: bool) -> list[VideoAnnotation]:
+        """Check an annotation file; gives the usable videos, as the dataset would hold them."""
         try:
             content = load_annotation_file(path)
         except (FileNotFoundError, AnnotationError) as error:
             self.error('unusable annotation file', str(error))
             return []
-        videos = []
+        videos, name = [], Path(path).name
         for video_id, entry in content.items():
-            levels = set()
-
-            def tell(level: str, kind: str, message: str, levels=levels) -> None:
-                self.report.add(level, self.split, kind, message)
-                levels.add(level)
-
+            flaws, where = [], f'{name}: video {video_id!r}'
             try:
-                video = parse_video(Path(path).name, video_id, entry, timed, tell)
+                video = parse_video(name, video_id, entry, timed, flaws)
             except AnnotationError as error:
                 self.error(error.kind, str(error))
                 continue
-            where = f'{Path(path).name}: video {video_id!r}'
             for index, sentence in zip(video.sentence_index, video.sentences, strict=True):
                 here = f'{where}, sentence {index} ({sentence!r})'
                 if LONE_SURROGATE.search(sentence):
-                    self.error('sentence with a part of a character', here)
+                    flaws.append(('error', 'sentence with a part of a character', here))
                 elif not sentence.strip():
-                    self.error('empty sentence', here)
-            if 'error' in levels:
-                continue
-            if video.sentences:
+                    flaws.append(('error', 'empty sentence', here))
+            for level, kind, message in flaws:
+                self.report.add(level, self.split, kind, message)
+            usable = not any(level == 'error' for level, _, _ in flaws)
+            if usable and video.sentences:
                 videos.append(video)
-            else:
+            elif usable:
                 self.warning('video without usable sentence: dropped', where)
         self._count(videos)
         return videos
 
-    def _count(self, videos: Sequence[VideoAnnotation | TubeVideo], **counts: int) -> None:
-        sentences = sum(len(video.sentences) for video in videos)
-        self.report.count(self.split, videos=len(videos), sentences=sentences, **counts)
+    def _count(self, videos: Sequence[VideoAnnotation | TubeVideo]) -> None:
+        self.counts['videos'] += len(videos)
+        self.counts['sentences'] += sum(len(video.sentences) for video in videos)
 
     def sentences(
-        self,
-        videos: Sequence[VideoAnnotation | TubeVideo],
-        tokenizer: Any,
-        max_tokens: int | None = None,
+        self, videos: Sequence[VideoAnnotation | TubeVideo], tokenizer: Any, max_tokens: int | None
     ) -> None:
-        """Check that the language model can take every sentence.
-
-        Args:
-            videos (Sequence[VideoAnnotation | TubeVideo]): Usable videos of the split.
-            tokenizer (SentenceTokenizer): Tokenizer of the model.
-            max_tokens (int, optional): Most tokens the language model takes. Defaults to None: only
-                the tokenizer's own ``max_length`` counts.
-        """
-        longest = 0
+        """Check that the language model, which takes so many tokens, can take every sentence."""
         for video in videos:
-            spoken = [
-                (i, s)
-                for i, s in zip(video.sentence_index, video.sentences, strict=True)
-                # what is blank or broken is the annotations' fault and counted there
-                if s.strip() and not LONE_SURROGATE.search(s)
-            ]
-            inspected = tokenizer.inspect([sentence for _, sentence in spoken])
-            for (index, sentence), (length, problem) in zip(spoken, inspected, strict=True):
+            inspected = tokenizer.inspect(video.sentences)
+            for index, sentence, (length, problem) in zip(
+                video.sentence_index, video.sentences, inspected, strict=True
+            ):
                 where = f'video {video.video_id!r}, sentence {index} ({sentence!r})'
-                longest = max(longest, length)
+                self.counts['most_tokens'] = max(self.counts['most_tokens'], length)
                 if problem:
                     self.error('sentence without a known word', f'{where} {problem}')
                 kept = min(length, tokenizer.max_length or length)
@@ -179,42 +230,28 @@ class SplitCheck:
                         "sentence over the tokenizer's max_length: cut",
                         f'{where}: {length} tokens, max_length {kept}',
                     )
-        self.report.note(self.split, most_tokens=longest)
 
     def features(
-        self,
-        files: Sequence[str],
-        keys: Sequence[str | None],
-        video_ids: Sequence[str],
-        skip: Container[str] = (),
+        self, dataset: TemporalGroundingDataset, video_ids: Sequence[str], skip: Container[str]
     ) -> None:
-        """Check that every video has usable features, of which something can be learned.
-
-        Args:
-            files (Sequence[str]): Feature files or folders, joined along D.
-            keys (Sequence[str | None]): Feature key of each.
-            video_ids (Sequence[str]): Videos that the annotations need.
-            skip (Container[str]): Videos whose values were checked before. Defaults to none.
-        """
-        sizes = []
-        for path, key in zip(files, keys, strict=True):
+        """Check that every video has usable features; of some the values were checked before."""
+        sizes, files = [], dataset.feature_files
+        for path, key in zip(files, dataset.feature_keys, strict=True):
             try:
                 store = open_feature_store(path, key)
                 available = store.video_ids()
             except (FileNotFoundError, FeatureError) as error:
                 self.error('unusable feature file', str(error))
                 continue
-            present = [video_id for video_id in video_ids if video_id in available]
-            self.report.count(self.split, with_features=len(present))
             for video_id in video_ids:
                 if video_id not in available:
                     self.error('video without features', store.where(video_id))
-            fresh = [video_id for video_id in present if video_id not in skip]
+            self.counts['with_features'] += len(available & {*video_ids})
+            fresh = [name for name in video_ids if name in available and name not in skip]
             sizes += self._store(store, self.track(fresh, f'{self.split}: {path}'))
             store.close()
         if len(sizes) == len(files):
-            remedy = 'use the features the config is for'
-            self._compare_with_model(', '.join(map(str, files)), sizes, remedy)
+            self._compare_with_model(', '.join(files), sizes)
 
     def _store(self, store: FeatureStore, video_ids: Iterable[str]) -> list[int]:
         """Check each video; give the size D of most videos, none where no video is usable."""
@@ -241,45 +278,36 @@ class SplitCheck:
 
     def _usual_sizes(self, sizes: dict[str, list[int]]) -> list[int]:
         """Sizes D of most videos, [] of none; report the others."""
-        if not sizes:
-            return []
-        usual = list(Counter(map(tuple, sizes.values())).most_common(1)[0][0])
+        usual = list(Counter(map(tuple, sizes.values())).most_common(1)[0][0]) if sizes else []
         for where, found in sizes.items():
             if found != usual:
-                self.error(
-                    'feature size differs between videos',
-                    f'{where} of sizes {found}, most others {usual}',
-                )
+                other = f'{where} of sizes {found}, most others {usual}'
+                self.error('feature size differs between videos', other)
         return usual
 
-    def _compare_with_model(self, files: str, sizes: list[int], remedy: str) -> None:
-        if self.in_channels is None:
+    def _compare_with_model(self, files: str, sizes: list[int]) -> None:
+        if self.in_channels is None or not sizes:
             return
-        self.report.note(self.split, feature_size=sum(sizes))
-        if sum(sizes) != self.in_channels:
-            joined = ' + '.join(map(str, sizes)) + (f' = {sum(sizes)}' if len(sizes) > 1 else '')
+        self.counts['feature_size'] = size = sum(sizes)
+        if size != self.in_channels:
+            joined = ' + '.join(map(str, sizes)) + (f' = {size}' if len(sizes) > 1 else '')
             self.error(
                 'wrong feature size',
                 f'{files}: D = {joined}, but the config has model.backbone.in_channels='
-                f'{self.in_channels}; set it to {sum(sizes)}, or {remedy}',
+                f'{self.in_channels}; set it to {size}, or use the features the config is for',
             )
 
     def tubes(self, dataset: TubeGroundingDataset) -> list[TubeVideo]:
-        """Check every video of a tube file: boxes, ground truth, and features.
+        """Check a tube file; gives the usable videos, without features.
 
-        Args:
-            dataset (TubeGroundingDataset): Which file and streams; nothing of it is loaded. What is
-                there to train with needs ground truth.
-
-        Returns:
-            list[TubeVideo]: The usable videos, without features.
+        Of the dataset nothing is loaded. What is there to train with needs ground truth.
         """
+        videos, sizes = [], {}
         try:
             file = TubeFile(dataset.ann_file)
         except (FileNotFoundError, TubeError) as error:
             self.error('unusable tube file', str(error))
             return []
-        videos, sizes = [], {}
         for video_id in self.track(file.video_ids(), f'{self.split}: {file.path}'):
             where = f'{file.path}: video {video_id!r}'
             try:
@@ -298,36 +326,30 @@ class SplitCheck:
             video.features = {}
             videos.append(video)
         file.close()
-        self._tube_contents(videos, dataset)
-        if sizes:
-            usual = self._usual_sizes(sizes)
-            self._compare_with_model(str(dataset.ann_file), usual, 'correct `streams`')
-        self._count(videos, tubes=sum(len(video.tubes) for video in videos))
-        return videos
-
-    def _tube_contents(self, videos: list[TubeVideo], dataset: TubeGroundingDataset) -> None:
-        """Report videos without tubes or ground truth, and tubes that answer nothing."""
-        training = not dataset.test_mode
-        if not any(video.tubes for video in videos):
-            self.error('no video with a candidate tube', str(dataset.ann_file))
+        if not sizes:
+            self.error('no video with a candidate tube', dataset.ann_file)
         without = sum(not video.ground_truth for video in videos)
+        needed = not dataset.test_mode or without < len(videos)
         for video in videos:
             where = f'{dataset.ann_file}: video {video.video_id!r}'
             if not video.tubes:
-                fate = 'left out' if training else 'counts as not found'
+                fate = 'counts as not found' if dataset.test_mode else 'left out'
                 self.warning(f'video without candidate tubes: {fate}', where)
             if not video.ground_truth:
-                level = 'error' if training or without < len(videos) else 'info'
+                level = 'error' if needed else 'info'
                 self.report.add(level, self.split, 'video without ground truth', where)
-            for index, truth in enumerate(video.ground_truth if video.tubes else ()):
-                if not any(tube_iou(tube, truth)[0] for tube in video.tubes):
-                    self.warning(
-                        'sentence whose true tube no candidate meets',
-                        f'{where}, sentence {index} ({video.sentences[index]!r})',
-                    )
+            self._unmatched(video, where)
+        self._compare_with_model(dataset.ann_file, self._usual_sizes(sizes))
+        self._count(videos)
+        self.counts['tubes'] += sum(len(video.tubes) for video in videos)
+        return videos
 
-
-SPLITS = ('train', 'val', 'test')
+    def _unmatched(self, video: TubeVideo, where: str) -> None:
+        """Warn of true tubes that no candidate meets."""
+        for index, truth in enumerate(video.ground_truth if video.tubes else ()):
+            if not any(tube_iou(tube, truth)[0] for tube in video.tubes):
+                here = f'{where}, sentence {index} ({video.sentences[index]!r})'
+                self.warning('sentence whose true tube no candidate meets', here)
 
 
 def check_config(
@@ -335,7 +357,7 @@ def check_config(
     splits: Sequence[str] | None = None,
     quick: bool = False,
     num_examples: int = 3,
-    track: Track = no_progress,
+    track: Track = lambda items, text: items,
 ) -> CheckReport:
     """Check annotations, features and sentences of a config's datasets, and its splits.
 
@@ -344,39 +366,40 @@ def check_config(
             ``model.data_preprocessor.tokenizer`` and ``model.text_encoder`` are compared where
             the config has them.
         splits (Sequence[str], optional): Which of train, val, test. Defaults to all there are.
-        quick (bool): See `SplitCheck`. Defaults to False.
+        quick (bool): Look at the shapes of features alone, not at values. Defaults to False.
         num_examples (int): Offenders named for each kind of finding. Defaults to 3.
-        track (Callable): See `SplitCheck`.
+        track (Callable): Wraps an iterable to show progress, given a description. Defaults to none.
 
     Raises:
         ValueError: If the config has none of the splits.
     """
     report = CheckReport(num_examples)
-    available = [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
+    available = [split for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
     wanted = [split for split in splits or available if split in available]
     if not wanted or len(wanted) < len(splits or ()):
         raise InputError(
-            f'the config has datasets for {available or "no split"}; '
-            f'asked for {list(splits or SPLITS)}'
+            f'the config has datasets for {available or "no split"}; asked for {splits or "all"}'
         )
     model = cfg.get('model') or {}
     in_channels = (model.get('backbone') or {}).get('in_channels')
     tokenizer, max_tokens = _language(model, partial(report.add, 'error', 'all'))
-    video_ids, scanned = {}, {}
+    video_ids, scanned = defaultdict(set), defaultdict(set)
     for split in wanted:
         check = SplitCheck(report, split, in_channels, quick, track)
-        video_ids[split] = set()
-        for dataset in _datasets(cfg[f'{split}_dataloader']['dataset'], check.error):
+        for part in single_configs(cfg[f'{split}_dataloader']['dataset']):
+            dataset = _grounding_dataset(part, check.error)
+            if dataset is None:
+                continue
             source = (tuple(dataset.feature_files), tuple(dataset.feature_keys))
-            seen = scanned.setdefault(source, set())  # ActivityNet's val and test share videos
+            seen = scanned[source]  # ActivityNet's val and test share videos
             if isinstance(dataset, TubeGroundingDataset):
                 check.quick = quick or bool(seen)
                 videos = check.tubes(dataset)
             else:
                 videos = check.annotations(dataset.ann_file, not dataset.weak)
-                check.features(*source, [video.video_id for video in videos], seen)
-            seen.update(video.video_id for video in videos)
-            video_ids[split].update(video.video_id for video in videos)
+                check.features(dataset, [video.video_id for video in videos], seen)
+            for known in (seen, video_ids[split]):
+                known.update(video.video_id for video in videos)
             if tokenizer is not None:
                 check.sentences(videos, tokenizer, max_tokens)
             if not dataset.feature_files:
@@ -385,48 +408,37 @@ def check_config(
     return report
 
 
-def _datasets(
+def _grounding_dataset(
     cfg: dict, error: Callable[[str, str], None]
-) -> list[TemporalGroundingDataset | TubeGroundingDataset]:
-    """The grounding datasets within a dataset config, which may be wrapped; nothing is loaded."""
-    if 'datasets' in cfg:
-        return [found for part in cfg['datasets'] for found in _datasets(part, error)]
-    if 'dataset' in cfg:
-        return _datasets(cfg['dataset'], error)
+) -> TemporalGroundingDataset | TubeGroundingDataset | None:
+    """Build a dataset, of which nothing is loaded; None where it is not one of these."""
     try:
         dataset = DATASETS.build({**cfg, 'lazy_init': True, 'pipeline': []})
+        if isinstance(dataset, TemporalGroundingDataset | TubeGroundingDataset):
+            return dataset
+        kinds = 'neither a TemporalGroundingDataset nor a TubeGroundingDataset'
+        raise TypeError(f'{type(dataset).__name__} is {kinds}')
     except (KeyError, TypeError, ValueError) as mistake:
         error('dataset cannot be built', str(mistake.args[0]))
-        return []
-    if not isinstance(dataset, TemporalGroundingDataset | TubeGroundingDataset):
-        kinds = 'neither a TemporalGroundingDataset nor a TubeGroundingDataset'
-        error('dataset of another kind', f'{type(dataset).__name__} is {kinds}')
-        return []
-    return [dataset]
 
 
 def _language(model: dict, error: Callable[[str, str], None]) -> tuple[Any, int | None]:
     """Tokenizer and token limit of the model; what cannot be had is said in the report."""
     from transformers import AutoConfig  # takes a second
 
+    encoder, tokenizer = model.get('text_encoder') or {}, None
     tokenizer_cfg = (model.get('data_preprocessor') or {}).get('tokenizer')
-    if tokenizer_cfg is None:
-        return None, None
-    try:
-        tokenizer = TOKENIZER.build(tokenizer_cfg)
-    except (OSError, ValueError) as mistake:
-        error('tokenizer cannot be built', str(mistake))
-        return None, None
-    encoder = model.get('text_encoder') or {}
     name, config = encoder.get('name_or_path'), encoder.get('config')
-    if name is None and config is None:
-        return tokenizer, None
     try:
+        tokenizer = None if tokenizer_cfg is None else TOKENIZER.build(tokenizer_cfg)
+        if tokenizer is None or name is config is None:
+            return tokenizer, None
         language_model = (
             AutoConfig.for_model(**config) if name is None else AutoConfig.from_pretrained(name)
         )
     except (OSError, ValueError, KeyError, TypeError) as mistake:
-        error('language model not found', f'model.text_encoder: {str(mistake).splitlines()[0]}')
+        part = 'tokenizer cannot be built' if tokenizer is None else 'language model not found'
+        error(part, str(mistake).splitlines()[0])
         return tokenizer, None
     vocab_size = getattr(language_model, 'vocab_size', None)
     if vocab_size is not None and tokenizer.vocab_size > vocab_size:

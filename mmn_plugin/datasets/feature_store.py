@@ -1,4 +1,4 @@
-"""Features on disk: HDF5 files and folders of arrays."""
+"""Features on disk: HDF5 files and folders of arrays, which must not change while in use."""
 
 import math
 import os
@@ -6,7 +6,7 @@ import pickle
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,93 @@ import torch
 
 from mmn_plugin.errors import InputError, MissingFileError
 
-from .hdf5_file import HDF5File, change_of, describe_folder, file_version
-
 
 class FeatureError(InputError):
     """Features that cannot be used; the message names file and video and says what to do.
 
     Args:
         message (str): For the user.
-        kind (str): What kind of fault it is, in a few words, for tables. Defaults to
-            'unreadable features'.
+        kind (str): What kind of fault it is, for tables. Defaults to 'unreadable features'.
     """
 
     def __init__(self, message: str, kind: str = 'unreadable features'):
         super().__init__(message)
         self.kind = kind
+
+
+def file_version(path: str | Path) -> tuple[int, ...]:
+    """Size, time of change in nanoseconds, and place on the disk of a file."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+def change_of(where: str | Path, path: Path | None, version: Sequence[int]) -> str | None:
+    """Message on a file (None: not there any more) that is not of a version any more, or None."""
+    how = 'removed'
+    try:
+        if path is not None and file_version(path) == tuple(version):
+            return None
+        how = 'removed' if path is None else 'replaced or changed'
+    except FileNotFoundError:
+        pass
+    except OSError:  # a moment's failure of the disk is left to the read
+        return None
+    return (
+        f'{where} was {how} while it was in use: what was read before came from another '
+        'version. Let the writing finish, and resume from a checkpoint that was saved before '
+        'it, or train anew'
+    )
+
+
+def describe_folder(path: str | Path, limit: int = 10) -> str:
+    """What lies in the nearest existing folder above a path, as one sentence for messages."""
+    folder = Path(path).absolute().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(entry.name + '/' * entry.is_dir() for entry in os.scandir(folder))
+    if not names:
+        return f'{folder} is empty'
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return f'{folder} holds {", ".join(names[:limit])}{more}'
+
+
+class HDF5File:
+    """An HDF5 file that several processes read.
+
+    It is opened at the first read and stays open in that process. The handle belongs to the process
+    that opened it: a forked worker opens its own, and a pickled copy carries none.
+
+    Args:
+        path (str | Path): The file.
+
+    Attributes:
+        version (tuple[int, ...]): What the file was when this was made, see `file_version`.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.version = file_version(self.path)
+        self._handle: h5py.File | None = None
+        self._owner: int | None = None
+
+    def file(self) -> h5py.File:
+        """The open file."""
+        if self._handle is None or self._owner != os.getpid():
+            self._handle, self._owner = h5py.File(self.path, 'r'), os.getpid()
+        return self._handle
+
+    def close(self) -> None:
+        """Close this process's handle; the next read opens the file again."""
+        if self._handle is not None and self._owner == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def change(self, version: Sequence[int] | None = None) -> str | None:
+        """Message on a file that is not of a version any more, by default its first; or None."""
+        return change_of(self.path, self.path, version or self.version)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_handle': None, '_owner': None}
 
 
 class FeatureStore(ABC):
@@ -39,14 +111,13 @@ class FeatureStore(ABC):
     A store is small: it holds a path, and nothing open that would travel to another process.
 
     A file that is replaced, written to or removed while it is in use is an error, for a run would
-    otherwise train on two versions of its features. Before and after every read its version (size,
-    time of change, place on the disk) is compared with the one that the caller gives or, without
-    it, that the store found first.
+    otherwise train on two versions of its features. Before and after every read its version is
+    compared with the one that the caller gives or, without it, that the store found first.
 
     Args:
         path (str | Path): Feature file or folder.
-        feature_key (str, optional): Name under which a video's entry holds its features where they
-            lie one level down. Defaults to None: the entry is the array.
+        feature_key (str, optional): Name of a video's features where its entry holds several
+            arrays. Defaults to None: the entry is the array.
 
     Raises:
         FileNotFoundError: If there is nothing at the path; the message lists what is beside it.
@@ -67,38 +138,21 @@ class FeatureStore(ABC):
 
     @abstractmethod
     def shape(self, video_id: str) -> tuple[int, ...]:
-        """Shape of a video's features, without reading them where the format allows it.
+        """Shape of a video's features, without reading them where the format allows it."""
 
-        Raises:
-            FeatureError: If the video is absent or its entry cannot be opened.
-        """
+    @abstractmethod
+    def video_version(self, video_id: str) -> tuple[int, ...]:
+        """What changes when the file of a video's features does; see `file_version`."""
+
+    @abstractmethod
+    def change(self, video_id: str, version: Sequence[int] | None = None) -> str | None:
+        """Message on a video's file that has changed since `video_version` (or first) saw it."""
 
     @abstractmethod
     def _read_array(self, video_id: str) -> np.ndarray:
         """The video's array as it is stored."""
 
-    @abstractmethod
-    def video_version(self, video_id: str) -> tuple[int, ...]:
-        """What changes when the file of a video's features does.
-
-        Raises:
-            FeatureError: If there is no such file.
-        """
-
-    @abstractmethod
-    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
-        """Refuse a file that has changed, after a look at its metadata alone.
-
-        Args:
-            video_id (str): The video.
-            version (Sequence[int], optional): What `video_version` gave, here or in another
-                process. Defaults to None: what this store found first.
-
-        Raises:
-            FeatureError: If the file was replaced, written to or removed since.
-        """
-
-    def close(self) -> None:  # noqa: B027  (most stores hold nothing open)
+    def close(self) -> None:  # noqa: B027  (a folder holds nothing open)
         """Let go of whatever this process holds open; the next read opens it again."""
 
     def read(self, video_id: str, version: Sequence[int] | None = None) -> np.ndarray:
@@ -106,7 +160,8 @@ class FeatureStore(ABC):
 
         Args:
             video_id (str): The video.
-            version (Sequence[int], optional): See `check_version`. Defaults to None.
+            version (Sequence[int], optional): What `video_version` gave, here or in another
+                process. Defaults to None: what this store found first.
 
         Returns:
             np.ndarray: (T, D) float32, T and D at least 1, all finite.
@@ -115,11 +170,11 @@ class FeatureStore(ABC):
             FeatureError: If the video is absent, its file has changed, its entry cannot be read, is
                 not an array of numbers of rank 2, is empty, or holds NaN or Inf.
         """
-        self.check_version(video_id, version)
+        self._require_same(video_id, version)
         try:
             array = self._read_array(video_id)
         finally:  # what a file that is being written to gives may look damaged
-            self.check_version(video_id, version)
+            self._require_same(video_id, version)
         where = self.where(video_id)
         if array.dtype.kind not in 'fiu':
             raise FeatureError(
@@ -129,8 +184,8 @@ class FeatureStore(ABC):
             )
         self.check_shape(video_id, array.shape)
         array = np.ascontiguousarray(array, dtype=np.float32)
-        if not np.isfinite(array).all():
-            bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if len(bad):
             raise FeatureError(
                 f'{where} holds NaN or Inf in {len(bad)} of {len(array)} rows (first: row '
                 f'{bad[0]}). Extract this video again, or remove it from the annotations',
@@ -138,23 +193,21 @@ class FeatureStore(ABC):
             )
         return array
 
+    def _require_same(self, video_id: str, version: Sequence[int] | None) -> None:
+        if message := self.change(video_id, version):
+            raise FeatureError(message, 'features changed while in use')
+
     def check_shape(self, video_id: str, shape: tuple[int, ...]) -> None:
         """Refuse what is not (T, D) with at least one row and one column.
 
         Raises:
             FeatureError: Naming file, video and shape.
         """
-        if len(shape) != 2:
+        if len(shape) != 2 or 0 in shape:
             raise FeatureError(
-                f'{self.where(video_id)} has shape {tuple(shape)}; features must be '
-                '(T, D), one row per clip. Reshape or extract them again',
-                'features not of rank 2',
-            )
-        if 0 in shape:
-            raise FeatureError(
-                f'{self.where(video_id)} is empty, shape {tuple(shape)}. Extract '
-                'this video again, or remove it from the annotations',
-                'empty features',
+                f'{self.where(video_id)} has shape {tuple(shape)}; features must be (T, D), one '
+                'row per clip. Extract this video again, or remove it from the annotations',
+                'features not of rank 2' if len(shape) != 2 else 'empty features',
             )
 
     def where(self, video_id: str) -> str:
@@ -173,21 +226,16 @@ class FeatureStore(ABC):
 class FolderFeatureStore(FeatureStore):
     """A folder of ``<video id>.npy``, ``.pt``, ``.pth`` or ``.npz`` files.
 
-    A file holds one array. In an ``.npz`` file it is the one under ``feature_key``, else that under
-    ``features``, else the only one; with ``feature_key`` a ``.pt`` file holds a dict with the
-    tensor under that name. Nothing that could run code is loaded: NumPy reads without pickle,
-    PyTorch with ``weights_only=True``.
+    A file holds one array, or several by name: then it is the one under ``feature_key``, else that
+    under ``features``, else the only one. Nothing that could run code is loaded: NumPy reads
+    without pickle, PyTorch with ``weights_only=True``.
 
     Every file has a version of its own. Which file is a video's may change too, where another of
     the same name with an earlier one of the suffixes appears.
 
     Args:
         path (str | Path): Folder.
-        feature_key (str, optional): Name of the array in an ``.npz`` or ``.pt`` file. Defaults to
-            None.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
+        feature_key (str, optional): Name of the array in files of several. Defaults to None.
     """
 
     SUFFIXES = ('.npy', '.pt', '.pth', '.npz')
@@ -207,31 +255,36 @@ class FolderFeatureStore(FeatureStore):
 
     def video_version(self, video_id: str) -> tuple[int, ...]:
         """The version of the video's file, now."""
-        path = self._find(video_id)
-        if path is None:
-            raise self.absent(video_id)
-        return file_version(path)
+        return file_version(self._file(video_id))
 
-    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
-        """Refuse a video's file that has changed."""
+    def change(self, video_id: str, version: Sequence[int] | None = None) -> str | None:
+        """Message on a video's file that has changed."""
         version = version or self._versions.get(video_id)
         if version is None:
             self._versions[video_id] = self.video_version(video_id)
-            return
-        if message := change_of(self.where(video_id), self._find(video_id), version):
-            raise FeatureError(message, 'features changed while in use')
+            return None
+        return change_of(self.where(video_id), self._find(video_id), version)
 
-    def _read_array(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
+    def _find(self, video_id: str) -> Path | None:
+        paths = (self.path / f'{video_id}{suffix}' for suffix in self.SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+    def _file(self, video_id: str) -> Path:
         path = self._find(video_id)
         if path is None:
             raise self.absent(video_id)
+        return path
+
+    def _read_array(self, video_id: str, mmap_mode: str | None = None) -> np.ndarray:
+        path = self._file(video_id)
         try:
             if path.suffix in ('.npy', '.npz'):
                 content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-                return content if isinstance(content, np.ndarray) else self._only(path, content)
-            return self._to_array(path, torch.load(path, map_location='cpu', weights_only=True))
-        except FeatureError:
-            raise
+            else:
+                content = torch.load(path, map_location='cpu', weights_only=True)
+            if isinstance(content, Mapping):
+                content = self._of_several(path, content)
+            return tensor_to_array(content) if torch.is_tensor(content) else content
         except (
             OSError,
             ValueError,
@@ -241,41 +294,25 @@ class FolderFeatureStore(FeatureStore):
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
+            if isinstance(error, FeatureError):
+                raise
             reason = str(error).split('\n', 1)[0]
             raise FeatureError(
                 f'{path}: cannot read the features of video {video_id!r} ({reason}). The file is '
                 'damaged or holds more than an array; download or extract it again'
             ) from error
 
-    def _only(self, path: Path, archive: np.lib.npyio.NpzFile) -> np.ndarray:
-        with archive:
-            names = archive.files
-            key = self.feature_key or (names[0] if len(names) == 1 else 'features')
-            if key not in names:
-                raise FeatureError(
-                    f'{path} holds the arrays {sorted(names)[:5]}, none of them {key!r}; set '
-                    'feature_key in the dataset config to the name of the features'
-                )
-            return np.asarray(archive[key])
-
-    def _to_array(self, path: Path, content) -> np.ndarray:
-        if self.feature_key is not None:
-            if not isinstance(content, dict) or self.feature_key not in content:
-                raise FeatureError(
-                    f'{path} holds no dict with {self.feature_key!r}; correct '
-                    'feature_key in the dataset config'
-                )
-            content = content[self.feature_key]
-        if not isinstance(content, torch.Tensor):
+    def _of_several(self, path: Path, content: Mapping) -> np.ndarray | torch.Tensor:
+        """The features in an ``.npz`` file, or in a dict that PyTorch saved."""
+        names = list(content)
+        key = self.feature_key or (names[0] if len(names) == 1 else 'features')
+        found = content.get(key)
+        if not isinstance(found, np.ndarray | torch.Tensor):
             raise FeatureError(
-                f'{path} holds a {type(content).__name__}, not a tensor; set '
-                'feature_key in the dataset config, or save the tensor alone'
+                f'{path} holds {sorted(map(str, names))[:5]}, and no array under {key!r}; set '
+                'feature_key in the dataset config to the name of the features'
             )
-        return tensor_to_array(content)
-
-    def _find(self, video_id: str) -> Path | None:
-        paths = (self.path / f'{video_id}{suffix}' for suffix in self.SUFFIXES)
-        return next((path for path in paths if path.is_file()), None)
+        return found
 
 
 def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
@@ -284,33 +321,25 @@ def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
     Args:
         tensor (Tensor): Floating-point numbers become float32, since NumPy knows no bfloat16.
     """
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
-    if tensor.is_floating_point():
-        tensor = tensor.float()
-    return tensor.resolve_conj().resolve_neg().numpy()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy(force=True)
 
 
 class HDF5FeatureStore(HDF5File, FeatureStore):
     """One HDF5 file with an entry per video.
 
     The entry is the (T, D) array itself (TACoS, Charades-STA), or a group that holds it under
-    ``feature_key`` (ActivityNet: ``<video>/c3d_features``).
+    ``feature_key`` (ActivityNet: ``<video>/c3d_features``). An array that was created and never
+    written, or in part, is an error: HDF5 would give its fill value, zero, for what is not there. A
+    read that fails is tried once more with a fresh handle, since network disks have such moments.
 
-    A read that fails is tried once more with a fresh handle, since network disks have such moments.
-
-    An array that was created and never written, or in part, is an error: HDF5 would give its fill
-    value, zero, for what is not there.
-
-    Its version is that of all its videos; the store looks at it when it is made.
+    The version is that of the file when the store is made, for all its videos.
 
     Args:
         path (str | Path): ``.hdf5`` or ``.h5`` file.
         feature_key (str, optional): Name of the array within a video's group. Defaults to None.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
     """
 
     def __init__(self, path, feature_key: str | None = None):
@@ -323,54 +352,35 @@ class HDF5FeatureStore(HDF5File, FeatureStore):
 
     def shape(self, video_id: str) -> tuple[int, ...]:
         """Shape of a video's features, from the file's metadata."""
-        return self._retry(f'video {video_id!r}', lambda: self._written(video_id).shape)
+        return self._retry(f'video {video_id!r}', lambda: self._dataset(video_id).shape)
 
     def video_version(self, video_id: str) -> tuple[int, ...]:
         """The file's version when the store was made."""
         return self.version
 
-    def check_version(self, video_id: str, version: Sequence[int] | None = None) -> None:
-        """Refuse a file that has changed."""
-        if message := self.change(version):
-            raise FeatureError(message, 'features changed while in use')
+    def change(self, video_id: str, version: Sequence[int] | None = None) -> str | None:
+        """Message on a file that has changed."""
+        return super().change(version)
 
     def _read_array(self, video_id: str) -> np.ndarray:
-        return self._retry(f'video {video_id!r}', lambda: self._written(video_id)[()])
-
-    def _written(self, video_id: str) -> h5py.Dataset:
-        dataset = self._dataset(video_id)
-        require_written(dataset, self.where(video_id))
-        return dataset
+        return self._retry(f'video {video_id!r}', lambda: self._dataset(video_id)[()])
 
     def _dataset(self, video_id: str) -> h5py.Dataset:
-        file = self.file()
+        file, key = self.file(), self.feature_key
         if video_id not in file:
             raise self.absent(video_id)
-        entry = file[video_id]
-        if self.feature_key is None:
-            if isinstance(entry, h5py.Group):
-                raise FeatureError(
-                    f'{self.where(video_id)} is a group that holds {sorted(entry)[:5]}, not an '
-                    'array; set feature_key in the dataset config to the name of its features'
-                )
-            return entry
-        if isinstance(entry, h5py.Dataset):
+        entry = found = file[video_id]
+        if key is not None:
+            found = entry.get(key) if isinstance(entry, h5py.Group) else None
+        if not isinstance(found, h5py.Dataset):
+            grouped = isinstance(entry, h5py.Group)
+            what = f'a group that holds {sorted(entry)[:5]}' if grouped else 'an array'
             raise FeatureError(
-                f'{self.where(video_id)} is an array, not a group with '
-                f'{self.feature_key!r}; set feature_key=None in the dataset config'
+                f'{self.where(video_id)} is {what}, but feature_key={key!r}; set it in the dataset '
+                "config to the name of the group's array, or to None where there is no group"
             )
-        if self.feature_key not in entry:
-            raise FeatureError(
-                f'{self.where(video_id)} has no {self.feature_key!r}; it holds '
-                f'{sorted(entry)[:5]}. Correct feature_key in the dataset config'
-            )
-        entry = entry[self.feature_key]
-        if not isinstance(entry, h5py.Dataset):
-            raise FeatureError(
-                f'{self.where(video_id)}: {self.feature_key!r} is not an array; '
-                'correct feature_key in the dataset config'
-            )
-        return entry
+        require_written(found, self.where(video_id))
+        return found
 
     def _retry(self, what: str, read: Callable[[], Any]) -> Any:
         """Read, and on a failure of file or disk once more with a fresh handle."""
@@ -397,30 +407,20 @@ def require_written(dataset: h5py.Dataset, where: str) -> None:
     Raises:
         FeatureError: If it was never written, or in part; or is empty.
     """
-    if dataset.shape is None:
-        raise FeatureError(
-            f'{where} is empty, without a shape. Extract this video again, or '
-            'remove it from the annotations',
-            'empty features',
-        )
     if dataset.is_virtual:
         return
-    if dataset.chunks is None:
+    if dataset.shape is None or dataset.chunks is None:
         stored = int(dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED)
-        parts = min(dataset.size, 1)
+        parts = 0 if dataset.size == 0 else 1
     else:
         stored = dataset.id.get_num_chunks()
-        parts = math.prod(
-            -(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
-        )
+        parts = math.prod(map(math.ceil, np.divide(dataset.shape, dataset.chunks)))
     if stored < parts:
-        what, kind = 'was created, but never written', 'features never written'
-        if stored:
-            what, kind = f'was written in {stored} of {parts} chunks', 'features partly written'
+        what = f'was written in {stored} of {parts} chunks' if stored else 'was never written'
         raise FeatureError(
-            f'{where} {what}: what is read of it is made up by HDF5. Extract this '
-            'video again, or remove it from the annotations',
-            kind,
+            f'{where} {what}: what is read of it is made up by HDF5. Extract this video again, or '
+            'remove it from the annotations',
+            'features partly written' if stored else 'features never written',
         )
 
 

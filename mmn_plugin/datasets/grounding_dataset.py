@@ -1,6 +1,5 @@
 """Videos with sentences, one sample per video."""
 
-import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -16,8 +15,7 @@ from mmengine.utils import is_abs
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
 
-from .feature_store import FeatureError, open_feature_store
-from .hdf5_file import describe_folder
+from .feature_store import FeatureError, describe_folder, open_feature_store
 
 
 @FUNCTIONS.register_module()
@@ -33,8 +31,52 @@ def stack_videos(batch: Sequence[dict]) -> dict:
     return batch
 
 
+class FeatureDataset(BaseDataset):
+    """What the datasets of moments and of tubes share.
+
+    Args:
+        pipeline (list): Transforms. Defaults to none.
+        **kwargs: See `mmengine.dataset.BaseDataset`.
+
+    Attributes:
+        feature_sizes (list[int]): D of each feature file or stream, known once data are loaded.
+    """
+
+    def __init__(self, pipeline: Sequence = (), **kwargs):
+        self.feature_sizes: list[int] = []
+        # MMEngine would look them up in the default scope, which a script need not have set
+        steps = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+        super().__init__(pipeline=steps, **kwargs)
+
+    @property
+    def feature_size(self) -> int:
+        """D of a sample, all files or streams together; 0 for a dataset without features."""
+        if not self._fully_initialized:
+            self.full_init()
+        return sum(self.feature_sizes)
+
+    def _tell_size(self, data_list: list[dict]) -> None:
+        sentences = sum(len(entry['sentences']) for entry in data_list)
+        message = f'{self.ann_file}: {len(data_list)} videos, {sentences} sentences'
+        print_log(message, logger='current', level=logging.INFO)
+
+    def _join_prefix(self) -> None:
+        """Join ``data_root`` with the paths; unlike MMEngine's, a prefix may be a list."""
+
+        def join(path: str | bytes | os.PathLike) -> str:
+            path = os.fsdecode(path)
+            return path if is_abs(path) or not self.data_root else str(Path(root, path))
+
+        root = os.fsdecode(self.data_root or '')
+        if self.ann_file:
+            self.ann_file = join(self.ann_file)
+        for name, prefix in self.data_prefix.items():
+            single = isinstance(prefix, str | bytes | os.PathLike)
+            self.data_prefix[name] = join(prefix) if single else [join(path) for path in prefix]
+
+
 @DATASETS.register_module()
-class TemporalGroundingDataset(BaseDataset):
+class TemporalGroundingDataset(FeatureDataset):
     """TACoS, Charades-STA, ActivityNet Captions, or any corpus in their published JSON format.
 
     A sample is one video with all its sentences. The annotation file maps a video's id to
@@ -55,14 +97,11 @@ class TemporalGroundingDataset(BaseDataset):
         feature_key (str | list, optional): Name of the features within a video's entry
             (ActivityNet: ``'c3d_features'``), one for all files or one each. Defaults to None:
             the entry is the array.
-        pipeline (list): Transforms. Defaults to none.
-        test_mode (bool): As in MMEngine: a sample that the pipeline refuses is an error rather than
-            replaced. Defaults to False.
         weak (bool): Weakly supervised training: learn when from which sentence belongs to which
             video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence;
             neither the entries nor the samples hold ``moments`` or ground truth. Defaults to False.
-        **kwargs: ``metainfo``, ``indices``, ``serialize_data``, ``lazy_init`` and so on, see
-            `mmengine.dataset.BaseDataset`.
+        **kwargs: ``pipeline``, ``test_mode`` (a sample that the pipeline refuses is an error rather
+            than replaced) and so on, see `mmengine.dataset.BaseDataset`.
 
     Raises:
         FileNotFoundError: If the annotation file or a feature file does not exist; the message
@@ -79,25 +118,13 @@ class TemporalGroundingDataset(BaseDataset):
         data_root: str = '',
         data_prefix: dict | None = None,
         feature_key: str | Sequence[str | None] | None = None,
-        pipeline: Sequence = (),
-        test_mode: bool = False,
         weak: bool = False,
         **kwargs,
     ):
         self.feature_key = feature_key
         self.weak = weak
-        self.feature_sizes: list[int] = []
-        super().__init__(
-            ann_file=ann_file,
-            data_root=data_root,
-            data_prefix=dict(data_prefix or {}),
-            # MMEngine would look them up in the default scope, which a script need not have set
-            pipeline=[
-                TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline
-            ],
-            test_mode=test_mode,
-            **kwargs,
-        )
+        data_prefix = dict(data_prefix or {})
+        super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=data_prefix, **kwargs)
 
     @property
     def feature_files(self) -> list[str]:
@@ -118,13 +145,6 @@ class TemporalGroundingDataset(BaseDataset):
             )
         return list(self.feature_key)
 
-    @property
-    def feature_size(self) -> int:
-        """D of a sample, all files together; 0 for a dataset without features."""
-        if not self._fully_initialized:
-            self.full_init()
-        return sum(self.feature_sizes)
-
     def load_data_list(self) -> list[dict]:
         """Annotations of all videos, checked against the features."""
         if not Path(self.ann_file).is_file():
@@ -133,8 +153,7 @@ class TemporalGroundingDataset(BaseDataset):
                 'the config, or get it as tools/data/ describes. '
                 f'{describe_folder(self.ann_file)}'
             )
-        videos = self.read_videos()
-        data_list = [copy.copy(vars(video)) for video in videos]
+        data_list = [dict(vars(video)) for video in self.read_videos()]
         if not data_list:
             why = 'there is none' if self.weak else 'every one has start >= end'
             raise InputError(
@@ -145,12 +164,7 @@ class TemporalGroundingDataset(BaseDataset):
                 del entry['moments']
         if self.feature_files:
             self._check_features(data_list)
-        sentences = sum(len(entry['sentences']) for entry in data_list)
-        print_log(
-            f'{self.ann_file}: {len(data_list)} videos, {sentences} sentences',
-            logger='current',
-            level=logging.INFO,
-        )
+        self._tell_size(data_list)
         return data_list
 
     def read_videos(self) -> list[VideoAnnotation]:
@@ -174,20 +188,19 @@ class TemporalGroundingDataset(BaseDataset):
 
     def _check_features(self, data_list: list[dict]) -> None:
         """Look the videos up, and note in their entries the versions that all workers expect."""
-        sizes, versions, video_ids = [], [], [entry['video_id'] for entry in data_list]
+        self.feature_sizes, video_ids = [], [entry['video_id'] for entry in data_list]
         for path, key in zip(self.feature_files, self.feature_keys, strict=True):
             store = open_feature_store(path, key)
             try:
                 self._check_present(video_ids, store.video_ids(), path)
                 shape = store.shape(video_ids[0])
                 store.check_shape(video_ids[0], shape)
-                versions.append([store.video_version(video_id) for video_id in video_ids])
+                self.feature_sizes.append(int(shape[1]))
+                for entry in data_list:
+                    version = store.video_version(entry['video_id'])
+                    entry.setdefault('feature_versions', []).append(version)
             finally:
                 store.close()  # nothing stays open that a forked worker would inherit
-            sizes.append(int(shape[1]))
-        self.feature_sizes = sizes
-        for entry, of_files in zip(data_list, zip(*versions, strict=True), strict=True):
-            entry['feature_versions'] = list(of_files)
 
     def _check_present(self, video_ids: list[str], available: set[str], path: str) -> None:
         missing = [video_id for video_id in video_ids if video_id not in available]
@@ -200,17 +213,3 @@ class TemporalGroundingDataset(BaseDataset):
             f'{shown}. The file holds {len(available)} videos ({there}, ...). Extract the missing '
             'ones or remove them from the annotations; `mmn check` lists them all'
         )
-
-    def _join_prefix(self) -> None:
-        """Join ``data_root`` with the paths; unlike MMEngine's, a prefix may be a list."""
-
-        def join(path: str | bytes | os.PathLike) -> str:
-            path = os.fsdecode(path)
-            return path if is_abs(path) or not self.data_root else str(Path(root, path))
-
-        root = os.fsdecode(self.data_root or '')
-        if self.ann_file:
-            self.ann_file = join(self.ann_file)
-        for name, prefix in self.data_prefix.items():
-            single = isinstance(prefix, str | bytes | os.PathLike)
-            self.data_prefix[name] = join(prefix) if single else [join(path) for path in prefix]

@@ -76,9 +76,6 @@ def load_pickle(path: str | Path, trust: bool = False):
             any code with your rights. Defaults to False: arrays of numbers or strings, and plain
             containers, alone.
 
-    Returns:
-        object: Its content.
-
     Raises:
         FileNotFoundError: If the file does not exist.
         TubeError: If the file is no pickle or, without ``trust``, holds anything else; the message
@@ -90,7 +87,7 @@ def load_pickle(path: str | Path, trust: bool = False):
     try:
         with open(path, 'rb') as file:
             if trust:
-                return pickle.Unpickler(file, encoding='latin1').load()
+                return pickle.load(file, encoding='latin1')
             return RestrictedUnpickler(file).load()
     except Exception as error:  # a damaged file fails in many ways
         if str(error).startswith('it asks for') and isinstance(error, pickle.UnpicklingError):
@@ -154,19 +151,17 @@ def read_tracks(path: str | Path, video_id: str, streams: Sequence[str] = ()) ->
 
 def _read_tube_file(file: TubeFile, video_id: str, streams: Sequence[str]) -> TubeVideo:
     name = _name_in(file.video_ids(), video_id, file.path)
-    known = file.streams(name)
-    video = file.read(name, [s for s in streams if set(streams) <= known])
+    video = file.read(name, streams if set(streams) <= file.streams(name) else ())
     file.close()
     return TubeVideo(name, [], [], video.tubes, video.features, video.source)
 
 
 def _name_in(names: Collection[str], video_id: str, path: Path) -> str:
-    for name in (video_id, Path(video_id).stem):
-        if name in names:
-            return name
-    raise TubeError(
-        f'{path} has no video {video_id!r}; it has {", ".join(sorted(names)[:3]) or "none"}'
-    )
+    found = next((name for name in (video_id, Path(video_id).stem) if name in names), None)
+    if found is None:
+        there = ', '.join(sorted(names)[:3]) or 'none'
+        raise TubeError(f'{path} has no video {video_id!r}; it has {there}')
+    return found
 
 
 def _track(rows, where: str) -> np.ndarray:
@@ -205,50 +200,38 @@ def gather_videos(
                 f'{name}: expected a mapping from videos, found {type(content).__name__}'
             )
     for video_id, (sentence, truth) in annotations.items():
-        found = _of_video(tubes, video_id)
-        names = list(found) if isinstance(found, Mapping) else range(len(found))
-        features = (
-            {
-                stream: _features(stream, content, video_id, names)
-                for stream, content in streams.items()
-            }
-            if len(names)
-            else {}
-        )
+        given = _of_video(tubes, video_id)
+        found, features = _named(given), {}
+        for stream, content in streams.items() if found else ():
+            parts = _named(_of_video(content, video_id))
+            too_many = not isinstance(given, Mapping) and len(parts) > len(found)
+            if too_many or not found.keys() <= parts.keys():
+                raise TubeError(
+                    f'video {video_id!r}: stream {stream!r} has features of the tubes '
+                    f'{list(parts)[:5]}, but there are {list(found)[:5]}, {len(found)} in all; '
+                    'take both from one run'
+                )
+            features[stream] = [np.asarray(parts[name], dtype=np.float32) for name in found]
         yield TubeVideo(
             video_id,
             [sentence],
             [] if truth is None else [truth],
-            [_sorted_boxes(found[name]) for name in names],
+            [_sorted_boxes(tube) for tube in found.values()],
             features,
         )
 
 
 def _of_video(content: Mapping, video_id: str):
     """A video's entry, under its id with or without the suffix of a video file."""
-    for key in (video_id, Path(video_id).stem, f'{video_id}.mkv', f'{video_id}.mp4'):
-        if key in content:
-            return content[key]
-    return []
+    keys = (video_id, Path(video_id).stem, f'{video_id}.mkv', f'{video_id}.mp4')
+    return next((content[key] for key in keys if key in content), [])
+
+
+def _named(parts) -> Mapping:
+    """The parts of a video by their names, or by their places in a list."""
+    return parts if isinstance(parts, Mapping) else dict(enumerate(parts))
 
 
 def _sorted_boxes(tube) -> np.ndarray:
     tube = np.asarray(tube, dtype=np.float32)
     return tube[np.argsort(tube[:, 0], kind='stable')] if tube.ndim == 2 else tube
-
-
-def _features(stream: str, content: Mapping, video_id: str, names) -> list[np.ndarray]:
-    found = _of_video(content, video_id)
-    if isinstance(names, range):
-        if isinstance(found, Mapping) or len(found) != len(names):
-            raise TubeError(
-                f'video {video_id!r}: stream {stream!r} has features of {len(found)} '
-                f'tubes, but there are {len(names)}; take both from one run'
-            )
-    else:
-        missing = [name for name in names if not isinstance(found, Mapping) or name not in found]
-        if missing:
-            raise TubeError(
-                f'video {video_id!r}: stream {stream!r} has no features of tube {missing[0]!r}'
-            )
-    return [np.asarray(found[name], dtype=np.float32) for name in names]

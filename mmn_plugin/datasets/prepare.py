@@ -10,15 +10,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
 from mmn_plugin.errors import MissingFileError
 from mmn_plugin.files import writable_folder
 
-from .check_report import CheckReport, check_splits
-from .checks import SplitCheck
-from .hdf5_file import describe_folder
+from .checks import check_config
+from .feature_store import describe_folder
 
 
 def prepare_dataset(
@@ -48,32 +48,35 @@ def prepare_dataset(
     Raises:
         FileNotFoundError: If a file that was named does not exist.
     """
-    progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
-    bar = partial(track, console=progress, transient=True)
-    report, video_ids = CheckReport(), {}
     args.out.mkdir(parents=True, exist_ok=True)
     target = args.out / feature_name
     if args.features is not None:
         _place(args.features, target, args.copy)
-    if not target.exists():
-        remedy = 'download it and give its path with --features'
-        report.add('error', 'all', 'features missing', f'{target} does not exist: {remedy}')
+    cfg = Config(dict(model=dict(backbone=dict(in_channels=feature_size))))
     for split, source in annotations.items():
         _place(source, args.out / f'{split}.json', copy=True)
-        check = SplitCheck(report, split, feature_size, args.quick, bar)
-        videos = check.annotations(args.out / f'{split}.json')
-        video_ids[split] = [video.video_id for video in videos]
-        found = len(videos), sum(len(video.sentences) for video in videos)
-        if found != expected[split]:
-            check.error(
-                'not the published annotations',
-                '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'.format(
-                    source, *found, *expected[split]
-                ),
+        cfg[f'{split}_dataloader'] = dict(
+            dataset=dict(
+                type='TemporalGroundingDataset',
+                ann_file=str(args.out / f'{split}.json'),
+                data_prefix=dict(features=str(target)),
+                feature_key=feature_key,
             )
-        if target.exists():
-            check.features([str(target)], [feature_key], video_ids[split])
-    check_splits({split: set(ids) for split, ids in video_ids.items()}, report)
+        )
+    bar = partial(track, console=Console(stderr=True), transient=True)
+    report = check_config(cfg, quick=args.quick, track=bar)
+    for split, published in expected.items():
+        found = tuple(report.counts[split][name] for name in ('videos', 'sentences'))
+        if found != published:
+            what = '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'
+            source = annotations[split]
+            report.add(
+                'error',
+                split,
+                'not the published annotations',
+                what.format(source, *found, *published),
+            )
+    console = Console(width=None if sys.stdout.isatty() else 160)
     report.render(console)
     if report.passed:
         console.print(f'{args.out} is ready')

@@ -60,9 +60,6 @@ class LoadClipFeatures(BaseTransform):
         results['features'] = streams[0] if len(streams) == 1 else streams
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
-
 
 @TRANSFORMS.register_module()
 class PoolClipFeatures(BaseTransform):
@@ -161,9 +158,6 @@ class PackGroundingInputs(BaseTransform):
         features = np.ascontiguousarray(results['features'], dtype=np.float32)  # (R, D)
         return dict(inputs=torch.from_numpy(features), data_samples=sample)
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
-
 
 @TRANSFORMS.register_module()
 class LoadTubes(BaseTransform):
@@ -195,9 +189,6 @@ class LoadTubes(BaseTransform):
         results['ground_truth'] = video.ground_truth
         results['features'] = [video.features[stream] for stream in results['streams']]
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
 
 
 @TRANSFORMS.register_module()
@@ -254,6 +245,3 @@ class PackTubeInputs(BaseTransform):
             sample.gt_instances = InstanceData(tubes=list(results['ground_truth']))
         features = np.ascontiguousarray(results['features'], dtype=np.float32)
         return dict(inputs=torch.from_numpy(features), data_samples=sample)
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'

@@ -1,22 +1,20 @@
 """Videos with tubes and sentences, one sample per video."""
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from mmaction.registry import DATASETS, TRANSFORMS
+from mmaction.registry import DATASETS
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from mmengine.utils import is_abs
 
 from mmn_plugin.errors import InputError
 
+from .grounding_dataset import FeatureDataset
 from .tube_file import TubeError, TubeFile
 
 
 @DATASETS.register_module()
-class TubeGroundingDataset(BaseDataset):
+class TubeGroundingDataset(FeatureDataset):
     """HC-STVG, or any corpus of tubes, from the HDF5 files that ``tools/data/`` makes.
 
     A sample is one video with its candidate tubes and all its sentences (one in HC-STVG). What is
@@ -29,10 +27,8 @@ class TubeGroundingDataset(BaseDataset):
         ann_file (str): Tube file (HDF5), relative to ``data_root``.
         streams (Sequence[str]): Names of the feature streams to join along D, in this order.
         data_root (str): Folder that relative paths start from. Defaults to ''.
-        pipeline (list): Transforms. Defaults to none.
-        test_mode (bool): Keep videos without tubes, and let a sample that the pipeline refuses be
-            an error. Defaults to False.
-        **kwargs: See `mmengine.dataset.BaseDataset`.
+        **kwargs: ``pipeline``, ``test_mode`` (keep videos without tubes, and let a sample that the
+            pipeline refuses be an error) and so on, see `mmengine.dataset.BaseDataset`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -42,30 +38,12 @@ class TubeGroundingDataset(BaseDataset):
 
     METAINFO = dict(dataset_type='tube_grounding')
 
-    def __init__(
-        self,
-        ann_file: str,
-        streams: Sequence[str],
-        data_root: str = '',
-        pipeline: Sequence = (),
-        test_mode: bool = False,
-        **kwargs,
-    ):
+    def __init__(self, ann_file: str, streams: Sequence[str], data_root: str = '', **kwargs):
         if isinstance(streams, str) or not streams:
             raise InputError(f'streams={streams!r}: give a list with at least one name')
         self.streams = list(streams)
-        self.feature_sizes: list[int] = []
         self.tube_version: tuple[int, ...] | None = None  # of the file, for the workers
-        super().__init__(
-            ann_file=ann_file,
-            data_root=data_root,
-            # MMEngine would look them up in the default scope, which a script need not have set
-            pipeline=[
-                TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline
-            ],
-            test_mode=test_mode,
-            **kwargs,
-        )
+        super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
 
     @property
     def feature_files(self) -> list[str]:
@@ -77,47 +55,41 @@ class TubeGroundingDataset(BaseDataset):
         """Names of single features in each file: none."""
         return [None]
 
-    @property
-    def feature_size(self) -> int:
-        """D of a sample, all streams together."""
-        if not self._fully_initialized:
-            self.full_init()
-        return sum(self.feature_sizes)
-
     def load_data_list(self) -> list[dict]:
         """Sentences of all videos, after a look at the features' sizes."""
         file = TubeFile(self.ann_file)
         self.tube_version = file.version
         try:
-            videos, without = [], []
-            for video_id in file.video_ids():
-                if file.num_tubes(video_id):
-                    self._check_sizes(file, video_id)
-                else:
-                    without.append(video_id)
-                    if not self.test_mode:
-                        continue
+            with_tubes = [name for name in file.video_ids() if file.num_tubes(name)]
+            without = sorted({*file.video_ids()} - {*with_tubes})
+            for video_id in with_tubes:
+                self._check_sizes(file, video_id)
                 if not self.test_mode and not file.has_truth(video_id):
                     raise TubeError(
                         f'{self.ann_file}: video {video_id!r} has no ground truth to train with; '
                         'it is for tests (tools/test.py --submission)'
                     )
-                sentences = file.sentences(video_id)
-                videos.append(
-                    dict(
-                        video_id=video_id,
-                        sentences=sentences,
-                        sentence_index=list(range(len(sentences))),
-                    )
+            if not with_tubes:
+                raise TubeError(
+                    f'{self.ann_file} has no video with a candidate tube; run the tracker '
+                    'and convert its tubes'
                 )
+            videos = []
+            for video_id in file.video_ids() if self.test_mode else with_tubes:
+                texts = file.sentences(video_id)
+                index = list(range(len(texts)))
+                videos.append(dict(video_id=video_id, sentences=texts, sentence_index=index))
         finally:
             file.close()  # nothing stays open that a forked worker would inherit
-        if len(videos) == len(without) * self.test_mode:
-            raise TubeError(
-                f'{self.ann_file} has no video with a candidate tube; run the tracker '
-                'and convert its tubes'
+        self._tell_size(videos)
+        if without:
+            fate = 'count as not found' if self.test_mode else 'are left out'
+            print_log(
+                f'{self.ann_file}: {len(without)} videos without candidate tubes {fate}: '
+                f'{", ".join(without[:5])}',
+                'current',
+                logging.WARNING,
             )
-        self._tell(videos, without)
         return videos
 
     def _check_sizes(self, file: TubeFile, video_id: str) -> None:
@@ -127,20 +99,6 @@ class TubeGroundingDataset(BaseDataset):
             raise TubeError(
                 f'{file.path}: video {video_id!r} has streams {self.streams} of sizes {sizes}, '
                 f'videos before it of {self.feature_sizes}; extract all with the same networks'
-            )
-
-    def _tell(self, videos: list[dict], without: list[str]) -> None:
-        sentences = sum(len(video['sentences']) for video in videos)
-        print_log(
-            f'{self.ann_file}: {len(videos)} videos, {sentences} sentences', 'current', logging.INFO
-        )
-        if without:
-            fate = 'count as not found' if self.test_mode else 'are left out'
-            print_log(
-                f'{self.ann_file}: {len(without)} videos without candidate tubes {fate}: '
-                f'{", ".join(without[:5])}',
-                'current',
-                logging.WARNING,
             )
 
     def get_data_info(self, idx: int) -> dict:
@@ -154,9 +112,14 @@ class TubeGroundingDataset(BaseDataset):
         )
         return info
 
-    def _join_prefix(self) -> None:
-        if self.ann_file and self.data_root and not is_abs(self.ann_file):
-            self.ann_file = str(Path(self.data_root, self.ann_file))
+
+def single_configs(cfg: dict) -> Iterator[dict]:
+    """The configs of datasets within one that may wrap others, such as RepeatDataset's."""
+    inner = cfg.get('datasets') or ([cfg['dataset']] if cfg.get('dataset') else [])
+    for part in inner:
+        yield from single_configs(part)
+    if not inner:
+        yield cfg
 
 
 def grounds_tubes(config: Config) -> bool:
@@ -166,10 +129,8 @@ def grounds_tubes(config: Config) -> bool:
     """
     for split in ('test', 'val', 'train'):
         dataset = (config.get(f'{split}_dataloader') or {}).get('dataset')
-        while dataset and ('dataset' in dataset or dataset.get('datasets')):
-            dataset = dataset.get('dataset') or dataset['datasets'][0]
         if dataset:
-            kind = dataset.get('type')
+            kind = next(single_configs(dataset), {}).get('type')
             kind = DATASETS.get(kind) if isinstance(kind, str) else kind
             return isinstance(kind, type) and issubclass(kind, TubeGroundingDataset)
     return False

@@ -13,7 +13,7 @@ from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import VideoInfo
 from mmn_plugin.files import replacing
 
-from .hdf5_file import HDF5File, describe_folder
+from .feature_store import HDF5File, describe_folder
 
 
 class TubeError(InputError):
@@ -69,14 +69,12 @@ class TubeVideo:
             raise TubeError(
                 f'{where}: its id must be a name without "/", which HDF5 takes for a folder'
             )
-        if not self.sentences:
-            raise TubeError(f'{where} has no sentence; give it one or leave it out')
-        for index, sentence in enumerate(self.sentences):
+        for index, sentence in enumerate(self.sentences or ['']):
             if not isinstance(sentence, str) or not sentence.strip():
                 raise TubeError(
                     f'{where}, sentence {index} is empty; write one or leave the video out'
                 )
-        if self.ground_truth and len(self.ground_truth) != len(self.sentences):
+        if len(self.ground_truth) not in (0, len(self.sentences)):
             raise TubeError(
                 f'{where} has {len(self.sentences)} sentences but '
                 f'{len(self.ground_truth)} true tubes; they belong together one to one'
@@ -87,6 +85,21 @@ class TubeVideo:
             check_tube(tube, f'{where}, tube {index}')
         for stream, parts in self.features.items():
             self._check_stream(stream, parts, where)
+
+    def _check_stream(self, stream: str, parts: list[np.ndarray], where: str) -> None:
+        if len(parts) != len(self.tubes):
+            raise TubeError(
+                f'{where}, stream {stream!r} has features of {len(parts)} tubes, but '
+                f'there are {len(self.tubes)}; extract them from the same tubes'
+            )
+        for index, part in enumerate(parts):
+            shape, size = np.shape(part), np.shape(parts[0])[-1]
+            if len(shape) != 2 or 0 in shape or shape[1] != size or not np.isfinite(part).all():
+                raise TubeError(
+                    f'{where}, tube {index}, stream {stream!r}: features of shape {shape}; '
+                    f'expected finite numbers (rows, {size}), with at least one row. Extract them '
+                    'again, all with one network'
+                )
 
     def check_video(self, path: str | Path, info: VideoInfo) -> None:
         """Refuse tubes that cannot have been made on a video; warn of tubes that look like it.
@@ -127,44 +140,20 @@ class TubeVideo:
                 logging.WARNING,
             )
 
-    def _check_stream(self, stream: str, parts: list[np.ndarray], where: str) -> None:
-        if len(parts) != len(self.tubes):
-            raise TubeError(
-                f'{where}, stream {stream!r} has features of {len(parts)} tubes, but '
-                f'there are {len(self.tubes)}; extract them from the same tubes'
-            )
-        for index, part in enumerate(parts):
-            here = f'{where}, tube {index}, stream {stream!r}'
-            if np.ndim(part) != 2 or 0 in np.shape(part):
-                raise TubeError(
-                    f'{here}: features of shape {np.shape(part)}; expected (rows, '
-                    'size), with at least one row'
-                )
-            if np.shape(part)[1] != np.shape(parts[0])[1]:
-                raise TubeError(
-                    f'{here}: features of size {np.shape(part)[1]}, those of tube 0 '
-                    f'have {np.shape(parts[0])[1]}; extract them with one network'
-                )
-            if not np.isfinite(part).all():
-                raise TubeError(f'{here}: features hold NaN or infinity; extract them again')
-
 
 def check_tube(tube: np.ndarray, where: str) -> None:
-    """Refuse an array that is no tube.
-
-    Args:
-        tube (np.ndarray): (n, 5) expected.
-        where (str): File, video and tube, for the message.
+    """Refuse an array that is no tube (n, 5).
 
     Raises:
         TubeError: If the shape is another, there is no box, a number is not finite, a box has a
             negative side, or frames are below 0 or do not rise.
     """
     shape = np.shape(tube)
-    if len(shape) != 2 or shape[1] != 5:
-        raise TubeError(f'{where} has shape {shape}; expected (boxes, 5): frame, x1, y1, x2, y2')
-    if not shape[0]:
-        raise TubeError(f'{where} has no box; a tube needs at least one')
+    if len(shape) != 2 or shape[1] != 5 or not shape[0]:
+        raise TubeError(
+            f'{where} has shape {shape}; expected (boxes, 5): frame, x1, y1, x2, y2, and at least '
+            'one box'
+        )
     if not np.isfinite(tube).all():
         raise TubeError(f'{where} holds NaN or infinity')
     bad = np.flatnonzero((tube[:, 3:] < tube[:, 1:3]).any(1))
@@ -174,25 +163,18 @@ def check_tube(tube: np.ndarray, where: str) -> None:
             'it begins; expected x1, y1, x2, y2 (not width and height)'
         )
     frames = tube[:, 0]
-    if (frames != np.round(frames)).any() or (np.diff(frames) <= 0).any():
+    if (frames != np.round(frames)).any() or (np.diff(frames, prepend=-1) <= 0).any():
         raise TubeError(
-            f'{where}: its frames are not whole numbers that rise; sort the boxes and '
+            f'{where}: its frames are not whole numbers that rise from 0 on; sort the boxes and '
             'keep one per frame'
         )
-    if frames[0] < 0:
-        raise TubeError(f'{where} has a box in frame {frames[0]:g}; frames are counted from 0')
 
 
 def check_frames(tube: np.ndarray, count: int, where: str) -> None:
-    """Refuse a tube that is longer than its video.
-
-    Args:
-        tube (np.ndarray): (n, 5), frames rising.
-        count (int): Pictures of the video.
-        where (str): Video and tube, for the message.
+    """Refuse a tube (n, 5) that has a box after the last of its video's ``count`` pictures.
 
     Raises:
-        TubeError: If a box is in a frame after the last one.
+        TubeError: Naming the frame.
     """
     if len(tube) and tube[-1, 0] >= count:
         raise TubeError(
@@ -274,22 +256,17 @@ class TubeFile(HDF5File):
                 'config, or make it as tools/data/hcstvg/README.md describes. '
                 f'{describe_folder(path)}'
             )
-        if path.suffix in ('.pkl', '.pickle', '.json'):
-            raise TubeError(
-                f'{path} is one of the published files, which are converted once: '
-                'python tools/data/hcstvg/convert.py'
-            )
         super().__init__(path)
         try:
             found = dict(self.file().attrs)
         except OSError as error:
             raise TubeError(
-                f'{self.path} cannot be read as HDF5 ({error}); it is damaged or '
-                'incomplete. Convert it again'
+                f'{path} cannot be read as HDF5 ({error}): it is damaged, incomplete, or one of '
+                'the published files. Convert it with tools/data/hcstvg/convert.py'
             ) from error
-        if found.get('format') != FORMAT or found.get('version') != VERSION:
+        if (found.get('format'), found.get('version')) != (FORMAT, VERSION):
             raise TubeError(
-                f'{self.path} is not a tube file of version {VERSION}; make it with '
+                f'{path} is not a tube file of version {VERSION}; make it with '
                 'tools/data/hcstvg/convert.py or tools/data/make_shapes_tubes.py'
             )
 
@@ -339,49 +316,44 @@ class TubeFile(HDF5File):
             TubeError: If the file has changed, video or stream are not there, or what is there
                 cannot be used.
         """
-        self._check_version(version)
+        self._require_same(version)
         try:
             video = self._read(video_id, streams)
-        finally:  # what a file that is being written to gives may look damaged
-            self._check_version(version)
-        video.check(f'{self.path}: video {video_id!r}')
-        return video
-
-    def _check_version(self, version: Sequence[int] | None) -> None:
-        if message := self.change(version):
-            raise TubeError(message)
-
-    def _read(self, video_id: str, streams: Sequence[str]) -> TubeVideo:
-        group = self._group(video_id)
-        try:
-            return TubeVideo(
-                video_id,
-                self.sentences(video_id),
-                _parts(group['ground_truth']) if 'ground_truth' in group else [],
-                _parts(group['tubes']),
-                {stream: self._features(video_id, stream) for stream in streams},
-                {name: float(group.attrs[name]) for name in SOURCE if name in group.attrs},
-            )
         except (OSError, KeyError, RuntimeError) as error:
             raise TubeError(
                 f'{self.path}: cannot read video {video_id!r} ({error}); the file is '
                 'damaged. Convert it again'
             ) from error
+        finally:  # what a file that is being written to gives may look damaged
+            self._require_same(version)
+        video.check(f'{self.path}: video {video_id!r}')
+        return video
+
+    def _require_same(self, version: Sequence[int] | None) -> None:
+        if message := self.change(version):
+            raise TubeError(message)
+
+    def _read(self, video_id: str, streams: Sequence[str]) -> TubeVideo:
+        group = self._group(video_id)
+        tubes = _parts(group['tubes'])
+        return TubeVideo(
+            video_id,
+            self.sentences(video_id),
+            _parts(group['ground_truth']) if 'ground_truth' in group else [],
+            tubes,
+            # a video without tubes need not have streams
+            {name: _parts(self._stream(video_id, name)) if tubes else [] for name in streams},
+            {name: float(group.attrs[name]) for name in SOURCE if name in group.attrs},
+        )
 
     def _group(self, video_id: str) -> h5py.Group:
         found = self.file().get(video_id)
         if not isinstance(found, h5py.Group) or not {'sentences', 'tubes'} <= set(found):
             raise TubeError(
-                f'{self.path} has no video {video_id!r}'
-                if found is None
-                else f'{self.path}: video {video_id!r} lacks sentences or tubes; the file '
-                'is damaged. Convert it again'
+                f'{self.path}: video {video_id!r} is not there, or lacks sentences or tubes; the '
+                'file is damaged. Convert it again'
             )
         return found
-
-    def _features(self, video_id: str, stream: str) -> list[np.ndarray]:
-        # a video without tubes need not have streams
-        return _parts(self._stream(video_id, stream)) if self.num_tubes(video_id) else []
 
     def _stream(self, video_id: str, stream: str) -> h5py.Dataset:
         features = self._group(video_id).get('features', {})
@@ -397,6 +369,4 @@ class TubeFile(HDF5File):
 def _parts(dataset: h5py.Dataset) -> list[np.ndarray]:
     """What lies end to end, apart."""
     lengths = dataset.attrs['lengths']
-    if not len(lengths):
-        return []
-    return np.split(dataset[()], np.cumsum(lengths)[:-1])
+    return np.split(dataset[()], np.cumsum(lengths)[:-1]) if len(lengths) else []

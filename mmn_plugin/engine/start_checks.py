@@ -11,9 +11,9 @@ from mmaction.registry import HOOKS
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 
-from mmn_plugin.datasets.checks import CONSTANT, ZERO, lack_of_content
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import GroundingMetric
+from mmn_plugin.features.feature_file import CONSTANT, ZERO, lack_of_content
 from mmn_plugin.precision import apply_tf32
 
 from .dist import bare_model

@@ -7,12 +7,11 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from mmn_plugin.errors import OperationError
-from mmn_plugin.files import printable, write_json
+from mmn_plugin.files import printable
 from mmn_plugin.locks import FileInUseError, FileLock
 
 from .feature_file import FeatureFile, FeatureFileError, is_replaced, name_problem, video_mark
@@ -52,34 +51,24 @@ class ExtractionReport:
 
     def lines(self) -> list[str]:
         """The report as text: notes by kind with the first few videos, failures one by one."""
-        lines = list(self.remarks)
+        lines, kinds = list(self.remarks), defaultdict(list)
         if self.others:
-            kinds = ', '.join(
-                f'{count} {suffix or "without suffix"}'
-                for suffix, count in sorted(self.others.items())
-            )
+            counts = (f'{n} {suffix or "without suffix"}' for suffix, n in self.others.items())
             lines.append(
                 f'{sum(self.others.values())} files in the folders are no videos and were '
-                f'passed over: {kinds}'
+                f'passed over: {", ".join(sorted(counts))}'
             )
-        kinds = defaultdict(list)
         for video, notes in sorted(self.notes.items()):
             for kind, details in notes.items():
                 kinds[kind].append(f'{video} ({details})')
         for kind, videos in sorted(kinds.items()):
             more = f', and {len(videos) - SHOWN} more' if len(videos) > SHOWN else ''
-            lines.append(
-                f'{kind}, dealt with, in {len(videos)} of the videos: '
-                f'{", ".join(videos[:SHOWN])}{more}'
-            )
+            named = f'{", ".join(videos[:SHOWN])}{more}'
+            lines.append(f'{kind}, dealt with, in {len(videos)} of the videos: {named}')
         if self.failures:
             lines.append(f'{len(self.failures)} videos could not be read and are not in the file:')
             lines += [f'  {message}' for _, message in sorted(self.failures.items())]
         return lines
-
-    def write(self, path: str | Path) -> None:
-        """Write everything as JSON."""
-        write_json(asdict(self), path)
 
 
 class ProgressBar:
@@ -138,86 +127,70 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
         yield from ((job, work(job)) for job in jobs)
         return
     # Forked workers start at once; spawned ones would each import PyTorch again.
-    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
-    context = multiprocessing.get_context(method)
-    reader, writer = context.Pipe(duplex=False)
-    with (
-        reader,
-        writer,
-        ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(work, reader)
-        ) as pool,
-    ):
-        pending = {pool.submit(_do, job): job for job in jobs}
-        try:
-            for future in as_completed(pending):
-                yield pending.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise OperationError(
-                'a worker process was killed (out of memory?); run the command '
-                'again, with fewer workers: it goes on where it stopped'
-            ) from error
-        except BaseException:
-            writer.send_bytes(b'stop')
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    context, others = multiprocessing.get_context('fork'), {*multiprocessing.active_children()}
+
+    def stop() -> None:
+        for process in {*multiprocessing.active_children()} - others:
+            process.terminate()
+
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
+    try:
+        yield from _results(pool, _do, jobs, stop)
+    except BrokenProcessPool as error:
+        raise OperationError(
+            'a worker process was killed (out of memory?); run the command '
+            'again, with fewer workers: it goes on where it stopped'
+        ) from error
 
 
 def run_threads(
     work: Callable[[Any, threading.Event], Any], jobs: Sequence, workers: int
 ) -> Iterator[tuple]:
-    """Call a function for every job in threads.
+    """As `run_parallel`, but in threads.
 
-    Args:
-        work (Callable): A function of one job and of an event. It should return soon once that is
-            set, which happens where this ends early.
-        jobs (Sequence): Its first arguments.
-        workers (int): Number of threads, at least 1 unless there are no jobs.
-
-    Yields:
-        tuple: (job, result), as results come in.
-
-    Raises:
-        Exception: Whatever ``work`` raised first; no thread is left by then.
+    The function gets an event too, and should return soon once that is set, which happens where
+    this ends early.
     """
     stop = threading.Event()
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        pending = {pool.submit(work, job, stop): job for job in jobs}
+    pool = ThreadPoolExecutor(max(workers, 1))
+    return _results(pool, lambda job: work(job, stop), jobs, stop.set)
+
+
+def _results(
+    pool: Executor, work: Callable[[Any], Any], jobs: Sequence, stop: Callable[[], None]
+) -> Iterator[tuple]:
+    with pool:
+        pending = {pool.submit(work, job): job for job in jobs}
         try:
             for future in as_completed(pending):
                 yield pending.pop(future), future.result()
         except BaseException:
-            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            stop()
             raise
 
 
 _work: Callable[[Any], Any] | None = None
 
 
-def _begin(work: Callable[[Any], Any], stop: Connection) -> None:
+def _begin(work: Callable[[Any], Any]) -> None:
     """Keep the work, which may hold a model, rather than send it along with every job."""
     global _work
     _work = work
     torch.set_num_threads(1)  # the pool is as wide as is wanted; and its threads do not fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what to do
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _end_with_parent(stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _do(job):
     return _work(job)
 
 
-def _end_with_parent(stop: Connection) -> None:
-    """End when the parent says so; or was killed, lest this one wait for work for ever."""
-    parent = multiprocessing.parent_process()
-
-    def end() -> None:
-        wait([parent.sentinel, stop])  # never read: what is sent is for all workers
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()
+def _end_with_parent() -> None:
+    """Do not wait for work for ever where the parent was killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 REPLACED = 'replaced since its features were made'  # kind of a note
@@ -238,17 +211,13 @@ def find_videos(paths: Iterable[str | Path], others: Counter | None = None) -> d
         FeatureFileError: If a folder holds no video, or two videos have the same id.
     """
     videos: dict[str, Path] = {}
+    others = Counter() if others is None else others
     for path in map(Path, paths):
         files = [path]
         if path.is_dir():
             inside = sorted(file for file in path.rglob('*') if file.is_file())
             files = [file for file in inside if file.suffix.lower() in VIDEO_SUFFIXES]
-            if others is not None:
-                others.update(
-                    printable(file.suffix.lower())
-                    for file in inside
-                    if file.suffix.lower() not in VIDEO_SUFFIXES
-                )
+            others.update(printable(file.suffix.lower()) for file in {*inside} - {*files})
             if not files:
                 raise FeatureFileError(
                     f'{path}: no video in this folder (looked for {", ".join(VIDEO_SUFFIXES)})'
@@ -295,45 +264,38 @@ def extract_videos(
     """
     others = Counter()
     found = find_videos(videos, others)
+    report = ExtractionReport(others=dict(others))
     lock = FileLock(out)
     unlocked = _from_first(lock.acquire)
     try:
         file = FeatureFile(out, extractor.settings, config)
         barrier()  # until all have looked: from here on files appear
-        report = _extract_all(extractor, found, file, workers, progress)
+        _extract_all(extractor, found, file, workers, progress, report)
     finally:
         lock.release()
-    if not is_main_process():
-        return ExtractionReport()
-    report.others = dict(others)
     if unlocked:
         report.remarks.append(
             f'{file.path} cannot be locked ({unlocked}): nothing kept another '
             'run from writing there'
         )
-    return report
+    return report if is_main_process() else ExtractionReport()
 
 
 def _extract_all(
-    extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress
-) -> ExtractionReport:
+    extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress, report
+) -> None:
     """Extract what is not in the file yet, or is there of another video."""
-    refused = {
-        printable(path.name): f'{printable(path)}: its name {problem}; rename it'
-        for video, path in found.items()
-        if (problem := name_problem(video))
-    }
-    found = {video: path for video, path in found.items() if not name_problem(video)}
-    marks = _from_first(partial(file.marks, set(found)))
+    refused = {video: problem for video in found if (problem := name_problem(video))}
+    marks = _from_first(partial(file.marks, found.keys() - refused))
     replaced = _from_first(
         lambda: {video for video, mark in marks.items() if mark and is_replaced(mark, found[video])}
     )
-    todo = sorted(
-        (job for job in found.items() if job[0] not in marks or job[0] in replaced), key=_size
-    )
+    done = refused.keys() | marks.keys() - replaced
+    todo = sorted((job for job in found.items() if job[0] not in done), key=_size)
     if is_main_process() and (todo or file.parts.is_dir()):
         file.open_parts(video for video, _ in todo)
-    bar = _Progress(progress if is_main_process() else None, file, len(todo), len(found))
+    total = len(found) - len(refused)
+    bar = _Progress(progress if is_main_process() else None, file, len(todo), total)
     barrier()
     try:
         work, workers = partial(_extract, extractor, file, replaced), min(workers, len(todo))
@@ -347,16 +309,19 @@ def _extract_all(
             file.merge()
         raise
     if not is_main_process():
-        return ExtractionReport()
-    report = ExtractionReport({**refused, **file.failures()}, file.notes())
-    unmarked = sum(mark is None for mark in marks.values())
-    if unmarked:
+        return
+    for video, problem in refused.items():
+        path = found[video]
+        message = f'{printable(path)}: its name {problem}; rename it'
+        report.failures[printable(path.name)] = message
+    report.failures |= file.failures()
+    report.notes |= file.notes()
+    if unmarked := sum(mark is None for mark in marks.values()):
         report.remarks.append(
             f'{unmarked} of the videos have features that do not tell which file '
             'they were made of: whether it was replaced since is not known'
         )
     file.merge()
-    return report
 
 
 def _size(job: tuple[str, Path]) -> tuple[int, str]:
@@ -378,9 +343,10 @@ def _extract(
     mark = video_mark(path)  # before it is read, lest it be replaced meanwhile
     try:
         reader = extractor.reader(path)
-        with closing(extractor.blocks(reader, ahead=0 if stop is None else 1)) as blocks:
-            file.add(name, blocks if stop is None else _until(stop, blocks), mark)
-        file.note(name, {**reader.notes, **({REPLACED: 'made anew'} if name in replaced else {})})
+        if name in replaced:
+            reader.notes[REPLACED] = 'made anew'
+        with closing(extractor.blocks(reader, ahead=stop is not None)) as blocks:
+            file.add(name, blocks if stop is None else _until(stop, blocks), mark, reader.notes)
     except VideoReadError as error:
         gone = '; the features of the video that had its name are removed'
         file.fail(name, f'{error}{gone if name in replaced else ""}')

@@ -4,7 +4,6 @@ import hashlib
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -31,28 +30,16 @@ from .video import RGBVideoReader, VideoReader, sliding_windows
 END = object()
 
 
-def prefetch(items: Generator, depth: int) -> Iterator:
-    """Yield the items of an iterable, which a thread computes ahead.
-
-    Args:
-        items (Generator): Used by one thread at a time, and closed at the end.
-        depth (int): Items that are ready or under way beside the one given out; 0: each is computed
-            when it is asked for, by the thread that asks.
-
-    Raises:
-        Exception: Whatever computing an item raised, in its place.
-    """
-    if depth == 0:
-        yield from items
-        return
+def prefetch(items: Generator) -> Iterator:
+    """Yield the items of a generator, each of which a thread computes while the last is in use."""
     with closing(items), ThreadPoolExecutor(1) as pool:
-        ready = deque(pool.submit(next, items, END) for _ in range(depth))
+        following = pool.submit(next, items, END)
         try:
-            while (item := ready.popleft().result()) is not END:
-                ready.append(pool.submit(next, items, END))
+            while (item := following.result()) is not END:
+                following = pool.submit(next, items, END)
                 yield item
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            following.cancel()
 
 
 class FeatureExtractor(ABC):
@@ -98,18 +85,19 @@ class FeatureExtractor(ABC):
     def describe_batch(self, batch: Any) -> np.ndarray:
         """Features (n, D) float32 of a batch, one row per started ``stride`` frames."""
 
-    def blocks(self, frames: Iterable[np.ndarray], ahead: int = 0) -> Iterator[np.ndarray]:
+    def blocks(self, frames: Iterable[np.ndarray], ahead: bool = False) -> Iterator[np.ndarray]:
         """Describe a stream of frames.
 
         Args:
             frames (Iterable[np.ndarray]): As `reader` gives them.
-            ahead (int): Batches that a thread prepares meanwhile; memory grows with it, the
-                features do not depend on it. Defaults to 0: no thread.
+            ahead (bool): Whether a thread prepares the next batch meanwhile; the features do not
+                depend on it. Defaults to False.
 
         Yields:
             np.ndarray: (n, D) float32.
         """
-        with closing(prefetch(self.batches(frames), ahead)) as batches:
+        batches = self.batches(frames)
+        with closing(prefetch(batches) if ahead else batches) as batches:
             for batch in batches:
                 yield self.describe_batch(batch)
 
@@ -138,7 +126,7 @@ class FeatureExtractor(ABC):
             VideoReadError: If the file cannot be decoded.
         """
         frames = self.reader(video) if isinstance(video, str | Path) else video
-        return np.concatenate(list(self.blocks(frames, ahead=1)))
+        return np.concatenate(list(self.blocks(frames, ahead=True)))
 
 
 # See FeatureExtractor: from a video file to (T, D) features, one row per equal step of time.
@@ -185,14 +173,12 @@ class SlidingWindowExtractor(FeatureExtractor):
         device: str | None,
         amp: str | None = None,
     ) -> None:
-        whole = dict(
-            stride=stride, clip_len=clip_len, frame_interval=frame_interval, batch_size=batch_size
-        )
-        for name, value in dict(fps=fps, **whole).items():
+        given = dict(fps=fps, stride=stride, clip_len=clip_len, frame_interval=frame_interval)
+        for name, value in dict(given, batch_size=batch_size).items():
             if not value > 0 or (name != 'fps' and value != int(value)):
+                kind = 'number' if name == 'fps' else 'whole number'
                 raise InputError(
-                    f'{type(self).__name__}: {name}={value}; it must be a '
-                    f'{"" if name == "fps" else "whole "}number above 0'
+                    f'{type(self).__name__}: {name}={value}; it must be a {kind} above 0'
                 )
         self.fps = float(fps)
         self.stride = stride
@@ -395,14 +381,9 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
             used.
     """
     kind = EXTRACTORS.get(settings['type'])
-    if TUBE_EXTRACTORS.get(settings['type']) is not None:
-        raise InputError(
-            f'{settings["type"]} describes tubes, not clips: `mmn ground` '
-            'and tools/data/make_shapes_tubes.py use it'
-        )
     if kind is None:
         raise InputError(
-            f'there is no extractor {settings["type"]!r}; there are '
+            f'there is no extractor {settings["type"]!r} of clips; there are '
             f'{", ".join(sorted(EXTRACTORS.module_dict))}'
         )
     settings = dict(settings)

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,7 @@ class FeatureFileError(InputError):
     """A feature file cannot be continued; the message says why and what to do."""
 
 
-COMPARED = ('feature_size', 'stride', 'fps', 'extractor')
+COMPARED = ('feature_size', 'stride', 'fps')
 PIECE = 1 << 20  # bytes of a video that are hashed at its beginning, in its middle, and at its end
 
 
@@ -71,23 +72,17 @@ def read_fingerprint(path: str | Path, feature_key: str | None = None) -> dict |
     if not Path(path).is_file() or not h5py.is_hdf5(path):
         return None
     with h5py.File(path) as file:
-        attributes = dict(file.attrs)
         entry = next(iter(file.values()), None)
         if feature_key is not None and isinstance(entry, h5py.Group):
             entry = entry.get(feature_key)
-        return _fingerprint(attributes, entry)
+        return entry_fingerprint(entry, file.attrs)
 
 
-def entry_fingerprint(entry: h5py.Dataset) -> dict | None:
-    """The fingerprint in the attributes of one video's features; None where they do not tell."""
-    return _fingerprint(dict(entry.attrs), entry)
-
-
-def _fingerprint(attributes: dict, entry) -> dict | None:
-    if (
-        not {'extractor', 'stride', 'fps'} <= attributes.keys()
-        or len(getattr(entry, 'shape', ())) != 2
-    ):
+def entry_fingerprint(entry: h5py.Dataset, attributes: Mapping | None = None) -> dict | None:
+    """The fingerprint of one video's features in its attributes, or others; None: there is none."""
+    attributes = entry.attrs if attributes is None else attributes
+    told = {'extractor', 'stride', 'fps'} <= attributes.keys()
+    if not told or len(getattr(entry, 'shape', ())) != 2:
         return None
     found = dict(
         extractor=str(attributes['extractor']),
@@ -104,28 +99,21 @@ def differences(theirs: dict, ours: dict) -> list[str]:
     """What two fingerprints differ in, as text; empty if they belong together."""
     found = [
         f'{key} {theirs.get(key)}, here {ours.get(key)}'
-        for key in COMPARED[:-1]
+        for key in COMPARED
         if theirs.get(key) != ours.get(key)
     ]
-    if theirs.get('extractor') != ours.get('extractor'):
-        found += _extractors(str(theirs.get('extractor')), str(ours.get('extractor')))
-    return found
-
-
-def _extractors(theirs: str, ours: str) -> list[str]:
-    """The settings that differ, where both are of one kind."""
-    try:
-        one, other = json.loads(theirs), json.loads(ours)
-        alike = one['type'] == other['type']
-    except (ValueError, TypeError, KeyError):
-        alike = False
-    if not alike:
-        return [f'extractor {theirs}, here {ours}']
-    return [
-        f'{key} {one.get(key)}, here {other.get(key)}'
-        for key in sorted(one.keys() | other.keys())
-        if one.get(key) != other.get(key)
-    ]
+    one, other = theirs.get('extractor'), ours.get('extractor')
+    if one == other:
+        return found
+    with suppress(ValueError, TypeError, KeyError):  # the settings, where both are of one kind
+        old, new = json.loads(one), json.loads(other)
+        if old['type'] == new['type']:
+            return found + [
+                f'{key} {old.get(key)}, here {new.get(key)}'
+                for key in sorted(old.keys() | new.keys())
+                if old.get(key) != new.get(key)
+            ]
+    return [*found, f'extractor {one}, here {other}']
 
 
 def require_same_extractor(
@@ -157,27 +145,27 @@ def require_same_extractor(
             f'there are {len(ours)} ({", ".join(our_names)}). Give as many, in the '
             'same order'
         )
+    untold = []
     for their, our, name in zip(theirs, ours, our_names, strict=True):
-        differing = differences(their, our) if their and our else []
-        if differing:
+        if their and not our:
+            untold.append(name)
+        elif their and (differing := differences(their, our)):
             raise InputError(
                 f'{their_name} and {name} do not belong together, their features come from '
                 f'different extractors: {"; ".join(differing)}. Use the extractor of the training, '
                 'or train on these features'
             )
-    return [
-        name for their, our, name in zip(theirs, ours, our_names, strict=True) if their and not our
-    ]
+    return untold
 
 
 class FeatureFile:
     """Collects features video by video and survives being killed at any moment.
 
-    Finished videos first lie one by one in ``<name>.parts/``, where several processes may put them.
-    :meth:`merge` writes them, with what the file already holds, into a new file and moves it to its
-    place in one step. So the file is either absent or whole, and after a kill nothing that was
-    finished is done again. A video's features are never in memory at once. Parts are named by
-    digests, so that any id and any file system will do.
+    Finished videos first lie one by one in ``<name>.parts/``, where several processes may put them:
+    the rows, and then a note that they are complete. :meth:`merge` writes them, with what the file
+    already holds, into a new file and moves it to its place in one step. So the file is either
+    absent or whole, and after a kill nothing that was finished is done again. A video's features
+    are never in memory at once. Parts are named by digests, so that any id and file system will do.
 
     The file has one dataset (T, D) float32 per video; it and each dataset carry the attributes
     ``extractor``, ``stride`` (frames) and ``fps`` (frames per second looked at), and ``config``, as
@@ -207,7 +195,7 @@ class FeatureFile:
             return set()
         try:
             with h5py.File(self.path) as file:
-                found = {key: _plain(file.attrs.get(key)) for key in self.settings}
+                found = {key: np.array(file.attrs.get(key)).item() for key in self.settings}
                 names = set(file)
         except OSError as error:
             raise FeatureFileError(
@@ -233,27 +221,19 @@ class FeatureFile:
                 f'{self.settings}; delete it or name another file'
             )
 
-    def finished(self) -> set[str]:
-        """Ids of the videos that need no work any more."""
-        return self._in_file | {part['id'] for part in self._finished_parts()}
-
     def marks(self, videos: set[str]) -> dict[str, dict | None]:
         """Marks of the videos that features were made of, of some that are finished.
 
         Returns:
             dict[str, dict | None]: By id; None where the features do not tell.
         """
-        found = dict.fromkeys(videos & self.finished())
-        inside = found.keys() & self._in_file
+        found, inside = {}, videos & self._in_file
         if inside:
             with h5py.File(self.path) as file:
                 for video in inside:
-                    mark = file[video].attrs.get('video')
-                    found[video] = None if mark is None else json.loads(mark)
-        found.update(
-            (part['id'], part['mark']) for part in self._finished_parts() if part['id'] in found
-        )
-        return found
+                    found[video] = json.loads(file[video].attrs.get('video', 'null'))
+        parts = (part for part in self._ended() if 'mark' in part and part['id'] in videos)
+        return found | {part['id']: part['mark'] for part in parts}
 
     def open_parts(self, again: Iterable[str] = ()) -> None:
         """Make the folder that :meth:`add` writes to, and forget what an earlier run began.
@@ -262,12 +242,11 @@ class FeatureFile:
             again (Iterable[str]): Ids of videos whose finished parts are forgotten too.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
+        failed = self.failures()
+        for path in [*self.parts.glob('*.claim'), *(self._part(v, 'video') for v in failed)]:
+            path.unlink()
         for video_id in again:
-            self._part(video_id, 'rows').unlink(missing_ok=True)
-            self._part(video_id, 'notes').unlink(missing_ok=True)
-        for pattern in ('*.claim', '*.failed', '*.part'):
-            for path in self.parts.glob(pattern):
-                path.unlink()
+            self._part(video_id, 'video').unlink(missing_ok=True)
         write_json(self.settings, self.parts / 'settings.json')
 
     def claim(self, video_id: str) -> bool:
@@ -279,67 +258,61 @@ class FeatureFile:
         return True
 
     def add(
-        self, video_id: str, features: np.ndarray | Iterable[np.ndarray], mark: dict | None = None
+        self,
+        video_id: str,
+        features: Iterable[np.ndarray],
+        mark: dict | None = None,
+        notes: dict[str, str] | None = None,
     ) -> None:
         """Keep a video's features; may be called from several processes.
 
         Args:
             video_id (str): Name of the dataset.
-            features (np.ndarray | Iterable[np.ndarray]): (T, D) float32, or parts (n, D) of it in
-                their order, which are written one by one.
+            features (Iterable[np.ndarray]): Parts (n, D) float32 of them in their order, which are
+                written one by one.
             mark (dict, optional): Of the video. Defaults to None.
+            notes (dict[str, str], optional): What is unusual about the video by the time that all
+                of it was read. Defaults to None.
 
         Raises:
             VideoReadError: If a number is NaN or infinite, or there is no row.
         """
-        blocks = [features] if isinstance(features, np.ndarray) else features
-        unfinished, finished = self._part(video_id, 'part'), self._part(video_id, 'rows')
         rows, size = 0, 0
-        with open(unfinished, 'wb') as file:
-            for block in blocks:
+        with open(self._part(video_id, 'rows'), 'wb') as file:
+            for block in features:
                 if not np.isfinite(block).all():
                     raise VideoReadError(f'{video_id}: its features hold NaN or infinity')
                 file.write(np.ascontiguousarray(block, np.float32).data)
                 rows, size = rows + len(block), block.shape[1]
         if not rows:
             raise VideoReadError(f'{video_id}: gave no features')
-        finished.unlink(missing_ok=True)  # whose mark is another one
-        about = dict(id=video_id, mark=mark, shape=(rows, size))
-        write_json(about, self._part(video_id, 'video'))
-        os.replace(unfinished, finished)
+        self._end(dict(id=video_id, mark=mark, shape=(rows, size), notes=notes or {}))
 
     def fail(self, video_id: str, message: str) -> None:
         """Keep why a video has no features; :meth:`merge` removes those of an earlier video."""
-        self._part(video_id, 'part').unlink(missing_ok=True)
-        write_json(dict(id=video_id, message=message), self._part(video_id, 'failed'))
-
-    def note(self, video_id: str, notes: dict[str, str]) -> None:
-        """Keep what was unusual about a video that has features."""
-        if notes:
-            write_json(dict(id=video_id, notes=notes), self._part(video_id, 'notes'))
+        self._end(dict(id=video_id, message=message))
 
     def failures(self) -> dict[str, str]:
         """Video id -> message, of this run and all its processes."""
-        return {found['id']: found['message'] for found in self._read('*.failed')}
+        return {part['id']: part['message'] for part in self._ended() if 'message' in part}
 
     def notes(self) -> dict[str, dict[str, str]]:
         """Video id -> notes, of the videos that the next :meth:`merge` will move."""
-        return {found['id']: found['notes'] for found in self._read('*.notes')}
+        return {part['id']: part['notes'] for part in self._ended() if part.get('notes')}
 
     def count(self) -> int:
         """How many videos have come to an end in the parts' folder."""
-        return sum(name.endswith(('.rows', '.failed')) for name in os.listdir(self.parts))
+        return sum(name.endswith('.video') for name in os.listdir(self.parts))
 
     def _part(self, video_id: str, kind: str) -> Path:
         return self.parts / f'{hashlib.sha256(video_id.encode()).hexdigest()[:32]}.{kind}'
 
-    def _read(self, pattern: str) -> Iterator[dict]:
-        for path in sorted(self.parts.glob(pattern)):
-            yield json.loads(path.read_text())
+    def _end(self, part: dict) -> None:
+        write_json(part, self._part(part['id'], 'video'))
 
-    def _finished_parts(self) -> list[dict]:
-        """``id``, ``mark`` and ``shape`` of the videos whose features lie there, by id."""
-        parts = [part for part in self._read('*.video') if self._part(part['id'], 'rows').is_file()]
+    def _ended(self) -> list[dict]:
+        """What :meth:`add` and :meth:`fail` wrote of each video, by id."""
+        parts = [json.loads(path.read_text()) for path in self.parts.glob('*.video')]
         return sorted(parts, key=lambda part: part['id'])
 
     def merge(self) -> None:
@@ -351,11 +324,11 @@ class FeatureFile:
                 shutil.copyfile(self.path, unfinished)
             with h5py.File(unfinished, 'a' if self.path.exists() else 'w') as file:
                 file.attrs.update(self.attributes)
-                parts = self._finished_parts()
-                for video_id in {*self.failures(), *(part['id'] for part in parts)} & set(file):
-                    del file[video_id]  # of a video that another one has replaced
-                for part in parts:
-                    self._copy(part, file)
+                for part in self._ended():
+                    if part['id'] in file:
+                        del file[part['id']]  # of a video that another one has replaced
+                    if 'shape' in part:
+                        self._copy(part, file)
                 self._in_file = set(file)
         shutil.rmtree(self.parts)
 
@@ -368,10 +341,6 @@ class FeatureFile:
             dataset.attrs['video'] = json.dumps(part['mark'])
 
 
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def name_problem(video_id: str) -> str | None:
     """Why a video cannot be stored under its name, or None."""
     try:
@@ -380,3 +349,32 @@ def name_problem(video_id: str) -> str | None:
         return 'holds bytes that are no UTF-8'
     # "." stands for the file itself, and what a slash would divide are groups
     return 'cannot be that of an entry' if video_id in ('', '.') or '/' in video_id else None
+
+
+ZERO = 'features are all zero'
+CONSTANT = 'features never change: all rows are the same'
+ZERO_ROWS = 'rows of zeros in features'
+SAME_ROWS = 'most rows of the features are the same'
+
+
+def lack_of_content(features: np.ndarray) -> str | None:
+    """What makes a video's features tell nothing, or little, of when something happens.
+
+    Args:
+        features (np.ndarray): (T, D), finite.
+
+    Returns:
+        str | None: `ZERO`, `CONSTANT`, `ZERO_ROWS`, `SAME_ROWS` (of more than half of the video),
+        or None. A single row is only looked at for zeros.
+    """
+    largest = np.abs(features).max(axis=1)  # (T,)
+    if not largest.any():
+        return ZERO
+    # the row that more than half of all rows are, if there is one
+    usual = np.median(features, axis=0)  # (D,)
+    same = np.abs(features - usual).max(axis=1) <= 1e-6 * largest.max()  # (T,)
+    if len(features) > 1 and same.all():
+        return CONSTANT
+    if not largest.all():
+        return ZERO_ROWS
+    return SAME_ROWS if 2 * same.sum() > max(len(features), 2) else None

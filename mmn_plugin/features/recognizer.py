@@ -51,8 +51,7 @@ class RecognizerConfig:
                 f'{self.name}: the config has no `model` with a `backbone`, so that '
                 'it is no recognizer'
             )
-        model = config['model']
-        self.model = model.to_dict() if hasattr(model, 'to_dict') else dict(model)
+        self.model = Config(dict(model=config['model'])).to_dict()['model']
 
     @property
     def format_shape(self) -> str:
@@ -78,12 +77,13 @@ class RecognizerConfig:
 
     def frame_steps(self) -> list[dict]:
         """The transforms that scale and crop a frame."""
-        steps = []
-        for step in self._pipeline():
-            if step['type'] in CROPS:
-                steps.append(dict(type='CenterCrop', crop_size=step['crop_size']))
-            elif step['type'] in FRAME_STEPS:
-                steps.append(dict(step))
+        steps = [
+            dict(type='CenterCrop', crop_size=step['crop_size'])
+            if step['type'] in CROPS
+            else dict(step)
+            for step in self._pipeline()
+            if step['type'] in FRAME_STEPS + CROPS
+        ]
         if not steps:
             raise InputError(
                 f'{self.name} neither scales nor crops frames in its validation '
@@ -92,40 +92,26 @@ class RecognizerConfig:
         return steps
 
     def _pipeline(self) -> list[dict]:
-        return next(self._pipelines(), [])
-
-    def _pipelines(self) -> Iterator[list[dict]]:
-        for loader in ('val_dataloader', 'test_dataloader'):
-            dataset = (self._config.get(loader) or {}).get('dataset') or {}
-            if dataset.get('pipeline'):
-                yield dataset['pipeline']
+        loaders = (self._config.get(f'{split}_dataloader') or {} for split in ('val', 'test'))
+        pipelines = ((loader.get('dataset') or {}).get('pipeline') for loader in loaders)
+        return next(filter(None, pipelines), [])
 
 
 def _find(name: str) -> Path:
     package, separator, rest = name.partition('::')
-    if not separator:
-        path = Path(name)
-    elif package == 'mmaction':
+    path = Path(name)
+    if separator:
+        if package != 'mmaction':
+            raise MissingFileError(f'{name}: only mmaction:: can be named so; give a path')
         import mmaction
 
         root = Path(mmaction.__file__).parent
         # an installed package, or a checkout of MMAction2
-        path = next(
-            (
-                folder / 'configs' / rest
-                for folder in (root / '.mim', root.parent)
-                if (folder / 'configs').is_dir()
-            ),
-            root / '.mim' / 'configs' / rest,
-        )
-    else:
-        raise MissingFileError(f'{name}: only mmaction:: can be named so; give a path')
+        installed = root / '.mim'
+        path = (installed if installed.is_dir() else root.parent) / 'configs' / rest
     if not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob('*.py'))[:20]
-        raise MissingFileError(
-            f'there is no recognizer config {name} (in {path.parent}: '
-            f'{", ".join(beside) or "none"})'
-        )
+        beside = ', '.join(sorted(p.name for p in path.parent.glob('*.py'))[:20]) or 'none'
+        raise MissingFileError(f'there is no recognizer config {name} (in {path.parent}: {beside})')
     return path
 
 
@@ -267,26 +253,23 @@ class RecognizerFeatureExtractor(SlidingWindowExtractor):
             loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
         except URLError as error:
             raise InputError(
-                f'{path} cannot be downloaded ({error.reason}); get it elsewhere and '
-                'give the file as checkpoint (--checkpoint FILE)'
+                f'{path} cannot be downloaded ({error.reason}); give a file as checkpoint '
+                '(--checkpoint FILE)'
             ) from None
         require_checkpoint_content(loaded, path)
         weights = loaded.get('state_dict', loaded)
-        weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
+        weights = {key.removeprefix('module.'): value for key, value in weights.items()}
         if not any(key.startswith('backbone.') for key in weights):
             weights = {f'backbone.{key}': value for key, value in weights.items()}
         needless = [*self.ignored_weights, r'data_preprocessor\.']
         needless += [] if hasattr(model, 'cls_head') else [r'cls_head\.']
-        weights = {
-            key: value for key, value in weights.items() if not re.match('|'.join(needless), key)
-        }
+        for key in [key for key in weights if re.match('|'.join(needless), key)]:
+            del weights[key]
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            reason = ' '.join(str(error).split())
-            raise InputError(
-                f'{path} does not fit {self.recognizer.name}: {reason[:400]}'
-            ) from None
+            reason = ' '.join(str(error).split())[:400]
+            raise InputError(f'{path} does not fit {self.recognizer.name}: {reason}') from None
 
     def _watch(self, layer: nn.Module) -> None:
         if self.layer_input:

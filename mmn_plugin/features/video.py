@@ -5,12 +5,12 @@ length reaches from there to the end of the last picture, as its packets tell; w
 only compared with it. Pictures come upright.
 """
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import av
@@ -24,31 +24,19 @@ from .video_stream import (
     VideoReadError,
     open_pictures,
     quarters,
+    spans,
     turned,
+    upright,
 )
 
 VIDEO_SUFFIXES = (
-    '.mp4',
-    '.avi',
-    '.mkv',
-    '.webm',
-    '.mov',
-    '.m4v',
-    '.mpg',
-    '.mpeg',
-    '.flv',
-    '.wmv',
-    '.ts',
-    '.m2ts',
-    '.mts',
-    '.ogv',
-    '.3gp',
-    '.h264',
-    '.264',
+    *('.mp4', '.m4v', '.mov', '.3gp', '.avi', '.mkv', '.webm', '.ogv', '.flv', '.wmv'),
+    *('.mpg', '.mpeg', '.ts', '.m2ts', '.mts', '.h264', '.264'),
 )
 # Newer releases of PyAV scale with as many threads as there are cores, in every reader; and a
 # forked process that frees an inherited scaler waits for its threads for ever.
 ONE_THREAD = dict(threads=1) if 'threads' in str(VideoReformatter.reformat.__doc__) else {}
+SOUND_BACK = 2.0  # seconds before the sound that is looked for, since seeking is not trusted
 
 
 @dataclass(frozen=True)
@@ -94,24 +82,19 @@ def probe_video(
     """
     begin = time.monotonic()
     with open_pictures(path, max_pixels) as stream:
-        first = next(stream.pictures(), None)
-        if first is None:
+        _, frame = next(stream.pictures(), (None, None))
+        if frame is None:
             raise VideoReadError(f'{path}: holds no picture')
-        origin, (_, frame) = stream.origin, first
+        origin = stream.timeline.origin
         stream.rewind()
         for _ in stream.packets():
             if timeout is not None and time.monotonic() - begin > timeout:
                 raise VideoLimitError(path, f'it takes longer than {timeout:g} s to be read')
         timeline = stream.timeline
-        notes = timeline.check(origin)
+        timeline.origin = origin
         height, width = turned((frame.height, frame.width), frame)
         return VideoInfo(
-            timeline.times(origin),
-            timeline.duration(origin),
-            timeline.rate(origin),
-            width,
-            height,
-            notes,
+            timeline.times, timeline.duration, timeline.rate, width, height, timeline.check()
         )
 
 
@@ -133,27 +116,17 @@ def read_pictures(
         VideoReadError: If the video cannot be read, or has no picture in that time.
     """
     with open_pictures(path, threads=0) as stream:
-        shown = None  # the last picture that begins before the start
         count = 0
-        for when, frame in stream.pictures_since(start):
+        for frame, when, following in spans(stream.pictures_since(start)):
             if end is not None and when >= end - 1e-3:
                 break
-            if when <= start + ROUNDING:
-                shown = when, frame
-                continue
-            if shown is not None:
-                yield start, _rgb(shown[1])
-                count, shown = count + 1, None
-            yield when, _rgb(frame)
-            count += 1
-        else:
-            if shown is not None and start >= shown[0] + stream.seconds_of(shown[1]) - 1e-3:
-                shown = None  # it has ended, and it is the last one
-        if shown is not None:
-            yield start, _rgb(shown[1])
-        elif not count:
-            until = '' if end is None else f' to {end:g}'
-            raise VideoReadError(f'{path}: has no frame from {start:g}{until} s')
+            last_end = when + stream.seconds_of(frame) - 1e-3
+            if when > start or start < (last_end if following is None else following - ROUNDING):
+                yield max(when, start), _rgb(frame)
+                count += 1
+        if not count:
+            to = '' if end is None else f' to {end:g}'
+            raise VideoReadError(f'{path}: has no frame from {start:g}{to} s')
 
 
 def read_sound(path: str | Path, start: float, end: float) -> Iterator[tuple[float, av.AudioFrame]]:
@@ -172,7 +145,8 @@ def read_sound(path: str | Path, start: float, end: float) -> Iterator[tuple[flo
     """
     with open_pictures(path) as stream:
         next(stream.pictures(), None)
-        for when, frame in _sound_since(stream, start, stream.origin or 0.0):
+        origin = stream.timeline.origin or 0.0
+        for when, frame in _sound_since(stream, start, origin):
             if when >= end - 1e-3:
                 return
             if when >= start - 1e-3:
@@ -183,17 +157,13 @@ def _sound_since(
     stream: PictureStream, seconds: float, origin: float
 ) -> Iterator[tuple[float, av.AudioFrame]]:
     """The first sound from a time or earlier on, with times from the first picture."""
-    back = 0.5
-    while seconds > back:
-        sound = stream.container.streams.audio[0]
-        target = int((origin + seconds - back) / sound.time_base)
-        pieces, first = _sound(stream, origin), None
-        with suppress(av.FFmpegError):
-            stream.container.seek(target, stream=sound)
-            first = next(pieces, None)
+    with suppress(av.FFmpegError):  # where that cannot be sought: from the beginning
+        target = (origin + seconds - SOUND_BACK) * av.time_base
+        stream.container.seek(max(0, int(target)))
+        pieces = _sound(stream, origin)
+        first = next(pieces, None)
         if first is not None and first[0] <= seconds:
-            return chain([first], pieces)
-        back *= 2
+            return itertools.chain([first], pieces)
     stream.rewind()
     return _sound(stream, origin)
 
@@ -233,10 +203,10 @@ def sample_frames(path: str | Path, count: int = 16, height: int = 144) -> np.nd
         VideoReadError: If the file is missing or nothing of it can be decoded.
     """
     info = probe_video(path)
-    width = max(2, round(info.width / info.height * height))
+    shape = height, max(2, round(info.width / info.height * height))
     moments = (np.arange(count) + 0.5) / count * info.duration
     with open_pictures(path, threads=0) as stream:
-        return np.stack([_rgb(frame, height, width) for frame in stream.pictures_at(moments)])
+        return np.stack([_rgb(frame, shape) for frame in stream.pictures_at(moments)])
 
 
 class VideoReader:
@@ -257,8 +227,6 @@ class VideoReader:
             when all frames have been given out.
     """
 
-    plane = (1, 2)  # axes of a frame's rows and columns
-
     def __init__(
         self, path: str | Path, fps: float | None, size: int, times: np.ndarray | None = None
     ) -> None:
@@ -277,47 +245,35 @@ class VideoReader:
         Raises:
             VideoReadError: If the file is missing, damaged, cut off, or holds no picture.
         """
+        times = (
+            (k / self.fps for k in itertools.count()) if self.times is None else iter(self.times)
+        )
+        due = next(times, np.inf)
         with open_pictures(self.path, self.max_pixels) as stream:
-            due, show = 0, None
-            for when, frame in stream.pictures():
-                stream.timeline.require_step(stream.last, when)
-                # A frame counts from its own time on.
-                while show is not None and self._due(due) < when - ROUNDING:
-                    yield show()
-                    due += 1
-                show = self._shown_once(frame)
-            if show is None:
-                raise VideoReadError(f'{self.path}: holds no picture')
-            self.notes.update(stream.check_damage() | stream.timeline.check(stream.origin))
-            # The last picture stays to the end, at least for its own moment.
-            end = max(stream.timeline.duration(stream.origin), stream.last + 1e-3)
-            while self._due(due) < end - ROUNDING:
-                yield show()
-                due += 1
-
-    def _due(self, k: int) -> float:
-        """Second at which the k-th frame is given out; infinity after the last one."""
-        if self.times is None:
-            return k / self.fps
-        return self.times[k] if k < len(self.times) else np.inf
-
-    def _shown_once(self, frame: av.VideoFrame) -> Callable[[], np.ndarray]:
-        """Convert a picture only if it is shown, and only once."""
-        picture = None
-
-        def show() -> np.ndarray:
-            nonlocal picture
-            if picture is None:
-                picture = self.convert(frame)
-                if turns := quarters(frame):
+            for frame, until in self._shown(stream):
+                picture = None  # converted only if it is shown, and only once
+                while due < until - ROUNDING:
+                    picture = self.convert(frame) if picture is None else picture
+                    yield picture
+                    due = next(times, np.inf)
+                if picture is not None and (turns := quarters(frame)):
                     self.notes['rotated'] = f'turned by {90 * turns} degrees to be upright'
-                    picture = np.ascontiguousarray(np.rot90(picture, turns, axes=self.plane))
-            return picture
 
-        return show
+    def _shown(self, stream: PictureStream) -> Iterator[tuple[av.VideoFrame, float]]:
+        """Each picture, and the time until which it is shown."""
+        end = None
+        for frame, when, end in spans(stream.pictures()):
+            if end is not None:
+                stream.timeline.require_step(when, end)
+                yield frame, end
+        if stream.timeline.origin is None:
+            raise VideoReadError(f'{self.path}: holds no picture')
+        self.notes.update(stream.check_damage() | stream.timeline.check())
+        # The last picture stays to the end, at least for its own moment.
+        yield frame, max(stream.timeline.duration, stream.last + 1e-3)
 
     def convert(self, frame: av.VideoFrame) -> np.ndarray:
-        """Make an array (..., height, width) of a picture."""
+        """The upright picture as an array."""
         scaled = self._reformatter.reformat(
             frame,
             width=self.size,
@@ -327,7 +283,7 @@ class VideoReader:
             interpolation='AREA',
             **ONE_THREAD,
         )
-        return scaled.to_ndarray()  # (3, size, size)
+        return upright(scaled.to_ndarray(), frame, (1, 2))  # (3, size, size)
 
 
 class RGBVideoReader(VideoReader):
@@ -341,8 +297,6 @@ class RGBVideoReader(VideoReader):
             Defaults to None: its own.
     """
 
-    plane = (0, 1)
-
     def __init__(
         self,
         path: str | Path,
@@ -351,14 +305,24 @@ class RGBVideoReader(VideoReader):
         shape: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(path, fps, 0, times)
-        self.shape = shape or (None, None)
+        self.shape = shape
 
     def convert(self, frame: av.VideoFrame) -> np.ndarray:
-        """Make an array (H, W, 3) of a picture."""
-        height, width = turned(self.shape, frame)
-        return self._reformatter.reformat(
-            frame, width=width, height=height, format='rgb24', **ONE_THREAD
-        ).to_ndarray()
+        """The upright picture (H, W, 3)."""
+        return _rgb(frame, self.shape, self._reformatter)
+
+
+def _rgb(
+    frame: av.VideoFrame,
+    shape: tuple[int, int] | None = None,
+    reformatter: VideoReformatter | None = None,
+) -> np.ndarray:
+    """An upright picture (H, W, 3) uint8, in its own size or scaled."""
+    height, width = turned(shape or (None, None), frame)
+    scaled = (reformatter or VideoReformatter()).reformat(
+        frame, width=width, height=height, format='rgb24', **ONE_THREAD
+    )
+    return upright(scaled.to_ndarray(), frame, (0, 1))
 
 
 def sliding_windows(
@@ -384,7 +348,7 @@ def sliding_windows(
     offset = (stride - reach - 1) // 2  # of the clip's first frame from its stride's
     held: deque = deque()
     first = read = clips = 0  # index of held[0]; frames so far; clips so far
-    for frame in chain(frames, (None,)):
+    for frame in itertools.chain(frames, (None,)):
         if frame is not None:
             held.append(frame)
             read += 1
@@ -398,10 +362,3 @@ def sliding_windows(
             while first < min(clips * stride + offset, read - 1):
                 held.popleft()
                 first += 1
-
-
-def _rgb(frame: av.VideoFrame, height: int | None = None, width: int | None = None) -> np.ndarray:
-    """An upright picture (H, W, 3) uint8, in its own size or scaled."""
-    height, width = turned((height, width), frame)
-    picture = frame.reformat(width, height, format='rgb24', **ONE_THREAD).to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, quarters(frame)))

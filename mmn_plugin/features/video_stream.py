@@ -1,10 +1,9 @@
 """An opened video: its packets, their times, and decoding from any moment on."""
 
 import re
-import struct
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -32,12 +31,7 @@ class VideoReadError(InputError):
 
 
 class VideoLimitError(VideoReadError):
-    """A video is larger than the caller allows.
-
-    Args:
-        path (Path): The video.
-        reason (str): What is too large, and what is allowed.
-    """
+    """A video is larger than the caller allows; ``reason`` says what, and how much is allowed."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -82,13 +76,8 @@ class PictureStream:
         threads (int): Of the decoder; 0: as many as there are cores.
 
     Attributes:
-        origin (float | None): Time of the first picture in the file; None until it is decoded.
         timeline (Timeline): Times of the packets that were read since the beginning.
         last (float): Seconds from the first picture to the latest one.
-
-    Raises:
-        VideoReadError: If there is no video stream, or only the cover of an audio file.
-        VideoLimitError: If the pictures are too large.
     """
 
     def __init__(self, path: Path, max_pixels: int | None, threads: int) -> None:
@@ -116,18 +105,13 @@ class PictureStream:
         raw = stream.start_time is None and stream.duration is None
         rate = (stream.guessed_rate if raw else stream.average_rate) or 25
         self.timeline = Timeline(self.path, float(rate), *self._declared())
-        self.origin: float | None = None
         self.last = 0.0
         self.decoded = self._good = self._bad = 0
 
     def _choose_stream(self):
-        streams = [
-            stream
-            for stream in self.container.streams.video  # no covers of audio files
-            if 'attached_pic' not in repr(stream.disposition)
-        ]
-        if streams:
-            return streams[0]
+        for stream in self.container.streams.video:
+            if 'attached_pic' not in repr(stream.disposition):  # a cover of an audio file
+                return stream
         others = sorted({stream.type for stream in self.container.streams}) or ['nothing']
         what = 'a cover picture and no video' if self.container.streams.video else 'no video stream'
         raise VideoReadError(f'{self.path}: holds {what} (only {", ".join(others)})')
@@ -161,10 +145,9 @@ class PictureStream:
         return container.duration / av.time_base - start, len(container.streams) > 1
 
     def packets(self, record: bool = True) -> Iterator[tuple[av.Packet, float | None]]:
-        """All packets from here on with their times in the file; the last one is empty.
+        """All packets from here on with their times in the file, kept in the timeline on demand.
 
-        Args:
-            record (bool): Keep the times in the timeline. Defaults to True.
+        The last one is empty.
         """
         for packet in self.container.demux(self.stream):
             if packet.size:
@@ -179,12 +162,13 @@ class PictureStream:
                 yield packet, None
 
     def pictures(self, record: bool = True) -> Iterator[tuple[float, av.VideoFrame]]:
-        """All pictures from here on that can be decoded, with their times."""
+        """All pictures from here on that can be decoded, with seconds from the first picture."""
         for packet, begin in self.packets(record):
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                self._bad += self.origin is not None  # a recording may begin between key frames
+                # a recording may begin between key frames
+                self._bad += self.timeline.origin is not None
                 continue
             if begin is not None and self._in_turn:
                 self._stamps.append(begin)
@@ -198,35 +182,25 @@ class PictureStream:
                 self.last = max(when, self.last) if self.decoded > 1 else when
 
     def _time(self, frame: av.VideoFrame) -> float:
-        """Seconds from the first picture to this one."""
-        time = frame.time
+        time, timeline = frame.time, self.timeline
         if self._in_turn:
             time = self._stamps.popleft() if self._stamps else None
         if time is None:
             self._seekable = False
-            step = 0.0 if self.origin is None else self.last + 1 / self.timeline.average
-            self.origin = self.origin or 0.0
+            step = 0.0 if timeline.origin is None else self.last + 1 / timeline.average
+            timeline.origin = timeline.origin or 0.0
             return step
-        if self.origin is None:
-            self.origin = time
-        return time - self.origin
+        if timeline.origin is None:
+            timeline.origin = time
+        return time - timeline.origin
 
     def check_damage(self) -> dict[str, str]:
-        """Whether packets were damaged, once all have been read.
-
-        Raises:
-            VideoReadError: If too many were.
-        """
+        """Note on damaged packets, once all have been read; too many raise a `VideoReadError`."""
+        share = f'{self._bad} of {self._bad + self._good}'
         if self._bad > DAMAGED * (self._bad + self._good):
-            raise VideoReadError(
-                f'{self.path}: {self._bad} of {self._bad + self._good} packets are damaged'
-            )
-        if not self._bad:
-            return {}
-        return {
-            'damaged packets': f'{self._bad} of {self._bad + self._good} left out or mended by '
-            'the decoder'
-        }
+            raise VideoReadError(f'{self.path}: {share} packets are damaged')
+        note = {'damaged packets': f'{share} left out or mended by the decoder'}
+        return note if self._bad else {}
 
     def pictures_since(self, seconds: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Pictures from a key frame at or before a time on.
@@ -234,7 +208,7 @@ class PictureStream:
         Where a file says that a key frame lies is not trusted: if the first one that is decoded
         lies after the time, the search begins earlier, at last from the beginning.
         """
-        if self.origin is None:
+        if self.timeline.origin is None:
             next(self.pictures(), None)
         back = 0.0
         while self._seekable and seconds > back:
@@ -249,7 +223,8 @@ class PictureStream:
     def _seek(self, target: float, wanted: float) -> Iterator[tuple[float, av.VideoFrame]] | None:
         """Pictures from the key frame on that is found for a target; None if it is too late."""
         try:
-            self.container.seek(int((self.origin + target) / self._tick), stream=self.stream)
+            offset = int((self.timeline.origin + target) / self._tick)
+            self.container.seek(offset, stream=self.stream)
         except av.FFmpegError:
             self._seekable = False
             return None
@@ -262,11 +237,7 @@ class PictureStream:
         return None
 
     def pictures_at(self, moments: Sequence[float]) -> Iterator[av.VideoFrame]:
-        """The picture that is shown at each of several rising times.
-
-        Raises:
-            VideoReadError: If there is none.
-        """
+        """The picture that is shown at each of several rising times."""
         pictures, seeking = self.pictures(), True
         shown, following = None, next(pictures, None)
         if following is None:
@@ -286,6 +257,19 @@ class PictureStream:
         return (frame.duration or 0) * self._tick or 1 / self.timeline.average
 
 
+def spans(
+    pictures: Iterable[tuple[float, av.VideoFrame]],
+) -> Iterator[tuple[av.VideoFrame, float, float | None]]:
+    """Each picture with when it begins and when the next one does; None after the last."""
+    shown = None
+    for when, frame in pictures:
+        if shown is not None:
+            yield *shown, when
+        shown = frame, when
+    if shown is not None:
+        yield *shown, None
+
+
 class Timeline:
     """Collects when the packets of a video say that their pictures are shown.
 
@@ -294,10 +278,14 @@ class Timeline:
         average (float): Pictures per second by the headers.
         declared (float | None): Seconds that the pictures last by the headers.
         of_all (bool): Whether that is the end of all streams together.
+
+    Attributes:
+        origin (float | None): Time of the first picture in the file; None until it is decoded.
     """
 
     def __init__(self, path: Path, average: float, declared: float | None, of_all: bool) -> None:
         self.path, self.average, self.declared, self.of_all = path, average, declared, of_all
+        self.origin: float | None = None
         self._begins = array('d')
         self._end = self._decoded = float('-inf')
         self._without = 0
@@ -322,32 +310,31 @@ class Timeline:
             )
         self._decoded = max(self._decoded, decoded)
 
-    def times(self, origin: float) -> np.ndarray:
+    @property
+    def times(self) -> np.ndarray:
         """Seconds (F,) from the first picture to each, rising."""
         if not self._begins:
             return np.arange(self._without) / self.average
-        times = np.sort(np.frombuffer(self._begins)) - origin
+        times = np.sort(np.frombuffer(self._begins)) - self.origin
         return times[times > -ROUNDING].clip(0)  # what lies before it could not be decoded
 
-    def duration(self, origin: float) -> float:
+    @property
+    def duration(self) -> float:
         """Seconds from the first picture to the end of the last one."""
-        duration = self._end - origin if self._begins else self._without / self.average
+        duration = self._end - self.origin if self._begins else self._without / self.average
         return round(duration, 6)  # 24., not 24.000000000000004
 
-    def rate(self, origin: float) -> float:
+    @property
+    def rate(self) -> float:
         """Pictures per second: the headers' where these agree with what was read."""
-        times = self.times(origin)
+        times = self.times
         if len(times) < 2 or not times[-1] > 0:
             return self.average
         measured = (len(times) - 1) / times[-1]
         return self.average if abs(measured / self.average - 1) < 0.01 else float(measured)
 
     def require_step(self, last: float, time: float) -> None:
-        """Refuse a leap of the time: filling the gap could take for ever.
-
-        Raises:
-            VideoReadError: If there is one between two pictures.
-        """
+        """Refuse a leap of the time between two pictures: filling the gap could take for ever."""
         limit = last + PAUSE
         if self.declared is not None:
             limit = min(limit, BEYOND + max(last, self.declared))
@@ -356,48 +343,41 @@ class Timeline:
                 f'{self.path}: its time stamps leap from {last:.1f} s to {time:.1f} s'
             )
 
-    def check(self, origin: float) -> dict[str, str]:
+    def check(self) -> dict[str, str]:
         """What is unusual about the times, once all packets have been read.
 
         Raises:
             VideoReadError: If the time leaps, or the pictures end before the file does.
         """
-        times = self.times(origin)
+        times = self.times
         steps = np.diff(times)
         for i in np.flatnonzero(steps > BEYOND):
             self.require_step(float(times[i]), float(times[i + 1]))
-        notes = self._check_end(self.duration(origin))
+        notes = self._check_end()
         if self._without:
             notes['no time stamps'] = (
                 f'of {self._without} frames; taken to be {self.average:.2f} fps'
             )
-        rate = self.rate(origin)
-        uneven = int((abs(steps * rate - 1) > UNEVEN).sum())
+        uneven = int((abs(steps * self.rate - 1) > UNEVEN).sum())
         if uneven > max(1, SHARE * len(steps)):
             notes['variable frame rate'] = (
                 f'{uneven} of {len(steps)} intervals are not those of '
-                f'{rate:.2f} fps; followed by time stamps'
+                f'{self.rate:.2f} fps; followed by time stamps'
             )
         return notes
 
-    def _check_end(self, duration: float) -> dict[str, str]:
+    def _check_end(self) -> dict[str, str]:
         """Compare the pictures' end with what the headers say."""
-        if self.declared is None:
+        missing = 0.0 if self.declared is None else self.declared - self.duration
+        if abs(missing) <= max(MISSING, 0.02 * (self.declared or 0)):
             return {}
-        missing = self.declared - duration
-        if abs(missing) <= max(MISSING, 0.02 * self.declared):
-            return {}
+        lasts = f'{self.duration:.1f} s', f'{self.declared:.1f} s'
         if missing < 0 or _is_complete(self.path):
-            # sound or subtitles may well last longer than the pictures
-            return (
-                {}
-                if missing > 0 and self.of_all
-                else {
-                    'wrong duration': f'its header says {self.declared:.1f} s; its pictures last '
-                    f'{duration:.1f} s'
-                }
-            )
-        message = f'its pictures end at {duration:.1f} s of {self.declared:.1f} s'
+            if missing > 0 and self.of_all:  # sound or subtitles may well last longer
+                return {}
+            text = 'its header says {1}; its pictures last {0}'
+            return {'wrong duration': text.format(*lasts)}
+        message = 'its pictures end at {} of {}'.format(*lasts)
         if not self.of_all:
             raise VideoReadError(f'{self.path}: is cut off: {message}')
         return {'pictures end early': message}
@@ -409,8 +389,7 @@ def _is_complete(path: Path) -> bool:
     with path.open('rb') as file:
         head = file.read(12)
         if head[:4] == b'RIFF':  # AVI
-            (length,) = struct.unpack('<I', head[4:8])
-            return 0 < length <= size - 8
+            return 0 < int.from_bytes(head[4:8], 'little') <= size - 8
         at = 0
         while at < size:
             file.seek(at)
@@ -445,5 +424,11 @@ def quarters(frame: av.VideoFrame) -> int:
     return round(getattr(frame, 'rotation', 0) / 90) % 4
 
 
+def upright(picture: np.ndarray, frame: av.VideoFrame, axes: tuple[int, int]) -> np.ndarray:
+    """The array of a frame, turned about the axes of its rows and columns."""
+    return np.ascontiguousarray(np.rot90(picture, quarters(frame), axes))
+
+
 def turned(sides: tuple[int, int], frame: av.VideoFrame) -> tuple[int, int]:
+    """Height and width of a frame whose upright picture has these, and the other way round."""
     return sides[::-1] if quarters(frame) % 2 else sides

@@ -3,7 +3,6 @@
 import math
 import re
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,7 @@ class AnnotationError(InputError):
 
     Args:
         message (str): For the user.
-        kind (str): What kind of flaw it is, in a few words, for tables. Defaults to
-            'malformed entry'.
+        kind (str): What kind of flaw it is, for tables. Defaults to 'malformed entry'.
     """
 
     def __init__(self, message: str, kind: str = 'malformed entry'):
@@ -78,13 +76,7 @@ def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotati
 
 
 def load_annotation_file(path: str | Path) -> dict:
-    """Load an annotation file as it stands, after checking only that it maps ids to entries.
-
-    Args:
-        path (str | Path): JSON file.
-
-    Returns:
-        dict: video id -> entry, for `parse_video`.
+    """Load an annotation file as it stands: video id -> entry, for `parse_video`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -105,22 +97,12 @@ def load_annotation_file(path: str | Path) -> dict:
     return content
 
 
-# What is told of a flaw: its level, its kind in a few words, and the message.
-Tell = Callable[[str, str, str], None]
-
-
-def refuse_errors(level: str, kind: str, message: str) -> None:
-    """Raise what makes a video unusable, and let what the rules mend pass.
-
-    Raises:
-        AnnotationError: If ``level`` is ``'error'``.
-    """
-    if level == 'error':
-        raise AnnotationError(message, kind)
-
-
 def parse_video(
-    path: str | Path, video_id: str, entry: dict, timed: bool = True, tell: Tell = refuse_errors
+    path: str | Path,
+    video_id: str,
+    entry: dict,
+    timed: bool = True,
+    flaws: list[tuple[str, str, str]] | None = None,
 ) -> VideoAnnotation:
     """Apply the rules of `read_annotations` to one video; it may be left without a sentence.
 
@@ -129,12 +111,13 @@ def parse_video(
         video_id (str): Key of the video.
         entry (dict): Its value in the file.
         timed (bool): See `read_annotations`. Defaults to True.
-        tell (Callable): Gets level (``'error'`` or, where the rules mend it, ``'warning'``), kind
-            and message of what is wrong with single moments; one that it does not raise is left
-            out. Defaults to raising the first error.
+        flaws (list, optional): Takes level (``'error'`` or, where the rules mend it,
+            ``'warning'``), kind and message of what is wrong with single moments, which are left
+            out then. Defaults to None: the first error is raised.
 
     Raises:
-        AnnotationError: If the entry is not in the format; and as ``tell`` does.
+        AnnotationError: If the entry is not in the format; without ``flaws`` also if a moment lies
+            outside its video.
     """
     where = f'{path}: video {video_id!r}'
     if not isinstance(entry, dict):
@@ -143,9 +126,8 @@ def parse_video(
             'and "duration" (or "fps" and "num_frames")'
         )
     duration, unit = _duration_and_unit(where, entry)
-    timestamps, sentences = entry.get('timestamps'), entry.get('sentences')
-    if not timed:
-        timestamps = sentences
+    sentences = entry.get('sentences')
+    timestamps = entry.get('timestamps') if timed else sentences
     if not isinstance(timestamps, list) or not isinstance(sentences, list):
         lists = 'lists "timestamps" and "sentences"' if timed else 'list "sentences"'
         raise AnnotationError(f'{where} needs the {lists}')
@@ -155,17 +137,21 @@ def parse_video(
             'sentences; they belong together one to one'
         )
     video = VideoAnnotation(video_id, duration, [] if timed else None, [], [])
+    found = [] if flaws is None else flaws
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
         here = f'{where}, sentence {index} ({sentence!r})'
         if not isinstance(sentence, str):
             raise AnnotationError(f'{here} is not a string')
         if timed:
-            moment = _moment(here, timestamp, duration, unit, tell)
+            moment = _moment(here, timestamp, duration, unit, found)
             if moment is None:
                 continue
             video.moments.append(moment)
         video.sentences.append(sentence)
         video.sentence_index.append(index)
+    errors = [AnnotationError(message, kind) for level, kind, message in found if level == 'error']
+    if flaws is None and errors:
+        raise errors[0]
     return video
 
 
@@ -189,31 +175,32 @@ def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
 
 
 def _moment(
-    here: str, timestamp: list, duration: float, unit: float, tell: Tell
+    here: str, timestamp: list, duration: float, unit: float, flaws: list
 ) -> tuple[float, float] | None:
     """Clamped seconds of one timestamp; None where the sentence is left out."""
     well_formed = isinstance(timestamp, list) and len(timestamp) == 2
     if not well_formed or not all(map(_is_number, timestamp)):
         raise AnnotationError(f'{here} has the timestamp {timestamp!r}; expected [start, end]')
     start, end = (time / unit for time in timestamp)
-    span = f'{here}: its moment, {start:.9g} to {end:.9g} s, '
+    span = f'{here}: its moment, {start:.9g} to {end:.9g} s,'
     inside = f'the video of {duration:.9g} s'
     if timestamp[0] >= timestamp[1]:
-        tell('warning', 'start >= end: sentence dropped', f'{span}has start >= end')
+        flaws.append(('warning', 'start >= end: sentence dropped', f'{span} has start >= end'))
         return None
     # Published code would go on with a moment of negative length; no rule mends such a sentence.
     if start >= duration or end <= 0:
-        tell(
-            'error',
-            'moment outside its video',
-            f'{span}lies outside {inside}; correct it or remove the sentence (are the times in '
-            'the unit that the file says?)',
+        message = (
+            f'{span} lies outside {inside}; correct it or remove the sentence (are the times in '
+            'the unit that the file says?)'
         )
+        flaws.append(('error', 'moment outside its video', message))
         return None
     if start < 0:
-        tell('warning', 'start before the video: clamped to 0', f'{span}begins before {inside}')
+        message = f'{span} begins before {inside}'
+        flaws.append(('warning', 'start before the video: clamped to 0', message))
     if end > duration:
-        tell('warning', 'end after the video: clamped to its end', f'{span}ends after {inside}')
+        message = f'{span} ends after {inside}'
+        flaws.append(('warning', 'end after the video: clamped to its end', message))
     return float(max(start, 0.0)), float(min(end, duration))
 
 

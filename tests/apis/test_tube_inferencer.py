@@ -170,7 +170,7 @@ MISFITS = {
     'tube 0: all its boxes lie outside the pictures, which are 64 x 48': [
         BOXES[:9] + np.float32([0, 64, 0, 64, 0])
     ],
-    'box in frame -3; frames are counted from 0': [BOXES - np.float32([3, 0, 0, 0, 0])],
+    'its frames are not whole numbers that rise from 0 on': [BOXES - np.float32([3, 0, 0, 0, 0])],
     'video of fps 5, but it has 10': dict(fps=5),
     'video of num_frames 40, but it has 80': dict(num_frames=40),
     'video of width 48, but it has 64': dict(fps=10, width=48, height=64),

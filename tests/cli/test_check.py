@@ -245,7 +245,7 @@ def test_a_folder_of_npz_files_is_checked(tiny, check):
     np.savez(tiny.folder / 'npz' / 'val_2.npz', slow=RANDOM, fast=RANDOM)
     code, text = check('--cfg-options', *options)
     assert code == 1
-    assert "val_2.npz holds the arrays ['fast', 'slow']" in text
+    assert "val_2.npz holds ['fast', 'slow']" in text
 
 
 @pytest.mark.parametrize('other', ['Val_2', 'val_2 ', 'val_2.mp4', ' VAL_2.AVI', 'val _2'])

@@ -1,3 +1,6 @@
+"""Videos with sentences as samples, from the file to the batch."""
+
+import copy
 import json
 import os
 import pickle
@@ -10,50 +13,57 @@ import pytest
 import torch
 from mmaction.registry import DATASETS
 from mmengine.dataset import pseudo_collate
-from torch.utils.data import DataLoader
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
 from mmn_plugin.datasets import (
     FeatureError,
     TemporalGroundingDataset,
     open_feature_store,
+    stack_videos,
     write_random_features,
 )
+from mmn_plugin.structures import GroundingDataSample
 from mmn_plugin.structures.annotations import AnnotationError
 
 
-def build(corpus, **kwargs):
-    options = dict(
-        ann_file='train.json', data_root=str(corpus), data_prefix=dict(features='features.hdf5')
-    )
-    return TemporalGroundingDataset(**{**options, **kwargs})
+@pytest.fixture
+def build(corpus, pipeline):
+    """A dataset on the corpus, with other settings where given."""
 
-
-@pytest.mark.parametrize('kind', [Path, os.fsencode])
-def test_paths_may_be_of_any_kind(corpus, pipeline, kind):
-    for prefix in (kind(corpus / 'features.hdf5'), [kind(corpus / 'features.hdf5')]):
-        dataset = TemporalGroundingDataset(
-            ann_file=kind(corpus / 'train.json'),
-            data_prefix=dict(features=prefix),
+    def make(**settings):
+        options = dict(
+            ann_file='train.json',
+            data_root=str(corpus),
+            data_prefix=dict(features='features.hdf5'),
             pipeline=pipeline,
         )
-        assert dataset.feature_files == [str(corpus / 'features.hdf5')]
-        assert dataset[0]['inputs'].shape == (4, 5)
+        return TemporalGroundingDataset(**{**options, **settings})
+
+    return make
 
 
-def test_a_sample_is_a_video_with_its_usable_sentences(corpus, pipeline):
-    dataset = build(corpus, pipeline=pipeline)
+def test_a_sample_is_a_video_with_its_usable_sentences(build):
+    dataset = build()
     assert len(dataset) == 2
     sample = dataset[0]['data_samples']
-    assert sample.video_id == 'kitchen.avi'
-    assert sample.duration == 20.0
+    assert (sample.video_id, sample.duration) == ('kitchen.avi', 20.0)
     assert sample.sentences == ['He took out pot', 'He washed plate']
     assert sample.sentence_index == [0, 2]  # the reversed one is dropped
     np.testing.assert_array_equal(sample.gt_instances.moments, [[0, 4], [10, 20]])
     assert sample.gt_instances.moments.dtype == torch.float32
+    other = dataset[1]['data_samples']
+    assert other.sentences == ['a dog runs.', ' A dog sleeps.']  # exactly as annotated
+    np.testing.assert_array_equal(other.gt_instances.moments, [[0, 4.5], [10, 30.5]])  # clamped
+    inputs = dataset[0]['inputs']
+    assert (inputs.shape, inputs.dtype) == ((4, 5), torch.float32)
+    info = dataset.get_data_info(0)
+    assert info['moments'] == [(0.0, 4.0), (10.0, 20.0)]
+    assert not any(isinstance(value, torch.Tensor | np.ndarray) for value in info.values())
 
 
-def test_a_weak_sample_has_every_sentence_and_no_ground_truth(corpus, pipeline):
-    dataset = build(corpus, pipeline=pipeline, weak=True)
+def test_a_weak_sample_has_every_sentence_and_no_ground_truth(build):
+    dataset = build(weak=True)
     sample = dataset[0]['data_samples']
     assert sample.sentences == ['He took out pot', 'reversed', 'He washed plate']
     assert sample.sentence_index == [0, 1, 2]
@@ -61,62 +71,33 @@ def test_a_weak_sample_has_every_sentence_and_no_ground_truth(corpus, pipeline):
     assert 'moments' not in dataset.get_data_info(0)
 
 
-def test_moments_in_seconds_are_clamped(corpus, pipeline):
-    sample = build(corpus, pipeline=pipeline)[1]['data_samples']
-    assert sample.sentences == ['a dog runs.', ' A dog sleeps.']  # exactly as annotated
-    np.testing.assert_array_equal(sample.gt_instances.moments, [[0, 4.5], [10, 30.5]])
+@pytest.mark.parametrize('kind', [str, Path, os.fsencode])
+def test_absolute_paths_of_any_kind_ignore_the_root(corpus, build, kind):
+    for prefix in (kind(corpus / 'features.hdf5'), [kind(corpus / 'features.hdf5')]):
+        ann_file = kind(corpus / 'train.json')
+        dataset = build(ann_file=ann_file, data_root='elsewhere', data_prefix=dict(features=prefix))
+        assert dataset.feature_files == [str(corpus / 'features.hdf5')]
+        assert dataset[0]['inputs'].shape == (4, 5)
 
 
-def test_inputs_are_pooled_features(corpus, pipeline):
-    inputs = build(corpus, pipeline=pipeline)[0]['inputs']
-    assert inputs.shape == (4, 5)
-    assert inputs.dtype == torch.float32
-
-
-def test_it_is_built_from_the_registry(corpus):
-    prefix = dict(features=str(corpus / 'features.hdf5'))
-    settings = dict(ann_file=str(corpus / 'train.json'), data_prefix=prefix)
+def test_it_is_built_from_the_registry_and_without_features(corpus):
+    settings = dict(ann_file=str(corpus / 'train.json'))
     dataset = DATASETS.build(dict(type='TemporalGroundingDataset', **settings))
-    assert dataset.feature_size == 5
+    assert dataset.feature_size == 0
+    assert 'feature_files' not in dataset[0]
     assert dataset.metainfo['dataset_type'] == 'temporal_grounding'
 
 
-def test_an_unknown_dataset_name_is_named(corpus):
-    with pytest.raises(KeyError, match='CharadesGroundingDataset is not in the'):
-        DATASETS.build(dict(type='CharadesGroundingDataset', ann_file='train.json'))
-
-
-def test_absolute_paths_ignore_the_root(corpus):
-    dataset = build(
-        corpus,
-        data_root='elsewhere',
-        ann_file=str(corpus / 'train.json'),
-        data_prefix=dict(features=str(corpus / 'features.hdf5')),
-    )
-    assert len(dataset) == 2
-
-
-def test_it_works_without_features(corpus):
-    dataset = build(corpus, data_prefix=None)
-    assert dataset.feature_size == 0
-    assert 'feature_files' not in dataset[0]
-
-
-def test_several_feature_files_are_joined(corpus, pipeline):
+def test_several_feature_files_are_joined(corpus, build):
     with h5py.File(corpus / 'flow.hdf5', 'w') as file:
         file['kitchen.avi/flow'] = np.ones((9, 3), np.float32)  # another length
         file['garden/flow'] = np.ones((2, 3), np.float32)
-    dataset = build(
-        corpus,
-        data_prefix=dict(features=['features.hdf5', 'flow.hdf5']),
-        feature_key=[None, 'flow'],
-        pipeline=pipeline,
-    )
+    prefix = dict(features=['features.hdf5', 'flow.hdf5'])
+    dataset = build(data_prefix=prefix, feature_key=[None, 'flow'])
     assert dataset.feature_size == 8
     inputs = dataset[0]['inputs']
     assert inputs.shape == (4, 8)
-    single = build(corpus, pipeline=pipeline)[0]['inputs']
-    np.testing.assert_array_equal(inputs[:, :5], single)
+    np.testing.assert_array_equal(inputs[:, :5], build()[0]['inputs'])
     np.testing.assert_allclose(inputs[:, 5:], 3**-0.5, rtol=1e-6)
 
 
@@ -124,7 +105,7 @@ def test_several_feature_files_are_joined(corpus, pipeline):
     ('settings', 'error', 'message'),
     [
         (dict(feature_key=['a', 'b']), ValueError, '2 entries for 1 feature files'),
-        (dict(feature_key='c3d_features'), FeatureError, 'feature_key=None'),
+        (dict(feature_key='c3d_features'), FeatureError, "is an array.*='c3d_features'.*None"),
         (dict(ann_file='val.json'), FileNotFoundError, r'val\.json does not exist.*train\.json'),
         (
             dict(data_prefix=dict(features='c3d.hdf5')),
@@ -133,38 +114,29 @@ def test_several_feature_files_are_joined(corpus, pipeline):
         ),
     ],
 )
-def test_settings_that_do_not_fit_the_files_end_at_building(corpus, settings, error, message):
+def test_settings_that_do_not_fit_the_files_end_at_building(build, settings, error, message):
     with pytest.raises(error, match=message):
-        build(corpus, **settings)
+        build(**settings)
 
 
-def test_absent_videos_are_found_at_building(corpus):
-    with h5py.File(corpus / 'features.hdf5', 'a') as file:
-        del file['garden']
-    with pytest.raises(FeatureError, match=r'1 of the 2 videos in .* are absent: garden'):
-        build(corpus)
-
-
-def test_a_corrupt_feature_file_is_found_at_building(corpus):
-    (corpus / 'features.hdf5').write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(200))
-    with pytest.raises(FeatureError, match=r'features\.hdf5: cannot read'):
-        build(corpus)
-
-
-def test_a_video_of_another_feature_size_is_named(corpus, pipeline):
-    with h5py.File(corpus / 'features.hdf5', 'a') as file:
-        del file['garden']
-        file['garden'] = np.ones((4, 6), np.float32)
-    dataset = build(corpus, pipeline=pipeline)
-    with pytest.raises(FeatureError, match=r"video 'garden' has features of size 6.*size 5"):
-        dataset[1]
-
-
-def test_nan_in_a_video_is_named(corpus, pipeline):
-    with h5py.File(corpus / 'features.hdf5', 'a') as file:
+def test_unusable_features_are_named_at_building_or_with_their_video(corpus, build):
+    path = corpus / 'features.hdf5'
+    with h5py.File(path, 'a') as file:  # refused while a reader of a dataset is open
         file['garden'][0, 0] = np.nan
     with pytest.raises(FeatureError, match=r"video 'garden' holds NaN or Inf"):
-        build(corpus, pipeline=pipeline)[1]
+        build()[1]
+    with h5py.File(path, 'a') as file:
+        del file['garden']
+        file['garden'] = np.ones((4, 6), np.float32)
+    with pytest.raises(FeatureError, match=r"video 'garden' has features of size 6.*size 5"):
+        build()[1]
+    with h5py.File(path, 'a') as file:
+        del file['garden']
+    with pytest.raises(FeatureError, match=r'1 of the 2 videos in .* are absent: garden'):
+        build()
+    path.write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(200))
+    with pytest.raises(FeatureError, match=r'features\.hdf5: cannot read'):
+        build()
 
 
 @pytest.mark.parametrize(
@@ -174,49 +146,59 @@ def test_nan_in_a_video_is_named(corpus, pipeline):
         (-1.0, [5, 6], AnnotationError, r'garden.*duration=-1'),
     ],
 )
-def test_annotations_of_no_use_are_refused(corpus, duration, moment, error, message):
+def test_annotations_of_no_use_are_refused(corpus, build, duration, moment, error, message):
     video = dict(duration=duration, timestamps=[moment], sentences=['x'])
     (corpus / 'train.json').write_text(json.dumps({'garden': video}))
     with pytest.raises(error, match=message):
-        build(corpus)
-
-
-def test_entries_hold_strings_and_seconds_only(corpus):
-    info = build(corpus).get_data_info(0)
-    tensors = [value for value in info.values() if isinstance(value, torch.Tensor | np.ndarray)]
-    assert not tensors
-    assert info['moments'] == [(0.0, 4.0), (10.0, 20.0)]
-
-
-def test_nothing_stays_open_after_building(corpus):
-    build(corpus)
-    with h5py.File(corpus / 'features.hdf5', 'a') as file:  # refused while a reader is open
-        assert len(file) == 2
-
-
-def test_a_used_dataset_is_pickled_without_handles(corpus, pipeline):
-    dataset = build(corpus, pipeline=pipeline)
-    expected = dataset[0]['inputs']
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0]['inputs'], expected)
+        build()
 
 
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_workers_read_what_the_main_process_reads(corpus, pipeline, method):
-    dataset = build(corpus, pipeline=pipeline)
-    expected = [dataset[i]['inputs'] for i in range(2)]  # open here before the workers start
-    loader = DataLoader(
-        torch.utils.data.ConcatDataset([dataset] * 10),
-        batch_size=4,
-        num_workers=2 if method == 'fork' else 1,
-        multiprocessing_context=method,
-        collate_fn=pseudo_collate,
+def test_workers_give_in_one_tensor_what_the_main_process_reads(build, method):
+    dataset = build()
+    expected = [dataset[i] for i in range(2)]  # open here before the workers start
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=dataset,
+            batch_size=2,
+            num_workers=1,
+            collate_fn=dict(type='stack_videos'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            multiprocessing_context=method,
+        )
     )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
-        batches = [inputs for batch in loader for inputs in batch['inputs']]
-    assert len(batches) == 20
-    for i, inputs in enumerate(batches):
-        np.testing.assert_array_equal(inputs, expected[i % 2])
+        (batch,) = loader
+    assert torch.equal(batch['inputs'], torch.stack([sample['inputs'] for sample in expected]))
+    for found, sample in zip(batch['data_samples'], expected, strict=True):
+        truth = sample['data_samples'].gt_instances.moments
+        assert torch.equal(found.gt_instances.moments, truth)
+
+
+def test_a_batch_is_as_mmengine_collates_it_but_for_inputs_of_one_shape(build):
+    batch = [build()[i] for i in range(2)]
+    stacked, plain = stack_videos(batch), pseudo_collate(batch)
+    assert torch.equal(stacked['inputs'], torch.stack(plain['inputs']))
+    assert stacked['data_samples'] == plain['data_samples']
+    batch[0]['inputs'] = batch[0]['inputs'][:3]
+    assert [len(features) for features in stack_videos(batch)['inputs']] == [3, 4]
+
+
+def test_a_sample_comes_back_from_another_process_or_a_copy_whole():
+    sample = GroundingDataSample(metainfo=dict(video_id='v', sentences=['a', 'b']))
+    sample.gt_instances = InstanceData(moments=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    for again in (pickle.loads(pickle.dumps(sample)), copy.deepcopy(sample)):
+        assert torch.equal(again.gt_instances.moments, sample.gt_instances.moments)
+        assert again.gt_instances.moments.dtype == torch.float32
+        assert again.sentences == sample.sentences
+        again.gt_instances.moments[0, 0] = 9.0
+        assert sample.gt_instances.moments[0, 0] == 1
+    sample.gt_instances.labels = torch.ones(2)
+    sample.pred_instances = InstanceData(scores=torch.ones(2, 5))
+    again = pickle.loads(pickle.dumps(sample))
+    assert torch.equal(again.gt_instances.labels, torch.ones(2))
+    assert torch.equal(again.pred_instances.scores, torch.ones(2, 5))
 
 
 def test_random_features_serve_every_video(tmp_path):

@@ -1,3 +1,5 @@
+"""Features averaged to segments, by definition and as in the published code."""
+
 import itertools
 import json
 
@@ -38,17 +40,6 @@ def test_pooling_is_the_mean_of_normalized_rows(length, num_segments, clamp_last
     np.testing.assert_allclose(pooled, expected, rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize(
-    'name', ['tacos_pool', 'charades_pool', 'charades_conv', 'activitynet_pool', 'activitynet_conv']
-)
-def test_pooling_agrees_with_the_published_code(golden, name):
-    figures = golden(name)
-    num_segments = json.loads(str(figures['config_json']))['num_pre_clips']
-    for video_id, expected in zip(figures['video_order'], figures['pooled_feats'], strict=True):
-        pooled = PoolClipFeatures.pool(figures[f'feat/{video_id}'], num_segments)
-        assert np.abs(pooled - expected).max() <= 1e-6 * np.abs(expected).max()
-
-
 def test_hcstvg_pooling_agrees_with_the_published_code(golden):
     figures = golden('hcstvg_pool')
     config = json.loads(str(figures['config_json']))
@@ -72,18 +63,7 @@ def test_last_row_enters_no_mean_when_clamped_and_does_when_not():
     features = np.eye(8, dtype=np.float32)
     assert PoolClipFeatures.pool(features, 4)[:, 7].max() == 0
     assert PoolClipFeatures.pool(features, 4, clamp_last=False)[3, 7] == 0.5
-
-
-def test_a_row_of_zeros_stays_zero():
-    assert not PoolClipFeatures.pool(np.zeros((3, 4), np.float32), 2).any()
-
-
-def test_streams_of_different_length_are_pooled_apart_and_joined():
-    rng = np.random.default_rng(0)
-    streams = [rng.random((9, 3), dtype=np.float32), rng.random((20, 2), dtype=np.float32)]
-    pooled = PoolClipFeatures(4)(dict(features=streams))['features']
-    assert pooled.shape == (4, 5)
-    np.testing.assert_array_equal(pooled[:, 3:], PoolClipFeatures.pool(streams[1], 4))
+    assert not PoolClipFeatures.pool(0 * features, 2).any()
 
 
 def test_no_segments_is_refused():

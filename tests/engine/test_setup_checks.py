@@ -66,7 +66,7 @@ def change_features(corpus, change, written=True):
 
 def test_features_that_were_never_written_are_refused(corpus, config):
     change_features(corpus, np.zeros_like, written=False)
-    assert re.search(r"features\.h5: video '\w+' was created, but never written", refused(config))
+    assert re.search(r"features\.h5: video '\w+' was never written", refused(config))
 
 
 def test_features_that_are_all_zero_are_refused(corpus, config):

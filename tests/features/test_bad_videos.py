@@ -130,15 +130,6 @@ def test_all_of_them_in_one_run_end_in_a_report(folder, tmp_path):
     assert len(VIDEOS) == len(failed) + 11
 
 
-def test_a_report_of_many_names_the_first_few_and_writes_all(tmp_path):
-    from mmn_plugin.features import ExtractionReport
-
-    report = ExtractionReport(notes={f'v{i}': dict(rotated='turned') for i in range(9)})
-    assert report.lines()[0].endswith('v4 (turned), and 4 more')
-    report.write(tmp_path / 'report.json')
-    assert 'v8' in (tmp_path / 'report.json').read_text()
-
-
 def test_a_leap_past_the_declared_end_is_refused_but_a_long_pause_is_not():
     timeline = Timeline('v.mp4', 10.0, declared=2000.0, of_all=False)
     timeline.require_step(0.0, 1500.0)

@@ -232,7 +232,7 @@ def test_a_stopped_run_keeps_what_is_finished_and_leaves_no_process(
     process.start()
     deadline = time.monotonic() + PATIENCE
     while (
-        len(list(Path(f'{out}.parts').glob('*.rows'))) < len(names) - 1
+        len(list(Path(f'{out}.parts').glob('*.video'))) < len(names) - 1
         or not (note.exists() and note.read_text())  # it exists before it is written
     ) and time.monotonic() < deadline:
         time.sleep(0.02)

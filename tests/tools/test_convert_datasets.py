@@ -97,7 +97,7 @@ def test_missing_features_fail(downloads, tmp_path, capsys):
     folder, _ = downloads('tacos')
     out = tmp_path / 'out'
     assert load('tacos').main(['--annotations', str(folder), '--out', str(out)]) == 1
-    assert 'features missing' in capsys.readouterr().out
+    assert 'unusable feature file' in capsys.readouterr().out
 
 
 def test_other_annotations_and_damaged_features_fail(downloads, tmp_path, capsys):

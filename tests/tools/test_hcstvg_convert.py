@@ -147,7 +147,7 @@ def test_damaged_and_unfit_files_end_in_one_message(published):
         (whole[:50], 'damaged'),
         (b'no pickle', 'damaged'),
         (pickle.dumps([1, 2]), 'expected a mapping from videos, found list'),
-        (pickle.dumps({'a': [np.zeros((3, 4))]}), 'features of 2 tubes, but there are 1'),
+        (pickle.dumps({'a': [np.zeros((3, 4))]}), 'take both from one run'),
         (pickle.dumps({'a': [np.zeros((3, 4))] * 2}), 'shape (3, 4)'),
     ):
         (folder / 'tubes.pkl').write_bytes(content)
