@@ -1,7 +1,6 @@
 """Every tool with a config of tubes, of weak supervision and of moments: it works, or says what to
 use instead in one line."""
 
-import importlib.util
 import json
 from types import SimpleNamespace
 from unittest import mock
@@ -72,11 +71,7 @@ def test_a_tool_for_another_kind_says_what_to_use_instead(
     made = getattr(kinds, kind)
     paths = dict(CONFIG=made.config, CHECKPOINT=made.checkpoint, VIDEOS=kinds.folder / 'videos')
     tool, *arguments = [paths.get(word, word) for word in line.split()]
-    find = importlib.util.find_spec  # the page's package need not be installed
-    with mock.patch(
-        'importlib.util.find_spec',
-        lambda name, *rest: find('json' if name == 'gradio' else name, *rest),
-    ):
+    with mock.patch('mmn_plugin.cli.commands.find_spec'):  # the page's package need not be there
         assert message in one_line(*run_tool(tool, *arguments))
     assert not {path.name for path in tmp_path.iterdir()} & {'out', 'x.h5', 'x.json'}
 
