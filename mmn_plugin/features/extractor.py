@@ -381,9 +381,14 @@ def build_extractor(settings: dict, device: str | None = None) -> FeatureExtract
             used.
     """
     kind = EXTRACTORS.get(settings['type'])
+    if TUBE_EXTRACTORS.get(settings['type']) is not None:
+        raise InputError(
+            f'{settings["type"]} describes tubes, not clips: `mmn ground` and '
+            'tools/data/make_shapes_tubes.py use it'
+        )
     if kind is None:
         raise InputError(
-            f'there is no extractor {settings["type"]!r} of clips; there are '
+            f'there is no extractor {settings["type"]!r}; there are '
             f'{", ".join(sorted(EXTRACTORS.module_dict))}'
         )
     settings = dict(settings)
