@@ -5,6 +5,7 @@ import json
 import logging
 import warnings
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,7 @@ from mmn_plugin.structures import SentenceBatch
 
 
 class TextSide(nn.Module):
-    """Token ids to unit embeddings of sentences.
-
-    Args:
-        model (nn.Module): An ``MMN``, in evaluation mode.
-    """
+    """Token ids to unit embeddings of sentences, of an ``MMN`` in evaluation mode."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -40,11 +37,7 @@ class TextSide(nn.Module):
 
 
 class VideoSide(nn.Module):
-    """Pooled features to unit embeddings of all moments.
-
-    Args:
-        model (nn.Module): An ``MMN``, in evaluation mode, whose moment encoder computes densely.
-    """
+    """Pooled features to unit embeddings of all moments; the moment encoder computes densely."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -69,10 +62,7 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
 
     Args:
         inferencer (GroundingInferencer): The model; it is not changed.
-        folder (str | Path): Made if it is not there.
-
-    Returns:
-        list[Path]: The files.
+        folder (str | Path): Made if it is not there; the files in it are returned.
 
     Raises:
         ValueError: If the packages for it are not installed, or the model scores clips rather than
@@ -133,7 +123,7 @@ def check_onnx(inferencer, folder: str | Path) -> dict[str, float]:
         folder (str | Path): From `export_onnx`.
 
     Returns:
-        dict[str, float]: ``video/contrastive``, ``video/iou``, ``text/contrastive``, ``text/iou``.
+        dict[str, float]: ``contrastive`` and ``iou`` of both, as ``video/iou`` or ``text/iou``.
 
     Raises:
         ValueError: If onnxruntime is not installed.
@@ -216,10 +206,7 @@ def _quiet():
 
 
 def _require(*packages: str) -> None:
-    from importlib.util import find_spec
-
-    absent = [name for name in packages if find_spec(name) is None]
-    if absent:
+    if absent := [name for name in packages if find_spec(name) is None]:
         raise InputError(
             f'{", ".join(absent)} cannot be imported: install the extra, '
             'pip install "mmn_plugin[onnx]"'

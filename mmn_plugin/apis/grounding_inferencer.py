@@ -120,13 +120,10 @@ class GroundingInferencer(BaseInferencer):
             self.meta['presence'] = dict(threshold=presence_threshold, tail=0.0)
         if long_video is not None:
             self.config.long_video = long_video
+        settings = LongVideo(**self.config.get('long_video') or {})
+        fingerprints = self.meta.get('extractor')  # of the training's features
         self.video_encoder = VideoEncoder(
-            self.model,
-            self.pipeline,
-            self.device,
-            LongVideo(**self.config.get('long_video') or {}),
-            self.meta.get('extractor'),  # fingerprints of the training's features
-            path,
+            self.model, self.pipeline, self.device, settings, fingerprints, path
         )
         self._extractor, self._lock = None, threading.Lock()
 
@@ -134,17 +131,13 @@ class GroundingInferencer(BaseInferencer):
     def from_pretrained(cls, folder: str | Path, **options) -> 'GroundingInferencer':
         """The inferencer that `save_pretrained` wrote; answers are the same to the bit.
 
-        Args:
-            folder (str | Path): The folder.
-            **options: As of the class, but for config and checkpoint.
+        Options are those of the class, but for config and checkpoint.
 
         Raises:
             FileNotFoundError: If it is no such folder.
         """
         if not is_folder(folder):
-            raise MissingFileError(
-                f'{folder} is no folder of save_pretrained: it has no config.json'
-            )
+            raise MissingFileError(f'{folder} is no folder of save_pretrained: no config.json')
         return cls(None, folder, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -184,8 +177,7 @@ class GroundingInferencer(BaseInferencer):
                     raise InputError(
                         'the config has no `extractor`, so that a video file cannot be used: give '
                         'features, (T, D) with duration=<seconds>, or add the extractor that made '
-                        "the training's features, such as "
-                        "extractor = dict(type='GridFeatureExtractor')"
+                        "the training's, such as extractor = dict(type='GridFeatureExtractor')"
                     )
                 encoder = self.video_encoder
                 self._extractor = matching_extractor(
@@ -219,9 +211,9 @@ class GroundingInferencer(BaseInferencer):
             list[dict] | list[list[dict]]: As of `ground`; for several videos a list of such.
 
         Raises:
-            ValueError: As of `encode` and `ground`, before any video costs time where that is
-                possible; or if the lists are of different lengths.
-            OutputError: If pictures cannot be written, also before any video costs time.
+            ValueError: As of `encode` and `ground`, or if the lists are of different lengths; like
+                the next before any video costs time, where that is possible.
+            OutputError: If pictures cannot be written.
         """
         several, out_dir = as_videos(video), kwargs.get('out_dir')
         videos = [plain_video(entry) for entry in ([video] if several is None else several)]
@@ -254,10 +246,9 @@ class GroundingInferencer(BaseInferencer):
     ) -> Iterator[list[tuple[VideoFeatures, list[str]]]]:
         """Features of the videos with their sentences, a batch of videos at a time."""
         durations, names = (one_each(value, len(inputs)) for value in (duration, video_id))
-        if not len(durations) == len(names) == len(inputs):
-            raise InputError(
-                f'{len(inputs)} videos, but {len(durations)} durations and {len(names)} names'
-            )
+        counts = len(inputs), len(durations), len(names)
+        if len(set(counts)) > 1:
+            raise InputError('{} videos, but {} durations and {} names'.format(*counts))
 
         def read(video, texts, seconds, name):
             return VideoFeatures.of(video, lambda: self.extractor, seconds, name, fps), texts
@@ -309,7 +300,7 @@ class GroundingInferencer(BaseInferencer):
         video_id: str | None = None,
         fps: float | None = None,
     ) -> VideoEmbedding:
-        """Do everything that does not depend on a sentence.
+        """Do everything that does not depend on a sentence, for `ground`.
 
         Args:
             video (str | bytes | PathLike | IO[bytes] | np.ndarray | Tensor | h5py.Dataset): A video
@@ -319,9 +310,6 @@ class GroundingInferencer(BaseInferencer):
                 to None: the file's.
             video_id (str, optional): Name for messages. Defaults to None: the file's.
             fps (float | str, optional): Frames per second of an array of frames.
-
-        Returns:
-            VideoEmbedding: For `ground`.
 
         Raises:
             VideoReadError: If the file cannot be read.

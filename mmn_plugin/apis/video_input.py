@@ -113,17 +113,45 @@ class VideoFeatures:
 
     Attributes:
         video_id (str): Its name.
-        duration (float): Seconds.
         values (np.ndarray): (T, D) float32.
-        row_seconds (float): Seconds from one row to the next.
+        duration (float): Seconds.
+        row_seconds (float): Seconds from one row to the next. Defaults to equal parts of the video.
         fingerprint (dict | None): What made them, where an HDF5 file tells it.
+
+    Raises:
+        ValueError: If the values are no features, or their duration is missing.
     """
 
     video_id: str
-    duration: float
     values: np.ndarray
-    row_seconds: float
+    duration: float | None
+    row_seconds: float | None = None
     fingerprint: dict | None = None
+
+    def __post_init__(self) -> None:
+        values, name = self.values, self.video_id
+        try:
+            self.values = np.asarray(values, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise InputError(
+                f'{name}: a {type(values).__name__} is neither the path of a '
+                'video, nor an open file, nor an array of numbers'
+            ) from None
+        shape = self.values.shape
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(
+                f'the features of video {name} have the shape {shape}; '
+                'expected (T, D), a row per step of time (frames are (T, H, W, 3))'
+            )
+        if not np.isfinite(self.values).all():
+            raise InputError(f'the features of video {name} hold NaN or infinity')
+        if self.duration is None:
+            raise InputError(
+                f'features alone do not tell how long video {name} is: give '
+                'duration=<seconds above 0>'
+            )
+        self.duration = float(self.duration)
+        self.row_seconds = self.row_seconds or self.duration / len(self.values)
 
     @classmethod
     def of(
@@ -156,79 +184,43 @@ class VideoFeatures:
             wrong = f'duration={duration!r}: give the seconds of the video, above 0'
             duration = positive_number(duration, wrong)
         if is_entry(video):
-            return cls._of_store(video, duration, video_id)
+            return cls(video_id, *_stored(video, duration))
         if isinstance(video, h5py.Dataset):
             require_written(video, f'{video.file.filename}: entry {video.name!r}')
-            return cls._of_entry(video, video[()], duration, video_id)
+            return cls(video_id, *_entry(video, video[()], duration))
         if isinstance(video, np.ndarray) and video.ndim == 4:
-            fps = positive_number(
-                fps,
-                'an array of frames does not tell its rate: give '
-                f'fps=<frames per second above 0>, not {fps!r}',
+            wrong = (
+                'an array of frames does not tell its rate: give fps=<frames per second above 0>'
             )
-            duration = duration or len(video) / fps
-            return cls._extracted(file_of_frames(video, fps), extractor, duration, video_id)
-        if hasattr(video, 'read'):
-            return cls._extracted(file_of_stream(video), extractor, duration, video_id)
-        if isinstance(video, str | Path):
-            return cls._extracted(nullcontext(Path(video)), extractor, duration, video_id)
-        return cls._ready(video, video_id, duration)
-
-    @classmethod
-    def _of_store(cls, name: str, duration: float | None, video_id: str) -> 'VideoFeatures':
-        """Features of ``FILE.h5::ENTRY``, or of a folder that the datasets read."""
-        path, entry = split_entry(name)
-        group, _, key = entry.partition('/')
-        store = open_feature_store(path, key or None)
-        values = store.read(group)
-        store.close()
-        if not Path(path).is_file():
-            return cls._ready(values, video_id, duration)
-        with h5py.File(path) as file:
-            return cls._of_entry(file[entry], values, duration, video_id)
-
-    @classmethod
-    def _of_entry(
-        cls, entry: h5py.Dataset, values, duration: float | None, video_id: str
-    ) -> 'VideoFeatures':
-        features = cls._ready(values, video_id, duration or _entry_duration(entry))
-        features.fingerprint = entry_fingerprint(entry)
-        return features
-
-    @classmethod
-    def _extracted(
-        cls, source, extractor: Callable, duration: float | None, video_id: str
-    ) -> 'VideoFeatures':
+            fps = positive_number(fps, f'{wrong}, not {fps!r}')
+            source, duration = file_of_frames(video, fps), duration or len(video) / fps
+        elif hasattr(video, 'read'):
+            source = file_of_stream(video)
+        elif isinstance(video, str | Path):
+            source = nullcontext(Path(video))
+        else:
+            return cls(video_id, video, duration)
         with source as path:
-            duration = duration or probe_video(path).duration
-            used = extractor()
-            features = cls._ready(used(path), video_id, duration)
-        if getattr(used, 'stride', None) and getattr(used, 'fps', None):
-            features.row_seconds = used.stride / used.fps
-        return features
+            duration, used = duration or probe_video(path).duration, extractor()
+            return cls(video_id, used(path), duration, used.stride / used.fps)
 
-    @classmethod
-    def _ready(cls, values, video_id: str, duration: float | None) -> 'VideoFeatures':
-        try:
-            values = np.asarray(values, dtype=np.float32)
-        except (TypeError, ValueError):
-            raise InputError(
-                f'{video_id}: a {type(values).__name__} is neither the path of a '
-                'video, nor an open file, nor an array of numbers'
-            ) from None
-        if values.ndim != 2 or 0 in values.shape:
-            raise InputError(
-                f'the features of video {video_id} have the shape {values.shape}; '
-                'expected (T, D), a row per step of time (frames are (T, H, W, 3))'
-            )
-        if not np.isfinite(values).all():
-            raise InputError(f'the features of video {video_id} hold NaN or infinity')
-        if duration is None:
-            raise InputError(
-                f'features alone do not tell how long video {video_id} is: give '
-                'duration=<seconds above 0>'
-            )
-        return cls(video_id, float(duration), values, duration / len(values))
+
+def _stored(name: str, duration: float | None) -> tuple:
+    """As `_entry`, of ``FILE.h5::ENTRY``, or of a folder that the datasets read."""
+    path, entry = split_entry(name)
+    group, _, key = entry.partition('/')
+    store = open_feature_store(path, key or None)
+    values = store.read(group)
+    store.close()
+    if not Path(path).is_file():
+        return values, duration
+    with h5py.File(path) as file:
+        return _entry(file[entry], values, duration)
+
+
+def _entry(entry: h5py.Dataset, values: np.ndarray, duration: float | None) -> tuple:
+    """Values, seconds, seconds from one to the next, and fingerprint of an entry."""
+    return values, duration or _entry_duration(entry), None, entry_fingerprint(entry)
 
 
 def video_name(video) -> str:

@@ -127,10 +127,8 @@ def score_tubes(args: argparse.Namespace) -> dict[str, float]:
     print(f'{len(truth)} true tubes, {len(answers)} answers; figures in percent')
     missing = sorted(truth.keys() - answers.keys())
     if missing:
-        print(
-            f'{len(missing)} without an answer count as 0: {", ".join(missing[:3])}'
-            f'{", ..." if len(missing) > 3 else ""}'
-        )
+        shown = ', '.join([*missing[:3], *(['...'] if missing[3:] else [])])
+        print(f'{len(missing)} without an answer count as 0: {shown}')
     for name, value in figures.items():
         print(f'{name:<16}{value:.2f}')
     return figures
@@ -150,17 +148,12 @@ def read_true_tubes(path: Path) -> dict[str, np.ndarray]:
         tubes = {video: tube for video, (_, tube) in found if tube is not None}
     else:
         file = TubeFile(path)
-        videos = map(file.read, file.video_ids())
-        tubes = TubeResult.by_name(
-            (
-                TubeResult(
-                    video.video_id, video.sentence_index, video.sentences, video.ground_truth, []
-                )
-                for video in videos
-                if video.ground_truth
-            ),
-            'ground_truth',
-        )
+        results = [
+            TubeResult(one.video_id, one.sentence_index, one.sentences, one.ground_truth, [])
+            for one in map(file.read, file.video_ids())
+            if one.ground_truth
+        ]
+        tubes = TubeResult.by_name(results, 'ground_truth')
     if not tubes:
         raise TubeError(f'{path} holds no ground truth')
     return tubes
@@ -175,11 +168,8 @@ def _notes(predictions: dict, annotations: list, top_n: int) -> list[str]:
             f'{extra} of the {len(predictions)} predicted videos are not annotated, or '
             'without a usable sentence; left out'
         )
-    longest = max(
-        len(sentence['moments'])
-        for video in predictions.values()
-        for sentence in video['sentences'].values()
-    )
+    sentences = [one for video in predictions.values() for one in video['sentences'].values()]
+    longest = max(len(sentence['moments']) for sentence in sentences)
     if longest < top_n:
         notes.append(
             f'no sentence has more than {longest} moments, so R@{top_n} is no more than R@{longest}'

@@ -69,8 +69,8 @@ def explicit(argv: Sequence[str], option: str, default: str, value: str) -> list
 
     Args:
         argv (Sequence[str]): The command line.
-        option (str): Such as ``--json``.
-        default (str): What the bare option means.
+        option (str): Such as ``--json``, which alone means ``default``.
+        default (str): Such as ``-``.
         value (str): Regular expression of what may be its value.
     """
     return [
@@ -156,13 +156,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a command: ``ground`` and ``eval`` of the modules of these names, the rest of `commands`.
 
     A command is a ``parse_NAME(argv)``, and a ``run_NAME(args, answer)``, which calls ``answer``
-    once with what ``--json`` writes, and returns the exit code.
-
-    Args:
-        argv (Sequence[str]): The command line.
-
-    Returns:
-        int: Exit code; 2 where there is no such command.
+    once with what ``--json`` writes, and returns the exit code: 2 where there is no such command.
     """
     name, *rest = argv or ['--help']
     if name in ('-h', '--help', '--version'):

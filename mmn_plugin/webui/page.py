@@ -122,7 +122,9 @@ class GroundingPage:
             self._connect(gr, blocks, upload, pick, text, ask, player, status, answers)
         return blocks
 
-    def _connect(self, gr, blocks, upload, pick, text, ask, player, status, answers) -> None:
+    def _handlers(self, gr) -> tuple:
+        """What happens when a video is chosen, shown, and asked about."""
+
         def taking(take):
             def on_choice(chosen, request: gr.Request):
                 try:
@@ -148,9 +150,13 @@ class GroundingPage:
             except PageError as error:
                 return '', error_html(str(error))
 
+        return taking, on_opened, on_ask
+
+    def _connect(self, gr, blocks, upload, pick, text, ask, player, status, answers) -> None:
         def on_leave(request: gr.Request):
             self.store.close(request.session_hash)
 
+        taking, on_opened, on_ask = self._handlers(gr)
         # visitors take turns inside of the grounder; choosing a file never waits for it
         model = dict(
             concurrency_limit=self.store.limits.visitors,

@@ -5,7 +5,7 @@ import json
 import av
 import h5py
 import pytest
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 from helpers.tiny_grounder import GRID, GRID_SIZE, write_grounder
 from matplotlib.image import imread
 from mmengine.config import Config
@@ -41,8 +41,7 @@ def model(request, tmp_path_factory, shared, c3d_weights):
             )
         videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
         options = ('--config', model.config, '--out', model.features, '--workers', 0)
-        code, output = run_tool('mmn extract', *videos, *options)
-    assert code == 0, output
+        output_of('mmn extract', *videos, *options)
     return model
 
 
@@ -65,8 +64,7 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
     given = ('--config', model.config, '--checkpoint', model.checkpoint, '--device', 'cpu')
     options = ('--out', tmp_path, '--clips', '1', '--top-n', '3')
     video = shared / 'media' / f'{name}.mp4'
-    code, output = run_tool('mmn ground', video, *SENTENCES, *given, *options)
-    assert code == 0, output
+    output = output_of('mmn ground', video, *SENTENCES, *given, *options)
     assert all(sentence in output for sentence in SENTENCES)
     ends = ('.json', '.vtt', '_timeline.png', '_map.png', '_1_1.mp4', '_2_1.mp4')
     assert {path.name for path in tmp_path.glob('[!.]*')} == {f'{name}{end}' for end in ends}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.counted_videos import COUNT, LENGTH, TIMES, numbers, spoil, write
 from helpers.made_up_tubes import write_asked_config, write_tube_config, write_tubes
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 from helpers.tiny_grounder import save_checkpoint
 
 from mmn_plugin.apis import TubeGroundingInferencer
@@ -73,12 +73,10 @@ def inferencer(asked):
 def test_the_standalone_scorer_finds_the_figures_of_a_test_after_training(tmp_path):
     corpus = write_tubes(tmp_path / 'corpus')
     config = write_tube_config(tmp_path / 'tiny.py', corpus)
-    code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'run')
-    assert code == 0, output
+    output_of('train.py', config, '--work-dir', tmp_path / 'run')
     [checkpoint] = (tmp_path / 'run').glob('best_tubes_m_vIoU_epoch_1.pth')
     options = ('--work-dir', tmp_path / 'test', '--submission', tmp_path / 'answers.json')
-    code, output = run_tool('test.py', config, checkpoint, *options)
-    assert code == 0, output
+    output_of('test.py', config, checkpoint, *options)
     answers = json.loads((tmp_path / 'answers.json').read_text())
     assert len(answers) == 5
     assert answers['test_2'] == dict(st_frame=-1, ed_frame=-1, bbox={})  # it has no tube
@@ -86,10 +84,7 @@ def test_the_standalone_scorer_finds_the_figures_of_a_test_after_training(tmp_pa
     assert list(map(int, one['bbox'])) == list(range(one['st_frame'], one['ed_frame'] + 1))
     figures = json.loads(next(tmp_path.glob('test/*/*.json')).read_text().splitlines()[-1])
     scores = tmp_path / 'scores.json'
-    code, output = run_tool(
-        'mmn eval', tmp_path / 'answers.json', corpus / 'test.h5', '--json', scores
-    )
-    assert code == 0, output
+    output_of('mmn eval', tmp_path / 'answers.json', corpus / 'test.h5', '--json', scores)
     for name, value in json.loads(scores.read_text()).items():
         assert figures[name] == pytest.approx(value, rel=1e-9)
 
@@ -246,16 +241,13 @@ def test_the_tool_writes_pictures_videos_and_answers_and_replaces_nothing(asked,
     tracks.write_text(json.dumps({'plain': [[[*box.tolist(), 0.9] for box in BOXES[30:60]]]}))
     model = ('--config', asked.config, '--checkpoint', asked.checkpoint, '--device', 'cpu')
     question = (videos['plain'], 'a red box', '--tracks', tracks, '--out', out, *model)
-    code, output = run_tool('mmn ground', *question)
-    assert code == 0, output
-    assert 'a red box: tube 0' in output
+    assert 'a red box: tube 0' in output_of('mmn ground', *question)
     names = {'plain_0.png', 'plain_0.mp4', 'plain_tubes.json'}
     assert {path.name for path in out.glob('[!.]*')} == names
     answer = json.loads((out / 'plain_tubes.json').read_text())['plain#0']
     assert 30 <= answer['st_frame'] <= answer['ed_frame'] < 60
     (out / 'plain_0.mp4').write_text('mine')
-    code, output = run_tool('mmn ground', *question)
-    assert code == 1
+    output = output_of('mmn ground', *question, code=1)
     assert f'{out / "plain_0.mp4"} has been changed since it was written' in output
     assert (out / 'plain_0.mp4').read_text() == 'mine'
 
@@ -330,6 +322,5 @@ def test_published_weights_with_layers_that_nothing_uses_are_converted(shared, t
     assert 'featpool.fc1.weight' in state
     torch.save(dict(model=state), tmp_path / 'a.pth')
     tool = 'model_converters/mmn_to_mmengine.py'
-    code, output = run_tool(tool, tmp_path / 'a.pth', tmp_path / 'b.pth')
-    assert code == 0, output
+    output_of(tool, tmp_path / 'a.pth', tmp_path / 'b.pth')
     assert len(torch.load(tmp_path / 'b.pth')['state_dict']) == len(state) - 4

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import ROOT, output_of, run_tool
 
 DATA = ROOT / 'tests/data/predictions'
 
@@ -63,16 +63,12 @@ def test_settings_of_the_command_line_reach_the_figures_and_what_is_odd_is_noted
     for name, content in (('ann', annotations), ('subsets', {'unseen': {'garden_02': [0]}})):
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
     options = '--duration-buckets 0.3 --duration-unit share --iou 0.1 --subsets {}/subsets.json'
-    code, output = run_tool(
-        f'mmn eval {{}} {{}} {options} --json', PREDICTIONS, ANNOTATIONS, tmp_path
-    )
-    assert code == 0
+    output = output_of(f'mmn eval {{}} {{}} {options} --json', PREDICTIONS, ANNOTATIONS, tmp_path)
     figures = json.loads(output[output.index('{') : output.rindex('}') + 1])
     assert figures['grounding/unseen/R1@0.1'] == 100
     assert figures['grounding/0-0.3_of_video/num_sentences'] == 1
     assert 'grounding/R1@0.5' not in figures
-    code, output = run_tool('mmn eval', PREDICTIONS, tmp_path / 'ann.json')
-    assert code == 0
+    output = output_of('mmn eval', PREDICTIONS, tmp_path / 'ann.json')
     assert '1 of the 2 predicted videos are not annotated' in output
     assert 'R@5 is no more than R@3' in output
 
@@ -95,10 +91,9 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, changes, options
     content['sentences'][0].update(changes or {})
     (tmp_path / 'pred.json').write_text('{}' if changes is None else json.dumps(predictions))
     out = tmp_path / 'figures.json'
-    code, output = run_tool(
-        'mmn eval', tmp_path / 'pred.json', *(options or [ANNOTATIONS]), '--json', out
+    output = output_of(
+        'mmn eval', tmp_path / 'pred.json', *(options or [ANNOTATIONS]), '--json', out, code=1
     )
-    assert code == 1
     assert output.count('\n') == 1
     assert output.startswith('Error: ')
     for message in messages:
@@ -107,6 +102,5 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, changes, options
 
 
 def test_half_a_chance_level_is_refused():
-    code, output = run_tool('mmn eval', PREDICTIONS, ANNOTATIONS, '--chance-clips', '16')
-    assert code == 2
+    output = output_of('mmn eval', PREDICTIONS, ANNOTATIONS, '--chance-clips', '16', code=2)
     assert 'needs --chance-clips, --chance-counts and --chance-nms' in output

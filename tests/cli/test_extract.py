@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import h5py
 import numpy as np
 import pytest
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import ROOT, output_of
 from helpers.tiny_extractors import write_recognizer, write_vision_model
 from helpers.zygote import Zygote, _rank
 
@@ -22,12 +22,10 @@ def video(tmp_path):
 
 def test_features_are_written_and_unreadable_videos_are_named_at_the_end(video, tmp_path):
     out = tmp_path / 'new' / 'f.h5'
-    code, output = run_tool('mmn extract', video, '--out', out, '--stride', 4)
-    assert code == 0, output
+    output = output_of('mmn extract', video, '--out', out, '--stride', 4)
     assert '174 numbers per clip of 0.5 s' in output
     (tmp_path / 'bad.mp4').write_bytes(b'x' * 100)
-    code, output = run_tool('mmn extract', tmp_path, '--out', out, '--stride', 4)
-    assert code == 1
+    output = output_of('mmn extract', tmp_path, '--out', out, '--stride', 4, code=1)
     assert '1 videos could not be read' in output
     assert str(tmp_path / 'bad.mp4') in output
     with h5py.File(out) as file:
@@ -46,34 +44,27 @@ def test_a_config_names_the_extractor_and_the_file_keeps_it(video, tmp_path):
     config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
     line = 'mmn extract {} --config {} --out {}/f.h5 --device cpu --cfg-options'
     given = (line, video, config, tmp_path)
-    code, output = run_tool(*given, 'extractor.batch_size=2', '--fps', 2)
-    assert code == 0, output
+    output_of(*given, 'extractor.batch_size=2', '--fps', 2)
     with h5py.File(tmp_path / 'f.h5') as file:
         assert file['good'].shape == (3, 16)  # 3 s
         attributes = dict(file['good'].attrs)
     assert (attributes['fps'], attributes['stride']) == (2, 2)
     assert json.loads(attributes['extractor'])['weights'].startswith('sha256:')
     assert json.loads(attributes['config'])['batch_size'] == 2
-    code, output = run_tool(*given, 'extractor.output=pooler_output', 'extractor.fps=1')
-    assert code == 1
+    output = output_of(*given, 'extractor.output=pooler_output', 'extractor.fps=1', code=1)
     assert 'delete it or name another file' in output
 
 
 def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
     config = write_extractor(tmp_path, write_vision_model(tmp_path / 'model', 'siglip'))
     given = (video, '--config', config, '--device', 'cpu', '--out', tmp_path / 'f.h5')
-    code, output = run_tool('mmn extract --amp', *given)
-    assert code == 0, output  # what it means here, rather than 'auto'
+    output_of('mmn extract --amp', *given)  # what it means here, rather than 'auto'
     with h5py.File(tmp_path / 'f.h5') as file:
         assert json.loads(file.attrs['extractor'])['amp'] == 'bf16'
         assert json.loads(file.attrs['config'])['amp'] == 'bf16'
-    assert run_tool('mmn', 'extract', *given, '--amp', 'bf16')[0] == 0
-    code, output = run_tool('mmn', 'extract', *given)
-    assert code == 1
-    assert 'f.h5 holds features made with' in output
-    code, output = run_tool('mmn', 'extract', *given, '--amp', 'fp16')
-    assert code == 1
-    assert 'fp16 needs a GPU' in output
+    output_of('mmn extract', *given, '--amp', 'bf16')
+    assert 'f.h5 holds features made with' in output_of('mmn extract', *given, code=1)
+    assert 'fp16 needs a GPU' in output_of('mmn extract', *given, '--amp', 'fp16', code=1)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +82,10 @@ def test_mixed_precision_is_kept_with_the_features(video, tmp_path):
     ],
 )
 def test_impossible_settings_are_one_clear_message(video, tmp_path, arguments, message):
-    code, output = run_tool('mmn extract', video, '--out', tmp_path / 'f.h5', *arguments)
-    assert code == (2 if message.startswith('argument') else 1)
-    assert message in output
-    assert 'Traceback' not in output
+    code = 2 if message.startswith('argument') else 1
+    assert message in output_of(
+        'mmn extract', video, '--out', tmp_path / 'f.h5', *arguments, code=code
+    )
 
 
 def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd):

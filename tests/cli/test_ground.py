@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import ROOT, output_of
 from helpers.tiny_grounder import write_grounder, write_scene
 
 from mmn_plugin.apis import GroundingInferencer
@@ -31,8 +31,8 @@ def grounder(tmp_path_factory):
     return grounder
 
 
-def ground(grounder, *arguments, video=None):
-    return run_tool('mmn ground', video or grounder.video, *grounder.model, *arguments)
+def ground(grounder, *arguments, video=None, code=0):
+    return output_of('mmn ground', video or grounder.video, *grounder.model, *arguments, code=code)
 
 
 def table_rows(output):
@@ -45,10 +45,9 @@ def tree(folder):
 
 
 def test_the_videos_own_sentences_come_with_truth_and_files_that_can_be_scored(grounder, tmp_path):
-    code, output = ground(
+    output = ground(
         grounder, '--annotations', grounder.annotations, '--out', tmp_path, '--top-n', '3'
     )
-    assert code == 0, output
     assert '2.00 - 8.00' in output
     assert 'IoU' in output
     assert 'reversed' not in output
@@ -62,16 +61,14 @@ def test_the_videos_own_sentences_come_with_truth_and_files_that_can_be_scored(g
     assert 1 <= len(found['sentences'][0]['moments']) <= 3
     annotations = json.loads(grounder.annotations.read_text())
     (tmp_path / 'ann.json').write_text(json.dumps({'scene': annotations['scene']}))
-    code, output = run_tool('mmn', 'eval', tmp_path / 'scene.json', tmp_path / 'ann.json')
-    assert code == 0, output
+    output_of('mmn', 'eval', tmp_path / 'scene.json', tmp_path / 'ann.json')
 
 
 def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path):
-    code, output = ground(
+    output = ground(
         grounder, 'a blue box', 'a red box', 'a red box', '--annotations', grounder.annotations,
         '--out', tmp_path, '--clips', '2', '--top-n', '2',
     )  # fmt: skip
-    assert code == 0, output
     assert '9.00 - 20.00' in output  # the truth of one that is annotated
     assert len(table_rows(output)) == 6 + 2
     found = read_predictions(tmp_path / 'scene.json')['scene']['sentences']
@@ -82,18 +79,14 @@ def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path
             start, end = found[index]['moments'][rank - 1]
             seconds = probe_video(tmp_path / f'scene_{sentence}_{rank}.mp4').duration
             assert seconds == pytest.approx(end - start, abs=0.13)
-    code, output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
-    assert code == 0, output
+    output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
     assert 'opens' in output
     assert 'red box' not in output
 
 
 def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
     for name, pad in (('exact', 0), ('padded', 2.5)):
-        code, output = ground(
-            grounder, 'a red box', '--clips', 1, '--out', tmp_path / name, '--pad', pad
-        )
-        assert code == 0, output
+        ground(grounder, 'a red box', '--clips', 1, '--out', tmp_path / name, '--pad', pad)
     exact, padded = (
         probe_video(tmp_path / name / 'scene_1_1.mp4').duration for name in ('exact', 'padded')
     )
@@ -104,36 +97,32 @@ def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
 
 
 def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
-    code, output = ground(grounder, 'a red box', '--threshold', '2', '--out', tmp_path)
-    assert code == 0, output
-    assert 'no such moment' in output
+    options = ('--threshold', '2', '--out', tmp_path)
+    assert 'no such moment' in ground(grounder, 'a red box', *options)
     assert read_predictions(tmp_path / 'scene.json')['scene']['sentences'][0]['moments'] == []
     assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'
 
 
 def test_features_and_models_without_config_give_the_same_answers(grounder, tmp_path):
-    expected = table_rows(ground(grounder, 'a red box')[1])
+    expected = table_rows(ground(grounder, 'a red box'))
     assert len(expected) == 5
     with h5py.File(tmp_path / 'f.h5', 'w') as file:
         file['scene'] = GridFeatureExtractor()(grounder.video)
     features = f'{tmp_path / "f.h5"}::scene'
     options = ('--duration', '24', '--out', tmp_path / 'out')
-    code, output = ground(grounder, 'a red box', *options, video=features)
-    assert code == 0, output
-    assert table_rows(output) == expected
+    assert table_rows(ground(grounder, 'a red box', *options, video=features)) == expected
     assert (tmp_path / 'out' / 'scene.json').is_file()
     model = tmp_path / 'model'
     GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu').save_pretrained(model)
-    code, output = run_tool('mmn ground {} --checkpoint {} --', grounder.video, model, 'a red box')
-    assert code == 0, output
-    assert table_rows(output) == expected
+    given = (grounder.video, model, 'a red box')
+    assert table_rows(output_of('mmn ground {} --checkpoint {} --', *given)) == expected
 
 
 @pytest.fixture(scope='module')
 def posix(grounder):
     """Runs the tool in a process of its own, where the locale knows ASCII alone."""
 
-    def run(*arguments, **environment):
+    def run(*arguments, code=0, **environment):
         environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONPATH': str(ROOT), **environment}
         environment.pop('PYTHONIOENCODING', None)
         done = subprocess.run(
@@ -143,7 +132,10 @@ def posix(grounder):
             check=False,
             cwd=grounder.folder,
         )
-        return done.returncode, (done.stdout + done.stderr).decode()
+        output = (done.stdout + done.stderr).decode()
+        assert done.returncode == code, output
+        assert 'Traceback' not in output
+        return output
 
     return run
 
@@ -154,8 +146,7 @@ def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
     own = dict(duration=24.0, timestamps=[[2.0, 8.0]], sentences=['the red café box'])
     (grounder.folder / 'own.json').write_text(json.dumps({'séance': own}))
     arguments = (video.name, 'the red café box', '--annotations', 'own.json')
-    code, output = posix(*arguments, '--out', tmp_path / 'là')
-    assert code == 0, output
+    output = posix(*arguments, '--out', tmp_path / 'là')
     assert '2.00 - 8.00' in output
     assert 'the red café box' in output
     (found,) = read_predictions(tmp_path / 'là' / 'séance.json').values()
@@ -163,25 +154,19 @@ def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
     assert (tmp_path / 'là' / 'séance_timeline.png').stat().st_size > 1000
 
     ascii_alone = dict(PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
-    code, output = posix(*arguments, **ascii_alone)
-    assert code == 0, output
+    output = posix(*arguments, **ascii_alone)
     assert '2.00 - 8.00' in output
     assert r'the red caf\xe9 box' in output
-    code, output = posix(*arguments, '--out', tmp_path / 'là', **ascii_alone)
-    assert code == 1
+    output = posix(*arguments, '--out', tmp_path / 'là', code=1, **ascii_alone)
     assert r"Error: '\xe9' cannot be part of a name in this locale" in output
-    assert 'Traceback' not in output
-    code, output = posix(video.name, b'a red caf\xe9')
-    assert code == 1
+    output = posix(video.name, b'a red caf\xe9', code=1)
     assert r"Error: the sentence 'a red caf\udce9' holds '\udce9', which is no character" in output
-    assert 'Traceback' not in output
 
 
 def test_a_name_that_is_no_utf8_is_grounded(grounder, tmp_path):
     video = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.mp4'))
     video.write_bytes(grounder.video.read_bytes())
-    code, output = ground(grounder, 'a red box', '--out', tmp_path / 'out', video=video)
-    assert code == 0, output
+    output = ground(grounder, 'a red box', '--out', tmp_path / 'out', video=video)
     assert r'caf\xe9' in output
     assert 'caf_xe9.vtt' in tree(tmp_path / 'out')
 
@@ -228,27 +213,25 @@ def test_mistakes_end_in_one_message_and_leave_nothing(
     (video,) = [video[word] for word in arguments if word in video] or [None]
     arguments = [names.get(word, word) for word in arguments if word not in ('BAD', 'ABSENT')]
     out = [] if '--out' in arguments or code == 2 else ['--out', tmp_path / 'out']
-    found, output = ground(grounder, *arguments, *out, video=video)
-    assert found == code
+    output = ground(grounder, *arguments, *out, video=video, code=code)
     assert message in output
     assert output.splitlines()[-1].startswith('Error: ')
-    assert 'Traceback' not in output
     assert not (tmp_path / 'out').exists()
 
 
 def test_options_of_a_config_that_is_not_given_are_refused(grounder):
     given = (grounder.video, grounder.checkpoint)
-    code, output = run_tool('mmn ground {} box --checkpoint {} --cfg-options a=1', *given)
-    assert code == 1
-    assert '--cfg-options needs --config' in output
+    line = 'mmn ground {} box --checkpoint {} --cfg-options a=1'
+    assert '--cfg-options needs --config' in output_of(line, *given, code=1)
 
 
 def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, monkeypatch):
     monkeypatch.setattr('mmn_plugin.cli.ground.GroundingInferencer', None)  # no work is done
     for name in ('scene.vtt', 'scene_2_1.mp4', 'scene_map.png'):
         (tmp_path / name).write_text('mine')
-        code, output = ground(grounder, 'a red box', 'the door', '--out', tmp_path, '--clips', '1')
-        assert code == 1
+        output = ground(
+            grounder, 'a red box', 'the door', '--out', tmp_path, '--clips', '1', code=1
+        )
         assert f'{tmp_path / name} is there and was not written by this program' in output
         assert 'Move it away, or choose another folder' in output
         assert [path.name for path in tmp_path.iterdir()] == [name]  # nothing is left behind
@@ -258,15 +241,13 @@ def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, 
 
 def test_its_own_files_are_replaced_unless_someone_changed_them(grounder, tmp_path):
     for sentence in ('a red box', 'the door'):
-        code, output = ground(grounder, sentence, '--out', tmp_path)
-        assert code == 0, output
+        ground(grounder, sentence, '--out', tmp_path)
     assert len(tree(tmp_path)) == 4
     chapters = tmp_path / 'scene.vtt'
     assert 'the door' in chapters.read_text()
     chapters.write_text(chapters.read_text().replace('door', 'gate'))
     before = tree(tmp_path)
-    code, output = ground(grounder, 'a red box', '--out', tmp_path)
-    assert code == 1
+    output = ground(grounder, 'a red box', '--out', tmp_path, code=1)
     assert f'{chapters} has been changed since it was written' in output
     assert tree(tmp_path) == before
 
@@ -276,8 +257,7 @@ def test_another_video_of_the_same_name_has_files_of_its_own(grounder, tmp_path)
     other.parent.mkdir()
     other.write_bytes(grounder.video.read_bytes())
     for video in (grounder.video, other, grounder.video):
-        code, output = ground(grounder, 'a red box', '--out', out, video=video)
-        assert code == 0, output
+        ground(grounder, 'a red box', '--out', out, video=video)
     assert sorted(tree(out)) == sorted(
         f'{name}{end}' for name in ('scene', 'scene-2') for end in ENDS
     )

@@ -7,7 +7,7 @@ import sys
 
 import h5py
 import pytest
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import ROOT, output_of
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_grounder import write_grounder, write_scene
 
@@ -62,8 +62,7 @@ def test_custom_imports_register_components_also_after_the_command_was_loaded():
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(arguments, message):
-    code, output = run_tool('mmn', *arguments)
-    assert code == 2
+    output = output_of('mmn', *arguments, code=2)
     assert len(output.splitlines()) == 1
     assert output.startswith(message)
 
@@ -94,8 +93,7 @@ def test_ground_and_extract_as_json(as_json, grounder, tmp_path):
     code, answer = as_json('ground', video, '--json', *question)  # it swallows no sentence
     assert code == 0
     assert answer == json.loads((tmp_path / 'out/scene.json').read_text())
-    code, output = run_tool('mmn ground', video, *question, '--json', tmp_path / 'answer.json')
-    assert code == 0
+    output = output_of('mmn ground', video, *question, '--json', tmp_path / 'answer.json')
     assert 'a red box' in output  # the table, since the answer has a file
     found = read_predictions(tmp_path / 'answer.json')['scene']
     assert found['sentences'][0]['moments'] == answer['videos']['scene']['sentences'][0]['moments']

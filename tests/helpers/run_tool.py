@@ -41,3 +41,11 @@ def run_tool(line: str, *arguments) -> tuple[int, str]:
                 return 1, output.getvalue()
             return stop.code or 0, output.getvalue()
     return 0, output.getvalue()
+
+
+def output_of(line: str, *arguments, code: int = 0) -> str:
+    """What `run_tool` printed, which ended with this exit code and without a traceback."""
+    found, output = run_tool(line, *arguments)
+    assert found == code, output
+    assert 'Traceback' not in output
+    return output
