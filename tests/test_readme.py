@@ -17,6 +17,7 @@ import mmengine
 import pytest
 import torch
 from helpers.run_tool import ROOT, run_tool
+from mmengine.optim import OptimWrapper
 
 from mmn_plugin.engine import LossCheck
 
@@ -175,8 +176,15 @@ def known_messages() -> str:
     # put together from parts when it is printed
     batch = dict(data_samples=[SimpleNamespace(video_id='a')])
     losses = dict(loss=torch.tensor(torch.nan), loss_iou=torch.tensor(torch.nan))
-    model = SimpleNamespace(train_step=lambda *_, **__: losses)
-    run = SimpleNamespace(epoch=0, model=model, optim_wrapper=None)
+    weight = torch.nn.Parameter(torch.ones(1))
+    run = SimpleNamespace(
+        epoch=0,
+        optim_wrapper=OptimWrapper(torch.optim.SGD([weight], lr=1.0)),
+        model=SimpleNamespace(
+            log_vars=losses,
+            train_step=lambda _, optim_wrapper: optim_wrapper.update_params(weight.sum()),
+        ),
+    )
     with pytest.raises(FloatingPointError) as error:
         LossCheck().train_step(run, 0, batch)
     return '\n'.join([*texts, str(error.value)])

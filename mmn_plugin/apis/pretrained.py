@@ -327,9 +327,7 @@ def build_model(
         model.data_preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(
             identity.tokenizer
         )
-    CheckpointIdentity.check(model, loaded, path)
-    weights = loaded.get('state_dict', loaded)
-    weights = {re.sub('^module[.]', '', key): value for key, value in weights.items()}
+    weights = CheckpointIdentity.check(model, loaded, path)
     load_state_dict(model, weights, strict=True, logger='silent')
     _ = model.data_preprocessor.tokenizer  # a missing vocabulary shows now, not at a sentence
     return model.to(device).eval()

@@ -60,11 +60,12 @@ def apply_amp(config: Config, amp: str = 'auto') -> None:
         ValueError: If the config has an optimizer wrapper of another type, or the device has no
             such precision.
     """
-    wrapper, dtype = config.optim_wrapper, amp_dtype(amp, get_device())
+    wrapper, device = config.optim_wrapper, get_device()
+    dtype = amp_dtype(amp, device)
     known = ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper')
     if wrapper.setdefault('type', 'OptimWrapper') not in known:
         raise InputError(f'--amp cannot replace optim_wrapper.type {wrapper.type!r} of the config')
-    if get_device() == 'cpu':
+    if device == 'cpu':
         wrapper.type = 'CPUAmpOptimWrapper'
         wrapper.pop('loss_scale', None)
         wrapper.pop('dtype', None)

@@ -1,13 +1,13 @@
 """How checkpoints are written, and found again; whose training a work folder holds."""
 
-import contextlib
 import datetime
-import errno
 import json
+import math
 import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
 from mmn_plugin.errors import InputError, OperationError, UserError
-from mmn_plugin.files import write_json
+from mmn_plugin.files import replacing, write_json
 from mmn_plugin.locks import FileInUseError, FileLock
 
 
@@ -24,123 +24,88 @@ class CheckpointWriteError(UserError, OSError):
     """A file could not be written; the message says which, why, and what is still there."""
 
 
-PARTIAL = '.part'  # ending of a file that is being written
+def write_durably(content: bytes | memoryview, path: str | Path) -> None:
+    """Write a file that appears when it is complete (see `replacing`) and on the disk.
 
-_ADVICE = {
-    errno.ENOSPC: 'free some space',
-    errno.EDQUOT: 'free some of your quota',
-    errno.EROFS: 'make the folder writable, or set --work-dir',
-    errno.EACCES: 'make the folder writable, or set --work-dir',
-    errno.EPERM: 'make the folder writable, or set --work-dir',
-}
-
-
-def write_atomically(content: bytes | memoryview, path: str | Path) -> None:
-    """Write a file so that at no moment there is a part of it under its name.
-
-    The content goes to ``<path>.part`` and to the disk before the name is given to it, so a process
-    killed, or a machine stopped, at any moment leaves the old file or the new one.
+    A process killed, or a machine stopped, at any moment leaves the old file or the new one.
 
     Raises:
         CheckpointWriteError: If the file cannot be written; what was there before still is.
     """
     path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, 'wb') as file:
+        with replacing(path) as unfinished, open(unfinished, 'wb') as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise CheckpointWriteError(_explain(path, len(content), error)) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk as well, where the file system has that notion."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        free = ''
+        with suppress(OSError):
+            free = f'; {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free'
+        raise CheckpointWriteError(
+            f'{path} ({len(content) / 1e6:.1f} MB) cannot be written: '
+            f'{os.strerror(error.errno or 0)}{free}. Files written earlier are untouched: make '
+            'room, or name another folder (--work-dir), and run again with --resume'
+        ) from error
+    with suppress(OSError):  # the new name too, where the file system has that notion
+        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(folder)
         finally:
-            os.close(handle)
-
-
-def _explain(path: Path, size: int, error: OSError) -> str:
-    free = ''
-    with contextlib.suppress(OSError):
-        free = f'; {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free'
-    advice = _ADVICE.get(error.errno, 'look at the disk')
-    return (
-        f'{path} ({size / 1e6:.1f} MB) cannot be written: {os.strerror(error.errno or 0)}'
-        f'{free}. Files written earlier are untouched: {advice}, and run again with --resume'
-    )
+            os.close(folder)
 
 
 class AtomicLocalBackend(LocalBackend):
-    """``LocalBackend`` whose files are never there in part.
-
-    ``CheckpointHook(backend_args=dict(backend='AtomicLocalBackend'))`` makes MMEngine write with
-    it; `SafeCheckpointHook` does so by itself.
-    """
+    """``LocalBackend`` whose files are never there in part; `SafeCheckpointHook` writes with it."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes; see `write_atomically`."""
-        write_atomically(obj, filepath)
+        """Write bytes; see `write_durably`."""
+        write_durably(obj, filepath)
 
 
 register_backend('AtomicLocalBackend', AtomicLocalBackend, force=True)
 
 
-_NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
-
-
 def newest_checkpoint(
     folder: str | Path, warn: Callable[[str], None], record: dict | None = None
 ) -> Path | None:
-    """The newest complete checkpoint of a work folder.
+    """The complete checkpoint of a work folder with the most iterations.
 
-    That is the one ``last_checkpoint`` names, or a further one written since (a run may end between
-    the two). Where it is absent or damaged it is the one written last of those that are complete.
+    Candidates are the folder's own, and the one that ``last_checkpoint`` names elsewhere.
 
     Args:
         folder (str | Path): Work folder.
         warn (Callable): Gets one message for every file that is passed over.
-        record (dict, optional): That of the folder's last training (`TrainingRecord`). Where it
-            has a ``run``, checkpoints of other trainings are passed over, but for the one that it
-            was ``resumed_from``. Defaults to None.
+        record (dict, optional): That of the folder's last training (`TrainingRecord`). Checkpoints
+            of other trainings are passed over, but for the one that it was ``resumed_from``.
+            Defaults to None.
 
     Returns:
         Path | None: None where there is no complete one.
     """
-    folder = Path(folder)
-    named = _named(folder)
-    files = [
-        path
-        for path in folder.glob('*.pth')
-        if path.is_file() and not path.name.startswith('best_')
-    ]
-    if named is not None and named.is_file() and named not in files:
-        files.append(named)
-    elif named is not None and not named.is_file():
-        warn(f'{folder / "last_checkpoint"} names {named}, which is not there')
-        named = None
-    if record and 'run' in record:
-        files = _of_training(files, record, warn)
-        named = named if named in files else None
-    files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    if named is not None:
-        since = files[: files.index(named)]
-        rest = [path for path in files if path != named and path not in since]
-        done = {path: _meta(path).get('iter', -1) for path in [*since, named]}
-        further = [path for path in since if done[path] > done[named]]
-        files = [*further, named, *rest, *(path for path in since if path not in further)]
-    for path in files:
-        reason = damage(path)
+    folder, record = Path(folder), record or {}
+    files = {path for path in folder.glob('*.pth') if not path.name.startswith('best_')}
+    with suppress(OSError, UnicodeDecodeError):
+        named = Path((folder / 'last_checkpoint').read_text().strip())
+        if named.is_file() and not (folder / named.name).is_file():
+            files.add(named)
+    source = Path(record.get('resumed_from') or '')
+    if source.is_file():
+        files.add(source)
+    metas = {path: _meta(path) for path in files}
+
+    def age(path: Path) -> tuple[float, int]:
+        return metas[path].get('iter', math.inf), path.stat().st_mtime_ns
+
+    for path in sorted(files, key=age, reverse=True):
+        other = 'run' in record and metas[path].get('run_id', record['run']) != record['run']
+        if other and path != source:
+            reason = (
+                'it is of another training than the last one in this folder, which began '
+                f'{record.get("began")}; --resume PATH would take it'
+            )
+        else:
+            reason = damage(path)
         if reason is None:
             return path
         warn(f'{path} is passed over: {reason}')
@@ -163,27 +128,12 @@ def damage(path: str | Path) -> str | None:
     except Exception as error:  # a damaged file fails in many ways
         reason = str(error).split('\n', 1)[0]
         return f'it cannot be read ({reason})'
-    missing = [name for name in _NEEDED if not isinstance(content, dict) or name not in content]
+    needed = ('meta', 'state_dict', 'message_hub', 'optimizer')
+    missing = [name for name in needed if not isinstance(content, dict) or name not in content]
     return f'it holds no {" and no ".join(missing)} to resume from' if missing else None
 
 
-def _of_training(files: list[Path], record: dict, warn: Callable[[str], None]) -> list[Path]:
-    """Files that the last training in the folder has written, or was resumed from."""
-    source = Path(record.get('resumed_from') or '')
-    kept = [source] if source.is_file() else []
-    for path in files:
-        meta = _meta(path)
-        if (not meta or meta.get('run_id') == record['run']) and path not in kept:
-            kept.append(path)
-        elif path not in kept:
-            warn(
-                f'{path} is passed over: it is of another training than the last one in this '
-                f'folder, which began {record.get("began")}; --resume PATH would take it'
-            )
-    return kept
-
-
-def _load(path: Path) -> dict:
+def _load(path: str | Path) -> dict:
     # mmap: the tensors stay on the disk
     return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
 
@@ -196,36 +146,28 @@ def _meta(path: Path) -> dict:
         return {}
 
 
-def _named(folder: Path) -> Path | None:
-    """The file that ``last_checkpoint`` names, also where the work folder was moved since."""
-    try:
-        text = (folder / 'last_checkpoint').read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    if not text:
-        return None
-    moved = folder / Path(text).name
-    return moved if moved.is_file() or not Path(text).is_file() else Path(text)
-
-
 _PLAIN = (str, bytes, int, float, bool, type(None))
-_HISTORY = {'log_history', 'count_history', 'max_length'}  # arguments of HistoryBuffer
+_HISTORY = ('log_history', 'count_history', 'max_length')  # arguments of HistoryBuffer
 
 
 def plain(value, owner: str):
     """A copy on the CPU of what ``weights_only`` loading accepts.
 
     Args:
-        value: Tensors, arrays, numbers, strings, and lists, tuples and dicts of them.
+        value: Tensors, arrays, numbers, strings, MMEngine's log histories, and lists, tuples and
+            dicts of them.
         owner (str): Whose it is, for the message.
 
     Raises:
-        TypeError: If the value is of another kind; the message names its owner.
+        ValueError: If the value is of another kind; the message names its owner.
     """
     if torch.is_tensor(value):
         return value.detach().cpu().clone()
     if isinstance(value, np.ndarray | np.generic):
         return torch.from_numpy(np.asarray(value).copy()) if value.ndim else value.item()
+    if isinstance(value, HistoryBuffer):
+        parts = (*map(torch.tensor, value.data), value.max_length)
+        return dict(zip(_HISTORY, parts, strict=True))
     if isinstance(value, dict):
         return {plain(k, owner): plain(v, owner) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -239,49 +181,23 @@ def plain(value, owner: str):
 
 
 def make_plain(checkpoint: dict) -> None:
-    """Replace what MMEngine puts beside the weights by plain data.
+    """Replace what MMEngine puts beside the weights by plain data, before it is saved.
 
-    Its log histories become dicts of their arguments; arrays become tensors. What a hook of
-    another origin has added, and has no plain form, stays.
-
-    Args:
-        checkpoint (dict): About to be saved.
+    What a hook of another origin has added, and has no plain form, stays.
     """
-    hub = checkpoint.get('message_hub', {})
-    if 'log_scalars' in hub:
-        hub['log_scalars'] = {
-            name: dict(
-                log_history=torch.tensor(history.data[0]),
-                count_history=torch.tensor(history.data[1]),
-                max_length=history.max_length,
-            )
-            if isinstance(history, HistoryBuffer)
-            else history
-            for name, history in hub['log_scalars'].items()
-        }
-    for part in (hub, checkpoint.get('meta', {})):
+    for part in (checkpoint.get('message_hub', {}), checkpoint.get('meta', {})):
         for name, value in part.items():
-            try:
+            with suppress(InputError):
                 part[name] = plain(value, name)
-            except InputError:
-                continue
 
 
 def restore_histories(checkpoint: dict) -> None:
-    """Give MMEngine its log histories back; they may also be its own still.
-
-    Args:
-        checkpoint (dict): Loaded.
-    """
+    """Give MMEngine the log histories of a loaded checkpoint back, unless they are its own."""
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
     for name, value in scalars.items():
-        if isinstance(value, dict) and value.keys() == _HISTORY:
-            scalars[name] = HistoryBuffer(
-                **{
-                    part: given.cpu().numpy() if torch.is_tensor(given) else given
-                    for part, given in value.items()
-                }
-            )
+        if isinstance(value, dict):
+            log, count, longest = (value[part] for part in _HISTORY)
+            scalars[name] = HistoryBuffer(log.cpu().numpy(), count.cpu().numpy(), longest)
 
 
 _locks: dict[Path, FileLock] = {}  # of this process, by the file that they are for
@@ -299,15 +215,10 @@ class TrainingRecord:
 
     Args:
         folder (str | Path): Work folder.
-
-    Attributes:
-        NAME (str): Of the file.
     """
 
-    NAME = 'training.json'
-
     def __init__(self, folder: str | Path):
-        self._path = Path(folder).resolve() / self.NAME
+        self._path = Path(folder).resolve() / 'training.json'
 
     def require_unused(self) -> None:
         """Make sure that no other process trains in the folder.
@@ -315,7 +226,7 @@ class TrainingRecord:
         Raises:
             WorkFolderInUseError: If one does.
         """
-        if self._path not in _locks and self._path.with_name(f'{self.NAME}.lock').exists():
+        if self._path not in _locks and self._path.with_name('training.json.lock').exists():
             self.acquire()
             self.release()
 
@@ -363,5 +274,4 @@ class TrainingRecord:
                 to None.
         """
         began = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
-        record = dict(run=run, resumed_from=resumed_from, began=began)
-        write_json(record, self._path)
+        write_json(dict(run=run, resumed_from=resumed_from, began=began), self._path)

@@ -1,11 +1,10 @@
 """When checkpoints are written, and which are kept."""
 
-import contextlib
-import copy
-import json
 import os
 import secrets
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,16 +18,15 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.files import writable_folder
 
 from .checkpoint_files import (
-    PARTIAL,
     TrainingRecord,
     WorkFolderInUseError,
     make_plain,
     newest_checkpoint,
     plain,
     restore_histories,
-    write_atomically,
+    write_durably,
 )
-from .dist import any_rank
+from .dist import highest
 from .identity import changed_settings
 
 _INSIDE = 'inside_epoch_ckpts'  # in the message hub: files that the next checkpoint replaces
@@ -48,11 +46,8 @@ class SafeCheckpointHook(CheckpointHook):
     - Besides there is one every ``iter_interval`` iterations, and one whenever a run is asked to
       stop (`PreemptionHook`). Only the newest of these (``iter_N.pth``) is kept, until the next
       epoch's is written.
-    - Each is written once, before the validation of its epoch. What validations add since (the
-      best scores and their files; that the checkpoint's own validation is done) goes to
-      ``last_validation.json`` in the work folder, which names the checkpoint it belongs to, and is
-      taken back with it. A validation that is missing is made up for (`ResumableTrainLoop`), also
-      one that changed the learning rate (``ReduceOnPlateau``), so that it does so again.
+    - Each is written once, before the validation of its epoch, which a resumed run therefore
+      begins with (`ResumableTrainLoop`).
     - Under `ResumableTrainLoop` every process writes its state to a file of its own, in
       ``run_state/NAME-ID/``. These are there before their checkpoint is, and are deleted with it.
       A checkpoint that only serves for its weights (``best_*.pth``) has none.
@@ -64,7 +59,8 @@ class SafeCheckpointHook(CheckpointHook):
             epoch. Defaults to 10.
         iter_interval (int): Iterations between checkpoints inside the epochs; 0 for none.
             Defaults to 0.
-        **kwargs: Those of :class:`mmengine.hooks.CheckpointHook`, but for ``by_epoch=False``.
+        **kwargs: Those of :class:`mmengine.hooks.CheckpointHook`, but for ``by_epoch=False``; an
+            ``out_dir`` is a local folder.
 
     Raises:
         TypeError: If a setting is unknown.
@@ -72,7 +68,6 @@ class SafeCheckpointHook(CheckpointHook):
             negative.
     """
 
-    ADDED = 'last_validation.json'
     clock = staticmethod(time.monotonic)  # seconds
 
     def __init__(
@@ -85,8 +80,7 @@ class SafeCheckpointHook(CheckpointHook):
             )
         if minutes < 0:
             raise InputError(f'SafeCheckpointHook: minutes={minutes}: give at least 0')
-        if '://' not in str(kwargs.get('out_dir') or ''):
-            kwargs.setdefault('backend_args', dict(backend='AtomicLocalBackend'))
+        kwargs.setdefault('backend_args', dict(backend='AtomicLocalBackend'))
         super().__init__(-1 if interval is None else interval, **kwargs)
         for name in self.args:  # else noticed when the first checkpoint is written
             raise TypeError(
@@ -98,11 +92,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._record: TrainingRecord | None = None  # of the work folder
         self._run: str | None = None  # identity of this training, in all its checkpoints
         self._resumed_from: str | None = None  # checkpoint of another one
-        self._added: dict = {}  # what validations added to the checkpoint to resume from
-        self._id: str | None = None  # of the checkpoint that was written, or resumed, last
-        self._validated = False  # whether the validation of its epoch is done
         self._saved_iter = 0  # iteration whose state is on the disk
-        self._schedule: list[dict] = []  # learning rates' state in that checkpoint
         self._saved_at = self._epoch_began = 0.0  # seconds of the clock
         self._run_state: dict | None = None  # of a checkpoint that is being written, or resumed
         self._states_folder = ''  # where that of the resumed checkpoint has its files
@@ -118,24 +108,49 @@ class SafeCheckpointHook(CheckpointHook):
             self._claim_folder(runner)
         if not runner._resume:
             return
-        search, found = runner._load_from is None, [runner._load_from, {}]
-        if is_main_process():
-            found = [self._choose(runner), self._read_added(runner)]
+        found = [self._choose(runner) if is_main_process() else None]
         broadcast_object_list(found)
-        path, self._added = found
-        if path is None:
+        if found[0] is None:
             runner.logger.warning(
                 f'{runner.work_dir} has no complete checkpoint to resume from: '
                 'training starts from the beginning'
             )
             runner._resume = False
-            self._replace_best_of_lost_run(runner)
-        elif search:
-            runner.logger.info(f'Resuming from the newest complete checkpoint {path}')
-            runner._load_from = path
+        elif runner._load_from is None:
+            runner.logger.info(f'Resuming from the newest complete checkpoint {found[0]}')
+            runner._load_from = found[0]
+
+    def _claim_folder(self, runner) -> None:
+        problem = [None]
+        if is_main_process():
+            try:
+                if reason := self._record.acquire():
+                    runner.logger.warning(
+                        f'{runner.work_dir} cannot be locked ({reason}): nothing '
+                        'keeps a second training from writing there'
+                    )
+            except (WorkFolderInUseError, OSError) as error:
+                problem[0] = str(error)
+        broadcast_object_list(problem)
+        if problem[0]:
+            raise WorkFolderInUseError(problem[0])
+
+    def _choose(self, runner) -> str | None:
+        """The checkpoint to resume from; and whose training that goes on with."""
+        path, record = runner._load_from, self._record.read()
+        if path is None:
+            newest = newest_checkpoint(runner.work_dir, runner.logger.warning, record)
+            if newest is None:
+                return None
+            path = str(newest)
+            if 'run' in record:
+                self._run, self._resumed_from = record['run'], record.get('resumed_from')
+                return path
+        self._resumed_from = os.path.abspath(path)
+        return path
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add to a checkpoint that is resumed what the validations since had found.
+        """Bring a checkpoint that is resumed into the form that MMEngine wants.
 
         MMEngine loads checkpoints to the model's device. The optimizer's step counters belong on
         the CPU, where PyTorch makes them: on a GPU every step would wait for each of them.
@@ -151,23 +166,14 @@ class SafeCheckpointHook(CheckpointHook):
         self._run_state = state
         self._states_folder = os.path.join(os.path.dirname(runner._load_from), _STATES)
         meta = checkpoint.get('meta', {})
-        self._id = meta.get('checkpoint_id')
-        changes = changed_settings(str(meta.get('cfg', '')), runner.cfg.pretty_text)
-        if changes:
+        meta.pop('config', None)  # Runner.resume would run such a text as a program
+        if changes := changed_settings(meta.get('settings', {}), runner.cfg.to_dict()):
             head = f'{runner._load_from} was trained with other settings than those of this config:'
             advice = (
                 'To train by this config alone, start anew in another --work-dir, from the '
                 'weights if you like (load_from)'
             )
             runner.logger.warning('\n  '.join([head, *changes, advice]))
-        if self._id is None or self._added.get('checkpoint') != self._id:
-            return
-        hub, best = checkpoint['message_hub'], self._added['best']
-        hub['runtime_info'].update(best)
-        hub['resumed_keys'].update(dict.fromkeys(best, True))
-        self._validated = self._added['validated']
-        if self._validated and state:
-            state.get('loop', {}).update(validated=True)
 
     def take_run_state(self) -> tuple[dict | None, str]:
         """What the resumed checkpoint says of its run, once; and the folder with its files."""
@@ -181,21 +187,29 @@ class SafeCheckpointHook(CheckpointHook):
             OutputError: If ``out_dir`` cannot be written into.
         """
         super().before_train(runner)
-        if '://' not in self.out_dir:
-            writable_folder(self.out_dir)
+        folder = writable_folder(self.out_dir)
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = list(self.keep_ckpt_ids)  # one more while its successor is written
-        if runner._resume and Path(runner._load_from or '_').parent == Path(self.out_dir):
-            self._saved_iter, self._schedule = runner.iter, _schedule(runner)
+        if runner._resume and Path(runner._load_from or '_').parent == folder:
+            self._saved_iter = runner.iter
         self._saved_at = self._epoch_began = self.clock()
-        if is_main_process():
-            self._note_training(runner)
-            for path in Path(self.out_dir).glob(f'*.pth{PARTIAL}'):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            for folder in Path(self.out_dir).glob(f'{_STATES}/*-*'):
-                if not (folder.parents[1] / folder.name.rpartition('-')[0]).exists():
-                    self._remove_folder(folder)
+        if not is_main_process():
+            return
+        found = sorted(path.name for path in folder.glob('*.pth'))
+        if found and not runner._resume:
+            runner.logger.warning(
+                f'{folder} holds checkpoints of an earlier training ({", ".join(found[:5])}'
+                f'{", …" if found[5:] else ""}), which this one will replace: to keep them, stop '
+                'it and choose another --work-dir; to go on from them, stop it and give --resume '
+                'with the path of one'
+            )
+        self._record.write(self._run, self._resumed_from)
+        for path in folder.glob('*.pth.part'):
+            with suppress(OSError):
+                path.unlink()
+        for states in folder.glob(f'{_STATES}/*-*'):
+            if not (folder / states.name.rpartition('-')[0]).exists():
+                shutil.rmtree(states, ignore_errors=True)
 
     def after_train_epoch(self, runner) -> None:
         """The epoch's checkpoint, if one is due."""
@@ -216,26 +230,23 @@ class SafeCheckpointHook(CheckpointHook):
         """A checkpoint of where the run stands, unless that is on the disk already."""
         if self._saved_iter == runner.iter:
             return
-        if runner.train_loop.batch:
+        if getattr(runner.train_loop, 'batch', 0):
             self._save_inside_epoch(runner)
         else:
-            self._save_whole_epoch(runner)
-
-    def after_validation(self, runner) -> None:
-        """Note that it is done, where the checkpoint of its epoch is on the disk."""
-        if self._saved_iter == runner.iter and self._schedule == _schedule(runner):
-            self._validated = True
-        self._note_validations(runner)
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, runner.epoch, meta)
 
     def after_train(self, runner) -> None:
         """The checkpoint of a run that ended before its last epoch; then publish."""
-        if self.save_last and self._saved_iter != runner.iter:
-            self._save_whole_epoch(runner)
+        if self.save_last:
+            self.save_now(runner)
         super().after_train(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Leave nothing in a checkpoint that PyTorch alone cannot read."""
         make_plain(checkpoint)
+        with suppress(InputError):  # MMEngine's own entry is the text of a program
+            checkpoint['meta']['settings'] = plain(runner.cfg.to_dict(), 'the config')
         if self._run is not None:
             checkpoint['meta']['run_id'] = self._run
         if self._run_state is not None and 'optimizer' in checkpoint:
@@ -246,46 +257,6 @@ class SafeCheckpointHook(CheckpointHook):
         if self._record is not None:
             self._record.release()
 
-    def _claim_folder(self, runner) -> None:
-        problem = [None]
-        if is_main_process():
-            try:
-                reason = self._record.acquire()
-                if reason:
-                    runner.logger.warning(
-                        f'{runner.work_dir} cannot be locked ({reason}): nothing '
-                        'keeps a second training from writing there'
-                    )
-            except (WorkFolderInUseError, OSError) as error:
-                problem[0] = str(error)
-        broadcast_object_list(problem)
-        if problem[0]:
-            raise WorkFolderInUseError(problem[0])
-
-    def _choose(self, runner) -> str | None:
-        """The checkpoint to resume from; and whose training that goes on with."""
-        path, record = runner._load_from, self._record.read()
-        if path is None:
-            newest = newest_checkpoint(runner.work_dir, runner.logger.warning, record)
-            path = str(newest) if newest else None
-            if newest and 'run' in record:
-                self._run, self._resumed_from = record['run'], record.get('resumed_from')
-                return path
-        self._resumed_from = path if path is None or '://' in path else os.path.abspath(path)
-        return path
-
-    def _note_training(self, runner) -> None:
-        """From now on checkpoints of earlier trainings are not resumed from without being named."""
-        found = sorted(path.name for path in Path(self.out_dir).glob('*.pth'))
-        if found and not runner._resume:
-            runner.logger.warning(
-                f'{self.out_dir} holds checkpoints of an earlier training ({", ".join(found[:5])}'
-                f'{", …" if found[5:] else ""}), which this one will replace: to keep them, stop '
-                'it and choose another --work-dir; to go on from them, stop it and give --resume '
-                'with the path of one'
-            )
-        self._record.write(self._run, self._resumed_from)
-
     def _is_due(self, runner) -> bool:
         """Whether an epoch that ends needs a checkpoint; all ranks get rank 0's answer."""
         if not self.by_time:
@@ -293,20 +264,14 @@ class SafeCheckpointHook(CheckpointHook):
         now = self.clock()
         epoch, self._epoch_began = now - self._epoch_began, now
         late = now + epoch > self._saved_at + 60 * self.minutes
-        return any_rank(late and is_main_process() and runner.epoch + 1 >= self.save_begin) or (
-            self._reaches_iter_interval(runner)
-        )
+        mine = late and is_main_process() and runner.epoch + 1 >= self.save_begin
+        return bool(highest(int(mine))) or self._reaches_iter_interval(runner)
 
     def _reaches_interval(self, runner) -> bool:
         return self.every_n_epochs(runner, self.interval, self.save_begin)
 
     def _reaches_iter_interval(self, runner) -> bool:
         return self.iter_interval > 0 and runner.iter % self.iter_interval == 0
-
-    def _save_whole_epoch(self, runner) -> None:
-        self._save_checkpoint_with_step(
-            runner, runner.epoch, meta=dict(epoch=runner.epoch, iter=runner.iter)
-        )
 
     def _save_inside_epoch(self, runner) -> None:
         name = f'iter_{runner.iter}.pth'
@@ -330,112 +295,66 @@ class SafeCheckpointHook(CheckpointHook):
         inside = list(runner.message_hub.runtime_info.get(_INSIDE, ()))
         inside += [keep_inside] if keep_inside else []
         runner.message_hub.update_info(_INSIDE, inside)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        self.last_ckpt = os.path.join(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        identity = [secrets.token_hex(4)]
-        broadcast_object_list(identity)
-        self._id = identity[0]
-        states = self.file_backend.join_path(self.out_dir, _STATES, f'{name}-{self._id}')
+        token = [secrets.token_hex(4)]
+        broadcast_object_list(token)
+        states = Path(self.out_dir, _STATES, f'{name}-{token[0]}')
         save_state = getattr(runner.train_loop, 'save_run_state', None)
         self._run_state = None
         if save_state and self.save_optimizer:  # else there is nothing to resume from
-            self._run_state = plain(save_state(states, self.file_backend), 'the train loop')
+            self._run_state = plain(save_state(states), 'the train loop')
         runner.save_checkpoint(
             self.out_dir,
             name,
-            self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
-            meta=dict(meta, checkpoint_id=self._id),
+            meta=meta,
             backend_args=self.backend_args,
-            **self.args,
         )
         self._run_state = None
         if is_main_process():
-            write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
-        self._saved_iter, self._schedule = runner.iter, _schedule(runner)
-        self._saved_at, self._validated = self.clock(), False
+            write_durably(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
+        self._saved_iter, self._saved_at = runner.iter, self.clock()
         self._remove_states(name, keep=states)
         for other in set(inside) - {keep_inside}:
             self._remove(other)
         runner.message_hub.update_info(_INSIDE, [keep_inside] if keep_inside else [])
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        """Write the best checkpoint, and note it, before the one it replaces is deleted."""
-        if self.save_best is None:
+        """Write the best checkpoint before those that it replaces are deleted."""
+        if not self.save_best:
             return
-        single = hasattr(self, 'best_ckpt_path')
-        before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
         last, self.last_ckpt = self.last_ckpt, None  # else the epoch's would be written again
-        self._set_best(single, dict.fromkeys(before))
-        super()._save_best_checkpoint(runner, metrics)
-        after = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
-        self._set_best(single, {key: after[key] or before[key] for key in before})
-        self.last_ckpt = last
-        if any(after.values()):
-            self._note_validations(runner)
-        for key, path in before.items():
-            if path and after[key] and path != after[key]:
-                self._remove(Path(path).name)
-
-    def _set_best(self, single: bool, paths: dict) -> None:
+        single = len(self.save_best) == 1
         if single:
-            self.best_ckpt_path = paths['']
+            self.best_ckpt_path = None
         else:
-            self.best_ckpt_path_dict.update(paths)
-
-    def _note_validations(self, runner) -> None:
-        """Write what the validations since the last checkpoint have added to it."""
-        if is_main_process():
-            best = {
-                key: value if isinstance(value, str) else float(value)
-                for key, value in runner.message_hub.runtime_info.items()
-                if key.startswith(('best_score', 'best_ckpt')) and value is not None
-            }
-            added = dict(checkpoint=self._id, validated=self._validated, best=best)
-            write_atomically(
-                json.dumps(added, indent=2).encode(), Path(runner.work_dir) / self.ADDED
-            )
-
-    def _read_added(self, runner) -> dict:
-        try:
-            return json.loads((Path(runner.work_dir) / self.ADDED).read_text(encoding='utf-8'))
-        except (OSError, ValueError):
-            return {}
-
-    def _replace_best_of_lost_run(self, runner) -> None:
-        """Let this run's first best checkpoint replace that of a run that left no other one."""
-        if self._added.get('checkpoint', '') is None:
-            for key, value in self._added['best'].items():
-                if key.startswith('best_ckpt'):
-                    runner.message_hub.update_info(key, value)
+            self.best_ckpt_path_dict = dict.fromkeys(self.key_indicators)
+        super()._save_best_checkpoint(runner, metrics)
+        self.last_ckpt = last
+        infos = runner.message_hub.runtime_info
+        if single:
+            written = {self.key_indicators[0]: self.best_ckpt_path}
+            self.best_ckpt_path = infos.get('best_ckpt')
+        else:
+            written = self.best_ckpt_path_dict
+            self.best_ckpt_path_dict = {key: infos.get(f'best_ckpt_{key}') for key in written}
+        for key, best in written.items():
+            pattern = f'best_{key}_{self.filename_tmpl.format("*")}'.replace('/', '_')
+            for path in Path(self.out_dir).glob(pattern) if best and is_main_process() else ():
+                if path != Path(best):
+                    path.unlink(missing_ok=True)
 
     def _remove(self, name: str) -> None:
         if is_main_process():
-            path = self.file_backend.join_path(self.out_dir, name)
-            if self.file_backend.isfile(path):
-                with contextlib.suppress(OSError):
-                    self.file_backend.remove(path)
-            self._remove_states(name)
+            with suppress(OSError):
+                Path(self.out_dir, name).unlink(missing_ok=True)
+        self._remove_states(name)
 
-    def _remove_states(self, name: str, keep: str | None = None) -> None:
+    def _remove_states(self, name: str, keep: Path | None = None) -> None:
         """Delete what all ranks had added to a checkpoint, or to earlier ones of its name."""
-        root = self.file_backend.join_path(self.out_dir, _STATES)
-        if not is_main_process() or not self.file_backend.isdir(root):
-            return
-        for folder in list(self.file_backend.list_dir_or_file(root, list_file=False)):
-            path = self.file_backend.join_path(root, folder)
-            if folder.rpartition('-')[0] == name and path != keep:
-                self._remove_folder(path)
-
-    def _remove_folder(self, path: str | Path) -> None:
-        with contextlib.suppress(OSError):
-            self.file_backend.rmtree(path)
-
-
-def _schedule(runner) -> list[dict]:
-    """State of all schedules of learning rates and momenta."""
-    schedulers = runner.param_schedulers or []
-    if isinstance(schedulers, dict):
-        schedulers = [one for several in schedulers.values() for one in several]
-    return [copy.deepcopy(one.state_dict()) for one in schedulers]
+        if is_main_process():
+            for folder in Path(self.out_dir, _STATES).glob(f'{name}-*'):
+                if folder != keep:
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -6,8 +6,11 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,19 +24,13 @@ from mmengine.dist import (
     get_rank,
     get_world_size,
 )
-from mmengine.fileio import get_local_path
 from mmengine.model import is_model_wrapper
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmn_plugin.errors import InputError
 
-from .checkpoint_files import plain
-
-
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on at least one rank; all ranks must call it, and get one answer."""
-    return bool(highest(int(flag)))
+from .checkpoint_files import plain, write_durably
 
 
 def highest(number: int) -> int:
@@ -61,10 +58,7 @@ def persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield name, buffer
 
 
-_PAUSE = 0.02  # seconds
-_done: list[bool] = []
-
-
+@cache
 def make_gloo_safe() -> None:
     """Register, once per process, a pause before forks and the end of gloo before the end.
 
@@ -76,30 +70,14 @@ def make_gloo_safe() -> None:
 
     A process that ends without closing its group may be aborted while gloo's threads run.
     """
-    if _done:
-        return
-    _done.append(True)
+
+    def uses_gloo() -> bool:
+        joined = distributed.is_available() and distributed.is_initialized()
+        return joined and distributed.get_backend() == 'gloo'
+
     if sys.version_info < (3, 12) and hasattr(os, 'register_at_fork'):
-        os.register_at_fork(before=_pause)
-    atexit.register(_close)
-
-
-def _uses_gloo() -> bool:
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_backend() == 'gloo'
-    )
-
-
-def _pause() -> None:
-    if _uses_gloo():
-        time.sleep(_PAUSE)
-
-
-def _close() -> None:
-    if _uses_gloo():
-        distributed.destroy_process_group()
+        os.register_at_fork(before=lambda: uses_gloo() and time.sleep(0.02))
+    atexit.register(lambda: uses_gloo() and distributed.destroy_process_group())
 
 
 def broadcast_statistics(model: nn.Module) -> None:
@@ -155,11 +133,10 @@ def isolated_random_state() -> Iterator[None]:
         set_random_state(state)
 
 
-_VERSION = 3
 _COMMON = 'common.pth'
 
 
-def save_run_state(runner, folder: str, backend) -> dict:
+def save_run_state(runner, folder: Path) -> dict:
     """Write what this rank has to remember beside a checkpoint; all ranks must call it.
 
     A rank's state is the state of its random generators; what accumulated gradients wait for the
@@ -178,8 +155,7 @@ def save_run_state(runner, folder: str, backend) -> dict:
 
     Args:
         runner (Runner): The runner.
-        folder (str): New folder; no other checkpoint's has its name.
-        backend (BaseStorageBackend): What writes files there.
+        folder (Path): New folder; no other checkpoint's has its name.
 
     Returns:
         dict: What the checkpoint itself has to hold, under ``run_state``.
@@ -195,14 +171,9 @@ def save_run_state(runner, folder: str, backend) -> dict:
     for name, content in files.items():
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        backend.put(buffer.getvalue(), backend.join_path(folder, name))
+        write_durably(buffer.getbuffer(), folder / name)
     barrier()
-    return dict(
-        version=_VERSION,
-        world_size=get_world_size(),
-        folder=os.path.basename(folder),
-        common=_COMMON in files,
-    )
+    return dict(world_size=get_world_size(), folder=folder.name, common=_COMMON in files)
 
 
 def _rank_state(runner) -> dict:
@@ -228,15 +199,8 @@ def load_run_state(runner, state: dict, folder: str, inside_epoch: bool) -> None
         inside_epoch (bool): Whether the checkpoint was saved inside an epoch.
 
     Raises:
-        ValueError: If it was, and by another number of ranks, or a file is missing or damaged. If
-            another version of this package wrote it.
+        ValueError: If it was, and by another number of ranks, or a file is missing or damaged.
     """
-    if state.get('version') != _VERSION:
-        raise InputError(
-            f'the run state of the checkpoint is of version {state.get("version")}, and this '
-            f"program's is {_VERSION}: resume with the version of mmn_plugin that wrote "
-            'it, or train on from its weights alone (load_from)'
-        )
     files, problem = _read_states(os.path.join(folder, state['folder']), state)
     if problem and inside_epoch:
         raise InputError(
@@ -260,7 +224,7 @@ def load_run_state(runner, state: dict, folder: str, inside_epoch: bool) -> None
 def _read_states(folder: str, state: dict) -> tuple[dict, str | None]:
     """Files of this rank by name; and what is wrong with those of any rank."""
     names = [_COMMON] if state['common'] else []
-    found, mine, other_ranks = {}, None, None
+    found, problem, other_ranks = {}, None, None
     if state['world_size'] == get_world_size():
         names.append(f'rank_{get_rank()}.pth')
     else:
@@ -271,14 +235,12 @@ def _read_states(folder: str, state: dict) -> tuple[dict, str | None]:
     for name in names:
         path = os.path.join(folder, name)
         try:
-            with get_local_path(path) as local:
-                found[name] = torch.load(local, map_location='cpu', weights_only=True)
-        except FileNotFoundError:
-            mine = f'{path}, a part of the checkpoint, is missing'
+            found[name] = torch.load(path, map_location='cpu', weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
-            reason = str(error).splitlines()[0]
-            mine = f'{path}, a part of the checkpoint, cannot be read ({reason})'
-    problems = [text for text in all_gather_object(mine) if text]
+            missing = isinstance(error, FileNotFoundError)
+            reason = 'is missing' if missing else f'cannot be read ({str(error).splitlines()[0]})'
+            problem = f'{path}, a part of the checkpoint, {reason}'
+    problems = [text for text in all_gather_object(problem) if text]
     return ({}, problems[0]) if problems else (found, other_ranks)
 
 
@@ -307,17 +269,15 @@ def _restore_rank(model, state: dict) -> None:
 
 def parts_with(runner, method: str) -> Iterator[tuple[str, Any]]:
     """Hooks and modules that have a method, under names that the next run gives them as well."""
-    seen: dict[str, int] = {}
-    named = []
+    counts = Counter()
     for hook in runner.hooks:
         name = type(hook).__name__
-        seen[name] = seen.get(name, 0) + 1
-        named.append((f'hook.{name}' + (f'.{seen[name]}' if seen[name] > 1 else ''), hook))
-    named += [
-        (f'model.{name}' if name else 'model', module)
-        for name, module in bare_model(runner).named_modules()
-    ]
-    return ((name, part) for name, part in named if callable(getattr(part, method, None)))
+        counts[name] += 1
+        if callable(getattr(hook, method, None)):
+            yield f'hook.{name}' + (f'.{counts[name]}' if counts[name] > 1 else ''), hook
+    for name, module in bare_model(runner).named_modules():
+        if callable(getattr(module, method, None)):
+            yield f'model.{name}' if name else 'model', module
 
 
 def _plain_states(runner, method: str) -> dict:

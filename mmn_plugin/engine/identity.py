@@ -1,6 +1,5 @@
 """What a checkpoint belongs to: config, architecture, tokenizer, extractor."""
 
-import ast
 import logging
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
-from torch import nn
+from torch import Tensor, nn
 
 from mmn_plugin.config import require_checkpoint_content
 from mmn_plugin.errors import InputError
@@ -78,7 +77,7 @@ class CheckpointIdentity:
     @classmethod
     def check(
         cls, model: nn.Module, checkpoint: dict, path: str | None = None, strict: bool = True
-    ) -> None:
+    ) -> dict[str, Tensor]:
         """Compare a loaded checkpoint with the model that its weights are for.
 
         Entries that the checkpoint lacks are not compared. Its own tokenizer serves where the
@@ -94,6 +93,9 @@ class CheckpointIdentity:
             path (str, optional): Its file, for messages. Defaults to None.
             strict (bool): Whether every weight must fit. Defaults to True.
 
+        Returns:
+            dict[str, Tensor]: The checkpoint's weights under the model's names.
+
         Raises:
             ValueError: If it is no checkpoint, or belongs to another vocabulary, other moments or
                 another architecture; the message says by what.
@@ -102,7 +104,7 @@ class CheckpointIdentity:
         theirs = cls.of(checkpoint)
         _check_tokenizer(model.data_preprocessor, theirs.tokenizer)
         _check_architecture(model.architecture, theirs.architecture)
-        _check_weights(model, checkpoint, path or 'the checkpoint', strict)
+        return _check_weights(model, checkpoint, path or 'the checkpoint', strict)
 
 
 def _check_tokenizer(preprocessor: nn.Module, state: dict | None) -> None:
@@ -137,7 +139,7 @@ def _check_architecture(ours: dict, theirs: dict | None) -> None:
     )
 
 
-def _check_weights(model: nn.Module, checkpoint: dict, path: str, strict: bool) -> None:
+def _check_weights(model: nn.Module, checkpoint: dict, path: str, strict: bool) -> dict:
     own, given = model.state_dict(), checkpoint.get('state_dict', checkpoint)
     given = {re.sub('^module[.]', '', key): value for key, value in given.items()}
     shared = [key for key in own if key in given]
@@ -159,6 +161,7 @@ def _check_weights(model: nn.Module, checkpoint: dict, path: str, strict: bool) 
             f'{path} belongs to another architecture than the config: {"; ".join(problems)}. '
             'Use the config that it was trained with'
         )
+    return given
 
 
 def _shape(value) -> str:
@@ -191,72 +194,20 @@ def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
     return files, found
 
 
-_SCOPES = ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
-_NAMES = dict(inf=float('inf'), nan=float('nan'))
-
-
-def plain_config(text: str) -> dict:
-    """Settings of a config in MMEngine's ``pretty_text``, which is read and never run.
-
-    Literals and ``dict(...)`` are all that is understood.
-
-    Raises:
-        ValueError: If the text holds more than that.
-    """
-    values = {}
-    try:
-        for line in ast.parse(text).body:
-            (target,) = line.targets
-            try:
-                values[target.id] = ast.literal_eval(_Literals().visit(line.value))
-            except ValueError:
-                raise InputError(f'it has {ast.unparse(line.value):.60}') from None
-    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(str(error)) from None
-    return values
-
-
-class _Literals(ast.NodeTransformer):
-    """Writes ``dict(...)`` and ``inf`` as the literals that they stand for."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """``dict(a=1, **{'b': 2})`` as ``{'a': 1, 'b': 2}``; no other call is understood."""
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
-            return node
-        keys, values = [], []
-        for entry in node.keywords:
-            value = self.visit(entry.value)
-            unpacked = isinstance(value, ast.Dict) and entry.arg is None
-            keys += value.keys if unpacked else [ast.Constant(entry.arg)]
-            values += value.values if unpacked else [value]
-        return ast.Dict(keys, values)
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        """A number that has a name, as a constant."""
-        return ast.Constant(_NAMES[node.id]) if node.id in _NAMES else node
-
-
 def checkpoint_config(checkpoint: dict, path: str) -> Config:
-    """The config that a model was trained with; nothing of it is run (see `plain_config`).
+    """The config that a model was trained with, which is data alone: nothing of it is run.
 
     Args:
-        checkpoint (dict): A loaded checkpoint.
+        checkpoint (dict): A loaded checkpoint of `SafeCheckpointHook`.
         path (str): Its file, for messages.
 
     Raises:
-        ValueError: If it carries no config, or one that is more than plain data.
+        ValueError: If it carries no config, or one that could import foreign code.
     """
-    text = checkpoint.get('meta', {}).get('cfg')
-    if not isinstance(text, str) or not text.strip():
+    content = checkpoint.get('meta', {}).get('settings')
+    if not isinstance(content, dict) or not content:
         raise InputError(f'{path} carries no config: give the one that it was trained with')
-    try:
-        config = Config(plain_config(text))
-    except InputError as error:
-        raise InputError(
-            f'the config that {path} carries is more than plain data ({error}), and '
-            'running it could run foreign code: give the config that it was trained '
-            'with'
-        ) from None
+    config = Config(content)
     require_plain_types(config, path)
     return config
 
@@ -273,29 +224,23 @@ def require_plain_types(config: Config, path: str) -> None:
     Raises:
         ValueError: Naming the entry.
     """
-    for key, value in _entries(config._cfg_dict.to_dict()):
-        known = (
-            value in _SCOPES
-            if key == '_scope_'
-            else (isinstance(value, str) and re.fullmatch(r'\w+', value))
-        )
-        if not known:
-            raise InputError(
-                f'the config that {path} carries asks for {key}={value!r}, which '
-                'could import foreign code: give the config that it was trained with'
-            )
-
-
-def _entries(value):
-    """All ``type`` and ``_scope_`` entries."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            if key in ('type', '_scope_'):
-                yield key, entry
-            yield from _entries(entry)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _entries(entry)
+    parts = [config._cfg_dict.to_dict()]
+    for part in parts:  # which grows
+        if isinstance(part, dict):
+            parts += part.values()
+            for key in [key for key in ('type', '_scope_') if key in part]:
+                value = part[key]
+                if key == '_scope_':
+                    known = value in ('mmaction', 'mmcv', 'mmengine', 'mmn_plugin')
+                else:
+                    known = isinstance(value, str) and re.fullmatch(r'\w+', value)
+                if not known:
+                    raise InputError(
+                        f'the config that {path} carries asks for {key}={value!r}, which could '
+                        'import foreign code: give the config that it was trained with'
+                    )
+        elif isinstance(part, list | tuple):
+            parts += part
 
 
 _OF_THE_START = ('work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
@@ -307,34 +252,28 @@ _IN_THE_CHECKPOINT = (
     'auto_scale_lr',
     'randomness.seed',
 )
-_ABSENT = 'not set'
 _LONGEST = 60  # characters of a value
 
 
-def changed_settings(before: str, now: str) -> list[str]:
+def changed_settings(before: dict, now: dict) -> list[str]:
     """Name every setting that differs between two configs.
 
     Args:
-        before (str): Config of the checkpoint, as MMEngine stores it (``pretty_text``).
-        now (str): Config of the run that resumes it.
+        before (dict): Config of the checkpoint; empty where it is not known.
+        now (dict): Config of the run that resumes it.
 
     Returns:
-        list[str]: For each setting both values, and which of the two counts; empty also where one
-        of the configs cannot be read.
+        list[str]: For each setting both values, and which of the two counts.
     """
-    try:
-        first, second = (dict(_leaves('', plain_config(text))) for text in (before, now))
-    except InputError:
+    if not before:
         return []
-    names = [*second, *(name for name in first if name not in second)]
+    first, second = dict(_leaves('', before)), dict(_leaves('', now))
     changes = []
-    for name in names:
-        values = [settings.get(name, _ABSENT) for settings in (first, second)]
-        if values[0] != values[1] and name.partition('.')[0] not in _OF_THE_START:
+    for name in {**second, **first}:
+        old, new = (settings.get(name, 'not set') for settings in (first, second))
+        if old != new and name.partition('.')[0] not in _OF_THE_START:
             kept = name.startswith(_IN_THE_CHECKPOINT) and not name.endswith('.type')
-            old, new = (
-                value if len(value) <= _LONGEST else f'{value[:_LONGEST]}…' for value in values
-            )
+            old, new = (v if len(v) <= _LONGEST else f'{v[:_LONGEST]}…' for v in (old, new))
             changes.append(
                 f'{name}: {old} in the checkpoint, {new} in this config; '
                 f'{"the checkpoint" if kept else "this config"} counts'
@@ -344,14 +283,12 @@ def changed_settings(before: str, now: str) -> list[str]:
 
 def _leaves(name: str, value) -> Iterator[tuple[str, str]]:
     """Dotted names of all settings in a value, with what they are set to."""
-    if isinstance(value, dict) and value:
-        parts = value.items()
-    elif isinstance(value, list | tuple) and any(isinstance(entry, dict) for entry in value):
-        parts = enumerate(value)
-    else:
+    if isinstance(value, list | tuple) and any(isinstance(entry, dict) for entry in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict) or not value:
         yield name, repr(value)
         return
-    for key, entry in parts:
+    for key, entry in value.items():
         yield from _leaves(f'{name}.{key}' if name else key, entry)
 
 

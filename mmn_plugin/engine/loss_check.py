@@ -1,6 +1,5 @@
 """Stop at, or skip, a NaN or Inf loss or gradient."""
 
-import sys
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
@@ -11,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from mmn_plugin.errors import InputError, NonFiniteError, let_others_end_first
+from mmn_plugin.errors import InputError, NonFiniteError
 
 from .dist import bare_model, persistent_buffers
 from .preemption import PreemptionHook
@@ -34,10 +33,9 @@ class LossCheck:
     overflows, and lowers the scale.
 
     The check is the one time in an iteration that the host waits for the device: one copy fetches
-    the losses that a localizer logs, the gradient's norm and what the ranks have to tell each
-    other, which includes whether `PreemptionHook` of any rank was asked to stop. Log and clipping
-    take their values from there. Of other models the sum of the losses is checked there, and what
-    they log after the step; likewise of an optimizer wrapper with an update of its own.
+    the losses that a localizer logs (of other models their sum), the gradient's norm and what the
+    ranks have to tell each other, which includes whether `PreemptionHook` of any rank was asked to
+    stop. Log and clipping take their values from there.
 
     Args:
         action (str): ``'stop'`` or ``'skip'``. Defaults to ``'stop'``.
@@ -58,11 +56,8 @@ class LossCheck:
         self.max_skips = max_skips
         self.skips = 0
         self.skipped = False
-        self._place: tuple[int, dict] = (0, {})
-        self._checked: dict[str, Any] = {}  # values to log that were looked at
-        self._norm: Tensor | None = None  # of the gradient, on its device
-        self._norm_on_host: Tensor | None = None
-        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._place: tuple[int, dict] = (0, {})  # of the batch, and the batch
+        self._norms: tuple[Tensor | None, Tensor | None] = (None, None)  # on device and host
         self._preemption: PreemptionHook | None = None
 
     def prepare(self, runner, preemption: PreemptionHook | None = None) -> None:
@@ -80,105 +75,80 @@ class LossCheck:
         """The model's ``train_step``, with the check in it.
 
         Returns:
-            dict[str, Any]: What the model logs, on the host; empty where the batch was skipped.
+            dict[str, Any]: What the model logs; empty where the batch was skipped.
 
         Raises:
             FloatingPointError: If a value is NaN or infinite.
         """
-        wrapper, self._checked, self.skipped = runner.optim_wrapper, {}, False
-        self._place = batch_idx, data_batch
-        if self.action == 'skip':
-            buffers = persistent_buffers(bare_model(runner))
-            self._buffers = [(buffer, buffer.detach().clone()) for _, buffer in buffers]
-        if getattr(type(wrapper), 'update_params', None) is OptimWrapper.update_params:
-            wrapper = _CheckedWrapper(wrapper, partial(self._check, runner))
+        self.skipped, self._place = False, (batch_idx, data_batch)
+        named = persistent_buffers(bare_model(runner)) if self.action == 'skip' else ()
+        before = [(buffer, buffer.detach().clone()) for _, buffer in named]
+        wrapper = _CheckedWrapper(runner.optim_wrapper, partial(self._check, runner))
         outputs = runner.model.train_step(data_batch, optim_wrapper=wrapper)
-        if self.skipped:
-            return {}
-        if outputs is not self._checked and (bad := _bad(_fetch(outputs))):
-            raise NonFiniteError(self._describe(runner, bad, self._videos()))
-        return outputs
+        if not self.skipped:
+            return outputs
+        runner.optim_wrapper.zero_grad()
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+        return {}
 
     def _check(self, runner, loss: Tensor) -> bool:
         """Fetch what decides about the step; whether to take it, as all ranks do."""
         losses = getattr(bare_model(runner), 'log_vars', None) or dict(loss=loss)
-        self._checked, self._norm = losses, _gradient_norm(runner.optim_wrapper)
+        norm = _gradient_norm(runner.optim_wrapper)
         asked = 0 if self._preemption is None else self._preemption.asked
-        several = get_world_size() > 1
-        fetched = _fetch(
-            losses
-            | {_NORM: self._norm, _FLAGS: _flags(losses, self._norm, asked) if several else None}
-        )
-        self._norm_on_host, flags = fetched.pop(_NORM), fetched.pop(_FLAGS)
+        flags = _flags(losses, norm, asked) if get_world_size() > 1 else None
+        fetched = _fetch(losses | {_NORM: norm, _FLAGS: flags})
+        self._norms, flags = (norm, fetched.pop(_NORM)), fetched.pop(_FLAGS)
         losses.update(fetched)
-        mine, my_norm = _bad(losses), _bad({'gradient norm': self._norm_on_host})
+        mine, my_norm = _bad(losses), _bad({'gradient norm': self._norms[1]})
         bad_loss, bad_gradient = bool(mine), bool(my_norm)
-        if several:
+        if flags is not None:
             # exit codes, below 256, are exact in any type that the losses have
             bad_loss, bad_gradient, asked = map(int, flags.tolist())
             if self._preemption is not None:
                 self._preemption.agreed = asked
-        if bad_gradient and not bad_loss:
-            mine = my_norm and f'{my_norm}{_bad_gradients(bare_model(runner))}'
+        if my_norm and not bad_loss:
+            mine = my_norm + _bad_gradients(bare_model(runner))
         if bad_loss or bad_gradient:
-            self._act(runner, mine)
+            self._stop_or_skip(runner, mine and self._describe(runner, mine))
         return not self.skipped
 
-    def _act(self, runner, mine: str) -> None:
-        """Stop, or undo the iteration; `mine` is what is bad on this rank, if anything."""
-        found: dict[str, tuple[list[str], list[str]]] = {}
-        for rank, (what, videos) in enumerate(all_gather_object((mine, self._videos()))):
-            if what:
-                ranks, their_videos = found.setdefault(what, ([], []))
-                ranks.append(str(rank))
-                their_videos.extend(videos)
-        texts = {what: self._describe(runner, what, videos) for what, (_, videos) in found.items()}
-        listed = '; '.join(
-            f'rank {", ".join(ranks)}: {texts[what]}' for what, (ranks, _) in found.items()
-        )
-        if self.action == 'stop' or self.skips >= self.max_skips:
-            self._stop(runner, texts.get(mine), listed)
+    def _stop_or_skip(self, runner, mine: str) -> None:
+        """Agree on it; `mine` is what is bad on this rank, if anything."""
+        told = enumerate(all_gather_object(mine))
+        listed = '; '.join(f'rank {rank}: {text}' for rank, text in told if text)
+        if self.action == 'stop':
+            raise NonFiniteError(mine or listed)
+        if self.skips >= self.max_skips:
+            raise NonFiniteError(
+                f'the {self.skips} iterations that max_skips allows were skipped before. '
+                f'{mine or listed}'
+            )
         self.skips += 1
         self.skipped = True
-        runner.optim_wrapper.zero_grad()
-        with torch.no_grad():
-            for buffer, value in self._buffers:
-                buffer.copy_(value)
         runner.logger.warning(
             f'iteration skipped ({self.skips} of at most {self.max_skips}): {listed}'
         )
 
-    def _stop(self, runner, mine: str | None, listed: str) -> None:
-        more = (
-            f'the {self.skips} iterations that max_skips allows were skipped before. '
-            if self.action == 'skip'
-            else ''
-        )
-        if mine is not None:
-            raise NonFiniteError(more + mine)
-        runner.logger.error(more + listed)
-        let_others_end_first()
-        sys.exit(1)
-
-    def _videos(self) -> list[str]:
-        samples = (self._place[1] or {}).get('data_samples', ())
-        return [sample.video_id for sample in samples]
-
-    def _describe(self, runner, bad: str, videos: list[str]) -> str:
+    def _describe(self, runner, bad: str) -> str:
+        index, batch = self._place
+        videos = ', '.join(sample.video_id for sample in batch.get('data_samples', ()))
         return (
-            f'{bad} at epoch {runner.epoch + 1}, iteration {self._place[0] + 1}, in the batch of '
-            f'videos {", ".join(videos) or "unknown"}. Look at their features with '
+            f'{bad} at epoch {runner.epoch + 1}, iteration {index + 1}, in the batch of '
+            f'videos {videos or "unknown"}. Look at their features with '
             '`mmn check`; if they are sound lower the learning rate, and resume '
             'from the last checkpoint'
         )
 
     def _clip(self, clip: Callable, params: list[Tensor], max_norm: float, **kwargs) -> Tensor:
         """``clip_grad_norm_`` with the norm that is known already; returns it on the host."""
-        norm, self._norm = self._norm, None
+        (norm, on_host), self._norms = self._norms, (None, None)
         if norm is None:
             return clip(params, max_norm, **kwargs)
         clip_grads_with_norm_(params, max_norm, norm, kwargs.get('foreach'))
-        return self._norm_on_host
+        return on_host
 
 
 class _CheckedWrapper:
@@ -224,10 +194,13 @@ def _gradient_norm(wrapper) -> Tensor | None:
 def _flags(losses: dict[str, Any], norm: Tensor | None, asked: int) -> Tensor:
     """Whether on any rank a loss is bad, the gradient is bad; and the highest `asked`: (3,)."""
     device = get_comm_device()
-    values = [value for value in losses.values() if torch.is_tensor(value)]
     flags = torch.full((3,), asked, dtype=torch.int32, device=device)
-    for place, checked in enumerate((values, [] if norm is None else [norm])):
-        bad = [(~value.detach().isfinite()).any().to(device) for value in checked]
+    for place, values in enumerate((losses.values(), [norm])):
+        bad = [
+            (~value.detach().isfinite()).any().to(device)
+            for value in values
+            if torch.is_tensor(value)
+        ]
         flags[place] = torch.stack(bad).any() if bad else False
     all_reduce(flags, op='max')
     return flags
@@ -236,8 +209,6 @@ def _flags(losses: dict[str, Any], norm: Tensor | None, asked: int) -> Tensor:
 def _fetch(values: dict[str, Any]) -> dict[str, Any]:
     """The same with its tensors on the host, to which one copy brings them all."""
     tensors = {name: value.detach() for name, value in values.items() if torch.is_tensor(value)}
-    if not tensors:
-        return dict(values)
     dtype = reduce(torch.promote_types, (value.dtype for value in tensors.values()))
     device = next(iter(tensors.values())).device
     row = torch.cat([value.to(device, dtype).reshape(-1) for value in tensors.values()]).cpu()

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -259,8 +260,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         ):
             with isolated_random_state():
                 self.runner.val_loop.run()
-            self.validated = True
-            self._checkpoints.after_validation(self.runner)
         self.validated = True
 
     @property
@@ -275,13 +274,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             sampler = getattr(self.dataloader.batch_sampler, 'sampler', sampler)
         return sampler
 
-    def save_run_state(self, folder: str, backend) -> dict:
-        """Write what a resumed run goes on from; see the function of this name.
-
-        Returns:
-            dict: What the checkpoint itself has to hold, under ``run_state``.
-        """
-        return dict(save_run_state(self.runner, folder, backend), loop=self._place())
+    def save_run_state(self, folder: Path) -> dict:
+        """Write what a resumed run goes on from; see the function of this name."""
+        return dict(save_run_state(self.runner, folder), loop=self._place())
 
     def _place(self) -> dict:
         return dict(

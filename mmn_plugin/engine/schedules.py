@@ -95,17 +95,12 @@ class CrossVideoNegativeHook(Hook):
     """
 
     def __init__(self, full_through_epoch: int, late_factor: float = 0.01, from_epoch: int = 1):
-        for holds, given, advice in (
-            (
-                full_through_epoch >= 0,
-                f'full_through_epoch={full_through_epoch}',
-                'epochs count from 1; 0 means none',
-            ),
-            (late_factor >= 0, f'late_factor={late_factor}', 'give a factor of at least 0'),
-            (from_epoch >= 1, f'from_epoch={from_epoch}', 'epochs count from 1'),
-        ):
-            if not holds:
-                raise InputError(f'CrossVideoNegativeHook: {given}: {advice}')
+        if full_through_epoch < 0 or late_factor < 0 or from_epoch < 1:
+            raise InputError(
+                f'CrossVideoNegativeHook: full_through_epoch={full_through_epoch}, '
+                f'late_factor={late_factor}, from_epoch={from_epoch}: epochs count from 1 '
+                '(full_through_epoch=0: none), and a factor is at least 0'
+            )
         self.full_through_epoch = full_through_epoch
         self.late_factor = late_factor
         self.from_epoch = from_epoch
@@ -117,7 +112,13 @@ class CrossVideoNegativeHook(Hook):
             ValueError: If ``sync_bn`` is set for a training on CPUs, or ``from_epoch`` would have
                 no effect.
         """
-        self._check_sync_bn(runner.model)
+        layers = [m for m in runner.model.modules() if isinstance(m, nn.SyncBatchNorm)]
+        if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
+            raise InputError(
+                "sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
+                'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
+                'statistics per process'
+            )
         source = bare_model(runner).head.negatives
         if self.from_epoch > 1 and source.scope == 'local' and source.bank is None:
             raise InputError(
@@ -125,30 +126,15 @@ class CrossVideoNegativeHook(Hook):
                 "outside the device's batch, of which model.head.negatives has none"
             )
         if self.from_epoch > runner.max_epochs:
-            print_log(
+            runner.logger.warning(
                 f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
-                f'epoch ({runner.max_epochs}), so negatives stay local',
-                'current',
-                30,
+                f'epoch ({runner.max_epochs}), so negatives stay local'
             )
         bank, videos = source.bank, len(runner.train_dataloader.dataset)
         if bank is not None and bank.size >= videos:
-            print_log(
+            runner.logger.warning(
                 f'model.head.negatives.queue_size={bank.size} reaches over a whole epoch '
-                f'of {videos} videos: it will hold old embeddings of the very videos of a '
-                'batch',
-                'current',
-                30,
-            )
-
-    @staticmethod
-    def _check_sync_bn(model: nn.Module) -> None:
-        layers = (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm))
-        if get_world_size() > 1 and any(layer.weight.device.type == 'cpu' for layer in layers):
-            raise InputError(
-                "sync_bn='torch' needs GPUs, since PyTorch has no SyncBatchNorm for "
-                'the CPU: leave sync_bn out of the config; BatchNorm then takes its '
-                'statistics per process'
+                f'of {videos} videos: it will hold old embeddings of the very videos of a batch'
             )
 
     def before_train_epoch(self, runner) -> None:
@@ -199,8 +185,5 @@ class ContrastStageHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Set how many stages train in the epoch that begins."""
-        bare_model(runner).head.active_stages = self.active_stages(runner.epoch + 1)
-
-    def active_stages(self, epoch: int) -> int:
-        """Stages that have begun in an epoch counted from 1."""
-        return sum(epoch >= first for first in self.from_epochs)
+        begun = [first for first in self.from_epochs if runner.epoch + 1 >= first]
+        bare_model(runner).head.active_stages = len(begun)

@@ -96,8 +96,7 @@ def _check_content(dataset) -> None:
     """Refuse features that are all zero in all videos that are looked at; of fewer, warn."""
     places = np.unique(np.linspace(0, len(dataset) - 1, _LOOKED_AT).round().astype(int))
     found = {}
-    for place in places.tolist():
-        sample = dataset[place]
+    for sample in map(dataset.__getitem__, places.tolist()):
         for features in sample['inputs'].split(dataset.feature_sizes, dim=-1):
             rows = features.flatten(0, -2).numpy()  # (R, D) of one file; of tubes it was (T, R, D)
             problem = lack_of_content(rows) if len(rows) else None
@@ -126,12 +125,11 @@ def _check_sentences(dataset, model) -> None:
             f'{known}: model.data_preprocessor.tokenizer and model.text_encoder do not belong '
             'together'
         )
-    videos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    sentences = [sentence for video in videos for sentence in video['sentences']]
-    problems = iter(tokenizer.inspect(sentences))
-    for video in videos:
-        for place, sentence in zip(video['sentence_index'], video['sentences'], strict=True):
-            _, problem = next(problems)
+    for video in map(dataset.get_data_info, range(len(dataset))):
+        problems = tokenizer.inspect(video['sentences'])
+        for place, sentence, (_, problem) in zip(
+            video['sentence_index'], video['sentences'], problems, strict=True
+        ):
             if problem:
                 raise InputError(
                     f'{dataset.ann_file}: video {video["video_id"]!r}, sentence {place} '
@@ -166,20 +164,16 @@ def check_settings(runner) -> None:
                 f'val_evaluator asks for R@{asked}, but model.head.top_n={kept} moments are kept '
                 'per sentence: raise it'
             )
-    if metrics and len(metrics) == len(evaluators):
-        _check_save_best(runner, metrics)
-    _warn_of_choice_on_test(runner)
-
-
-def _check_save_best(runner, metrics: list[GroundingMetric]) -> None:
     reported = {f'{metric.prefix}/{name}' for metric in metrics for name in metric.names}
-    for name in _best_metrics(runner):
+    best = _best_metrics(runner)
+    for name in best if metrics and len(metrics) == len(evaluators) else ():
         # groups of sentences ("grounding/0-10s/R1@0.5") depend on the data
         if name != 'auto' and name.count('/') < 2 and name not in reported:
             raise InputError(
                 f'default_hooks.checkpoint.save_best={name!r} is no metric of the '
                 f'validation, which reports {", ".join(sorted(reported))}'
             )
+    _warn_of_choice_on_test(runner, best)
 
 
 def _warn_of_unused_keys(runner) -> None:
@@ -219,9 +213,9 @@ def _warn_of_batch_size(runner) -> None:
     )
 
 
-def _warn_of_choice_on_test(runner) -> None:
+def _warn_of_choice_on_test(runner, best: list[str]) -> None:
     """Figures of a checkpoint that was chosen on the test split are no estimate."""
-    chosen = [f'save_best={name}' for name in _best_metrics(runner)]
+    chosen = [f'save_best={name}' for name in best]
     chosen += [
         f'EarlyStoppingHook(monitor={hook.monitor!r})'
         for hook in runner.hooks
@@ -229,11 +223,11 @@ def _warn_of_choice_on_test(runner) -> None:
     ]
     if not chosen:
         return
-    tested = {*_annotation_files(runner.cfg.get('test_dataloader'))}
+    tested = [*_annotation_files(runner.cfg.get('test_dataloader'))]
     shared = [
         str(path)
         for path in _annotation_files(runner.cfg.get('val_dataloader'))
-        if any(_same_content(path, other) for other in tested)
+        if any(path == other or filecmp.cmp(path, other, shallow=False) for other in tested)
     ]
     if shared:
         runner.logger.warning(
@@ -256,17 +250,10 @@ def _best_metrics(runner) -> list[str]:
 def _annotation_files(settings) -> Iterator[Path]:
     """Annotation files that a dataloader's config names, those inside wrappers included."""
     if isinstance(settings, dict):
-        if isinstance(settings.get('ann_file'), str) and settings['ann_file']:
-            yield Path(settings.get('data_root') or '', settings['ann_file']).resolve()
-        settings = settings.values()
-    elif not isinstance(settings, list | tuple):
-        return
-    for part in settings:
+        if settings.get('ann_file'):
+            path = Path(settings.get('data_root') or '', settings['ann_file']).resolve()
+            if path.is_file():
+                yield path
+        settings = [*settings.values()]
+    for part in settings if isinstance(settings, list | tuple) else ():
         yield from _annotation_files(part)
-
-
-def _same_content(path: Path, other: Path) -> bool:
-    """Whether two files are one, or copies of each other."""
-    return path == other or (
-        path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)
-    )

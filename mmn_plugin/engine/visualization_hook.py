@@ -1,6 +1,5 @@
 """Pictures while validating and testing."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmaction.registry import HOOKS
@@ -66,15 +65,11 @@ class GroundingVisualizationHook(Hook):
         video_dir: str | None = None,
         out_dir: str | None = None,
     ) -> None:
-        for name, value, least in (
-            ('interval', interval, 1),
-            ('top_n', top_n, 1),
-            ('max_sentences', max_sentences, 1),
-            ('max_maps', max_maps, 0),
-        ):
-            if value < least:
+        least = dict(interval=1, top_n=1, max_sentences=1, max_maps=0)
+        for name, value in zip(least, (interval, top_n, max_sentences, max_maps), strict=True):
+            if value < least[name]:
                 raise InputError(
-                    f'GroundingVisualizationHook.{name}={value}; it must be at least {least}'
+                    f'GroundingVisualizationHook.{name}={value}; it must be at least {least[name]}'
                 )
         if video_dir is not None and not Path(video_dir).is_dir():
             raise MissingFileError(
@@ -90,12 +85,12 @@ class GroundingVisualizationHook(Hook):
         self._seen = self._drawn = 0
 
     def before_val_epoch(self, runner) -> None:
-        """Start to count anew."""
-        self._start(getattr(runner, 'val_dataloader', None))
+        """Count anew, and claim the files that are due, as far as the dataset tells."""
+        self._start(runner.val_dataloader.dataset)
 
     def before_test_epoch(self, runner) -> None:
-        """Start to count anew."""
-        self._start(getattr(runner, 'test_dataloader', None))
+        """As before a validation."""
+        self._start(runner.test_dataloader.dataset)
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """List what was written."""
@@ -104,51 +99,30 @@ class GroundingVisualizationHook(Hook):
 
     after_test_epoch = after_val_epoch
 
-    def after_val_iter(
-        self,
-        runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: Sequence[GroundingDataSample] | None = None,
-    ) -> None:
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Draw what is due of a batch of validation."""
         step = runner.epoch if runner.log_processor.by_epoch else runner.iter
         self._draw_batch(runner, data_batch, outputs, 'val', step)
 
-    def after_test_iter(
-        self,
-        runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: Sequence[GroundingDataSample] | None = None,
-    ) -> None:
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Draw what is due of a batch of a test."""
         self._draw_batch(runner, data_batch, outputs, 'test', 0)
 
-    def _start(self, loader) -> None:
-        """Count anew, and claim the files that are due, as far as the dataset tells."""
+    def _start(self, dataset) -> None:
         self._seen = self._drawn = 0
-        dataset = getattr(loader, 'dataset', None)
         if self._folder is None or not hasattr(dataset, 'get_data_info'):
             return
         self._dataset = input_of(getattr(dataset, 'ann_file', ''))
         due = range(0, len(dataset), self.interval)
         sources = [self._source(dataset.get_data_info(i)['video_id']) for i in due]
-        names = self._folder.names_of(sources)
         kinds = ('timeline', 'tubes', *(f'map{i + 1}' for i in range(self.max_maps)))
-        files = {
-            f'{name}_{kind}.png': (i, source)
-            for i, name, (source, _) in zip(due, names, sources, strict=True)
-            for kind in kinds
-        }
-        self._folder.claim({name: source for name, (_, source) in files.items()})  # all end alike
-        self._folder.begin(
-            {
-                name: source
-                for name, (i, source) in files.items()
-                if i % get_world_size() == get_rank()
-            }
-        )
+        all_files, mine = {}, {}
+        for i, name, (source, _) in zip(due, self._folder.names_of(sources), sources, strict=True):
+            files = {f'{name}_{kind}.png': source for kind in kinds}
+            all_files |= files
+            mine |= files if i % get_world_size() == get_rank() else {}
+        self._folder.claim(all_files)  # all ranks end alike
+        self._folder.begin(mine)
 
     def _source(self, video_id: str) -> tuple[str, str]:
         return f'{self._dataset}::{video_id}', video_id
@@ -173,19 +147,24 @@ class GroundingVisualizationHook(Hook):
             visualizer = GroundingVisualizer()  # draws; whose back ends get it, `_keep` knows
         path = self._find_video(runner, sample.video_id)
         if isinstance(sample, TubeDataSample):
-            image = self._draw_tubes(runner, visualizer, sample, path)
+            try:
+                image = visualizer.draw_tubes(sample, path, self.max_sentences)
+            except (VideoReadError, TubeError) as error:
+                runner.logger.warning(f'drawn without the video: {error}')
+                image = visualizer.draw_tubes(sample, None, self.max_sentences)
             self._keep(runner, image, sample.video_id, 'tubes', mode, step)
             return
+        frames = None
+        try:
+            frames = path and sample_frames(path)
+        except VideoReadError as error:
+            runner.logger.warning(f'drawn without thumbnails: {error}')
         model = bare_model(runner)
         grid = model.head.moment_map
         video, scores = model.score_sample(inputs, sample)
         curves, scores = model.head.curve(video, scores), scores.cpu()
         image = visualizer.draw_timeline(
-            sample,
-            self._frames(runner, path),
-            self.top_n,
-            max_sentences=self.max_sentences,
-            curves=curves,
+            sample, frames, self.top_n, max_sentences=self.max_sentences, curves=curves
         )
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
         for i, sentence in enumerate(sample.sentences[: self.max_maps if grid is not None else 0]):
@@ -227,19 +206,3 @@ class GroundingVisualizationHook(Hook):
                 f'no video {video_id} in {self.video_dir}: drawn without thumbnails'
             )
         return path
-
-    def _frames(self, runner, path: Path | None):
-        """Frames for thumbnails, or None where there is no video or it cannot be read."""
-        try:
-            return None if path is None else sample_frames(path)
-        except VideoReadError as error:
-            runner.logger.warning(f'drawn without thumbnails: {error}')
-            return None
-
-    def _draw_tubes(self, runner, visualizer, sample: TubeDataSample, path: Path | None):
-        """Tubes in their video, or on gray where it cannot be read or is another one."""
-        try:
-            return visualizer.draw_tubes(sample, path, self.max_sentences)
-        except (VideoReadError, TubeError) as error:
-            runner.logger.warning(f'drawn without the video: {error}')
-            return visualizer.draw_tubes(sample, None, self.max_sentences)

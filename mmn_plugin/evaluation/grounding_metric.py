@@ -30,9 +30,7 @@ class VideoResultsMetric(BaseMetric):
     that nothing depends on the number of processes.
 
     Args:
-        collect_device (str): ``cpu`` or ``gpu``. Defaults to ``cpu``.
-        prefix (str, optional): Put before the metric names. Defaults to the class's own.
-        collect_dir (str, optional): Folder shared by all processes, for ``cpu``.
+        **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`.
 
     Attributes:
         result_type (type): What is kept of a video, by its ``from_data_sample``.
@@ -90,8 +88,7 @@ class DumpMetric(VideoResultsMetric):
 
     Args:
         out_file_path (str): Path of the file; must end in ``.json``. Its folder is made.
-        collect_device (str): ``cpu`` or ``gpu``. Defaults to ``cpu``.
-        collect_dir (str, optional): Folder shared by all processes, for ``cpu``.
+        **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
         ValueError: If the path does not end in ``.json``, or cannot be written.
@@ -99,10 +96,8 @@ class DumpMetric(VideoResultsMetric):
 
     default_prefix = 'dump'  # without a prefix a metric warns
 
-    def __init__(
-        self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None
-    ):
-        super().__init__(collect_device, collect_dir=collect_dir)
+    def __init__(self, out_file_path: str, **kwargs):
+        super().__init__(**kwargs)
         if Path(out_file_path).suffix != '.json':
             raise InputError(
                 f'{type(self).__name__} writes JSON: {out_file_path} must end in .json '
@@ -135,9 +130,8 @@ class GroundingMetric(VideoResultsMetric):
         chance (dict, optional): Adds the chance level of a model that ranks moments of this grid:
             ``num_clips``, ``pooling_counts`` and ``iou_threshold`` (of NMS), perhaps ``seed`` and
             ``min_samples`` (see `chance_level`).
-        collect_device (str): ``cpu`` or ``gpu``. Defaults to ``cpu``.
-        prefix (str, optional): Defaults to ``grounding``.
-        collect_dir (str, optional): Folder shared by all processes, for ``cpu``.
+        **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`; ``prefix`` defaults to
+            ``grounding``.
 
     Raises:
         ValueError: For settings that make no sense.
@@ -154,11 +148,9 @@ class GroundingMetric(VideoResultsMetric):
         duration_unit: str = 'seconds',
         subsets: dict | str | None = None,
         chance: dict | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **kwargs,
     ):
-        super().__init__(collect_device, prefix, collect_dir)
+        super().__init__(**kwargs)
         if not top_n or min(top_n) < 1:
             raise InputError(f'top_n={top_n}; give one n >= 1 or more')
         if not iou_thrs or not all(0 < thr <= 1 for thr in iou_thrs):
@@ -184,10 +176,6 @@ class GroundingMetric(VideoResultsMetric):
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what evaluation needs of a batch, on the CPU.
-
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): `GroundingDataSample` as dicts, with predictions.
 
         Raises:
             ValueError: If a video has fewer ranked moments than R@n asks for, or no predictions.
@@ -230,12 +218,10 @@ class GroundingMetric(VideoResultsMetric):
         durations = torch.tensor([result.duration for result in results for _ in result.sentences])
         ranked = torch.cat([result.moments[:, : max(self.top_n)] for result in results])
         iou = ranked_iou(ranked, truth)  # (S, max n)
-        rows = {'': self._figures(recall(iou, self.top_n, self.iou_thrs), mean_iou(iou), len(iou))}
+        rows = {'': self._of(iou)}
         for name, mask in (*self._lengths(truth, durations), *self._subsets(results)):
             if mask.any():
-                group = iou[mask]
-                table = recall(group, self.top_n, self.iou_thrs)
-                rows[name] = self._figures(table, mean_iou(group), len(group))
+                rows[name] = self._of(iou[mask])
         if self.chance:
             rows['chance'] = self._chance(truth, durations)
         return rows
@@ -250,17 +236,15 @@ class GroundingMetric(VideoResultsMetric):
             if (group, name) != ('chance', 'num_sentences')
         }
 
+    def _of(self, iou: Tensor) -> dict[str, float]:
+        return self._figures(recall(iou, self.top_n, self.iou_thrs), mean_iou(iou), len(iou))
+
     def _figures(self, table: Tensor, miou: float, number: int) -> dict[str, float]:
         percent = (100 * table).tolist()
-        figures = {
-            f'R{n}@{thr:g}': value
-            for n, row in zip(self.top_n, percent, strict=True)
-            for thr, value in zip(self.iou_thrs, row, strict=True)
-        }
-        for n, row in zip(self.top_n, percent, strict=True):
-            figures[f'R{n}_mean'] = sum(row) / len(row)
+        values = [value for row in percent for value in row]
+        means = [sum(row) / len(row) for row in percent]
         # a float, because MMEngine writes an int to its log as null
-        return figures | {'mIoU': 100 * miou, 'num_sentences': float(number)}
+        return dict(zip(self.names, [*values, *means, 100 * miou, float(number)], strict=False))
 
     def _lengths(self, truth: Tensor, durations: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Groups by length of the true moment: name and mask (S,)."""
@@ -302,11 +286,12 @@ class GroundingMetric(VideoResultsMetric):
 
 
 def _load_subsets(subsets: dict | str | None) -> dict:
-    is_file = isinstance(subsets, str | Path)
-    if is_file:
-        content = read_json(Path(subsets), f'file of subsets {subsets} does not exist', InputError)
-    else:
-        content = subsets or {}
+    content, where = subsets or {}, 'of the config'
+    if isinstance(subsets, str | Path):
+        content, where = (
+            read_json(Path(subsets), f'no file of subsets {subsets}', InputError),
+            subsets,
+        )
     if not (
         isinstance(content, dict)
         and 'chance' not in content
@@ -314,8 +299,7 @@ def _load_subsets(subsets: dict | str | None) -> dict:
         and all(isinstance(i, list | tuple) for videos in content.values() for i in videos.values())
     ):
         raise InputError(
-            f'subsets ({subsets if is_file else "of the config"}) must be '
-            '{name: {video id: [index, ...]}} with no name "chance"'
+            f'subsets ({where}) must be {{name: {{video id: [index, ...]}}}} with no name "chance"'
         )
     return dict(content)
 

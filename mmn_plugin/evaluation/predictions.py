@@ -23,6 +23,12 @@ VERSION = 1
 LARGEST = torch.finfo(torch.float32).max
 
 
+def require(holds: object, message: str) -> None:
+    """Refuse a file, with this message, unless something holds of it."""
+    if not holds:
+        raise PredictionsError(message)
+
+
 def is_number(value: object) -> bool:
     """Whether a value of a JSON file is a number that float32 can hold."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -162,18 +168,16 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
     """
     path = Path(path)
     content = read_json(path, f'file of predictions {path} does not exist', PredictionsError)
-    if not isinstance(content, dict) or content.get('format') != FORMAT:
-        raise PredictionsError(
-            f'{path} is not a file of predictions: it lacks '
-            f'"format": "{FORMAT}" (see docs/predictions.md)'
-        )
-    if content.get('version') != VERSION:
-        raise PredictionsError(
-            f'{path} has version {content.get("version")!r}; this release reads version {VERSION}'
-        )
-    videos = content.get('videos')
-    if not isinstance(videos, dict) or not videos:
-        raise PredictionsError(f'{path} has no "videos": {{video id: ...}}')
+    require(
+        isinstance(content, dict) and content.get('format') == FORMAT,
+        f'{path} is not a file of predictions: it lacks "format": "{FORMAT}" '
+        '(see docs/predictions.md)',
+    )
+    version, videos = content.get('version'), content.get('videos')
+    require(
+        version == VERSION, f'{path} has version {version!r}; this release reads version {VERSION}'
+    )
+    require(isinstance(videos, dict) and videos, f'{path} has no "videos": {{video id: ...}}')
     return {name: _check_video(f'{path}: video {name!r}', video) for name, video in videos.items()}
 
 
@@ -195,34 +199,34 @@ def match_predictions(
             differs from the annotated one.
     """
     missing = [video.video_id for video in annotations if video.video_id not in predictions]
-    if missing:
-        raise PredictionsError(
-            f'predictions lack {len(missing)} of the {len(annotations)} annotated videos, the '
-            f'first {missing[0]!r}; do the two files belong together?'
-        )
+    require(
+        not missing,
+        f'predictions lack {len(missing)} of the {len(annotations)} annotated videos, the '
+        f'first {", ".join(missing[:1])!r}; do the two files belong together?',
+    )
     return [_match_video(predictions[video.video_id], video, top_n) for video in annotations]
 
 
 def _match_video(prediction: dict, video: VideoAnnotation, top_n: int) -> GroundingResult:
     where = f'video {video.video_id!r}'
-    if not math.isclose(prediction['duration'], video.duration, rel_tol=0.01):
-        raise PredictionsError(
-            f'{where} lasts {prediction["duration"]:g} s in the predictions but '
-            f'{video.duration:g} s in the annotations'
-        )
+    require(
+        math.isclose(prediction['duration'], video.duration, rel_tol=0.01),
+        f'{where} lasts {prediction["duration"]:g} s in the predictions but '
+        f'{video.duration:g} s in the annotations',
+    )
     num = len(video.sentences)
     moments, scores = torch.full((num, top_n, 2), torch.nan), torch.full((num, top_n), torch.nan)
-    for row, index in enumerate(video.sentence_index):
-        sentence = video.sentences[row]
+    for row, (index, sentence) in enumerate(
+        zip(video.sentence_index, video.sentences, strict=True)
+    ):
         predicted = prediction['sentences'].get(index)
-        if predicted is None:
-            raise PredictionsError(f'{where}: predictions lack sentence {index} ({sentence!r})')
-        if predicted['sentence'] != sentence:
-            raise PredictionsError(
-                f'{where}: sentence {index} is {predicted["sentence"]!r} in the predictions but '
-                f'{sentence!r} in the annotations; indices count all sentences of the annotation '
-                'file, from 0'
-            )
+        require(predicted, f'{where}: predictions lack sentence {index} ({sentence!r})')
+        require(
+            predicted['sentence'] == sentence,
+            f'{where}: sentence {index} is {predicted["sentence"]!r} in the predictions but '
+            f'{sentence!r} in the annotations; indices count all sentences of the annotation '
+            'file, from 0',
+        )
         ranked = predicted['moments'][:top_n]
         if ranked:
             moments[row, : len(ranked)] = torch.tensor(ranked, dtype=torch.float32)
@@ -240,54 +244,48 @@ def _match_video(prediction: dict, video: VideoAnnotation, top_n: int) -> Ground
 
 
 def _check_video(where: str, video: dict) -> dict:
-    if not isinstance(video, dict) or not isinstance(video.get('sentences'), list):
-        raise PredictionsError(f'{where} needs "duration" (seconds) and the list "sentences"')
+    listed = isinstance(video, dict) and isinstance(video.get('sentences'), list)
+    require(listed, f'{where} needs "duration" (seconds) and the list "sentences"')
     duration = video.get('duration')
-    if not is_number(duration) or duration <= 0:
-        raise PredictionsError(f'{where} has duration={duration!r}; expected seconds above 0')
+    positive = is_number(duration) and duration > 0
+    require(positive, f'{where} has duration={duration!r}; expected seconds above 0')
     sentences: dict[int, dict] = {}
     for place, sentence in enumerate(video['sentences']):
-        if not isinstance(sentence, dict):
-            raise PredictionsError(f'{where}, entry {place} of "sentences" is not an object')
+        entry = f'{where}, entry {place} of "sentences"'
+        require(isinstance(sentence, dict), f'{entry} is not an object')
         index = sentence.get('index')
-        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-            raise PredictionsError(
-                f'{where}, entry {place} of "sentences" has index={index!r}; '
-                'expected its place in the annotation file, from 0'
-            )
-        if index in sentences:
-            raise PredictionsError(f'{where} has sentence {index} twice')
+        require(
+            isinstance(index, int) and not isinstance(index, bool) and index >= 0,
+            f'{entry} has index={index!r}; expected its place in the annotation file, from 0',
+        )
+        require(index not in sentences, f'{where} has sentence {index} twice')
         _check_sentence(f'{where}, sentence {index}', sentence)
         sentences[index] = sentence
     return {'duration': duration, 'sentences': sentences}
 
 
 def _check_sentence(where: str, sentence: dict) -> None:
-    if not isinstance(sentence.get('sentence'), str):
-        raise PredictionsError(f'{where} needs its text as "sentence"')
+    require(isinstance(sentence.get('sentence'), str), f'{where} needs its text as "sentence"')
     moments, scores = sentence.get('moments'), sentence.get('scores')
-    if not isinstance(moments, list):
-        raise PredictionsError(f'{where} needs "moments": [[start, end], ...], best first')
+    listed = isinstance(moments, list)
+    require(listed, f'{where} needs "moments": [[start, end], ...], best first')
     for moment in moments:
-        if not (isinstance(moment, list) and len(moment) == 2 and all(map(is_number, moment))):
-            raise PredictionsError(
-                f'{where} has the moment {moment!r}; expected [start, end], two '
-                'finite numbers of seconds'
-            )
-        if moment[0] >= moment[1]:
-            raise PredictionsError(
-                f'{where} has the moment {moment!r}, which is empty or ends before it starts'
-            )
+        require(
+            isinstance(moment, list) and len(moment) == 2 and all(map(is_number, moment)),
+            f'{where} has the moment {moment!r}; expected [start, end], two finite numbers of '
+            'seconds',
+        )
+        require(
+            moment[0] < moment[1],
+            f'{where} has the moment {moment!r}, which is empty or ends before it starts',
+        )
     if scores is None:
         return
-    if (
-        not isinstance(scores, list)
-        or len(scores) != len(moments)
-        or not all(map(is_number, scores))
-    ):
-        raise PredictionsError(
-            f'{where} has {len(moments)} moments and the scores {scores!r}; '
-            'expected as many finite numbers'
-        )
-    if scores != sorted(scores, reverse=True):
-        raise PredictionsError(f'{where}: scores rise down the list; moments go best first')
+    one_each = isinstance(scores, list) and len(scores) == len(moments)
+    require(
+        one_each and all(map(is_number, scores)),
+        f'{where} has {len(moments)} moments and the scores {scores!r}; expected as many finite '
+        'numbers',
+    )
+    falling = scores == sorted(scores, reverse=True)
+    require(falling, f'{where}: scores rise down the list; moments go best first')

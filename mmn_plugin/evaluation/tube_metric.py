@@ -15,7 +15,7 @@ from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures import MomentGrid, cell_bounds, cell_iou, tube_iou
 
 from .grounding_metric import DumpMetric, VideoResultsMetric
-from .predictions import FORMAT, PredictionsError, is_number
+from .predictions import FORMAT, PredictionsError, is_number, require
 
 
 @dataclass
@@ -212,56 +212,49 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
     content = read_json(
         path, f'{path} does not exist; tools/test.py --submission writes it', PredictionsError
     )
-    if not isinstance(content, dict):
-        raise PredictionsError(f'{path} is not a JSON object of videos')
-    if content.get('format') == FORMAT:
-        raise PredictionsError(f'{path} holds predicted moments, not tubes')
+    require(isinstance(content, dict), f'{path} is not a JSON object of videos')
+    moments = content.get('format') == FORMAT
+    require(not moments, f'{path} holds predicted moments, not tubes')
     return {name: _tube(entry, f'{path}: answer {name!r}') for name, entry in content.items()}
 
 
 def _tube(entry: dict, where: str) -> np.ndarray:
     entry = entry if isinstance(entry, dict) else {}
-    bounds = [entry.get('st_frame'), entry.get('ed_frame')]
+    bounds, boxes = [entry.get('st_frame'), entry.get('ed_frame')], entry.get('bbox')
     whole = all(is_number(bound) and int(bound) == bound for bound in bounds)
-    if not whole or not isinstance(entry.get('bbox'), dict):
-        raise PredictionsError(
-            f'{where} is not {{"st_frame": number, "ed_frame": number, "bbox": '
-            '{frame: [x1, y1, x2, y2]}}'
-        )
+    require(
+        whole and isinstance(boxes, dict),
+        f'{where} is not {{"st_frame": number, "ed_frame": number, "bbox": '
+        '{frame: [x1, y1, x2, y2]}}',
+    )
     start, end = map(int, bounds)
-    if not entry['bbox']:
-        if start != -1 or end != -1:
-            raise PredictionsError(
-                f'{where} has no box in its frames {start} to {end}; where there'
-                ' is no answer, st_frame and ed_frame are -1'
-            )
-        return np.zeros((0, 5), np.float32)
-    if not 0 <= start <= end:
-        raise PredictionsError(f'{where} has the impossible frames {start} to {end}')
-    rows: dict[int, list] = {}
-    for frame, box in entry['bbox'].items():
-        here = f'{where}, frame {frame!r}'
-        if not FRAME.fullmatch(frame):
-            raise PredictionsError(f'{here} is not the number of a frame')
-        number = int(frame)
-        if number in rows:
-            raise PredictionsError(f'{here} occurs twice, also as {rows[number][0]!r}')
-        if not start <= number <= end:
-            raise PredictionsError(f'{here} is outside {start} to {end}')
-        _check_box(box, here)
-        rows[number] = [frame, number, *box]
-    return np.array([row[1:] for _, row in sorted(rows.items())], np.float32)
-
-
-def _check_box(box: list, where: str) -> None:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise PredictionsError(f'{where}: {box!r} is not a box of four finite numbers')
-    x1, y1, x2, y2 = box
-    if x2 < x1 or y2 < y1:
-        raise PredictionsError(
-            f'{where}: the box {box} ends before it begins; expected x1, y1, '
-            'x2, y2 (not width and height)'
+    if not boxes:
+        require(
+            start == end == -1,
+            f'{where} has no box in its frames {start} to {end}; where there is no answer, '
+            'st_frame and ed_frame are -1',
         )
+        return np.zeros((0, 5), np.float32)
+    require(0 <= start <= end, f'{where} has the impossible frames {start} to {end}')
+    rows: dict[int, list] = {}
+    for frame, box in boxes.items():
+        here = f'{where}, frame {frame!r}'
+        require(FRAME.fullmatch(frame), f'{here} is not the number of a frame')
+        other = rows.get(int(frame))
+        require(not other, f'{here} occurs twice, also as {other and other[0]!r}')
+        require(start <= int(frame) <= end, f'{here} is outside {start} to {end}')
+        require(
+            isinstance(box, list) and len(box) == 4 and all(map(is_number, box)),
+            f'{here}: {box!r} is not a box of four finite numbers',
+        )
+        x1, y1, x2, y2 = box
+        require(
+            x1 <= x2 and y1 <= y2,
+            f'{here}: the box {box} ends before it begins; expected x1, y1, x2, y2 (not width '
+            'and height)',
+        )
+        rows[int(frame)] = [frame, int(frame), *box]
+    return np.array([row[1:] for _, row in sorted(rows.items())], np.float32)
 
 
 def score_submission(
@@ -286,11 +279,11 @@ def score_submission(
     """
     check_thresholds(iou_thrs)
     unknown = sorted(answers.keys() - truth.keys())
-    if unknown:
-        raise PredictionsError(
-            f'{len(unknown)} answers are about videos that the ground truth '
-            f'does not have ({", ".join(unknown[:3])}); is it another split?'
-        )
+    require(
+        not unknown,
+        f'{len(unknown)} answers are about videos that the ground truth does not have '
+        f'({", ".join(unknown[:3])}); is it another split?',
+    )
     nothing = np.zeros((0, 5), np.float32)
     overlaps = [tube_iou(answers.get(name, nothing), tube) for name, tube in sorted(truth.items())]
     return tube_figures(*zip(*overlaps, strict=True), iou_thrs)
@@ -311,9 +304,7 @@ class TubeGroundingMetric(VideoResultsMetric):
             ``chance_m_vIoU``, ``chance_vIoU@R`` (a random tube and span). Defaults to None.
         require_truth (bool): Whether videos without ground truth are an error. If not, there are no
             figures where no video has any, as in a challenge's test. Defaults to True.
-        collect_device (str): ``cpu`` or ``gpu``. Defaults to ``cpu``.
-        prefix (str, optional): Defaults to ``tubes``.
-        collect_dir (str, optional): Folder shared by all processes, for ``cpu``.
+        **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`; ``prefix`` defaults to ``tubes``.
 
     Raises:
         ValueError: If a threshold is outside [0, 1).
@@ -327,11 +318,9 @@ class TubeGroundingMetric(VideoResultsMetric):
         iou_thrs: Sequence[float] = (0.3, 0.5),
         bounds: dict | None = None,
         require_truth: bool = True,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **kwargs,
     ):
-        super().__init__(collect_device, prefix, collect_dir)
+        super().__init__(**kwargs)
         check_thresholds(iou_thrs)
         self.iou_thrs = tuple(iou_thrs)
         self.grid = None if bounds is None else MomentGrid(**bounds)

@@ -14,8 +14,8 @@ def grounder(tmp_path_factory):
     grounder = write_grounder(tmp_path_factory.mktemp('grounder'))
     grounder.video = write_scene(grounder.folder)
     loaded = torch.load(grounder.checkpoint)
-    text = Config.fromfile(grounder.config).pretty_text
-    loaded['meta'].update(cfg=text, epoch=3, tensor=torch.ones(2))
+    settings = Config.fromfile(grounder.config).to_dict()
+    loaded['meta'].update(settings=settings, epoch=3, tensor=torch.ones(2))
     torch.save(loaded, grounder.checkpoint)
     return grounder
 

@@ -191,7 +191,7 @@ def test_a_pretrained_language_model_is_not_asked_for_again(grounder, tmp_path, 
     model = MODELS.build(settings.model).eval()
     checkpoint = dict(
         state_dict=model.state_dict(),
-        meta=dict(cfg=settings.pretty_text, **CheckpointIdentity.collect(model).entries()),
+        meta=dict(settings=settings.to_dict(), **CheckpointIdentity.collect(model).entries()),
     )
     torch.save(checkpoint, tmp_path / 'full.pth')
     before = GroundingInferencer(settings, tmp_path / 'full.pth', 'cpu')(video, SENTENCES, 30.0)

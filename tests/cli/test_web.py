@@ -29,7 +29,7 @@ def grounder(tmp_path_factory):
     """A checkpoint that carries its config, as training leaves it."""
     grounder = write_grounder(tmp_path_factory.mktemp('webui'))
     loaded = torch.load(grounder.checkpoint, weights_only=True)
-    loaded['meta']['cfg'] = Config.fromfile(grounder.config).pretty_text
+    loaded['meta']['settings'] = Config.fromfile(grounder.config).to_dict()
     torch.save(loaded, grounder.checkpoint)
     return grounder
 

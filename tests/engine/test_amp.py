@@ -1,16 +1,18 @@
-"""Which precision --amp and the loops choose."""
+"""Which precision --amp and the loops choose, and whether float32 is float32 on a GPU."""
 
 import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.tiny_grounder import write_grounder
+from mmaction.registry import HOOKS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.optim import AmpOptimWrapper
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.cli.command_line import explicit_amp
 from mmn_plugin.engine import (
     AmpTestLoop,
@@ -20,6 +22,10 @@ from mmn_plugin.engine import (
     apply_test_amp,
 )
 from mmn_plugin.engine import amp as amp_module
+from mmn_plugin.features import extractor_config
+from mmn_plugin.precision import apply_tf32, set_tf32, tf32_allowed
+
+cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
 
 
 @pytest.fixture(params=['cpu', 'cuda'])
@@ -43,14 +49,12 @@ def test_training_takes_the_precision_that_was_asked_for(device):
         with pytest.raises(ValueError, match='fp16 needs a GPU'):
             wrapper('fp16')
         return
-    assert wrapper('auto') == dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    kind = dict(type='AmpOptimWrapper')
+    assert wrapper('auto') == kind | dict(loss_scale='dynamic')
     assert wrapper('auto', dtype='bfloat16')['dtype'] == 'bfloat16'
-    assert wrapper('fp16', loss_scale=8.0) == dict(
-        type='AmpOptimWrapper', loss_scale=8.0, dtype='float16'
-    )
-    assert wrapper('bf16', loss_scale=8.0) == dict(
-        type='AmpOptimWrapper', loss_scale=dict(enabled=False), dtype='bfloat16'
-    )
+    assert wrapper('fp16', loss_scale=8.0) == kind | dict(loss_scale=8.0, dtype='float16')
+    unscaled = dict(loss_scale=dict(enabled=False), dtype='bfloat16')
+    assert wrapper('bf16', loss_scale=8.0) == kind | unscaled
 
 
 class Recorder:
@@ -76,21 +80,18 @@ class Recorder:
 @pytest.mark.parametrize('loop_type', [AmpTestLoop, AmpValLoop])
 def test_loops_compute_in_the_precision_that_was_asked_for(device, loop_type):
     recorder, loader = Recorder(device), SimpleNamespace(dataset=SimpleNamespace(metainfo={}))
-    evaluator = Evaluator([])
-    before = torch.get_autocast_dtype(device)
-    expected = (
-        dict(auto=torch.bfloat16, bf16=torch.bfloat16)
-        if device == 'cpu'
-        else dict(auto=torch.float16, bf16=torch.bfloat16, fp16=torch.float16)
-    )
+    given, before = (recorder, loader, Evaluator([])), torch.get_autocast_dtype(device)
+    expected = dict(auto=torch.bfloat16, bf16=torch.bfloat16)
+    if device == 'cuda':
+        expected |= dict(auto=torch.float16, fp16=torch.float16)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of torch, that there is no GPU
         for amp in expected:
-            loop_type(recorder, loader, evaluator, amp=amp).run_iter(0, [])
+            loop_type(*given, amp=amp).run_iter(0, [])
     assert recorder.seen == list(expected.values())
     assert torch.get_autocast_dtype(device) == before
     with pytest.raises(ValueError, match="bf16 or fp16, not 'half'"):
-        loop_type(recorder, loader, evaluator, amp='half')
+        loop_type(*given, amp='half')
 
 
 def test_a_loop_of_ones_own_is_not_replaced(device):
@@ -102,20 +103,8 @@ def test_a_loop_of_ones_own_is_not_replaced(device):
 
 
 def test_a_bare_amp_leaves_the_next_argument_alone():
-    assert explicit_amp(['--amp', 'config.py', '--amp', 'bf16', '--amp']) == [
-        '--amp=auto',
-        'config.py',
-        '--amp',
-        'bf16',
-        '--amp=auto',
-    ]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='AmpOptimWrapper works on this machine')
-def test_stock_mixed_precision_refuses_the_cpu():
-    layer = nn.Linear(2, 1)
-    with pytest.raises(AssertionError, match='only available'):
-        AmpOptimWrapper(optimizer=torch.optim.SGD(layer.parameters(), lr=0.1))
+    given = ['--amp', 'config.py', '--amp', 'bf16', '--amp']
+    assert explicit_amp(given) == ['--amp=auto', 'config.py', '--amp', 'bf16', '--amp=auto']
 
 
 def test_cpu_mixed_precision_computes_in_bfloat16_and_updates_in_float32():
@@ -129,3 +118,62 @@ def test_cpu_mixed_precision_computes_in_bfloat16_and_updates_in_float32():
     assert layer.weight.dtype == torch.float32
     torch.testing.assert_close(before - layer.weight.detach(), torch.full((1, 2), 0.3))
     assert layer(torch.ones(3, 2)).dtype == torch.float32
+
+
+@pytest.fixture
+def pytorch_default():
+    """What PyTorch allows by itself."""
+    before = tf32_allowed()
+    set_tf32(False, True)
+    yield
+    set_tf32(*before)
+
+
+@pytest.mark.skipif(not hasattr(cudnn, 'conv'), reason='PyTorch has no new names before 2.9')
+def test_tf32_is_set_whatever_names_were_used_before(pytorch_default):
+    for settings in ((False, False), (True, True), (False, True)):
+        cuda.matmul.fp32_precision = cudnn.rnn.fp32_precision = 'tf32'
+        cudnn.conv.fp32_precision = 'ieee'
+        with pytest.raises(RuntimeError):  # PyTorch's answer to a mixture
+            _ = cudnn.allow_tf32
+        assert tf32_allowed() == (True, False)
+        set_tf32(*settings)
+        assert tf32_allowed() == (cuda.matmul.allow_tf32, cudnn.allow_tf32) == settings
+
+
+def test_an_older_pytorch_has_the_old_names_alone(monkeypatch):
+    old = SimpleNamespace(
+        cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
+        cudnn=SimpleNamespace(allow_tf32=True),
+    )
+    monkeypatch.setattr(torch, 'backends', old)
+    assert tf32_allowed() == (False, True)
+    set_tf32(True, False)
+    assert tf32_allowed() == (True, False)
+    assert vars(old.cudnn) == dict(allow_tf32=False)
+
+
+@pytest.mark.parametrize('name', ['mmn_charades', 'mscl_charades', 'mmn_hcstvg', 'mmn_shapes'])
+def test_runs_of_all_methods_are_exact_unless_their_config_says_otherwise(pytorch_default, name):
+    config = Config.fromfile(f'mmn_plugin::{name}.py')
+    hook = HOOKS.build(config.default_hooks.start)
+    for allowed in (False, True):
+        hook.before_run(SimpleNamespace(cfg=config))
+        assert tf32_allowed() == (allowed, allowed)
+        config.env_cfg.allow_tf32 = True
+    apply_tf32(Config(dict(env_cfg=None)))
+    assert tf32_allowed() == (False, False)
+    with pytest.raises(ValueError, match=r"env_cfg\.allow_tf32='yes'; give True or False"):
+        apply_tf32(Config(dict(env_cfg=dict(allow_tf32='yes'))))
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_loaded_models_and_extractors_obey_their_config(pytorch_default, tmp_path, allowed):
+    made = write_grounder(tmp_path)
+    config = Config.fromfile(made.config)
+    config.env_cfg.allow_tf32 = allowed
+    load_model(config, made.checkpoint, 'cpu')
+    assert tf32_allowed() == (allowed, allowed)
+    set_tf32(False, True)
+    extractor_config(str(made.config), {'env_cfg.allow_tf32': allowed})
+    assert tf32_allowed() == (allowed, allowed)

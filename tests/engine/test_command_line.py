@@ -19,8 +19,9 @@ from mmn_plugin.errors import plain_errors
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp('command_line') / 'corpus', 2, 2).parent
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('command_line')
+    return write_config(folder / 'tiny.py', write_corpus(folder / 'corpus', 2, 2))
 
 
 def build_model(config):
@@ -43,17 +44,16 @@ def printed(capsys, action) -> str:
     [
         ("_base_ = ['absent.py']\n", 'absent.py, which does not exist'),
         ("_base_ = 'mmn_plugin::absent.py'\n", "no config 'absent.py'"),
-        ('a = absent\n', "cannot be run: NameError: name 'absent' is not defined"),
+        ('a = absent\n', "my_config.py cannot be run: NameError: name 'absent' is not defined"),
         ("custom_imports = dict(imports=['absent_module'])\n", "['absent_module']}; the folder of"),
         ('a = = 1\n', 'cannot be run: SyntaxError: '),
+        ('work_dir = "x"\n', 'my_config.py lacks the setting `model`'),
     ],
 )
-def test_a_config_that_cannot_be_read_is_one_line(tmp_path, capsys, text, message):
+def test_a_config_that_cannot_be_used_is_one_line(tmp_path, capsys, text, message):
     path = tmp_path / 'my_config.py'
     path.write_text(text)
-    output = printed(capsys, lambda: load_config(str(path)))
-    assert message in output
-    assert 'my_config.py' in output or '::' in text
+    assert message in printed(capsys, lambda: build_runner(load_config(str(path)), []))
 
 
 def test_a_config_that_is_not_there_names_both_places_looked_at(tmp_path, capsys, monkeypatch):
@@ -63,116 +63,53 @@ def test_a_config_that_is_not_there_names_both_places_looked_at(tmp_path, capsys
     assert f'there is no config absent.py (current folder: {tmp_path}), and mmn_' in output
 
 
-def test_an_absent_setting_is_named_with_its_config(tmp_path, capsys):
-    path = tmp_path / 'my_config.py'
-    path.write_text('work_dir = "x"\nlog_level = "INFO"\n')
-    output = printed(capsys, lambda: build_runner(load_config(str(path)), []))
-    assert f'{path} lacks the setting `model`' in output
-
-
 def test_an_absent_setting_of_a_part_is_named_with_its_path(tmp_path, capsys):
     path = tmp_path / 'my_config.py'
     path.write_text('loaders = [dict(dataset=dict(a=1))]\n')
 
     def run():
-        cfg = load_config(str(path))
-        with config_errors(cfg):
+        with config_errors(cfg := load_config(str(path))):
             return cfg.loaders[0].dataset.pipeline
 
     assert f'{path} lacks the setting `loaders.0.dataset.pipeline`' in printed(capsys, run)
-
-
-@pytest.mark.parametrize(
-    ('extra', 'named'),
-    [
-        ("model['foo'] = 1\n", 'MMN'),
-        ("model['backbone']['foo'] = 1\n", 'ClipEncoder'),
-        ("model['head'] = dict(foo=1)\n", 'MutualMatchingHead'),
-    ],
-)
-def test_a_setting_that_a_class_does_not_take_is_one_line(folder, capsys, extra, named):
-    config = load_config(str(write_config(folder / 'mistake.py', folder / 'corpus', extra=extra)))
-    output = printed(capsys, lambda: build_model(config))
-    assert f"mistake.py: {named}.__init__() got an unexpected keyword argument 'foo'" in output
-
-
-@pytest.mark.parametrize(
-    ('option', 'message'),
-    [
-        ('train_dataloader.batchsize', 'DataLoader.__init__() got an'),
-        ('randomness.sed', 'Runner.set_randomness() got an'),
-        ('env_cfg.mp_cfg.foo', 'set_multi_processing() got an'),
-    ],
-)
-def test_a_setting_that_a_call_does_not_take_is_one_line(folder, tmp_path, option, message):
-    config = write_config(folder / 'call.py', folder / 'corpus')
-    code, output = run_tool(
-        'train.py', config, '--work-dir', tmp_path, '--cfg-options', f'{option}=3'
-    )
-    assert code == 1
-    assert output.splitlines()[-1] == (
-        f"Error: {config}: {message} unexpected keyword argument '{option.rpartition('.')[2]}'"
-    )
-
-
-@pytest.mark.parametrize(
-    ('hook', 'message'),
-    [
-        (
-            'checkpoint',
-            "SafeCheckpointHook.__init__() got an unexpected keyword argument 'intervall'",
-        ),
-        ('sampler_seed', 'DistSamplerSeedHook() takes no arguments'),
-    ],
-)
-def test_a_setting_that_a_hook_does_not_take_is_one_line_at_the_start(
-    folder, tmp_path, hook, message
-):
-    config = write_config(folder / 'hook.py', folder / 'corpus')
-    code, output = run_tool(
-        'train.py',
-        config,
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        f'default_hooks.{hook}.intervall=3',
-    )
-    assert code == 1
-    assert 'Epoch(train)' not in output
-    assert message in output.splitlines()[-1]
-
-
-def test_a_needed_setting_that_is_absent_is_one_line(capsys):
     config = Config(dict(model=dict(type='ClipEncoder')))
     output = printed(capsys, lambda: build_model(config))
     assert 'the config: ClipEncoder.__init__() missing 4 required' in output
     assert 'in_channels' in output
 
 
+UNKNOWN = 'got an unexpected keyword argument'
+
+
 @pytest.mark.parametrize(
-    ('option', 'value', 'message'),
+    ('option', 'message'),
     [
-        ('optim_wrapper.optimizer.type', 'Absent', "optimizer.type is 'Absent', and there is no"),
-        ('optim_wrapper.optimizer.foo', 1, 'AdamW.__init__() got an unexpected keyword argument'),
-        ('optim_wrapper.optimizer.lr', -1, 'Invalid learning rate: -1'),
-        ('param_scheduler.0.foo', 1, "() got an unexpected keyword argument 'foo'"),
-        ('train_dataloader.prefetch_factor', 0, 'prefetch_factor'),
-        ('train_dataloader.dataset.type', 'Absent', 'Absent is not in the'),
+        ('model.foo=1', f"tiny.py: MMN.__init__() {UNKNOWN} 'foo'"),
+        ('model.backbone.foo=1', f"ClipEncoder.__init__() {UNKNOWN} 'foo'"),
+        ('train_dataloader.batchsize=3', f"tiny.py: DataLoader.__init__() {UNKNOWN} 'batchsize'"),
+        ('randomness.sed=3', f"Runner.set_randomness() {UNKNOWN} 'sed'"),
+        ('env_cfg.mp_cfg.foo=3', f"set_multi_processing() {UNKNOWN} 'foo'"),
+        ('default_hooks.checkpoint.intervall=3', f'SafeCheckpointHook.__init__() {UNKNOWN}'),
+        ('default_hooks.sampler_seed.foo=3', 'DistSamplerSeedHook() takes no arguments'),
+        ('optim_wrapper.optimizer.type=Absent', "optimizer.type is 'Absent', and there is no"),
+        ('optim_wrapper.optimizer.foo=1', f'AdamW.__init__() {UNKNOWN}'),
+        ('optim_wrapper.optimizer.lr=-1', 'Invalid learning rate: -1'),
+        ('param_scheduler.0.foo=1', f"() {UNKNOWN} 'foo'"),
+        ('train_dataloader.prefetch_factor=0', 'prefetch_factor'),
+        ('train_dataloader.dataset.type=Absent', 'Absent is not in the'),
     ],
 )
-def test_a_mistake_in_what_the_runner_builds_is_one_line(folder, tmp_path, option, value, message):
-    config = write_config(folder / 'built.py', folder / 'corpus')
-    code, output = run_tool(
-        'train.py', config, '--work-dir', tmp_path, '--cfg-options', f'{option}={value}'
-    )
+def test_a_mistake_in_what_the_runner_builds_is_one_line(config, tmp_path, option, message):
+    code, output = run_tool('train.py {} --work-dir {} --cfg-options', config, tmp_path, option)
     assert code == 1
     assert 'Traceback' not in output
+    assert 'Epoch(train)' not in output
     assert message in output.splitlines()[-1]
 
 
 @pytest.mark.parametrize('option', ['word', '=1', 'a=[(1]'])
 def test_an_option_that_is_no_setting_is_an_error_of_the_argument(option):
-    code, output = run_tool('train.py', 'absent.py', '--cfg-options', option)
+    code, output = run_tool('train.py absent.py --cfg-options', option)
     assert code == 2
     assert 'error: argument --cfg-options: ' in output.splitlines()[-1]
     assert option in output.splitlines()[-1]
@@ -210,33 +147,24 @@ def test_an_error_in_a_worker_of_a_data_loader_is_its_message(capsys):
     assert capsys.readouterr().err == 'Error: video v1: no features:\nmake them first\n'
 
 
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
+def test_what_is_no_checkpoint_is_refused_by_name():
+    for content, message in (
         ([1, 2], 'bad.pth holds a list and is no checkpoint'),
         (dict(state_dict=[1]), 'bad.pth is no checkpoint'),
         ({3: 1}, 'bad.pth is no checkpoint'),
         (dict(state_dict={}, meta=None), "bad.pth is a damaged checkpoint: its 'meta' is None"),
-    ],
-)
-def test_what_is_no_checkpoint_is_refused_by_name(content, message):
-    with pytest.raises(ValueError, match=message):
-        require_checkpoint_content(content, 'bad.pth')
-
-
-def test_the_forms_of_a_checkpoint_pass():
+    ):
+        with pytest.raises(ValueError, match=message):
+            require_checkpoint_content(content, 'bad.pth')
     for content in (dict(state_dict={}, meta={}), dict(state_dict={}), dict(weight=1)):
         require_checkpoint_content(content, 'good.pth')
 
 
-@pytest.mark.parametrize('name', ['cuda:99', 'nonsense'])
-def test_a_device_that_is_not_there_is_named(name):
-    with pytest.raises(ValueError, match=f"the device '{name}' cannot be used here: ."):
-        require_device(name)
+def test_a_device_or_a_number_that_is_none_is_named():
+    for name in ('cuda:99', 'nonsense'):
+        with pytest.raises(ValueError, match=f"the device '{name}' cannot be used here: ."):
+            require_device(name)
     assert require_device('cpu') == 'cpu'
-
-
-def test_a_number_of_workers_is_0_or_more():
     assert [whole_number('0'), whole_number('3')] == [0, 3]
     for text in ('-1', '1.5', 'two'):
         with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a whole number"):
@@ -256,8 +184,7 @@ def test_a_number_of_workers_is_0_or_more():
         ('optim_wrapper.accumulative_counts', 0, 1),
     ],
 )
-def test_a_size_that_leaves_nothing_to_do_is_one_line(folder, capsys, option, value, least):
-    config = write_config(folder / 'sizes.py', folder / 'corpus')
+def test_a_size_that_leaves_nothing_to_do_is_one_line(config, capsys, option, value, least):
     output = printed(capsys, lambda: load_config(str(config), {option: value}))
     assert f'{option}={value} of the config: give a whole number of {least} or more' in output
 
@@ -280,19 +207,16 @@ def test_a_size_that_leaves_nothing_to_do_is_one_line(folder, capsys, option, va
         ('mpi', {}, ('mpirun', 'OMPI_COMM_WORLD_RANK', 'MASTER_ADDR')),
     ],
 )
-@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize('tool', ['train.py {}', 'test.py {} absent.pth'])
 def test_a_launcher_that_did_not_start_the_process_is_one_line(
-    folder, tmp_path, monkeypatch, tool, launcher, variables, parts
+    config, tmp_path, monkeypatch, tool, launcher, variables, parts
 ):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    config = write_config(folder / 'launched.py', folder / 'corpus')
-    checkpoint = ['absent.pth'] if tool == 'test.py' else []
-    code, output = run_tool(
-        tool, config, *checkpoint, '--launcher', launcher, '--work-dir', tmp_path / 'work'
-    )
+    line = f'{tool} --launcher {launcher} --work-dir {{}}'
+    code, output = run_tool(line, config, tmp_path / 'work')
     assert code == 1
     (line,) = output.splitlines()
     for part in parts:
@@ -304,35 +228,28 @@ def test_slurm_without_gpus_is_one_line(capsys, monkeypatch):
     for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'):
         monkeypatch.setenv(name, '1')
     monkeypatch.setattr(command_line, 'get_device', lambda: 'cpu')
-    output = printed(capsys, lambda: require_launcher('slurm'))
-    assert 'needs GPUs' in output
+    assert 'needs GPUs' in printed(capsys, lambda: require_launcher('slurm'))
     monkeypatch.setattr(command_line, 'get_device', lambda: 'cuda')
     require_launcher('slurm')
 
 
-def test_a_port_in_use_is_one_line(folder, tmp_path, monkeypatch):
+def test_a_port_in_use_is_one_line(config, tmp_path, monkeypatch):
     with socket.socket() as other:
         other.bind(('127.0.0.1', 0))
         other.listen()
         port = str(other.getsockname()[1])
-        for name, value in dict(
-            RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=port
-        ).items():
+        variables = dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1')
+        for name, value in (variables | dict(MASTER_PORT=port)).items():
             monkeypatch.setenv(name, value)
-        config = write_config(folder / 'port.py', folder / 'corpus')
-        code, output = run_tool(
-            'train.py', config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'work'
-        )
+        line = 'train.py {} --launcher pytorch --work-dir {}'
+        code, output = run_tool(line, config, tmp_path / 'work')
     assert code == 1
     assert 'Traceback' not in output
     assert f'port {port} of this machine is in use' in output.splitlines()[-1]
 
 
 def test_ctrl_c_is_one_line_and_the_exit_code_of_a_shell(capsys):
-    def interrupted():
-        raise KeyboardInterrupt
-
     with pytest.raises(SystemExit) as stop, plain_errors():
-        interrupted()
+        raise KeyboardInterrupt
     assert stop.value.code == 130
     assert capsys.readouterr().err == 'Interrupted\n'

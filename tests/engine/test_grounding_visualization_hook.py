@@ -6,7 +6,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from helpers.run_tool import ROOT, run_tool
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_grounder import save_checkpoint
@@ -20,14 +19,11 @@ from mmn_plugin.files import OutputError
 from mmn_plugin.shapes.corpus import write_video
 
 PAGE = (ROOT / 'docs/train.md').read_text()
-BACKENDS = """
-visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
-"""
 
 
-def page_hook() -> str:
-    blocks = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-    (block,) = (block for block in blocks if 'GroundingVisualizationHook' in block)
+def page_lines(component: str) -> str:
+    """The page's lines of a config that switch this on."""
+    (block,) = (b for b in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if component in b)
     return block
 
 
@@ -75,6 +71,7 @@ def draw(batches, tmp_path):
     def run(hook, model=batches[0], done=batches[1]):
         runner = SimpleNamespace(
             model=model,
+            val_dataloader=SimpleNamespace(dataset=()),
             visualizer=visualizer,
             epoch=1,
             iter=9,
@@ -89,10 +86,11 @@ def draw(batches, tmp_path):
     return run
 
 
-def test_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
+def test_losses_metrics_and_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    hook = page_hook().replace('data/shapes/videos', str(tiny.videos))
-    config = write_config(tmp_path / f'{tmp_path.name}.py', tiny.corpus, extra=hook + BACKENDS)
+    hook = page_lines('GroundingVisualizationHook').replace('data/shapes/videos', str(tiny.videos))
+    extra = hook + page_lines('TensorboardVisBackend')
+    config = write_config(tmp_path / f'{tmp_path.name}.py', tiny.corpus, extra=extra)
     code, output = run_tool('train.py', config, '--work-dir', tmp_path / 'work')
     assert code == 0, output[-3000:]
     name = 'val_test_0_timeline'
@@ -101,22 +99,14 @@ def test_pictures_of_a_training_reach_the_back_ends(tiny, tmp_path):
     folder = next((tmp_path / 'work').glob('*/vis_data'))
     events = accumulator.EventAccumulator(str(folder)).Reload()
     assert [event.step for event in events.Images(name)] == [1, 2]
+    assert [event.step for event in events.Scalars('grounding/R1@0.5')] == [1, 2]
+    assert len(events.Scalars('loss')) == 2
 
 
 def test_the_test_tool_writes_pictures(tiny, tmp_path):
-    code, output = run_tool(
-        'test.py',
-        tiny.config,
-        tiny.checkpoint,
-        '--work-dir',
-        tmp_path / 'work',
-        '--show-dir',
-        tmp_path / 'pictures',
-        '--interval',
-        '2',
-        '--video-dir',
-        tiny.videos,
-    )
+    line = 'test.py {} {} --work-dir {} --show-dir {} --interval 2 --video-dir {}'
+    folders = (tmp_path / 'work', tmp_path / 'pictures', tiny.videos)
+    code, output = run_tool(line, tiny.config, tiny.checkpoint, *folders)
     assert code == 0, output[-3000:]
     names = sorted(path.name for path in (tmp_path / 'pictures').glob('[!.]*'))
     assert names == [f'test_{i}_{kind}.png' for i in (0, 2, 4) for kind in ('map1', 'timeline')]
@@ -132,17 +122,9 @@ def test_a_wrong_folder_is_one_message(tiny, tmp_path):
         ('--interval', '0', 'interval=0; it must be at least 1'),
         ('--show-dir', tmp_path / 'file', 'file is a file, and a folder is needed'),
     ):
-        code, output = run_tool(
-            'test.py',
-            tiny.config,
-            tiny.checkpoint,
-            '--work-dir',
-            tmp_path / 'work',
-            '--show-dir',
-            tmp_path,
-            option,
-            value,
-        )
+        line = 'test.py {} {} --work-dir {} --show-dir {}'
+        given = (tiny.config, tiny.checkpoint, tmp_path / 'work', tmp_path, option, value)
+        code, output = run_tool(line, *given)
         assert code == 1
         assert message in output
         assert 'Traceback' not in output
@@ -150,17 +132,8 @@ def test_a_wrong_folder_is_one_message(tiny, tmp_path):
 
 def test_files_of_someone_else_stop_a_test_and_its_own_are_replaced(tiny, tmp_path):
     folder = tmp_path / 'pictures'
-    given = (
-        'test.py',
-        tiny.config,
-        tiny.checkpoint,
-        '--work-dir',
-        tmp_path / 'work',
-        '--show-dir',
-        folder,
-        '--interval',
-        '4',
-    )
+    line = 'test.py {} {} --work-dir {} --show-dir {} --interval 4'
+    given = (line, tiny.config, tiny.checkpoint, tmp_path / 'work', folder)
     for _ in range(2):
         code, output = run_tool(*given)
         assert code == 0, output[-3000:]
@@ -199,11 +172,16 @@ def test_ids_in_other_scripts_have_pictures_of_their_own(batches, draw):
     ]
 
 
-def test_every_nth_video_is_drawn_and_no_more_than_told(draw):
-    assert draw(GroundingVisualizationHook(interval=2, max_videos=2, max_maps=0)) == [
-        'val_test_0_timeline_1.png',
-        'val_test_2_timeline_1.png',
-    ]
+def test_every_nth_video_is_drawn_and_no_more_than_told_and_with_thumbnails_taller(
+    draw, tiny, tmp_path
+):
+    heights = []
+    for settings in ({}, dict(video_dir=str(tiny.videos))):
+        hook = GroundingVisualizationHook(interval=2, max_videos=2, max_maps=0, **settings)
+        names = draw(hook)
+        assert names == ['val_test_0_timeline_1.png', 'val_test_2_timeline_1.png']
+        heights.append(len(imread(next(tmp_path.rglob(names[0])))))
+    assert heights[1] > heights[0]
 
 
 def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
@@ -220,29 +198,12 @@ def test_ranks_share_the_videos_as_the_sampler_does(draw, tmp_path):
         ]
 
 
-def test_the_curve_peaks_at_the_score_of_rank_one(batches):
-    model, ((batch, outputs), *_) = batches
-    _, scores = model.score_sample(batch['inputs'][1], outputs[1])
-    assert scores.shape == (len(outputs[1].sentences), model.grid.num_moments)
-    assert torch.allclose(scores.max(1).values, outputs[1].pred_instances.scores[:, 0])
-
-
-def test_thumbnails_make_the_picture_taller(draw, tiny, tmp_path):
-    def height(**settings):
-        draw(GroundingVisualizationHook(max_videos=1, max_maps=0, **settings))
-        return len(imread(next(tmp_path.rglob('*_timeline_1.png'))))
-
-    assert height(video_dir=str(tiny.videos)) > height()
-
-
 def test_a_model_that_scores_no_moments_has_no_maps(draw, batches):
     with mock.patch.object(batches[0].head, 'moment_map', None):
         assert draw(GroundingVisualizationHook(max_videos=1)) == ['val_test_0_timeline_1.png']
 
 
-@pytest.mark.parametrize(
-    'setting', [dict(interval=0), dict(top_n=0), dict(max_sentences=0), dict(max_maps=-1)]
-)
-def test_numbers_that_draw_nothing_are_refused(setting):
-    with pytest.raises(ValueError, match=f'GroundingVisualizationHook.{next(iter(setting))}='):
-        GroundingVisualizationHook(**setting)
+def test_numbers_that_draw_nothing_are_refused():
+    for name, value in dict(interval=0, top_n=0, max_sentences=0, max_maps=-1).items():
+        with pytest.raises(ValueError, match=f'GroundingVisualizationHook.{name}={value}'):
+            GroundingVisualizationHook(**{name: value})

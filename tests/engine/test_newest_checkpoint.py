@@ -1,60 +1,54 @@
-"""What a run resumes from, and what it does not."""
+"""What a run resumes from, and how it is written."""
 
+import errno
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-from mmn_plugin.engine import damage, newest_checkpoint
+from mmn_plugin.engine.checkpoint_files import (
+    CheckpointWriteError,
+    damage,
+    newest_checkpoint,
+    write_durably,
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three complete checkpoints and a best one; `last_checkpoint` names the third."""
+    """Three complete checkpoints and a best one."""
     for epoch in (1, 2, 3):
         save(tmp_path / f'epoch_{epoch}.pth', epoch)
-    save(tmp_path / 'best_R1_epoch_2.pth', 2)
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    save(tmp_path / 'best_R1_epoch_4.pth', 4)
     return tmp_path
 
 
-def save(path, epoch, age=100):
-    torch.save(
-        dict(
-            meta=dict(epoch=epoch, iter=10 * epoch),
-            message_hub={},
-            optimizer={},
-            state_dict=dict(weight=torch.randn(200, 50)),
-        ),
-        path,
+def save(path, epoch, run='mine'):
+    content = dict(
+        meta=dict(epoch=epoch, iter=10 * epoch, run_id=run),
+        message_hub={},
+        optimizer={},
+        state_dict=dict(weight=torch.randn(200, 50)),
     )
-    os.utime(path, ns=(0, (epoch - age) * 10**9 + 10**18))
+    torch.save(content, path)
 
 
-def find(folder):
+def find(folder, **record):
     said = []
-    found = newest_checkpoint(folder, said.append)
+    found = newest_checkpoint(folder, said.append, record)
     return found and found.name, ' / '.join(said)
-
-
-def truncate(path, part=0.5):
-    status = path.stat()
-    os.truncate(path, int(status.st_size * part))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def test_the_named_one_is_taken(folder):
-    assert find(folder) == ('epoch_3.pth', '')
 
 
 @pytest.mark.parametrize('part', [0, 0.5, 0.99])
 def test_a_truncated_one_is_named_and_passed_over(folder, part):
-    truncate(folder / 'epoch_3.pth', part)
-    found, said = find(folder)
-    assert found == 'epoch_2.pth'
-    assert 'epoch_3.pth is passed over: it is incomplete' in said
+    for epoch, left in ((3, 2), (2, 1), (1, None)):
+        path = folder / f'epoch_{epoch}.pth'
+        os.truncate(path, int(path.stat().st_size * part))
+        found, said = find(folder)
+        assert found == (left and f'epoch_{left}.pth')
+        assert f'{path} is passed over: it is incomplete' in said
+    assert find(folder / 'absent') == (None, '')
 
 
 def test_a_damaged_one_is_named_and_passed_over(folder):
@@ -67,50 +61,31 @@ def test_a_damaged_one_is_named_and_passed_over(folder):
     assert 'checksum' in said
 
 
-def test_several_may_be_passed_over(folder):
-    for epoch in (2, 3):
-        truncate(folder / f'epoch_{epoch}.pth')
-    found, said = find(folder)
-    assert found == 'epoch_1.pth'
-    assert said.count('passed over') == 2
-
-
-def test_where_none_is_complete_none_is_taken(folder):
+def test_the_one_with_most_iterations_is_taken_whatever_order_a_copy_left_them_in(folder):
     for epoch in (1, 2, 3):
-        truncate(folder / f'epoch_{epoch}.pth')
-    assert find(folder)[0] is None
-    assert find(Path(folder / 'absent')) == (None, '')
-
-
-def test_one_written_after_the_named_one_is_taken(folder):
-    # a run ended between the checkpoint and last_checkpoint
-    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
-    assert find(folder)[0] == 'epoch_3.pth'
-
-
-def test_the_checkpoints_of_an_earlier_and_longer_run_are_not(folder):
-    save(folder / 'epoch_9.pth', 9, age=200)
-    assert find(folder)[0] == 'epoch_3.pth'
-
-
-def test_the_order_of_a_copied_folder_does_not_matter(folder):
-    for epoch in (3, 1, 2):
-        os.utime(folder / f'epoch_{epoch}.pth', ns=(0, 10**18 + epoch % 3))
-    assert find(folder)[0] == 'epoch_3.pth'
-
-
-def test_a_moved_work_folder_is_found(folder, tmp_path_factory):
-    moved = tmp_path_factory.mktemp('moved') / 'work'
-    shutil.copytree(folder, moved)
-    shutil.rmtree(folder)
-    assert find(moved) == ('epoch_3.pth', '')
-
-
-def test_a_name_without_a_file_is_said(folder):
+        os.utime(folder / f'epoch_{epoch}.pth', ns=(0, 10**18 - epoch))
+    assert find(folder) == ('epoch_3.pth', '')
     (folder / 'epoch_3.pth').unlink()
-    found, said = find(folder)
-    assert found == 'epoch_2.pth'
-    assert 'epoch_3.pth, which is not there' in said
+    assert find(folder) == ('epoch_2.pth', '')
+
+
+def test_those_of_an_earlier_and_longer_training_are_named_and_passed_over(folder):
+    save(folder / 'epoch_9.pth', 9, run='other')
+    found, said = find(folder, run='mine', began='2026-11-01')
+    assert found == 'epoch_3.pth'
+    assert 'epoch_9.pth is passed over: it is of another training' in said
+    source = str(folder / 'epoch_9.pth')  # unless that is what it goes on from
+    assert find(folder, run='mine', resumed_from=source) == ('epoch_9.pth', '')
+
+
+def test_one_in_another_folder_is_found_by_its_name_unless_it_was_copied(folder, tmp_path_factory):
+    work = tmp_path_factory.mktemp('work')
+    (work / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))
+    assert newest_checkpoint(work, pytest.fail) == folder / 'epoch_3.pth'
+    shutil.copytree(folder, work, dirs_exist_ok=True)
+    assert newest_checkpoint(work, pytest.fail) == work / 'epoch_3.pth'
+    shutil.rmtree(folder)
+    assert newest_checkpoint(work, pytest.fail) == work / 'epoch_3.pth'
 
 
 def test_weights_alone_are_nothing_to_resume_from(folder):
@@ -119,3 +94,31 @@ def test_weights_alone_are_nothing_to_resume_from(folder):
         'it holds no meta and no message_hub and no optimizer to resume from'
     )
     assert find(folder)[0] == 'epoch_2.pth'
+
+
+def test_a_file_gets_its_name_after_its_content_is_on_the_disk(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda handle: (done.append('fsync'), fsync(handle)))
+    monkeypatch.setattr(os, 'replace', lambda *names: (done.append('replace'), replace(*names)))
+    path = tmp_path / 'new folder' / 'x.pth'
+    for content in (b'first', b'second'):
+        write_durably(content, path)
+        assert path.read_bytes() == content
+    assert os.listdir(path.parent) == ['x.pth']
+    assert done == ['fsync', 'replace', 'fsync'] * 2
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS])
+def test_a_failed_write_leaves_the_earlier_file_and_says_what_to_do(tmp_path, monkeypatch, number):
+    path = tmp_path / 'x.pth'
+    write_durably(b'earlier', path)
+
+    def fail(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    text = rf'x\.pth .*cannot be written: {os.strerror(number)}; .* MB are free.*--work-dir'
+    with pytest.raises(CheckpointWriteError, match=text):
+        write_durably(b'later', path)
+    assert path.read_bytes() == b'earlier'
+    assert os.listdir(tmp_path) == ['x.pth']

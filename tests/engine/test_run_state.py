@@ -1,27 +1,41 @@
 """What every process writes beside a checkpoint, and takes back with that one alone."""
 
+import contextlib
+import random
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers.on_device import checkpoints_on_device
 from helpers.tiny_run import ITERATIONS, tiny_run
+from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from mmn_plugin.engine import dist
+from mmn_plugin.engine.dist import isolated_random_state
+from mmn_plugin.engine.resume import ResumableBatchSampler, SeededDataset
 
 SAFE = dict(
     type='SafeCheckpointHook', interval=1, save_best='score', rule='greater', iter_interval=2
 )
+AFTER_2 = f'iteration {2 * ITERATIONS + 1}'
 
 
 class MemoryHook(Hook):
-    """Remembers a random number of every iteration, and how many there were."""
+    """Remembers random numbers of every iteration, from all generators, and how many there were."""
 
     def __init__(self):
         self.numbers, self.count = [], 0
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.numbers.append(torch.rand(()).item())
+        drawn = torch.randn(()).item() + np.random.randn() + random.gauss(0, 1)
+        self.numbers.append(drawn)
         self.count += 1
 
     def rank_state(self):
@@ -62,50 +76,46 @@ def unbroken(tmp_path_factory):
     return folder, hook
 
 
-def test_every_checkpoint_names_files_of_its_own(unbroken):
+def test_every_checkpoint_names_files_of_its_own_and_the_best_one_has_none(unbroken):
     folder, hook = unbroken
     assert sorted(states(folder)) == [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
     for name, files in states(folder).items():
-        assert load(folder / name)['run_state']['folder'] == files.name
+        content = load(folder / name)['run_state']
+        assert set(content) == {'world_size', 'folder', 'common', 'loop'}
+        assert content['folder'] == files.name
         assert sorted(path.name for path in files.iterdir()) == ['common.pth', 'rank_0.pth']
-    mine = load(states(folder)['epoch_4.pth'] / 'rank_0.pth')
-    assert mine['parts']['hook.MemoryHook']['numbers'].tolist() == hook.numbers
-    assert load(states(folder)['epoch_4.pth'] / 'common.pth') == {
-        'hook.MemoryHook': dict(count=4 * ITERATIONS)
-    }
-
-
-def test_nothing_of_it_is_in_a_checkpoint_or_in_the_best_one(unbroken):
-    folder, _ = unbroken
-    assert set(load(folder / 'epoch_4.pth')['run_state']) == {
-        'version',
-        'world_size',
-        'folder',
-        'common',
-        'loop',
-    }
+    last = states(folder)['epoch_4.pth']
+    mine = load(last / 'rank_0.pth')['parts']['hook.MemoryHook']
+    assert mine['numbers'].tolist() == hook.numbers
+    assert load(last / 'common.pth') == {'hook.MemoryHook': dict(count=4 * ITERATIONS)}
     (best,) = folder.glob('best_*.pth')
     assert set(load(best)) == {'meta', 'state_dict', 'message_hub'}
 
 
-@pytest.mark.parametrize('kill', [f'iteration {2 * ITERATIONS + 3}', f'validation {2}'])
-def test_a_resumed_run_remembers_the_same(tmp_path, unbroken, kill):
-    run(tmp_path, kill=kill)
-    resumed, hook = run(tmp_path, resume=True)
-    assert resumed.events
+@pytest.mark.parametrize('device', [False, True])
+@pytest.mark.parametrize('kill', [f'iteration {2 * ITERATIONS + 3}', 'validation 2'])
+def test_a_resumed_run_remembers_the_same(tmp_path, unbroken, kill, device):
+    """Also moved to another folder, and where the checkpoint is loaded to a device."""
+    run(tmp_path / 'work', kill=kill)
+    shutil.copytree(tmp_path / 'work', tmp_path / 'moved')
+    shutil.rmtree(tmp_path / 'work')
+    seen, watch = [], Hook()
+    watch.before_train = lambda runner: seen.extend(
+        type(state['step']) for state in runner.optim_wrapper.state_dict()['state'].values()
+    )
+    hook = MemoryHook()
+    with checkpoints_on_device() if device else contextlib.nullcontext():
+        assert tiny_run(tmp_path / 'moved', SAFE, hooks=[hook, watch], resume=True).events
     assert (hook.numbers, hook.count) == (unbroken[1].numbers, unbroken[1].count)
+    assert seen == [torch.Tensor] * 2  # else each step of the optimizer would wait for them
 
 
 def test_files_are_deleted_with_their_checkpoint(tmp_path):
     run(tmp_path, checkpoint=dict(max_keep_ckpts=2))
-    assert sorted(states(tmp_path)) == ['epoch_3.pth', 'epoch_4.pth']
-
-
-def test_a_checkpoint_that_is_written_again_leaves_one_set_of_files(tmp_path):
-    run(tmp_path)
     before = states(tmp_path)
-    run(tmp_path, resume=tmp_path / 'epoch_3.pth')
-    assert len(list(tmp_path.glob('run_state/*'))) == 4
+    assert sorted(before) == ['epoch_3.pth', 'epoch_4.pth']
+    run(tmp_path, resume=tmp_path / 'epoch_3.pth')  # one is written again
+    assert len(list(tmp_path.glob('run_state/*'))) == 2
     assert states(tmp_path)['epoch_4.pth'] != before['epoch_4.pth']
     assert states(tmp_path)['epoch_3.pth'] == before['epoch_3.pth']
 
@@ -113,95 +123,63 @@ def test_a_checkpoint_that_is_written_again_leaves_one_set_of_files(tmp_path):
 def test_a_kill_before_a_checkpoint_is_replaced_leaves_it_with_its_own_files(tmp_path):
     options = dict(scores=[0.0] * 4)
     _, first = run(tmp_path, epochs=3, **options)
-    other = MemoryHook()
+    other, second = MemoryHook(), tmp_path / 'epoch_2.pth'
     other.after_train_iter = lambda *args, **kwargs: other.numbers.append(0.0)
     killed, _ = run(
-        tmp_path,
-        other,
-        dict(iter_interval=0),
-        kill='save',
-        epochs=3,
-        resume=tmp_path / 'epoch_2.pth',
-        **options,
+        tmp_path, other, dict(iter_interval=0), kill='save', epochs=3, resume=second, **options
     )
     assert killed.killed
     assert killed.runner.iter == 3 * ITERATIONS
     assert len(list(tmp_path.glob('run_state/epoch_3.pth-*'))) == 2
     _, hook = run(tmp_path, resume=tmp_path / 'epoch_3.pth', **options)
     assert hook.numbers[: 3 * ITERATIONS] == first.numbers
-    run(tmp_path, resume=tmp_path / 'epoch_2.pth', **options)  # written again, and whole
+    run(tmp_path, resume=second, **options)  # written again, and whole
     assert len(list(tmp_path.glob('run_state/epoch_3.pth-*'))) == 1
 
 
 def test_files_of_a_checkpoint_that_never_came_are_removed(tmp_path):
-    killed, _ = run(tmp_path, kill='save')
-    assert killed.killed
+    assert run(tmp_path, kill='save')[0].killed
     assert len(states(tmp_path)) == 1
     assert not list(tmp_path.glob('*.pth'))
     run(tmp_path, epochs=1)
     assert list(states(tmp_path)) == ['epoch_1.pth']
 
 
-def spoil(path, how):
+@pytest.mark.parametrize(('name', 'how'), [('rank_0.pth', 'missing'), ('common.pth', 'damaged')])
+def test_a_whole_epochs_checkpoint_goes_on_without_and_says_what_is_lost(
+    tmp_path, capsys, name, how
+):
+    run(tmp_path, kill=AFTER_2)
+    path = states(tmp_path)['epoch_2.pth'] / name
     if how == 'missing':
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:200])
-
-
-@pytest.mark.parametrize('name', ['rank_0.pth', 'common.pth'])
-@pytest.mark.parametrize('how', ['missing', 'damaged'])
-def test_a_whole_epochs_checkpoint_goes_on_without_and_says_what_is_lost(
-    tmp_path, capsys, name, how
-):
-    run(tmp_path, kill=f'iteration {2 * ITERATIONS + 1}')
-    spoil(states(tmp_path)['epoch_2.pth'] / name, how)
     resumed, hook = run(tmp_path, resume=True)
     assert len(hook.numbers) == hook.count == 2 * ITERATIONS
-    assert resumed.events[0] == 'epoch 3'
-    said = capsys.readouterr().out
+    assert resumed.events[:2] == ['validation 2', 'epoch 3']
     reason = 'is missing' if how == 'missing' else r'cannot be read \(.+\)'
     assert re.search(
         rf'run_state/epoch_2.pth-\w+/{name}, a part of the checkpoint, {reason}: the '
         'order of the videos goes on, but .*begin anew',
-        said,
+        capsys.readouterr().out,
     )
 
 
 def test_inside_an_epoch_it_does_not(tmp_path):
     run(tmp_path, kill=f'iteration {ITERATIONS + 2}', checkpoint=dict(iter_interval=4))
-    spoil(states(tmp_path)['iter_4.pth'] / 'rank_0.pth', 'missing')
-    with pytest.raises(
-        ValueError,
-        match=r'inside an epoch .* as many processes and all '
-        r'their files.*whole epoch',
-    ):
+    (states(tmp_path)['iter_4.pth'] / 'rank_0.pth').unlink()
+    text = r'inside an epoch .* as many processes and all their files.*whole epoch'
+    with pytest.raises(ValueError, match=text):
         run(tmp_path, resume=True)
-
-
-def test_a_moved_checkpoint_finds_the_files_that_were_moved_with_it(tmp_path, unbroken):
-    run(tmp_path / 'work', kill=f'iteration {2 * ITERATIONS + 1}')
-    (tmp_path / 'work').rename(tmp_path / 'moved')
-    _, hook = run(tmp_path / 'new', resume=tmp_path / 'moved/epoch_2.pth')
-    assert hook.numbers == unbroken[1].numbers
 
 
 def test_a_part_that_comes_or_goes_is_said(tmp_path, capsys):
     run(tmp_path, epochs=1)
-    tiny_run(tmp_path, SAFE, epochs=1, resume=True)
-    assert 'has a state of hook.MemoryHook, which this run lacks' in capsys.readouterr().out
     tiny_run(tmp_path, SAFE, epochs=2, resume=True)
+    assert 'has a state of hook.MemoryHook, which this run lacks' in capsys.readouterr().out
     run(tmp_path, epochs=2, resume=True)
     assert 'has no state of hook.MemoryHook, which begins anew' in capsys.readouterr().out
-
-
-def test_a_checkpoint_of_another_version_is_refused(tmp_path):
-    run(tmp_path, epochs=1)
-    content = load(tmp_path / 'epoch_1.pth')
-    content['run_state'] = dict(version=1, world_size=1, ranks=[])
-    torch.save(content, tmp_path / 'epoch_1.pth')
-    with pytest.raises(ValueError, match='run state of the checkpoint is of version 1'):
-        run(tmp_path, epochs=2, resume=True)
 
 
 def test_what_a_checkpoint_cannot_hold_is_refused_with_its_owner(tmp_path):
@@ -211,18 +189,64 @@ def test_what_a_checkpoint_cannot_hold_is_refused_with_its_owner(tmp_path):
         run(tmp_path, hook)
 
 
-def test_a_checkpoint_on_a_device_is_resumed_with_what_belongs_on_the_cpu_there(tmp_path, unbroken):
-    run(tmp_path, kill=f'iteration {2 * ITERATIONS + 1}')
-    seen = []
+class Noise(Dataset):
+    def __len__(self):
+        return 11
 
-    class StepHook(Hook):
-        def before_train(self, runner):
-            seen.extend(
-                type(state['step']) for state in runner.optim_wrapper.state_dict()['state'].values()
-            )
+    def __getitem__(self, index):
+        return index, random.random(), np.random.rand(), torch.rand(1).item()
 
-    hook = MemoryHook()
-    with checkpoints_on_device():
-        tiny_run(tmp_path, SAFE, hooks=[hook, StepHook()], resume=True)
-    assert hook.numbers == unbroken[1].numbers
-    assert seen == [torch.Tensor] * 2  # else each step of the optimizer would wait for them
+
+def batches_of(first=0, epoch=0, workers=0, seed=5):
+    """Batches of an epoch from one on."""
+    sampler = DefaultSampler(Noise(), seed=seed)
+    batches = ResumableBatchSampler(BatchSampler(sampler, 2, False), rank=0)
+    batches.first, batches.epoch, batches.seed = first, epoch, seed
+    sampler.set_epoch(epoch)
+    loader = DataLoader(
+        SeededDataset(Noise()), batch_sampler=batches, num_workers=workers, collate_fn=list
+    )
+    return list(loader)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_resumed_epoch_yields_what_was_left_of_it(workers):
+    state = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    whole = batches_of()
+    assert random.getstate() == state[0]  # loading draws nothing from the generators of training
+    assert (np.random.get_state()[1] == state[1]).all()
+    assert sorted(sample[0] for batch in whole for sample in batch) == list(range(11))
+    for first in (0, 5, 6):
+        assert batches_of(first, workers=workers) == whole[first:]
+    others = [whole, batches_of(epoch=1), batches_of(seed=6)]
+    drawn = {
+        value for batches in others for batch in batches for sample in batch for value in sample[1:]
+    }
+    assert len(drawn) == 3 * 33  # no number comes twice
+
+
+def test_what_is_drawn_inside_leaves_no_trace():
+    def draw():
+        return random.gauss(0, 1), np.random.randn(), torch.randn(1).item()
+
+    draw()  # both keep a second number back
+    expected = []
+    with contextlib.suppress(KeyError), isolated_random_state():
+        expected.append(draw())
+        raise KeyError
+    assert draw() == expected[0]
+
+
+def test_only_batchnorms_statistics_are_broadcast_and_no_bank_is_stored(monkeypatch):
+    sent = []
+    monkeypatch.setattr(dist, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(dist, 'broadcast', lambda buffer, src: sent.append((id(buffer), src)))
+    model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2))
+    model.register_buffer('bank', torch.zeros(3), persistent=False)
+    model.register_buffer('absent', None)
+    dist.broadcast_statistics(model)
+    names = [name for name, _ in dist.persistent_buffers(model)]
+    assert names == ['1.running_mean', '1.running_var', '1.num_batches_tracked']
+    assert sent == [(id(model.get_buffer(name)), 0) for name in names]
+    for given in (model, nn.DataParallel(model)):
+        assert dist.bare_model(SimpleNamespace(model=given)) is model

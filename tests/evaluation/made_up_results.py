@@ -1,8 +1,10 @@
-"""Predictions made up by seed."""
+"""Predictions of moments and tubes, made up by seed."""
 
 import zlib
 
+import numpy as np
 import torch
+from helpers.made_up_tubes import random_video
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample
@@ -28,3 +30,27 @@ def sample_of(annotation, top_n=5):
     sample.gt_instances = InstanceData(moments=truth)
     sample.pred_instances = InstanceData(moments=moments, scores=scores)
     return sample
+
+
+def tube_sample_of(video, answers):
+    """A video without its truth, and what was predicted for its sentences."""
+    return dict(
+        video_id=video.video_id,
+        sentences=video.sentences,
+        tubes=video.tubes,
+        sentence_index=list(range(len(video.sentences))),
+        pred_instances=dict(tubes=answers),
+    )
+
+
+def tube_samples():
+    """Seven videos with an answer that is a disturbed truth."""
+    rng = np.random.default_rng(3)
+    result = []
+    for i in range(7):
+        video = random_video(rng, f'v{i}', 3, 1 + i % 2)
+        shift = np.append(0, np.tile(rng.uniform(-3 * i, 3 * i, 2), 2))
+        answers = [tube[i:] + shift for tube in video.ground_truth]
+        sample = tube_sample_of(video, [tube.astype(np.float32) for tube in answers])
+        result.append(dict(sample, gt_instances=dict(tubes=video.ground_truth)))
+    return result

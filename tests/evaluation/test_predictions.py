@@ -50,14 +50,9 @@ def test_a_file_gives_back_the_same_float32(tmp_path, results):
         assert torch.equal(one.ground_truth, other.ground_truth)
         assert equal(one.moments, other.moments)
         assert equal(one.scores, other.scores)
-
-
-def test_lists_are_cut_and_padded_to_the_ranks_asked_for(tmp_path, results):
-    write_predictions(tmp_path / 'pred.json', results)
-    predictions = read_predictions(tmp_path / 'pred.json')
-    assert match_predictions(predictions, VIDEOS, top_n=2)[0].moments.shape == (2, 2, 2)
-    longer = match_predictions(predictions, VIDEOS, top_n=7)[0].moments
-    assert longer[:, 5:].isnan().all()
+    shorter, longer = (match_predictions(read_predictions(path), VIDEOS, n)[0] for n in (2, 7))
+    assert shorter.moments.shape == (2, 2, 2)
+    assert longer.moments[:, 5:].isnan().all()
 
 
 def test_scores_may_be_left_out(tmp_path):
@@ -78,9 +73,6 @@ def test_the_dump_metric_writes_the_file(tmp_path, results):
     assert list(content['videos']) == ['a', 'b']
     assert [s['index'] for s in content['videos']['b']['sentences']] == [0, 3]
     assert [path.name for path in tmp_path.iterdir()] == ['pred.json']
-
-
-def test_the_dump_metric_wants_json():
     with pytest.raises(ValueError, match=r'pred\.pkl must end in \.json'):
         DumpPredictions('pred.pkl')
 
@@ -95,16 +87,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, results, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_infinite_scores_are_not_written(tmp_path, results):
+def test_what_cannot_be_read_again_is_not_written(tmp_path, results):
+    with pytest.raises(PredictionsError, match="video 'b' has sentence 0 twice"):
+        write_predictions(tmp_path / 'pred.json', [results[0], results[0]])
     results[0].scores[0, 0] = torch.inf
     with pytest.raises(PredictionsError, match='NaN or infinite'):
         write_predictions(tmp_path / 'pred.json', results)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_sentence_that_comes_twice_is_not_written(tmp_path, results):
-    with pytest.raises(PredictionsError, match="video 'b' has sentence 0 twice"):
-        write_predictions(tmp_path / 'pred.json', [results[0], results[0]])
 
 
 def put(*path):

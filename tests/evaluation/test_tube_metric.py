@@ -10,7 +10,10 @@ import pytest
 from helpers.made_up_tubes import random_tube, random_video, write_tubes
 from helpers.run_tool import run_tool
 
-from mmn_plugin.datasets import TubeError, TubeVideo, read_hcstvg_annotations, write_tube_file
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up_results import tube_sample_of, tube_samples
+
+from mmn_plugin.datasets import TubeError, read_hcstvg_annotations, write_tube_file
 from mmn_plugin.evaluation import (
     DumpTubeSubmission,
     TubeGroundingMetric,
@@ -23,11 +26,6 @@ from mmn_plugin.evaluation import (
 from mmn_plugin.evaluation.predictions import PredictionsError
 from mmn_plugin.structures import MomentGrid, cell_bounds, tube_iou
 
-sys.path.insert(0, str(Path(__file__).parent))
-import tube_worker
-
-WORKER = Path(tube_worker.__file__)
-
 
 def figures_of(samples):
     metric = TubeGroundingMetric()
@@ -36,7 +34,7 @@ def figures_of(samples):
 
 
 def test_figures_are_means_over_sentences_in_percent():
-    samples = tube_worker.samples()
+    samples = tube_samples()
     found = figures_of(samples)
     pairs = [
         tube_iou(answer, truth)
@@ -54,10 +52,13 @@ def test_figures_are_means_over_sentences_in_percent():
 
 def test_an_overlap_equal_to_the_threshold_is_not_above_it():
     assert tube_figures([0.5, 0.6], [1, 1], [0.5]) == {'m_vIoU': 0.55, 'm_tIoU': 1, 'vIoU@0.5': 0.5}
+    for thr in (-0.1, 1.0):
+        with pytest.raises(ValueError, match='iou_thrs'):
+            TubeGroundingMetric(iou_thrs=[thr])
 
 
 def test_a_repeated_video_counts_once_and_no_answer_as_nothing():
-    samples = tube_worker.samples()
+    samples = tube_samples()
     reference = figures_of(samples)
     assert figures_of([*samples, samples[0]]) == reference
     samples[0]['pred_instances']['tubes'] = [np.zeros((0, 5), np.float32)]
@@ -65,7 +66,7 @@ def test_a_repeated_video_counts_once_and_no_answer_as_nothing():
 
 
 def test_without_ground_truth_there_are_no_figures_where_that_is_allowed():
-    samples = tube_worker.samples()
+    samples = tube_samples()
     for sample in samples:
         del sample['gt_instances']
     with pytest.raises(ValueError, match="'v0' has no ground truth"):
@@ -73,7 +74,7 @@ def test_without_ground_truth_there_are_no_figures_where_that_is_allowed():
     metric = TubeGroundingMetric(bounds=dict(num_clips=4, pooling_counts=[3]), require_truth=False)
     metric.process(None, samples)
     assert metric.evaluate(len(samples)) == {}
-    metric.process(None, [*samples[1:], tube_worker.samples()[0]])
+    metric.process(None, [*samples[1:], tube_samples()[0]])
     with pytest.raises(ValueError, match=r"\d of \d videos have no ground truth, such as 'v1'"):
         metric.evaluate(len(samples))
 
@@ -92,43 +93,6 @@ def test_oracle_and_chance_are_those_of_all_cells():
     assert found['chance_m_vIoU'] == pytest.approx(np.mean([np.mean(row) for row in overlaps]))
     assert found['oracle_vIoU@0.3'] == 1
     assert set(tube_bounds(grid, [], truth, [0.3]).values()) == {0}
-
-
-def evaluate(zygote, folder, world_size):
-    folder.mkdir()
-    codes, output = zygote.run(
-        ranks=world_size, tool=WORKER, launcher=False, cwd=folder, output=folder / 'output.txt'
-    )
-    assert codes == [0] * world_size, output[-6000:]
-    figures = [
-        json.loads((folder / f'figures_{rank}.json').read_text()) for rank in range(world_size)
-    ]
-    assert all(other == figures[0] for other in figures)
-    return figures[0], json.loads((folder / 'answers.json').read_text())
-
-
-def test_several_processes_find_the_same_and_the_scorer_too(tmp_path, zygote, monkeypatch):
-    figures, answers = evaluate(zygote, tmp_path / 'two', 2)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'single').mkdir()
-    monkeypatch.chdir(tmp_path / 'single')
-    tube_worker.main(1, 0)
-    assert json.loads(Path('figures_0.json').read_text()) == figures
-    assert json.loads(Path('answers.json').read_text()) == answers
-    assert len(answers) == figures['tubes/num_sentences'] == 10
-    assert figures['tubes/oracle_m_vIoU'] > figures['tubes/chance_m_vIoU'] > 0
-    assert {'v0', 'v1#0', 'v1#1'} <= answers.keys()
-    write_tube_file(
-        'truth.h5',
-        [
-            TubeVideo(s['video_id'], s['sentences'], s['gt_instances']['tubes'])
-            for s in tube_worker.samples()
-        ],
-    )
-    code, output = run_tool('mmn', 'eval', 'answers.json', 'truth.h5', '--json', 'scores.json')
-    assert code == 0, output
-    for name, value in json.loads(Path('scores.json').read_text()).items():
-        assert value == pytest.approx(figures[name], rel=1e-12), name
 
 
 def answer(start=1, end=2, **boxes):
@@ -248,7 +212,7 @@ def test_sentences_of_one_name_are_refused(tmp_path):
     code, output = run_tool('mmn', 'eval', tmp_path / 'x.json', tmp_path / 'truth.h5')
     assert (code, "two sentences are 'a#0'" in output) == (1, True), output
     metric = DumpTubeSubmission(str(tmp_path / 'y.json'))
-    metric.process(None, [tube_worker.sample_of(video, video.ground_truth) for video in videos])
+    metric.process(None, [tube_sample_of(video, video.ground_truth) for video in videos])
     with pytest.raises(ValueError, match="two sentences are 'a#0'"):
         metric.evaluate(2)
 
@@ -288,9 +252,3 @@ def test_a_truth_that_is_no_number_is_named(tmp_path):
         (tmp_path / 'truth.json').write_text(json.dumps({'v1': entry}))
         with pytest.raises(TubeError, match="video 'v1'"):
             read_hcstvg_annotations(tmp_path / 'truth.json')
-
-
-@pytest.mark.parametrize('thr', [-0.1, 1.0])
-def test_thresholds_out_of_range_are_refused(thr):
-    with pytest.raises(ValueError, match='iou_thrs'):
-        TubeGroundingMetric(iou_thrs=[thr])

@@ -74,6 +74,12 @@ class FaultHook(Hook):
         if self._now(runner, 'late_term'):  # after the ranks have agreed
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def after_train_epoch(self, runner):
+        if 'dump' in self.fault:  # what each rank has in memory, which a checkpoint does not
+            model = getattr(runner.model, 'module', runner.model)
+            name = f'rank{get_rank()}_epoch{runner.epoch + 1}.pth'
+            torch.save(model.state_dict(), Path(runner.work_dir) / name)
+
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         # draws random numbers, and not the same many in a new process
         self.drawn += 1
