@@ -11,13 +11,13 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_EPOCH = ('--cfg-options', 'train_cfg.max_epochs=1')
 
 CORPUS = """
 import json, pathlib, h5py, numpy
@@ -100,16 +100,15 @@ class Check:
     def __init__(self, scratch: Path, environment: Path):
         self.work, self.source = scratch / 'empty', scratch / 'source'
         self.work.mkdir()
-        self.environment = environment
-        self.bin = environment / ('Scripts' if os.name == 'nt' else 'bin')
+        self.environment, self.bin = environment, environment / 'bin'
 
-    def step(self, title: str, *command, cwd: Path | None = None) -> None:
-        """Run a command quietly; on failure show its output and stop."""
+    def step(self, title: str, line: str, *arguments, cwd: Path | None = None) -> None:
+        """Run a command of the environment quietly; on failure show its output and stop."""
         started = time.time()
         kept = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
-        kept['PATH'] = os.pathsep.join([str(self.bin), kept['PATH']])
+        kept['PATH'] = f'{self.bin}:{kept["PATH"]}'
         done = subprocess.run(
-            [str(self.bin / command[0]), *map(str, command[1:])],
+            [f'{self.bin}/{line.split()[0]}', *line.split()[1:], *map(str, arguments)],
             cwd=cwd or self.work,
             env=kept,
             stdout=subprocess.PIPE,
@@ -124,64 +123,42 @@ class Check:
 
     def install(self) -> None:
         """Source copy, requirements, sdist, wheel from the sdist, and that wheel installed."""
-        listed = subprocess.run(
-            ['git', 'ls-files', '-co', '--exclude-standard', '-z'],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        for name in filter(None, listed.stdout.split('\0')):
-            if (ROOT / name).is_file():
+        listed = ('git', 'ls-files', '-co', '--exclude-standard', '-z')
+        for name in subprocess.check_output(listed, cwd=ROOT, text=True).split('\0'):
+            if name and (ROOT / name).is_file():
                 (self.source / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.source / name)
         if not self.bin.exists():
             venv.create(self.environment, with_pip=True)
-        pip = ('python', '-m', 'pip', '-q')
+        pip, dist = 'python -m pip -q', self.work.parent / 'dist'
         needs = [f'-r{self.source}/requirements/{name}.txt' for name in ('pinned', 'mim')]
-        self.step('install the pinned requirements and openmim', *pip, 'install', *needs)
-        dist = self.work.parent / 'dist'
-        self.step(
-            'build the sdist', 'python', 'setup.py', '-q', 'sdist', '-d', dist, cwd=self.source
-        )
-        wheel = ('wheel', '--no-deps', '--no-build-isolation', '-w', dist)
-        self.step('build the wheel from the sdist', *pip, *wheel, next(dist.glob('*.tar.gz')))
-        wheel = next(dist.glob('*.whl'))
-        self.step('install the wheel', *pip, 'install', '--force-reinstall', '--no-deps', wheel)
-        self.step('requirements agree', *pip, 'check')
+        self.step('install the pinned requirements and openmim', f'{pip} install', *needs)
+        self.step('build the sdist', 'python setup.py -q sdist -d', dist, cwd=self.source)
+        wheel = f'{pip} wheel --no-deps --no-build-isolation -w'
+        self.step('build the wheel from the sdist', wheel, dist, next(dist.glob('*.tar.gz')))
+        wheel = f'{pip} install --force-reinstall --no-deps'
+        self.step('install the wheel', wheel, next(dist.glob('*.whl')))
+        self.step('requirements agree', f'{pip} check')
 
     def use_mim(self) -> None:
         """The command ``mmn``; ``mim train`` and ``mim test`` of a config known by its name."""
-        self.step('mmn', 'mmn', '--version')
-        self.step('write a corpus of four videos', 'python', '-c', CORPUS)
-        options = ('--cfg-options', 'train_cfg.max_epochs=1')
-        self.step(
-            'mim train',
-            'mim',
-            'train',
-            'mmn_plugin',
-            'mmn_shapes.py',
-            '--work-dir',
-            'mim',
-            *options,
-        )
-        checkpoint = ('--checkpoint', 'mim/epoch_1.pth')
-        self.step(
-            'mim test', 'mim', 'test', 'mmn_plugin', 'mmn_shapes.py', *checkpoint,
-            '--dump', 'predictions.json',
-        )  # fmt: skip
+        self.step('mmn', 'mmn --version')
+        self.step('write a corpus of four videos', 'python -c', CORPUS)
+        train = 'mim train mmn_plugin mmn_shapes.py'
+        self.step('mim train', f'{train} --work-dir mim', *ONE_EPOCH)
+        test = 'mim test mmn_plugin mmn_shapes.py --checkpoint mim/epoch_1.pth --dump'
+        self.step('mim test', test, 'predictions.json')
         assert (self.work / 'predictions.json').stat().st_size
-        self.step(
-            'mim train, launched by torch', 'mim', 'train', 'mmn_plugin', 'mmn_shapes.py',
-            '--launcher', 'pytorch', '--gpus', '1', '--work-dir', 'mim_dist', *options,
-        )  # fmt: skip
+        launched = f'{train} --launcher pytorch --gpus 1 --work-dir mim_dist'
+        self.step('mim train, launched by torch', launched, *ONE_EPOCH)
 
     def inherit(self) -> None:
         """Train an iteration from downstream configs of all three kinds."""
         (self.work / 'train.py').write_text(TRAIN)
-        found = subprocess.run(
-            [self.bin / 'python', '-c',
-             'from mmn_plugin.files import config_root; print(config_root())'],
-            cwd=self.work, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        path = found.stdout.strip().splitlines()[-1]
+        code = 'from mmn_plugin.files import config_root; print(config_root())'
+        command = [self.bin / 'python', '-c', code]
+        found = subprocess.check_output(command, cwd=self.work, text=True)
+        path = found.strip().splitlines()[-1]
         configs = {
             'by_prefix': "_base_ = 'mmn_plugin::mmn_tacos.py'" + CHANGES + INHERIT,
             'by_path': f'_base_ = {path + "/mmn_charades.py"!r}' + CHANGES + INHERIT,
@@ -189,25 +166,22 @@ class Check:
         }
         for name, text in configs.items():
             (self.work / f'{name}.py').write_text(text)
-            self.step(f'train {name}', 'python', 'train.py', f'{name}.py', 'site-packages')
-        self.step(
-            'mim train with a downstream config', 'mim', 'train', 'mmn_plugin', 'by_prefix.py'
-        )
+            self.step(f'train {name}', f'python train.py {name}.py site-packages')
+        self.step('mim train with a downstream config', 'mim train mmn_plugin by_prefix.py')
 
     def install_editable(self) -> None:
         """The same through an editable install, by pip and by mim."""
-        self.step('remove the wheel', 'python', '-m', 'pip', '-q', 'uninstall', '-y', 'mmn_plugin')
-        for installer in (('python', '-m', 'pip'), ('mim',)):
-            quiet = ('install', '--no-deps', '--no-build-isolation', '-e', self.source)
-            self.step(f'{installer[-1]} install --no-deps -e', *installer, *quiet)
+        self.step('remove the wheel', 'python -m pip -q uninstall -y mmn_plugin')
+        for installer in ('python -m pip', 'mim'):
+            line = f'{installer} install --no-deps --no-build-isolation -e'
+            self.step(f'{installer} install --no-deps -e', line, self.source)
             for name in ('by_prefix', 'by_read_base'):
-                self.step(f'train {name}, editable', 'python', 'train.py', f'{name}.py', 'source')
-        tool = self.source / 'tools/train.py'
-        options = ('--work-dir', 'editable', '--cfg-options', 'train_cfg.max_epochs=1')
-        self.step('tools/train.py NAME, editable', 'python', tool, 'mmn_shapes.py', *options)
+                self.step(f'train {name}, editable', f'python train.py {name}.py source')
+        tool = ('mmn_shapes.py', '--work-dir', 'editable', *ONE_EPOCH)
+        self.step('tools/train.py NAME, editable', 'python', self.source / 'tools/train.py', *tool)
 
 
-def main():
+def main() -> None:
     """Run all steps in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--environment', type=Path, help='keep the scratch environment here')
@@ -223,4 +197,4 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 
-from reproduction import experiments, faults, inference, weak
+from reproduction import experiments, inference, weak
 from reproduction.running import ROOT, run
 from reproduction.tables import source
 
@@ -34,7 +34,6 @@ EXPERIMENTS = dict(
     agreement=(experiments.agreement, experiments.render_agreement),
     agreement_tubes=(experiments.agreement_tubes, experiments.render_agreement),
     benchmark=(experiments.benchmark, experiments.render_benchmark),
-    faults=(faults.faults, faults.render_faults),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
     long_video=(inference.long_video, inference.render_long_video),
     negatives=(experiments.negatives, experiments.render_negatives),
@@ -117,7 +116,7 @@ def main() -> None:
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
-        '--repeats', type=int, default=3, help='rounds of faults and of benchmarks (default: 3)'
+        '--repeats', type=int, default=3, help='rounds of the benchmark (default: 3)'
     )
     args = parser.parse_args()
     with plain_errors():

@@ -1,8 +1,10 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [options]``."""
 
+import argparse
 import sys
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
@@ -13,52 +15,35 @@ from mmn_plugin.engine import add_amp, apply_test_amp
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import writable_file
 
+DUMPS = {'.json': 'DumpPredictions', '.pkl': 'DumpResults', '.pickle': 'DumpResults'}
 
-def parse_args():
+
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = run_parser('Evaluate a checkpoint on the test split.')
-    parser.add_argument('checkpoint', help='checkpoint (.pth)')
-    parser.add_argument(
-        '--dump',
-        metavar='FILE',
-        help='write the predictions: FILE.json for `mmn eval`, '
-        'FILE.pkl for the data samples as in MMAction2',
-    )
-    parser.add_argument(
-        '--submission',
-        metavar='FILE.json',
-        help='write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
-        '`mmn eval` too',
-    )
-    parser.add_argument(
-        '--show-dir',
-        metavar='DIR',
-        help='draw timelines and moment maps, or tubes, of some videos into this folder',
-    )
-    parser.add_argument(
-        '--interval',
-        type=int,
-        default=10,
-        help='with --show-dir: draw one of how many videos (default: 10)',
-    )
-    parser.add_argument(
-        '--video-dir',
-        metavar='DIR',
-        help='with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails and tubes',
-    )
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint (.pth)')
+    text = 'write the predictions: FILE.json for `mmn eval`, FILE.pkl for data samples as MMAction2'
+    add('--dump', metavar='FILE', help=text)
+    text = 'write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
+    add('--submission', metavar='FILE.json', help=text + '`mmn eval` too')
+    text = 'draw timelines and moment maps, or tubes, of some videos into this folder'
+    add('--show-dir', metavar='DIR', help=text)
+    text = 'with --show-dir: draw one of how many videos (default: 10)'
+    add('--interval', type=int, default=10, help=text)
+    text = 'with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails and tubes'
+    add('--video-dir', metavar='DIR', help=text)
     add_amp(parser)
     return parser.parse_args(explicit_amp(sys.argv[1:]))
 
 
-def merge_args(cfg, args):
+def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line's options into the config."""
     cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
-    for path in (args.dump, args.submission):
-        if path:
-            writable_file(path)
+    for path in filter(None, (args.dump, args.submission)):
+        writable_file(path)
     if args.amp:
         apply_test_amp(cfg, args.amp)
-    refuse_other_answers(cfg, args)
     add_writers(cfg, args)
     if args.show_dir:
         pictures = dict(
@@ -71,46 +56,34 @@ def merge_args(cfg, args):
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
 
 
-def refuse_other_answers(cfg, args):
-    """Refuse files of moments where the answers are tubes, and the other way round."""
-    tubes = grounds_tubes(cfg)
-    if tubes and (args.dump or '').endswith('.json'):
-        raise InputError(
-            '--dump FILE.json is for moments; of tubes --submission FILE.json writes the answers'
-        )
-    if args.submission and not tubes:
-        raise InputError(
-            '--submission is for tubes; of moments --dump FILE.json writes the answers'
-        )
-
-
-def add_writers(cfg, args):
-    """Let the test write the files that the command line asks for."""
+def add_writers(cfg: Config, args: argparse.Namespace) -> None:
+    """Let the test write the files that the command line asks for, moments or tubes."""
+    if not (args.dump or args.submission):
+        return
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-    writers = [dump_metric(args.dump)] if args.dump else []
+    tubes = grounds_tubes(cfg)
+    if args.dump:
+        suffix = Path(args.dump).suffix
+        if suffix not in DUMPS:
+            raise InputError(f'--dump writes .json or .pkl files, not {args.dump}')
+        if tubes and suffix == '.json':
+            raise InputError(
+                '--dump FILE.json is for moments; of tubes --submission FILE.json writes the '
+                'answers'
+            )
+        evaluators.append(dict(type=DUMPS[suffix], out_file_path=args.dump))
     if args.submission:
-        writers.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
+        if not tubes:
+            raise InputError(
+                '--submission is for tubes; of moments --dump FILE.json writes the answers'
+            )
         for metric in evaluators:
             if metric['type'] == 'TubeGroundingMetric':
                 metric['require_truth'] = False  # a challenge keeps it to itself
-    if writers:
-        cfg.test_evaluator = [*evaluators, *writers]
-
-
-def dump_metric(path):
-    """Metric that writes the predictions in the format of the file's suffix."""
-    writers = {'.json': 'DumpPredictions', '.pkl': 'DumpResults', '.pickle': 'DumpResults'}
-    suffix = Path(path).suffix
-    if suffix not in writers:
-        raise InputError(f'--dump writes .json or .pkl files, not {path}')
-    return dict(type=writers[suffix], out_file_path=path)
-
-
-def main():
-    """Build the Runner from the config and test."""
-    run_command(parse_args(), merge_args, Runner.test)
+        evaluators.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
+    cfg.test_evaluator = evaluators
 
 
 if __name__ == '__main__':
-    main()
+    run_command(parse_args(), merge_args, Runner.test)

@@ -1,7 +1,9 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
+import argparse
 import sys
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
@@ -11,31 +13,24 @@ from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp
 from mmn_plugin.errors import InputError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = run_parser('Train a model.')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='resume from this checkpoint; without a path, from the latest in the work folder',
-    )
+    add = parser.add_argument
+    text = 'resume from this checkpoint; without a path, from the latest in the work folder'
+    add('--resume', nargs='?', const='auto', help=text)
     add_amp(parser)
-    parser.add_argument('--no-validate', action='store_true', help='do not validate while training')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate with the batch size (see auto_scale_lr in the config)',
-    )
-    parser.add_argument('--seed', type=int, help="random seed (default: the config's)")
-    parser.add_argument(
-        '--diff-rank-seed', action='store_true', help='give each process a seed of its own'
-    )
-    parser.add_argument('--deterministic', action='store_true', help='deterministic CUDNN')
+    add('--no-validate', action='store_true', help='do not validate while training')
+    text = 'scale the learning rate with the batch size (see auto_scale_lr in the config)'
+    add('--auto-scale-lr', action='store_true', help=text)
+    add('--seed', type=int, help="random seed (default: the config's)")
+    text = 'give each process a seed of its own'
+    add('--diff-rank-seed', action='store_true', default=None, help=text)
+    add('--deterministic', action='store_true', default=None, help='deterministic CUDNN')
     return parser.parse_args(explicit_amp(sys.argv[1:]))
 
 
-def merge_args(cfg, args):
+def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line's options into the config."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -50,23 +45,11 @@ def merge_args(cfg, args):
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise InputError(f'{args.config} sets no auto_scale_lr.base_batch_size to scale from')
         cfg.auto_scale_lr.enable = True
-    given = dict(
-        seed=args.seed,
-        diff_rank_seed=args.diff_rank_seed or None,
-        deterministic=args.deterministic or None,
-    )
     TrainingRecord(cfg.work_dir).require_unused()
-    cfg.randomness = (
-        dict(seed=None)
-        | dict(cfg.get('randomness') or {})
-        | {key: value for key, value in given.items() if value is not None}
-    )
-
-
-def main():
-    """Build the Runner from the config and train."""
-    run_command(parse_args(), merge_args, Runner.train)
+    given = {key: getattr(args, key) for key in ('seed', 'diff_rank_seed', 'deterministic')}
+    given = {key: value for key, value in given.items() if value is not None}
+    cfg.randomness = dict(seed=None) | dict(cfg.get('randomness') or {}) | given
 
 
 if __name__ == '__main__':
-    main()
+    run_command(parse_args(), merge_args, Runner.train)

@@ -1,86 +1,17 @@
 """tools/launch.py: messages, signals and exit statuses of several processes."""
 
 import os
-import re
 import runpy
 import signal
-import socket
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 from helpers.run_tool import ROOT
-from helpers.tiny_corpus import write_config, write_corpus
-from helpers.zygote import Zygote
 from torch.distributed.elastic.multiprocessing import SubprocessContext
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import config_from_args
-
-
-@pytest.fixture(scope='module')
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('launch')
-    return write_config(folder / 'tiny.py', write_corpus(folder / 'corpus', train=4, test=3))
-
-
-def start(*arguments, **environment):
-    kept = {key: value for key, value in os.environ.items() if key not in ('RANK', 'LOCAL_RANK')}
-    path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    return subprocess.Popen(
-        ['bash', str(ROOT / 'tools' / 'dist_train.sh'), *map(str, arguments)],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(kept, PYTHON=sys.executable, PYTHONPATH=path, OMP_NUM_THREADS='1', **environment),
-    )
-
-
-def said(output: str, message: str) -> bool:
-    """Whether a process ended with this message, and none with a traceback."""
-    assert 'Traceback' not in output, output[-3000:]
-    return bool(re.search(f'^Error.*{re.escape(message)}', output, re.MULTILINE))
-
-
-def test_an_absent_config_is_one_line_per_process(tmp_path):
-    job = start(tmp_path / 'absent.py', 2)
-    output = job.communicate(timeout=300)[0]
-    assert job.returncode == 1
-    assert said(output, 'there is no config')
-
-
-def test_an_absent_feature_file_is_said_on_each_of_two_machines(config, tmp_path):
-    port = Zygote.free_port()
-    jobs = [
-        start(
-            config,
-            2 - node,
-            '--work-dir',
-            tmp_path / 'work',
-            '--cfg-options',
-            'train_dataloader.dataset.data_prefix.features=absent.h5',
-            NNODES='2',
-            NODE_RANK=str(node),
-            PORT=str(port),
-        )
-        for node in (0, 1)
-    ]
-    outputs = [job.communicate(timeout=300)[0] for job in jobs]
-    assert [job.returncode for job in jobs] == [1, 1]
-    for output in outputs:
-        assert said(output, 'absent.h5 do not exist')
-
-
-def test_a_port_in_use_is_one_line(config, tmp_path):
-    with socket.socket() as other:
-        other.bind(('127.0.0.1', 0))
-        other.listen()
-        port = str(other.getsockname()[1])
-        job = start(config, 2, '--work-dir', tmp_path / 'work', PORT=port)
-        output = job.communicate(timeout=300)[0]
-    assert job.returncode == 1
-    assert said(output, f'port {port} of this machine')
 
 
 @pytest.fixture(scope='module')
@@ -222,31 +153,27 @@ def job(zygote, tmp_path):
     return run
 
 
-@pytest.mark.parametrize('signals', [(TERM,), (INT,), (USR1,), (USR1, TERM, TERM)])
-def test_processes_have_time_to_save_and_their_status_is_the_launchers(job, signals):
-    code = 130 if INT in signals else 143
-    status, output = job(*signals, codes=(code, code))
-    assert status == code, output
-    assert f'{signals[0].name}: the processes have ended; exit status {code}' in output
-    assert 'Traceback' not in output
+KILLED = 'some were killed: a signal leaves them 1 s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)'
+AT_ONCE = dict(saves=False, TORCH_ELASTIC_SHUTDOWN_TIMEOUT='1')
+JOBS = {  # signals, exit codes of the processes, how they are run; the launcher's status and text
+    'time to save': ((TERM,), (143, 143), {}, 143, ''),
+    'time to save after Ctrl-C': ((INT,), (130, 130), {}, 130, ''),
+    'a signal that torchrun does not hand on': ((USR1,), (143, 143), {}, 143, ''),
+    'further signals': ((USR1, TERM, TERM), (143, 143), {}, 143, ''),
+    'longer than they have': ((TERM,), (143, 143), AT_ONCE, 1, KILLED),
+    'one cannot save': ((TERM,), (143, 1), {}, 1, ''),
+    'ended at once': ((TERM,), (), {}, 143, ''),
+    'ended at once by Ctrl-C': ((INT,), (), {}, 130, ''),
+    'a second Ctrl-C kills': ((INT, INT), (143, 143), dict(saves=False), 1, 'some were killed'),
+}
 
 
-def test_processes_that_take_longer_are_killed_and_that_is_no_preemption(job):
-    status, output = job(TERM, codes=(143, 143), saves=False, TORCH_ELASTIC_SHUTDOWN_TIMEOUT='1')
-    assert status == 1
-    assert 'some were killed: a signal leaves them 1 s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)' in output
-
-
-def test_a_process_that_could_not_save_is_a_failure(job):
-    assert job(TERM, codes=(143, 1))[0] == 1
-
-
-@pytest.mark.parametrize(('signals', 'expected'), [((TERM,), 143), ((INT,), 130)])
-def test_processes_that_a_signal_ends_at_once(job, signals, expected):
-    assert job(*signals)[0] == expected
-
-
-def test_a_second_interrupt_kills_processes_that_do_not_end(job):
-    status, output = job(INT, INT, codes=(143, 143), saves=False)
-    assert status == 1
-    assert 'SIGINT: the processes have ended; exit status 1; some were killed' in output
+@pytest.mark.parametrize('name', JOBS)
+def test_the_status_after_signals_is_that_of_the_processes(job, name):
+    signals, codes, how, expected, text = JOBS[name]
+    status, output = job(*signals, codes=codes, **how)
+    assert status == expected, output
+    assert f'{signals[0].name}: the processes have ended; exit status {expected}' in output
+    assert text in output
+    if codes:  # they take the signal themselves
+        assert 'Traceback' not in output

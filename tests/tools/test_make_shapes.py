@@ -1,3 +1,5 @@
+"""The scripts that make Shapes and its tubes, and a vocabulary."""
+
 import os
 import signal
 import subprocess
@@ -6,26 +8,27 @@ import time
 
 import pytest
 from helpers.run_tool import ROOT, run_tool
+from helpers.tiny_corpus import write_corpus
+
+from mmn_plugin.models.text_encoders import SentenceTokenizer
 
 TOOL = 'data/make_shapes.py'
 
 
-def test_makes_a_corpus_and_says_so(tmp_path):
-    arguments = (TOOL, tmp_path / 'out', '--videos', 12, '--seed', 4, '--size', 32)
-    code, output = run_tool(*arguments)
-    assert code == 0, output
-    assert '10 train, 1 val, 1 test' in output
-    assert len(list((tmp_path / 'out/videos').glob('*.mp4'))) == 12
-    code, output = run_tool(*arguments)
-    assert code == 0, output
-
-
-def test_another_corpus_in_the_folder_is_one_clear_message(tmp_path):
-    assert run_tool(TOOL, tmp_path, '--videos', 10, '--size', 32)[0] == 0
-    code, output = run_tool(TOOL, tmp_path, '--videos', 10, '--size', 32, '--seed', 1)
+def test_a_corpus_is_made_and_another_one_is_not_mixed_with_it(tmp_path):
+    arguments = (TOOL, tmp_path, '--videos', 12, '--size', 32)
+    for _ in range(2):
+        code, output = run_tool(*arguments)
+        assert code == 0, output
+        assert '10 train, 1 val, 1 test' in output
+    assert len(list((tmp_path / 'videos').glob('*.mp4'))) == 12
+    code, output = run_tool(*arguments, '--seed', 1)
     assert code == 1
     assert 'another corpus (seed=0 instead of 1)' in output
     assert 'Traceback' not in output
+    code, output = run_tool(*arguments, '--workers', '-1')
+    assert code == 2
+    assert "argument --workers: '-1' is not a whole number" in output
 
 
 def test_after_a_kill_it_goes_on(tmp_path):
@@ -77,7 +80,12 @@ def test_ctrl_c_is_one_line(tmp_path, monkeypatch, tool, module, size):
     assert 'Traceback' not in output
 
 
-def test_a_negative_number_of_workers_is_refused_by_its_name(tmp_path):
-    code, output = run_tool(TOOL, tmp_path / 'out', '--videos', 12, '--workers', '-1')
-    assert code == 2
-    assert "argument --workers: '-1' is not a whole number" in output
+def test_every_word_of_the_training_sentences_is_a_token_of_its_own(tmp_path):
+    write_corpus(tmp_path)
+    out = tmp_path / 'new' / 'vocab.txt'
+    code, output = run_tool('data/build_vocabulary.py', tmp_path / 'train.json', '--out', out)
+    assert code == 0, output
+    tokenizer = SentenceTokenizer(vocab=str(out))
+    (ids,) = tokenizer.encode(['A person opens the door slowly.'])
+    assert len(ids) == 2 + 7
+    assert tokenizer.unk_id not in ids

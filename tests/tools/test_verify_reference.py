@@ -4,7 +4,6 @@ import json
 import shutil
 import zipfile
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,31 +24,51 @@ def verify(*arguments):
 
 
 def failed_rows(output):
-    return {
-        line.split('│')[1].split()[0]
-        for line in output.splitlines()
-        if 'FAILED' in line and '│' in line
-    }
+    rows = [line for line in output.splitlines() if 'FAILED' in line and '│' in line]
+    return {line.split('│')[1].split()[0] for line in rows}
 
 
-def tampered(source: Path, target: Path, change) -> Path:
-    arrays = dict(np.load(source, allow_pickle=False))
-    change(arrays)
-    np.savez(target, **arrays)
-    return target
+@pytest.fixture
+def tampered(shared, tmp_path):
+    """A copy of a golden file with other arrays, beside its vocabulary."""
+    shutil.copy(shared / 'golden' / 'vocab_small.txt', tmp_path)
+
+    def write(name, change):
+        arrays = dict(np.load(shared / 'golden' / f'{name}.npz', allow_pickle=False))
+        change(arrays)
+        np.savez(tmp_path / 'x.npz', **arrays)
+        return tmp_path / 'x.npz'
+
+    return write
+
+
+def remove(arrays, *prefixes):
+    for key in [key for key in arrays if key.startswith(prefixes)]:
+        del arrays[key]
 
 
 @pytest.mark.parametrize(
-    ('name', 'mode'),
-    [('charades_pool', 'dense'), ('charades_pool', 'sparse'), ('charades_conv', 'sparse')],
+    ('name', 'mode', 'quantities'),
+    [('charades_pool', 'dense', 26), ('charades_conv', 'sparse', 26), ('hcstvg_pool', 'dense', 16)],
 )
-def test_every_quantity_of_a_model_agrees(shared, name, mode):
+def test_every_quantity_of_a_model_agrees(shared, name, mode, quantities):
     code, output = verify(shared / 'golden' / f'{name}.npz', '--conv-mode', mode)
     assert code == 0, output
-    assert output.count(' ok ') == 26
+    assert output.count(' ok ') == quantities
+    assert 'skipped' not in output
 
 
-def test_float32_of_fewer_bits_fails(shared, tmp_path, monkeypatch):
+def test_ranking_and_recall_agree_on_real_annotations(shared):
+    names = ('tacos', 'charades', 'activitynet')
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
+    files = [shared / 'golden' / f'eval_{name}.npz' for name in names]
+    code, output = verify(*files, '--device', 'cpu')
+    assert code == 0, output
+    assert output.count(' ok ') == 6
+    assert tf32_allowed() == (False, False)
+
+
+def test_float32_of_fewer_bits_fails(shared, tampered, monkeypatch):
     def rounded(model, features, samples):
         """Features of ten bits, as TF32 would multiply them."""
         if features.dtype == torch.float32:
@@ -57,20 +76,12 @@ def test_float32_of_fewer_bits_fails(shared, tmp_path, monkeypatch):
         return inference_figures(model, features, samples)
 
     monkeypatch.setattr(reference_model, 'inference_figures', rounded)
-    golden = shared / 'golden' / 'charades_pool.npz'
-    path = tampered(golden, tmp_path / 'x.npz', lambda arrays: arrays.pop('trajectory'))
-    report = check_model(GoldenFile(path), golden.with_name('vocab_small.txt'))
+    path = tampered('charades_pool', lambda arrays: arrays.pop('trajectory'))
+    report = check_model(GoldenFile(path), path.with_name('vocab_small.txt'))
     assert [row.quantity for row in report.rows if not row.passed] == ['eval in float32 (25)']
 
 
-@pytest.mark.parametrize('dataset', ['tacos', 'charades', 'activitynet'])
-def test_ranking_and_recall_agree_on_real_annotations(shared, dataset):
-    code, output = verify(shared / 'golden' / f'eval_{dataset}.npz')
-    assert code == 0, output
-    assert output.count(' ok ') == 2
-
-
-def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(shared, tmp_path):
+def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(tampered):
     wrong = {
         'train/loss_sent': 1.00001,
         'grad/featpool.conv.weight': 1.00001,
@@ -87,10 +98,7 @@ def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(shared, tmp_path)
         arrays['input_ids/0'][0, 1] += 1
         arrays['eval/top5/0'][0, :2] = arrays['eval/top5/0'][0, 1::-1].copy()
 
-    shutil.copy(shared / 'golden' / 'vocab_small.txt', tmp_path)
-    code, output = verify(
-        tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
-    )
+    code, output = verify(tampered('charades_pool', change))
     assert code == 1
     assert ' '.join(sorted(failed_rows(output))) == (
         'eval/contrastive eval/map_iou eval/top5 grad input_ids pooled_feats train/loss_sent '
@@ -99,81 +107,37 @@ def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(shared, tmp_path)
     )
 
 
-def test_groups_that_a_file_does_not_hold_are_said_to_be_skipped(shared, tmp_path):
+def test_a_wrong_figure_of_the_spatio_temporal_variant_fails_its_row(tampered):
     def change(arrays):
-        for key in list(arrays):
-            if key.startswith(('trajectory', 'grad/', 'eval/', 'word_lens/', 'train/')):
-                del arrays[key]
+        arrays['pooled_feats'][0, 0, 0] += 1e-3
+        arrays['stiou'][3, 5] += 1e-4
+        arrays['train/single/2(vid,sent,iou)'][1] += 1e-3
+        arrays['train/all_published(vid,sent,iou)'][:] += (1e-3, 9, 0)  # 9: has the fault
+        arrays['train_buffers_single_1/proposal_conv.bn.0.running_var'] *= 1.001
+        result = json.loads(str(arrays['evalset/result_json']))
+        result['m_tIoU'] += 1e-4
+        arrays['evalset/result_json'] = np.array(json.dumps(result))
+        remove(arrays, 'grad_single_1/', 'eval/contrastive/0')
 
-    path = tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
-    code, output = verify(
-        '--vocab', shared / 'golden' / 'vocab_small.txt', path, '--json', tmp_path / 'rows.json'
-    )
+    code, output = verify(tampered('hcstvg_pool', change))
+    assert code == 1
+    wrong = 'pooled_feats stiou train/single/loss_sent train/all/loss_vid eval/contrastive evalset'
+    assert failed_rows(output) >= {*wrong.split(), 'train_buffers_single_1'}
+    assert 'train/all/loss_sent' not in output
+
+
+def test_groups_that_a_file_does_not_hold_are_said_to_be_skipped(tampered, tmp_path):
+    groups = ('trajectory', 'grad/', 'eval/', 'word_lens/', 'train/')
+    path = tampered('charades_pool', lambda arrays: remove(arrays, *groups))
+    code, output = verify(path, '--json', tmp_path / 'rows.json')
     assert code == 0, output
-    rows = {
-        row['quantity']: row for row in json.loads((tmp_path / 'rows.json').read_text())['x.npz']
-    }
-    assert ' '.join(sorted(name for name, row in rows.items() if row['skipped'])) == (
+    rows = json.loads((tmp_path / 'rows.json').read_text())['x.npz']
+    assert ' '.join(sorted(row['quantity'] for row in rows if row['skipped'])) == (
         'eval grad train/loss_iou train/loss_sent train/loss_vid train/total trajectory word_lens'
     )
-    assert rows['grad']['max_abs'] is None
+    assert all(row['max_abs'] is None for row in rows if row['skipped'])
     assert output.count('skipped') == output.count('not in this file') + 1
     assert '1 files: all agree (8 quantities skipped)' in output
-
-
-ABSENT = [  # key, message
-    ('train/total', 'has no array train/total'),
-    ('eval/sent_iou/', 'has no array eval/sent_iou/…'),
-    ('eval/top5/3', 'has no array eval/top5/3'),
-    ('feat/KPNJ5', 'has no array feat/KPNJ5'),
-    ('state/featpool.conv.bias', 'missing featpool.conv.bias'),
-    (
-        'state/text_encoder.bert.transformer.layer.1.ffn.lin1.bias',
-        'missing text_encoder.bert.transformer.layer.1.ffn.lin1.bias',
-    ),
-    ('eval_buffers/', 'has no array eval_buffers/…'),
-]
-
-
-@pytest.mark.parametrize(('absent', 'message'), ABSENT, ids=[key for key, _ in ABSENT])
-def test_an_absent_array_is_named_and_the_next_file_is_checked(shared, tmp_path, absent, message):
-    def change(arrays):
-        for key in [key for key in arrays if key.startswith(absent)]:
-            del arrays[key]
-        del arrays['trajectory']  # takes long
-        if not absent.startswith('eval'):
-            for key in [key for key in arrays if key.startswith('eval/')]:
-                del arrays[key]
-
-    golden = shared / 'golden'
-    path = tampered(golden / 'charades_pool.npz', tmp_path / 'x.npz', change)
-    code, output = verify('--vocab', golden / 'vocab_small.txt', path, golden / 'eval_charades.npz')
-    assert code == 1
-    [line] = [line for line in output.splitlines() if message in line]
-    assert str(path) in line
-    assert output.count(' ok ') == 2  # of the second file
-    assert f'FAILED: {path}' in output
-
-
-def test_a_setting_or_weight_of_another_shape_is_named(shared, tmp_path):
-    def without_setting(arrays):
-        config = json.loads(str(arrays['config_json']))
-        del config['tau_sent']
-        arrays['config_json'] = np.array(json.dumps(config))
-
-    def narrower(arrays):
-        arrays['state/featpool.conv.bias'] = np.zeros(3, np.float32)
-
-    for change, message in (
-        (without_setting, "config_json has no setting 'tau_sent'"),
-        (narrower, 'size mismatch for backbone.conv.bias'),
-    ):
-        path = tampered(shared / 'golden' / 'charades_pool.npz', tmp_path / 'x.npz', change)
-        code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
-        assert code == 1
-        assert len(output.splitlines()) == 2
-        assert str(path) in output.splitlines()[0]
-        assert message in output
 
 
 def test_a_file_without_anything_to_compare_does_not_pass():
@@ -184,38 +148,70 @@ def test_a_file_without_anything_to_compare_does_not_pass():
     assert report.passed
 
 
-def test_damaged_files_are_named_and_the_next_is_checked(shared, tmp_path):
+def without_setting(arrays):
+    config = json.loads(str(arrays['config_json']))
+    del config['tau_sent']
+    arrays['config_json'] = np.array(json.dumps(config))
+
+
+def narrower(arrays):
+    arrays['state/featpool.conv.bias'] = np.zeros(3, np.float32)
+
+
+UNUSABLE = [  # what is done to the arrays, or which is absent; message
+    ('train/total', 'has no array train/total'),
+    ('feat/KPNJ5', 'has no array feat/KPNJ5'),
+    ('state/featpool.conv.bias', 'missing featpool.conv.bias'),
+    ('eval_buffers/', 'has no array eval_buffers/…'),
+    (without_setting, "config_json has no setting 'tau_sent'"),
+    (narrower, 'size mismatch for backbone.conv.bias'),
+]
+
+
+@pytest.mark.parametrize(('change', 'message'), UNUSABLE, ids=[text for _, text in UNUSABLE])
+def test_what_cannot_be_used_is_named_and_the_next_file_is_checked(
+    shared, tampered, change, message
+):
+    def changed(arrays):
+        remove(arrays, 'trajectory')  # takes long
+        change(arrays) if callable(change) else remove(arrays, change)
+
+    path = tampered('charades_pool', changed)
+    code, output = verify(path, shared / 'golden' / 'eval_charades.npz')
+    assert code == 1
+    [line] = [line for line in output.splitlines() if message in line]
+    assert str(path) in line
+    assert output.count(' ok ') == 2  # of the second file
+    assert f'FAILED: {path}' in output
+
+
+def test_damaged_and_other_files_are_named_and_the_next_is_checked(shared, tmp_path):
     golden = shared / 'golden' / 'eval_charades.npz'
     content = golden.read_bytes()
-    (tmp_path / 'cut.npz').write_bytes(content[: len(content) // 2])
-    (tmp_path / 'empty.npz').write_bytes(b'')
-    np.save(tmp_path / 'single.npy', np.zeros(3))
     # one array's bytes are overwritten, the archive's directory is whole
     with zipfile.ZipFile(golden) as archive:
         place = archive.getinfo('contrastive/0.npy').header_offset + 200
     (tmp_path / 'bits.npz').write_bytes(content[:place] + b'\xff' * 50 + content[place + 50 :])
-    names = ('cut.npz', 'empty.npz', 'single.npy', 'bits.npz')
-    code, output = verify(*(tmp_path / name for name in names), golden)
-    assert code == 1
-    for line, name in zip(output.splitlines(), names, strict=False):
-        assert name in line
-    assert 'contrastive/0 is damaged' in output
-    assert output.count(' ok ') == 2
-
-
-def test_other_files_end_in_one_message(shared, tmp_path):
-    shutil.copy(shared / 'golden' / 'charades_pool.npz', tmp_path / 'alone.npz')
+    (tmp_path / 'cut.npz').write_bytes(content[: len(content) // 2])
+    (tmp_path / 'empty.npz').write_bytes(b'')
+    np.save(tmp_path / 'single.npy', np.zeros(3))
     np.savez(tmp_path / 'other.npz', a=np.zeros(3))
-    (tmp_path / 'text.npz').write_text('no archive')
-    for name, message in (
-        ('alone.npz', '--vocab FILE'),
-        ('other.npz', 'layout of a golden file'),
-        ('text.npz', 'not an .npz file'),
-        ('absent.npz', 'does not exist'),
-    ):
-        code, output = verify(tmp_path / name)
-        assert code == 1
-        assert message in ' '.join(output.split())
+    shutil.copy(shared / 'golden' / 'charades_pool.npz', tmp_path / 'alone.npz')
+    messages = {
+        'bits.npz': 'contrastive/0 is damaged',
+        'cut.npz': 'not an .npz file',
+        'empty.npz': 'not an .npz file',
+        'single.npy': 'not an .npz file',
+        'other.npz': 'layout of a golden file',
+        'alone.npz': '--vocab FILE',
+        'absent.npz': 'does not exist',
+    }
+    code, output = verify(*(tmp_path / name for name in messages), golden)
+    assert code == 1
+    for line, (name, message) in zip(output.splitlines(), messages.items(), strict=False):
+        assert str(tmp_path / name) in line
+        assert message in line
+    assert output.count(' ok ') == 2
 
 
 ON_DEVICE = {  # of what is computed there, zero in a stand-in
@@ -255,47 +251,3 @@ def test_a_device_that_is_not_there_is_named(shared, device):
     assert code == 1
     assert f"the device '{device}' cannot be used here" in output
     assert len(output.splitlines()) == 1
-
-
-def test_the_cpu_can_be_named_and_tf32_is_off(shared):
-    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
-    code, output = verify(shared / 'golden' / 'eval_charades.npz', '--device', 'cpu')
-    assert code == 0, output
-    assert tf32_allowed() == (False, False)
-
-
-def test_every_quantity_of_the_spatio_temporal_variant_agrees(shared):
-    code, output = verify(shared / 'golden' / 'hcstvg_pool.npz')
-    assert code == 0, output
-    assert output.count(' ok ') == 16
-    assert 'skipped' not in output
-
-
-def test_a_wrong_figure_of_the_spatio_temporal_variant_fails_its_row(shared, tmp_path):
-    def change(arrays):
-        arrays['pooled_feats'][0, 0, 0] += 1e-3
-        arrays['stiou'][3, 5] += 1e-4
-        arrays['train/single/2(vid,sent,iou)'][1] += 1e-3
-        arrays['train/all_published(vid,sent,iou)'][:] += (1e-3, 9, 0)  # 9: has the fault
-        arrays['train_buffers_single_1/proposal_conv.bn.0.running_var'] *= 1.001
-        result = json.loads(str(arrays['evalset/result_json']))
-        result['m_tIoU'] += 1e-4
-        arrays['evalset/result_json'] = np.array(json.dumps(result))
-        del arrays['eval/contrastive/0']
-        for key in [key for key in arrays if key.startswith('grad_single_1/')]:
-            del arrays[key]
-
-    path = tampered(shared / 'golden' / 'hcstvg_pool.npz', tmp_path / 'x.npz', change)
-    code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
-    assert code == 1
-    wrong = 'pooled_feats stiou train/single/loss_sent train/all/loss_vid eval/contrastive evalset'
-    assert failed_rows(output) >= {*wrong.split(), 'train_buffers_single_1'}
-    assert 'train/all/loss_sent' not in output
-
-
-def test_an_absent_array_of_the_spatio_temporal_variant_is_named(shared, tmp_path):
-    golden = shared / 'golden' / 'hcstvg_pool.npz'
-    path = tampered(golden, tmp_path / 'x.npz', lambda arrays: arrays.pop('tube/2/1'))
-    code, output = verify('--vocab', shared / 'golden' / 'vocab_small.txt', path)
-    assert code == 1
-    assert 'has no array tube/2/1' in output

@@ -10,6 +10,7 @@ of the candidate that comes nearest, and a second picture shows its boxes beside
 
 import argparse
 import sys
+from functools import partial
 
 import numpy as np
 from rich.console import Console
@@ -23,165 +24,131 @@ from mmn_plugin.config import load_config
 from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder, input_of
-from mmn_plugin.structures import MomentGrid, cell_iou
+from mmn_plugin.structures import MomentGrid, TubeDataSample, cell_iou
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.tubes import draw_tube_frames
 
 
-def parse_args(argv=None):
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    parser.add_argument(
-        '--split',
-        choices=('train', 'val', 'test'),
-        default='train',
-        help='which data loader of the config (default: train)',
-    )
-    parser.add_argument(
-        '--number', type=int, default=3, help='videos, evenly spaced over the dataset (default: 3)'
-    )
-    parser.add_argument(
-        '--max-sentences', type=int, default=4, help='sentences a video that are drawn (default: 4)'
-    )
-    parser.add_argument(
-        '--out',
-        default='browse',
-        type=OutputFolder,
-        help='folder for the pictures (default: browse)',
-    )
+    add = parser.add_argument
+    add('config', help='path of a config, or the name of one of mmn_plugin')
+    splits, text = ('train', 'val', 'test'), 'which data loader of the config (default: train)'
+    add('--split', choices=splits, default='train', help=text)
+    text = 'videos, evenly spaced over the dataset (default: 3)'
+    add('--number', type=int, default=3, help=text)
+    text = 'sentences a video that are drawn (default: 4)'
+    add('--max-sentences', type=int, default=4, help=text)
+    text = 'folder for the pictures (default: browse)'
+    add('--out', default='browse', type=OutputFolder, help=text)
     add_config_options(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def grid_of(model):
+def grid_of(model: dict) -> MomentGrid:
     """The moments that a model of this config tells apart."""
     if 'grid' in model:
         return MomentGrid(**model.grid)
     return MomentGrid(model.num_clips, [model.num_clips - 1])  # any run of clips, see MSCL
 
 
-def browse_sample(packed, grid, args, visualizer, table, source):
-    """List and draw the sentences of one sample; ``source`` tells its dataset from others."""
-    sample = packed['data_samples']
-    source = f'{source}::{sample.video_id}'
-    truth = 'gt_instances' in sample
-    if truth:
-        overlaps = grid.iou(sample.gt_instances.moments, sample.duration)  # (s, P)
-    for i, sentence in enumerate(sample.sentences):
-        moment = sample.gt_instances.moments[i] if truth else None
-        table.add_row(
-            escape(sample.video_id) if i == 0 else '',
-            f'{sample.duration:.1f}' if i == 0 else '',
-            'x'.join(map(str, packed['inputs'].shape)) if i == 0 else '',
-            escape(sentence),
-            *(
-                ('{:.2f} - {:.2f}'.format(*moment.tolist()), f'{overlaps[i].max():.2f}')
-                if truth
-                else ('unknown', '')
-            ),
+class Browser:
+    """Lists samples in a table and draws them.
+
+    Args:
+        args (argparse.Namespace): The command line.
+        config (Config): Whose model tells the grid.
+        table (Table): Gets a row for each sentence.
+    """
+
+    def __init__(self, args: argparse.Namespace, config, table: Table):
+        self.args, self.table = args, table
+        self.grid, self.visualizer = grid_of(config.model), GroundingVisualizer()
+
+    def browse(self, packed: dict, source: str) -> None:
+        """List and draw the sentences of one sample; ``source`` tells its dataset from others."""
+        sample, source = packed['data_samples'], f'{source}::{packed["data_samples"].video_id}'
+        tubes = isinstance(sample, TubeDataSample)
+        size = str(len(sample.tubes)) if tubes else f'{sample.duration:.1f}'
+        first = [escape(sample.video_id), size, 'x'.join(map(str, packed['inputs'].shape))]
+        for i, sentence in enumerate(sample.sentences):
+            truth, best, pictures = 'unknown', '', []
+            if 'gt_instances' in sample:
+                truth, best, pictures = (self.tube if tubes else self.moment)(sample, i)
+            self.table.add_row(*(first if i == 0 else [''] * 3), escape(sentence), truth, best)
+            if pictures and i < self.args.max_sentences:
+                (name,) = self.args.out.names_of([(source, sample.video_id)])
+                ends = ('', '_boxes')[: len(pictures)]
+                files = [f'{name}_{sample.sentence_index[i]}{end}.png' for end in ends]
+                with self.args.out.writing(dict.fromkeys(files, source)) as folder:
+                    for file, draw in zip(files, pictures, strict=True):
+                        self.visualizer.save_image(draw(), folder / file)
+        self.table.add_section()
+
+    def moment(self, sample, i: int) -> tuple[str, str, list]:
+        """Truth and best IoU of a sentence as text, and what draws its map."""
+        moment = sample.gt_instances.moments[i]
+        overlaps = self.grid.iou(moment[None], sample.duration)[0]  # (P,)
+        draw = partial(
+            self.visualizer.draw_moment_map,
+            self.grid,
+            overlaps,
+            moment,
+            duration=sample.duration,
+            title=f'“{sample.sentences[i]}”',
+            label='IoU with the ground truth',
         )
-        if truth and i < args.max_sentences:
-            image = visualizer.draw_moment_map(
-                grid,
-                overlaps[i],
-                moment,
-                duration=sample.duration,
-                title=f'“{sentence}”',
-                label='IoU with the ground truth',
-            )
-            (name,) = args.out.names_of([(source, sample.video_id)])
-            file = f'{name}_{sample.sentence_index[i]}.png'
-            with args.out.writing({file: source}) as folder:
-                visualizer.save_image(image, folder / file)
-    table.add_section()
+        return '{:.2f} - {:.2f}'.format(*moment.tolist()), f'{overlaps.max():.2f}', [draw]
 
-
-def browse_tubes(packed, grid, args, visualizer, table, source):
-    """List and draw the sentences of one sample with tubes; see `browse_sample`."""
-    sample = packed['data_samples']
-    source = f'{source}::{sample.video_id}'
-    for i, sentence in enumerate(sample.sentences):
-        cells = ['unknown', '']
-        if 'gt_instances' in sample:
-            truth, best = sample.gt_instances.tubes[i], 0.0
-            if sample.tubes:
-                overlaps = cell_iou(grid, sample.tubes, truth)  # (T, P)
-                best = overlaps.max()
-            cells = [f'{truth[0, 0]:.0f} - {truth[-1, 0]:.0f}', f'{best:.2f}']
-            if sample.tubes and i < args.max_sentences:
-                (name,) = args.out.names_of([(source, sample.video_id)])
-                files = [f'{name}_{i}.png', f'{name}_{i}_boxes.png']
-                with args.out.writing(dict.fromkeys(files, source)) as folder:
-                    for file, image in zip(
-                        files, draw_tubes(sample, i, overlaps, grid, visualizer), strict=True
-                    ):
-                        visualizer.save_image(image, folder / file)
-        table.add_row(
-            escape(sample.video_id) if i == 0 else '',
-            str(len(sample.tubes)) if i == 0 else '',
-            'x'.join(map(str, packed['inputs'].shape)) if i == 0 else '',
-            escape(sentence),
-            *cells,
+    def tube(self, sample, i: int) -> tuple[str, str, list]:
+        """The same of tubes: the map of the best one, and its boxes beside the true ones."""
+        truth, sentence = sample.gt_instances.tubes[i], sample.sentences[i]
+        frames = f'{truth[0, 0]:.0f} - {truth[-1, 0]:.0f}'
+        if not sample.tubes:
+            return frames, '0.00', []
+        overlaps = cell_iou(self.grid, sample.tubes, truth)  # (T, P)
+        place, cell = np.unravel_index(overlaps.argmax(), overlaps.shape)
+        tube = sample.tubes[place]
+        draw_map = partial(
+            self.visualizer.draw_moment_map,
+            self.grid,
+            overlaps[place],
+            self.grid.spans(len(tube))[cell],
+            duration=len(tube),
+            unit='boxes',
+            title=f'“{sentence}”, tube {place} of {len(sample.tubes)}',
+            label='vIoU with the ground truth',
         )
-    table.add_section()
+        draw_boxes = partial(draw_tube_frames, None, f'“{sentence}”, tube {place}', tube, truth)
+        return frames, f'{overlaps.max():.2f}', [draw_map, draw_boxes]
 
 
-def draw_tubes(sample, i, overlaps, grid, visualizer):
-    """The IoU of the best tube's cells with the truth, and its boxes beside the true ones."""
-    place, cell = np.unravel_index(overlaps.argmax(), overlaps.shape)
-    tube, sentence = sample.tubes[place], sample.sentences[i]
-    yield visualizer.draw_moment_map(
-        grid,
-        overlaps[place],
-        grid.spans(len(tube))[cell],
-        duration=len(tube),
-        unit='boxes',
-        title=f'“{sentence}”, tube {place} of {len(sample.tubes)}',
-        label='vIoU with the ground truth',
-    )
-    yield draw_tube_frames(None, f'“{sentence}”, tube {place}', tube, sample.gt_instances.tubes[i])
-
-
-def main(argv=None):
-    """Run the command."""
-    args = parse_args(argv)
+def main() -> None:
+    """List and draw."""
+    args = parse_args()
     with plain_errors():
         if args.number < 1:
             raise InputError(f'--number {args.number}: it must be at least 1')
         config = load_config(args.config, args.cfg_options)
         dataset = build_dataset(config, args.split)
-        grid, visualizer = grid_of(config.model), GroundingVisualizer()
-        tubes = grounds_tubes(config)
-        browse = browse_tubes if tubes else browse_sample
-        columns = (
-            ('tubes', 'truth (frames)', 'best vIoU')
-            if tubes
-            else ('seconds', 'truth (s)', 'best IoU')
-        )
         number = min(args.number, len(dataset))
         table = Table(
             title=f'{number} of the {len(dataset)} videos of {args.split}',
             title_justify='left',
             caption=f'pictures in {escape(str(args.out.path))}/',
         )
+        columns = ('seconds', 'truth (s)', 'best IoU')
+        if grounds_tubes(config):
+            columns = ('tubes', 'truth (frames)', 'best vIoU')
         for name in ('video', columns[0], 'features', 'sentence', *columns[1:]):
-            table.add_column(
-                name,
-                justify='left' if name in ('video', 'sentence') else 'right',
-                no_wrap=name != 'sentence',
-            )
+            left = name in ('video', 'sentence')
+            table.add_column(name, justify='left' if left else 'right', no_wrap=name != 'sentence')
+        browser = Browser(args, config, table)
         for i in range(number):
-            browse(
-                dataset[i * len(dataset) // number],
-                grid,
-                args,
-                visualizer,
-                table,
-                input_of(dataset.ann_file),
-            )
+            browser.browse(dataset[i * len(dataset) // number], input_of(dataset.ann_file))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

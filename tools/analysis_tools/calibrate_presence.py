@@ -18,39 +18,34 @@ import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, threshold_at
 from mmn_plugin.cli.command_line import build_dataset
-from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.cli.main import add_config_options, add_device
 from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, writable_folder
 
 
-def model_path(text):
+def model_path(text: str) -> Path:
     """What ``--out`` names: a checkpoint, or a folder, that can be written."""
     return (writable_file if Path(text).suffix == '.pth' else writable_folder)(text)
 
 
-def parse_args(argv=None):
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('checkpoint', help='checkpoint (.pth)')
-    parser.add_argument('--config', help="a config (default: the checkpoint's own)")
-    parser.add_argument(
-        '--out', required=True, type=model_path, help='folder or .pth file to write'
-    )
-    parser.add_argument(
-        '--keep',
-        type=float,
-        default=0.95,
-        help='share of the present sentences that stay (default: 0.95)',
-    )
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint (.pth)')
+    add('--config', help="a config (default: the checkpoint's own)")
+    add('--out', required=True, type=model_path, help='folder or .pth file to write')
+    text = 'share of the present sentences that stay (default: 0.95)'
+    add('--keep', type=float, default=0.95, help=text)
+    add_device(parser)
     add_config_options(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def write(inferencer, checkpoint, out):
+def write(inferencer: GroundingInferencer, checkpoint: str, out: Path) -> None:
     """A folder of `save_pretrained`, or the checkpoint with the threshold in its ``meta``."""
     if out.suffix != '.pth':
         inferencer.save_pretrained(out)
@@ -61,9 +56,9 @@ def write(inferencer, checkpoint, out):
     torch.save(content, out)
 
 
-def main(argv=None):
-    """Run the command."""
-    args = parse_args(argv)
+def main() -> None:
+    """Measure, and write the model."""
+    args = parse_args()
     with plain_errors():
         if args.out.suffix == '.pth' and not Path(args.checkpoint).is_file():
             raise InputError(

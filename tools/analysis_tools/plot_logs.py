@@ -16,35 +16,27 @@ from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.curves import DEFAULT_KEYS, TrainingLog, draw_training_curves
 
 
-def parse_args(argv=None):
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'runs',
-        nargs='+',
-        help='work directories, their time-stamped folders, or scalars.json files',
-    )
-    parser.add_argument(
-        '--keys',
-        nargs='+',
-        default=DEFAULT_KEYS,
-        help='figures to draw, * for any part (default: losses, R@1 and mIoU, or vIoU)',
-    )
-    parser.add_argument('--names', nargs='+', help="the runs' names (default: their folders')")
-    parser.add_argument(
-        '--out', default='curves.png', type=writable_file, help='picture (default: curves.png)'
-    )
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    add('runs', nargs='+', help='work folders, their time-stamped folders, or scalars.json files')
+    text = 'figures to draw, * for any part (default: losses, R@1 and mIoU, or vIoU)'
+    add('--keys', nargs='+', default=DEFAULT_KEYS, help=text)
+    add('--names', nargs='+', help="the runs' names (default: their folders')")
+    text = 'picture (default: curves.png)'
+    add('--out', default='curves.png', type=writable_file, help=text)
+    args = parser.parse_args()
     if args.names and len(args.names) != len(args.runs):
         parser.error(f'{len(args.names)} names for {len(args.runs)} runs')
     return args
 
 
-def main(argv=None):
+def main() -> None:
     """Draw."""
-    args = parse_args(argv)
+    args = parse_args()
     with plain_errors():
         folder, files = OutputFolder(args.out.parent), {args.out.name: None}
         folder.claim(files)

@@ -14,22 +14,16 @@ from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file
 
 
-def parse_args(argv=None):
-    """Read the command line."""
+def main() -> None:
+    """Print, and write where asked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
     add_config_options(parser)
-    parser.add_argument(
-        '--save-path', type=writable_file, help='also write it to this file (.py, .json or .yml)'
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    """Print, and write where asked."""
-    args = parse_args(argv)
+    text = 'also write it to this file (.py, .json or .yml)'
+    parser.add_argument('--save-path', type=writable_file, help=text)
+    args = parser.parse_args()
     with plain_errors():
         if args.save_path and args.save_path.suffix not in ('.py', '.json', '.yml', '.yaml'):
             raise InputError(f'--save-path writes .py, .json or .yml files, not {args.save_path}')

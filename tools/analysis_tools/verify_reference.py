@@ -80,39 +80,23 @@ def show(path: Path, report: Report, console: Console) -> None:
     for name in ('quantity', 'max abs', 'max rel', 'bound', 'verdict', 'note'):
         table.add_column(name, justify='right' if 'max' in name or name == 'bound' else 'left')
     for row in report.rows:
+        verdict = 'ok' if row.passed else '[red]FAILED[/red]'
         table.add_row(
             row.quantity,
             f'{row.max_abs:.1e}',
             f'{row.max_rel:.1e}',
             f'{row.bound:.0e}' if row.bound else 'equal',
-            verdict_of(row),
+            'skipped' if row.skipped else verdict,
             escape(row.note),
         )
     console.print(table)
 
 
-def verdict_of(row: Row) -> str:
-    """The verdict as the table shows it."""
-    if row.skipped:
-        return 'skipped'
-    return 'ok' if row.passed else '[red]FAILED[/red]'
-
-
-def message_of(error: Exception, path: Path) -> str:
-    """One line that says what is wrong, and with which file."""
-    text = str(error.args[0] if error.args and isinstance(error, KeyError) else error)
-    text = ' '.join(text.split()) or type(error).__name__
-    return text if str(path) in text else f'{path}: {text}'
-
-
 def as_json(row: Row) -> dict:
     """A row for the JSON file, with null for what is infinite or was not compared."""
-    values = {
-        key: value.item() if hasattr(value, 'item') else value for key, value in asdict(row).items()
-    }
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
+        for key, value in asdict(row).items()
     }
 
 
@@ -130,7 +114,10 @@ def main() -> int:
         try:
             report = check(path, args.vocab, args.conv_mode, args.device)
         except (ValueError, LookupError, OSError, RuntimeError) as error:
-            console.print(f'[red]{escape(message_of(error, path))}[/red]', soft_wrap=True)
+            text = error.args[0] if isinstance(error, KeyError) else error
+            text = ' '.join(str(text).split()) or type(error).__name__
+            text = text if str(path) in text else f'{path}: {text}'
+            console.print(f'[red]{escape(text)}[/red]', soft_wrap=True)
             failed.append(path)
             continue
         show(path, report, console)

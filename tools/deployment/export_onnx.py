@@ -16,26 +16,18 @@ from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_folder
 
 
-def parse_args(argv=None):
-    """Read the command line."""
+def main() -> None:
+    """Export, and compare."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
-    parser.add_argument('--config', help="a config (default: the checkpoint's own)")
-    parser.add_argument('--out', required=True, type=writable_folder, help='folder for the files')
-    parser.add_argument(
-        '--tolerance',
-        type=float,
-        default=1e-4,
-        help='largest difference from PyTorch allowed (default: 1e-4)',
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    """Run the command."""
-    args = parse_args(argv)
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
+    add('--config', help="a config (default: the checkpoint's own)")
+    add('--out', required=True, type=writable_folder, help='folder for the files')
+    text = 'largest difference from PyTorch allowed (default: 1e-4)'
+    add('--tolerance', type=float, default=1e-4, help=text)
+    args = parser.parse_args()
     with plain_errors():
         inferencer = GroundingInferencer(args.config, args.checkpoint, 'cpu')
         paths = export_onnx(inferencer, args.out)

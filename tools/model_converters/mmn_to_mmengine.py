@@ -18,15 +18,6 @@ from mmn_plugin.files import writable_file
 from mmn_plugin.models.published_weights import from_published, to_published
 
 
-def parse_args():
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('checkpoint', type=Path, help='checkpoint to convert')
-    parser.add_argument('out', type=writable_file, help='file to write')
-    parser.add_argument('--reverse', action='store_true', help='from ours to the published names')
-    return parser.parse_args()
-
-
 def load_weights(path: Path, key: str) -> dict:
     """The tensors of a checkpoint, found under ``key`` or at its top level.
 
@@ -37,7 +28,11 @@ def load_weights(path: Path, key: str) -> dict:
         raise MissingFileError(f'{path} does not exist')
     content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     weights = content.get(key, content) if isinstance(content, dict) else None
-    if not weights or not is_weights(weights):
+    if (
+        not isinstance(weights, dict)
+        or not weights
+        or not all(isinstance(k, str) and torch.is_tensor(value) for k, value in weights.items())
+    ):
         raise InputError(
             f'{path} holds no weights: expected a dict of tensors, at its top level or under '
             f'{key!r}'
@@ -45,40 +40,33 @@ def load_weights(path: Path, key: str) -> dict:
     return weights
 
 
-def is_weights(content) -> bool:
-    """Whether this is a dict of tensors by name."""
-    return isinstance(content, dict) and all(
-        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()
-    )
-
-
-def convert(args: argparse.Namespace) -> int:
-    """Convert one file; returns how many tensors it has."""
-    ours, published = 'state_dict', 'model'
-    weights = load_weights(args.checkpoint, ours if args.reverse else published)
+def convert(source: Path, reverse: bool) -> dict:
+    """The content of the converted checkpoint."""
+    weights = load_weights(source, 'state_dict' if reverse else 'model')
     try:
-        converted = to_published(weights) if args.reverse else from_published(weights)
+        if reverse:
+            return dict(model=to_published(weights))
+        meta = dict(converted_from=source.name, mmn_plugin_version=mmn_plugin.__version__)
+        return dict(state_dict=from_published(weights), meta=meta)
     except KeyError as error:
-        raise InputError(f'{args.checkpoint}: {error.args[0]}') from None
-    if args.reverse:
-        content = {published: converted}
-    else:
-        meta = dict(converted_from=args.checkpoint.name, mmn_plugin_version=mmn_plugin.__version__)
-        content = {ours: converted, 'meta': meta}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(content, args.out)
-    except RuntimeError as error:  # such as a full disk
-        raise OperationError(f'{args.out} cannot be written: {error}') from None
-    return len(converted)
+        raise InputError(f'{source}: {error.args[0]}') from None
 
 
 def main() -> None:
-    """Run the tool."""
-    args = parse_args()
+    """Convert one file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('checkpoint', type=Path, help='checkpoint to convert')
+    parser.add_argument('out', type=writable_file, help='file to write')
+    parser.add_argument('--reverse', action='store_true', help='from ours to the published names')
+    args = parser.parse_args()
     with plain_errors():
-        number = convert(args)
-        print(f'{args.out}: {number} tensors')
+        content = convert(args.checkpoint, args.reverse)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(content, args.out)
+        except RuntimeError as error:  # such as a full disk
+            raise OperationError(f'{args.out} cannot be written: {error}') from None
+        print(f'{args.out}: {len(content["model" if args.reverse else "state_dict"])} tensors')
 
 
 if __name__ == '__main__':

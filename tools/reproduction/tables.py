@@ -37,15 +37,10 @@ def table(header: list[str], rows: list[list]) -> str:
 
 def source(result: dict) -> str:
     """The line under a table that says where its figures come from."""
-    repeated = ''
-    if 'per_seed' in result:
-        seeds = result['seeds']
-        repeated = f', seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'
-    if 'rounds' in result:
-        repeated = f', {len(result["rounds"])} round{"s" * (len(result["rounds"]) > 1)}'
-    machine = result['machine']
+    numbers, machine = result.get('seeds', []), result['machine']
+    seeds = f', seed{"s" * (len(numbers) > 1)} {", ".join(map(str, numbers))}' if numbers else ''
     return (
-        f'`python tools/reproduce.py {result["name"]}`{repeated}; {result["date"]}, commit '
+        f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["date"]}, commit '
         f'{result["commit"][:7]}; {machine["cores"]} cores of '
         f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
         f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).'

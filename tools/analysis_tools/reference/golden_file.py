@@ -1,10 +1,8 @@
 """Golden files, and the comparison of a quantity with what they hold."""
 
 import json
-import tempfile
 import zlib
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,98 +10,78 @@ import numpy as np
 import torch
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
+from mmn_plugin.structures.annotations import VideoAnnotation, parse_video
 
-UNREADABLE = (BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+UNREADABLE = (BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, TypeError)
 ALONE = 'all'  # key of a quantity that is a single array
 
 
 class GoldenFileError(InputError):
-    """Raised if a golden file cannot be used; the message names the file and the key."""
+    """Raised if a golden file cannot be used; the message names the key."""
 
 
-class GoldenSettings(dict):
-    """Settings that a file's figures were made with; absent keys are named with their file.
-
-    Args:
-        settings (dict): Content.
-        path (Path): The file.
-    """
-
-    def __init__(self, settings: dict, path: Path):
-        super().__init__(settings)
-        self.path = path
+class Settings(dict):
+    """Settings that a file's figures were made with."""
 
     def __missing__(self, key: str):
-        raise GoldenFileError(f'{self.path}: config_json has no setting {key!r}')
+        raise GoldenFileError(f'config_json has no setting {key!r}')
 
 
-class GoldenFile:
-    """Figures that the published code produced, as ``golden/README.md`` lays them out.
+class GoldenFile(dict):
+    """Arrays that the published code produced, by name, as ``golden/README.md`` lays them out.
 
     Args:
         path (Path): The ``.npz`` file.
 
     Raises:
-        GoldenFileError: If it is not a golden file, or of a layout this version does not know.
-            So do all methods where an array is absent or damaged.
+        GoldenFileError: If it is not a golden file, or damaged. So do all methods where an array is
+            absent or is not what it should be.
     """
 
     def __init__(self, path: Path):
+        super().__init__()
         self.path = path
+        what = 'it is not an .npz file of plain arrays, or it'
         try:
-            self.arrays = np.load(path, allow_pickle=False)
+            with np.load(path, allow_pickle=False) as archive:
+                for what in archive.files:
+                    self[what] = archive[what]
         except UNREADABLE as error:
+            raise GoldenFileError(f'{what} is damaged: {error}') from error
+        if 'mask2d' not in self or not (self.is_model or 'score_power' in self):
             raise GoldenFileError(
-                f'{path} is not an .npz file of plain arrays, or it is damaged: {error}'
-            ) from error
-        if not isinstance(self.arrays, np.lib.npyio.NpzFile):
-            raise GoldenFileError(f'{path} is not an .npz file but a single array')
-        if 'mask2d' not in self.arrays or not (self.is_model or 'score_power' in self.arrays):
-            raise GoldenFileError(
-                f'{path} does not have the layout of a golden file (no mask2d, '
-                'or neither config_json nor score_power)'
+                'it does not have the layout of a golden file (no mask2d, or neither '
+                'config_json nor score_power)'
             )
+
+    def __missing__(self, key: str):
+        raise GoldenFileError(f'it has no array {key}')
 
     @property
     def is_model(self) -> bool:
         """Whether the file holds a model and its figures, or evaluation alone."""
-        return 'config_json' in self.arrays
+        return 'config_json' in self
 
     @property
     def is_tubes(self) -> bool:
         """Whether the file is of the spatio-temporal variant (HC-STVG)."""
-        return 'num_tubes' in self.arrays
+        return 'num_tubes' in self
 
     @property
-    def config(self) -> GoldenSettings:
+    def config(self) -> Settings:
         """Settings the figures were made with."""
-        return self.json('config_json', object_hook=partial(GoldenSettings, path=self.path))
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self.arrays:
-            raise GoldenFileError(f'{self.path} has no array {key}')
-        try:
-            return self.arrays[key]
-        except UNREADABLE as error:
-            raise GoldenFileError(f'{self.path}: {key} is damaged: {error}') from error
+        return self.json('config_json')
 
     def holds(self, group: str) -> bool:
         """Whether there is an array of this name, or one under it."""
-        return any(key == group or key.startswith(f'{group}/') for key in self.arrays.files)
-
-    def get(self, key: str) -> np.ndarray | dict:
-        """The array of this name; nothing, as an empty dict, where there is none."""
-        return self[key] if key in self.arrays else {}
+        return any(key == group or key.startswith(f'{group}/') for key in self)
 
     def group(self, prefix: str, required: bool = False) -> dict[str, np.ndarray]:
         """All arrays under ``prefix/``, by the rest of their name; there must be one if asked."""
         start = f'{prefix}/'
-        found = {
-            key.removeprefix(start): self[key] for key in self.arrays.files if key.startswith(start)
-        }
+        found = {key[len(start) :]: value for key, value in self.items() if key.startswith(start)}
         if required and not found:
-            raise GoldenFileError(f'{self.path} has no array {start}…')
+            raise GoldenFileError(f'it has no array {start}…')
         return found
 
     def weights(self, prefix: str) -> dict[str, torch.Tensor]:
@@ -111,33 +89,24 @@ class GoldenFile:
         found = self.group(prefix, required=True)
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
-    def json(self, key: str, object_hook=None) -> dict:
+    def json(self, key: str) -> Settings:
         """An object that is stored as its JSON text."""
         try:
-            content = json.loads(str(self[key]), object_hook=object_hook)
+            content = json.loads(str(self[key]), object_hook=Settings)
         except json.JSONDecodeError as error:
-            raise GoldenFileError(f'{self.path}: {key} is not JSON: {error}') from error
+            raise GoldenFileError(f'{key} is not JSON: {error}') from error
         if not isinstance(content, dict):
-            raise GoldenFileError(f'{self.path}: {key} is not a JSON object')
+            raise GoldenFileError(f'{key} is not a JSON object')
         return content
 
     def annotations(self) -> list[VideoAnnotation]:
         """The excerpt of the annotations, read as a dataset reads it, in ``video_order``."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'annotation.json'
-            path.write_text(str(self['annotation_json']), encoding='utf-8')
-            try:
-                videos = {video.video_id: video for video in read_annotations(path)}
-            except ValueError as error:
-                raise GoldenFileError(f'{self.path}: annotation_json: {error}') from error
-        order = [str(video_id) for video_id in self['video_order']]
-        absent = [video_id for video_id in order if video_id not in videos]
-        if absent:
-            raise GoldenFileError(
-                f'{self.path}: annotation_json has no video {absent[0]!r} with '
-                'a usable sentence, which video_order names'
-            )
-        return [videos[video_id] for video_id in order]
+        content, videos = self.json('annotation_json'), []
+        for video_id in map(str, self['video_order']):
+            if video_id not in content:
+                raise GoldenFileError(f'annotation_json has no video {video_id!r} of video_order')
+            videos.append(parse_video('annotation_json', video_id, content[video_id]))
+        return videos
 
 
 @dataclass
@@ -201,15 +170,16 @@ class Report:
             return
         worst, max_abs, worst_key = -1.0, 0.0, ''
         for key, expected in reference.items():
-            value, expected = _array(ours[key]), np.asarray(expected)
+            value, expected = ours[key], np.asarray(expected)
+            value = np.asarray(value.detach().cpu() if torch.is_tensor(value) else value)
             if value.shape != expected.shape:
                 self.fail(quantity, f'{key}: shape {value.shape}, reference {expected.shape}')
                 return
-            difference = _largest_difference(value, expected)
+            difference = largest_difference(value.astype(float), expected.astype(float))
             scale = (absolute or {}).get(key) or np.nanmax(np.abs(expected), initial=0) or 1.0
             max_abs = max(max_abs, difference)
             if difference / scale > worst:
-                worst, worst_key = difference / scale, key
+                worst, worst_key = float(difference / scale), key
         several = len(reference) > 1
         note = f'worst: {worst_key}' if several and worst > 0 else ''
         name = f'{quantity} ({len(reference)})' if several else quantity
@@ -218,22 +188,15 @@ class Report:
     def skip(self, quantity: str) -> None:
         """Add a row for a group of which the file holds nothing."""
         nothing = float('nan')
-        self.rows.append(
-            Row(quantity, nothing, nothing, nothing, True, 'not in this file', skipped=True)
-        )
+        self.rows.append(Row(quantity, nothing, nothing, nothing, True, 'not in this file', True))
 
     def fail(self, quantity: str, why: str) -> None:
         """Add a row for a quantity that cannot even be compared."""
         self.rows.append(Row(quantity, float('inf'), float('inf'), 0.0, False, why))
 
 
-def _array(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if torch.is_tensor(value) else value)
-
-
-def _largest_difference(value: np.ndarray, expected: np.ndarray) -> float:
+def largest_difference(value: np.ndarray, expected: np.ndarray) -> float:
     """Largest absolute difference; infinite where only one side is NaN."""
-    value, expected = value.astype(np.float64), expected.astype(np.float64)
     if not np.array_equal(np.isnan(value), np.isnan(expected)):
         return float('inf')
     return float(np.nanmax(np.abs(value - expected), initial=0.0))

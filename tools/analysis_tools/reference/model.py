@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmaction.registry import MODELS, TRANSFORMS
+from mmaction.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 
+from mmn_plugin.datasets import PoolClipFeatures
 from mmn_plugin.engine import CrossVideoNegativeHook, FreezeLanguageModelHook
 from mmn_plugin.models import moment_scores
 from mmn_plugin.models.published_weights import UNUSED, from_published, published_name
@@ -41,7 +42,7 @@ def check_model(
 
     Raises:
         GoldenFileError: If a group is incomplete, or what the model or its input is made from is
-            absent or damaged; the message names file and key.
+            absent or damaged; the message names the key.
         KeyError: If a weight is absent or unknown; the message names it.
     """
     report, config = Report(), golden.config
@@ -50,9 +51,10 @@ def check_model(
     model.load_state_dict(state)
     samples = check_data(report, golden, model)
     features = torch.from_numpy(golden['pooled_feats'])
-    check_training(report, golden, model, features.double(), samples)
+    batch = batch_of(model.double(), features.double(), samples)
+    check_training(report, golden, model, batch)
     model.load_state_dict(state)
-    check_trajectory(report, golden, model, features.double(), samples)
+    check_trajectory(report, golden, model, batch)
     check_inference(report, golden, model, features, samples)
     return report
 
@@ -99,50 +101,60 @@ def build_model(
     )
 
 
-def matching_head(config: dict) -> dict:
-    """Settings of the head."""
+def matching_losses(config: dict, loss: str, **settings) -> dict:
+    """Settings of a head that those of moments and of tubes share."""
     return dict(
-        type='MutualMatchingHead',
         loss_matching=dict(
-            type='MutualMatchingLoss',
-            num_positive=config['num_positive'],
+            type=loss,
             negative_iou=config['negative_iou'],
-            sentence_removal_iou=config['sent_removal_iou'],
             margin=config['margin'],
             temperature_video=config['tau_video'],
             temperature_sentence=config['tau_sent'],
+            **settings,
         ),
         loss_iou=dict(
             type='IoURegressionLoss', min_iou=config['min_iou'], max_iou=config['max_iou']
         ),
         contrastive_weight=config['contrastive_weight'],
+    )
+
+
+def matching_head(config: dict) -> dict:
+    """Settings of the head."""
+    losses = matching_losses(
+        config,
+        'MutualMatchingLoss',
+        num_positive=config['num_positive'],
+        sentence_removal_iou=config['sent_removal_iou'],
+    )
+    return dict(
+        losses,
+        type='MutualMatchingHead',
         score_power=config['score_power'],
         nms_threshold=config['nms_thr'],
     )
 
 
+def batch_of(model, features, samples: list) -> dict:
+    """Preprocessed videos."""
+    return model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
+
+
 def check_data(report: Report, golden: GoldenFile, model) -> list[GroundingDataSample]:
     """Annotations, pooled features, token ids and IoU targets; returns the batch's samples."""
     videos, samples = golden.annotations(), []
+    names = ('video_id', 'duration', 'sentences', 'sentence_index')
     for video in videos:
-        metainfo = {
-            name: getattr(video, name)
-            for name in ('video_id', 'duration', 'sentences', 'sentence_index')
-        }
+        metainfo = {name: getattr(video, name) for name in names}
         samples.append(GroundingDataSample(metainfo=metainfo))
         samples[-1].gt_instances = InstanceData(moments=torch.tensor(video.moments))
     moments = {str(v): sample.gt_instances.moments for v, sample in enumerate(samples)}
     report.compare('moments', moments, golden.group('moments'), 0.0)
-    durations = np.array([video.duration for video in videos])
-    report.compare('durations', durations, golden['durations'], 0.0)
-    pool = TRANSFORMS.build(
-        dict(type='PoolClipFeatures', num_segments=golden.config['num_pre_clips'])
-    )
-    pooled = [
-        pool(dict(features=golden[f'feat/{video.video_id}'], video_id=video.video_id))['features']
-        for video in videos
-    ]
-    report.compare('pooled_feats', np.stack(pooled), golden['pooled_feats'], POOLING_BOUND)
+    report.compare('durations', [v.duration for v in videos], golden['durations'], 0.0)
+    num_segments = golden.config['num_pre_clips']
+    features = (golden[f'feat/{video.video_id}'] for video in videos)
+    pooled = np.stack([PoolClipFeatures.pool(rows, num_segments) for rows in features])
+    report.compare('pooled_feats', pooled, golden['pooled_feats'], POOLING_BOUND)
     tokenizer, ids, lengths = model.data_preprocessor.tokenizer, {}, {}
     for v, video in enumerate(videos):
         ids[str(v)], attention_mask = tokenizer.pad(tokenizer.encode(video.sentences))
@@ -150,19 +162,14 @@ def check_data(report: Report, golden: GoldenFile, model) -> list[GroundingDataS
     report.compare('input_ids', ids, golden.group('input_ids'), 0.0)
     report.compare('word_lens', lengths, golden.group('word_lens'), 0.0)
     report.compare('mask2d', model.grid.mask, golden['mask2d'], 0.0)
-    iou = {
-        str(v): model.grid.iou(sample.gt_instances.moments, sample.duration)
-        for v, sample in enumerate(samples)
-    }
+    iou = {v: model.grid.iou(moments[v], samples[int(v)].duration) for v in moments}
     report.compare('iou', iou, golden.group('iou'), 0.0)
     return samples
 
 
-def check_training(report: Report, golden: GoldenFile, model, features, samples) -> None:
+def check_training(report: Report, golden: GoldenFile, model, batch: dict) -> None:
     """Losses, all gradients and BatchNorm's buffers after one forward, in float64."""
-    model.double().train()
-    batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
-    losses = model(**batch, mode='loss')
+    losses = model.train()(**batch, mode='loss')
     total = sum(losses.values())
     weight = golden.config['contrastive_weight']
     ours = dict(
@@ -179,12 +186,7 @@ def check_training(report: Report, golden: GoldenFile, model, features, samples)
 
 
 def check_gradients(
-    report: Report,
-    quantity: str,
-    model,
-    total: torch.Tensor,
-    reference: dict[str, np.ndarray],
-    bound: float,
+    report: Report, quantity: str, model, total: torch.Tensor, reference: dict, bound: float
 ) -> None:
     """Compare the gradients of all parameters, by their published names."""
     if not reference:
@@ -213,7 +215,7 @@ def is_zero_gradient(name: str) -> bool:
     return before_norm or name.endswith('k_lin.bias')
 
 
-def check_buffers(report: Report, quantity: str, model, reference: dict[str, np.ndarray]) -> None:
+def check_buffers(report: Report, quantity: str, model, reference: dict) -> None:
     """Compare BatchNorm's statistics, by their published names."""
     buffers = {
         published_name(name): value
@@ -223,12 +225,11 @@ def check_buffers(report: Report, quantity: str, model, reference: dict[str, np.
     report.compare(quantity, buffers, reference, FLOAT64_BOUND)
 
 
-def check_trajectory(report: Report, golden: GoldenFile, model, features, samples) -> None:
+def check_trajectory(report: Report, golden: GoldenFile, model, batch: dict) -> None:
     """Losses and gradient norm of the optimizer's steps on one batch, in float64."""
     if not golden.holds('trajectory'):
         report.skip('trajectory')
         return
-    batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
     reference = golden['trajectory']
     ours = train(model, batch, golden.config['trajectory'], len(reference))
     for column, name in enumerate(('loss_vid', 'loss_sent', 'loss_iou', 'total', 'grad_norm')):
@@ -248,7 +249,19 @@ def train(model, batch: dict, settings: dict, steps: int) -> np.ndarray:
         np.ndarray: (steps, 5) float64: loss_vid and loss_sent times the contrastive weight
         (without the late factor), loss_iou, total (with it), gradient norm before clipping.
     """
-    optim_wrapper = build_optim_wrapper(model, optimizer_of(settings))
+    optimizer = dict(
+        type='AdamW', **{key: settings[key] for key in ('lr', 'betas', 'weight_decay')}
+    )
+    of_bert = dict(bert=dict(lr_mult=settings['bert_lr'] / settings['lr']))
+    optim_wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            optimizer=optimizer,
+            clip_grad=dict(max_norm=settings['clip']),
+            paramwise_cfg=dict(custom_keys=of_bert),
+        ),
+    )
     scheduler = torch.optim.lr_scheduler.MultiStepLR(
         optim_wrapper.optimizer, [settings['milestone']], settings['gamma']
     )
@@ -273,23 +286,6 @@ def train(model, batch: dict, settings: dict, steps: int) -> np.ndarray:
         rows.append([value.item() for value in (vid, sent, losses['loss_iou'], total, norm)])
     FreezeLanguageModelHook.freeze(model, False)
     return np.array(rows)
-
-
-def optimizer_of(settings: dict) -> dict:
-    """The published optimizer."""
-    return dict(
-        type='OptimWrapper',
-        optimizer=dict(
-            type='AdamW',
-            lr=settings['lr'],
-            betas=settings['betas'],
-            weight_decay=settings['weight_decay'],
-        ),
-        clip_grad=dict(max_norm=settings['clip']),
-        paramwise_cfg=dict(
-            custom_keys=dict(bert=dict(lr_mult=settings['bert_lr'] / settings['lr']))
-        ),
-    )
 
 
 @torch.no_grad()
@@ -317,8 +313,7 @@ def check_inference(report: Report, golden: GoldenFile, model, features, samples
 
 def inference_figures(model, features, samples) -> dict[str, dict[str, torch.Tensor]]:
     """Embeddings and scores of a batch by the names of the published code, each by video."""
-    batch = model.data_preprocessor(dict(inputs=list(features), data_samples=samples))
-    moments, sentences = model(**batch, mode='tensor')
+    moments, sentences = model(**batch_of(model, features, samples), mode='tensor')
     counts = [len(sample.sentences) for sample in samples]
     videos = VideoEmbedding.stack(model.head.split(moments, samples))
     cosines = model.head.cosines(videos, sentences, counts)
@@ -341,11 +336,7 @@ def check_forward(report: Report, ours: dict, reference: dict, dtype: torch.dtyp
             report.compare(f'eval/{name}', values, reference[name], FORWARD_BOUND)
         return
     ours, reference = (
-        {
-            f'{name}/{key}': array
-            for name, by_video in figures.items()
-            for key, array in by_video.items()
-        }
+        {f'{name}/{key}': array for name in figures for key, array in figures[name].items()}
         for figures in (ours, reference)
     )
     report.compare(

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import ranked_iou, recall
 from mmn_plugin.models import moment_scores, rank
 from mmn_plugin.structures import MomentGrid, temporal_iou
@@ -20,10 +19,7 @@ def check_evaluation(golden: GoldenFile, device: str = 'cpu') -> Report:
         device (str): Where scores are fused and moments ranked. Defaults to ``'cpu'``.
     """
     report = Report()
-    try:
-        grid = grid_of_mask(golden['mask2d'])
-    except ValueError as error:
-        raise GoldenFileError(f'{golden.path}: {error}') from error
+    grid = grid_of_mask(golden['mask2d'])
     scores = [
         moment_scores(
             torch.from_numpy(golden[f'contrastive/{v}']).float().to(device),
@@ -40,7 +36,7 @@ def grid_of_mask(mask: np.ndarray) -> MomentGrid:
     """The grid whose valid cells are those of a mask; its pooling counts follow from the mask.
 
     Raises:
-        ValueError: If no pooling counts give this mask.
+        GoldenFileError: If no pooling counts give this mask.
     """
     num_clips = len(mask)
     offsets = [offset for offset in range(1, num_clips) if np.diagonal(mask, offset).any()]
@@ -48,7 +44,7 @@ def grid_of_mask(mask: np.ndarray) -> MomentGrid:
     levels = int(np.log2(steps.max())) + 1 if len(steps) else 0
     grid = MomentGrid(num_clips, [int((steps == 2**level).sum()) for level in range(levels)])
     if not np.array_equal(grid.mask.numpy(), mask):
-        raise InputError('mask2d is not the mask of any pooling counts')
+        raise GoldenFileError('mask2d is not the mask of any pooling counts')
     return grid
 
 

@@ -11,17 +11,18 @@ from mmn_plugin.evaluation import tube_figures
 from mmn_plugin.models.published_weights import from_published
 from mmn_plugin.structures import TubeDataSample, tube_iou
 
-from .golden_file import GoldenFile, GoldenFileError, GoldenSettings, Report
+from .golden_file import GoldenFile, GoldenFileError, Report, Settings
 from .model import (
     FLOAT64_BOUND,
     POOLING_BOUND,
+    batch_of,
     build_model,
     check_buffers,
     check_forward,
     check_gradients,
+    matching_losses,
 )
 
-LOSSES = ('loss_vid', 'loss_sent', 'loss_iou')
 # The published code computed this variant's losses and gradients in float32 (all the file's losses
 # are float32 numbers), and a gradient that is a sum over all cells of all tubes cancels. Ours, in
 # float64, are held against figures of that precision (8e-6 where the figures come with it).
@@ -59,26 +60,10 @@ def check_tubes(
 
 def build_tube_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
     """The model of a golden file's settings."""
-    if config.get('num_positive', 1) != 1:
-        raise GoldenFileError(
-            f'{config.path}: num_positive={config["num_positive"]}; on tubes a '
-            'sentence has one positive'
-        )
-    head = dict(
-        type='TubeMatchingHead',
-        loss_matching=dict(
-            type='TubeMatchingLoss',
-            negative_iou=config['negative_iou'],
-            margin=config['margin'],
-            temperature_video=config['tau_video'],
-            temperature_sentence=config['tau_sent'],
-        ),
-        loss_iou=dict(
-            type='IoURegressionLoss', min_iou=config['min_iou'], max_iou=config['max_iou']
-        ),
-        contrastive_weight=config['contrastive_weight'],
-    )
-    config = GoldenSettings(dict(map='pool', in_dim=sum(config['in_dims'])) | config, config.path)
+    if (number := config.get('num_positive', 1)) != 1:
+        raise GoldenFileError(f'num_positive={number}; on tubes a sentence has one positive')
+    head = dict(matching_losses(config, 'TubeMatchingLoss'), type='TubeMatchingHead')
+    config = Settings(dict(map='pool', in_dim=sum(config['in_dims'])) | config)
     return build_model(config, head, vocabulary, conv_mode, 'TubeDataPreprocessor')
 
 
@@ -102,19 +87,10 @@ def read_samples(golden: GoldenFile) -> list[TubeDataSample]:
 
 def check_tube_data(report: Report, golden: GoldenFile, model, samples) -> list[torch.Tensor]:
     """Pooled features, token ids, cells and targets; returns the reference's features by video."""
-    config, streams = golden.config, range(len(golden.config['in_dims']))
+    pool = PoolClipFeatures(golden.config['num_pre_clips'], clamp_last=False)
+    streams = range(len(golden.config['in_dims']))
     pooled = [
-        np.concatenate(
-            [
-                PoolClipFeatures.pool(
-                    golden[f'tube_feat/{sample.video_id}/{i}/{k}'],
-                    config['num_pre_clips'],
-                    clamp_last=False,
-                )
-                for k in streams
-            ],
-            1,
-        )
+        pool.pool_streams([golden[f'tube_feat/{sample.video_id}/{i}/{k}'] for k in streams])
         for sample in samples
         for i in sample.tube_index
     ]
@@ -123,14 +99,9 @@ def check_tube_data(report: Report, golden: GoldenFile, model, samples) -> list[
     ids = {s.video_id: tokenizer.pad(tokenizer.encode(s.sentences))[0] for s in samples}
     report.compare('input_ids', ids, golden.group('input_ids'), 0.0)
     report.compare('mask2d', model.grid.mask, golden['mask2d'], 0.0)
-    report.compare('stiou', model.head.targets(samples), golden.get('stiou'), FLOAT64_BOUND)
+    report.compare('stiou', model.head.targets(samples), golden.get('stiou', {}), FLOAT64_BOUND)
     features = torch.from_numpy(golden['pooled_feats'])
     return list(features.split([len(sample.tubes) for sample in samples]))
-
-
-def batch_of(model, features: list[torch.Tensor], samples: list[TubeDataSample]) -> dict:
-    """Preprocessed videos."""
-    return model.data_preprocessor(dict(inputs=features, data_samples=samples))
 
 
 def check_losses(report: Report, golden: GoldenFile, model, features, samples) -> None:
@@ -140,32 +111,30 @@ def check_losses(report: Report, golden: GoldenFile, model, features, samples) -
     weight = golden.config['contrastive_weight']
     features = [value.double() for value in features]
     scale = dict(loss_vid=weight, loss_sent=weight, loss_iou=1.0)
-    single = {name: ({}, {}) for name in (*LOSSES, 'total')}
+    ours, reference = ({name: {} for name in (*scale, 'total')} for _ in range(2))
     for v, sample in enumerate(samples):
-        key = f'train/single/{v}(vid,sent,iou)'
-        if key not in golden.arrays:
+        key = f'train/single/{v}'
+        if f'{key}(vid,sent,iou)' not in golden:
             continue
         model.load_state_dict(state)
         losses = model(**batch_of(model, [features[v]], [sample]), mode='loss')
         total = sum(losses.values())
-        for place, name in enumerate(LOSSES):
-            single[name][0][str(v)] = losses[name] / scale[name]
-            single[name][1][str(v)] = golden[key][place]
-        if f'train/single/{v}/total' in golden.arrays:
-            single['total'][0][str(v)] = total
-            single['total'][1][str(v)] = golden[f'train/single/{v}/total']
+        for name, value in zip(scale, golden[f'{key}(vid,sent,iou)'], strict=True):
+            ours[name][v], reference[name][v] = losses[name] / scale[name], value
+        if f'{key}/total' in golden:
+            ours['total'][v], reference['total'][v] = total, golden[f'{key}/total']
         if golden.holds(name := f'grad_single_{v}'):
             check_gradients(report, name, model, total, golden.group(name), GRADIENT_BOUND)
         if golden.holds(name := f'train_buffers_single_{v}'):
             check_buffers(report, name, model, golden.group(name))
-    for name, (ours, reference) in single.items():
-        report.compare(f'train/single/{name}', ours, reference, FLOAT64_BOUND)
+    for name, values in ours.items():
+        report.compare(f'train/single/{name}', values, reference[name], FLOAT64_BOUND)
     model.load_state_dict(state)
     losses = model(**batch_of(model, features, samples), mode='loss')
-    published = golden.get('train/all_published(vid,sent,iou)')
+    published = golden.get('train/all_published(vid,sent,iou)', [{}] * 3)
     for place, name in ((0, 'loss_vid'), (2, 'loss_iou')):
-        reference = published[place] if len(published) else {}
-        report.compare(f'train/all/{name}', losses[name] / scale[name], reference, FLOAT64_BOUND)
+        value = losses[name] / scale[name]
+        report.compare(f'train/all/{name}', value, published[place], FLOAT64_BOUND)
 
 
 @torch.no_grad()
@@ -177,23 +146,23 @@ def check_scores(report: Report, golden: GoldenFile, model, features, samples) -
     state = golden.weights('state')
     if golden.holds('eval_buffers'):
         state |= golden.weights('eval_buffers')
-    reference = {
-        name: golden.group(f'eval/{name}', required=True) for name in ('contrastive', 'iou_score')
-    }
+    names = ('contrastive', 'iou_score')
+    reference = {name: golden.group(f'eval/{name}', required=True) for name in names}
     model.eval()
     for dtype in (torch.float64, torch.float32):
         model.to(dtype).load_state_dict(from_published(state))
-        ours = {name: {} for name in reference}
+        ours = {name: {} for name in names}
         for v, sample in enumerate(samples):
-            batch = batch_of(model, [features[v].to(dtype)], [sample])
-            moments, sentences = model(**batch, mode='tensor')
+            moments, sentences = model(
+                **batch_of(model, [features[v].to(dtype)], [sample]), mode='tensor'
+            )
             (video,) = model.head.split(moments, [sample])
-            cosines = {
-                space: value.unflatten(1, (len(sample.tubes), -1))[0]
-                for space, value in model.head.cosines(video, sentences).items()
-            }  # (T, P), of the only sentence
-            ours['contrastive'][str(v)] = cosines['contrastive']
-            ours['iou_score'][str(v)] = (model.head.iou_scale * cosines['iou']).sigmoid()
+            contrastive, iou = (  # (T, P), of the only sentence
+                model.head.cosines(video, sentences)[space].view(len(sample.tubes), -1)
+                for space in ('contrastive', 'iou')
+            )
+            ours['contrastive'][str(v)] = contrastive
+            ours['iou_score'][str(v)] = (model.head.iou_scale * iou).sigmoid()
         check_forward(report, ours, reference, dtype)
 
 

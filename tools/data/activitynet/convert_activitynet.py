@@ -26,13 +26,12 @@ def annotation_files(folder: Path) -> dict[str, Path]:
     return original if missing and all(p.is_file() for p in original.values()) else files
 
 
-def main(argv=None) -> int:
+def main() -> int:
     """Gather and verify; returns the exit code."""
     parser = prepare_parser(__doc__, 'data/activitynet')
-    parser.add_argument(
-        '--annotations', type=Path, required=True, help='folder with the three annotation files'
-    )
-    args = parser.parse_args(argv)
+    text = 'folder with the three annotation files'
+    parser.add_argument('--annotations', type=Path, required=True, help=text)
+    args = parser.parse_args()
     with plain_errors():
         files, name = annotation_files(args.annotations), 'sub_activitynet_v1-3.c3d.hdf5'
         return prepare_dataset(args, files, name, 500, EXPECTED, 'c3d_features')

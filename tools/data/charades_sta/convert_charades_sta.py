@@ -61,33 +61,23 @@ def convert(path: Path, durations: dict[str, float]) -> dict:
         duration = durations[video_id]
         end = min(end, duration)
         if start < end:
-            video = videos.setdefault(
-                video_id, dict(duration=duration, timestamps=[], sentences=[])
-            )
+            empty = dict(duration=duration, timestamps=[], sentences=[])
+            video = videos.setdefault(video_id, empty)
             video['timestamps'].append([start, end])
             video['sentences'].append(sentence)
     return videos
 
 
-def main(argv=None) -> int:
+def main() -> int:
     """Convert, gather and verify; returns the exit code."""
     parser = prepare_parser(__doc__, 'data/charades_sta')
-    parser.add_argument(
-        '--sta',
-        type=Path,
-        nargs=2,
-        metavar=('TRAIN', 'TEST'),
-        help='charades_sta_train.txt and charades_sta_test.txt',
-    )
-    parser.add_argument(
-        '--durations',
-        type=Path,
-        nargs='+',
-        default=[],
-        help='Charades_v1_train.csv and Charades_v1_test.csv',
-    )
-    parser.add_argument('--annotations', type=Path, help='folder with train.json and test.json')
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    text = 'charades_sta_train.txt and charades_sta_test.txt'
+    add('--sta', type=Path, nargs=2, metavar=('TRAIN', 'TEST'), help=text)
+    text = 'Charades_v1_train.csv and Charades_v1_test.csv'
+    add('--durations', type=Path, nargs='+', default=[], help=text)
+    add('--annotations', type=Path, help='folder with train.json and test.json')
+    args = parser.parse_args()
     if bool(args.sta and args.durations) == bool(args.annotations):
         parser.error('give either --sta and --durations, or --annotations')
     for path in [*(args.sta or ()), *args.durations]:

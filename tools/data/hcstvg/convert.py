@@ -24,14 +24,15 @@ WARNING = (
 )
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--annotations', type=Path, required=True, help='annotation JSON')
-    parser.add_argument('--tubes', type=Path, required=True, help='pickle of candidate tubes')
-    parser.add_argument(
+    add = parser.add_argument
+    add('--annotations', type=Path, required=True, help='annotation JSON')
+    add('--tubes', type=Path, required=True, help='pickle of candidate tubes')
+    add(
         '--stream',
         action='append',
         required=True,
@@ -39,49 +40,42 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='pickle of a feature stream, under the name that `streams` of the '
         'dataset config will use; repeat it for several',
     )
-    parser.add_argument('--out', type=writable_file, required=True, help='HDF5 file to write')
-    parser.add_argument(
+    add('--out', type=writable_file, required=True, help='HDF5 file to write')
+    add(
         '--trust-pickle',
         action='store_true',
         help='let the pickles create objects of any class, and so RUN ANY CODE '
         'they contain, with your rights. Only for files from a source you trust; '
         'without it arrays and plain containers are read, all else is refused',
     )
-    args = parser.parse_args(argv)
-    pairs = [stream.partition('=') for stream in args.stream]
-    names = [name for name, _, path in pairs if name and path]
-    if len(set(names)) != len(args.stream):
+    args = parser.parse_args()
+    pairs = dict(stream.split('=', 1) for stream in args.stream if '=' in stream)
+    if len(pairs) != len(args.stream) or not all([*pairs, *pairs.values()]):
         parser.error('--stream takes NAME=FILE.pkl, every name once')
-    args.streams = {name: Path(path) for name, _, path in pairs}
+    args.streams = {name: Path(path) for name, path in pairs.items()}
     return args
 
 
-def convert(args: argparse.Namespace) -> str:
-    """Write the file; returns what to tell."""
-    annotations = read_hcstvg_annotations(args.annotations)
-    tubes = load_pickle(args.tubes, args.trust_pickle)
-    streams = {name: load_pickle(path, args.trust_pickle) for name, path in args.streams.items()}
-    count = write_tube_file(args.out, gather_videos(annotations, tubes, streams))
-    file = TubeFile(args.out)
-    without = [video for video in annotations if not file.num_tubes(video)]
-    told = f'{args.out}: {count} videos, streams {", ".join(streams)}'
-    if without:
-        told += (
-            f'\n{len(without)} of them have no candidate tube ({", ".join(without[:5])}): '
-            'training leaves them out, a test counts them as not found'
-        )
-    return told
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns the exit code."""
-    args = parse_args(argv)
+def main() -> None:
+    """Write the file, and say what it holds."""
+    args = parse_args()
     if args.trust_pickle:
         print(WARNING, file=sys.stderr)
     with plain_errors():
-        print(convert(args))
-    return 0
+        annotations = read_hcstvg_annotations(args.annotations)
+        tubes = load_pickle(args.tubes, args.trust_pickle)
+        streams = {
+            name: load_pickle(path, args.trust_pickle) for name, path in args.streams.items()
+        }
+        count = write_tube_file(args.out, gather_videos(annotations, tubes, streams))
+        print(f'{args.out}: {count} videos, streams {", ".join(streams)}')
+        file = TubeFile(args.out)
+        if without := [video for video in annotations if not file.num_tubes(video)]:
+            print(
+                f'{len(without)} of them have no candidate tube ({", ".join(without[:5])}): '
+                'training leaves them out, a test counts them as not found'
+            )
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -15,16 +15,12 @@ from mmn_plugin.errors import plain_errors
 EXPECTED = dict(train=(75, 9_790), val=(27, 4_436), test=(25, 4_001))
 
 
-def main(argv=None) -> int:
+def main() -> int:
     """Gather and verify; returns the exit code."""
     parser = prepare_parser(__doc__, 'data/tacos')
-    parser.add_argument(
-        '--annotations',
-        type=Path,
-        required=True,
-        help='folder with train.json, val.json, test.json',
-    )
-    args = parser.parse_args(argv)
+    text = 'folder with train.json, val.json, test.json'
+    parser.add_argument('--annotations', type=Path, required=True, help=text)
+    args = parser.parse_args()
     with plain_errors():
         files = {split: args.annotations / f'{split}.json' for split in EXPECTED}
         return prepare_dataset(args, files, 'tall_c3d_features.hdf5', 4096, EXPECTED)
