@@ -75,7 +75,7 @@ def plain_errors():
         sys.exit(_INTERRUPTED)
     except Exception as error:
         message = user_message(error)
-        if message is None and lost_contact(error):
+        if message is None and _distributed() and _LOST.search(str(error)):
             let_others_end_first()
             message = 'another process of this run has ended; its error, or the launcher, says why'
         if message is None or os.environ.get('MMN_TRACEBACK'):
@@ -131,11 +131,6 @@ def _distributed() -> bool:
     """Whether this process has joined a distributed run; does not import PyTorch to find out."""
     torch = sys.modules.get('torch')
     return torch is not None and torch.distributed.is_initialized()
-
-
-def lost_contact(error: Exception) -> bool:
-    """Whether a collective operation failed because another process is gone."""
-    return _distributed() and isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
 
 
 def let_others_end_first(seconds: float = 5.0) -> None:

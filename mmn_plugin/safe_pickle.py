@@ -87,10 +87,8 @@ def _array(version: Any, shape: tuple, plain: PlainDtype, fortran: Any, data: An
     return np.frombuffer(data, plain.dtype).reshape(shape, order='F' if fortran else 'C')
 
 
-def _reconstruct(kind: type, shape: Any = None, code: Any = None) -> PlainArray:
-    if kind is not PlainArray:
-        raise pickle.UnpicklingError(f'it asks for an array of class {_short(kind)}')
-    return PlainArray()
+def _reconstruct(kind: Any, shape: Any, code: Any) -> PlainArray:
+    return PlainArray()  # whatever class a file asks for
 
 
 def _scalar(plain: PlainDtype, data: bytes | str) -> np.generic:

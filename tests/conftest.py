@@ -3,7 +3,6 @@
 import os
 import random
 import sys
-from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -40,7 +39,6 @@ def pytest_addoption(parser):
         '--random-order',
         type=int,
         metavar='SEED',
-        default=None,
         help='Run the files of tests, and the tests of every file, in an order drawn from a seed. '
         'Defaults to the longest files first, and the order in the file.',
     )
@@ -52,12 +50,25 @@ def pytest_report_header(config):
     return None if seed is None else f'random order: --random-order {seed}'
 
 
+def pytest_collection_modifyitems(config, items):
+    """In the order of a seed, or the longest files first where workers take one after the other."""
+    seed = config.getoption('random_order')
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    if seed is not None:
+        random.Random(seed).shuffle(files)
+        for tests in files:  # of each file the same where it runs alone
+            random.Random(f'{seed} {tests[0].path.name}').shuffle(tests)
+    elif hasattr(config, 'workerinput'):
+        places = {ROOT / 'tests' / name: place for place, name in enumerate(LONGEST)}
+        files.sort(key=lambda tests: places.get(tests[0].path, len(places)))
+    items[:] = [test for tests in files for test in tests]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """How many are taken with ``-n auto``: none for a single file, which only one could do."""
-    from_command_line = config.args_source is config.ArgsSource.ARGS
     files = {argument.partition('::')[0] for argument in config.args}
-    if from_command_line and len(files) == 1 and Path(*files).is_file():
+    if len(files) == 1 and Path(*files).is_file():
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return min(cores, 4)  # the longest file takes about a quarter of the time of all
@@ -76,7 +87,7 @@ def pytest_collection(session):
     if session.config.pluginmanager.has_plugin('dsession'):
         return
     import torch
-    from helpers.formatting import remember_formatting
+    from helpers.kept_runs import remember_formatting
 
     import mmn_plugin  # noqa: F401  (registers the components and cures the stack)
 
@@ -85,26 +96,6 @@ def pytest_collection(session):
     # a forked process that computed in several threads would wait for its parent's for ever
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
     remember_formatting()
-
-
-def pytest_collection_modifyitems(config, items):
-    """In the order of a seed, or the longest files first where workers take one after the other."""
-    seed = config.getoption('random_order')
-    if seed is not None:
-        items[:] = shuffled(items, seed)
-    elif hasattr(config, 'workerinput'):
-        places = {ROOT / 'tests' / name: place for place, name in enumerate(LONGEST)}
-        items.sort(key=lambda item: places.get(item.path, len(places)))
-
-
-def shuffled(items, seed):
-    """Files in an order drawn from a seed, the tests of each in one drawn from it and its name."""
-    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    random.Random(seed).shuffle(files)
-    for tests in files:
-        name = tests[0].path.relative_to(ROOT).as_posix()
-        random.Random(f'{seed} {name}').shuffle(tests)  # the same where the file runs alone
-    return [test for tests in files for test in tests]
 
 
 @pytest.fixture(scope='session')
@@ -127,8 +118,7 @@ def zygote():
     """Starts runs in processes forked from one that has imported everything."""
     from helpers.zygote import Zygote
 
-    with Zygote() as zygote:
-        yield zygote
+    return Zygote()
 
 
 def _seed():
@@ -157,8 +147,15 @@ def _seeded():
     _seed()
 
 
-@contextmanager
-def _runs_forgotten():
+@pytest.fixture(autouse=True, scope='module')
+def _file_alone():
+    from helpers.kept_runs import forget_runs
+
+    forget_runs()
+
+
+@pytest.fixture(autouse=True)
+def _test_alone(_file_alone):
     """Take back what MMEngine keeps of runs that are made within: loggers, scopes and so on.
 
     A logger among it would write to where standard output was in that test, at its level; and by
@@ -167,24 +164,10 @@ def _runs_forgotten():
     from helpers.kept_runs import kept_of_runs
 
     kept = [(instances, dict(instances)) for instances in kept_of_runs()]
-    yield [instances for instances, _ in kept]
+    yield
     for instances, before in kept:
         instances.clear()
         instances.update(before)
-
-
-@pytest.fixture(autouse=True, scope='module')
-def _file_alone():
-    with _runs_forgotten() as kept:
-        for instances in kept:
-            instances.clear()
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _test_alone(_file_alone):
-    with _runs_forgotten():
-        yield
 
 
 @pytest.fixture(scope='session')

@@ -13,7 +13,7 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, run_parallel
 from mmn_plugin.files import replacing, write_atomically, write_json
 
-from .scene import COLORS, Scene, SceneObject, SceneSampler
+from .scene import COLORS, DURATION, FPS, Scene, SceneObject, SceneSampler
 from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_sentence
 
 
@@ -178,8 +178,8 @@ class ShapesCorpus:
             seed=seed,
             num_videos=num_videos,
             size=size,
-            fps=self.sampler.fps,
-            duration=self.sampler.duration,
+            fps=FPS,
+            duration=DURATION,
             # Scene i is drawn from the seed pair (seed, i), so these ranges share no seed.
             scene_seeds={name: [part.start, part.stop - 1] for name, part in self.splits.items()},
             held_out=sorted(map(list, self.sampler.held_out)),

@@ -21,6 +21,24 @@ ACTIVITY = 0.012  # mean change of saturation, summed over 3 x 3 cells, that cou
 BLOCK = 16  # steps computed at once; bounds the memory
 
 
+def _chroma_tables() -> tuple[np.ndarray, np.ndarray]:
+    levels = np.arange(64) * 4 + 2 - 128
+    u, v = np.meshgrid(levels, levels, indexing='ij')
+    closeness = np.exp(12 * np.cos(np.arctan2(v, u).reshape(-1, 1) - HUE_ANGLES))
+    hues = closeness / closeness.sum(1, keepdims=True)
+    saturation = ((np.hypot(u, v) - 12) / 48).clip(0, 1)
+    return hues.astype(np.float32), saturation.reshape(-1).astype(np.float32)
+
+
+# Shares of the hues (4096, 6) and saturation (4096,) of a `shade`.
+HUES, SATURATION = _chroma_tables()
+
+
+def shade(frames: np.ndarray) -> np.ndarray:
+    """Place of each pixel of YUV frames (F, 3, H, W) in `HUES` and `SATURATION`: (F, H, W)."""
+    return (frames[:, 1] >> 2).astype(np.int16) * 64 + (frames[:, 2] >> 2)
+
+
 @EXTRACTORS.register_module()
 class GridFeatureExtractor(FeatureExtractor):
     """Color and motion statistics of short steps of a video.
@@ -57,7 +75,6 @@ class GridFeatureExtractor(FeatureExtractor):
         self.fps = float(fps)
         self.stride = stride
         self.size = size
-        self._hues, self._saturation = chroma_tables()
 
     @property
     def num_features(self) -> int:
@@ -109,15 +126,15 @@ class GridFeatureExtractor(FeatureExtractor):
     def describe_batch(self, batch: tuple[np.ndarray, int]) -> np.ndarray:
         """Features (steps, D) float32 of a block; the video's very last row may stand for less."""
         frames, steps = batch
-        shade = (frames[:, 1] >> 2).astype(np.intp) * 64 + (frames[:, 2] >> 2)
-        saturation = self._saturation[shade]
+        shades = shade(frames)
+        saturation = SATURATION[shades]
         now, change = (saturation[1:] + saturation[:-1]) / 2, saturation[1:] - saturation[:-1]
         # In a pair, the hue is that of the more colorful frame: the object may have just left.
-        shade = np.where(change >= 0, shade[1:], shade[:-1])
+        shades = np.where(change >= 0, shades[1:], shades[:-1])
         active = self._activity(change, steps)  # (steps, CELLS, CELLS)
         keep = slice(CONTEXT, CONTEXT + steps * self.stride)
-        now, change, shade = now[keep], change[keep], shade[keep]
-        color = self._color_statistics(now, change, shade, active).reshape(steps, -1)
+        now, change, shades = now[keep], change[keep], shades[keep]
+        color = self._color_statistics(now, change, shades, active).reshape(steps, -1)
         luma = frames[CONTEXT + 1 :][: steps * self.stride, 0].astype(np.float32) / 255
         grids = [
             self._grid(luma, steps),
@@ -137,7 +154,7 @@ class GridFeatureExtractor(FeatureExtractor):
         spread = sum(padded[:, i : i + CELLS, j : j + CELLS] for i in range(3) for j in range(3))
         return spread**2 / (spread**2 + ACTIVITY**2)
 
-    def _color_statistics(self, now, change, shade, active) -> np.ndarray:
+    def _color_statistics(self, now, change, shades, active) -> np.ndarray:
         """Sums over the colored pixels of each step, normalized: (steps, hues + 1, PER_HUE)."""
         # A few in a hundred pixels are colored; all others are left alone.
         t, y, x = np.nonzero((now > 0.02) | (np.abs(change) > 0.02))
@@ -146,7 +163,7 @@ class GridFeatureExtractor(FeatureExtractor):
         values = _measure(
             now[t, y, x], change[t, y, x], dx, dy, active[step, y // cell, x // cell]
         )  # (n, 18)
-        hues = self._hues[shade[t, y, x]]  # (n, hues)
+        hues = HUES[shades[t, y, x]]  # (n, hues)
         bounds = np.searchsorted(step, np.arange(len(active) + 1))
         sums = np.stack([hues[i:j].T @ values[i:j] for i, j in pairwise(bounds)])
         sums = np.concatenate([sums, sums.sum(1, keepdims=True)], 1)  # (steps, hues + 1, 18)
@@ -209,16 +226,6 @@ def _normalize(sums: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def chroma_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Look-up tables over (U / 4, V / 4): shares of the hues (4096, 6) and saturation (4096,)."""
-    levels = np.arange(64) * 4 + 2 - 128
-    u, v = np.meshgrid(levels, levels, indexing='ij')
-    closeness = np.exp(12 * np.cos(np.arctan2(v, u).reshape(-1, 1) - HUE_ANGLES))
-    hues = closeness / closeness.sum(1, keepdims=True)
-    saturation = ((np.hypot(u, v) - 12) / 48).clip(0, 1)
-    return hues.astype(np.float32), saturation.reshape(-1).astype(np.float32)
-
-
 CROP = 20  # pixels a side of a crop
 CROP_CELLS = 5  # cells a side of the crop's coarse picture
 HARMONICS = (2, 3, 4, 6)  # of the outline's directions
@@ -260,7 +267,6 @@ class TubeFeatureExtractor:
         self.stride = stride
         self.margin = margin
         self.size = size
-        self._hues, self._saturation = chroma_tables()
 
     @property
     def settings(self) -> dict:
@@ -290,12 +296,12 @@ class TubeFeatureExtractor:
         """
         for index, tube in enumerate(tubes):
             check_frames(tube, len(frames), f'tube {index}')
-        shade = (frames[:, 1] >> 2).astype(np.int16) * 64 + (frames[:, 2] >> 2)
-        saturation = self._saturation[shade]  # (F, H, W)
-        rows = [self._describe(saturation, shade, tube) for tube in tubes]
+        shades = shade(frames)
+        saturation = SATURATION[shades]
+        rows = [self._describe(saturation, shades, tube) for tube in tubes]
         return {stream: [pair[k] for pair in rows] for k, stream in enumerate(self.sizes)}
 
-    def _describe(self, saturation, shade, tube) -> tuple[np.ndarray, np.ndarray]:
+    def _describe(self, saturation, shades, tube) -> tuple[np.ndarray, np.ndarray]:
         # every second box, but at least one of each row
         taken = np.unique(
             np.concatenate([np.arange(0, len(tube), 2), np.arange(0, len(tube), self.stride)])
@@ -306,7 +312,7 @@ class TubeFeatureExtractor:
             saturation[((time + step).clip(0, len(saturation) - 1)[:, None, None], *place)]
             for step in (-1, 0, 1)
         )  # (m, CROP, CROP)
-        hues = self._hues[shade[(time[:, None, None], *place)]]  # (m, CROP, CROP, 6)
+        hues = HUES[shades[(time[:, None, None], *place)]]  # (m, CROP, CROP, 6)
         row = taken // self.stride
         first = np.flatnonzero(np.diff(row, prepend=-1))
         counts = np.diff([*first, len(row)])[:, None]

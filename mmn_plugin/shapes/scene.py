@@ -21,6 +21,10 @@ SHAPES = ('circle', 'square', 'triangle', 'diamond', 'cross')
 
 ACTIONS = ('left', 'right', 'up', 'down', 'grow', 'shrink', 'blink', 'loop')
 
+DURATION = 24.0  # seconds of a video
+FPS = 8
+EVENT_FRAMES = (28, 60)  # shortest and longest event
+
 # One in this many combinations is held out of training.
 HELD_OUT_MODULUS = 8
 
@@ -168,19 +172,13 @@ class Scene:
 
 
 class ObjectPlanner:
-    """Lays out the objects of a scene so that they keep out of each other's way where they can.
-
-    Args:
-        duration (float): Seconds.
-        fps (int): Frames per second.
-    """
+    """Lays out the objects of a scene so that they keep out of each other's way where they can."""
 
     MARGIN = 1.15  # radii that a center keeps from the frame's edge
     CANDIDATES = 10  # ways drawn for an object; the one that overlaps others least is taken
 
-    def __init__(self, duration: float, fps: int) -> None:
-        self.duration = duration
-        self.times = np.arange(round(duration * fps)) / fps  # (F,)
+    def __init__(self) -> None:
+        self.times = np.arange(round(DURATION * FPS)) / FPS  # (F,)
 
     def plan(self, rng, events: list[Event]) -> list[SceneObject]:
         """Make the objects that perform the events, and sometimes a bystander.
@@ -233,8 +231,8 @@ class ObjectPlanner:
     def _presence(self, rng, events: list[Event]) -> np.ndarray:
         """From some seconds before the first event to some after the last, often throughout."""
         if not events:
-            start = rng.uniform(0, self.duration / 2)
-            span = (start, start + rng.uniform(self.duration / 4, self.duration))
+            start = rng.uniform(0, DURATION / 2)
+            span = (start, start + rng.uniform(DURATION / 4, DURATION))
         else:
             before, after = rng.uniform(0.75, 6, 2)
             span = (min(e.start for e in events) - before, max(e.end for e in events) + after)
@@ -300,9 +298,6 @@ class SceneSampler:
 
     Args:
         seed (int): The corpus' seed. Default: 0.
-        duration (float): Seconds. Default: 24.
-        fps (int): Frames per second. Default: 8.
-        event_seconds (tuple[float, float]): Shortest and longest event. Default: (3.5, 7.5).
     """
 
     # Two events that overlap more than this would make one answer right for both.
@@ -312,19 +307,10 @@ class SceneSampler:
     # Share of evaluation scenes that are built around a combination held out of training.
     HELD_OUT_SHARE = 0.4
 
-    def __init__(
-        self,
-        seed: int = 0,
-        duration: float = 24.0,
-        fps: int = 8,
-        event_seconds: tuple[float, float] = (3.5, 7.5),
-    ) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self.duration = duration
-        self.fps = fps
-        self.event_seconds = event_seconds
         self.held_out = held_out_combinations(seed)
-        self._planner = ObjectPlanner(duration, fps)
+        self._planner = ObjectPlanner()
 
     def sample(self, index: int, video_id: str, training: bool) -> Scene:
         """Draw the scene of a video.
@@ -344,8 +330,8 @@ class SceneSampler:
         top, bottom = (int(value) for value in rng.integers(24, 72, 2))
         return Scene(
             video_id=video_id,
-            duration=self.duration,
-            fps=self.fps,
+            duration=DURATION,
+            fps=FPS,
             objects=self._planner.plan(rng, events),
             events=events,
             sentences=sentences,
@@ -378,8 +364,8 @@ class SceneSampler:
 
     def _place_in_time(self, rng, triples: list) -> list[Event]:
         """Random starts and lengths; whole frames, so that annotation and picture agree."""
-        low, high = (round(seconds * self.fps) for seconds in self.event_seconds)
-        total = round(self.duration * self.fps)
+        low, high = EVENT_FRAMES
+        total = round(DURATION * FPS)
         while True:
             lengths = rng.integers(low, high + 1, len(triples))
             starts = np.array([rng.integers(0, total - length + 1) for length in lengths])
@@ -389,8 +375,8 @@ class SceneSampler:
         return [
             Event(
                 *triples[i],
-                start=float(starts[i] / self.fps),
-                end=float((starts[i] + lengths[i]) / self.fps),
+                start=float(starts[i] / FPS),
+                end=float((starts[i] + lengths[i]) / FPS),
             )
             for i in order
         ]
@@ -402,7 +388,7 @@ class SceneSampler:
         if (inside[pairs] > self.MAX_EVENT_IOU * hull[pairs]).any():
             return False
         same = np.array([[a[:2] == b[:2] for b in triples] for a in triples])
-        if (inside[pairs & same] > -self.REST * self.fps).any():
+        if (inside[pairs & same] > -self.REST * FPS).any():
             return False
         at_once = ((starts[:, None] <= starts) & (starts < ends[:, None])).sum(0)
         return bool(at_once.max() <= 2)

@@ -14,7 +14,7 @@ from mmn_plugin.features.extractor import TRACKERS
 from mmn_plugin.structures import box_iou
 
 from .corpus import CorpusError
-from .features import TubeFeatureExtractor, chroma_tables
+from .features import HUES, SATURATION, TubeFeatureExtractor, shade
 
 
 @dataclass
@@ -123,9 +123,8 @@ class ShapesTracker:
         Returns:
             list[np.ndarray]: (n, 5) float32 frame, x1, y1, x2, y2 each.
         """
-        hues, saturation = chroma_tables()
-        shade = (frames[:, 1] >> 2).astype(np.int16) * 64 + (frames[:, 2] >> 2)
-        hue = np.where(saturation[shade] >= self.threshold, hues.argmax(1)[shade], -1)
+        shades = shade(frames)
+        hue = np.where(SATURATION[shades] >= self.threshold, HUES.argmax(1)[shades], -1)
         tubes: list[list[tuple]] = []
         owners: list[int] = []  # hue of each tube
         for time, picture in enumerate(hue):

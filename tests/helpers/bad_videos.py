@@ -5,14 +5,14 @@ and whose brightness rises with time, unless its name says otherwise.
 """
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-SECONDS, FPS, WIDTH, HEIGHT = 8, 10, 96, 64
-MILLISECOND = Fraction(1, 1000)
+from helpers.counted_videos import FPS, add_tone, write
+
+SECONDS, WIDTH, HEIGHT = 8, 96, 64
 
 
 def picture(share: float, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -30,62 +30,31 @@ def even() -> Iterator[tuple[float, np.ndarray]]:
         yield i / FPS, picture(i / (SECONDS * FPS))
 
 
-def encode(
-    path: Path,
-    frames=None,
-    codec: str = 'libx264',
-    pixels: str = 'yuv420p',
-    rotation: int = 0,
-    options: dict | None = None,
-    sound: float = 0.0,
-    container_options: dict | None = None,
-    form: str | None = None,
-) -> None:
-    """Write frames with their times, and some seconds of silence where asked."""
-    frames = list(even()) if frames is None else frames
-    with av.open(str(path), 'w', format=form, options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=FPS)
-        stream.height, stream.width = frames[0][1].shape[:2]
-        stream.pix_fmt, stream.thread_count = pixels, 1
-        stream.codec_context.time_base = MILLISECOND
-        stream.options = dict(dict(g='10') if codec == 'libx264' else {}, **(options or {}))
-        if rotation:
-            stream.set_display_rotation(rotation)
-        voice = container.add_stream('aac', rate=8000, layout='mono') if sound else None
-        for time, pixel in frames:
-            frame = av.VideoFrame.from_ndarray(pixel, format='rgb24')
-            frame.pts, frame.time_base = round(time * 1000), MILLISECOND
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-        if voice:
-            _silence(container, voice, sound)
-
-
-def _silence(container, stream, seconds: float) -> None:
-    for block in range(int(seconds * 8000) // 1024):
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
-        frame.sample_rate, frame.pts = 8000, block * 1024
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode())
+def encode(path: Path, frames=None, codec: str = 'libx264', sound: float = 0.0, **how) -> None:
+    """Write frames with their times, and some seconds of a tone; ``how`` as `write` takes it."""
+    times, pictures = zip(*(even() if frames is None else frames), strict=True)
+    how = (dict(crf='23', g='10') if codec == 'libx264' else {}) | how
+    voice = ('aac', sound) if sound else None
+    write(path, times, codec, sound=voice, paint=pictures.__getitem__, **how)
 
 
 def audio_only(path: Path) -> None:
     """Sound without pictures."""
     with av.open(str(path), 'w') as container:
-        _silence(container, container.add_stream('aac', rate=8000, layout='mono'), 3.0)
+        add_tone(container, container.add_stream('aac', rate=48000, layout='mono'), 3.0)
 
 
 def audio_with_cover(path: Path) -> None:
     """Sound and the picture of a cover."""
     with av.open(str(path), 'w') as container:
-        voice = container.add_stream('aac', rate=8000, layout='mono')
+        voice = container.add_stream('aac', rate=48000, layout='mono')
         cover = container.add_stream('mjpeg', rate=1)
         cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, 'yuvj420p'
         cover.disposition = av.stream.Disposition.attached_pic
         frame = av.VideoFrame.from_ndarray(picture(0.5), format='rgb24').reformat(format='yuvj420p')
         container.mux(cover.encode(frame))
         container.mux(cover.encode())
-        _silence(container, voice, 3.0)
+        add_tone(container, voice, 3.0)
 
 
 def cut(path: Path, share: float, **how) -> None:
@@ -97,7 +66,7 @@ def cut(path: Path, share: float, **how) -> None:
 
 def damage(path: Path, share: float) -> None:
     """Overwrite so much of the pictures, in stretches of 200 bytes."""
-    encode(path, container_options=dict(movflags='+faststart'))
+    encode(path, container=dict(movflags='+faststart'))
     content = bytearray(path.read_bytes())
     rng, begin = np.random.default_rng(0), content.find(b'mdat') + 2000
     for _ in range(max(1, int(share * (len(content) - begin) / 200))):
@@ -126,7 +95,7 @@ VIDEOS: dict[str, tuple[str, Callable[[Path], None]]] = {
     'MP4 cut off, its index (at the end) is lost': ('cut_index.mp4', lambda path: cut(path, 0.6)),
     'MP4 cut off, its index (at the beginning) is there': (
         'cut_pictures.mp4',
-        lambda path: cut(path, 0.6, container_options=dict(movflags='+faststart')),
+        lambda path: cut(path, 0.6, container=dict(movflags='+faststart')),
     ),
     'Matroska cut off': ('cut.mkv', lambda path: cut(path, 0.6)),
     'MPEG-TS cut off (says nowhere how long it is)': (
@@ -159,7 +128,12 @@ VIDEOS: dict[str, tuple[str, Callable[[Path], None]]] = {
         'leap.mkv',
         lambda path: encode(path, [(time + 1e5 * (time > 4), frame) for time, frame in even()]),
     ),
-    'raw H.264 without time stamps': ('raw.m4v', lambda path: encode(path, form='h264')),
+    'raw H.264 without time stamps': (
+        'raw.m4v',  # encoded in milliseconds, which tell no rate
+        lambda path: encode(
+            path, [(time + 0.001 * (time > 4), frame) for time, frame in even()], form='h264'
+        ),
+    ),
     'one picture': ('one.mp4', lambda path: encode(path, [(0.0, picture(0.5))])),
     'odd size, 4:4:4, 10 bit': (
         'odd.mkv',
@@ -176,6 +150,6 @@ VIDEOS: dict[str, tuple[str, Callable[[Path], None]]] = {
 def write_videos(folder: Path) -> Path:
     """Write all of them; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, write in VIDEOS.values():
-        write(folder / name)
+    for name, make in VIDEOS.values():
+        make(folder / name)
     return folder

@@ -42,6 +42,7 @@ def write(
     path: Path,
     times=TIMES,
     codec: str = 'libx264',
+    pixels: str = 'yuv420p',
     form: str | None = None,
     sound: tuple[str, float] | None = None,
     text: float = 0.0,
@@ -56,6 +57,7 @@ def write(
         path (Path): The file.
         times (Sequence[float]): Seconds in the file's own time.
         codec (str): Of the pictures.
+        pixels (str): Format of the pictures' pixels.
         form (str, optional): Container. Defaults to None: by the file's name.
         sound (tuple[str, float], optional): Codec and seconds of a tone from 0 s on, which reaches
             an amplitude of 1 after 20 s.
@@ -68,46 +70,41 @@ def write(
     with av.open(str(path), 'w', format=form, options=container or {}) as file:
         stream = file.add_stream(codec, rate=FPS)
         stream.height, stream.width = paint(0).shape[:2]
-        stream.pix_fmt, stream.thread_count = 'yuv420p', 1
-        stream.options = dict(
-            dict(crf='8') if codec == 'libx264' else dict(qmin='1', b='2M'), **options
-        )
+        stream.pix_fmt, stream.thread_count = pixels, 1
+        own = dict(libx264=dict(crf='8'), ffv1={}).get(codec, dict(qmin='1', b='2M'))
+        stream.options = dict(own, **options)
         if codec != 'mpeg4' and len(set(np.diff(times).round(6))) > 1:
             stream.codec_context.time_base = MILLISECOND
         if rotation:
             stream.set_display_rotation(rotation)
         voice = file.add_stream(sound[0], rate=48000, layout='mono') if sound else None
-        subtitle = _subtitle_stream(file) if text else None
+        subtitle = file.add_stream('subrip') if text else None
+        if subtitle:
+            subtitle.codec_context.subtitle_header, subtitle.time_base = b'', MILLISECOND
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(paint(number), format='rgb24')
-            frame = frame.reformat(format='yuv420p')
+            frame = frame.reformat(format=pixels)
             base = stream.codec_context.time_base or Fraction(1, FPS)
             frame.pts, frame.time_base = round(time / base), base
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
         if voice:
-            _tone(file, voice, sound[1])
+            add_tone(file, voice, sound[1])
         if subtitle:
             _write_subtitle(file, subtitle, text)
 
 
-def _tone(file, stream, seconds: float) -> None:
+def add_tone(file, stream, seconds: float) -> None:
+    """Write so much of a tone, louder and louder."""
     form = 's16' if stream.codec_context.format.name.startswith('s16') else 'fltp'
     time = np.arange(round(seconds * 48000)) / 48000
-    samples = np.sin(2400 * time) * time / 20  # louder and louder
+    samples = np.sin(2400 * time) * time / 20
     samples = (samples * 32000).astype(np.int16) if form == 's16' else samples.astype(np.float32)
     for first in range(0, len(samples), 960):
         frame = av.AudioFrame.from_ndarray(samples[None, first : first + 960], form, 'mono')
         frame.sample_rate, frame.pts, frame.time_base = 48000, first, Fraction(1, 48000)
         file.mux(stream.encode(frame))
     file.mux(stream.encode())
-
-
-def _subtitle_stream(file):
-    stream = file.add_stream('subrip')
-    stream.codec_context.subtitle_header = b''
-    stream.time_base = MILLISECOND
-    return stream
 
 
 def _write_subtitle(file, stream, end: float) -> None:

@@ -1,26 +1,44 @@
 """Runs of a tool in real processes that need not import everything anew.
 
-One process imports the package and waits; every run is forked from it, one process per rank, with
-the environment that ``torchrun`` would give. A rank that ends badly ends the others, as there, and
-so does a run of more than `PATIENCE` seconds. Tests share one through the fixture ``zygote``.
+The fork server of multiprocessing imports it and forks one process per rank, with the environment
+that ``torchrun`` would give. A rank that ends badly ends the others, as there, and so does a run of
+more than `PATIENCE` seconds. Tests share one through the fixture ``zygote``.
 """
 
 import gc
-import json
+import multiprocessing
 import os
-import signal
+import runpy
 import socket
-import subprocess
 import sys
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
+
+from helpers.kept_runs import remember_formatting
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600
+IMPORTED = (  # what a run would import
+    'mmn_plugin',
+    'torch._dynamo',
+    'matplotlib.figure',
+    'matplotlib.backends.backend_agg',
+    'mmaction.datasets',
+    'mmaction.engine',
+    'mmaction.evaluation',
+    'mmaction.models',
+    'mmaction.visualization',
+    'transformers.models.distilbert.modeling_distilbert',
+)
 
 
 class Zygote:
-    """Start runs; a context manager."""
+    """Start runs."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context('forkserver')
+        self._context.set_forkserver_preload([*IMPORTED, __name__])
 
     @staticmethod
     def free_port() -> int:
@@ -28,21 +46,6 @@ class Zygote:
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             return free.getsockname()[1]
-
-    def __enter__(self):
-        path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1'),
-        )
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait(PATIENCE)
 
     def start(
         self,
@@ -68,13 +71,28 @@ class Zygote:
             cwd=str(cwd),
             environment=environment,
         )
-        self.process.stdin.write(json.dumps(request) + '\n')
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        port = self.free_port()
+        self._ranks = [
+            self._context.Process(target=_rank, args=(request, rank, port)) for rank in range(ranks)
+        ]
+        for rank in self._ranks:
+            rank.start()
+        return [rank.pid for rank in self._ranks]
 
     def wait(self) -> list[int]:
         """Exit codes of the ranks started last, negative for a signal."""
-        return json.loads(self.process.stdout.readline())
+        limit, deadline = time.monotonic() + PATIENCE, None
+        while running := [rank for rank in self._ranks if rank.is_alive()]:
+            wait([rank.sentinel for rank in running], timeout=1)
+            now, failed = time.monotonic(), any(rank.exitcode for rank in self._ranks)
+            if deadline is None and (failed or now > limit):
+                deadline = now + 30
+                for rank in running:
+                    rank.terminate()
+            if deadline is not None and now > deadline:
+                for rank in running:
+                    rank.kill()
+        return [rank.exitcode for rank in self._ranks]
 
     def run(self, *arguments, output: Path, **options) -> tuple[list[int], str]:
         """Exit codes, and everything the ranks printed."""
@@ -83,13 +101,18 @@ class Zygote:
 
 
 def _rank(request: dict, rank: int, port: int) -> None:
-    import runpy
+    import torch
 
+    gc.freeze()  # a run's own collections pass over all that was imported
+    torch.set_num_threads(1)
+    remember_formatting()
     os.setpgid(0, 0)
     handle = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.chdir(request.get('cwd', '.'))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
+    os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PYTHONPATH=path)
     os.environ.update(request['environment'])
     if request['ranks'] > 1:
         os.environ.update(
@@ -104,66 +127,3 @@ def _rank(request: dict, rank: int, port: int) -> None:
     if request.get('launcher', True):
         sys.argv += ['--launcher', 'pytorch' if request['ranks'] > 1 else 'none']
     runpy.run_path(str(script), run_name='__main__')
-
-
-def _fork(request: dict, rank: int, port: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    _rank(request, rank, port)
-    sys.exit(0)  # out of _serve, and through the end of the interpreter as any process
-
-
-def _import_everything() -> None:
-    """Import what a run would, so that its processes need not."""
-    import importlib
-
-    from helpers.formatting import remember_formatting
-
-    for name in (
-        'mmn_plugin',
-        'torch._dynamo',
-        'matplotlib.figure',
-        'matplotlib.backends.backend_agg',
-        'mmaction.datasets',
-        'mmaction.engine',
-        'mmaction.evaluation',
-        'mmaction.models',
-        'mmaction.visualization',
-        'transformers.models.distilbert.modeling_distilbert',
-    ):
-        importlib.import_module(name)
-    remember_formatting()
-    gc.collect()
-    gc.freeze()  # a run's own collections pass over all this
-
-
-def _serve() -> None:
-    _import_everything()
-    import torch
-
-    torch.set_num_threads(1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        port = Zygote.free_port()
-        children = [_fork(request, rank, port) for rank in range(request['ranks'])]
-        print(json.dumps(children), flush=True)
-        codes, deadline, limit = {}, None, time.monotonic() + PATIENCE
-        while len(codes) < len(children):
-            for child in set(children) - codes.keys():
-                pid, status = os.waitpid(child, os.WNOHANG)
-                if pid:
-                    codes[child] = os.waitstatus_to_exitcode(status)
-            if deadline is None and (any(codes.values()) or time.monotonic() > limit):
-                deadline = time.monotonic() + 30
-                for child in set(children) - codes.keys():
-                    os.kill(child, signal.SIGTERM)
-            if deadline is not None and time.monotonic() > deadline:
-                for child in set(children) - codes.keys():
-                    os.kill(child, signal.SIGKILL)
-            time.sleep(0.02)
-        print(json.dumps([codes[child] for child in children]), flush=True)
-
-
-if __name__ == '__main__':
-    _serve()
