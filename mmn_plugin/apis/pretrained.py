@@ -242,7 +242,7 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
 
 def plain_meta(meta: dict) -> dict:
     """What of a checkpoint's ``meta`` travels: all plain data but the run's own."""
-    left_out = ('cfg', 'tokenizer', 'hook_msgs', 'run_state', 'experiment_name', 'time')
+    left_out = ['cfg', 'settings', 'tokenizer', 'hook_msgs', 'run_state', 'experiment_name', 'time']
     kept = {}
     for key, value in meta.items():
         with suppress(TypeError, ValueError):

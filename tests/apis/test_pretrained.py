@@ -16,6 +16,7 @@ from mmengine.config import Config
 from transformers import DistilBertConfig, DistilBertModel
 
 from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.apis.pretrained import plain_meta
 from mmn_plugin.engine import CheckpointIdentity
 from mmn_plugin.files import OutputError
 
@@ -70,6 +71,8 @@ def test_a_saved_model_answers_the_same_to_the_bit_on_any_machine(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert again.meta == own.meta
     assert again.meta['epoch'] == 3
+    meta = dict(settings=dict(data_root='/home'), cfg='a = 1', tensor=torch.ones(2), epoch=3)
+    assert plain_meta(meta) == dict(epoch=3)  # what stays behind
     given = GroundingInferencer(grounder.config, folder, 'cpu')  # in the place of a checkpoint
     assert given(video, SENTENCES, 30.0) == expected
     text = (folder / 'config.json').read_text()

@@ -14,7 +14,7 @@ import torch
 from helpers.tiny_grounder import GRID_SIZE
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.video_input import file_of_frames
+from mmn_plugin.apis.video_input import VideoFeatures, file_of_frames
 from mmn_plugin.features import VideoReadError
 from mmn_plugin.shapes import GridFeatureExtractor
 
@@ -94,6 +94,8 @@ def test_an_array_of_frames_is_the_video_it_was_decoded_from(grounder, inference
         again = GridFeatureExtractor()(path)
     assert again.shape == features.shape
     assert np.abs(again - features).mean() < 0.01  # YUV to RGB and back is rounded
+    cut = VideoFeatures.of(frames[:-2], GridFeatureExtractor, fps=8.0)  # within its last row
+    assert (cut.duration, len(cut.values), cut.row_seconds) == (23.75, 32, 0.75)
 
 
 def test_tensors_of_any_kind_are_features(inferencer, features):
