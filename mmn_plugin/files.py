@@ -139,7 +139,7 @@ def safe_name(text: str, longest: int = 180) -> str:
     """A file's name for an id or a title.
 
     Letters of all scripts stay; what some file system refuses becomes ``_``. Different texts may
-    get one name, see `unique_name`.
+    get one name, see `UniqueNames`.
 
     Args:
         text (str): Any text.

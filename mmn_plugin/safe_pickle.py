@@ -11,7 +11,7 @@ import math
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sized
+from collections.abc import Sized
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -20,8 +20,8 @@ import numpy as np
 DEPTH = 100  # most containers within each other
 SHARING = 10  # most times its own size that a file may unfold to
 EMPTY = 2**20  # most elements of an array without elements, had its dimensions of length 0 length 1
-CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
-SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray)
+CONTAINERS = (list, tuple, dict, OrderedDict)
+SCALARS = (type(None), bool, int, float, str, bytes, bytearray)
 
 
 class PlainDtype:
@@ -189,13 +189,13 @@ PLAIN_CODES = """
     NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8
     UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST EMPTY_DICT EMPTY_SET
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST EMPTY_DICT
     GLOBAL STACK_GLOBAL
 """
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """Reads arrays, numbers, strings and plain containers; refuses every other class by name.
+    """Reads arrays, numbers, strings, lists, tuples and dicts; refuses every other class by name.
 
     Of the unpickler in Python those instructions are taken that make plain data, and those that
     hash, call or give a state look at their operands first; the C unpickler offers no place for
@@ -219,7 +219,10 @@ class RestrictedUnpickler(pickle._Unpickler):
             pickle.UnpicklingError: If it asks for anything else (the message then begins with
                 'it asks for'), or is damaged; damage shows in other errors too.
         """
-        value = super().load()
+        try:
+            value = super().load()
+        except KeyError as error:  # of `dispatch`
+            raise pickle.UnpicklingError(f'it asks for the instruction {error}') from error
         _require_plain(value, SHARING * self._size, {})
         return plain_arrays(value)
 
@@ -242,29 +245,19 @@ class RestrictedUnpickler(pickle._Unpickler):
     def load_setitem(self) -> None:
         """Fill a dict alone."""
         self._require_dict(self.stack[-3])
-        _hashable(self.stack[-2:-1])
+        _require_keys(self.stack[-2:-1])
         super().load_setitem()
 
     def load_setitems(self) -> None:
         """Fill a dict alone."""
         self._require_dict(self.metastack[-1][-1])
-        _hashable(self.stack[::2])
+        _require_keys(self.stack[::2])
         super().load_setitems()
 
     def load_dict(self) -> None:
         """A dict whose keys were checked."""
-        _hashable(self.stack[::2])
+        _require_keys(self.stack[::2])
         super().load_dict()
-
-    def load_additems(self) -> None:
-        """Fill a set; the items were checked."""
-        _hashable(self.stack)
-        super().load_additems()
-
-    def load_frozenset(self) -> None:
-        """A frozenset whose items were checked."""
-        _hashable(self.stack)
-        super().load_frozenset()
 
     def load_reduce(self) -> None:
         """Call what stands for a function; altogether no file makes more than it holds."""
@@ -300,23 +293,19 @@ class RestrictedUnpickler(pickle._Unpickler):
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,
-        pickle.ADDITEMS[0]: load_additems,
-        pickle.FROZENSET[0]: load_frozenset,
         pickle.REDUCE[0]: load_reduce,
         pickle.BUILD[0]: load_build,
     }
 
 
-def _hashable(keys: Iterable) -> Iterable:
+def _require_keys(keys: list) -> None:
     """Refuse what takes for ever to hash, or crashes: nested tuples."""
     for key in keys:
         items = key if type(key) is tuple else (key,)
         if not all(type(item) in SCALARS or isinstance(item, np.generic) for item in items):
             raise pickle.UnpicklingError(
-                f'a key or an item of a set is a {type(key).__name__} that is '
-                'no number, string, or tuple of them'
+                f'a key is a {type(key).__name__} that is no number, string, or tuple of them'
             )
-    return keys
 
 
 def _require_plain(value: Any, limit: int, sizes: dict[int, int], depth: int = 0) -> int:
@@ -357,17 +346,8 @@ def _encode(text: str, codec: str = 'latin1') -> bytes:
     return text.encode('latin1')
 
 
-def _bytearray(content: bytes | str = b'', *codec: str) -> bytearray:
-    return bytearray(b'' + (_encode(content, *codec) if codec else content))  # a number is a length
-
-
 def _from_buffer(data: bytes, plain: PlainDtype, shape: tuple, order: str) -> np.ndarray:
     return _array(1, shape, plain, order == 'F', data)
-
-
-def _ordered_dict(items: Iterable = ()) -> OrderedDict:
-    _hashable(key for key, _ in items)
-    return OrderedDict(items)
 
 
 _ALLOWED = {
@@ -375,10 +355,6 @@ _ALLOWED = {
     'numpy.core.numeric._frombuffer': _from_buffer,
     'numpy._core.numeric._frombuffer': _from_buffer,
     '_codecs.encode': _encode,
-    'builtins.bytes': lambda: b'',
-    'builtins.bytearray': _bytearray,
-    'builtins.complex': complex,
-    'builtins.set': lambda items=(): set(_hashable(items)),
-    'builtins.frozenset': lambda items=(): frozenset(_hashable(items)),
-    'collections.OrderedDict': _ordered_dict,
+    'builtins.bytes': lambda: b'',  # what protocols below 3 write for none
+    'collections.OrderedDict': lambda: OrderedDict(),
 }

@@ -101,12 +101,19 @@ def test_shared_containers_and_flat_keys_pass(protocol):
     content = {
         ('a', 1): boxes,
         'b': boxes,
-        np.int64(3): OrderedDict(x=frozenset({1}), y={None}),
-        'c': bytearray(b'abc'),
-        'd': 1j,
+        np.int64(3): OrderedDict(x=(1, None)),
         'e': 2**70,
         'f': b'',
+        'g': b'abc',
     }
     found = read(pickle.dumps(content, protocol))
     assert found == content
     assert found['b'] is found['a', 1]
+    assert type(found[3]) is OrderedDict
+
+
+@pytest.mark.parametrize('value', [{1}, frozenset({1}), 1j, range(3)])
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_other_classes_are_refused(protocol, value):
+    with pytest.raises(pickle.UnpicklingError, match='it asks for '):
+        read(pickle.dumps([value], protocol))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model, write_config
+from .tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, tiny_model, write_config
 
 
 def tiny_weak_model(vocab, dropout: float = 0.0) -> dict:
@@ -24,6 +24,3 @@ def write_weak_config(path: Path, corpus: Path, epochs: int = 2, extra: str = ''
     return write_config(
         path, corpus, 'mmn_plugin::mscl_charades.py', epochs, extra=settings + extra
     )
-
-
-__all__ = ['VOCABULARY', 'tiny_weak_model', 'write_weak_config']

@@ -77,13 +77,13 @@ def test_a_pickle_that_asks_for_code_is_refused_and_the_class_named(published, m
 
 def test_arrays_of_python_2_and_of_any_numpy_pass(tmp_path):
     arrays = [np.arange(6.0).reshape(2, 3), np.float32(3)]
-    old = pickle.dumps(dict(a=arrays, b={1}), 2).replace(b'numpy._core', b'numpy.core')
+    old = pickle.dumps(dict(a=arrays, b=b''), 2).replace(b'numpy._core', b'numpy.core')
     assert b'__builtin__' in old
     for content in (old, old.replace(b'numpy.core', b'numpy._core')):
         (tmp_path / 'x.pkl').write_bytes(content)
         found = load_pickle(tmp_path / 'x.pkl')
         np.testing.assert_array_equal(found['a'][0], arrays[0])
-        assert (found['a'][1], found['b']) == (3, {1})
+        assert (found['a'][1], found['b']) == (3, b'')
 
 
 @pytest.mark.parametrize(
