@@ -107,13 +107,14 @@ def allow_checkpoint_classes() -> None:
     checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
 
     stock = checkpoint.CheckpointLoader.load_checkpoint.__func__
-    damaged = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, struct.error)
+    damaged = (pickle.UnpicklingError, struct.error, EOFError, RuntimeError)
+    damaged += (AttributeError, LookupError, TypeError, ValueError)
 
     @wraps(stock)
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
         try:
             return plain_arrays(stock(cls, filename, map_location, logger))
-        except (*damaged, RuntimeError) as error:
+        except damaged as error:
             if type(error) is RuntimeError and 'PytorchStreamReader' not in str(error):
                 raise
             found = re.search(r"(?:GLOBAL|got <class|asks for) '?([\w.]+)", str(error))
