@@ -298,10 +298,7 @@ class SplitCheck:
             )
 
     def tubes(self, dataset: TubeGroundingDataset) -> list[TubeVideo]:
-        """Check a tube file; gives the usable videos, without features.
-
-        Of the dataset nothing is loaded. What is there to train with needs ground truth.
-        """
+        """Check a tube file, with truth to train with; gives the videos without their features."""
         videos, sizes = [], {}
         try:
             file = TubeFile(dataset.ann_file)
@@ -328,25 +325,27 @@ class SplitCheck:
         file.close()
         if not sizes:
             self.error('no video with a candidate tube', dataset.ann_file)
-        without = sum(not video.ground_truth for video in videos)
-        needed = not dataset.test_mode or without < len(videos)
-        for video in videos:
+        without = [video for video in videos if not video.ground_truth]
+        truth_needed = not dataset.test_mode or len(without) < len(videos)
+        for video in without:
             where = f'{dataset.ann_file}: video {video.video_id!r}'
-            if not video.tubes:
-                fate = 'counts as not found' if dataset.test_mode else 'left out'
-                self.warning(f'video without candidate tubes: {fate}', where)
-            if not video.ground_truth:
-                level = 'error' if needed else 'info'
-                self.report.add(level, self.split, 'video without ground truth', where)
-            self._unmatched(video, where)
+            level = 'error' if truth_needed else 'info'
+            self.report.add(level, self.split, 'video without ground truth', where)
+        for video in videos:
+            self._candidates(video, dataset)
         self._compare_with_model(dataset.ann_file, self._usual_sizes(sizes))
         self._count(videos)
         self.counts['tubes'] += sum(len(video.tubes) for video in videos)
         return videos
 
-    def _unmatched(self, video: TubeVideo, where: str) -> None:
-        """Warn of true tubes that no candidate meets."""
-        for index, truth in enumerate(video.ground_truth if video.tubes else ()):
+    def _candidates(self, video: TubeVideo, dataset: TubeGroundingDataset) -> None:
+        """Warn of a video without candidate tubes, and of true tubes that no candidate meets."""
+        where = f'{dataset.ann_file}: video {video.video_id!r}'
+        if not video.tubes:
+            fate = 'counts as not found' if dataset.test_mode else 'left out'
+            self.warning(f'video without candidate tubes: {fate}', where)
+            return
+        for index, truth in enumerate(video.ground_truth):
             if not any(tube_iou(tube, truth)[0] for tube in video.tubes):
                 here = f'{where}, sentence {index} ({video.sentences[index]!r})'
                 self.warning('sentence whose true tube no candidate meets', here)
@@ -390,16 +389,16 @@ def check_config(
             dataset = _grounding_dataset(part, check.error)
             if dataset is None:
                 continue
-            source = (tuple(dataset.feature_files), tuple(dataset.feature_keys))
-            seen = scanned[source]  # ActivityNet's val and test share videos
+            # ActivityNet's val and test share videos
+            seen = scanned[tuple(dataset.feature_files), tuple(dataset.feature_keys)]
             if isinstance(dataset, TubeGroundingDataset):
                 check.quick = quick or bool(seen)
                 videos = check.tubes(dataset)
             else:
                 videos = check.annotations(dataset.ann_file, not dataset.weak)
                 check.features(dataset, [video.video_id for video in videos], seen)
-            for known in (seen, video_ids[split]):
-                known.update(video.video_id for video in videos)
+            seen.update(video.video_id for video in videos)
+            video_ids[split].update(video.video_id for video in videos)
             if tokenizer is not None:
                 check.sentences(videos, tokenizer, max_tokens)
             if not dataset.feature_files:

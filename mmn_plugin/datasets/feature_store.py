@@ -72,9 +72,6 @@ class HDF5File:
     It is opened at the first read and stays open in that process. The handle belongs to the process
     that opened it: a forked worker opens its own, and a pickled copy carries none.
 
-    Args:
-        path (str | Path): The file.
-
     Attributes:
         version (tuple[int, ...]): What the file was when this was made, see `file_version`.
     """
@@ -400,12 +397,8 @@ class HDF5FeatureStore(HDF5File, FeatureStore):
 def require_written(dataset: h5py.Dataset, where: str) -> None:
     """Refuse an array of which HDF5 has stored nothing, or not every part; metadata tell it.
 
-    Args:
-        dataset (h5py.Dataset): The array.
-        where (str): File and video, for the message.
-
     Raises:
-        FeatureError: If it was never written, or in part; or is empty.
+        FeatureError: Which names ``where``, the file and the video.
     """
     if dataset.is_virtual:
         return

@@ -70,16 +70,12 @@ def _parse(entry: dict, where: str) -> tuple[str, np.ndarray | None]:
 def load_pickle(path: str | Path, trust: bool = False):
     """Open a pickle.
 
-    Args:
-        path (str | Path): The file.
-        trust (bool): Whether to let the file create objects of any class, which is to let it run
-            any code with your rights. Defaults to False: arrays of numbers or strings, and plain
-            containers, alone.
+    With ``trust`` the file may create objects of any class, which is to let it run any code with
+    your rights; without, it may hold arrays of numbers or strings, and plain containers, alone.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        TubeError: If the file is no pickle or, without ``trust``, holds anything else; the message
-            names the class.
+        TubeError: If the file is no pickle, or holds what it may not; the message names the class.
     """
     path = Path(path)
     if not path.is_file():
@@ -181,15 +177,11 @@ def gather_videos(
     """Put annotations, tubes and features together, video by video.
 
     Args:
-        annotations (Mapping[str, tuple]): video -> sentence and true tube (or None), see
-            `read_hcstvg_annotations`.
+        annotations (Mapping[str, tuple]): As of `read_hcstvg_annotations`.
         tubes (Mapping[str, Any]): video -> tubes: a list, or a mapping from names, of (n, 5) frame,
             x1, y1, x2, y2. A video that is absent has none. Boxes are sorted by frame.
         streams (Mapping[str, Mapping[str, Any]]): Name of a stream -> video -> features in the
             order (or under the names) of the tubes, each (rows, D).
-
-    Yields:
-        TubeVideo: In the order of the annotations.
 
     Raises:
         TubeError: If something does not fit together; the message names video and stream.

@@ -44,9 +44,6 @@ def prepare_dataset(
 
     Returns:
         int: The exit code.
-
-    Raises:
-        FileNotFoundError: If a file that was named does not exist.
     """
     args.out.mkdir(parents=True, exist_ok=True)
     target = args.out / feature_name
@@ -68,14 +65,9 @@ def prepare_dataset(
     for split, published in expected.items():
         found = tuple(report.counts[split][name] for name in ('videos', 'sentences'))
         if found != published:
-            what = '{}: {:,} videos and {:,} sentences; published are {:,} and {:,}'
-            source = annotations[split]
-            report.add(
-                'error',
-                split,
-                'not the published annotations',
-                what.format(source, *found, *published),
-            )
+            counts = '{:,} videos and {:,} sentences; published are {:,} and {:,}'
+            message = f'{annotations[split]}: {counts.format(*found, *published)}'
+            report.add('error', split, 'not the published annotations', message)
     console = Console(width=None if sys.stdout.isatty() else 160)
     report.render(console)
     if report.passed:
@@ -100,12 +92,7 @@ def _place(source: Path, target: Path, copy: bool) -> None:
 
 
 def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
-    """Options of every script that prepares a dataset.
-
-    Args:
-        description (str): The script's docstring.
-        out (str): Default folder of the dataset.
-    """
+    """Options of every script that prepares a dataset, by default in the folder ``out``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

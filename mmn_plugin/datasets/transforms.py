@@ -143,20 +143,22 @@ class PackGroundingInputs(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Make ``inputs`` and ``data_samples``."""
-        sentences = list(results['sentences'])
-        sample = GroundingDataSample(
-            metainfo=dict(
-                video_id=results['video_id'],
-                duration=float(results['duration']),
-                sentences=sentences,
-                sentence_index=list(results.get('sentence_index', range(len(sentences)))),
-            )
-        )
+        sample = GroundingDataSample(metainfo=dict(duration=float(results['duration'])))
         if 'moments' in results:
             moments = np.asarray(results['moments'], dtype=np.float32).reshape(-1, 2)  # (s, 2)
             sample.gt_instances = InstanceData(moments=torch.from_numpy(moments))
-        features = np.ascontiguousarray(results['features'], dtype=np.float32)  # (R, D)
-        return dict(inputs=torch.from_numpy(features), data_samples=sample)
+        return _packed(results, sample)
+
+
+def _packed(results: dict, sample: GroundingDataSample) -> dict:
+    """Features as tensor, and a sample that knows the video and its sentences."""
+    sentences = list(results['sentences'])
+    index = list(results.get('sentence_index', range(len(sentences))))
+    sample.set_metainfo(
+        dict(video_id=results['video_id'], sentences=sentences, sentence_index=index)
+    )
+    features = np.ascontiguousarray(results['features'], dtype=np.float32)
+    return dict(inputs=torch.from_numpy(features), data_samples=sample)
 
 
 @TRANSFORMS.register_module()
@@ -231,17 +233,8 @@ class PackTubeInputs(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Make ``inputs`` and ``data_samples``."""
-        sentences = list(results['sentences'])
-        sample = TubeDataSample(
-            metainfo=dict(
-                video_id=results['video_id'],
-                sentences=sentences,
-                sentence_index=list(results.get('sentence_index', range(len(sentences)))),
-                tubes=list(results['tubes']),
-                tube_index=list(range(len(results['tubes']))),
-            )
-        )
+        tubes = list(results['tubes'])
+        sample = TubeDataSample(metainfo=dict(tubes=tubes, tube_index=list(range(len(tubes)))))
         if results.get('ground_truth'):
             sample.gt_instances = InstanceData(tubes=list(results['ground_truth']))
-        features = np.ascontiguousarray(results['features'], dtype=np.float32)
-        return dict(inputs=torch.from_numpy(features), data_samples=sample)
+        return _packed(results, sample)

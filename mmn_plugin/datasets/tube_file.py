@@ -59,11 +59,8 @@ class TubeVideo:
     def check(self, where: str) -> None:
         """Refuse what has no meaning.
 
-        Args:
-            where (str): File and video, for messages.
-
         Raises:
-            TubeError: Naming the tube, and what is wrong with it.
+            TubeError: Naming ``where`` (file and video), the tube, and what is wrong with it.
         """
         if '/' in self.video_id or not self.video_id:
             raise TubeError(
@@ -291,11 +288,7 @@ class TubeFile(HDF5File):
         return 'ground_truth' in self._group(video_id)
 
     def feature_sizes(self, video_id: str, streams: Sequence[str]) -> list[int]:
-        """Size D of each stream, from the file's metadata.
-
-        Raises:
-            TubeError: If the video lacks a stream.
-        """
+        """Size D of each stream, from the file's metadata; a `TubeError` if the video lacks one."""
         return [self._stream(video_id, stream).shape[1] for stream in streams]
 
     def read(

@@ -72,12 +72,9 @@ class ExtractionReport:
 
 
 class ProgressBar:
-    """A rich progress bar behind a plain callback; a context manager.
+    """A rich progress bar with a title behind a plain callback; a context manager.
 
     Where the output is no terminal it prints a line at each tenth instead.
-
-    Args:
-        title (str): What is being done.
     """
 
     def __init__(self, title: str) -> None:
@@ -117,10 +114,9 @@ def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> It
 
     Yields:
         tuple: (job, result), as results come in. Where this ends early, so do the processes, in
-        the middle of their jobs.
+        the middle of their jobs; so it is where ``work`` raises, and that is raised here.
 
     Raises:
-        Exception: Whatever ``work`` raised first.
         RuntimeError: If a worker was killed.
     """
     if workers == 0:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
+from functools import cached_property
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -86,15 +87,9 @@ class FeatureExtractor(ABC):
         """Features (n, D) float32 of a batch, one row per started ``stride`` frames."""
 
     def blocks(self, frames: Iterable[np.ndarray], ahead: bool = False) -> Iterator[np.ndarray]:
-        """Describe a stream of frames.
+        """Describe a stream of frames, as `reader` gives them: parts (n, D) float32.
 
-        Args:
-            frames (Iterable[np.ndarray]): As `reader` gives them.
-            ahead (bool): Whether a thread prepares the next batch meanwhile; the features do not
-                depend on it. Defaults to False.
-
-        Yields:
-            np.ndarray: (n, D) float32.
+        With ``ahead`` a thread prepares the next batch meanwhile; the features do not depend on it.
         """
         batches = self.batches(frames)
         with closing(prefetch(batches) if ahead else batches) as batches:
@@ -119,8 +114,7 @@ class FeatureExtractor(ABC):
                 They are never all in memory at once; a thread reads them ahead.
 
         Returns:
-            np.ndarray: (T, D) float32, one row per ``stride`` frames; the last row may stand for
-            fewer.
+            np.ndarray: (T, D) float32, one row per ``stride`` frames; the last may stand for fewer.
 
         Raises:
             VideoReadError: If the file cannot be decoded.
@@ -194,7 +188,6 @@ class SlidingWindowExtractor(FeatureExtractor):
         self._on_gpu = self._device_type == 'cuda'
         self._lock = threading.RLock()  # what is built at the first use takes it again
         self._model: nn.Module | None = None
-        self._num_features: int | None = None
         self._identity: str | None = None
 
     def __getstate__(self) -> dict:
@@ -247,23 +240,17 @@ class SlidingWindowExtractor(FeatureExtractor):
                 self._identity = json.dumps(content, sort_keys=True)
             return self._identity
 
-    @property
+    @cached_property
     def num_features(self) -> int:
         """Feature size D, found out with one gray clip."""
-        if self._num_features is None:
-            gray = [np.full((64, 64, 3), 128, np.uint8)]
-            self._num_features = next(self.blocks(gray)).shape[1]
-        return self._num_features
+        return next(self.blocks([np.full((64, 64, 3), 128, np.uint8)])).shape[1]
 
     def reader(self, video: str | Path) -> RGBVideoReader:
         """Frames of a file in color and full size."""
         return RGBVideoReader(video, self.fps)
 
     def batches(self, frames: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
-        """Prepare the clips of a stream of frames.
-
-        Args:
-            frames (Iterable[np.ndarray]): (H, W, 3) uint8 RGB.
+        """Prepare the clips of a stream of frames (H, W, 3) uint8 RGB.
 
         Yields:
             Tensor: ``(n, clip_len, *frame)``, n at most ``batch_size``; in pinned memory for a GPU.
@@ -283,16 +270,10 @@ class SlidingWindowExtractor(FeatureExtractor):
             yield stacked
 
     def describe_batch(self, batch: Tensor) -> np.ndarray:
-        """Run the network.
+        """Run the network on a batch ``(n, clip_len, *frame)``: features (n, D) float32.
 
         Threads take turns only until a GPU has its orders: while one waits for its features, the
         batch of the next is on its way.
-
-        Args:
-            batch (Tensor): ``(n, clip_len, *frame)``, on the CPU.
-
-        Returns:
-            np.ndarray: (n, D) float32.
 
         Raises:
             RuntimeError: If the network gives something else than one vector per clip.
@@ -342,16 +323,15 @@ def extractor_config(
         checkpoint (str, optional): Weights in place of the config's. Defaults to None.
         fps (float, optional): Likewise.
         stride (int, optional): Likewise.
-        amp (str, optional): Likewise, mixed precision: ``'bf16'``, ``'fp16'``, or ``'auto'``, fp16
-            on accelerators and bf16 on the CPU.
+        amp (str, optional): Likewise: ``'bf16'``, ``'fp16'``, or ``'auto'``, which is fp16 on
+            accelerators and bf16 on the CPU.
 
     Returns:
         dict: What `EXTRACTORS` builds.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it has no ``extractor``, or the extractor has no weights, or no network whose
-            precision could be chosen.
+        ValueError: If it has no ``extractor``, or the extractor lacks what is to be replaced.
     """
     config = load_config(_full_name(name), options)
     apply_tf32(config)
@@ -374,7 +354,7 @@ def extractor_config(
 
 
 def build_extractor(settings: dict, device: str | None = None) -> FeatureExtractor:
-    """Build an extractor on a device.
+    """Build an extractor on a device, by default the accelerator if there is one.
 
     Raises:
         ValueError: If the settings name no extractor or it refuses them, or the device cannot be
@@ -418,8 +398,7 @@ def matching_extractor(
         theirs (list[dict | None] | None): Fingerprints of the training's feature files; with None
             everything passes.
         checkpoint (str): Where they stand, for messages.
-        device (str, optional): Where the extractor's network runs. Defaults to None: the
-            accelerator if there is one.
+        device (str, optional): As of `build_extractor`.
 
     Raises:
         ValueError: If they do not belong together; it names both, and what differs.

@@ -28,8 +28,7 @@ PIECE = 1 << 20  # bytes of a video that are hashed at its beginning, in its mid
 def video_mark(path: Path) -> dict | None:
     """What a video is known by: ``size`` (bytes), ``mtime`` (ns), ``sha256`` of parts of it.
 
-    Returns:
-        dict | None: None where the file cannot be read.
+    None where the file cannot be read.
     """
     try:
         with open(path, 'rb') as file:
@@ -60,14 +59,11 @@ def is_replaced(mark: dict, path: Path) -> bool:
 
 
 def read_fingerprint(path: str | Path, feature_key: str | None = None) -> dict | None:
-    """The fingerprint in the attributes of a feature file.
+    """The fingerprint in the attributes of a file of features; None where it does not tell.
 
     Args:
         path (str | Path): HDF5 file, or anything else that holds features.
         feature_key (str, optional): Name of the features in a video's entry. Defaults to None.
-
-    Returns:
-        dict | None: None where the file does not tell.
     """
     if not Path(path).is_file() or not h5py.is_hdf5(path):
         return None
@@ -129,7 +125,7 @@ def require_same_extractor(
             their order; None where nothing is known.
         ours (Sequence[dict | None]): Those of the files or the extractor to be used.
         their_name (str): The checkpoint (or file) for the message.
-        our_names (Sequence[str]): The files, or the extractor, for the message.
+        our_names (Sequence[str]): The files, or the extractor, likewise.
 
     Returns:
         list[str]: Names of ours that do not tell what made them although theirs are known.
@@ -222,11 +218,7 @@ class FeatureFile:
             )
 
     def marks(self, videos: set[str]) -> dict[str, dict | None]:
-        """Marks of the videos that features were made of, of some that are finished.
-
-        Returns:
-            dict[str, dict | None]: By id; None where the features do not tell.
-        """
+        """Marks of the videos, of some, that have features; None where these do not tell."""
         found, inside = {}, videos & self._in_file
         if inside:
             with h5py.File(self.path) as file:
@@ -238,8 +230,7 @@ class FeatureFile:
     def open_parts(self, again: Iterable[str] = ()) -> None:
         """Make the folder that :meth:`add` writes to, and forget what an earlier run began.
 
-        Args:
-            again (Iterable[str]): Ids of videos whose finished parts are forgotten too.
+        The finished parts of some videos are forgotten too: they are done ``again``.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
         failed = self.failures()
@@ -268,8 +259,7 @@ class FeatureFile:
 
         Args:
             video_id (str): Name of the dataset.
-            features (Iterable[np.ndarray]): Parts (n, D) float32 of them in their order, which are
-                written one by one.
+            features (Iterable[np.ndarray]): Parts (n, D) float32, written one by one.
             mark (dict, optional): Of the video. Defaults to None.
             notes (dict[str, str], optional): What is unusual about the video by the time that all
                 of it was read. Defaults to None.

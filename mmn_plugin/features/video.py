@@ -60,11 +60,6 @@ class VideoInfo:
     height: int
     notes: dict[str, str]
 
-    def frame_at(self, seconds: float) -> int:
-        """Number of the picture that is shown at a time; the first or the last one outside."""
-        place = np.searchsorted(self.times, seconds + ROUNDING, side='right') - 1
-        return int(np.clip(place, 0, len(self.times) - 1))
-
 
 def probe_video(
     path: str | Path, max_pixels: int | None = None, timeout: float | None = None
@@ -130,15 +125,9 @@ def read_pictures(
 
 
 def read_sound(path: str | Path, start: float, end: float) -> Iterator[tuple[float, av.AudioFrame]]:
-    """Pieces of a video's first sound that begin in a part of it.
+    """Pieces of a video's first sound that begin in a part of it, with their times.
 
-    Args:
-        path (str | Path): The video.
-        start (float): Seconds from the first picture.
-        end (float): Likewise.
-
-    Yields:
-        tuple[float, av.AudioFrame]: Seconds from the first picture, and the piece.
+    All times are seconds from the first picture.
 
     Raises:
         VideoReadError: If the video cannot be read.
@@ -287,11 +276,11 @@ class VideoReader:
 
 
 class RGBVideoReader(VideoReader):
-    """As `VideoReader`, but gives out frames (H, W, 3) uint8 RGB in the video's own size.
+    """As `VideoReader`, but gives out frames (H, W, 3) uint8 RGB.
 
     Args:
-        path (str | Path): The video.
-        fps (float, optional): As of `VideoReader`.
+        path (str | Path): As of `VideoReader`.
+        fps (float, optional): Likewise.
         times (np.ndarray, optional): Likewise.
         shape (tuple[int, int], optional): Height and width that every upright frame is scaled to.
             Defaults to None: its own.

@@ -293,8 +293,7 @@ class Timeline:
     def add(self, packet: av.Packet, begin: float | None, tick: float) -> None:
         """Take note of a packet and its time, in the order of decoding.
 
-        Raises:
-            VideoReadError: If the time goes back, as where files were joined byte by byte.
+        A time that goes back, as where files were joined byte by byte, raises a `VideoReadError`.
         """
         if begin is None:
             self._without += 1
@@ -346,8 +345,7 @@ class Timeline:
     def check(self) -> dict[str, str]:
         """What is unusual about the times, once all packets have been read.
 
-        Raises:
-            VideoReadError: If the time leaps, or the pictures end before the file does.
+        If the time leaps, or the pictures end before the file does, it is a `VideoReadError`.
         """
         times = self.times
         steps = np.diff(times)
@@ -385,28 +383,27 @@ class Timeline:
 
 def _is_complete(path: Path) -> bool:
     """Whether the outermost boxes of a file end where it ends; False if that cannot be told."""
-    size = path.stat().st_size
+    size, at = path.stat().st_size, 0
     with path.open('rb') as file:
-        head = file.read(12)
+        head = file.read(24)
         if head[:4] == b'RIFF':  # AVI
             return 0 < int.from_bytes(head[4:8], 'little') <= size - 8
-        at = 0
+        measure = _matroska_box if head[:4] == b'\x1aE\xdf\xa3' else _mp4_box
         while at < size:
             file.seek(at)
-            step = (_matroska_box if head[:4] == b'\x1aE\xdf\xa3' else _mp4_box)(file.read(24))
-            if step is None:
+            length = measure(file.read(24))
+            if length is None:
                 return False
-            at += step or size - at
+            at += length or size - at
     return at == size
 
 
 def _mp4_box(head: bytes) -> int | None:
     """Bytes of a box that begins so; 0: to the end of the file; None: this is none."""
-    if len(head) < 8 or not head[4:8].isalnum():
-        return None
     length = int.from_bytes(head[:4], 'big')
-    length = int.from_bytes(head[8:16], 'big') if length == 1 else length
-    return length if length >= 8 or not length else None
+    if length == 1:
+        length = int.from_bytes(head[8:16], 'big')
+    return length if head[4:8].isalnum() and (length >= 8 or not length) else None
 
 
 def _matroska_box(head: bytes) -> int | None:

@@ -34,9 +34,6 @@ def temporal_iou(moments_a: Tensor, moments_b: Tensor) -> Tensor:
     return intersection.clamp(min=0) / hull
 
 
-TUBE_COLUMNS = ('frame', 'x1', 'y1', 'x2', 'y2')
-
-
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """IoU of boxes in pixels, both edges included (a box is ``x2 - x1 + 1`` wide).
 

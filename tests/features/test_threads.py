@@ -101,23 +101,6 @@ def test_a_network_is_built_once_whoever_asks_first(tmp_path, monkeypatch):
     np.testing.assert_array_equal(features, expected)
 
 
-def test_an_image_processor_is_loaded_once_whoever_asks_first(tmp_path, monkeypatch):
-    settings = write_vision_model(tmp_path, 'clip')
-    expected = EXTRACTORS.build(settings).prepare(FRAMES[0])
-    extractor, meeting = EXTRACTORS.build(settings), Meeting()
-    lock = WatchedLock(hugging_face._QUIET_LOCK, meeting)
-    monkeypatch.setattr(hugging_face, '_QUIET_LOCK', lock)
-    load = transformers.AutoImageProcessor.from_pretrained
-    monkeypatch.setattr(
-        transformers.AutoImageProcessor,
-        'from_pretrained',
-        lambda *name, **how: (meeting(), load(*name, **how))[1],
-    )
-    for picture in together(*2 * [lambda: extractor.prepare(FRAMES[0])]):
-        np.testing.assert_array_equal(picture, expected)
-    assert len(meeting.threads) == 1
-
-
 @pytest.mark.parametrize(
     ('module', 'lock', 'write', 'loader', 'of_process'),
     [

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.alive import Alive
 
 from mmn_plugin.features import VideoReader
 from mmn_plugin.shapes import (
@@ -104,22 +105,10 @@ def test_blocks_leave_no_seam(monkeypatch):
 
 def test_long_videos_are_streamed():
     """At no time are more frames held than a block and its surroundings."""
-    alive, most = 0, 0
-
-    class Frame(np.ndarray):
-        def __del__(self):
-            nonlocal alive
-            alive -= 1
-
-    def frames():
-        nonlocal alive, most
-        for _ in range(2000):
-            alive += 1
-            most = max(most, alive)
-            yield np.full((3, 16, 16), 128, np.uint8).view(Frame)
-
-    assert len(GridFeatureExtractor(size=16)(frames())) == 334
-    assert most < 150
+    alive = Alive()
+    frames = alive.watch(np.full((3, 16, 16), 128, np.uint8) for _ in range(2000))
+    assert len(GridFeatureExtractor(size=16)(frames)) == 334
+    assert alive.most < 150
 
 
 def test_reader_gives_the_asked_rate_from_any_other(tmp_path):
