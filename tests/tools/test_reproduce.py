@@ -3,18 +3,26 @@
 import runpy
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers.run_tool import ROOT
 from helpers.tiny_corpus import write_corpus
-from helpers.tiny_grounder import save_checkpoint
+from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder
 from helpers.tiny_weak import write_weak_config
+
+from mmn_plugin.apis import GroundingInferencer
 
 
 @pytest.fixture(scope='module')
-def weak():
+def experiments():
     runpy.run_path(str(ROOT / 'tools' / 'reproduce.py'))
-    return sys.modules['reproduction.weak']
+    return lambda name: sys.modules[f'reproduction.{name}']
+
+
+@pytest.fixture
+def weak(experiments):
+    return experiments('weak')
 
 
 class InTurn:
@@ -61,3 +69,15 @@ def test_a_weak_checkpoint_is_tested_with_each_set_of_thresholds(weak, monkeypat
     metrics = weak.tested(dict(options=(), epoch=1, run_thresholds=[0.5]), 0)
     assert metrics['train_seconds'] == 2
     assert 0 <= metrics['R1@0.5'] <= 100
+
+
+def test_a_sentence_is_timed_apart_from_its_video(experiments, tmp_path):
+    made, inference = write_grounder(tmp_path), experiments('inference')
+    model = GroundingInferencer(made.config, made.checkpoint, 'cpu')
+    found = inference.sentence_cost(model, np.zeros((40, GRID_SIZE)), 30.0, 'a person', repeats=1)
+    assert found['windows'] == 1
+    assert found['moments'] == len(model.model.grid.spans(30.0))
+    assert found['encode_ms'] > 0
+    assert found['text_ms'] > 0
+    table = inference.render_inference_cost(dict(figures=[dict(video='tiny', **found)]))
+    assert table.splitlines()[-1].startswith(f'| tiny | {found["moments"]} | ')

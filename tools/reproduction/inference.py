@@ -82,14 +82,13 @@ def sentence_cost(model, features, seconds: float, sentence: str, repeats: int =
     encoded = model.encode(features, seconds)
     encode = time.process_time() - began
     text, whole = [], []
-    sample = model.predict(encoded, sentence)
     for _ in range(repeats):
         began = time.process_time()
         model.ground(encoded, sentence)
         whole.append(time.process_time() - began)
         with torch.inference_mode():
             began = time.process_time()
-            model.model.text_encoder(model.model.data_preprocessor.batch_sentences([sample]))
+            model.model.encode_sentences([sentence])
             text.append(time.process_time() - began)
     whole, text = statistics.median(whole), statistics.median(text)
     return dict(
