@@ -8,6 +8,7 @@ from mmaction.registry import MODELS
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 
+from mmn_plugin.config import load_config
 from mmn_plugin.datasets import PoolClipFeatures
 from mmn_plugin.engine import CrossVideoNegativeHook, FreezeLanguageModelHook
 from mmn_plugin.models import moment_scores
@@ -24,6 +25,33 @@ POOLING_BOUND = 1e-6
 # Absolute, of the same in float32: entries of unit vectors, their cosines and sigmoids. Relative to
 # a small cosine the rounding of a CPU's kernels can be several times this.
 FLOAT32_BOUND = 1e-5
+
+
+SETTINGS = {  # of our models: of a golden file
+    'grid.num_clips': 'num_clips',
+    'grid.pooling_counts': 'pooling_counts',
+    'backbone.in_channels': 'in_dim',
+    'backbone.out_channels': 'hidden',
+    'backbone.kernel_size': 'featpool_kernel',
+    'neck.channels': 'hidden',
+    'neck.embed_channels': 'joint',
+    'neck.kernel_size': 'conv_kernel',
+    'neck.num_layers': 'conv_layers',
+    'text_encoder.embed_channels': 'joint',
+    'head.loss_matching.negative_iou': 'negative_iou',
+    'head.loss_matching.margin': 'margin',
+    'head.loss_matching.temperature_video': 'tau_video',
+    'head.loss_matching.temperature_sentence': 'tau_sent',
+    'head.loss_iou.min_iou': 'min_iou',
+    'head.loss_iou.max_iou': 'max_iou',
+    'head.contrastive_weight': 'contrastive_weight',
+}
+SETTINGS_OF_MOMENTS = {
+    'head.loss_matching.num_positive': 'num_positive',
+    'head.loss_matching.sentence_removal_iou': 'sent_removal_iou',
+    'head.score_power': 'score_power',
+    'head.nms_threshold': 'nms_thr',
+}
 
 
 def check_model(
@@ -45,8 +73,8 @@ def check_model(
             absent or damaged; the message names the key.
         KeyError: If a weight is absent or unknown; the message names it.
     """
-    report, config = Report(), golden.config
-    model = build_model(config, matching_head(config), vocabulary, conv_mode).to(device)
+    report = Report()
+    model = build_model(golden.config, vocabulary, conv_mode).to(device)
     state = from_published(golden.weights('state'))
     model.load_state_dict(state)
     samples = check_data(report, golden, model)
@@ -61,78 +89,25 @@ def check_model(
 
 def build_model(
     config: dict,
-    head: dict,
     vocabulary: Path,
     conv_mode: str,
-    preprocessor: str = 'GroundingDataPreprocessor',
+    base: str = 'mmn_charades.py',
+    settings: dict[str, str] = SETTINGS | SETTINGS_OF_MOMENTS,
 ):
-    """The model of a golden file's settings, with a head and a data preprocessor."""
+    """The model of one of our configs with a golden file's settings."""
+    ours = load_config(base)
     moment_map = {'pool': 'MomentMapPool', 'conv': 'MomentMapConv'}
-    return MODELS.build(
-        dict(
-            type='MMN',
-            grid=dict(num_clips=config['num_clips'], pooling_counts=config['pooling_counts']),
-            backbone=dict(
-                type='ClipEncoder',
-                in_channels=config['in_dim'],
-                out_channels=config['hidden'],
-                kernel_size=config['featpool_kernel'],
-                stride=config['num_pre_clips'] // config['num_clips'],
-            ),
-            neck=dict(
-                type='MomentMapNeck',
-                channels=config['hidden'],
-                embed_channels=config['joint'],
-                kernel_size=config['conv_kernel'],
-                num_layers=config['conv_layers'],
-                conv_mode=conv_mode,
-                moment_map=dict(type=moment_map[config['map']]),
-            ),
-            text_encoder=dict(
-                type='SentenceEncoder',
-                embed_channels=config['joint'],
-                config=dict(model_type='distilbert', **config['bert']),
-            ),
-            head=head,
-            data_preprocessor=dict(
-                type=preprocessor, tokenizer=dict(type='SentenceTokenizer', vocab=str(vocabulary))
-            ),
-        )
-    )
-
-
-def matching_losses(config: dict, loss: str, **settings) -> dict:
-    """Settings of a head that those of moments and of tubes share."""
-    return dict(
-        loss_matching=dict(
-            type=loss,
-            negative_iou=config['negative_iou'],
-            margin=config['margin'],
-            temperature_video=config['tau_video'],
-            temperature_sentence=config['tau_sent'],
-            **settings,
-        ),
-        loss_iou=dict(
-            type='IoURegressionLoss', min_iou=config['min_iou'], max_iou=config['max_iou']
-        ),
-        contrastive_weight=config['contrastive_weight'],
-    )
-
-
-def matching_head(config: dict) -> dict:
-    """Settings of the head."""
-    losses = matching_losses(
-        config,
-        'MutualMatchingLoss',
-        num_positive=config['num_positive'],
-        sentence_removal_iou=config['sent_removal_iou'],
-    )
-    return dict(
-        losses,
-        type='MutualMatchingHead',
-        score_power=config['score_power'],
-        nms_threshold=config['nms_thr'],
-    )
+    values = {name: config[theirs] for name, theirs in settings.items()} | {
+        'backbone.stride': config['num_pre_clips'] // config['num_clips'],
+        'neck.conv_mode': conv_mode,
+        'neck.moment_map.type': moment_map[config['map']],
+        'text_encoder.name_or_path': None,
+        'text_encoder.config': dict(model_type='distilbert', **config['bert']),
+        'data_preprocessor.tokenizer.name_or_path': None,
+        'data_preprocessor.tokenizer.vocab': str(vocabulary),
+    }
+    ours.merge_from_dict({f'model.{name}': value for name, value in values.items()})
+    return MODELS.build(ours.model)
 
 
 def batch_of(model, features, samples: list) -> dict:

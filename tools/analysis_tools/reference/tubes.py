@@ -15,12 +15,12 @@ from .golden_file import GoldenFile, GoldenFileError, Report, Settings
 from .model import (
     FLOAT64_BOUND,
     POOLING_BOUND,
+    SETTINGS,
     batch_of,
     build_model,
     check_buffers,
     check_forward,
     check_gradients,
-    matching_losses,
 )
 
 # The published code computed this variant's losses and gradients in float32 (all the file's losses
@@ -62,9 +62,8 @@ def build_tube_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
     """The model of a golden file's settings."""
     if (number := config.get('num_positive', 1)) != 1:
         raise GoldenFileError(f'num_positive={number}; on tubes a sentence has one positive')
-    head = dict(matching_losses(config, 'TubeMatchingLoss'), type='TubeMatchingHead')
     config = Settings(dict(map='pool', in_dim=sum(config['in_dims'])) | config)
-    return build_model(config, head, vocabulary, conv_mode, 'TubeDataPreprocessor')
+    return build_model(config, vocabulary, conv_mode, 'mmn_hcstvg.py', SETTINGS)
 
 
 def read_samples(golden: GoldenFile) -> list[TubeDataSample]:
