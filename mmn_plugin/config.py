@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import OPTIMIZERS
+from mmengine.registry import FUNCTIONS, OPTIMIZERS
 from mmengine.runner import Runner
 
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
@@ -265,18 +265,20 @@ def require_parts(config: Config) -> None:
     """Make sure that a config of a run names what there is, where MMEngine would call None.
 
     Raises:
-        ConfigError: If there is no model, or no optimizer of the type that is asked for.
+        ConfigError: If there is no model, or no such optimizer or function that collates a batch.
     """
     where = config.filename or 'the config'
     if 'model' not in config:
         raise ConfigError(f'{where} lacks the setting `model`')
-    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
-    name = optimizer.get('type')
-    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
-        raise ConfigError(
-            f'{where}: optim_wrapper.optimizer.type is {name!r}, and there is no such optimizer: '
-            'give the name of one of torch.optim, such as AdamW'
-        )
+    collated = [f'{split}_dataloader.collate_fn' for split in ('train', 'val', 'test')]
+    for name in ('optim_wrapper.optimizer', *collated):
+        part, key = name.split('.')
+        kind = ((config.get(part) or {}).get(key) or {}).get('type')
+        registry = OPTIMIZERS if key == 'optimizer' else FUNCTIONS
+        if isinstance(kind, str) and registry.get(kind) is None:
+            raise ConfigError(
+                f'{where}: {name}.type is {kind!r}, and there is no {registry.name} of that name'
+            )
 
 
 def require_checkpoint(path: str | bytes | os.PathLike) -> str:

@@ -95,6 +95,7 @@ UNKNOWN = 'got an unexpected keyword argument'
         ('optim_wrapper.optimizer.foo=1', f'AdamW.__init__() {UNKNOWN}'),
         ('optim_wrapper.optimizer.lr=-1', 'Invalid learning rate: -1'),
         ('param_scheduler.0.foo=1', f"() {UNKNOWN} 'foo'"),
+        ('train_dataloader.collate_fn.type=absent', "collate_fn.type is 'absent', and there is"),
         ('train_dataloader.prefetch_factor=0', 'prefetch_factor'),
         ('train_dataloader.dataset.type=Absent', 'Absent is not in the'),
     ],
