@@ -14,7 +14,6 @@ class ClipEncoder(BaseModule):
         out_channels (int): Size of the clip embeddings (H).
         kernel_size (int): Segments averaged into one clip.
         stride (int): Segments from one clip to the next (R / N).
-        init_cfg (dict, optional): Initialization. Defaults to None (PyTorch's own).
     """
 
     def __init__(
@@ -23,9 +22,8 @@ class ClipEncoder(BaseModule):
         out_channels: int,
         kernel_size: int,
         stride: int,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__()
         self.in_channels = in_channels
         self.conv = nn.Conv1d(in_channels, out_channels, 1)
         self.pool = nn.AvgPool1d(kernel_size, stride)

@@ -203,7 +203,7 @@ def gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
         sizes (list[int]): Rows of each rank.
 
     Returns:
-        Tensor: (sum of ``sizes``, ...), in order of ranks, the same on every rank.
+        Tensor: (sum of ``sizes``, ...), in order of ranks.
     """
     return _GatherRows.apply(rows.contiguous(), sizes)
 
@@ -252,7 +252,6 @@ class MemoryBank(nn.Module):
         self.videos: list[Candidates | None] = [None] * self.size  # by slot, without moments
 
     def __len__(self) -> int:
-        """Number of videos in it."""
         return self.size - self.videos.count(None)
 
     def candidates(self, device: torch.device) -> Candidates | None:
@@ -428,30 +427,27 @@ class NegativeSource(nn.Module):
             self.bank.push(self._seen)
             self._seen = None
 
-    @property
-    def _bank_per_rank(self) -> bool:
-        return self.scope == 'local' and get_world_size() > 1
+    def _bank(self, common: bool) -> MemoryBank | None:
+        """The bank, if there is one and it is as asked: common to all ranks, or each rank's own."""
+        self.settle()
+        return self.bank if common == (self.scope == 'global' or get_world_size() == 1) else None
 
     def rank_state(self) -> dict:
         """What this rank alone knows: its own bank, if each rank has one."""
-        return self._state() if self._bank_per_rank else {}
-
-    def common_state(self) -> dict:
-        """The bank that all ranks have in common."""
-        return {} if self._bank_per_rank else self._state()
-
-    def _state(self) -> dict:
-        if self.bank is None:
-            return {}
-        self.settle()
-        return self.bank.state()
+        bank = self._bank(common=False)
+        return {} if bank is None else bank.state()
 
     def load_rank_state(self, state: dict) -> None:
         """Take over what ``rank_state`` returned on this rank."""
-        if self._bank_per_rank and self.bank is not None:
-            self.bank.load_state(state)
+        if (bank := self._bank(common=False)) is not None:
+            bank.load_state(state)
+
+    def common_state(self) -> dict:
+        """The bank that all ranks have in common."""
+        bank = self._bank(common=True)
+        return {} if bank is None else bank.state()
 
     def load_common_state(self, state: dict) -> None:
         """Take over what ``common_state`` returned on rank 0."""
-        if not self._bank_per_rank and self.bank is not None:
-            self.bank.load_state(state)
+        if (bank := self._bank(common=True)) is not None:
+            bank.load_state(state)

@@ -65,6 +65,8 @@ def draw_moment_map(
     Raises:
         ValueError: If there is not one value per moment.
     """
+    from matplotlib import colormaps
+
     values = torch.as_tensor(values).detach().float().cpu()  # (P,)
     if values.shape != (grid.num_moments,):
         raise InputError(
@@ -76,20 +78,28 @@ def draw_moment_map(
         style = plain(ha='left', size=10.5, weight='bold')
         figure.suptitle('\n'.join(lines), x=20 / WIDTH, **style)
     axes = figure.subplots()
-    image = _draw_cells(axes, grid.to_map(values, fill=math.nan).numpy(), float(duration))
+    half = duration / grid.num_clips / 2
+    # the cell (i, j) ends after clip j and starts before clip i: its middle lies there
+    image = axes.imshow(
+        grid.to_map(values, fill=math.nan).numpy(),
+        cmap=colormaps[HEAT].with_extremes(bad=ABSENT),
+        extent=(half, duration + half, duration - half, -half),
+        aspect='auto',
+        interpolation='nearest',
+    )
     bar = figure.colorbar(image, ax=axes, aspect=34, pad=0.03)
     bar.set_label(label, fontsize=SMALL, color=QUIET)
     bar.ax.tick_params(labelsize=SMALL, colors=QUIET, length=3)
     bar.outline.set_visible(False)
     _label_axes(axes, float(duration), unit)
     cells, peaks = [_best_cell(grid, duration, m) for m in _moments(ground_truth)], _moments(peaks)
-    _draw_legend(axes, bool(cells), bool(len(peaks)))
     figure.draw_without_rendering()  # lays out
     figure.set_layout_engine('none')
     side = axes.bbox.width / grid.num_clips  # pixels of a cell
     _frame(axes, cells, max(side, 12))
     # in a large cell the number fits into the frame
     _number(axes, peaks, avoid=cells if side < 2 * RADIUS + 6 else [])
+    _draw_legend(axes, bool(cells), bool(len(peaks)))
     return to_array(figure)
 
 
@@ -105,24 +115,8 @@ def _best_cell(grid: MomentGrid, duration: float, moment: np.ndarray) -> np.ndar
     return spans[temporal_iou(torch.as_tensor(moment), spans).argmax()].numpy()
 
 
-def _draw_cells(axes, cells: np.ndarray, duration: float):
-    from matplotlib import colormaps
-
-    half = duration / len(cells) / 2
-    # the cell (i, j) ends after clip j and starts before clip i: its middle lies there
-    return axes.imshow(
-        cells,
-        cmap=colormaps[HEAT].with_extremes(bad=ABSENT),
-        extent=(half, duration + half, duration - half, -half),
-        aspect='auto',
-        interpolation='nearest',
-    )
-
-
 def _label_axes(axes, duration: float, unit: str | None) -> None:
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    ticks = time_ticks(duration)
+    ticks, (left, right), (bottom, top) = time_ticks(duration), axes.get_xlim(), axes.get_ylim()
     axes.set_xticks([t for t in ticks if left <= t <= right])
     axes.set_yticks([t for t in ticks if top <= t <= bottom])
     for axis in (axes.xaxis, axes.yaxis):
@@ -141,25 +135,32 @@ def _frame(axes, cells: list[np.ndarray], side: float) -> None:
             axes.plot(end, start, 's', markersize=size, clip_on=False, zorder=3, **style)
 
 
+# Where a number stands: on the spot, else on rings around it, towards the empty corner first.
+AROUND = np.array(
+    [(0.0, 0.0)]
+    + [
+        (pixels * math.cos(angle), pixels * math.sin(angle))
+        for pixels in (22, 34, 50)
+        for angle in np.radians([225, 180, 270, 135, 315, 0, 90, 45])
+    ]
+)
+
+
 def _number(axes, peaks: np.ndarray, avoid: list[np.ndarray]) -> None:
     """Number the peaks; one that would cover an earlier one, or a frame, is led aside."""
     taken = [axes.transData.transform(cell[::-1]) for cell in avoid]
+    line = dict(arrowstyle='-', color=TEXT, linewidth=0.9, shrinkA=0, shrinkB=0)
     for rank, (start, end) in enumerate(peaks, 1):
-        spot = axes.transData.transform((end, start))
-        free = (
-            place
-            for place in _around(*spot)
-            if all(math.dist(place, other) >= 2 * RADIUS + 1 for other in taken)
-        )
-        place = next(free, tuple(spot))
-        taken.append(place)
-        line = dict(arrowstyle='-', color=TEXT, linewidth=0.9, shrinkA=0, shrinkB=0)
+        places = axes.transData.transform((end, start)) + AROUND
+        free = [all(math.dist(p, other) > 2 * RADIUS for other in taken) for p in places]
+        chosen = free.index(True) if any(free) else 0
+        taken.append(places[chosen])
         axes.annotate(
             str(rank),
             (end, start),
-            place,
+            places[chosen],
             textcoords='figure pixels',
-            arrowprops=line if place != tuple(spot) else None,
+            arrowprops=line if chosen else None,
             bbox=dict(boxstyle='circle,pad=0.35', facecolor='white', edgecolor=TEXT),
             annotation_clip=False,
             zorder=5 + rank / 100,
@@ -167,33 +168,19 @@ def _number(axes, peaks: np.ndarray, avoid: list[np.ndarray]) -> None:
         )
 
 
-def _around(x: float, y: float):
-    """Places for a number: on the spot, else on rings around it, towards the empty corner first."""
-    yield x, y
-    for distance in (22, 34, 50):
-        for degrees in (225, 180, 270, 135, 315, 0, 90, 45):
-            angle = math.radians(degrees)
-            yield x + distance * math.cos(angle), y + distance * math.sin(angle)
-
-
 def _draw_legend(axes, truth: bool, peaks: bool) -> None:
     """Explain the marks, in the corner where a moment would end before it starts."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    square = dict(markersize=8, markerfacecolor='none', markeredgecolor=TRUTH, markeredgewidth=2.5)
+    frame = dict(markersize=8, markerfacecolor='none', markeredgecolor=TRUTH, markeredgewidth=2.5)
     circle = dict(markersize=9, color='white', markeredgecolor=TEXT)
     entries = [
-        Line2D([], [], marker='s', linestyle='none', label='ground truth', **square),
+        Line2D([], [], marker='s', linestyle='none', label='ground truth', **frame),
         Line2D([], [], marker='o', linestyle='none', label='predictions by rank', **circle),
         Patch(color=ABSENT, label='no such moment'),
     ]
-    axes.legend(
-        handles=list(itertools.compress(entries, (truth, peaks, True))),
-        loc='lower left',
-        fontsize=SMALL,
-        framealpha=1,
-        edgecolor='white',
-        labelcolor=TEXT,
-        borderpad=0.7,
-    ).set_zorder(10)
+    style = dict(framealpha=1, edgecolor='white', labelcolor=TEXT, borderpad=0.7)
+    handles = list(itertools.compress(entries, (truth, peaks, True)))
+    legend = axes.legend(handles=handles, loc='lower left', fontsize=SMALL, **style)
+    legend.set_zorder(10)

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from helpers.tiny_models import sample_of
 
 from mmn_plugin.models import BaseHead, score_curve
-from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
+from mmn_plugin.structures import MomentGrid, VideoEmbedding
 
 GRID = MomentGrid(6, [5])
 
@@ -18,12 +19,6 @@ class MeanHead(BaseHead):
 
     def fuse(self, cosines, num_windows=1):
         return 0.5 + 0.5 * torch.stack(list(cosines.values())).mean(0)
-
-
-def sample_of(video_id, sentences, duration):
-    return GroundingDataSample(
-        metainfo=dict(video_id=video_id, sentences=sentences, duration=duration)
-    )
 
 
 def embeddings(*shape, spaces=('a', 'b', 'contrastive')):
@@ -98,9 +93,6 @@ def test_the_curve_is_the_best_score_around_each_clip():
         for row in values
     ]
     assert np.allclose(score_curve(GRID.spans(24.0), values, 24.0, steps=6), expected)
-
-
-def test_the_curve_is_zero_where_there_is_no_moment():
-    spans = torch.tensor([[0.0, 4.0], [2.0, 6.0]])
+    spans = torch.tensor([[0.0, 4.0], [2.0, 6.0]])  # 0 where there is no moment
     curve = score_curve(spans, torch.tensor([[0.3, 0.8]]), 8.0, steps=4)
     assert torch.equal(curve, torch.tensor([[0.3, 0.8, 0.8, 0.0]]))

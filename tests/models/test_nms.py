@@ -56,27 +56,15 @@ def test_chunks_make_no_difference(monkeypatch):
     )
 
 
-def test_the_first_of_equal_scores_wins():
+def test_ties_thresholds_and_nothing_to_rank():
     spans = torch.tensor([[0.0, 10.0], [0.0, 9.0], [20.0, 30.0], [20.0, 29.0]])
-    assert nms(spans, torch.full((1, 4), 0.5), 0.5, 3).tolist() == [[0, 2, -1]]
-
-
-def test_iou_at_the_threshold_is_not_suppressed():
-    spans = torch.tensor([[0.0, 8.0], [0.0, 4.0], [0.0, 5.0]])
+    scores = torch.full((1, 4), 0.5)
+    assert nms(spans, scores, 0.5, 3).tolist() == [[0, 2, -1]]  # the first of equal ones
+    assert scores.eq(0.5).all()  # they are left as they were
+    spans = torch.tensor([[0.0, 8.0], [0.0, 4.0], [0.0, 5.0]])  # IoU at the threshold stays
     assert nms(spans, torch.tensor([[3.0, 2.0, 1.0]]), 0.5, 3).tolist() == [[0, 1, -1]]
-
-
-def test_scores_are_left_as_they_were():
-    scores = torch.rand(3, 4)
-    before = scores.clone()
-    nms(torch.tensor([[0.0, 8.0], [0.0, 4.0], [0.0, 5.0], [9.0, 10.0]]), scores, 0.5, 3)
-    assert torch.equal(scores, before)
-
-
-def test_nothing_to_rank():
-    spans = MomentGrid(4, [3]).spans(10.0)
-    assert nms(spans, torch.zeros(0, len(spans)), 0.5, 5).shape == (0, 5)
-    assert nms(spans, torch.zeros(2, len(spans)), 0.5, 5).eq(-1).all()
+    assert nms(spans, torch.zeros(0, 3), 0.5, 5).shape == (0, 5)
+    assert nms(spans, torch.zeros(2, 3), 0.5, 5).eq(-1).all()
 
 
 def test_taken_moments_are_padded_with_nan():

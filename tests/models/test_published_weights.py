@@ -21,34 +21,15 @@ def published(golden):
     }
 
 
-def test_there_and_back_gives_the_same_weights(published):
+def test_weights_come_back_the_same_and_needless_names_may_be_there_or_not(published):
     back = to_published(from_published(published))
     assert back.keys() == published.keys()
     assert all(torch.equal(back[name], value) for name, value in published.items())
-
-
-def test_the_wrapper_prefix_and_old_constants_are_dropped(published):
     wrapped = {f'module.{name}': value for name, value in published.items()}
     wrapped['module.text_encoder.bert.embeddings.position_ids'] = torch.arange(4)[None]
     assert from_published(wrapped).keys() == from_published(published).keys()
-
-
-def test_unknown_and_missing_names_are_all_named(published):
-    del published['proposal_conv.bn.3.running_var'], published['text_encoder.fc_out2.bias']
-    published['visual.weight'] = torch.zeros(1)
-    with pytest.raises(KeyError) as error:
-        from_published(published)
-    assert 'unknown visual.weight' in str(error.value)
-    assert 'proposal_conv.bn.3.running_var, text_encoder.fc_out2.bias' in str(error.value)
-
-
-def test_the_tool_converts_a_file_both_ways_round(published, tmp_path):
-    source, ours, back = (tmp_path / name for name in ('published.pth', 'ours.pth', 'back.pth'))
-    torch.save(dict(model={f'module.{k}': v for k, v in published.items()}, iteration=7), source)
-    assert run_tool(TOOL, source, ours)[0] == 0
-    assert run_tool(TOOL, '--reverse', ours, back)[0] == 0
-    result = torch.load(back, weights_only=True)['model']
-    assert all(torch.equal(result[name], value) for name, value in published.items())
+    drop('num_batches_tracked')(published)
+    assert to_published(from_published(published)).keys() == published.keys()
 
 
 def drop(*parts):
@@ -61,56 +42,37 @@ def drop(*parts):
     return change
 
 
-def keep_words_alone(state):
-    words = state['text_encoder.bert.embeddings.word_embeddings.weight']
-    drop('text_encoder.bert.')(state)
-    state['text_encoder.bert.embeddings.word_embeddings.weight'] = words
-
-
 def add(name):
     return lambda state: state.update({name: torch.zeros(1)})
+
+
+BERT = 'text_encoder.bert.transformer.layer.0'
 
 
 @pytest.mark.parametrize(
     ('change', 'kind', 'named'),
     [
+        (drop(f'{BERT}.ffn.lin1.bias'), 'missing', [f'{BERT}.ffn.lin1.bias']),
+        (drop(f'{BERT}.'), 'missing', [f'{BERT}.sa_layer_norm.weight']),
         (
-            drop('transformer.layer.0.ffn.lin1.bias'),
-            'missing',
-            ['text_encoder.bert.transformer.layer.0.ffn.lin1.bias'],
-        ),
-        (
-            keep_words_alone,
+            drop('embeddings.LayerNorm', 'position_embeddings'),
             'missing',
             [
                 'text_encoder.bert.embeddings.LayerNorm.bias',
                 'text_encoder.bert.embeddings.position_embeddings.weight',
-                'text_encoder.bert.transformer.layer.0.attention.q_lin.weight',
             ],
         ),
         (add('text_encoder.bert.foo'), 'unknown', ['text_encoder.bert.foo']),
-        (add('featpool.conv.extra'), 'unknown', ['featpool.conv.extra']),
         (add('proposal_conv.convs.0.gamma'), 'unknown', ['proposal_conv.convs.0.gamma']),
+        (add('proposal_conv.convs.00.weight'), 'unknown', ['proposal_conv.convs.00.weight']),
+        (add('featpool.conv.num_batches_tracked'), 'unknown', ['num_batches_tracked']),
         (
             drop('proposal_conv.bn.7.'),
             'missing',
-            [
-                f'proposal_conv.bn.7.{kind}'
-                for kind in ('weight', 'bias', 'running_mean', 'running_var')
-            ],
+            [f'proposal_conv.bn.7.{kind}' for kind in ('weight', 'bias', 'running_mean')],
         ),
-        (
-            drop('transformer.layer.0.'),
-            'missing',
-            ['text_encoder.bert.transformer.layer.0.sa_layer_norm.weight'],
-        ),
-        (
-            add('featpool.conv.num_batches_tracked'),
-            'unknown',
-            ['featpool.conv.num_batches_tracked'],
-        ),
-        (add('proposal_conv.convs.00.weight'), 'unknown', ['proposal_conv.convs.00.weight']),
         (drop('feat2d.convs.0.'), 'missing', ['feat2d.convs.0.weight', 'feat2d.convs.0.bias']),
+        (drop('text_encoder.'), 'missing', ['text_encoder.bert.embeddings.L', ' more']),
     ],
 )
 def test_every_name_is_checked_to_its_end(published, change, kind, named):
@@ -133,15 +95,17 @@ def test_the_way_back_is_checked_as_well(published):
         published_name('text_encoder.bert.foo')
 
 
-def test_batches_that_batchnorm_counted_may_be_absent(published):
-    drop('num_batches_tracked')(published)
-    assert to_published(from_published(published)).keys() == published.keys()
-
-
-def test_a_long_list_of_missing_names_is_cut(published):
-    drop('text_encoder.')(published)
-    with pytest.raises(KeyError, match=r'missing .* and \d+ more'):
-        from_published(published)
+def test_the_tool_converts_a_file_both_ways_round(published, tmp_path):
+    source, ours, back = (tmp_path / name for name in ('published.pth', 'ours.pth', 'back.pth'))
+    torch.save(dict(model={f'module.{k}': v for k, v in published.items()}, iteration=7), source)
+    assert run_tool(TOOL, source, ours)[0] == 0
+    assert run_tool(TOOL, '--reverse', ours, back)[0] == 0
+    result = torch.load(back, weights_only=True)['model']
+    assert all(torch.equal(result[name], value) for name, value in published.items())
+    for out, problem in ((tmp_path, 'is a folder'), (source / 'out.pth', 'cannot be written')):
+        code, output = run_tool(TOOL, source, out)
+        assert code == 2
+        assert f'error: argument out: {out} {problem}' in output.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +113,6 @@ def test_a_long_list_of_missing_names_is_cut(published):
     [
         (None, 'published.pth does not exist'),
         (dict(epoch=3), 'published.pth holds no weights'),
-        ([1, 2], 'published.pth holds no weights'),
         (dict(model=[torch.zeros(1)]), 'published.pth holds no weights'),
         (dict(model={3: torch.zeros(1)}), 'published.pth holds no weights'),
         (dict(model=dict(other=torch.zeros(1))), 'unknown other'),
@@ -157,18 +120,13 @@ def test_a_long_list_of_missing_names_is_cut(published):
             dict(model=dict(a=torch.zeros(1)), hook=Path('x')),
             'published.pth was not loaded: it holds a pathlib.PosixPath, and loading',
         ),
-        (b'', 'published.pth is damaged or no PyTorch checkpoint'),
         (b'PK no checkpoint', 'published.pth is damaged or no PyTorch checkpoint'),
-        ('cut', 'published.pth is damaged or no PyTorch checkpoint'),
     ],
 )
 def test_the_tool_says_in_one_line_what_is_wrong_with_a_file(content, message, tmp_path):
     source = tmp_path / 'published.pth'
     if isinstance(content, bytes):
         source.write_bytes(content)
-    elif content == 'cut':
-        torch.save(dict(model=dict(a=torch.zeros(500))), source)
-        source.write_bytes(source.read_bytes()[:1000])
     elif content is not None:
         torch.save(content, source)
     code, output = run_tool(TOOL, source, tmp_path / 'out.pth')
@@ -176,14 +134,3 @@ def test_the_tool_says_in_one_line_what_is_wrong_with_a_file(content, message, t
     assert message in output
     assert len(output.splitlines()) == 1
     assert not (tmp_path / 'out.pth').exists()
-
-
-def test_a_place_that_cannot_be_written_is_one_line(published, tmp_path):
-    torch.save(published, tmp_path / 'published.pth')
-    for out, problem in (
-        (tmp_path, 'is a folder'),
-        (tmp_path / 'published.pth' / 'out.pth', 'cannot be written'),
-    ):
-        code, output = run_tool(TOOL, tmp_path / 'published.pth', out)
-        assert code == 2
-        assert f'error: argument out: {out} {problem}' in output.splitlines()[-1]

@@ -72,32 +72,20 @@ def test_no_other_split_is_cheaper(overhead):
         assert sorted(row for rows in buckets for row in rows) == list(range(count))
         cost = sum(len(rows) * max(lengths[row] for row in rows) + overhead for rows in buckets)
         assert cost == cheapest(lengths, overhead)
+    assert length_buckets([], overhead) == []
 
 
-def test_an_empty_batch_has_no_buckets():
-    assert length_buckets([], 64) == []
-
-
-def test_sentences_by_length_have_the_embeddings_of_one_padded_batch(encoder, calls):
+def test_sentences_by_length_have_embeddings_and_gradients_of_one_padded_batch(encoder, calls):
     encoder.eval()
-    batch = batch_of(5, 40, 6, *[7] * 20, 39, 3)
-    by_length = encoder(batch)
-    assert len(calls) > 1
-    calls.clear()
-    padded = encoder(batch._replace(token_ids=None))
-    assert calls == [(25, 40)]
-    for space in padded:
-        torch.testing.assert_close(by_length[space], padded[space], rtol=1e-6, atol=1e-6)
-
-
-def test_gradients_are_those_of_one_padded_batch(encoder):
-    encoder.eval()
-    batch, gradients = batch_of(5, 40, 6, *[7] * 20, 39, 3), []
+    batch, found = batch_of(5, 40, 6, *[7] * 20, 39, 3), []
     for given in (batch, batch._replace(token_ids=None)):
+        calls.clear()
         encoder.zero_grad()
-        sum(value.square().sum() for value in encoder(given).values()).backward()
-        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
-    for by_length, padded in zip(*gradients, strict=True):
+        embedded = encoder(given)
+        sum(value.square().sum() for value in embedded.values()).backward()
+        found.append([*embedded.values(), *(p.grad.clone() for p in encoder.parameters())])
+        assert (calls == [(25, 40)]) == (given is not batch)
+    for by_length, padded in zip(*found, strict=True):
         torch.testing.assert_close(by_length, padded, rtol=1e-4, atol=1e-5)
 
 

@@ -58,71 +58,62 @@ def by_definition(loss, own, *pools, excluded=frozenset(), weights=(1.0,)):
     return np.mean(of_video), np.mean(of_sentence)
 
 
+def values(found):
+    return [value.item() for value in found]
+
+
 def test_both_directions_equal_a_loop_over_pairs():
     own = weak_candidates([2, 1, 3], 'abc')
     loss, found = matching(own)
-    assert [value.item() for value in found] == pytest.approx(by_definition(loss, own, own))
+    assert values(found) == pytest.approx(by_definition(loss, own, own))
+    own = weak_candidates([1, 2, 1], 'abc', texts=['same', 'other', 'third', 'same'])
+    loss, compared = matching(own, NegativeSource(exclude_same_text=True))
+    assert values(compared) == pytest.approx(by_definition(loss, own, own, excluded={'same'}))
+    assert matching(own)[1] != compared
 
 
-def test_a_batch_of_one_video_gives_no_loss_and_moves_nothing():
-    own = weak_candidates([3], 'a')
+def test_where_there_is_nothing_to_compare_with_nothing_moves():
+    own = weak_candidates([2], 'a', texts=['same', 'same'])
     own.moments.requires_grad_()
     _, found = matching(own)
-    assert [value.item() for value in found] == [0.0, 0.0]
+    assert values(found) == [0.0, 0.0]
     sum(found).backward()
     assert torch.equal(own.moments.grad, torch.zeros_like(own.moments))
+    twins = weak_candidates([1, 1], 'ab', texts=['same', 'same'])
+    assert values(matching(twins, NegativeSource(exclude_same_text=True))[1]) == [0.0, 0.0]
 
 
-def test_a_sentence_of_two_videos_repels_neither_where_texts_are_compared():
-    own = weak_candidates([1, 2, 1], 'abc', texts=['same', 'other', 'third', 'same'])
-    plain, compared = NegativeSource(), NegativeSource(exclude_same_text=True)
-    loss, found = matching(own, compared)
-    assert [value.item() for value in found] == pytest.approx(
-        by_definition(loss, own, own, excluded={'same'})
-    )
-    assert matching(own, plain)[1] != found
-
-
-def test_videos_that_share_their_only_sentence_give_no_loss():
-    own = weak_candidates([1, 1], 'ab', texts=['same', 'same'])
-    _, found = matching(own, NegativeSource(exclude_same_text=True))
-    assert [value.item() for value in found] == [0.0, 0.0]
-
-
-def test_one_text_twice_in_a_video_is_no_negative_of_itself():
-    own = weak_candidates([2], 'a', texts=['same', 'same'])
-    assert [value.item() for value in matching(own)[1]] == [0.0, 0.0]
-
-
-def test_a_queue_brings_negatives_and_needs_no_timestamps():
+def test_a_queue_brings_weighted_negatives_and_needs_no_timestamps():
     source = NegativeSource(queue_size=2, exclude_same_text=True)
-    first = weak_candidates([2, 1], 'ab', texts=['one', 'two', 'three'])
-    second = weak_candidates([1], 'c', texts=['four'])
+    first, second = weak_candidates([2, 1], 'ab'), weak_candidates([1], 'c', texts=['four'])
     source.collect(first)
     loss, found = matching(second, source)  # of one video: all negatives are the queue's
-    assert [value.item() for value in found] == pytest.approx(by_definition(loss, second, first))
-    source.collect(weak_candidates([1], 'd', texts=['five']))
+    assert values(found) == pytest.approx(by_definition(loss, second, first))
+    source.settle()
     state = source.bank.state()
     assert state['video_ids'] == ['c', 'b']
     assert state['ground_truth'] is None
-    again = NegativeSource(queue_size=1, exclude_same_text=True)
+    again = NegativeSource(queue_size=1)
     again.bank.load_state(state)
     assert again.bank.state()['video_ids'] == ['c']
-
-
-def test_negatives_of_the_queue_weigh_what_was_asked():
     source = NegativeSource(queue_size=4, weight=0.3)
-    first, second = weak_candidates([2, 1], 'ab'), weak_candidates([1, 2], 'cd')
     source.collect(first)
+    second = weak_candidates([1, 2], 'cd')
     loss, found = matching(second, source)
-    assert [value.item() for value in found] == pytest.approx(
-        by_definition(loss, second, second, first, weights=(1.0, 0.3))
-    )
+    expected = by_definition(loss, second, second, first, weights=(1.0, 0.3))
+    assert values(found) == pytest.approx(expected)
+
+
+CONTRAST = dict(temperature=0.1, threshold=0.5, num_hard=1)
 
 
 def contrast(**changes):
-    settings = dict(temperature=0.1, threshold=0.5, num_hard=1)
-    return SelfContrastLoss(**{**settings, **changes})
+    return SelfContrastLoss(**(CONTRAST | changes))
+
+
+def of_one(loss, clips, window=1, scoring=None):
+    """Loss of one video with one sentence."""
+    return loss(clips if scoring is None else scoring, clips, SENTENCE, VIDEO, VIDEO, window)
 
 
 def curve_video(scores):
@@ -150,7 +141,7 @@ def test_hard_negatives_are_the_nearest_background_and_what_is_beside_the_foregr
 
 def test_a_stage_equals_its_definition():
     clips = curve_video([0.1, 0.2, 0.9, 0.8, 0.3, 0.0])
-    loss = contrast(num_hard=0, prototype_weight=0.5)(clips, clips, SENTENCE, VIDEO, VIDEO, 1)
+    loss = of_one(contrast(num_hard=0, prototype_weight=0.5), clips)
     prototype = F.normalize(clips[0, 2] + clips[0, 3], dim=0)
     terms = []
     for i in (2, 3):
@@ -204,43 +195,31 @@ def test_one_text_twice_in_a_video_never_repels_itself():
 
 def test_what_lies_between_the_thresholds_is_neither():
     clips = curve_video([0.0, 0.5, 0.9, 1.0, 0.6, 0.1])
-    loss = contrast(threshold=0.85, background=0.3, num_hard=0)(
-        clips, clips, SENTENCE, VIDEO, VIDEO, 1
-    )
-    without = clips.clone()
+    without, between = clips.clone(), contrast(threshold=0.85, background=0.3, num_hard=0)
     without[0, 1] = without[0, 4] = torch.tensor([0.55, -0.8352], dtype=torch.float64)
-    moved = contrast(threshold=0.85, background=0.3, num_hard=0)(
-        without, without, SENTENCE, VIDEO, VIDEO, 1
-    )
-    assert moved.item() == pytest.approx(loss.item())
-    assert contrast(threshold=0.85, num_hard=0)(clips, clips, SENTENCE, VIDEO, VIDEO, 1) != loss
+    loss = of_one(between, clips)
+    assert of_one(between, without).item() == pytest.approx(loss.item())
+    assert of_one(contrast(threshold=0.85, num_hard=0), clips) != loss
 
 
 def test_foreground_follows_the_stage_before_and_has_no_gradient():
     scoring = curve_video([0.9, 0.8, 0.1, 0.0]).requires_grad_()
     clips = curve_video([0.0, 0.1, 0.8, 0.9]).requires_grad_()
-    contrast()(scoring, clips, SENTENCE, VIDEO, VIDEO, 1).backward()
+    of_one(contrast(), clips, scoring=scoring).backward()
     assert scoring.grad is None
     assert (clips.grad[0, 0] @ SENTENCE[0]) < 0 < (clips.grad[0, 2] @ SENTENCE[0])
 
 
-@pytest.mark.parametrize('window', [3, 4, 8])
-def test_a_video_no_longer_than_a_window_adds_nothing(window):
+def test_a_video_no_longer_than_a_window_or_of_one_score_adds_nothing():
     clips = curve_video([0.9, 0.1, 0.2]).requires_grad_()
-    assert contrast()(clips, clips, SENTENCE, VIDEO, VIDEO, 2).item() > 0
-    loss = contrast()(clips, clips, SENTENCE, VIDEO, VIDEO, window)
-    loss.backward()
-    assert loss.item() == 0
-    assert torch.equal(clips.grad, torch.zeros_like(clips))
-
-
-def test_a_video_that_scores_the_same_throughout_adds_nothing():
-    clips = curve_video([0.4] * 6)
-    assert contrast()(clips, clips, SENTENCE, VIDEO, VIDEO, 2).item() == 0
-
-
-def test_the_last_window_may_be_shorter():
-    clips = curve_video([0.0, 0.2, 0.4, 0.6, 0.8])
+    assert of_one(contrast(), clips, 2).item() > 0
+    for window in (3, 8):
+        loss = of_one(contrast(), clips, window)
+        loss.backward()
+        assert loss.item() == 0
+        assert torch.equal(clips.grad, torch.zeros_like(clips))
+    assert of_one(contrast(), curve_video([0.4] * 6), 2).item() == 0
+    clips = curve_video([0.0, 0.2, 0.4, 0.6, 0.8])  # the last window may be shorter
     assert SelfContrastLoss.windows(clips, 2).shape == (1, 3, 2)
     torch.testing.assert_close(SelfContrastLoss.windows(clips, 2)[0, 2], clips[0, 4])
 
@@ -259,8 +238,6 @@ def test_the_last_window_may_be_shorter():
     ],
 )
 def test_settings_out_of_range_are_named(kind, settings, message):
-    base = dict(temperature=0.1, top_share=0.1)
-    if kind == 'SelfContrastLoss':
-        base = dict(temperature=0.1, threshold=0.5, num_hard=1)
+    base = CONTRAST if kind == 'SelfContrastLoss' else dict(temperature=0.1, top_share=0.1)
     with pytest.raises(ValueError, match=message):
         MODELS.build(dict(type=kind, **(base | settings)))

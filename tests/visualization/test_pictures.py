@@ -7,12 +7,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import sample_of as tiny_sample
 from matplotlib.text import Text
 from mmengine.structures import InstanceData
 
-from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.structures import MomentGrid
 from mmn_plugin.visualization import GroundingVisualizer, canvas
 from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
+from mmn_plugin.visualization.curves import draw_score_curves
 from mmn_plugin.visualization.timeline import Timeline, TimelineRow
 
 NAN = float('nan')
@@ -23,14 +25,8 @@ LONG = (
 
 
 def sample_of(truth=None, moments=None, duration=24.0, sentences=('a dog runs',)):
-    sample = GroundingDataSample(
-        metainfo=dict(
-            video_id='garden',
-            duration=duration,
-            sentences=list(sentences),
-            sentence_index=list(range(len(sentences))),
-        )
-    )
+    sample = tiny_sample('garden', sentences, duration)
+    del sample.gt_instances
     if truth is not None:
         sample.gt_instances = InstanceData(moments=torch.tensor(truth))
     if moments is not None:
@@ -74,19 +70,16 @@ def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, color):
     assert bar(6.0, 12.0) == pytest.approx((left + width / 4, left + width / 2), abs=1.5)
 
 
-def test_an_unknown_truth_is_not_drawn(visualizer):
-    image = visualizer.draw_timeline(sample_of([[NAN, NAN]], [[[1.0, 2.0]]]))
-    assert len(pixels(image, canvas.TRUTH)[0]) == 0
-    assert len(pixels(image, canvas.PREDICTION)[0])
-
-
-def test_predictions_and_truth_can_be_left_out(visualizer):
-    sample = sample_of([[1.0, 5.0]], [[[2.0, 6.0]]])
-    image = visualizer.draw_timeline(sample, draw_pred=False)
-    assert len(pixels(image, canvas.TRUTH)[0])
-    assert not len(pixels(image, canvas.PREDICTION)[0])
-    image = visualizer.draw_timeline(sample, draw_gt=False)
-    assert not len(pixels(image, canvas.TRUTH)[0])
+def test_what_is_unknown_or_left_out_is_not_drawn(visualizer):
+    known, unknown = sample_of([[1.0, 5.0]], [[[2.0, 6.0]]]), sample_of([[NAN] * 2], [[[1.0, 2.0]]])
+    for sample, settings, drawn in (
+        (unknown, {}, [False, True]),
+        (known, dict(draw_pred=False), [True, False]),
+        (known, dict(draw_gt=False), [False, True]),
+    ):
+        image = visualizer.draw_timeline(sample, **settings)
+        colors = canvas.TRUTH, canvas.PREDICTION
+        assert [len(pixels(image, color)[0]) > 0 for color in colors] == drawn
 
 
 def test_each_rank_has_a_lane_of_its_own(visualizer):
@@ -162,20 +155,15 @@ def test_wrapped_lines_fit_and_keep_the_words():
     assert wrap(LONG, 300, 10, max_lines=2)[1].endswith('…')
 
 
-@pytest.mark.parametrize(
-    ('seconds', 'duration', 'text'),
-    [(7.25, 24, '7.2'), (245.4, 600, '4:05'), (3765, 7200, '1:02:45'), (59.9, 600, '1:00')],
-)
-def test_times_are_told_as_the_length_asks(seconds, duration, text):
-    assert format_time(seconds, duration) == text
-
-
-@pytest.mark.parametrize('duration', [0.5, 3.0, 24.0, 600.0, 7200.0, 90000.0])
-def test_ticks_are_few_and_within_the_video(duration):
-    ticks = time_ticks(duration)
-    assert ticks[0] == 0
-    assert 2 <= len(ticks) <= 10
-    assert ticks[-1] <= duration + 1e-6
+def test_times_and_ticks_suit_the_length_of_the_video():
+    times = [(7.25, 24, '7.2'), (245.4, 600, '4:05'), (3765, 7200, '1:02:45'), (59.9, 600, '1:00')]
+    for seconds, duration, text in times:
+        assert format_time(seconds, duration) == text
+    for duration in (0.5, 3.0, 24.0, 600.0, 7200.0, 90000.0):
+        ticks = time_ticks(duration)
+        assert ticks[0] == 0
+        assert 2 <= len(ticks) <= 10
+        assert ticks[-1] <= duration + 1e-6
 
 
 @pytest.fixture
@@ -239,12 +227,6 @@ def test_numbers_of_close_peaks_do_not_cover_each_other(visualizer, figures):
     assert min(np.linalg.norm(a - b) for a, b in combinations(places, 2)) >= 18
 
 
-def test_a_map_needs_a_value_per_moment(visualizer):
-    grid = MomentGrid(8, [7])
-    with pytest.raises(ValueError, match='36 moments'):
-        visualizer.draw_moment_map(grid, torch.zeros(64), duration=24.0)
-
-
 def test_pyplot_stays_out_of_it():
     program = (
         'import sys, mmn_plugin\n'
@@ -285,6 +267,21 @@ def test_curves_of_a_picture_share_one_scale(visualizer):
     assert '0.20' not in texts
 
 
-def test_there_is_one_curve_per_sentence(visualizer):
+def test_there_is_a_curve_per_sentence_and_a_value_per_moment(visualizer):
     with pytest.raises(ValueError, match='garden need as many score curves, not 2'):
         visualizer.draw_timeline(sample_of([[0.0, 24.0]]), curves=torch.ones(2, 4))
+    with pytest.raises(ValueError, match='36 moments'):
+        visualizer.draw_moment_map(MomentGrid(8, [7]), torch.zeros(64), duration=24.0)
+    with pytest.raises(ValueError, match='are 1 for 2 sentences'):
+        draw_score_curves(sample_of(sentences='ab'), dict(one=torch.rand(1, 8)))
+
+
+def test_score_curves_have_a_panel_per_sentence_a_color_per_curve_and_truth_behind():
+    curves = dict(before=torch.zeros(1, 8), after=torch.ones(1, 8))
+    image = draw_score_curves(sample_of([[12.0, 24.0]]), curves)
+    assert image.shape[1:] == (720, 3)
+    assert (pixels(image, canvas.fade(canvas.TRUTH, 0.6))[1] > 360).mean() > 0.8
+    for color in canvas.RUNS[:2]:
+        assert len(pixels(image, color)[0]) > 200
+    two = draw_score_curves(sample_of(sentences=('x', 'it $sleeps$')), dict(one=torch.rand(2, 16)))
+    assert len(two) > len(draw_score_curves(sample_of(), dict(one=torch.rand(1, 1))))

@@ -3,34 +3,28 @@
 import numpy as np
 import pytest
 import torch
-from helpers.bad_videos import encode
+from helpers.tiny_models import sample_of
 from mmaction.registry import VISUALIZERS
 from mmengine.structures import InstanceData
 
-from mmn_plugin.features import VideoReadError, sample_frames
 from mmn_plugin.shapes.corpus import write_video
-from mmn_plugin.structures import GroundingDataSample, TubeDataSample
+from mmn_plugin.structures import TubeDataSample
 
 
 @pytest.fixture
 def sample():
-    sample = GroundingDataSample(
-        metainfo=dict(video_id='v', duration=8.0, sentences=['a dog runs'], sentence_index=[0])
-    )
-    sample.gt_instances = InstanceData(moments=torch.tensor([[1.0, 3.0]]))
-    return sample
+    return sample_of('v', ['a dog runs'], 8.0)
+
+
+def built(folder, backend='LocalVisBackend'):
+    back_ends = [dict(type=backend)]
+    settings = dict(name=str(folder), save_dir=str(folder), vis_backends=back_ends)
+    return VISUALIZERS.build(dict(type='GroundingVisualizer', **settings))
 
 
 @pytest.fixture
 def visualizer(tmp_path):
-    return VISUALIZERS.build(
-        dict(
-            type='GroundingVisualizer',
-            name=str(tmp_path),
-            save_dir=str(tmp_path),
-            vis_backends=[dict(type='LocalVisBackend')],
-        )
-    )
+    return built(tmp_path)
 
 
 @pytest.fixture
@@ -75,74 +69,21 @@ def test_a_sample_of_tubes_is_drawn_in_its_video_a_row_per_sentence(visualizer, 
     assert drawn()[0] == height // 2
 
 
-def test_a_sample_goes_to_the_back_ends(visualizer, sample, video, tmp_path):
+def test_a_sample_goes_to_the_back_ends_or_to_a_path(visualizer, sample, video, tmp_path):
+    visualizer.add_datasample('first', None, sample, out_path=tmp_path / 'deep' / 'x.png')
+    assert (tmp_path / 'deep' / 'x.png').stat().st_size > 1000
+    assert not (tmp_path / 'vis_data/vis_image').exists()
     visualizer.add_datasample('first', video, sample, step=3)
     assert (tmp_path / 'vis_data/vis_image/first_3.png').is_file()
     plain = visualizer.draw_timeline(sample)
     assert visualizer.get_image().shape[0] > plain.shape[0]  # with thumbnails
-
-
-def test_a_path_takes_the_picture_instead(visualizer, sample, tmp_path):
-    visualizer.add_datasample('first', None, sample, out_path=tmp_path / 'deep' / 'x.png')
-    assert (tmp_path / 'deep' / 'x.png').stat().st_size > 1000
-    assert not (tmp_path / 'vis_data/vis_image').exists()
-
-
-def test_without_a_sample_there_is_nothing_to_draw(visualizer):
     with pytest.raises(ValueError, match="'first'"):
         visualizer.add_datasample('first')
 
 
-def test_frames_are_the_middles_of_equal_parts(video):
-    frames = sample_frames(video, count=8, height=16)
-    assert frames.shape == (8, 16, 16, 3)
-    brightness = frames.mean((1, 2, 3))
-    expected = (40 + np.arange(8) * 20 - 16) * 255 / 219
-    assert brightness == pytest.approx(expected, abs=5)
-
-
-def test_a_real_video_keeps_the_ratio_of_its_sides(shared):
-    frames = sample_frames(shared / 'media' / 'arm_wrestling.mp4', count=3, height=60)
-    assert frames.shape[:2] == (3, 60)
-    assert frames.shape[2] > 60
-    assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.1  # three different ones
-
-
-@pytest.mark.parametrize(
-    ('rotation', 'shape', 'corner'),
-    [
-        (0, (3, 20, 30, 3), (slice(2, 8), slice(2, 12))),
-        (-90, (3, 20, 13, 3), (slice(2, 8), slice(-5, -1))),
-        (180, (3, 20, 30, 3), (slice(-8, -2), slice(-12, -2))),
-    ],
-)
-def test_thumbnails_of_a_rotated_video_are_upright(tmp_path, rotation, shape, corner):
-    encode(tmp_path / 'phone.mp4', rotation=rotation)  # red in its upper left quarter
-    frames = sample_frames(tmp_path / 'phone.mp4', count=3, height=20)
-    assert frames.shape == shape
-    red = frames[(0, *corner)].mean((0, 1))
-    assert red[0] > 180
-    assert red[1:].max() < 100
-
-
-def test_an_unreadable_video_is_named(tmp_path):
-    (tmp_path / 'broken.mp4').write_bytes(b'no video')
-    with pytest.raises(VideoReadError, match=r'broken\.mp4'):
-        sample_frames(tmp_path / 'broken.mp4')
-    with pytest.raises(VideoReadError, match=r'absent\.mp4: no such file'):
-        sample_frames(tmp_path / 'absent.mp4')
-
-
 def test_tensorboard_takes_the_pictures(sample, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    visualizer = VISUALIZERS.build(
-        dict(
-            type='GroundingVisualizer',
-            name=str(tmp_path),
-            save_dir=str(tmp_path),
-            vis_backends=[dict(type='TensorboardVisBackend')],
-        )
-    )
+    visualizer = built(tmp_path, 'TensorboardVisBackend')
     visualizer.add_datasample('first', None, sample, step=3)
     visualizer.close()
     events = accumulator.EventAccumulator(str(tmp_path / 'vis_data')).Reload()

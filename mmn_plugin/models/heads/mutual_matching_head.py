@@ -30,7 +30,6 @@ class MutualMatchingHead(BaseHead):
             windows: between windows the contrastive score decides more, since that space is trained
             to compare moments of different videos, and the IoU space is not. Defaults to None.
         negatives (dict, optional): As of `BaseHead`. Defaults to None.
-        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     def __init__(
@@ -45,9 +44,8 @@ class MutualMatchingHead(BaseHead):
         iou_scale: float = 10.0,
         window_score_power: float | None = None,
         negatives: dict | None = None,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(grid, nms_threshold, top_n, negatives, init_cfg)
+        super().__init__(grid, nms_threshold, top_n, negatives)
         self.grid = self.moment_map = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)
@@ -63,20 +61,10 @@ class MutualMatchingHead(BaseHead):
         sentence_video: Tensor,
         data_samples: list[GroundingDataSample],
     ) -> dict[str, Tensor]:
-        """Weighted losses of a batch.
+        """``loss_vid``, ``loss_sent``, ``loss_iou`` from the spaces ``iou`` and ``contrastive``.
 
-        Under mixed precision too they are computed in float32: bfloat16 resolves a cosine to
-        1/256, and a temperature of 0.1 multiplies that by 10.
-
-        Args:
-            embeddings (dict[str, Tensor]): ``iou`` and ``contrastive``, each (B, P, J).
-            sentences (dict[str, Tensor]): ``iou`` and ``contrastive``, each (S, J).
-            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            data_samples (list[GroundingDataSample]): With ground truth.
-
-        Returns:
-            dict[str, Tensor]: ``loss_vid``, ``loss_sent``, ``loss_iou``; their sum is the total.
-            How they count over several ranks is the business of ``self.negatives``.
+        Args and how they are computed: as of `BaseHead`. How they count over several ranks is the
+        business of ``self.negatives``.
         """
         counts = [len(sample.sentences) for sample in data_samples]
         truth = torch.cat([s.gt_instances.moments for s in data_samples]).cpu()  # (S, 2)

@@ -39,7 +39,6 @@ class ScoreCurveHead(BaseHead):
         threshold_halving (float): Distance from the first threshold at which a run's weight is
             0.5. Defaults to 0.3.
         negatives (dict, optional): As of `BaseHead`, for the video-level loss. Defaults to None.
-        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Attributes:
         grid (MomentGrid): All moments of N clips: the runs that can be.
@@ -63,9 +62,8 @@ class ScoreCurveHead(BaseHead):
         top_n: int = 5,
         threshold_halving: float = 0.3,
         negatives: dict | None = None,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(grid, nms_threshold, top_n, negatives, init_cfg)
+        super().__init__(grid, nms_threshold, top_n, negatives)
         if list(windows) != sorted(windows, reverse=True) or min(windows, default=1) < 1:
             raise InputError(
                 f'model.head.windows={list(windows)}: give windows of 1 clip or more, '
@@ -97,19 +95,11 @@ class ScoreCurveHead(BaseHead):
         sentence_video: Tensor,
         data_samples: list[GroundingDataSample],
     ) -> dict[str, Tensor]:
-        """Weighted losses of a batch, in float32 under mixed precision too.
+        """``loss_vid``, ``loss_sent``, and ``loss_stage1`` ... of the stages that have begun.
 
-        Args:
-            embeddings (dict[str, Tensor]): K + 1 times (B, N, J), L2-normalized clips before any
-                stage and after each, as `FrameNeck` names them. Videos and sentences find each
-                other through the last stage that has begun.
-            sentences (dict[str, Tensor]): ``contrastive`` (S, J).
-            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            data_samples (list[GroundingDataSample]): Ids and texts are looked at, nothing else.
-
-        Returns:
-            dict[str, Tensor]: ``loss_vid``, ``loss_sent`` and ``loss_stage1`` ...; their sum is
-            the total. A stage that has not begun is not there.
+        Args: as of `BaseHead`. Embeddings are L2-normalized clips before any stage and after each,
+        as `FrameNeck` names them; videos and sentences find each other through the last stage that
+        has begun. Of the samples ids and texts are looked at, nothing else.
         """
         with torch.autocast(sentence_video.device.type, enabled=False):
             queries = unit_vectors(sentences)['contrastive']  # (S, J)

@@ -1,7 +1,6 @@
 """Head of the spatio-temporal variant: sentences against cells of tubes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmn_plugin.models.negatives import on
 from mmn_plugin.structures import (
     MomentGrid,
     TubeDataSample,
@@ -20,55 +20,33 @@ from mmn_plugin.structures import (
 from .base_head import BaseHead, unit_vectors
 
 
-@dataclass
-class TubePairs:
+def tube_pairs(data_samples: Sequence[TubeDataSample]) -> tuple[np.ndarray, np.ndarray]:
     """Every sentence of a batch with every tube of its own video.
 
-    Attributes:
-        sentence (np.ndarray): (Q,) int64, never falling.
-        tube (np.ndarray): (Q,) int64, place among the batch's tubes, not among the video's.
+    Returns:
+        tuple[np.ndarray, np.ndarray]: (Q,) int64 sentences, never falling, and (Q,) int64 tubes, as
+        places in the batch; in order of videos, sentences, tubes.
     """
+    sentences, tubes, first_sentence, first_tube = [], [], 0, 0
+    for sample in data_samples:
+        count, width = len(sample.sentences), len(sample.tubes)
+        sentences.append(np.repeat(np.arange(count), width) + first_sentence)
+        tubes.append(np.tile(np.arange(width), count) + first_tube)
+        first_sentence, first_tube = first_sentence + count, first_tube + width
+    return np.concatenate(sentences), np.concatenate(tubes)
 
-    sentence: np.ndarray
-    tube: np.ndarray
 
-    @classmethod
-    def of(cls, data_samples: Sequence[TubeDataSample]) -> 'TubePairs':
-        """The pairs of some videos, in order of videos, sentences, tubes."""
-        sentences, tubes, first_sentence, first_tube = [], [], 0, 0
-        for sample in data_samples:
-            count, width = len(sample.sentences), len(sample.tubes)
-            sentences.append(np.repeat(np.arange(count), width) + first_sentence)
-            tubes.append(np.tile(np.arange(width), count) + first_tube)
-            first_sentence, first_tube = first_sentence + count, first_tube + width
-        return cls(np.concatenate(sentences), np.concatenate(tubes))
+def best_cells(sentence: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Each sentence's pair and cell of highest target, (S, 2) int64, the first of equals.
 
-    def positives(self, target: np.ndarray) -> Tensor:
-        """Each sentence's pair and cell of highest target, the first of equals.
-
-        Args:
-            target (np.ndarray): (Q, P).
-
-        Returns:
-            Tensor: (S, 2) int64.
-        """
-        begin = np.flatnonzero(np.diff(self.sentence, prepend=-1))  # (S,) first pair
-        end = np.append(begin[1:], len(self.sentence))
-        width = target.shape[1]
-        best = np.array(
-            [
-                first * width + target[first:last].argmax()
-                for first, last in zip(begin, end, strict=True)
-            ]
-        )
-        return torch.from_numpy(np.stack([best // width, best % width], 1))
-
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """``sentence`` and ``tube`` on a device, for which nobody waits."""
-        return tuple(
-            torch.from_numpy(index).to(device, non_blocking=True)
-            for index in (self.sentence, self.tube)
-        )
+    Args:
+        sentence (np.ndarray): (Q,), of each pair.
+        target (np.ndarray): (Q, P).
+    """
+    begins = np.flatnonzero(np.diff(sentence, prepend=-1))  # (S,) first pair
+    best = [part.argmax() for part in np.split(target, begins[1:])]
+    pairs, cells = np.divmod(best, target.shape[1])
+    return np.stack([begins + pairs, cells], 1)
 
 
 @MODELS.register_module()
@@ -86,7 +64,6 @@ class TubeMatchingHead(BaseHead):
             tubes of the batch, not of the videos' means.
         contrastive_weight (float): Weight of the contrastive losses.
         iou_scale (float): Factor on the cosine before the sigmoid. Defaults to 10.
-        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     def __init__(
@@ -96,9 +73,8 @@ class TubeMatchingHead(BaseHead):
         loss_iou: dict,
         contrastive_weight: float,
         iou_scale: float = 10.0,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(grid, nms_threshold=1.0, top_n=1, init_cfg=init_cfg)
+        super().__init__(grid, nms_threshold=1.0, top_n=1)
         self.grid = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)
@@ -112,29 +88,21 @@ class TubeMatchingHead(BaseHead):
         sentence_video: Tensor,
         data_samples: list[TubeDataSample],
     ) -> dict[str, Tensor]:
-        """Weighted losses of a batch, computed in float32 at least.
+        """``loss_vid``, ``loss_sent``, ``loss_iou`` from the spaces ``iou`` and ``contrastive``.
 
-        Args:
-            embeddings (dict[str, Tensor]): ``iou`` and ``contrastive``, each (T, P, J).
-            sentences (dict[str, Tensor]): ``iou`` and ``contrastive``, each (S, J).
-            sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            data_samples (list[TubeDataSample]): With ground truth.
-
-        Returns:
-            dict[str, Tensor]: ``loss_vid``, ``loss_sent``, ``loss_iou``; their sum is the total.
+        Args: as of `BaseHead`, with (T, P, J) embeddings of the tubes of all videos.
         """
         device = sentence_video.device
-        pairs = TubePairs.of(data_samples)
+        row, tube = tube_pairs(data_samples)
         target = self.targets(data_samples)  # (Q, P)
-        positives = pairs.positives(target).to(device, non_blocking=True)  # (S, 2)
-        target = torch.from_numpy(target).to(device, non_blocking=True)
+        on_host = row, tube, target, best_cells(row, target)
+        row, tube, target, positives = (on(array, device) for array in on_host)
         with torch.autocast(device.type, enabled=False):
             moments, sentences = unit_vectors(embeddings), unit_vectors(sentences)
-            row, tube = pairs.on(device)
             loss_vid, loss_sent = self.loss_matching(
                 moments['contrastive'], sentences['contrastive'], row, tube, target, positives
             )
-            cosines = self._cosines(moments['iou'], sentences['iou'], row, tube)  # (Q, P)
+            cosines = torch.einsum('tpj,sj->stp', moments['iou'], sentences['iou'])[row, tube]
             weight = self.contrastive_factor * self.contrastive_weight
             return dict(
                 loss_vid=weight * loss_vid,
@@ -203,8 +171,13 @@ class TubeMatchingHead(BaseHead):
             candidate's place, and ``scores`` (s,), on the CPU. Without candidates a tube is empty,
             its index -1 and its score -inf.
         """
+        count = len(scores)
         if not len(video.tubes):
-            return self._no_answer(len(scores))
+            return InstanceData(
+                tubes=[np.zeros((0, 5), np.float32)] * count,
+                tube_index=torch.full((count,), -1),
+                scores=torch.full((count,), -torch.inf),
+            )
         empty = video.spans[:, 0] == video.spans[:, 1]  # (T * P,)
         best, place = scores.cpu().masked_fill(empty, -torch.inf).max(1)  # (s,)
         tube = place // self.grid.num_moments
@@ -232,17 +205,3 @@ class TubeMatchingHead(BaseHead):
         for sample, video, score, own in zip(data_samples, videos, scores, flat, strict=True):
             sample.pred_instances = self.rank(video, own.reshape(score.shape))
         return data_samples
-
-    @staticmethod
-    def _no_answer(count: int) -> InstanceData:
-        nothing = np.zeros((0, 5), np.float32)
-        return InstanceData(
-            tubes=[nothing] * count,
-            tube_index=torch.full((count,), -1),
-            scores=torch.full((count,), -torch.inf),
-        )
-
-    @staticmethod
-    def _cosines(moments: Tensor, sentences: Tensor, row: Tensor, tube: Tensor) -> Tensor:
-        """(Q, P) from (T, P, J) and (S, J)."""
-        return torch.einsum('tpj,sj->stp', moments, sentences)[row, tube]

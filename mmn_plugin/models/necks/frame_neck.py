@@ -22,7 +22,6 @@ class FrameNeck(BaseModule):
         num_stages (int): Refinements (K); the localizer gives the head's number of stages.
         kernel_size (int): Clips that a convolution sees, odd. Defaults to 3.
         num_layers (int): Convolutions of the temporal encoder. Defaults to 1.
-        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If the kernel is even: a clip would not be its own kernel's middle.
@@ -35,9 +34,8 @@ class FrameNeck(BaseModule):
         num_stages: int,
         kernel_size: int = 3,
         num_layers: int = 1,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__()
         if kernel_size % 2 == 0:
             raise InputError(f'model.neck.kernel_size={kernel_size}; give an odd number of clips')
         padding = kernel_size // 2

@@ -145,7 +145,7 @@ class MomentEncoder(BaseModule):
         for layer, weight in enumerate(self._cell_weights(grid, kernel_size)):
             self.register_buffer(f'cell_weight_{layer}', weight, persistent=False)
         self.register_buffer('cells', grid.starts * grid.num_clips + grid.ends, persistent=False)
-        self._plans: dict[tuple[int, bool, int], EncoderPlan] = {}
+        self._plans: dict[tuple, EncoderPlan] = {}
         self._said = None
 
     def _cell_weights(self, grid: MomentGrid, kernel_size: int) -> list[Tensor]:
@@ -187,40 +187,31 @@ class MomentEncoder(BaseModule):
 
     @torch.compiler.disable  # it gathers by plans that a compiler cannot look into
     def _forward_sparse(self, moments: Tensor) -> Tensor:
-        device = moments.device.type
-        dtype = moments.dtype
+        device, dtype = moments.device.type, moments.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        plan = self.plan(dtype, device)
+        plan = self.plan(dtype, moments.device)
         with torch.autocast(device, enabled=False):
             values, source = plan.enter(moments.to(dtype)), None  # (P + 1, B, H)
             for layer, (conv, norm) in enumerate(zip(self.convs, self.bn, strict=True)):
                 values = sparse_conv(
                     values, conv.weight, plan.forward[layer], plan.backward[layer], source
                 )  # (A + 1, B, H)
-                cells = plan.cells[layer + 1]
-                values, source = sparse_norm(
-                    values,
-                    conv.bias,
-                    norm,
-                    plan.of_cells(layer + 1, self._weight(layer)),
-                    cells.size**2,
-                )
+                map_cells = plan.cells[layer + 1].size ** 2
+                weight = plan.weights[layer]
+                values, source = sparse_norm(values, conv.bias, norm, weight, map_cells)
             if torch.is_grad_enabled():  # what comes until backward needs the memory more
                 workspaces.clear()
             return plan.leave(values)  # (B, H, P)
 
-    def _weight(self, layer: int) -> Tensor:
-        """(n, n) factor of each of a layer's output cells, 0 for those that are not valid."""
-        return getattr(self, f'cell_weight_{layer}')[0, 0]
-
-    def plan(self, dtype: torch.dtype, device: str) -> EncoderPlan:
-        """Which cells are computed, and how, with values of a precision on a type of device."""
+    def plan(self, dtype: torch.dtype, device: torch.device) -> EncoderPlan:
+        """Which cells are computed, and how, with values of a precision on a device."""
         all_valid = any(norm.training or norm.running_mean is None for norm in self.bn)
-        key = self.convs[0].kernel_size[0], all_valid, self.tile(dtype, device)
+        key = self.convs[0].kernel_size[0], all_valid, self.tile(dtype, device.type), device
         if key not in self._plans:
-            valid = [(self._weight(layer) > 0).cpu().numpy() for layer in range(len(self.convs))]
-            self._plans[key] = EncoderPlan(self.cells.cpu().numpy(), valid, self.paddings, *key)
+            weights = [getattr(self, f'cell_weight_{i}')[0, 0] for i in range(len(self.convs))]
+            weights = [weight.float().cpu().numpy() for weight in weights]
+            self._plans[key] = EncoderPlan(self.cells.cpu().numpy(), weights, self.paddings, *key)
         return self._plans[key]
 
     def tile(self, dtype: torch.dtype, device: str) -> int:
@@ -285,7 +276,6 @@ class MomentMapNeck(BaseModule):
             ``dict(type='MomentMapPool')``.
         conv_mode (str): How the encoder computes, ``'dense'``, ``'sparse'`` or ``'auto'``; see
             :class:`MomentEncoder`. Defaults to ``'auto'``.
-        init_cfg (dict, optional): Initialization. Defaults to None (PyTorch's own).
     """
 
     def __init__(
@@ -297,9 +287,8 @@ class MomentMapNeck(BaseModule):
         num_layers: int,
         moment_map: dict | None = None,
         conv_mode: str = 'auto',
-        init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__()
         self.moment_map = MODELS.build(
             moment_map or dict(type='MomentMapPool'),
             default_args=dict(grid=grid, channels=channels),

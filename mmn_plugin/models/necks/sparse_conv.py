@@ -160,7 +160,7 @@ class _Products:
         result = values.new_zeros(len(self.plan.outputs) + 1, batch, channels)
         for group in self.groups():
             kernels = self.kernels(group, values.dtype)  # (c, S * S, H, H')
-            for chunk in self.plan.chunks(values):
+            for chunk in self.plan.chunks(values.shape[1]):
                 shape = len(kernels), chunk.num_tiles * batch, channels
                 products = self.take('products', shape, values)
                 columns = self.columns(values, chunk, group)
@@ -180,7 +180,7 @@ class _Products:
             )  # (c, S * S, K * K)
             shape = *of_kernels.shape[:2], *self.weight.shape[:2]
             kernels = self.take('kernels', shape, self.weight).zero_()
-            for chunk in self.plan.chunks(values):
+            for chunk in self.plan.chunks(values.shape[1]):
                 products = self.products_of_tiles(gradient, group, chunk)
                 columns = self.columns(values, chunk, group)
                 for kernel, product, column in zip(kernels, products, columns, strict=True):

@@ -1,6 +1,6 @@
 """Which cells of the moment map a convolution needs, and in which tiles it computes them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -65,17 +65,6 @@ class ConvChunk:
     neighbors: Tensor
     tile_cells: Tensor
     cell_places: Tensor
-
-    def to(self, device: torch.device) -> 'ConvChunk':
-        """The same with its indices on a device."""
-        return replace(
-            self,
-            **{
-                field.name: getattr(self, field.name).to(device)
-                for field in fields(self)
-                if torch.is_tensor(getattr(self, field.name))
-            },
-        )
 
     def neighbor_rows(self, batch_size: int) -> Tensor:
         """(T * B * S * S,) rows of (Q * B, H) that make up (T * B, S * S * H)."""
@@ -150,6 +139,7 @@ class ConvPlan:
         outputs (CellSet): Cells of the output map to compute.
         offset (int): Padding of the input map.
         transform (TileTransform): How tiles are computed.
+        device (torch.device): Where the indices shall be.
         flipped (bool): Whether w is a flipped kernel, as for gradients. Defaults to False.
     """
 
@@ -164,27 +154,26 @@ class ConvPlan:
         outputs: CellSet,
         offset: int,
         transform: TileTransform,
+        device: torch.device,
         flipped: bool = False,
     ):
         self.inputs, self.outputs = inputs, outputs
-        self.offset, self.transform = offset, transform
+        self.offset, self.transform, self.device = offset, transform, device
         self.kernel_matrix = transform.of_kernels
         if flipped:
             self.kernel_matrix = self.kernel_matrix[..., ::-1].copy()
-        self._cache: dict[tuple[int, torch.device], list[ConvChunk]] = {}
+        self._chunks: dict[int, list[ConvChunk]] = {}
 
-    def chunks(self, values: Tensor) -> list[ConvChunk]:
-        """The output tiles in groups, in the order of the output cells; values (A + 1, B, H)."""
-        batch, device = key = values.shape[1], values.device
-        if key not in self._cache:
+    def chunks(self, batch: int) -> list[ConvChunk]:
+        """The output tiles of so many videos in groups, in the order of the output cells."""
+        if batch not in self._chunks:
             tiles, tile_of_cell = self._tiles
-            step = max(1, self.ROWS.get(device.type, self.OTHER_ROWS) // batch)
-            with torch.inference_mode(False):  # a training uses them as well
-                self._cache[key] = [
-                    self._chunk(tiles[first : first + step], tile_of_cell, first).to(device)
-                    for first in range(0, len(tiles), step)
-                ]
-        return self._cache[key]
+            step = max(1, self.ROWS.get(self.device.type, self.OTHER_ROWS) // batch)
+            self._chunks[batch] = [
+                self._chunk(tiles[first : first + step], tile_of_cell, first)
+                for first in range(0, len(tiles), step)
+            ]
+        return self._chunks[batch]
 
     @cached_property
     def _tiles(self) -> tuple[np.ndarray, np.ndarray]:
@@ -224,19 +213,21 @@ class ConvPlan:
             *np.broadcast_arrays(tile_rows + inner[:, None, None], tile_columns + inner[:, None])
         )
         position = (outputs.rows[first:last] % tile) * tile + outputs.columns[first:last] % tile
+        places = position * len(tiles) + tile_of_cell[first:last] - first_tile
         return ConvChunk(
             first=int(first),
             last=int(last),
             num_tiles=len(tiles),
-            windows=_tensor(cells.reshape(side * side, -1)),
-            neighbors=_tensor(neighbors),
-            tile_cells=_tensor(of_tiles.reshape(-1)),
-            cell_places=_tensor(position * len(tiles) + tile_of_cell[first:last] - first_tile),
+            windows=_tensor(cells.reshape(side * side, -1), self.device),
+            neighbors=_tensor(neighbors, self.device),
+            tile_cells=_tensor(of_tiles.reshape(-1), self.device),
+            cell_places=_tensor(places, self.device),
         )
 
 
-def _tensor(index: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(index))
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or a training could not save it for backward
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 class EncoderPlan:
@@ -248,78 +239,61 @@ class EncoderPlan:
 
     Args:
         moments (np.ndarray): (P,) place of every moment in the N x N map laid out row by row.
-        valid (list[np.ndarray]): (n, n) masks of each layer's valid outputs.
+        weights (list[np.ndarray]): (n, n) factors of each layer's outputs, 0 where not valid.
         paddings (list[int]): Padding of each layer; 0 but for the first.
         kernel_size (int): Side of the kernels (K).
         all_valid (bool): Whether every valid cell is computed.
         tile (int): Side of the tiles, see :class:`TileTransform`.
+        device (torch.device): Where the indices shall be.
 
     Attributes:
         cells (list[CellSet]): L + 1 sets, of the moments and of each layer's outputs.
         forward (list[ConvPlan]): Each layer's convolution.
         backward (list[ConvPlan]): Each layer's gradient with respect to its inputs.
+        weights (list[Tensor]): (A + 1,) factors of each layer's outputs, 0 in the last row.
     """
 
     def __init__(
         self,
         moments: np.ndarray,
-        valid: list[np.ndarray],
+        weights: list[np.ndarray],
         paddings: list[int],
         kernel_size: int,
         all_valid: bool,
         tile: int,
+        device: torch.device,
     ):
-        self._moments = moments
+        valid = [weight > 0 for weight in weights]
         of_moments = np.zeros(valid[-1].shape, dtype=bool)
         of_moments.flat[moments] = True
         if not all_valid:
             valid = _needed(valid, of_moments, kernel_size)
         self.cells = [CellSet(mask) for mask in [of_moments, *valid]]
+        self._entry = _tensor(np.argsort(self.cells[0].index.flat[moments]), device)  # (P,)
+        self._exit = _tensor(self.cells[-1].index.flat[moments], device)  # (P,)
+        self.weights = [
+            _tensor(np.append(weight[cells.rows, cells.columns], 0).astype(np.float32), device)
+            for weight, cells in zip(weights, self.cells[1:], strict=True)
+        ]
         transform = TileTransform(tile, kernel_size)
         layers = list(zip(self.cells, self.cells[1:], paddings, strict=False))
         self.forward = [
-            ConvPlan(inputs, outputs, padding, transform) for inputs, outputs, padding in layers
-        ]
-        self.backward = [
-            ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, flipped=True)
+            ConvPlan(inputs, outputs, padding, transform, device)
             for inputs, outputs, padding in layers
         ]
-        self._on_device: dict[tuple, Tensor] = {}
-
-    def share(self) -> float:
-        """Active cells, of those that a dense encoder computes."""
-        return sum(map(len, self.cells[1:])) / sum(cells.size**2 for cells in self.cells[1:])
+        self.backward = [
+            ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, device, flipped=True)
+            for inputs, outputs, padding in layers
+        ]
 
     def enter(self, moments: Tensor) -> Tensor:
         """(B, H, P) to rows of the first cells, (P + 1, B, H); the last is zero."""
-        order = self._cached('enter', moments.device, lambda: np.argsort(self._places(0)))
-        return F.pad(moments.permute(2, 0, 1).index_select(0, order), (0, 0, 0, 0, 0, 1))
+        rows = moments.permute(2, 0, 1).index_select(0, self._entry)
+        return F.pad(rows, (0, 0, 0, 0, 0, 1))
 
     def leave(self, values: Tensor) -> Tensor:
         """Rows of the last cells, (A + 1, B, H), to (B, H, P)."""
-        order = self._cached('leave', values.device, lambda: self._places(-1))
-        return values.index_select(0, order).permute(1, 2, 0)
-
-    def of_cells(self, layer: int, values: Tensor) -> Tensor:
-        """(A + 1,) from constants of the whole map (n, n) after a layer, 0 in the last row."""
-        cells = self.cells[layer]
-        return self._cached(
-            layer,
-            values.device,
-            lambda: np.append(values.float().cpu().numpy()[cells.rows, cells.columns], 0).astype(
-                np.float32
-            ),
-        )
-
-    def _places(self, layer: int) -> np.ndarray:
-        """(P,) row of every moment."""
-        return self.cells[layer].index.flat[self._moments]
-
-    def _cached(self, name, device: torch.device, compute) -> Tensor:
-        if (name, device) not in self._on_device:
-            with torch.inference_mode(False):  # or a training could not save it for backward
-                self._on_device[name, device] = torch.from_numpy(compute()).to(device)
-        return self._on_device[name, device]
+        return values.index_select(0, self._exit).permute(1, 2, 0)
 
 
 def _needed(valid: list[np.ndarray], moments: np.ndarray, kernel_size: int) -> list[np.ndarray]:

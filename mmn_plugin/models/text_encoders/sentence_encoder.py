@@ -60,7 +60,6 @@ class SentenceEncoder(BaseModule):
         config (dict, optional): Configuration of a model to train from scratch, with
             ``model_type`` (such as ``'distilbert'``); nothing is downloaded.
         spaces (Sequence[str]): Names of the joint spaces. Defaults to the two of MMN.
-        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If not exactly one of ``name_or_path`` and ``config`` is given.
@@ -73,9 +72,8 @@ class SentenceEncoder(BaseModule):
         name_or_path: str | None = None,
         config: dict | None = None,
         spaces: Sequence[str] = ('iou', 'contrastive'),
-        init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__()
         self.bert = self._build_language_model(name_or_path, config)
         hidden = self.bert.config.hidden_size
         self.layernorm = nn.LayerNorm(hidden, eps=1e-5)
