@@ -30,30 +30,16 @@ def amp_dtype(amp: str, device: str | None = None) -> str:
     return 'bfloat16' if amp == 'bf16' or (amp == 'auto' and on_cpu) else 'float16'
 
 
-def tf32_allowed() -> tuple[bool, bool]:
-    """Whether matrix products, and cuDNN's convolutions, may be computed in TF32."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    if hasattr(convolutions, 'conv'):  # the old names raise where somebody has used the new ones
-        return products.fp32_precision == 'tf32', convolutions.conv.fp32_precision == 'tf32'
-    return products.allow_tf32, convolutions.allow_tf32
-
-
-def set_tf32(products: bool, convolutions: bool) -> None:
-    """Allow or forbid TF32 in this process, in PyTorch of any version.
+def set_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32 in this process, in matrix products and in cuDNN.
 
     PyTorch 2.9 has new names for it, and raises where old and new disagree; so both are set.
-
-    Args:
-        products (bool): In matrix products, linear layers among them.
-        convolutions (bool): In cuDNN's convolutions and recurrent layers.
     """
-    torch.backends.cuda.matmul.allow_tf32 = products
-    torch.backends.cudnn.allow_tf32 = convolutions
-    if hasattr(torch.backends.cudnn, 'conv'):
-        names = {True: 'tf32', False: 'ieee'}
-        torch.backends.cuda.matmul.fp32_precision = names[products]
-        torch.backends.cudnn.conv.fp32_precision = names[convolutions]
-        torch.backends.cudnn.rnn.fp32_precision = names[convolutions]
+    backends = torch.backends
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
+    if hasattr(backends.cudnn, 'conv'):
+        for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            part.fp32_precision = 'tf32' if allowed else 'ieee'
 
 
 def apply_tf32(config: Config) -> None:
@@ -67,4 +53,4 @@ def apply_tf32(config: Config) -> None:
     allowed = (config.get('env_cfg') or {}).get('allow_tf32', False)
     if not isinstance(allowed, bool):
         raise InputError(f'env_cfg.allow_tf32={allowed!r}; give True or False')
-    set_tf32(allowed, allowed)
+    set_tf32(allowed)

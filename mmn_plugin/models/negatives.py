@@ -41,6 +41,7 @@ class Candidates:
         """The same with ``change`` applied to every tensor."""
         return replace(self, **{k: change(v) for k, v in vars(self).items() if torch.is_tensor(v)})
 
+    @property
     def sentence_video_ids(self) -> list[str]:
         """Id of each sentence's video."""
         return [self.video_ids[video] for video in self.sentence_video.tolist()]
@@ -107,7 +108,7 @@ class NegativePool:
             log_weight = moments.new_full((len(moments),), math.log(weight))  # (V,)
             if first is not None:
                 log_weight[first_video : first_video + len(own.video_ids)] = 0.0
-        video_ids, others = own.sentence_video_ids(), candidates.sentence_video_ids()
+        video_ids, others = own.sentence_video_ids, candidates.sentence_video_ids
         same_text = equal_pairs(own.texts if exclude_same_text else [], candidates.texts)
         elsewhere = np.array([video_ids[i] != others[j] for i, j in zip(*same_text, strict=True)])
         same_text = tuple(index[elsewhere.astype(bool)] for index in same_text)
@@ -193,17 +194,10 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
-    """Concatenate a tensor's rows over ranks.
+    """Concatenate a tensor's rows, (n, ...) with n = ``sizes[rank]``, over ranks.
 
     The gradient of a row is the sum of all ranks' gradients of it, as if one process had computed
     the sum of all ranks' losses.
-
-    Args:
-        rows (Tensor): (n, ...), n = ``sizes[rank]``.
-        sizes (list[int]): Rows of each rank.
-
-    Returns:
-        Tensor: (sum of ``sizes``, ...), in order of ranks.
     """
     return _GatherRows.apply(rows.contiguous(), sizes)
 
@@ -230,14 +224,11 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
 
 
 class MemoryBank(nn.Module):
-    """A ring of the last ``size`` videos' moments, with their sentences; nothing trains through it.
+    """A ring of the last ``size`` (K) videos' moments, with their sentences, all detached.
 
     Moments lie in one buffer, allocated at the first video and overwritten in place; it is no part
     of a ``state_dict``: see `state`. A video seen again is stored again: the older embedding of it
     leaves when its turn comes.
-
-    Args:
-        size (int): Number of videos (K), at least 1.
     """
 
     def __init__(self, size: int):
@@ -267,10 +258,14 @@ class MemoryBank(nn.Module):
             for name in ('sentences', 'ground_truth', 'iou')
             if getattr(first, name) is not None
         }
-        joined['sentence_video'] = np.repeat(range(len(videos)), [len(v.texts) for v in videos])
-        joined['video_ids'] = [video.video_ids[0] for video in videos]
-        joined['texts'] = [text for video in videos for text in video.texts]
-        return replace(first, moments=self.moments[: len(videos)], **joined)
+        return replace(
+            first,
+            moments=self.moments[: len(videos)],
+            sentence_video=np.repeat(range(len(videos)), [len(v.texts) for v in videos]),
+            video_ids=[video.video_ids[0] for video in videos],
+            texts=[text for video in videos for text in video.texts],
+            **joined,
+        )
 
     def push(self, new: Candidates) -> None:
         """Add videos with their sentences; the oldest ones make room.

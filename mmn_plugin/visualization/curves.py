@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -57,33 +58,28 @@ def draw_score_curves(sample: GroundingDataSample, curves: Mapping[str, Tensor])
     heights = [LINE * len(title) + PANEL for title in titles]
     figure = new_figure(WIDTH, sum(heights) + 12)
     panels = figure.subplots(len(titles), 1, squeeze=False, height_ratios=heights)[:, 0]
+    duration, known = sample.duration, 'gt_instances' in sample
+    ticks = time_ticks(duration)
     for index, (axes, title) in enumerate(zip(panels, titles, strict=True)):
         axes.set_title('\n'.join(title), loc='left', fontsize=10.5, weight='bold', **plain())
-        _draw_scores(axes, sample, index, [values[index] for values in curves.values()])
-    truth = ['truth'] if 'gt_instances' in sample else []
-    _add_legend(figure, panels[0], [*curves, *truth], WIDTH)
+        for color, scores in zip(cycle(RUNS), curves.values()):
+            values = torch.as_tensor(scores[index]).detach().float().cpu().numpy()
+            middles = (np.arange(len(values)) + 0.5) * duration / len(values)
+            _plot(axes, middles, values, color)
+        if known:
+            start, end = sample.gt_instances.moments[index].tolist()
+            axes.axvspan(start, end, color=fade(TRUTH, 0.6), linewidth=0, zorder=0)
+        axes.set_xlim(0, duration)
+        axes.set_xticks(ticks, [tick_text(tick, duration) for tick in ticks])
+        axes.locator_params(axis='y', nbins=4)
+        style_axes(axes, time_unit(duration))
+    _add_legend(figure, panels[0], [*curves, *['truth'] * known], WIDTH)
     return to_array(figure)
 
 
-def _draw_scores(axes, sample, index: int, curves: Sequence[Tensor]) -> None:
-    duration = sample.duration
-    for color, values in zip(_colors(curves), curves, strict=True):
-        values = torch.as_tensor(values).detach().float().cpu().numpy()
-        middles = (np.arange(len(values)) + 0.5) * duration / len(values)
-        marker = 'o' if len(values) == 1 else None
-        axes.plot(middles, values, color=color, linewidth=1.6, marker=marker)
-    if 'gt_instances' in sample:
-        start, end = sample.gt_instances.moments[index].tolist()
-        axes.axvspan(start, end, color=fade(TRUTH, 0.6), linewidth=0, zorder=0)
-    ticks = time_ticks(duration)
-    axes.set_xlim(0, duration)
-    axes.set_xticks(ticks, [tick_text(tick, duration) for tick in ticks])
-    axes.locator_params(axis='y', nbins=4)
-    style_axes(axes, time_unit(duration))
-
-
-def _colors(entries) -> list[str]:
-    return [RUNS[i % len(RUNS)] for i in range(len(entries))]
+def _plot(axes, x, y, color: str) -> None:
+    """A line, or points where there are too few for one to be seen."""
+    axes.plot(x, y, color=color, linewidth=1.6, marker='o' if len(x) < 3 else None, ms=4)
 
 
 def _add_legend(figure, axes, names: Sequence[str], width: float) -> None:
@@ -237,11 +233,9 @@ def draw_training_curves(
         axes.set_axis_off()
     by_epoch = any(log.by_epoch for log in logs)
     for axes, key in zip(panels, keys, strict=False):
-        for color, log in zip(_colors(logs), logs, strict=True):
-            steps = sorted(log.curves.get(key, {}))
-            values = [log.curves[key][step] for step in steps]
-            marker = 'o' if len(steps) < 3 else None
-            axes.plot(steps, values, color=color, linewidth=1.6, marker=marker, ms=4)
+        for color, log in zip(cycle(RUNS), logs):
+            curve = sorted(log.curves.get(key, {}).items())
+            _plot(axes, [step for step, _ in curve], [value for _, value in curve], color)
         axes.set_title(key, loc='left', fontsize=10, weight='bold', **plain())
         axes.locator_params(axis='x', nbins=6, integer=True)
         axes.locator_params(axis='y', nbins=6)

@@ -55,8 +55,7 @@ class TimelineRow:
         """IoU of each predicted moment with the truth, (n,); None where it is unknown."""
         if self.truth is None:
             return None
-        truth, moments = torch.as_tensor(self.truth), torch.as_tensor(self.moments)
-        return temporal_iou(moments, truth.to(moments.dtype)).numpy()
+        return temporal_iou(*map(torch.as_tensor, (self.moments, self.truth))).numpy()
 
     @classmethod
     def from_sample(
@@ -199,13 +198,12 @@ class Timeline:
         )
 
     def _draw_heading(self) -> None:
-        unit = ' s' if self.duration <= 120 else ''
-        tail = f'{format_time(self.duration, self.duration)}{unit}'
-        room = self.room + LEFT - 40 - text_width(tail, 10)
+        length = format_time(self.duration, self.duration) + ' s' * (self.duration <= 120)
+        room = self.room + LEFT - 40 - text_width(length, 10)
         title = wrap(self.title, room, 11.5, 'bold', max_lines=1)[0]
         self._beside(0, -0.8, 20 - LEFT, title, size=11.5, weight='bold')
         end = 20 - LEFT + text_width(title, 11.5, 'bold')
-        self._beside(0, -0.8, end + 10, tail, size=10, color=QUIET)
+        self._beside(0, -0.8, end + 10, length, size=10, color=QUIET)
         if self.frames is not None:
             self._draw_thumbnails()
             self.top += THUMBNAILS + GAP
@@ -218,13 +216,11 @@ class Timeline:
         count = max(1, min(len(self.frames), count))
         shown = min(self.room / count - gap, widest)  # never wider than its share of the time
         wide, tall = shown * self.pixel / 2, shown * height / width / LANE / 2
-        for i in range(count):
-            middle = (i + 0.5) * self.duration / count
-            y = THUMBNAILS / 2
+        for share in (np.arange(count) + 0.5) / count:
+            x, y = share * self.duration, THUMBNAILS / 2
+            extent = x - wide, x + wide, y + tall, y - tall
             self.axes.imshow(
-                self.frames[int((i + 0.5) / count * len(self.frames))],
-                extent=(middle - wide, middle + wide, y + tall, y - tall),
-                aspect='auto',
+                self.frames[int(share * len(self.frames))], extent=extent, aspect='auto'
             )
 
     def _draw_row(self, row: TimelineRow) -> None:
@@ -238,9 +234,11 @@ class Timeline:
         empty = row.truth is None and not len(row.moments)
         if row.truth is not None:
             self._draw_lane('truth', row.truth, TRUTH, TEXT)
-        overlaps = row.iou()
-        for rank, (moment, score) in enumerate(zip(row.moments, row.scores, strict=True)):
-            for i, value in enumerate([score, *([] if overlaps is None else [overlaps[rank]])]):
+        figures = row.scores[:, None]  # (n, 1 or 2)
+        if row.truth is not None:
+            figures = np.column_stack([row.scores, row.iou()])
+        for rank, (moment, values) in enumerate(zip(row.moments, figures, strict=True)):
+            for i, value in enumerate(values):
                 self._figure(i, self.top + 0.5, f'{value:.2f}')
             color = fade(PREDICTION, min(0.18 * rank, 0.72))
             self._draw_lane(f'rank {rank + 1}', moment, color, 'white' if rank < 2 else TEXT)

@@ -75,10 +75,7 @@ class GroundingVisualizer(Visualizer):
             VideoReadError: If the video cannot be read.
         """
         if data_sample is None:
-            raise InputError(
-                f'add_datasample({name!r}) needs a data_sample: without sentences '
-                'there is nothing to draw'
-            )
+            raise InputError(f'add_datasample({name!r}) has no data_sample to draw')
         if isinstance(data_sample, TubeDataSample):
             image = self.draw_tubes(data_sample, video, draw_gt=draw_gt, draw_pred=draw_pred)
         else:
@@ -114,10 +111,8 @@ def timeline_files(
     """
     seen, sources = Counter(), []
     for video, name in zip(videos, names, strict=True):
-        source = input_of(video)
-        seen[source, name] += 1
-        again = seen[source, name]
-        sources.append(source if again == 1 else f'{source} ({again})')
+        seen[key := (input_of(video), name)] += 1
+        sources.append(key[0] if seen[key] == 1 else f'{key[0]} ({seen[key]})')
     found = folder.names_of(zip(sources, names, strict=True), keep)
     return {f'{name}_timeline.png': source for name, source in zip(found, sources, strict=True)}
 

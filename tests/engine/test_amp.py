@@ -23,7 +23,7 @@ from mmn_plugin.engine import (
 )
 from mmn_plugin.engine import amp as amp_module
 from mmn_plugin.features import extractor_config
-from mmn_plugin.precision import apply_tf32, set_tf32, tf32_allowed
+from mmn_plugin.precision import apply_tf32, set_tf32
 
 cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
 
@@ -120,60 +120,60 @@ def test_cpu_mixed_precision_computes_in_bfloat16_and_updates_in_float32():
     assert layer(torch.ones(3, 2)).dtype == torch.float32
 
 
+def tf32():
+    return cuda.matmul.allow_tf32, cudnn.allow_tf32
+
+
 @pytest.fixture
-def pytorch_default():
-    """What PyTorch allows by itself."""
-    before = tf32_allowed()
-    set_tf32(False, True)
+def allowed_before():
+    """TF32 is allowed before, and forbidden after."""
+    set_tf32(True)
     yield
-    set_tf32(*before)
+    set_tf32(False)
 
 
 @pytest.mark.skipif(not hasattr(cudnn, 'conv'), reason='PyTorch has no new names before 2.9')
-def test_tf32_is_set_whatever_names_were_used_before(pytorch_default):
-    for settings in ((False, False), (True, True), (False, True)):
+def test_tf32_is_set_whatever_names_were_used_before(allowed_before):
+    for allowed in (False, True):
         cuda.matmul.fp32_precision = cudnn.rnn.fp32_precision = 'tf32'
         cudnn.conv.fp32_precision = 'ieee'
         with pytest.raises(RuntimeError):  # PyTorch's answer to a mixture
-            _ = cudnn.allow_tf32
-        assert tf32_allowed() == (True, False)
-        set_tf32(*settings)
-        assert tf32_allowed() == (cuda.matmul.allow_tf32, cudnn.allow_tf32) == settings
+            tf32()
+        set_tf32(allowed)
+        assert tf32() == (allowed, allowed)
 
 
 def test_an_older_pytorch_has_the_old_names_alone(monkeypatch):
     old = SimpleNamespace(
         cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
-        cudnn=SimpleNamespace(allow_tf32=True),
+        cudnn=SimpleNamespace(allow_tf32=False),
     )
     monkeypatch.setattr(torch, 'backends', old)
-    assert tf32_allowed() == (False, True)
-    set_tf32(True, False)
-    assert tf32_allowed() == (True, False)
-    assert vars(old.cudnn) == dict(allow_tf32=False)
+    set_tf32(True)
+    assert vars(old.cudnn) == vars(old.cuda.matmul) == dict(allow_tf32=True)
 
 
 @pytest.mark.parametrize('name', ['mmn_charades', 'mscl_charades', 'mmn_hcstvg', 'mmn_shapes'])
-def test_runs_of_all_methods_are_exact_unless_their_config_says_otherwise(pytorch_default, name):
+def test_runs_of_all_methods_are_exact_unless_their_config_says_otherwise(allowed_before, name):
     config = Config.fromfile(f'mmn_plugin::{name}.py')
     hook = HOOKS.build(config.default_hooks.start)
     for allowed in (False, True):
         hook.before_run(SimpleNamespace(cfg=config))
-        assert tf32_allowed() == (allowed, allowed)
+        assert tf32() == (allowed, allowed)
         config.env_cfg.allow_tf32 = True
     apply_tf32(Config(dict(env_cfg=None)))
-    assert tf32_allowed() == (False, False)
+    assert tf32() == (False, False)
     with pytest.raises(ValueError, match=r"env_cfg\.allow_tf32='yes'; give True or False"):
         apply_tf32(Config(dict(env_cfg=dict(allow_tf32='yes'))))
 
 
 @pytest.mark.parametrize('allowed', [False, True])
-def test_loaded_models_and_extractors_obey_their_config(pytorch_default, tmp_path, allowed):
+def test_loaded_models_and_extractors_obey_their_config(allowed_before, tmp_path, allowed):
     made = write_grounder(tmp_path)
     config = Config.fromfile(made.config)
     config.env_cfg.allow_tf32 = allowed
     load_model(config, made.checkpoint, 'cpu')
-    assert tf32_allowed() == (allowed, allowed)
-    set_tf32(False, True)
+    assert tf32() == (allowed, allowed)
+    set_tf32(not allowed)
     extractor_config(str(made.config), {'env_cfg.allow_tf32': allowed})
-    assert tf32_allowed() == (allowed, allowed)
+    assert tf32() == (allowed, allowed)

@@ -16,8 +16,6 @@ from reference.model import check_model, inference_figures
 from reference.ranking import check_evaluation
 from reference.tubes import check_tubes
 
-from mmn_plugin.precision import tf32_allowed
-
 
 def verify(*arguments):
     return run_tool('analysis_tools/verify_reference.py', *arguments)
@@ -65,7 +63,7 @@ def test_ranking_and_recall_agree_on_real_annotations(shared):
     code, output = verify(*files, '--device', 'cpu')
     assert code == 0, output
     assert output.count(' ok ') == 6
-    assert tf32_allowed() == (False, False)
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_float32_of_fewer_bits_fails(shared, tampered, monkeypatch):

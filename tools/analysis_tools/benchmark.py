@@ -125,7 +125,7 @@ class Subject:
 
     def __call__(self) -> None:
         """Run once, in its precision."""
-        set_tf32(*[self.dtype == 'tf32'] * 2)
+        set_tf32(self.dtype == 'tf32')
         self.run()
 
     def row(self, first: 'Subject') -> dict:

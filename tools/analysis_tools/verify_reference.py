@@ -105,7 +105,7 @@ def main() -> int:
     args = parse_args()
     with plain_errors():
         require_device(args.device)
-    set_tf32(False, False)
+    set_tf32(False)
     torch.manual_seed(0)
     MMLogger.get_current_instance().setLevel('WARNING')  # not a line per parameter
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -99,8 +99,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
     def fuse_presence(self, cosines: dict[str, Tensor]) -> Tensor:
         """Presence (S,) from the cosines (S, U): by default the largest contrastive one.
 
-        That space is trained over videos: of all that the model says, it tells best whether a
-        sentence occurs.
+        That space is trained over videos, so it tells best whether a sentence occurs.
         """
         return cosines['contrastive'].amax(1)
 
@@ -161,10 +160,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         sentences: dict[str, Tensor],
         counts: list[int] | None = None,
     ) -> Tensor:
-        """Score of each unit of its video for each sentence, (S, U) in [0, 1].
-
-        Args: as of `cosines`.
-        """
+        """Score of each unit of its video for each sentence, (S, U); args of `cosines`."""
         return self._scores(video, self.cosines(video, sentences, counts), counts)
 
     def _scores(self, video: VideoEmbedding, cosines, counts: list[int] | None = None) -> Tensor:
@@ -176,10 +172,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         return scores * video.trust[on(owners(counts), scores.device)]
 
     def presence(self, video: VideoEmbedding, sentences: dict[str, Tensor]) -> Tensor:
-        """How much speaks for each sentence occurring in a video at all, (S,).
-
-        Args: as of `cosines`.
-        """
+        """How much speaks for each sentence occurring in one video at all, (S,)."""
         return self.fuse_presence(self.cosines(video, sentences))
 
     def curve(self, video: VideoEmbedding, scores: Tensor) -> Tensor:

@@ -64,19 +64,13 @@ class ScoreCurveHead(BaseHead):
         negatives: dict | None = None,
     ):
         super().__init__(grid, nms_threshold, top_n, negatives)
-        if list(windows) != sorted(windows, reverse=True) or min(windows, default=1) < 1:
+        falling = list(windows) == sorted(windows, reverse=True) and min(windows, default=1) >= 1
+        inside = len(run_thresholds) and all(0 < share < 1 for share in run_thresholds)
+        if not (falling and inside and threshold_halving > 0):
             raise InputError(
-                f'model.head.windows={list(windows)}: give windows of 1 clip or more, '
-                'none longer than the one before it (coarse to fine)'
-            )
-        if not run_thresholds or not all(0 < share < 1 for share in run_thresholds):
-            raise InputError(
-                f'model.head.run_thresholds={list(run_thresholds)}: give thresholds between 0 and 1'
-            )
-        if threshold_halving <= 0:
-            raise InputError(
-                f'model.head.threshold_halving={threshold_halving}: give a distance '
-                'of thresholds above 0'
+                f'model.head: windows={list(windows)}, run_thresholds={list(run_thresholds)}, '
+                f'threshold_halving={threshold_halving}; give windows of 1 clip or more, coarse to '
+                'fine, thresholds between 0 and 1, and a distance of thresholds above 0'
             )
         self.grid = MomentGrid(grid.num_clips, [grid.num_clips - 1])
         self.loss_matching = MODELS.build(loss_matching)
