@@ -306,18 +306,17 @@ class CheckpointWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check what was read; MMEngine copies the weights into the model afterwards."""
-        require_checkpoint_content(checkpoint, runner._load_from)
-        path = runner._load_from or 'the checkpoint'
-        _check_weights(bare_model(runner), checkpoint, path, _needs_every_weight(runner))
+        trains = isinstance(runner._train_loop, BaseLoop)  # else it is a test
+        path, strict = runner._load_from or 'the checkpoint', runner._resume or not trains
+        self._check(bare_model(runner), checkpoint, path, strict)
 
-
-def _needs_every_weight(runner) -> bool:
-    trains = isinstance(runner._train_loop, BaseLoop)  # else it is a test
-    return runner._resume or not trains
+    def _check(self, model: nn.Module, checkpoint: dict, path: str, strict: bool) -> None:
+        require_checkpoint_content(checkpoint, path)
+        _check_weights(model, checkpoint, path, strict)
 
 
 @HOOKS.register_module()
-class CheckpointIdentityHook(Hook):
+class CheckpointIdentityHook(CheckpointWeightsHook):
     """Store the `CheckpointIdentity` in every checkpoint, and check it when one is loaded.
 
     The features of training, validation and test set are compared with each other, and with those
@@ -328,19 +327,13 @@ class CheckpointIdentityHook(Hook):
         ValueError: If something differs, or a file is no checkpoint.
     """
 
-    priority = 'LOWEST'  # after the hooks that change the loaded state, such as an EMA's
-
     def __init__(self) -> None:
-        self._own = CheckpointIdentity()
-        self._loaded = CheckpointIdentity()
+        self._own = self._loaded = CheckpointIdentity()
         self._path = 'the checkpoint'
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Check what was read; MMEngine copies the weights into the model afterwards."""
-        self._path = runner._load_from or self._path
-        strict = _needs_every_weight(runner)
-        CheckpointIdentity.check(bare_model(runner), checkpoint, self._path, strict)
-        self._loaded = CheckpointIdentity.of(checkpoint)
+    def _check(self, model: nn.Module, checkpoint: dict, path: str, strict: bool) -> None:
+        CheckpointIdentity.check(model, checkpoint, path, strict)
+        self._loaded, self._path = CheckpointIdentity.of(checkpoint), path
 
     def before_train(self, runner) -> None:
         """Compare training and validation set, and both with the checkpoint that is resumed."""

@@ -24,9 +24,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def save(path, epoch, run='mine'):
+def save(path, epoch):
     content = dict(
-        meta=dict(epoch=epoch, iter=10 * epoch, run_id=run),
+        meta=dict(epoch=epoch, iter=10 * epoch),
         message_hub={},
         optimizer={},
         state_dict=dict(weight=torch.randn(200, 50)),
@@ -34,9 +34,9 @@ def save(path, epoch, run='mine'):
     torch.save(content, path)
 
 
-def find(folder, **record):
+def find(folder):
     said = []
-    found = newest_checkpoint(folder, said.append, record)
+    found = newest_checkpoint(folder, said.append)
     return found and found.name, ' / '.join(said)
 
 
@@ -67,15 +67,6 @@ def test_the_one_with_most_iterations_is_taken_whatever_order_a_copy_left_them_i
     assert find(folder) == ('epoch_3.pth', '')
     (folder / 'epoch_3.pth').unlink()
     assert find(folder) == ('epoch_2.pth', '')
-
-
-def test_those_of_an_earlier_and_longer_training_are_named_and_passed_over(folder):
-    save(folder / 'epoch_9.pth', 9, run='other')
-    found, said = find(folder, run='mine', began='2026-11-01')
-    assert found == 'epoch_3.pth'
-    assert 'epoch_9.pth is passed over: it is of another training' in said
-    source = str(folder / 'epoch_9.pth')  # unless that is what it goes on from
-    assert find(folder, run='mine', resumed_from=source) == ('epoch_9.pth', '')
 
 
 def test_one_in_another_folder_is_found_by_its_name_unless_it_was_copied(folder, tmp_path_factory):

@@ -165,9 +165,10 @@ def test_predictions_that_do_not_fit_the_annotations_are_refused(tmp_path, chang
 def test_files_that_are_absent_or_no_json_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'absent\.json'):
         read_predictions(tmp_path / 'absent.json')
-    (tmp_path / 'pred.json').write_bytes(b'\x80\x04')
-    with pytest.raises(PredictionsError, match=r'pred\.json is not a JSON file'):
-        read_predictions(tmp_path / 'pred.json')
+    for content in (b'\x80\x04', 200000 * b'['):
+        (tmp_path / 'pred.json').write_bytes(content)
+        with pytest.raises(PredictionsError, match=r'pred\.json is not a JSON file'):
+            read_predictions(tmp_path / 'pred.json')
 
 
 def test_written_files_have_what_the_schema_asks_for(tmp_path, results):

@@ -106,19 +106,15 @@ IMPOSSIBLE = {
         dict(st_frame=1, ed_frame=2),
         dict(st_frame=1, bbox={}),
         [],
-        None,
-        7,
         answer('1', 2),
         answer(1.5, 2, _2=BOX),
         answer(True, 2, _2=BOX),
-        answer(float('inf'), 2),
         answer(10**400, 2),
         dict(st_frame=1, ed_frame=2, bbox=[BOX, BOX]),
     ],
     "'test_0', frame '01' occurs twice, also as '1'": [answer(_1=BOX, _01=BOX)],
     "'test_0', frame '2.0' is not the number": [answer(_1=BOX, **{'_2.0': BOX})],
     "'test_0', frame '1_0' is not the number": [answer(1, 10, _1_0=BOX)],
-    "'test_0', frame '+1' is not the number": [answer(**{'_+1': BOX})],
     "'test_0', frame '16777217' is not the number": [
         answer(1, 16777217, _16777217=BOX, _16777216=BOX)
     ],
@@ -133,14 +129,10 @@ IMPOSSIBLE = {
         for box in (
             [0, 0, 1],
             [0, 0, 5, 5, 0.9],
-            [BOX],
             '0055',
-            dict(x=1),
-            None,
             ['0', 0, 5, 5],
             [True, 0, 5, 5],
             [0, 0, float('nan'), 5],
-            [0, 0, 5, float('inf')],
             [0, 0, 5, 1e39],
             [0, 0, 5, 10**400],
         )
@@ -155,23 +147,6 @@ def test_impossible_answers_are_refused_by_name(tmp_path, message):
         with pytest.raises(PredictionsError, match=re.escape(message)) as error:
             read_submission(tmp_path / 'x.json')
         assert "x.json: answer 'test_0'" in str(error.value)
-
-
-def test_keys_that_stand_twice_are_refused_with_their_place(tmp_path):
-    one, two = (json.dumps(answer(_1=BOX)) for _ in range(2))
-    for content, message in (
-        (f'{{"v#1": {one}, "v#1": {two}}}', "x.json has 'v#1' twice; one"),
-        (f'{{"v#1": {one[:-1]}, "st_frame": 0}}}}', "x.json has 'st_frame' twice, in 'v#1'; one"),
-        (
-            '{"v#1": {"st_frame": 1, "ed_frame": 1, "bbox": {"1": [0, 0, 9, 9], "1": [0, 0, 1, '
-            '1]}}}',
-            "x.json has '1' twice, in 'v#1', 'bbox'; one",
-        ),
-        (200000 * '[', 'x.json is not a JSON file'),
-    ):
-        (tmp_path / 'x.json').write_text(content)
-        with pytest.raises(PredictionsError, match=re.escape(message)):
-            read_submission(tmp_path / 'x.json')
 
 
 def test_what_is_possible_is_read_as_it_stands(tmp_path):

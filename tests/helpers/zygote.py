@@ -54,7 +54,6 @@ class Zygote:
         tool: str | Path = 'train.py',
         output: Path,
         launcher: bool = True,
-        cwd: Path | str = '.',
         **environment,
     ) -> list[int]:
         """Fork the ranks of ``tools/<tool> <arguments>``; returns their process ids.
@@ -68,7 +67,6 @@ class Zygote:
             tool=str(tool),
             output=str(output),
             launcher=launcher,
-            cwd=str(cwd),
             environment=environment,
         )
         port = self.free_port()
@@ -110,7 +108,6 @@ def _rank(request: dict, rank: int, port: int) -> None:
     handle = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    os.chdir(request.get('cwd', '.'))
     path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
     os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PYTHONPATH=path)
     os.environ.update(request['environment'])
