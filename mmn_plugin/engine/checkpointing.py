@@ -342,9 +342,9 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict = {key: infos.get(f'best_ckpt_{key}') for key in written}
         for key, best in written.items():
             pattern = f'best_{key}_{self.filename_tmpl.format("*")}'.replace('/', '_')
-            for path in Path(self.out_dir).glob(pattern) if best and is_main_process() else ():
+            for path in Path(self.out_dir).glob(pattern) if best else ():
                 if path != Path(best):
-                    path.unlink(missing_ok=True)
+                    self._remove(path.name)
 
     def _remove(self, name: str) -> None:
         if is_main_process():
