@@ -159,15 +159,11 @@ def _log_history() -> type:
             super().__init__()
 
         def __setstate__(self, state):
-            length = state.get('max_length') if type(state) is dict else None
-            for name in ('_log_history', '_count_history'):
-                values = state[name] if type(length) is int else None
-                plain = type(values) is PlainArray and values.ndim == 1
-                if not plain or values.dtype.kind not in 'biuf':
-                    raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
-                setattr(self, name, np.array(values))
-            self.max_length = length
-            self._set_default_statistics()
+            values, counts = parts = state['_log_history'], state['_count_history']
+            numbers = all(type(part) is PlainArray and part.dtype.kind in 'biuf' for part in parts)
+            if not numbers or values.shape != (len(counts),):
+                raise pickle.UnpicklingError('a HistoryBuffer without its numbers')
+            super().__init__(values, counts, int(state['max_length']))
             self.__class__ = HistoryBuffer
 
     return LogHistory

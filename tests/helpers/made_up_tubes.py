@@ -56,14 +56,12 @@ def write_tubes(folder: Path, train: int = 6, test: int = 5, seed: int = 0) -> P
 def write_tube_config(path: Path, corpus: Path, epochs: int = 1) -> Path:
     """A config that inherits HC-STVG's and trains a tiny model."""
     loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-    dataset = dict(data_root=f'{corpus}/', streams=list(SIZES))
+    loader['dataset'] = dict(data_root=f'{corpus}/', streams=list(SIZES))
     model = tiny_model(corpus / 'vocab.txt')
     model['backbone']['in_channels'] = sum(SIZES.values())
     settings = dict(
         model=model,
-        train_dataloader=dict(**loader, dataset=dataset),
-        val_dataloader=dict(**loader, dataset=dataset),
-        test_dataloader=dict(**loader, dataset=dataset),
+        **{f'{split}_dataloader': loader for split in ('train', 'val', 'test')},
         train_cfg=dict(max_epochs=epochs),
         default_hooks=dict(
             checkpoint=dict(save_best='tubes/m_vIoU'), freeze_language_model=dict(through_epoch=0)

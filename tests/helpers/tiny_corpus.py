@@ -89,9 +89,10 @@ def write_config(
     )
     settings = dict(
         model=tiny_model(corpus / 'vocab.txt', dropout),
-        train_dataloader=dict(**loader, dataset=dict(ann_file='train.json', **dataset)),
-        val_dataloader=dict(**loader, dataset=dict(ann_file='test.json', **dataset)),
-        test_dataloader=dict(**loader, dataset=dict(ann_file='test.json', **dataset)),
+        **{
+            f'{split}_dataloader': dict(loader, dataset=dict(dataset, ann_file=f'{file}.json'))
+            for split, file in (('train', 'train'), ('val', 'test'), ('test', 'test'))
+        },
         train_cfg=dict(max_epochs=epochs),
         default_hooks=dict(checkpoint=dict(save_best='grounding/R1@0.5')),
         randomness=dict(seed=0),
