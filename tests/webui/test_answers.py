@@ -14,7 +14,14 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.long_video import LongVideo
 from mmn_plugin.evaluation import read_predictions
 from mmn_plugin.webui import Limits, PageError, UserSession
-from mmn_plugin.webui.answers import Answer, VideoGrounder, answers_html, error_html, player_html
+from mmn_plugin.webui.answers import (
+    Answer,
+    Turns,
+    VideoGrounder,
+    answers_html,
+    error_html,
+    player_html,
+)
 
 EVIL = '<script>alert(1)</script>" onclick="x'
 
@@ -90,6 +97,32 @@ class Pieces:
             yield next(self.extractor.blocks(islice(frames, 64)))
 
 
+def wait_for(turns, count):
+    """Until so many threads have a turn or wait for one."""
+    until = time.monotonic() + 600
+    while len(turns.waiting) < count and time.monotonic() < until:
+        time.sleep(0.001)
+    assert len(turns.waiting) >= count
+
+
+def test_turns_are_taken_one_at_a_time_in_the_order_of_asking():
+    turns, order = Turns(), []
+
+    def take(name):
+        with turns:
+            order.append(name)
+
+    threads = [threading.Thread(target=take, args=[name]) for name in range(5)]
+    with turns:
+        for number, thread in enumerate(threads, 2):
+            thread.start()
+            wait_for(turns, number)
+        assert order == []
+    for thread in threads:
+        thread.join(600)
+    assert order == [0, 1, 2, 3, 4]
+
+
 def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
     grounder, session, folder, monkeypatch
 ):
@@ -104,9 +137,7 @@ def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
         order.append(number)
         if number == 1:
             asking.start()
-            until = time.monotonic() + 600
-            while len(grounder.turns.waiting) < 2 and time.monotonic() < until:
-                time.sleep(0.001)
+            wait_for(grounder.turns, 2)
 
     monkeypatch.setattr(
         grounder.inferencer, '_extractor', Pieces(grounder.inferencer.extractor, before)
