@@ -50,12 +50,10 @@ def bare_model(runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Buffers that a checkpoint holds, by name; a memory bank's are not among them."""
-    for prefix, module in model.named_modules():
-        for name, buffer in module.named_buffers(prefix, recurse=False):
-            if name.rpartition('.')[2] not in module._non_persistent_buffers_set:
-                yield name, buffer
+    stored = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in stored}
 
 
 @cache
@@ -180,7 +178,7 @@ def _rank_state(runner) -> dict:
     model, wrapper = bare_model(runner), runner.optim_wrapper
     state = dict(random=random_state(), parts=_plain_states(runner, 'rank_state'))
     if get_rank() > 0:
-        state['buffers'] = {name: plain(b, name) for name, b in persistent_buffers(model)}
+        state['buffers'] = {name: plain(b, name) for name, b in persistent_buffers(model).items()}
     counts = getattr(wrapper, '_accumulative_counts', 1)
     if counts > 1 and wrapper.inner_count % counts:
         state['gradients'] = {

@@ -81,8 +81,8 @@ class LossCheck:
             FloatingPointError: If a value is NaN or infinite.
         """
         self.skipped, self._place = False, (batch_idx, data_batch)
-        named = persistent_buffers(bare_model(runner)) if self.action == 'skip' else ()
-        before = [(buffer, buffer.detach().clone()) for _, buffer in named]
+        named = persistent_buffers(bare_model(runner)) if self.action == 'skip' else {}
+        before = [(buffer, buffer.detach().clone()) for buffer in named.values()]
         wrapper = _CheckedWrapper(runner.optim_wrapper, partial(self._check, runner))
         outputs = runner.model.train_step(data_batch, optim_wrapper=wrapper)
         if not self.skipped:

@@ -232,7 +232,7 @@ def test_only_batchnorms_statistics_are_broadcast_and_no_bank_is_stored(monkeypa
     model.register_buffer('bank', torch.zeros(3), persistent=False)
     model.register_buffer('absent', None)
     dist.broadcast_statistics(model)
-    names = [name for name, _ in dist.persistent_buffers(model)]
+    names = [*dist.persistent_buffers(model)]
     assert names == ['1.running_mean', '1.running_var', '1.num_batches_tracked']
     assert sent == [(id(model.get_buffer(name)), 0) for name in names]
     for given in (model, nn.DataParallel(model)):
