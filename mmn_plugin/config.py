@@ -242,7 +242,7 @@ def config_errors(config: Config) -> Iterator[None]:
         name = f'{"…" if path is None else path}.{error.name}'.lstrip('.')
         raise ConfigError(f'{where} lacks the setting `{name}`') from error
     except (ImportError, KeyError, TypeError, ValueError, AssertionError) as error:
-        text = str(error.args[0]) if error.args else ''
+        text = str(error.args[0]).removesuffix('\nNone') if error.args else ''  # MMEngine's
         if ' ' not in text or (isinstance(error, TypeError) and not _ARGUMENTS.match(text)):
             raise  # a key, or a fault of code
         raise ConfigError(f'{where}: {text}') from error

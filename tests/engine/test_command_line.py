@@ -90,6 +90,7 @@ UNKNOWN = 'got an unexpected keyword argument'
         ('randomness.sed=3', f"Runner.set_randomness() {UNKNOWN} 'sed'"),
         ('env_cfg.mp_cfg.foo=3', f"set_multi_processing() {UNKNOWN} 'foo'"),
         ('default_hooks.checkpoint.intervall=3', f'SafeCheckpointHook.__init__() {UNKNOWN}'),
+        ('default_hooks.checkpiont.interval=3', 'must contain the key "type", but got {'),
         ('default_hooks.sampler_seed.foo=3', 'DistSamplerSeedHook() takes no arguments'),
         ('optim_wrapper.optimizer.type=Absent', "optimizer.type is 'Absent', and there is no"),
         ('optim_wrapper.optimizer.foo=1', f'AdamW.__init__() {UNKNOWN}'),
