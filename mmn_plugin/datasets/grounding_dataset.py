@@ -139,9 +139,8 @@ class TemporalGroundingDataset(FeatureDataset):
             return [self.feature_key] * len(self.feature_files)
         if len(self.feature_key) != len(self.feature_files):
             raise InputError(
-                f'feature_key={list(self.feature_key)} has {len(self.feature_key)} '
-                f'entries for {len(self.feature_files)} feature files; give one name '
-                'for all, or one (or None) for each'
+                f'feature_key={list(self.feature_key)} has {len(self.feature_key)} entries for '
+                f'{len(self.feature_files)} feature files; give one for all, or one for each'
             )
         return list(self.feature_key)
 
@@ -150,8 +149,7 @@ class TemporalGroundingDataset(FeatureDataset):
         if not Path(self.ann_file).is_file():
             raise MissingFileError(
                 f'annotation file {self.ann_file} does not exist; correct data_root or ann_file in '
-                'the config, or get it as tools/data/ describes. '
-                f'{describe_folder(self.ann_file)}'
+                f'the config, or see tools/data/. {describe_folder(self.ann_file)}'
             )
         data_list = [dict(vars(video)) for video in self.read_videos()]
         if not data_list:

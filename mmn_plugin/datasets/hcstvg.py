@@ -89,8 +89,7 @@ def load_pickle(path: str | Path, trust: bool = False):
         if str(error).startswith('it asks for') and isinstance(error, pickle.UnpicklingError):
             raise TubeError(
                 f'{path} holds more than arrays and plain containers: {error}. Opening that runs '
-                'code of the file; if you know where the file comes from and trust it, give '
-                '--trust-pickle'
+                'code of the file; if you trust where it comes from, give --trust-pickle'
             ) from error
         raise TubeError(
             f'{path} is not a pickle, or it is damaged ({type(error).__name__}: {error})'

@@ -53,8 +53,7 @@ class LoadClipFeatures(BaseTransform):
             if size is not None and features.shape[1] != size:
                 raise FeatureError(
                     f'{path}: video {video_id!r} has features of size {features.shape[1]}, other '
-                    f'videos of size {size}. Extract it again with the same network, or remove it '
-                    'from the annotations'
+                    f'videos of size {size}. Extract it again with the same network'
                 )
             streams.append(features)
         results['features'] = streams[0] if len(streams) == 1 else streams

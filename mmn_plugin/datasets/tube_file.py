@@ -123,9 +123,8 @@ class TubeVideo:
             check_frames(tube, count, f'{path}, tube {index}')
             if not ((tube[:, 3:] >= 0) & (tube[:, 1:3] < sides)).all(1).any():
                 raise TubeError(
-                    f'{path}, tube {index}: all its boxes lie outside the pictures, '
-                    f'which are {sides[0]} x {sides[1]} when upright; run the tracker '
-                    'on this very file'
+                    f'{path}, tube {index}: all its boxes lie outside the pictures, which are '
+                    f'{sides[0]} x {sides[1]} when upright; run the tracker on this very file'
                 )
         last = max((int(tube[-1, 0]) for tube in self.tubes), default=count)
         if last < count // 2 and not self.source.keys() & {'fps', 'num_frames'}:
@@ -249,9 +248,8 @@ class TubeFile(HDF5File):
         path = Path(path)
         if not path.is_file():
             raise MissingFileError(
-                f'tube file {path} does not exist; correct data_root or ann_file in the '
-                'config, or make it as tools/data/hcstvg/README.md describes. '
-                f'{describe_folder(path)}'
+                f'tube file {path} does not exist; correct data_root or ann_file in the config, or '
+                f'make it as tools/data/hcstvg/README.md describes. {describe_folder(path)}'
             )
         super().__init__(path)
         try:
@@ -353,8 +351,7 @@ class TubeFile(HDF5File):
         if stream not in features:
             raise TubeError(
                 f'{self.path}: video {video_id!r} has no stream {stream!r}, but '
-                f'{sorted(features)}; correct `streams` in the dataset config, or '
-                'convert the file with that stream'
+                f'{sorted(features)}; correct `streams` in the config, or convert the file with it'
             )
         return features[stream]
 

@@ -306,10 +306,8 @@ def _extract_all(
         raise
     if not is_main_process():
         return
-    for video, problem in refused.items():
-        path = found[video]
-        message = f'{printable(path)}: its name {problem}; rename it'
-        report.failures[printable(path.name)] = message
+    for path, problem in ((found[video], problem) for video, problem in refused.items()):
+        report.failures[printable(path.name)] = f'{printable(path)}: its name {problem}; rename it'
     report.failures |= file.failures()
     report.notes |= file.notes()
     if unmarked := sum(mark is None for mark in marks.values()):

@@ -137,9 +137,8 @@ def require_same_extractor(
         return []
     if len(theirs) != len(ours):
         raise InputError(
-            f'{their_name} was made with {len(theirs)} feature files joined, here '
-            f'there are {len(ours)} ({", ".join(our_names)}). Give as many, in the '
-            'same order'
+            f'{their_name} was made with {len(theirs)} feature files joined, here there are '
+            f'{len(ours)} ({", ".join(our_names)}). Give as many, in the same order'
         )
     untold = []
     for their, our, name in zip(theirs, ours, our_names, strict=True):

@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor, nn
@@ -58,36 +59,27 @@ class HuggingFaceFeatureExtractor(SlidingWindowExtractor):
             raise InputError(f'output={output!r}; it must be one of {list(OUTPUTS)}')
         self.name = str(model)
         self.output = output
-        self._processor = None
 
     def describe_settings(self) -> dict:
         """Kind of model, its output, and the preparation of the frames."""
-        processor = self.processor.to_dict()
-        kept = sorted(
-            key
-            for key, value in processor.items()
-            if key.startswith(('do_', 'image_', 'size', 'crop', 'resample', 'rescale'))
-            and key != 'image_processor_type'
-            and value is not None
-        )
-        return dict(
-            architecture=type(self.model).__name__,
-            output=self.output,
-            processor={key: processor[key] for key in kept},
-        )
+        kinds = ('do_', 'image_', 'size', 'crop', 'resample', 'rescale')
+        kept = {
+            key: value
+            for key, value in sorted(self.processor.to_dict().items())
+            if key.startswith(kinds) and key != 'image_processor_type' and value is not None
+        }
+        architecture = type(self.model).__name__  # which decides on the output
+        return dict(architecture=architecture, output=self.output, processor=kept)
 
-    @property
+    @cached_property
     def processor(self):
         """The model's image processor."""
-        if self._processor is None:
-            from transformers import AutoImageProcessor
-            from transformers.utils import logging
+        from transformers import AutoImageProcessor
+        from transformers.utils import logging
 
-            # Not torchvision's, wherever this runs: equal frames shall give equal features.
-            with _quiet(logging):  # it advises to install torchvision
-                if self._processor is None:  # no other thread loaded it meanwhile
-                    self._processor = AutoImageProcessor.from_pretrained(self.name, use_fast=False)
-        return self._processor
+        # Not torchvision's, wherever this runs: equal frames shall give equal features.
+        with _quiet(logging):  # it advises to install torchvision
+            return AutoImageProcessor.from_pretrained(self.name, use_fast=False)
 
     def build_model(self) -> nn.Module:
         """Load the model, or the vision tower of one with two."""

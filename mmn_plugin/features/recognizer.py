@@ -53,12 +53,6 @@ class RecognizerConfig:
             )
         self.model = Config(dict(model=config['model'])).to_dict()['model']
 
-    @property
-    def format_shape(self) -> str:
-        """``'NCHW'`` (frames) or ``'NCTHW'`` (clips)."""
-        preprocessor = self.model.get('data_preprocessor') or {}
-        return preprocessor.get('format_shape', 'NCHW')
-
     def sampling(self, clip_len: int | None, frame_interval: int | None) -> tuple[int, int]:
         """Clip length and frame interval, as given or as in the config.
 
@@ -292,9 +286,10 @@ class RecognizerFeatureExtractor(SlidingWindowExtractor):
     def describe(self, clips: Tensor) -> Tensor:
         """Features (B, D) of clips (B, T, H, W, 3) uint8."""
         model = self.model
-        if self.recognizer.format_shape == 'NCHW':
+        preprocessor = self.recognizer.model.get('data_preprocessor') or {}
+        if preprocessor.get('format_shape', 'NCHW') == 'NCHW':  # of frames
             inputs = clips.permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
-        else:
+        else:  # 'NCTHW', of clips
             inputs = clips.permute(0, 4, 1, 2, 3)[:, None]  # (B, 1, 3, T, H, W)
         inputs = model.data_preprocessor(dict(inputs=list(inputs), data_samples=None))['inputs']
         stage = self.layer.partition('.')[0].replace('cls_head', 'head')

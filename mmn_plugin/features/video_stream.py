@@ -121,11 +121,8 @@ class PictureStream:
             return
         width, height = self.stream.width, self.stream.height
         if width * height > self.max_pixels:
-            raise VideoLimitError(
-                self.path,
-                f'its pictures have {width} x {height} pixels; at '
-                f'most {self.max_pixels:,} pixels are taken',
-            )
+            most = f'at most {self.max_pixels:,} pixels are taken'
+            raise VideoLimitError(self.path, f'its pictures have {width} x {height} pixels; {most}')
         self.stream.codec_context.options = dict(max_pixels=str(self.max_pixels))  # if they grow
 
     def _declared(self) -> tuple[float | None, bool]:
@@ -303,9 +300,8 @@ class Timeline:
         decoded = begin if packet.dts is None else packet.dts * tick
         if decoded < self._decoded - max(BACK / self.average, 1.0):
             raise VideoReadError(
-                f'{self.path}: its time stamps go back by '
-                f'{self._decoded - decoded:.1f} s; if it was joined from several '
-                'files, give these, or join them by encoding them anew'
+                f'{self.path}: its time stamps go back by {self._decoded - decoded:.1f} s; if it '
+                'was joined from several files, give these, or encode it anew'
             )
         self._decoded = max(self._decoded, decoded)
 

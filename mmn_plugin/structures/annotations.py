@@ -131,11 +131,9 @@ def parse_video(
     if not isinstance(timestamps, list) or not isinstance(sentences, list):
         lists = 'lists "timestamps" and "sentences"' if timed else 'list "sentences"'
         raise AnnotationError(f'{where} needs the {lists}')
+    counts = f'{len(timestamps)} timestamps but {len(sentences)} sentences'
     if len(timestamps) != len(sentences):
-        raise AnnotationError(
-            f'{where} has {len(timestamps)} timestamps but {len(sentences)} '
-            'sentences; they belong together one to one'
-        )
+        raise AnnotationError(f'{where} has {counts}; they belong together one to one')
     video = VideoAnnotation(video_id, duration, [] if timed else None, [], [])
     found = [] if flaws is None else flaws
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):

@@ -33,7 +33,6 @@ def folder(tmp_path):
     path.mkdir()
     np.save(path / 's1.avi.npy', np.ones((3, 2), np.float16))
     torch.save(torch.full((4, 2), 2.0, dtype=torch.bfloat16), path / 'v_b.pt')
-    torch.save({'clip': torch.full((5, 2), 3.0), 'fps': 25}, path / 'v_c.pth')
     np.savez(path / 'v_z.npz', features=np.zeros((6, 2)))
     return path
 
@@ -57,34 +56,55 @@ def test_a_wrong_key_is_named_with_what_is_there(nested, key):
 
 def test_a_folder_holds_a_file_per_video(folder):
     store = open_feature_store(folder)
-    assert store.video_ids() == {'s1.avi', 'v_b', 'v_c', 'v_z'}
+    assert store.video_ids() == {'s1.avi', 'v_b', 'v_z'}
     assert store.shape('s1.avi') == (3, 2)
-    np.testing.assert_array_equal(store.read('s1.avi'), np.ones((3, 2), np.float32))
-    np.testing.assert_array_equal(store.read('v_b'), np.full((4, 2), 2, np.float32))
-    with pytest.raises(FeatureError, match=r"v_c.pth holds \['clip', 'fps'\].*'features'.*_key"):
-        store.read('v_c')
-    with pytest.raises(FeatureError, match='no array under'):
-        open_feature_store(folder, 'fps').read('v_c')
-    np.testing.assert_array_equal(
-        open_feature_store(folder, 'clip').read('v_c'), np.full((5, 2), 3, np.float32)
-    )
+    features = store.read('s1.avi')
+    np.testing.assert_array_equal(features, np.ones((3, 2)))
+    assert features.dtype == np.float32
 
 
-def test_npz_files_are_read_by_key_or_as_the_only_array(folder):
-    clips, other = np.full((3, 2), 4.0), np.full((3, 2), 5.0)
-    np.savez(folder / 'v_d.npz', features=clips, times=other)
-    np.savez_compressed(folder / 'v_e.npz', anything=clips)
-    np.savez(folder / 'v_f.npz', slow=clips, fast=other)
-    store = open_feature_store(folder)
-    assert store.shape('v_d') == (3, 2)
-    for video_id in ('v_d', 'v_e'):
-        np.testing.assert_array_equal(store.read(video_id), clips)
-    with pytest.raises(FeatureError, match=r"v_f\.npz holds \['fast', 'slow'\].*key"):
-        store.read('v_f')
-    np.testing.assert_array_equal(open_feature_store(folder, 'fast').read('v_f'), other)
-    np.testing.assert_array_equal(open_feature_store(folder, 'times').read('v_d'), other)
-    with pytest.raises(FeatureError, match=r"holds \['features', 'times'\]"):
-        open_feature_store(folder, 'fast').read('v_d')
+def filled(value, **kind):
+    return torch.full((3, 2), float(value), **kind)
+
+
+TWO = dict(features=filled(4).numpy(), times=filled(5).numpy())
+OTHERS = dict(slow=filled(6).numpy(), fast=filled(7).numpy())
+FILES = [  # suffix, content, feature_key, and the number that is read or what is said instead
+    ('.npy', filled(1).numpy(), None, 1),
+    ('.npz', filled(1).numpy(), None, 1),  # an array under the suffix of several
+    ('.npy', TWO, None, 4),
+    ('.npz', TWO, None, 4),
+    ('.npz', TWO, 'times', 5),
+    ('.npz', TWO, 'fast', r"v\.npz holds \['features', 'times'\], and no array under 'fast'"),
+    ('.npz', dict(anything=TWO['times']), None, 5),
+    ('.npz', OTHERS, 'fast', 7),
+    ('.npz', OTHERS, None, r"v\.npz holds \['fast', 'slow'\].*feature_key"),
+    ('.pth', dict(clip=filled(3), fps=25), 'clip', 3),
+    ('.pth', dict(clip=filled(3), fps=25), None, r"v\.pth holds \['clip', 'fps'\].*feature_key"),
+    ('.pth', dict(clip=filled(3), fps=25), 'fps', "no array under 'fps'"),
+    ('.pt', torch.nn.Parameter(filled(2)), None, 2),
+    ('.pt', filled(2).to_sparse(), None, 2),
+    ('.pt', filled(2, dtype=torch.float64).T.T, None, 2),
+    ('.pt', filled(-2, dtype=torch.complex64).conj().real.neg(), None, 2),
+    ('.pt', filled(2, dtype=torch.bfloat16, requires_grad=True), None, 2),
+]
+
+
+@pytest.mark.parametrize(('suffix', 'content', 'key', 'expected'), FILES)
+def test_files_hold_an_array_or_several_by_name(tmp_path, suffix, content, key, expected):
+    with open(tmp_path / f'v{suffix}', 'wb') as file:
+        if suffix in ('.pt', '.pth'):
+            torch.save(content, file)
+        elif isinstance(content, dict):
+            np.savez_compressed(file, **content)
+        else:
+            np.save(file, content)
+    store = open_feature_store(tmp_path, key)
+    if isinstance(expected, str):
+        with pytest.raises(FeatureError, match=expected):
+            store.read('v')
+    else:
+        np.testing.assert_array_equal(store.read('v'), np.full((3, 2), expected))
 
 
 @pytest.mark.parametrize(
@@ -102,30 +122,6 @@ def test_a_damaged_file_of_a_folder_names_the_video(folder, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(FeatureError, match="cannot read the features of video 'v_d'"):
         open_feature_store(folder).read('v_d')
-
-
-def test_arrays_under_the_suffix_of_the_other_kind_are_read(folder):
-    np.savez(folder / 'v_d.npz', features=np.ones((3, 2)))
-    os.replace(folder / 'v_d.npz', folder / 'v_d.npy')
-    os.replace(folder / 's1.avi.npy', folder / 's1.avi.npz')
-    store = open_feature_store(folder)
-    for video_id in ('v_d', 's1.avi'):
-        np.testing.assert_array_equal(store.read(video_id), np.ones((3, 2)))
-
-
-@pytest.mark.parametrize(
-    'tensor',
-    [
-        torch.nn.Parameter(torch.full((3, 2), 2.0)),
-        torch.full((3, 2), 2.0).to_sparse(),
-        torch.full((3, 2), 2.0, dtype=torch.float64).T.T,
-        torch.full((3, 2), -2.0, dtype=torch.complex64).conj().real.neg(),
-        torch.full((3, 2), 2.0, dtype=torch.bfloat16, requires_grad=True),
-    ],
-)
-def test_tensors_of_any_kind_are_read(folder, tensor):
-    torch.save(tensor, folder / 'v_d.pt')
-    np.testing.assert_array_equal(open_feature_store(folder).read('v_d'), np.full((3, 2), 2.0))
 
 
 class _Payload:
