@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-from functools import lru_cache
 
 import numpy as np
 
@@ -75,19 +74,13 @@ def plain(**style) -> dict:
     return dict(family=FONT, parse_math=False, color=TEXT) | style
 
 
-@lru_cache(maxsize=1)
-def _renderer():
-    from matplotlib.backends.backend_agg import RendererAgg
-
-    return RendererAgg(8, 8, DPI)
-
-
 def text_width(text: str, size: float, weight: str = 'normal') -> float:
     """Pixels that a line of text is wide, in the font of the pictures; ``size`` in points."""
+    from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
-    font = FontProperties(family=FONT, size=size, weight=weight)
-    return _renderer().get_text_width_height_descent(printable(text), font, ismath=False)[0]
+    font, renderer = FontProperties(family=FONT, size=size, weight=weight), RendererAgg(8, 8, DPI)
+    return renderer.get_text_width_height_descent(printable(text), font, ismath=False)[0]
 
 
 def wrap(

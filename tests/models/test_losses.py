@@ -1,14 +1,19 @@
-"""The losses against the reference page's formulas, written as loops."""
+"""The losses of MMN against the reference page's formulas, their chunks, and their memory."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.matching_by_definition import losses_by_definition
 from helpers.random_candidates import random_candidates
+from torch.profiler import ProfilerActivity, profile
 
-from mmn_plugin.models import NegativePool, Negatives
+from mmn_plugin.models import Candidates, NegativePool, Negatives
 from mmn_plugin.models.losses import IoURegressionLoss, MutualMatchingLoss
+from mmn_plugin.models.losses.mutual_matching_loss import PairMask, streaming_logsumexp
+from mmn_plugin.structures import MomentGrid
 
 SETTINGS = dict(
     num_positive=2,
@@ -77,3 +82,120 @@ def test_iou_loss_is_cross_entropy_with_the_scaled_iou():
         score, target = 1 / (1 + math.exp(-x)), min(max((y - 0.3) / 0.4, 0), 1)
         expected -= target * math.log(score) + (1 - target) * math.log(1 - score)
     assert loss == pytest.approx(expected / logits.numel(), rel=1e-9)
+
+
+N, M, L, J, T = 4, 9, 3, 5, 0.1
+
+
+def arguments(fill):
+    rows = torch.randn(N, J, dtype=torch.float64, requires_grad=True)
+    blocks = torch.randn(M, L, J, dtype=torch.float64, requires_grad=True)
+    pairs = [(0, 8), (2, 3), (1, 0), (0, 1), (2, 3), (3, 3)]  # one of them twice
+    masked = torch.rand(len(pairs), L) > 0.4
+    log_weight = torch.randn(M, dtype=torch.float64)
+    mask = PairMask.of(*np.array(pairs).T, masked, fill)
+    dense = torch.zeros(N, M, L, dtype=torch.bool)
+    for (n, m), entries in zip(pairs, masked, strict=True):
+        dense[n, m] |= entries
+    logits = torch.einsum('nj,mlj->nml', rows, blocks) / T
+    expected = (logits.masked_fill(dense, fill) + log_weight[:, None]).flatten(1).logsumexp(1)
+    return rows, blocks, mask, log_weight, expected
+
+
+@pytest.mark.parametrize('fill', [0.0, -math.inf])
+@pytest.mark.parametrize('chunk_elements', [1, N * L * 2, N * L * 4 + 1, 10**6])
+def test_values_and_gradients_do_not_depend_on_the_chunks(fill, chunk_elements):
+    rows, blocks, mask, log_weight, expected = arguments(fill)
+    ours = streaming_logsumexp(rows, blocks, T, mask, log_weight, chunk_elements)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(N, dtype=torch.float64)
+    wanted = torch.autograd.grad((expected * weights).sum(), (rows, blocks))
+    for gradient, reference in zip(
+        torch.autograd.grad((ours * weights).sum(), (rows, blocks)), wanted, strict=True
+    ):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
+
+
+def test_a_row_with_nothing_to_sum_is_minus_infinity_and_has_no_gradient():
+    rows = torch.randn(2, J, requires_grad=True)
+    blocks = torch.randn(1, 1, J, requires_grad=True)
+    mask = PairMask.of(np.array([0]), np.array([0]), torch.ones(1, 1, dtype=torch.bool), -math.inf)
+    result = streaming_logsumexp(rows, blocks, T, mask)
+    assert result[0] == -math.inf
+    (result.exp() * torch.tensor([1.0, 0.0])).sum().backward()
+    assert rows.grad.eq(0).all()
+    assert blocks.grad.eq(0).all()
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    rows, blocks = torch.randn(N, J, requires_grad=True), torch.randn(M, L, J)
+    streaming_logsumexp(rows, blocks, T).sum().backward()
+    assert rows.grad.norm() > 0
+    assert blocks.grad is None
+
+
+def test_saved_memory_does_not_grow_with_the_number_of_similarities():
+    rows, blocks = torch.randn(N, J, requires_grad=True), torch.randn(M, L, J)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.append(tensor.numel()) or tensor, lambda tensor: tensor
+    ):
+        streaming_logsumexp(rows, blocks, T)
+    assert sum(saved) == rows.numel() + blocks.numel() + N
+
+
+GRID = MomentGrid(16, [15])
+SENTENCES = 4  # of a video
+
+
+def peak_of_allocations(run):
+    """Most MB of tensors at once during a run: what torch asks for, whatever malloc keeps."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    return np.cumsum([e.nbytes() for e in events if e.name() == '[memory]']).max() / 2**20
+
+
+def candidates(videos, first, gradient):
+    """So many videos, named from ``first`` on."""
+    count = videos * SENTENCES
+    moments = F.normalize(torch.randn(videos, GRID.num_moments, 32), dim=-1)
+    sentences = F.normalize(torch.randn(count, 32), dim=-1)
+    truth = torch.rand(count, 2).cumsum(1) * 10
+    return Candidates(
+        moments.requires_grad_(gradient),
+        sentences.requires_grad_(gradient),
+        truth,
+        np.repeat(np.arange(videos), SENTENCES),
+        [str(first + v) for v in range(videos)],
+        [''] * count,
+        iou=GRID.iou(truth, 30.0),
+    )
+
+
+def memory(videos, gathered, chunk_elements):
+    """MB beyond embeddings and their gradients, and MB of all similarities at once."""
+    own, rest = candidates(8, 0, True), candidates(videos, 8, gathered)
+    loss = MutualMatchingLoss(**SETTINGS, chunk_elements=chunk_elements)
+    inputs = [t for c in (own, rest) for t in (c.moments, c.sentences) if t.requires_grad]
+    negatives = Negatives([NegativePool.of(own, own, (0, 0)), NegativePool.of(rest, own)])
+    positives = own.iou.topk(loss.num_positive, dim=1).indices
+
+    def step():
+        losses = loss(own, positives, negatives)
+        torch.autograd.grad(sum(losses), inputs, allow_unused=True)
+
+    gradients = sum(tensor.numel() for tensor in inputs) / 2**18
+    similarities = len(own.sentences) * rest.moments[..., 0].numel() / 2**18
+    return peak_of_allocations(step) - gradients, similarities
+
+
+@pytest.mark.parametrize('gathered', [False, True])
+def test_memory_stays_flat_while_negatives_grow(gathered):
+    (few, few_at_once), (many, at_once) = (memory(n, gathered, 2**17) for n in (100, 1600))
+    assert many - few < (at_once - few_at_once) / 4
+
+
+def test_all_similarities_in_one_chunk_are_seen_to_take_memory():
+    (few, few_at_once), (many, at_once) = (memory(n, False, 2**30) for n in (100, 1600))
+    assert many - few > at_once - few_at_once

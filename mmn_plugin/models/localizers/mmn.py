@@ -45,9 +45,6 @@ class MMN(BaseLocalizer):
         self.text_encoder = MODELS.build(text_encoder)
         self.head = MODELS.build(head, default_args=dict(grid=self.grid))
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
-        self._check_sizes(neck, text_encoder, head)
-
-    def _check_sizes(self, neck: dict, text_encoder: dict, head: dict) -> None:
         self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:

@@ -63,14 +63,12 @@ class FrameNeck(BaseModule):
         """
         for layer in self.temporal:
             clips = clips + layer(clips).relu()  # (B, H, N)
-        embeddings = [_normalize(self.fc(clips))]  # (B, J, N)
-        for stage in self.stages:
-            embeddings.append(_normalize(embeddings[-1] + stage(embeddings[-1])))
-        names = [*(f'stage{k}' for k in range(len(self.stages))), 'contrastive']
-        return {
-            name: embedding.transpose(1, 2)
-            for name, embedding in zip(names, embeddings, strict=True)
-        }  # (B, N, J)
+        embedding = _normalize(self.fc(clips))  # (B, J, N)
+        embeddings = {}
+        for k, stage in enumerate(self.stages):
+            embeddings[f'stage{k}'] = embedding.transpose(1, 2)  # (B, N, J)
+            embedding = _normalize(embedding + stage(embedding))
+        return dict(embeddings, contrastive=embedding.transpose(1, 2))
 
 
 def _normalize(embeddings: Tensor) -> Tensor:
