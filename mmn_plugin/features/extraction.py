@@ -306,8 +306,9 @@ def _extract_all(
         raise
     if not is_main_process():
         return
-    for path, problem in ((found[video], problem) for video, problem in refused.items()):
-        report.failures[printable(path.name)] = f'{printable(path)}: its name {problem}; rename it'
+    for video, problem in refused.items():
+        message = f'{printable(found[video])}: its name {problem}; rename it'
+        report.failures[printable(found[video].name)] = message
     report.failures |= file.failures()
     report.notes |= file.notes()
     if unmarked := sum(mark is None for mark in marks.values()):

@@ -115,8 +115,9 @@ def read_pictures(
         for frame, when, following in spans(stream.pictures_since(start)):
             if end is not None and when >= end - 1e-3:
                 break
-            last_end = when + stream.seconds_of(frame) - 1e-3
-            if when > start or start < (last_end if following is None else following - ROUNDING):
+            if following is None:
+                following = when + stream.seconds_of(frame) - ROUNDING
+            if when > start or following > start + ROUNDING:
                 yield max(when, start), _rgb(frame)
                 count += 1
         if not count:
