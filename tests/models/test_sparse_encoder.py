@@ -2,12 +2,11 @@
 
 import copy
 import pickle
-import sys
 
 import pytest
 import torch
 
-from mmn_plugin.models.necks import MomentEncoder, moment_map_neck
+from mmn_plugin.models.necks import MomentEncoder, moment_map_neck, sparse_conv
 from mmn_plugin.structures import MomentGrid
 
 # num_clips, pooling_counts, kernel_size, num_layers of the three benchmarks' configs
@@ -17,8 +16,6 @@ SIZES = {
     'activitynet': (64, [15, 8, 8], 9, 4),
 }
 CHANNELS = 8
-# the module, whose name in its package is the function's
-sparse_conv = sys.modules['mmn_plugin.models.necks.sparse_conv']
 
 
 def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):

@@ -1,8 +1,8 @@
 """Convolution and normalization on the cells that exist."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -34,42 +34,42 @@ def fast_products(dtype: torch.dtype, device: str) -> bool:
     return capabilities.get('architecture') != 'x86_64' or capabilities.get(_UNITS[dtype], False)
 
 
-class Workspace:
-    """Buffers by name, each as large as was ever asked for.
+class Workspaces:
+    """Lends buffers to one convolution at a time; there are as many sets as ran at the same time.
 
     Fresh memory of this size costs a page fault every 4 kB, which on the CPU takes as long as
-    what is computed in it. Contents are undefined, and valid until the name is taken again.
+    what is computed in it.
     """
 
     def __init__(self):
-        self._buffers: dict[tuple, Tensor] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """A contiguous tensor with the dtype and device of another."""
-        key = name, like.dtype, like.device
-        size = torch.Size(shape).numel()
-        if key not in self._buffers or self._buffers[key].numel() < size:
-            self._buffers.pop(key, None)
-            with torch.inference_mode(False):  # or a training could not write to it
-                self._buffers[key] = like.new_empty(size)
-        return self._buffers[key][:size].view(shape)
-
-
-class WorkspacePool:
-    """Lends a workspace to one convolution at a time; there are as many as ran at the same time."""
-
-    def __init__(self):
-        self._free: list[Workspace] = []
+        self._free: list[dict[tuple, Tensor]] = []
 
     @contextmanager
-    def borrow(self) -> Iterator[Workspace]:
-        """A workspace that nobody else has; it is given up where an error interrupts its use."""
+    def borrow(self) -> Iterator[Callable[..., Tensor]]:
+        """`take` of buffers that nobody else has; they are given up where an error interrupts."""
         try:
-            workspace = self._free.pop()  # a list's pop and append are atomic
+            buffers = self._free.pop()  # a list's pop and append are atomic
         except IndexError:
-            workspace = Workspace()
-        yield workspace
-        self._free.append(workspace)
+            buffers = {}
+        yield partial(self.take, buffers)
+        self._free.append(buffers)
+
+    @staticmethod
+    def take(
+        buffers: dict[tuple, Tensor], name: str, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """A contiguous tensor with the dtype and device of another.
+
+        Its contents are undefined, and valid until the name is taken again; a buffer is as large
+        as was ever asked for.
+        """
+        key = name, like.dtype, like.device
+        size = torch.Size(shape).numel()
+        if key not in buffers or buffers[key].numel() < size:
+            buffers.pop(key, None)
+            with torch.inference_mode(False):  # or a training could not write to it
+                buffers[key] = like.new_empty(size)
+        return buffers[key][:size].view(shape)
 
     def clear(self) -> None:
         """Give the memory of all that are not lent back."""
@@ -81,7 +81,7 @@ WEIGHT_ELEMENTS = 2**24
 # Elements of windows that are gathered at a time.
 WINDOW_ELEMENTS = 2**20
 
-workspaces = WorkspacePool()
+workspaces = Workspaces()
 
 
 def sparse_conv(
@@ -116,8 +116,8 @@ class _SparseConv(torch.autograd.Function):
         ctx.save_for_backward(weight, *(source or (values,)))
         ctx.plans = forward, backward
         dtype = values.dtype if forward.transform.tile == 1 else weight.dtype
-        with workspaces.borrow() as workspace:
-            products = _Products(forward, weight.transpose(0, 1), workspace)
+        with workspaces.borrow() as take:
+            products = _Products(forward, weight.transpose(0, 1), take)
             return products.convolve(values.to(dtype)).to(values.dtype)
 
     @staticmethod
@@ -128,13 +128,13 @@ class _SparseConv(torch.autograd.Function):
         of_values = of_weight = None
         dtype = source[0].dtype if forward.transform.tile == 1 else weight.dtype
         gradient = gradient.to(dtype).contiguous()
-        with workspaces.borrow() as workspace:
+        with workspaces.borrow() as take:
             if ctx.needs_input_grad[0]:
-                of_values = _Products(backward, weight, workspace).convolve(gradient)
+                of_values = _Products(backward, weight, take).convolve(gradient)
                 of_values = of_values.to(source[0].dtype)
             if ctx.needs_input_grad[1]:
                 values = NormInputs(*source).output() if len(source) > 1 else source[0]
-                products = _Products(forward, weight, workspace)
+                products = _Products(forward, weight, take)
                 of_weight = products.weight_gradient(values.to(dtype), gradient)
         if len(source) == 1:  # the first layer's, which comes last
             workspaces.clear()
@@ -147,12 +147,11 @@ class _Products:
     Args:
         plan (ConvPlan): Where outputs find their inputs.
         weight (Tensor): (H, H', K, K), or a transpose of such.
-        workspace (Workspace): Memory for what is computed on the way.
+        take (Callable): Gives memory for what is computed on the way, see `Workspaces`.
     """
 
-    def __init__(self, plan: ConvPlan, weight: Tensor, workspace: Workspace):
-        self.plan, self.transform, self.weight = plan, plan.transform, weight
-        self.take = workspace.take
+    def __init__(self, plan: ConvPlan, weight: Tensor, take: Callable[..., Tensor]):
+        self.plan, self.transform, self.weight, self.take = plan, plan.transform, weight, take
 
     def convolve(self, values: Tensor) -> Tensor:
         """(A + 1, B, H) to (A' + 1, B, H')."""
