@@ -5,7 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 from helpers.tiny_corpus import FEATURE_SIZE
 from helpers.tiny_grounder import write_grounder
 from helpers.tiny_weak import write_weak_config
@@ -20,11 +20,9 @@ def made(tmp_path_factory):
     return write_grounder(tmp_path_factory.mktemp('analysis'), in_channels=FEATURE_SIZE)
 
 
-def run(name, *arguments):
-    """Output of a tool that succeeds."""
-    code, output = run_tool(f'analysis_tools/{name}.py', *arguments)
-    assert code == 0, output
-    return output
+def run(name, *arguments, code=0):
+    """Output of a tool."""
+    return output_of(f'analysis_tools/{name}.py', *arguments, code=code)
 
 
 def pictures_in(folder):
@@ -92,12 +90,8 @@ def test_several_logs_are_drawn_into_one_picture(tmp_path):
     runs, out = (tmp_path / 'one', tmp_path / 'two'), tmp_path / 'new' / 'curves.png'
     run('plot_logs', *runs, '--names', 'A', 'B', '--out', out)
     assert out.read_bytes().startswith(b'\x89PNG')
-    code, output = run_tool('analysis_tools/plot_logs.py', *runs, '--names', 'A')
-    assert code == 2
-    assert '1 names for 2 runs' in output
-    code, output = run_tool('analysis_tools/plot_logs.py', *runs, '--keys', 'mIoU', '--out', out)
-    assert code == 1
-    assert "'mIoU'" in output
+    assert '1 names for 2 runs' in run('plot_logs', *runs, '--names', 'A', code=2)
+    assert "'mIoU'" in run('plot_logs', *runs, '--keys', 'mIoU', '--out', out, code=1)
 
 
 def test_the_whole_config_is_printed_with_the_options(tmp_path):
@@ -140,9 +134,6 @@ def test_mistakes_end_in_one_message(made, tmp_path, monkeypatch, line, message)
     words = dict(CONFIG=made.config, CHECKPOINT=made.checkpoint, OUT='out', TAKEN=taken)
     words['FOLDER'] = tmp_path
     tool, *arguments = [words.get(word, word) for word in line.split()]
-    code, output = run_tool(f'analysis_tools/{tool}.py', *arguments)
-    assert code == 1
-    assert message in output
-    assert 'Traceback' not in output
+    assert message in run(tool, *arguments, code=1)
     assert (taken / 'test_0_0.png').read_text() == 'mine'
     assert not (tmp_path / 'out').exists()

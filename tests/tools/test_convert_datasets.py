@@ -7,7 +7,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 
 from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
 
@@ -19,8 +19,8 @@ FEATURES = dict(
 VIDEOS = dict(tacos=[75, 27, 25], charades_sta=[5336, 1334], activitynet=[10009, 4917, 4885])
 
 
-def convert(name, *arguments):
-    return run_tool(f'data/{name}/convert_{name}.py', *arguments)
+def convert(name, *arguments, code=0):
+    return output_of(f'data/{name}/convert_{name}.py', *arguments, code=code)
 
 
 def read(path):
@@ -58,8 +58,7 @@ def test_published_files_are_gathered_and_verified(downloads, tmp_path, name):
         (folder / 'test.json').rename(folder / 'val_2.json')
     out = tmp_path / 'out' / name
     for _ in range(2):  # it can be run again
-        code, output = convert(name, *options_of(folder, features, out), '--quick')
-        assert code == 0, output
+        output = convert(name, *options_of(folder, features, out), '--quick')
         assert 'PASSED' in output
     file, size, key = FEATURES[name]
     assert (out / file).is_symlink()
@@ -78,18 +77,17 @@ def test_published_files_are_gathered_and_verified(downloads, tmp_path, name):
 def test_features_are_copied_over_a_link_and_then_need_not_be_given(downloads, tmp_path):
     folder, features = downloads('tacos')
     options = [*options_of(folder, features, tmp_path / 'out'), '--quick']
-    assert convert('tacos', *options)[0] == 0
+    convert('tacos', *options)
     (tmp_path / 'out' / features.name).unlink()
-    assert convert('tacos', *options, '--copy')[0] == 0
+    convert('tacos', *options, '--copy')
     assert not (tmp_path / 'out' / features.name).is_symlink()
     del options[1]
-    assert convert('tacos', *options)[0] == 0
+    convert('tacos', *options)
 
 
 def test_other_annotations_and_damaged_or_missing_features_fail(downloads, tmp_path):
     folder, features = downloads('tacos')
-    code, output = convert('tacos', '--annotations', folder, '--out', tmp_path / 'a')
-    assert code == 1
+    output = convert('tacos', '--annotations', folder, '--out', tmp_path / 'a', code=1)
     assert 'unusable feature file' in output
     content = read(folder / 'val.json')
     content.popitem()
@@ -98,8 +96,7 @@ def test_other_annotations_and_damaged_or_missing_features_fail(downloads, tmp_p
         video_id = next(iter(content))
         del file[video_id]
         file[video_id] = np.full((3, 4096), np.nan, np.float32)
-    code, output = convert('tacos', *options_of(folder, features, tmp_path / 'out'))
-    assert code == 1
+    output = convert('tacos', *options_of(folder, features, tmp_path / 'out'), code=1)
     text = ' '.join(output.split())
     assert 'error │ val │ not the published annotations' in text
     assert 'val │ 26 │' in text
@@ -140,8 +137,7 @@ def test_charades_text_becomes_the_published_json(original_charades, tmp_path):
         file.write('AO8RW,Kitchen,33.67\n')
     out = tmp_path / 'out'
     options = (f'--features={features}', f'--out={out}', '--quick')
-    code, output = convert('charades_sta', *charades_options(folder), *options)
-    assert code == 0, output
+    convert('charades_sta', *charades_options(folder), *options)
     for split in ('train', 'test'):
         assert read(out / f'{split}.json') == read(folder / f'{split}.json')
 
@@ -159,17 +155,15 @@ def test_a_bad_line_or_table_is_named(tmp_path, line, table, message):
     for split in ('train', 'test'):
         (tmp_path / f'charades_sta_{split}.txt').write_text(line)
         (tmp_path / f'Charades_v1_{split}.csv').write_text(table)
-    code, output = convert('charades_sta', *charades_options(tmp_path), '--out', tmp_path / 'out')
-    assert code == 1
+    output = convert('charades_sta', *charades_options(tmp_path), '--out', tmp_path / 'out', code=1)
     assert message in output
 
 
 def test_an_absent_source_is_one_message(tmp_path):
-    for name, arguments, message in (
-        ('charades_sta', '', 'either --sta and --durations, or --annotations'),
-        ('charades_sta', '--sta a.txt b.txt --durations c.csv', 'a.txt does not exist'),
-        ('tacos', f'--annotations {tmp_path}', 'train.json does not exist'),
+    for name, arguments, code, message in (
+        ('charades_sta', '', 2, 'either --sta and --durations, or --annotations'),
+        ('charades_sta', '--sta a.txt b.txt --durations c.csv', 2, 'a.txt does not exist'),
+        ('tacos', f'--annotations {tmp_path}', 1, 'train.json does not exist'),
     ):
-        code, output = convert(name, *arguments.split(), '--out', tmp_path / 'out')
-        assert code != 0
-        assert message in output
+        out = ('--out', tmp_path / 'out')
+        assert message in convert(name, *arguments.split(), *out, code=code)

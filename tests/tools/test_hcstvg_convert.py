@@ -7,17 +7,17 @@ import pickle
 import numpy as np
 import pytest
 from helpers.made_up_tubes import random_tube
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 
 from mmn_plugin.datasets import TubeError, TubeFile, read_hcstvg_annotations
 from mmn_plugin.datasets.hcstvg import load_pickle
 
 
-def convert(folder, *arguments):
+def convert(folder, *arguments, code=0):
     streams = [f'--stream={name}={folder}/{name}.pkl' for name in ('csn', 'i3d')]
     files = ('--annotations', folder / 'ann.json', '--tubes', folder / 'tubes.pkl')
     out = ('--out', folder / 'out.h5')
-    return run_tool('data/hcstvg/convert.py', *files, *streams, *out, *arguments)
+    return output_of('data/hcstvg/convert.py', *files, *streams, *out, *arguments, code=code)
 
 
 def dump(path, content, protocol=4):
@@ -48,8 +48,7 @@ class Evil:
 
 def test_files_are_converted_once_and_read_as_hdf5(published):
     folder, tubes = published
-    code, output = convert(folder)
-    assert code == 0, output
+    output = convert(folder)
     assert '2 videos, streams csn, i3d' in output
     assert '1 of them have no candidate tube (b.mkv)' in output
     video = TubeFile(folder / 'out.h5').read('a.mkv', ['i3d', 'csn'])
@@ -64,13 +63,12 @@ def test_a_pickle_that_asks_for_code_is_refused_and_the_class_named(published, m
     folder, _ = published
     monkeypatch.chdir(folder)
     dump(folder / 'tubes.pkl', {'a': [Evil()]})
-    code, output = convert(folder)
-    assert code == 1
+    output = convert(folder, code=1)
     assert 'posix.mkdir' in output
     assert '--trust-pickle' in output
     assert not (folder / 'evil').exists()
     assert not (folder / 'out.h5').exists()
-    code, output = convert(folder, '--trust-pickle')
+    output = convert(folder, '--trust-pickle', code=1)
     assert (folder / 'evil').exists()
     assert 'may now run any code' in output
 
@@ -108,12 +106,10 @@ def test_damaged_and_unfit_files_end_in_one_message(published):
         (pickle.dumps({'a': [np.zeros((3, 4))] * 2}), 'shape (3, 4)'),
     ):
         (folder / 'tubes.pkl').write_bytes(content)
-        code, output = convert(folder)
-        assert code == 1
+        output = convert(folder, code=1)
         assert message in output
         assert len(output.strip().splitlines()) == 1
-    code, output = convert(folder, '--stream', 'csn=other.pkl')
-    assert code == 2
+    output = convert(folder, '--stream', 'csn=other.pkl', code=2)
     assert '--stream takes NAME=FILE.pkl, every name once' in output
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import ROOT, output_of, run_tool
 from helpers.tiny_corpus import write_corpus
 
 from mmn_plugin.models.text_encoders import SentenceTokenizer
@@ -18,16 +18,10 @@ TOOL = 'data/make_shapes.py'
 def test_a_corpus_is_made_and_another_one_is_not_mixed_with_it(tmp_path):
     arguments = (TOOL, tmp_path, '--videos', 12, '--size', 32)
     for _ in range(2):
-        code, output = run_tool(*arguments)
-        assert code == 0, output
-        assert '10 train, 1 val, 1 test' in output
+        assert '10 train, 1 val, 1 test' in output_of(*arguments)
     assert len(list((tmp_path / 'videos').glob('*.mp4'))) == 12
-    code, output = run_tool(*arguments, '--seed', 1)
-    assert code == 1
-    assert 'another corpus (seed=0 instead of 1)' in output
-    assert 'Traceback' not in output
-    code, output = run_tool(*arguments, '--workers', '-1')
-    assert code == 2
+    assert 'another corpus (seed=0 instead of 1)' in output_of(*arguments, '--seed', 1, code=1)
+    output = output_of(*arguments, '--workers', '-1', code=2)
     assert "argument --workers: '-1' is not a whole number" in output
 
 
@@ -56,8 +50,7 @@ def test_after_a_kill_it_goes_on(tmp_path):
         pytest.fail('workers outlived their parent')
     made = {p: p.stat().st_mtime_ns for p in tmp_path.glob('videos/*.mp4')}
     assert len(made) < 200
-    code, output = run_tool(TOOL, tmp_path, '--videos', 200, '--size', 32)
-    assert code == 0, output
+    output_of(TOOL, tmp_path, '--videos', 200, '--size', 32)
     assert {p: p.stat().st_mtime_ns for p in made} == made
     assert len(list(tmp_path.glob('videos/*.mp4'))) == 200
 
@@ -83,8 +76,7 @@ def test_ctrl_c_is_one_line(tmp_path, monkeypatch, tool, module, size):
 def test_every_word_of_the_training_sentences_is_a_token_of_its_own(tmp_path):
     write_corpus(tmp_path)
     out = tmp_path / 'new' / 'vocab.txt'
-    code, output = run_tool('data/build_vocabulary.py', tmp_path / 'train.json', '--out', out)
-    assert code == 0, output
+    output_of('data/build_vocabulary.py', tmp_path / 'train.json', '--out', out)
     tokenizer = SentenceTokenizer(vocab=str(out))
     (ids,) = tokenizer.encode(['A person opens the door slowly.'])
     assert len(ids) == 2 + 7

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of, run_tool
 
 TOY = Path(__file__).parent / 'toy'
 
@@ -17,8 +17,7 @@ def toy_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('toy_run')
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TOY)
-        code, output = run_tool('train.py', TOY / 'toy.py', '--work-dir', folder)
-    assert code == 0, output
+        output = output_of('train.py', TOY / 'toy.py', '--work-dir', folder)
     assert 'toy/items: 8' in output  # it validates
     return folder
 
@@ -78,8 +77,7 @@ def test_a_precision_that_the_device_lacks_is_named(toy_run):
 @pytest.mark.parametrize('amp', [['--amp'], ['--amp', 'bf16']])
 def test_a_test_runs_in_mixed_precision(amp, toy_run, tmp_path):
     arguments = (*amp, TOY / 'toy.py', toy_run / 'epoch_1.pth', '--work-dir', '.')
-    code, output = run_tool('test.py', *arguments)
-    assert code == 0, output
+    output = output_of('test.py', *arguments)
     precision = 'fp16' if torch.cuda.is_available() and len(amp) == 1 else 'bf16'
     written = (tmp_path / 'toy.py').read_text()
     assert re.search(rf"test_cfg = dict\(amp='{precision}', .*type='AmpTestLoop'", written)

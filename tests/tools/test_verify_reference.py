@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.away_device import AWAY, AwayDevice
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 from reference import model as reference_model
 from reference.golden_file import GoldenFile, Report
 from reference.model import check_model, inference_figures
@@ -17,8 +17,8 @@ from reference.ranking import check_evaluation
 from reference.tubes import check_tubes
 
 
-def verify(*arguments):
-    return run_tool('analysis_tools/verify_reference.py', *arguments)
+def verify(*arguments, code=0):
+    return output_of('analysis_tools/verify_reference.py', *arguments, code=code)
 
 
 def failed_rows(output):
@@ -50,8 +50,7 @@ def remove(arrays, *prefixes):
     [('charades_pool', 'dense', 26), ('charades_conv', 'sparse', 26), ('hcstvg_pool', 'dense', 16)],
 )
 def test_every_quantity_of_a_model_agrees(shared, name, mode, quantities):
-    code, output = verify(shared / 'golden' / f'{name}.npz', '--conv-mode', mode)
-    assert code == 0, output
+    output = verify(shared / 'golden' / f'{name}.npz', '--conv-mode', mode)
     assert output.count(' ok ') == quantities
     assert 'skipped' not in output
 
@@ -60,8 +59,7 @@ def test_ranking_and_recall_agree_on_real_annotations(shared):
     names = ('tacos', 'charades', 'activitynet')
     torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
     files = [shared / 'golden' / f'eval_{name}.npz' for name in names]
-    code, output = verify(*files, '--device', 'cpu')
-    assert code == 0, output
+    output = verify(*files, '--device', 'cpu')
     assert output.count(' ok ') == 6
     assert not torch.backends.cudnn.allow_tf32
 
@@ -96,8 +94,7 @@ def test_a_wrong_figure_in_any_group_fails_its_row_and_the_run(tampered):
         arrays['input_ids/0'][0, 1] += 1
         arrays['eval/top5/0'][0, :2] = arrays['eval/top5/0'][0, 1::-1].copy()
 
-    code, output = verify(tampered('charades_pool', change))
-    assert code == 1
+    output = verify(tampered('charades_pool', change), code=1)
     assert ' '.join(sorted(failed_rows(output))) == (
         'eval/contrastive eval/map_iou eval/top5 grad input_ids pooled_feats train/loss_sent '
         'train_buffers trajectory/grad_norm trajectory/loss_iou trajectory/loss_sent '
@@ -117,8 +114,7 @@ def test_a_wrong_figure_of_the_spatio_temporal_variant_fails_its_row(tampered):
         arrays['evalset/result_json'] = np.array(json.dumps(result))
         remove(arrays, 'grad_single_1/', 'eval/contrastive/0')
 
-    code, output = verify(tampered('hcstvg_pool', change))
-    assert code == 1
+    output = verify(tampered('hcstvg_pool', change), code=1)
     wrong = 'pooled_feats stiou train/single/loss_sent train/all/loss_vid eval/contrastive evalset'
     assert failed_rows(output) >= {*wrong.split(), 'train_buffers_single_1'}
     assert 'train/all/loss_sent' not in output
@@ -127,8 +123,7 @@ def test_a_wrong_figure_of_the_spatio_temporal_variant_fails_its_row(tampered):
 def test_groups_that_a_file_does_not_hold_are_said_to_be_skipped(tampered, tmp_path):
     groups = ('trajectory', 'grad/', 'eval/', 'word_lens/', 'train/')
     path = tampered('charades_pool', lambda arrays: remove(arrays, *groups))
-    code, output = verify(path, '--json', tmp_path / 'rows.json')
-    assert code == 0, output
+    output = verify(path, '--json', tmp_path / 'rows.json')
     rows = json.loads((tmp_path / 'rows.json').read_text())['x.npz']
     assert ' '.join(sorted(row['quantity'] for row in rows if row['skipped'])) == (
         'eval grad train/loss_iou train/loss_sent train/loss_vid train/total trajectory word_lens'
@@ -175,8 +170,7 @@ def test_what_cannot_be_used_is_named_and_the_next_file_is_checked(
         change(arrays) if callable(change) else remove(arrays, change)
 
     path = tampered('charades_pool', changed)
-    code, output = verify(path, shared / 'golden' / 'eval_charades.npz')
-    assert code == 1
+    output = verify(path, shared / 'golden' / 'eval_charades.npz', code=1)
     [line] = [line for line in output.splitlines() if message in line]
     assert str(path) in line
     assert output.count(' ok ') == 2  # of the second file
@@ -204,8 +198,7 @@ def test_damaged_and_other_files_are_named_and_the_next_is_checked(shared, tmp_p
         'alone.npz': '--vocab FILE',
         'absent.npz': 'does not exist',
     }
-    code, output = verify(*(tmp_path / name for name in messages), golden)
-    assert code == 1
+    output = verify(*(tmp_path / name for name in messages), golden, code=1)
     for line, (name, message) in zip(output.splitlines(), messages.items(), strict=False):
         assert str(tmp_path / name) in line
         assert message in line
@@ -245,7 +238,6 @@ def test_all_is_computed_on_the_named_device_and_compared_on_the_host(
 
 @pytest.mark.parametrize('device', ['cuda:99', 'nonsense'])
 def test_a_device_that_is_not_there_is_named(shared, device):
-    code, output = verify(shared / 'golden' / 'eval_charades.npz', '--device', device)
-    assert code == 1
+    output = verify(shared / 'golden' / 'eval_charades.npz', '--device', device, code=1)
     assert f"the device '{device}' cannot be used here" in output
     assert len(output.splitlines()) == 1
