@@ -144,20 +144,17 @@ def tube_bounds(
         weighing the same in all, which is what drawing a tube and then a span gives. All 0 where
         there is no candidate.
     """
-    means, best, shares = [], 0.0, []
+    overlaps = weights = np.zeros((1, 1))
     if len(tubes):
-        bounds = cell_bounds(grid, [len(tube) for tube in tubes])
-        overlaps = cell_iou(grid, tubes, truth, bounds)  # (T, P)
-        best = float(overlaps.max())
-        for row, (first, last) in zip(overlaps, np.moveaxis(bounds, -1, 1), strict=True):
-            row = row[first < last].astype(np.float64)
-            means.append(row.mean())
-            shares.append([(row > thr).mean() for thr in iou_thrs])
-    shares = np.mean(shares, 0) if shares else np.zeros(len(iou_thrs))
-    result = dict(oracle_m_vIoU=best, chance_m_vIoU=float(np.mean(means)) if means else 0.0)
-    for thr, share in zip(iou_thrs, shares, strict=True):
+        bounds = cell_bounds(grid, [len(tube) for tube in tubes])  # (T, P, 2)
+        overlaps = cell_iou(grid, tubes, truth, bounds).astype(np.float64)  # (T, P)
+        with_box = bounds[..., 0] < bounds[..., 1]
+        weights = with_box / with_box.sum(1, keepdims=True) / len(tubes)
+    best = float(overlaps.max())
+    result = dict(oracle_m_vIoU=best, chance_m_vIoU=float((overlaps * weights).sum()))
+    for thr in iou_thrs:
         result[f'oracle_vIoU@{thr:g}'] = float(best > thr)
-        result[f'chance_vIoU@{thr:g}'] = float(share)
+        result[f'chance_vIoU@{thr:g}'] = float(((overlaps > thr) * weights).sum())
     return result
 
 
