@@ -73,6 +73,11 @@ def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_posit
     )
 
 
+def test_a_sentence_is_no_negative_of_itself_whatever_overlap_removes_one():
+    loss_vid, _ = losses(random_candidates([1], 'a'), sentence_removal_iou=1.1)
+    assert loss_vid == 0
+
+
 def test_iou_loss_is_cross_entropy_with_the_scaled_iou():
     logits = torch.randn(3, P, dtype=torch.float64)
     iou = torch.rand(3, P, dtype=torch.float64)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.made_up_tubes import random_video
+from helpers.tiny_corpus import VOCABULARY
 from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
 from reference.golden_file import GoldenFile
@@ -106,6 +107,23 @@ def test_sentence_to_moments_is_that_of_the_definition(head, counts):
 
 
 @pytest.mark.parametrize('sentences', [1, 2])
+def test_moment_to_sentences_is_that_of_the_definition(head, sentences):
+    counts = (3, 2, 4)
+    samples, moments, texts = batch_of(counts, sentences)
+    target = np.split(head.targets(samples), np.cumsum(np.multiply(counts, sentences))[:-1])
+    texts_of_all, terms = normalize(torch.cat(texts).flip(-1), dim=-1), []
+    for s in range(len(texts_of_all)):
+        v, place = divmod(s, sentences)
+        own = target[v].reshape(sentences, counts[v], -1)[place]  # (T, P)
+        moment = normalize(moments[v][np.unravel_index(own.argmax(), own.shape)].flip(-1), dim=-1)
+        logits = texts_of_all @ moment
+        logits[s] -= SETTINGS['margin']
+        terms.append(-(logits / SETTINGS['temperature_video']).log_softmax(0)[s])
+    loss = losses_of(head, samples, moments, texts)['loss_vid'].item()
+    assert loss == pytest.approx(torch.stack(terms).mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize('sentences', [1, 2])
 def test_a_videos_loss_does_not_depend_on_its_place_in_the_batch(head, sentences):
     samples, moments, texts = batch_of((3, 2, 4), sentences)
     reference = losses_of(head, samples, moments, texts)
@@ -181,3 +199,18 @@ def test_a_video_without_tubes_gets_an_empty_answer(head):
     head.predict(head.split(moments, samples), texts, samples)
     assert [len(sample.pred_instances.tubes[0]) > 0 for sample in samples] == [True, False, True]
     assert samples[1].pred_instances.tube_index.tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'message'),
+    [
+        ([(2, 5, 4), (1, 6, 4)], r'0: \(5, 4\), 1: \(6, 4\)'),
+        ([(3, 5, 4), (1, 5, 4)], "'0' has 2 tubes"),
+    ],
+)
+def test_features_of_tubes_that_do_not_fit_are_named(shapes, message):
+    tokenizer = dict(type='SentenceTokenizer', vocab=list(VOCABULARY))
+    preprocessor = MODELS.build(dict(type='TubeDataPreprocessor', tokenizer=tokenizer))
+    inputs = [torch.zeros(shape) for shape in shapes]
+    with pytest.raises(ValueError, match=message):
+        preprocessor(dict(inputs=inputs, data_samples=batch_of((2, 1))[0]))
