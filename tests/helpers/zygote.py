@@ -77,6 +77,10 @@ class Zygote:
             rank.start()
         return [rank.pid for rank in self._ranks]
 
+    def is_running(self) -> bool:
+        """Whether a rank started last has not ended."""
+        return any(rank.is_alive() for rank in self._ranks)
+
     def wait(self) -> list[int]:
         """Exit codes of the ranks started last, negative for a signal."""
         limit, deadline = time.monotonic() + PATIENCE, None

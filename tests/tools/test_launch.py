@@ -102,6 +102,7 @@ def test_processes_get_ten_minutes_and_more_signals_than_torchrun_hands_on(launc
 
 WORKER = """
 import os, pathlib, signal, sys, time
+os.chdir(pathlib.Path(__file__).parent)
 rank, codes, stopping, launcher = int(os.environ['RANK']), sys.argv[1:], [], os.getppid()
 def stop(number, frame):
     if not stopping:
@@ -129,19 +130,18 @@ def job(zygote, tmp_path):
         (pid,) = zygote.start(
             f'--master_port={zygote.free_port()}',
             '--nproc_per_node=2',
-            'worker.py',
+            tmp_path / 'worker.py',
             *codes,
             tool=ROOT / 'tools/launch.py',
             launcher=False,
             ranks=1,
-            cwd=str(tmp_path),
             output=output,
             **environment,
         )
         for number in signals:
             deadline = time.monotonic() + 600
             while not all((tmp_path / f'{step}_{rank}').exists() for rank in (0, 1)):
-                assert time.monotonic() < deadline, output.read_text()
+                assert zygote.is_running() and time.monotonic() < deadline, output.read_text()
                 time.sleep(0.02)
             os.kill(pid, number)
             step = 'saving'
