@@ -141,7 +141,8 @@ def job(zygote, tmp_path):
         for number in signals:
             deadline = time.monotonic() + 600
             while not all((tmp_path / f'{step}_{rank}').exists() for rank in (0, 1)):
-                assert zygote.is_running() and time.monotonic() < deadline, output.read_text()
+                assert zygote.is_running(), output.read_text()
+                assert time.monotonic() < deadline, output.read_text()
                 time.sleep(0.02)
             os.kill(pid, number)
             step = 'saving'
