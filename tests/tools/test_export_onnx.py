@@ -92,7 +92,7 @@ def test_a_file_of_someone_else_is_not_replaced(grounder, monkeypatch, tmp_path)
 
 def test_without_the_extra_the_message_names_it(grounder, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        'importlib.util.find_spec', lambda name, *_: None if (name == 'onnxscript') else 'there'
+        sys.modules[export_onnx.__module__], 'find_spec', lambda name: name != 'onnxscript' or None
     )
     code, output = export(grounder, tmp_path)
     assert code == 1
