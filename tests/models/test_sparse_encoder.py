@@ -84,9 +84,10 @@ def test_it_is_the_dense_encoder_forward_and_backward(name, training, tile, monk
     assert sparse.tile(torch.float64, 'cpu') == 3
     monkeypatch.setattr(sparse, 'tile', lambda *_: tile)  # 1 is that of 16 bits
     assert_same(dense, sparse, *inputs(grid, dtype=torch.float64))
-    # In float32 a ReLU's input near 0 may fall on either side, so gradients are not compared.
+    # In float32 a ReLU's input near 0 may fall on either side, so gradients are not compared; and
+    # with the exact result, as a dense convolution rounds more or less on different processors.
     moments, _ = inputs(grid)
-    assert relative(sparse.float()(moments), dense.float()(moments)) < 1e-5
+    assert relative(sparse.float()(moments), dense(moments.double())) < 1e-5
 
 
 @pytest.mark.parametrize(
