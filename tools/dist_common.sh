@@ -5,7 +5,7 @@ launcher=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/launch.py
 launch() {
     local script=$1 processes=$2
     shift 2
-    local python=${PYTHON:-python} nodes=${NNODES:-1} port=${PORT:-}
+    local nodes=${NNODES:-1}
     local node=${NODE_RANK:-0} address=${MASTER_ADDR:-127.0.0.1}
     if [ "$nodes" -gt 1 ] && [ -n "${SLURM_NODEID:-}" ]; then
         # within srun: Slurm knows which node this is, and the first one is the meeting place
@@ -16,25 +16,8 @@ launch() {
     case $processes in
         ''|*[!0-9]*|0) echo "the number of processes must be 1 or more, not '$processes'" >&2; exit 2 ;;
     esac
-    if [ -z "$port" ]; then
-        if [ "$nodes" -gt 1 ]; then
-            port=29500  # must be the same on every machine
-        else
-            port=$("$python" -c 'import socket
-s = socket.socket()
-s.bind(("127.0.0.1", 0))
-print(s.getsockname()[1])')
-        fi
-    fi
-    if [ -z "${OMP_NUM_THREADS:-}" ]; then
-        # torchrun would give every process one thread, however many cores there are
-        local cores
-        cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-        export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
-    fi
-    export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
-    exec "$python" "$launcher" --nnodes="$nodes" --node_rank="$node" \
-        --master_addr="$address" --master_port="$port" \
+    exec "${PYTHON:-python}" "$launcher" --nnodes="$nodes" --node_rank="$node" \
+        --master_addr="$address" ${PORT:+--master_port="$PORT"} \
         --nproc_per_node="$processes" "$script" "$@" --launcher pytorch
 }
 

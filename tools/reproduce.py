@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,8 +32,8 @@ CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
 # How each is measured, with what can be chosen as its arguments, and how its table is made.
 EXPERIMENTS = dict(
     absence=(inference.absence, inference.render_absence),
-    agreement=(experiments.agreement, experiments.render_agreement),
-    agreement_tubes=(experiments.agreement_tubes, experiments.render_agreement),
+    agreement=(partial(experiments.agreement, '[!h]*.npz'), experiments.render_agreement),
+    agreement_tubes=(partial(experiments.agreement, 'hcstvg*.npz'), experiments.render_agreement),
     benchmark=(experiments.benchmark, experiments.render_benchmark),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
     long_video=(inference.long_video, inference.render_long_video),

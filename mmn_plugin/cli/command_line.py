@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from mmn_plugin.cli.main import add_config_options, explicit
+from mmn_plugin.cli.main import explicit, tool_parser
 from mmn_plugin.config import config_errors, load_config, print_warning, require_parts
 from mmn_plugin.engine.preemption import Preempted
 from mmn_plugin.errors import ConfigError, InputError, plain_errors
@@ -96,11 +96,9 @@ def require_launcher(name: str) -> None:
 
 def run_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments of every command that runs a config."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = tool_parser(description, config=True)
     add = parser.add_argument
-    add('config', help='path of a config, or the name of one of mmn_plugin')
     add('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)')
-    add_config_options(parser)
     add('--launcher', choices=['none', *_LAUNCHERS], default='none')
     add('--local_rank', '--local-rank', type=int, default=0)
     return parser

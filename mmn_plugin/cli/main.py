@@ -122,6 +122,22 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def tool_parser(description: str, config: bool = False) -> argparse.ArgumentParser:
+    """A parser of a script below tools/.
+
+    Args:
+        description (str): Its docstring.
+        config (bool): Whether it takes a config, and ``--cfg-options``. Defaults to False.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if config:
+        parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
+        add_config_options(parser)
+    return parser
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')

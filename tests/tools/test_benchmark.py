@@ -66,7 +66,10 @@ def test_prediction_of_one_video_and_of_a_batch(measure):
     [
         (['--dtype', 'fp32,fp8'], 'give one or more of fp32,tf32,bf16'),
         (['--dtype', 'tf32'], 'tf32 is for CUDA'),
-        (['--annotations', 'nowhere.json'], 'nowhere.json does not exist'),
+        (
+            ['--cfg-options', 'train_dataloader.dataset.ann_file=nowhere.json'],
+            'nowhere.json does not exist',
+        ),
         (['--device', 'cuda:99'], "'cuda:99' cannot be used"),
     ],
 )
@@ -79,7 +82,7 @@ def test_what_cannot_be_measured_is_said(measure, options, message):
 def test_subjects_run_in_turns_and_are_compared_within_a_round():
     order = []
     subjects = [Subject(name, lambda name=name: order.append(name)) for name in 'ABC']
-    interleave(subjects, repeats=2, warmup=1)
+    interleave(subjects, repeats=2)
     assert order == list('ABCABCABC')
     assert [len(subject.seconds) for subject in subjects] == [2, 2, 2]
     slow = Subject('slow', None, seconds=[2.0, 20.0, 4.0])  # the machine was busy in the second
@@ -115,9 +118,8 @@ def test_memory_is_that_of_the_device_that_is_measured(monkeypatch):
     assert set(asked) == {'cuda:1'}
 
 
-def recorded_of(name, split, ann_file=None):
-    dataset = dict(data_root=f'data/{name}/', ann_file='absent.json')
-    return annotation_statistics(dataset, split, ann_file)
+def recorded_of(name, split, ann_file='absent.json'):
+    return annotation_statistics(dict(data_root=f'data/{name}/', ann_file=ann_file), split)
 
 
 def test_a_typical_batch_has_the_sentences_of_all_videos():
@@ -131,7 +133,7 @@ def test_what_is_recorded_is_what_the_annotation_files_hold(shared):
     for name in ('tacos', 'charades_sta'):
         path = shared / 'data' / 'annotations' / name / 'test.json'
         sentences, tokens, _ = recorded_of(name, 'test')
-        counted, words, _ = recorded_of(name, 'test', str(path))
+        counted, words, _ = recorded_of(name, 'test', path)
         assert sentences.tolist() == counted.tolist()
         assert np.median(tokens) == pytest.approx(np.median(words), abs=1)
 

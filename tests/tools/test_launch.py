@@ -3,6 +3,7 @@
 import os
 import runpy
 import signal
+import socket
 import sys
 import time
 from types import SimpleNamespace
@@ -98,6 +99,26 @@ def test_processes_get_ten_minutes_and_more_signals_than_torchrun_hands_on(launc
     assert [config.shutdown_timeout for config in configs] == [600, 90, 80]
     assert configs[0].signals_to_handle == 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2'
     assert configs[1].signals_to_handle == 'SIGTERM,SIGXCPU'
+
+
+def test_one_machine_takes_a_free_port_and_its_processes_share_the_cores(launcher, monkeypatch):
+    found = []
+
+    def run(args):
+        threads = [os.environ.pop(f'{name}_NUM_THREADS') for name in ('OMP', 'MKL')]
+        found.append((args.master_port, *threads))
+
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(9))
+    for name in ('OMP', 'MKL'):
+        monkeypatch.delenv(f'{name}_NUM_THREADS', raising=False)
+    ends(launcher, monkeypatch, run, '--nproc_per_node=4')
+    port = found[0][0]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', port))
+    monkeypatch.setenv('OMP_NUM_THREADS', '5')
+    ends(launcher, monkeypatch, run, '--nproc_per_node=16', '--master_port=7')
+    ends(launcher, monkeypatch, run, '--nproc_per_node=16', '--nnodes=2')
+    assert found == [(port, '2', '2'), (7, '5', '5'), (29500, '1', '1')]
 
 
 WORKER = """

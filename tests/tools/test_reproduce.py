@@ -56,7 +56,7 @@ def test_a_weak_checkpoint_is_tested_with_each_set_of_thresholds(weak, monkeypat
     config = write_weak_config(tmp_path / 'weak.py', write_corpus(tmp_path / 'corpus'))
     save_checkpoint(config, tmp_path / 'epoch_1.pth')
     monkeypatch.setattr(weak, 'WEAK', str(config))
-    monkeypatch.setattr(weak, 'run_of', lambda options, seed: (tmp_path, 2.0))
+    monkeypatch.setattr(weak, 'run_of', lambda *_: (tmp_path, dict(train_seconds=2)))
     (epoch,) = weak.validated(('model.head.top_n=3',), 0)
     assert len(epoch) == len(weak.THRESHOLDS)
     _, head, found = weak.scored((), tmp_path / 'epoch_1.pth', 'test')

@@ -38,7 +38,7 @@ from torch.profiler import profile
 from torch.utils.benchmark import Measurement, TaskSpec, timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.cli.main import count, tool_parser
 from mmn_plugin.config import load_config, require_device
 from mmn_plugin.engine import FreezeLanguageModelHook
 from mmn_plugin.errors import InputError, plain_errors
@@ -64,34 +64,20 @@ COLUMNS = {  # of a row's figures: header, and how to write it
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, config=True)
     add = parser.add_argument
-    add('config', help='path of a config, or the name of one of mmn_plugin')
     add('--task', choices=('train', 'test'), default='train', help='default: train')
-    add('--batch-size', type=positive, help="videos of a batch (default: the config's, per GPU)")
+    add('--batch-size', type=count, help="videos of a batch (default: the config's, per GPU)")
     for option, choices in CHOICES.items():
         text = f'one or more of {",".join(choices)} (default: {choices[0]})'
         add(option, type=partial(listed, choices=choices), default=[choices[0]], help=text)
     add('--frozen', action='store_true', help='train with the language model frozen')
-    add('--repeats', type=positive, default=5, help='timed rounds (default: 5)')
-    add('--warmup', type=int, default=1, help='rounds before (default: 1)')
+    add('--repeats', type=count, default=5, help='timed rounds, after one that is not (default: 5)')
     add('--device', default='cpu', help='default: cpu')
-    add('--annotations', help="whose sentences to count (default: the config's, else recorded)")
     add('--no-memory', action='store_true', help='leave the peak memory out')
-    add('--no-flops', action='store_true', help='do not count operations')
-    add('--profile', type=positive, metavar='N', help='print the N operators that take longest')
+    add('--profile', type=count, metavar='N', help='print the N operators that take longest')
     add('--json', type=writable_file, help='also write all figures to this file')
-    add_config_options(parser)
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
 
 
 def listed(text: str, choices: tuple[str, ...]) -> list[str]:
@@ -135,8 +121,8 @@ class Subject:
         row = dict(name=self.name, group=self.group, dtype=self.dtype, seconds=measured.median)
         row |= dict(spread=measured.iqr / 2 / measured.median, all_seconds=self.seconds)
         row['ratio'] = statistics.median(before / own for before, own in rounds)
-        for name, count in self.counts.items():
-            row |= {name: count, f'{name}_per_second': count / measured.median}
+        for name, number in self.counts.items():
+            row |= {name: number, f'{name}_per_second': number / measured.median}
         return row
 
 
@@ -201,7 +187,7 @@ class Benchmark:
 
     def variants(self, model, step, group: str, num_videos: int) -> list[Subject]:
         """``step(batch, autocast)`` with each way to convolve and in each precision."""
-        batch = made_up_batch(self.cfg, self.args.task, num_videos, self.args.annotations)
+        batch = made_up_batch(self.cfg, self.args.task, num_videos)
 
         def run(mode: str, dtype: str) -> None:
             if self.has_map:
@@ -241,19 +227,19 @@ def convolve(inputs: torch.Tensor, weight: torch.Tensor) -> None:
         torch.autograd.grad(result, (inputs, weight), torch.ones_like(result))
 
 
-def interleave(subjects: list[Subject], repeats: int, warmup: int, say=lambda text: None) -> None:
-    """Run A B C ... A B C ..., filling ``seconds`` of each subject, once per repeat.
+def interleave(subjects: list[Subject], repeats: int, say=lambda text: None) -> None:
+    """Run A B C ... A B C ..., filling ``seconds`` of each subject, once per repeat after a first.
 
     Whatever slows the machine for a while slows all subjects, and ratios are those of a round.
     """
-    for turn in range(warmup + repeats):
+    for turn in range(1 + repeats):
         for subject in subjects:
             began = timer()  # waits for the current device
             subject()
             seconds = timer() - began
-            if turn >= warmup:
+            if turn:
                 subject.seconds.append(seconds)
-            say(f'round {turn + 1 - warmup} of {repeats}: {subject.name} {seconds:.3f} s')
+            say(f'round {turn} of {repeats}: {subject.name} {seconds:.3f} s')
 
 
 def add_operations(subject: Subject, row: dict, peaks: list[dict] = ()) -> None:
@@ -297,30 +283,28 @@ def peak_of(args: argparse.Namespace) -> float:
     """
     if torch.device(args.device).type == 'cpu':  # or freed memory stays in the process and hides
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
-    prepare()
-    with current_device(args.device):
+    with prepared(args.device):
         subject = Benchmark(args, keep_gradients=True).subjects()[-1]
         subject()
         workspaces.clear()  # kept from step to step, but part of what a step takes
         return peak_growth(subject, args.device)
 
 
-def current_device(device: str):
-    """Context in which events, streams and pinned memory belong to this device, if it is CUDA's."""
-    return torch.cuda.device(device) if torch.device(device).type == 'cuda' else nullcontext()
+def prepared(device: str):
+    """MMEngine's scope, and no line of its log per parameter and evaluation; gives a context.
 
-
-def prepare() -> None:
-    """Set up MMEngine: its scope, and no line in the log per parameter and per evaluation."""
+    In it events, streams and pinned memory belong to this device, if it is CUDA's.
+    """
     init_default_scope('mmaction')
     MMLogger.get_current_instance().setLevel('WARNING')
+    return torch.cuda.device(device) if torch.device(device).type == 'cuda' else nullcontext()
 
 
 def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
     """All figures: ``rows``, and ``machine``, its peaks."""
     bench = Benchmark(args)
     subjects, machine = bench.subjects(), bench.probes()
-    interleave([*subjects, *machine], args.repeats, args.warmup, say)
+    interleave([*subjects, *machine], args.repeats, say)
     first = {}
     for subject in [*subjects, *machine]:
         first.setdefault(subject.group, subject)
@@ -328,9 +312,8 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
     for probe, peak in zip(machine, peaks, strict=True):
         add_operations(probe, peak)
     for subject, row in zip(subjects, rows, strict=True):
-        if not args.no_flops:
-            say(f'counting the operations of {row["name"]}')
-            add_operations(subject, row, peaks)
+        say(f'counting the operations of {row["name"]}')
+        add_operations(subject, row, peaks)
         if args.profile:
             with profile() as profiled:
                 subject()
@@ -367,15 +350,13 @@ def show(result: dict, console: Console) -> None:
 def main() -> None:
     """Measure and print."""
     args = parse_args()
-    prepare()
     progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
-    with plain_errors(), current_device(require_device(args.device)):
-        result = measure(args, lambda text: progress.print(text, highlight=False))
+    with plain_errors(), prepared(require_device(args.device)):
+        result = measure(args, partial(progress.print, highlight=False))
     cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
     gpu = torch.cuda.get_device_name(args.device) if args.device != 'cpu' else None
-    machine = (
-        f'{gpu or (cpu and cpu[1])}, {torch.get_num_threads()} threads, torch {torch.__version__}'
-    )
+    machine = f'{gpu or (cpu and cpu[1])}, {torch.get_num_threads()} threads'
+    machine += f', torch {torch.__version__}'
     result = dict(task=args.task, config=args.config, measured_on=machine, **result)
     title = f'{args.config}, task {args.task}, batches of {result["batch_size"]}; {machine}'
     console.print(f'{title}; load {os.getloadavg()[0]:.1f}', highlight=False)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.cli.command_line import build_dataset
-from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.cli.main import tool_parser
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.errors import InputError, plain_errors
@@ -31,11 +31,8 @@ from mmn_plugin.visualization.tubes import draw_tube_frames
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, config=True)
     add = parser.add_argument
-    add('config', help='path of a config, or the name of one of mmn_plugin')
     splits, text = ('train', 'val', 'test'), 'which data loader of the config (default: train)'
     add('--split', choices=splits, default='train', help=text)
     text = 'videos, evenly spaced over the dataset (default: 3)'
@@ -44,7 +41,6 @@ def parse_args() -> argparse.Namespace:
     add('--max-sentences', type=int, default=4, help=text)
     text = 'folder for the pictures (default: browse)'
     add('--out', default='browse', type=OutputFolder, help=text)
-    add_config_options(parser)
     return parser.parse_args()
 
 

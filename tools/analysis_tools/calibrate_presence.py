@@ -18,7 +18,7 @@ import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, threshold_at
 from mmn_plugin.cli.command_line import build_dataset
-from mmn_plugin.cli.main import add_config_options, add_device
+from mmn_plugin.cli.main import add_config_options, add_device, tool_parser
 from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, writable_folder
@@ -31,9 +31,7 @@ def model_path(text: str) -> Path:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     add = parser.add_argument
     add('checkpoint', help='checkpoint (.pth)')
     add('--config', help="a config (default: the checkpoint's own)")

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.cli.command_line import build_dataset
-from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.cli.main import tool_parser
 from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
@@ -22,17 +22,13 @@ from mmn_plugin.visualization import GroundingVisualizer
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, config=True)
     add, splits = parser.add_argument, ('val', 'test')
-    add('config', help='path of a config, or the name of one of mmn_plugin')
     add('checkpoint', help='checkpoint trained with it (.pth)')
     add('--split', choices=splits, default='test', help='which data loader (default: test)')
     add('--video', type=text_argument, help='id of the video (default: the first one)')
     text = 'picture (default: score_curves.png)'
     add('--out', default='score_curves.png', type=writable_file, help=text)
-    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -46,20 +46,19 @@ def offline_config(cfg: Config) -> Config:
     return cfg
 
 
-def made_up_batch(cfg: Config, split: str, num_videos: int, ann_file: str | None = None) -> dict:
+def made_up_batch(cfg: Config, split: str, num_videos: int) -> dict:
     """A batch of a config's shapes as a data loader gives it, seeded.
 
     Args:
         cfg (Config): Of `offline_config`.
         split (str): ``'train'`` or ``'test'``.
         num_videos (int): B.
-        ann_file (str, optional): Annotation file to count in. Defaults to None: the config's.
 
     Returns:
         dict: ``inputs``, B tensors (R, D), and ``data_samples`` with sentences and ground truth.
     """
     rng, dataset = np.random.default_rng(0), cfg[f'{split}_dataloader'].dataset
-    sentences, tokens, seconds = annotation_statistics(dataset, split, ann_file)
+    sentences, tokens, seconds = annotation_statistics(dataset, split)
     num_segments = next(step.num_segments for step in dataset.pipeline if 'num_segments' in step)
     shape = num_videos, num_segments, cfg.model.backbone.in_channels
     words = np.array(cfg.model.data_preprocessor.tokenizer.vocab[5:])
@@ -84,17 +83,17 @@ def typical(sentences: np.ndarray, num_videos: int) -> np.ndarray:
     return sentences[places.astype(int)]
 
 
-def annotation_statistics(dataset: dict, split: str, ann_file: str | None = None) -> tuple:
+def annotation_statistics(dataset: dict, split: str) -> tuple:
     """Sentences of each video, tokens of sentences, and durations, each sorted.
 
-    Counted in a file, where a word or punctuation mark is taken for one token; else as recorded
-    under the last part of the dataset's ``data_root``.
+    Counted in the annotation file, where a word or punctuation mark is taken for one token; where
+    there is none, as recorded under the last part of the dataset's ``data_root``.
 
     Raises:
         FileNotFoundError: If there is no such file, and nothing is recorded under that name.
     """
     root = Path(dataset.get('data_root', ''))
-    path = Path(ann_file or root / dataset['ann_file'])
+    path = root / dataset['ann_file']
     if path.is_file():
         videos = read_annotations(path)
         texts = [sentence for video in videos for sentence in video.sentences]
@@ -102,10 +101,10 @@ def annotation_statistics(dataset: dict, split: str, ann_file: str | None = None
         tokens = [2 + len(re.findall(r'\w+|[^\w\s]', text)) for text in texts]  # [CLS] and [SEP]
         return np.sort(counts), np.sort(tokens), np.sort([video.duration for video in videos])
     recorded = json.loads(RECORDED.read_text()).get(root.name, {})
-    if ann_file or split not in recorded:
+    if split not in recorded:
         raise MissingFileError(
             f'annotation file {path} does not exist, and nothing is recorded of a dataset '
-            f'{root.name!r}: give one with --annotations'
+            f'{root.name!r}: name one with --cfg-options {split}_dataloader.dataset.ann_file=FILE'
         )
     counts = sorted((int(count), videos) for count, videos in recorded[split]['videos'].items())
     sentences = np.repeat(*map(np.array, zip(*counts, strict=True)))

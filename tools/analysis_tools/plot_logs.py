@@ -10,6 +10,7 @@ LocalVisBackend of MMEngine writes.
 import argparse
 
 import mmn_plugin  # noqa: F401
+from mmn_plugin.cli.main import tool_parser
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import OutputFolder, writable_file
 from mmn_plugin.visualization import GroundingVisualizer
@@ -18,9 +19,7 @@ from mmn_plugin.visualization.curves import DEFAULT_KEYS, TrainingLog, draw_trai
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     add = parser.add_argument
     add('runs', nargs='+', help='work folders, their time-stamped folders, or scalars.json files')
     text = 'figures to draw, * for any part (default: losses, R@1 and mIoU, or vIoU)'

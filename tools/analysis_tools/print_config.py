@@ -5,10 +5,8 @@
 With --save-path it is also written to a file, from which the same run can be started.
 """
 
-import argparse
-
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.cli.main import add_config_options
+from mmn_plugin.cli.main import tool_parser
 from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file
@@ -16,11 +14,7 @@ from mmn_plugin.files import writable_file
 
 def main() -> None:
     """Print, and write where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='path of a config, or the name of one of mmn_plugin')
-    add_config_options(parser)
+    parser = tool_parser(__doc__, config=True)
     text = 'also write it to this file (.py, .json or .yml)'
     parser.add_argument('--save-path', type=writable_file, help=text)
     args = parser.parse_args()

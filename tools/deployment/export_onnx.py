@@ -7,20 +7,17 @@ DIR/tokenizer.json and DIR/model.json (how a score is made of the two, and which
 then runs both in onnxruntime. Needs pip install "mmn_plugin[onnx]".
 """
 
-import argparse
-
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.export import check_onnx, export_onnx
+from mmn_plugin.cli.main import tool_parser
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_folder
 
 
 def main() -> None:
     """Export, and compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     add = parser.add_argument
     add('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
     add('--config', help="a config (default: the checkpoint's own)")

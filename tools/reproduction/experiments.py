@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from .running import (
     ROOT,
     WORK,
     best_of,
+    golden_folder,
     metrics_of,
     of_tool,
     run,
-    shared_folder,
     train,
     train_and_test,
 )
@@ -101,13 +100,9 @@ def tubes(seeds: list[int]) -> dict:
         tracker = (f'test_dataloader.dataset.data_root={ROOT / TRACKED}/',)
         tracked = metrics_of(best_of(work), work / 'tracked', tracker, TUBES)
         per_seed.append(
-            dict(
-                seed=seed,
-                train_seconds=used['seconds'],
-                train_cpu_seconds=used['cpu_seconds'],
-                **metrics_of(best_of(work), work / 'test', config=TUBES),
-                **{f'tracked/{name}': value for name, value in tracked.items()},
-            )
+            used
+            | metrics_of(best_of(work), work / 'test', config=TUBES)
+            | {f'tracked/{name}': value for name, value in tracked.items()}
         )
     return dict(per_seed=per_seed)
 
@@ -148,20 +143,9 @@ def render_quickstart(result: dict) -> str:
     return table(['step', 'seconds'], [*result['seconds'].items(), total])
 
 
-def agreement() -> dict:
-    """Differences from the published code's figures, quantity by quantity."""
-    return agreement_of(lambda path: not path.name.startswith('hcstvg'))
-
-
-def agreement_tubes() -> dict:
-    """Differences from the published HC-STVG code's figures."""
-    return agreement_of(lambda path: path.name.startswith('hcstvg'))
-
-
-def agreement_of(chosen: Callable[[Path], bool]) -> dict:
-    """The rows of verify_reference.py, dense and sparse, for the golden files that are chosen."""
-    files = filter(chosen, sorted((shared_folder() / 'golden').glob('*.npz')))
-    arguments = ('verify_reference', *files, '--conv-mode')
+def agreement(files: str, /) -> dict:
+    """The rows of verify_reference.py, dense and sparse, for these golden files."""
+    arguments = ('verify_reference', *sorted(golden_folder().glob(files)), '--conv-mode')
     return dict(modes={mode: of_tool(*arguments, mode) for mode in ('dense', 'sparse')})
 
 

@@ -78,26 +78,22 @@ def sentence_cost(model, features, seconds: float, sentence: str, repeats: int =
 
     Time of the processor, in one thread: what else the machine does is not counted.
     """
-    began = time.process_time()
-    encoded = model.encode(features, seconds)
-    encode = time.process_time() - began
-    text, whole = [], []
-    for _ in range(repeats):
+
+    def milliseconds(run, *arguments) -> float:
         began = time.process_time()
-        model.ground(encoded, sentence)
-        whole.append(time.process_time() - began)
+        run(*arguments)
+        return 1000 * (time.process_time() - began)
+
+    encode = milliseconds(model.encode, features, seconds)
+    encoded = model.encode(features, seconds)
+    whole, text = [], []
+    for _ in range(repeats):
+        whole.append(milliseconds(model.ground, encoded, sentence))
         with torch.inference_mode():
-            began = time.process_time()
-            model.model.encode_sentences([sentence])
-            text.append(time.process_time() - began)
+            text.append(milliseconds(model.model.encode_sentences, [sentence]))
     whole, text = statistics.median(whole), statistics.median(text)
-    return dict(
-        moments=len(encoded.spans),
-        windows=encoded.num_windows,
-        encode_ms=1000 * encode,
-        text_ms=1000 * text,
-        besides_ms=1000 * (whole - text),
-    )
+    about = dict(moments=len(encoded.spans), windows=encoded.num_windows)
+    return about | dict(encode_ms=encode, text_ms=text, besides_ms=whole - text)
 
 
 def render_inference_cost(result: dict) -> str:
@@ -149,15 +145,10 @@ def joined_tests(length: int, extractor) -> Iterator[tuple]:
             shift = entry['duration'] * place - drop / 8
             for event, sentence in zip(entry['events'], entry['sentences'], strict=True):
                 if happening.count(event.combination) == 1 and event.start + shift >= 0:
-                    asked.append(
-                        dict(
-                            video=name,
-                            sentence=sentence,
-                            own=[event.start, event.end],
-                            moment=[event.start + shift, event.end + shift],
-                            part=[shift, shift + entry['duration']],
-                        )
-                    )
+                    own = [event.start, event.end]
+                    where = dict(own=own, moment=[time + shift for time in own])
+                    where['part'] = [shift, shift + entry['duration']]
+                    asked.append(dict(where, video=name, sentence=sentence))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'joined.mp4'
             join_videos(names, path, drop)

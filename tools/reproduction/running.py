@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -19,8 +19,13 @@ CONFIG = 'configs/mmn_shapes.py'
 WORK = Path('work_dirs/reproduce')
 
 
-def run(*command, capture: bool = True) -> str:
-    """What a command prints, run from the checkout's root; a failure ends everything."""
+def run(*command, options: Sequence[str] = (), capture: bool = True) -> str:
+    """What a command prints, run from the checkout's root; a failure ends everything.
+
+    ``options`` are those of its config.
+    """
+    if options:
+        command = (*command, '--cfg-options', *options)
     print('$', *command, flush=True)
     result = subprocess.run(
         list(map(str, command)),
@@ -37,14 +42,14 @@ def run(*command, capture: bool = True) -> str:
 def train(
     name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG, processes: int = 2
 ) -> tuple[Path, dict]:
-    """The folder of a training, and its ``seconds`` and ``cpu_seconds`` (of all its processes).
+    """The folder of a training, and its ``seed``, ``train_seconds`` and ``train_cpu_seconds``.
 
     One that was finished before, with the same package and configs, is taken as it is, so that a
     long experiment that was stopped goes on where it was.
     """
     work = WORK / f'{name}_seed{seed}'
     code = run('git', 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs').split()
-    wanted = dict(code=code, config=config, options=list(options), processes=processes)
+    wanted = dict(code=code, config=config, options=list(options), processes=processes, seed=seed)
     record = ROOT / work / 'finished.json'
     found = json.loads(record.read_text()) if record.is_file() else {}
     if not wanted.items() <= found.items():
@@ -53,15 +58,11 @@ def train(
         command = [sys.executable, 'tools/train.py', config]
         if processes > 1:
             command = ['bash', 'tools/dist_train.sh', config, processes]
-        run(*command, '--work-dir', work, '--seed', seed, *cfg_options(options))
-        found = dict(wanted, seconds=time.time() - began, cpu_seconds=cpu_seconds() - used)
+        run(*command, '--work-dir', work, '--seed', seed, options=options)
+        seconds, used = time.time() - began, cpu_seconds() - used
+        found = dict(wanted, train_seconds=seconds, train_cpu_seconds=used)
         record.write_text(json.dumps(found))
-    return work, found
-
-
-def cfg_options(options: tuple[str, ...]) -> tuple[str, ...]:
-    """These options of a config on a command line."""
-    return ('--cfg-options', *options) if options else ()
+    return work, {key: found[key] for key in ('seed', 'train_seconds', 'train_cpu_seconds')}
 
 
 def cpu_seconds() -> float:
@@ -73,10 +74,9 @@ def cpu_seconds() -> float:
 def train_and_test(
     name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG
 ) -> dict[str, float]:
-    """Metrics of the best checkpoint of a training in two processes, and seconds."""
+    """What training in two processes took, and metrics of its best checkpoint."""
     work, used = train(name, seed, options, config)
-    metrics = metrics_of(best_of(work), work / 'test', options, config)
-    return dict(seed=seed, train_seconds=used['seconds'], **metrics)
+    return used | metrics_of(best_of(work), work / 'test', options, config)
 
 
 def best_of(work: Path) -> Path:
@@ -89,7 +89,7 @@ def metrics_of(
 ) -> dict[str, float]:
     """Metrics of a checkpoint on the test split, without their prefix."""
     command = ('bash', 'tools/dist_test.sh', config, checkpoint, 2, '--work-dir', work)
-    run(*command, *cfg_options(options))
+    run(*command, options=options)
     newest = max(path for path in (ROOT / work).glob('*/*.json') if path.parent.name == path.stem)
     return {
         key.partition('/')[2]: value
@@ -98,11 +98,11 @@ def metrics_of(
     }
 
 
-def shared_folder() -> Path:
-    """The reference material, which is no part of the product (see MMN_SHARED in the README)."""
-    folder = Path(os.environ.get('MMN_SHARED', ROOT.parent / 'shared'))
+def golden_folder() -> Path:
+    """The published code's figures, which are no part of the product."""
+    folder = Path(os.environ.get('MMN_SHARED', ROOT.parent / 'shared')) / 'golden'
     if not folder.is_dir():
-        sys.exit(f'{folder} does not exist; set MMN_SHARED to the folder of the reference material')
+        sys.exit(f'{folder} does not exist: set MMN_SHARED to the folder that holds `golden`')
     return folder
 
 

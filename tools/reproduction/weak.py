@@ -115,7 +115,7 @@ def run_of(options: tuple[str, ...], seed: int) -> tuple[Path, float]:
     short = (re.sub(r'^.*\.(?=\w+=)', '', option) for option in options)
     name = re.sub(r'[^\w.]+', '-', '_'.join(['weak', *short]))
     work, used = train(name, seed, (*options, *KEEP), WEAK, 1)
-    return ROOT / work, used['seconds']
+    return ROOT / work, used
 
 
 def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
@@ -157,15 +157,14 @@ def ranked(head, found: list[tuple], thresholds: tuple[float, ...]) -> list:
 
 def tested(chosen: dict, seed: int) -> dict[str, float]:
     """The test split's metrics."""
-    folder, seconds = run_of(chosen['options'], seed)
+    folder, used = run_of(chosen['options'], seed)
     checkpoint = folder / f'epoch_{chosen["epoch"]}.pth'
     cfg, head, found = scored(chosen['options'], checkpoint, 'test')
     with chdir(ROOT):
         evaluator = Evaluator(cfg.test_evaluator)
         evaluator.process(ranked(head, found, chosen['run_thresholds']))
         metrics = evaluator.evaluate(len(found))
-    figures = {key.removeprefix('grounding/'): value for key, value in metrics.items()}
-    return dict(seed=seed, train_seconds=seconds, **figures)
+    return used | {key.removeprefix('grounding/'): value for key, value in metrics.items()}
 
 
 def render_weak(result: dict) -> str:

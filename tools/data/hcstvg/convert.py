@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import mmn_plugin  # noqa: F401
+from mmn_plugin.cli.main import tool_parser
 from mmn_plugin.datasets import TubeFile, read_hcstvg_annotations, write_tube_file
 from mmn_plugin.datasets.hcstvg import gather_videos, load_pickle
 from mmn_plugin.errors import plain_errors
@@ -26,9 +27,7 @@ WARNING = (
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     add = parser.add_argument
     add('--annotations', type=Path, required=True, help='annotation JSON')
     add('--tubes', type=Path, required=True, help='pickle of candidate tubes')
