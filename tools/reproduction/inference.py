@@ -5,7 +5,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
 
@@ -73,27 +74,27 @@ def large_inferencer() -> GroundingInferencer:
         return GroundingInferencer(config, path, 'cpu')
 
 
-def sentence_cost(model, features, seconds: float, sentence: str, repeats: int = 30) -> dict:
-    """Median milliseconds of encoding once, of a sentence, and of its text encoder alone.
+def timed(run: Callable, *arguments) -> tuple:
+    """What a call returns, and the seconds of the processor that it takes, in one thread.
 
-    Time of the processor, in one thread: what else the machine does is not counted.
+    What else the machine does meanwhile is not counted.
     """
+    began = time.process_time()
+    return run(*arguments), time.process_time() - began
 
-    def milliseconds(run, *arguments) -> float:
-        began = time.process_time()
-        run(*arguments)
-        return 1000 * (time.process_time() - began)
 
-    encode = milliseconds(model.encode, features, seconds)
-    encoded = model.encode(features, seconds)
+def sentence_cost(model, features, seconds: float, sentence: str, repeats: int = 30) -> dict:
+    """Milliseconds of encoding once, and median ones of a sentence and its text encoder alone."""
+    encoded, encode = timed(model.encode, features, seconds)
     whole, text = [], []
     for _ in range(repeats):
-        whole.append(milliseconds(model.ground, encoded, sentence))
+        whole.append(timed(model.ground, encoded, sentence)[1])
         with torch.inference_mode():
-            text.append(milliseconds(model.model.encode_sentences, [sentence]))
-    whole, text = statistics.median(whole), statistics.median(text)
+            text.append(timed(model.model.encode_sentences, [sentence])[1])
+    times = dict(encode=encode, text=statistics.median(text))
+    times['besides'] = statistics.median(whole) - times['text']
     about = dict(moments=len(encoded.spans), windows=encoded.num_windows)
-    return about | dict(encode_ms=encode, text_ms=text, besides_ms=whole - text)
+    return about | {f'{name}_ms': 1000 * value for name, value in times.items()}
 
 
 def render_inference_cost(result: dict) -> str:
@@ -146,7 +147,7 @@ def joined_tests(length: int, extractor) -> Iterator[tuple]:
             for event, sentence in zip(entry['events'], entry['sentences'], strict=True):
                 if happening.count(event.combination) == 1 and event.start + shift >= 0:
                     own = [event.start, event.end]
-                    where = dict(own=own, moment=[time + shift for time in own])
+                    where = dict(own=own, moment=[second + shift for second in own])
                     where['part'] = [shift, shift + entry['duration']]
                     asked.append(dict(where, video=name, sentence=sentence))
         with tempfile.TemporaryDirectory() as folder:
@@ -206,16 +207,14 @@ def cost_of_a_long_video(seed: int, short: Path, long: Path) -> dict:
     torch.set_num_threads(1)
     inferencer = inferencer_of(seed)
     inferencer(short, SENTENCE)
-    before, began = peak_mb(), time.process_time()  # whatever else the machine does
-    features = inferencer.extractor(long)
-    extracted = time.process_time()
-    encoded = inferencer.encode(features, 7200.0)
-    encode_seconds = time.process_time() - extracted
+    before = peak_mb()
+    features, extract_seconds = timed(inferencer.extractor, long)
+    encoded, encode_seconds = timed(inferencer.encode, features, 7200.0)
     inferencer.ground(encoded, SENTENCE)
     return dict(
         windows=encoded.num_windows,
         moments=len(encoded.spans),
-        extract_seconds=extracted - began,
+        extract_seconds=extract_seconds,
         encode_seconds=encode_seconds,
         growth_mb=peak_mb() - before,
     )
@@ -275,8 +274,7 @@ def absence_of(seed: int, model) -> dict:
 
 def absence_in_long(model, joined: list[tuple]) -> dict:
     """Shares kept in videos of several windows: by the threshold for them, and by that of one."""
-    found = dict(present=[], absent=[])
-    known = described()
+    found, kept, known = dict(present=[], absent=[]), defaultdict(list), described()
     for features, asked, happening in joined:
         (encoded,) = model.video_encoder([features])
         sentences = dict(
@@ -287,19 +285,15 @@ def absence_in_long(model, joined: list[tuple]) -> dict:
             sample = model.predict(encoded, texts)
             threshold = model.threshold_of(sample)
             presence = sample.pred_instances.presence.tolist()
-            found[kind] += [(value, threshold) for value in presence]
-    kept = {}
-    for kind, values in found.items():
-        kept[f'{kind}_kept'] = statistics.fmean(value >= limit for value, limit in values)
-        kept[f'{kind}_kept_by_one_threshold'] = statistics.fmean(
-            value >= model.presence_threshold for value, _ in values
-        )
+            found[kind] += presence
+            for name, limit in (('', threshold), ('_by_one_threshold', model.presence_threshold)):
+                kept[f'{kind}_kept{name}'] += [value >= limit for value in presence]
     return dict(
         windows=encoded.num_windows,
         threshold=threshold,
         **{kind: len(values) for kind, values in found.items()},
-        auroc=auroc(*([value for value, _ in values] for values in found.values())),
-        **kept,
+        auroc=auroc(*found.values()),
+        **{name: statistics.fmean(values) for name, values in kept.items()},
     )
 
 
