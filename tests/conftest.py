@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tools' / 'analysis_tools'))  # for the parts of these tools
+# Nothing is asked of the Hub: what is not on the disk is absent at once, not after retries.
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
 # Files that take longest, longest first: begun first, no process is left alone with one at the end.
 LONGEST = (
     'tools/test_quickstart.py',
@@ -87,7 +89,7 @@ def pytest_collection(session):
     if session.config.pluginmanager.has_plugin('dsession'):
         return
     import torch
-    from helpers.kept_runs import remember_formatting
+    from helpers.kept_runs import skip_formatting
 
     import mmn_plugin  # noqa: F401  (registers the components and cures the stack)
 
@@ -95,7 +97,7 @@ def pytest_collection(session):
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1').partition(',')[0]))
     # a forked process that computed in several threads would wait for its parent's for ever
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
-    remember_formatting()
+    skip_formatting()
 
 
 @pytest.fixture(scope='session')
@@ -161,8 +163,9 @@ def _test_alone(_file_alone):
     A logger among it would write to where standard output was in that test, at its level; and by
     names that hold the second it could be the next run's.
     """
-    from helpers.kept_runs import kept_of_runs
+    from helpers.kept_runs import freeze_imports, kept_of_runs
 
+    freeze_imports()
     kept = [(instances, dict(instances)) for instances in kept_of_runs()]
     yield
     for instances, before in kept:

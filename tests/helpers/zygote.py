@@ -15,7 +15,7 @@ import time
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from helpers.kept_runs import remember_formatting
+from helpers.kept_runs import skip_formatting
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600
@@ -107,7 +107,7 @@ def _rank(request: dict, rank: int, port: int) -> None:
 
     gc.freeze()  # a run's own collections pass over all that was imported
     torch.set_num_threads(1)
-    remember_formatting()
+    skip_formatting()
     os.setpgid(0, 0)
     handle = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
