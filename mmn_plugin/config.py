@@ -1,4 +1,4 @@
-"""Read configs, and look whether what a command names is there."""
+"""Read configs, build what they describe, and look whether what they name is there."""
 
 import difflib
 import inspect
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import FUNCTIONS, OPTIMIZERS
+from mmengine.device import get_device
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
@@ -261,24 +262,17 @@ def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
     return None
 
 
-def require_parts(config: Config) -> None:
-    """Make sure that a config of a run names what there is, where MMEngine would call None.
+def build_dataset(config: Config, split: str):
+    """The dataset of a split, ``train``, ``val`` or ``test``.
 
     Raises:
-        ConfigError: If there is no model, or no such optimizer or function that collates a batch.
+        ConfigError: If the config has none, or it cannot be built as the config says.
     """
-    where = config.filename or 'the config'
-    if 'model' not in config:
-        raise ConfigError(f'{where} lacks the setting `model`')
-    collated = [f'{split}_dataloader.collate_fn' for split in ('train', 'val', 'test')]
-    for name in ('optim_wrapper.optimizer', *collated):
-        part, key = name.split('.')
-        kind = ((config.get(part) or {}).get(key) or {}).get('type')
-        registry = OPTIMIZERS if key == 'optimizer' else FUNCTIONS
-        if isinstance(kind, str) and registry.get(kind) is None:
-            raise ConfigError(
-                f'{where}: {name}.type is {kind!r}, and there is no {registry.name} of that name'
-            )
+    loader = config.get(f'{split}_dataloader')
+    if not loader:
+        raise ConfigError(f'{config.filename or "the config"} has no {split}_dataloader')
+    with config_errors(config):
+        return DATASETS.build(loader.dataset)
 
 
 def require_checkpoint(path: str | bytes | os.PathLike) -> str:
@@ -352,3 +346,53 @@ def require_checkpoint_content(checkpoint, path: str | None) -> None:
             f"{where} is a damaged checkpoint: its 'meta' is {meta!r:.40}, no dict. "
             "If you trust its weights, re-save its 'state_dict' alone"
         )
+
+
+AMP = ('bf16', 'fp16')
+
+
+def amp_dtype(amp: str, device: str | None = None) -> str:
+    """What a value of ``--amp`` means on a device.
+
+    Args:
+        amp (str): ``'auto'``, ``'bf16'`` or ``'fp16'``.
+        device (str, optional): Such as ``'cuda'``. Defaults to None: what MMEngine would use.
+
+    Returns:
+        str: ``'bfloat16'`` or ``'float16'``.
+
+    Raises:
+        ValueError: If there is no such precision, or not on this device.
+    """
+    on_cpu = (device or get_device()) == 'cpu'
+    if amp not in ('auto', *AMP):
+        raise InputError(f'mixed precision is bf16 or fp16, not {amp!r}')
+    if amp == 'fp16' and on_cpu:
+        raise InputError('fp16 needs a GPU; on the CPU mixed precision is bf16')
+    return 'bfloat16' if amp == 'bf16' or (amp == 'auto' and on_cpu) else 'float16'
+
+
+def set_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32 in this process, in matrix products and in cuDNN.
+
+    PyTorch 2.9 has new names for it, and raises where old and new disagree; so both are set.
+    """
+    backends = torch.backends
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
+    if hasattr(backends.cudnn, 'conv'):
+        for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            part.fp32_precision = 'tf32' if allowed else 'ieee'
+
+
+def apply_tf32(config: Config) -> None:
+    """Do in this process what ``env_cfg.allow_tf32`` of a config says; False where it is absent.
+
+    PyTorch's own default is TF32 in convolutions and float32 in matrix products.
+
+    Raises:
+        ValueError: If it is neither True nor False.
+    """
+    allowed = (config.get('env_cfg') or {}).get('allow_tf32', False)
+    if not isinstance(allowed, bool):
+        raise InputError(f'env_cfg.allow_tf32={allowed!r}; give True or False')
+    set_tf32(allowed)

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.cli.command_line import explicit_amp, run_command, run_parser
+from mmn_plugin.cli.main import explicit_amp, run_command, run_parser
 from mmn_plugin.config import require_checkpoint
 from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp
 from mmn_plugin.errors import InputError

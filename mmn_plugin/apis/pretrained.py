@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmn_plugin.config import (
+    apply_tf32,
     config_errors,
     load_config,
     require_checkpoint,
@@ -26,7 +27,6 @@ from mmn_plugin.config import (
 from mmn_plugin.engine import CheckpointIdentity, checkpoint_config, require_plain_types
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.files import OutputError, package_data_root, writable_folder
-from mmn_plugin.precision import apply_tf32
 from mmn_plugin.version import __version__
 
 from .long_video import LongVideo

@@ -1,23 +1,24 @@
-"""The command ``mmn``: picks the command that is asked for and imports what that one needs.
+"""Command lines: the command ``mmn``, and what its commands and the scripts of tools/ share.
 
-Arguments that several commands and scripts take are here too; nothing heavy is imported before one
-is used.
+Nothing heavy is imported before it is used.
 """
 
 import argparse
 import inspect
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import mmn_plugin
 from mmn_plugin.errors import InputError, plain_errors
-from mmn_plugin.files import writable_file, write_atomically
+from mmn_plugin.files import writable_file, writable_folder, write_atomically
 
 STDOUT = '-'  # as the file of --json
 COMMANDS = {
@@ -168,8 +169,60 @@ def chosen_config(args: argparse.Namespace):
     return load_config(args.config, args.cfg_options)
 
 
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of every script that runs a config; see `run_command`."""
+    parser = tool_parser(description, config=True)
+    add = parser.add_argument
+    add('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME)')
+    add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    add('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def explicit_amp(argv: Sequence[str]) -> list[str]:
+    """A command line in which a bare ``--amp`` does not swallow the config that follows it."""
+    return explicit(argv, '--amp', 'auto', 'bf16|fp16')
+
+
+def run_command(
+    args: argparse.Namespace,
+    merge: Callable[..., None],
+    action: Callable[..., object],
+) -> None:
+    """Build the Runner from the command line, and let it do something; ends the process if that
+    fails or is preempted, and in a distributed run.
+
+    Args:
+        args (argparse.Namespace): From a `run_parser`.
+        merge (Callable): Writes the command's own arguments into the config: gets config and args.
+        action (Callable): What the Runner shall do, such as ``Runner.train``.
+    """
+    from mmn_plugin.config import load_config
+    from mmn_plugin.engine import Preempted, build_runner, check_weights
+    from mmn_plugin.engine.dist import end_distributed, require_launcher
+
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with plain_errors():
+        require_launcher(args.launcher)
+        doubts: list[str] = []
+        config = load_config(args.config, args.cfg_options, warn=doubts.append)
+        config.launcher = args.launcher
+        if args.work_dir or not config.get('work_dir'):
+            config.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+        writable_folder(config.work_dir)
+        merge(config, args)
+        check_weights(config)
+        runner = build_runner(config, doubts)
+        try:
+            action(runner)
+        except Preempted as stop:  # its reason is in the log
+            end_distributed(runner, stop.code)
+            raise
+    end_distributed(runner)
+
+
 def main(argv: Sequence[str]) -> int:
-    """Run a command: ``ground`` and ``eval`` of the modules of these names, the rest of `commands`.
+    """Run a command: ``ground`` of the module of this name, the others of `commands`.
 
     A command is a ``parse_NAME(argv)``, and a ``run_NAME(args, answer)``, which calls ``answer``
     once with what ``--json`` writes, and returns the exit code: 2 where there is no such command.
@@ -184,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
     with plain_errors():
         if name != 'eval':
             mmn_plugin.register_components()
-        module = name if name in ('ground', 'eval') else 'commands'
+        module = 'ground' if name == 'ground' else 'commands'
         module = import_module(f'mmn_plugin.cli.{module}')
         args = getattr(module, f'parse_{name}')(explicit(rest, '--json', STDOUT, r'.*\.json'))
         output = sys.stdout

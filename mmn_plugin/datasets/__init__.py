@@ -8,7 +8,12 @@ from .feature_store import (
     HDF5FeatureStore,
     open_feature_store,
 )
-from .grounding_dataset import TemporalGroundingDataset, stack_videos
+from .grounding_dataset import (
+    TemporalGroundingDataset,
+    TubeGroundingDataset,
+    grounds_tubes,
+    stack_videos,
+)
 from .hcstvg import read_hcstvg_annotations, read_tracks
 from .prepare import write_random_features
 from .transforms import (
@@ -19,7 +24,6 @@ from .transforms import (
     PoolClipFeatures,
     PoolTubeFeatures,
 )
-from .tube_dataset import TubeGroundingDataset, grounds_tubes
 from .tube_file import TubeError, TubeFile, TubeVideo, check_frames, write_tube_file
 
 __all__ = [

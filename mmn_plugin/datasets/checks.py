@@ -30,8 +30,7 @@ from mmn_plugin.structures.annotations import (
 from mmn_plugin.structures.data_samples import token_limit
 
 from .feature_store import FeatureError, FeatureStore, open_feature_store
-from .grounding_dataset import TemporalGroundingDataset
-from .tube_dataset import TubeGroundingDataset, single_configs
+from .grounding_dataset import TemporalGroundingDataset, TubeGroundingDataset, single_configs
 from .tube_file import TubeError, TubeFile, TubeVideo
 
 

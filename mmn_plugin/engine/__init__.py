@@ -7,14 +7,15 @@ from .identity import (
     CheckpointIdentity,
     CheckpointIdentityHook,
     CheckpointWeightsHook,
+    check_weights,
     checkpoint_config,
     require_plain_types,
 )
 from .loss_check import LossCheck
-from .preemption import PreemptionHook
+from .preemption import Preempted, PreemptionHook
 from .resume import ResumableTrainLoop
 from .schedules import ContrastStageHook, CrossVideoNegativeHook, FreezeLanguageModelHook
-from .start_checks import StartHook
+from .start_checks import StartHook, build_runner
 from .visualization_hook import GroundingVisualizationHook
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     'FreezeLanguageModelHook',
     'GroundingVisualizationHook',
     'LossCheck',
+    'Preempted',
     'PreemptionHook',
     'ResumableTrainLoop',
     'SafeCheckpointHook',
@@ -39,6 +41,8 @@ __all__ = [
     'add_amp',
     'apply_amp',
     'apply_test_amp',
+    'build_runner',
+    'check_weights',
     'checkpoint_config',
     'require_plain_types',
 ]

@@ -10,8 +10,8 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from mmengine.runner import TestLoop, ValLoop
 
+from mmn_plugin.config import AMP, amp_dtype
 from mmn_plugin.errors import InputError
-from mmn_plugin.precision import AMP, amp_dtype
 
 
 @OPTIM_WRAPPERS.register_module()

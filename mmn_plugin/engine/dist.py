@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.dist import (
     all_gather_object,
     all_reduce,
@@ -76,6 +77,79 @@ def make_gloo_safe() -> None:
     if sys.version_info < (3, 12) and hasattr(os, 'register_at_fork'):
         os.register_at_fork(before=lambda: uses_gloo() and time.sleep(0.02))
     atexit.register(lambda: uses_gloo() and distributed.destroy_process_group())
+
+
+def end_distributed(runner=None, code: int = 0) -> None:
+    """End a process of a distributed run that is over; does nothing in an ordinary run.
+
+    gloo's threads can outlive the interpreter, which then ends now and then with "terminate called
+    without an active exception" (https://github.com/pytorch/pytorch/issues/190489), and a finished
+    training counts as failed; ``destroy_process_group`` alone does not prevent it. So whatever is
+    still to be written is written here, and the process ends without tearing down the rest.
+
+    Args:
+        runner (Runner, optional): its visualization back ends are closed. Defaults to None.
+        code (int): exit code. Defaults to 0.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    try:
+        if runner is not None:
+            runner.visualizer.close()
+    except Exception as error:  # figures are saved; a back end's end must not undo the run
+        print(f'closing the visualizer failed: {error}', file=sys.stderr)
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+_LAUNCHERS = {  # what calls the processes, and what it sets
+    'pytorch': (
+        'torchrun (`bash tools/dist_train.sh CONFIG PROCESSES` calls it)',
+        ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    ),
+    'slurm': (
+        'srun (`bash tools/slurm_train.sh` calls it, without --launcher slurm)',
+        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    ),
+    'mpi': (
+        "Open MPI's mpirun, with MASTER_ADDR set",
+        (*(f'OMPI_COMM_WORLD_{name}' for name in ('RANK', 'LOCAL_RANK', 'SIZE')), 'MASTER_ADDR'),
+    ),
+}
+
+
+def require_launcher(name: str) -> None:
+    """Make sure that this process was started as ``--launcher`` says.
+
+    Args:
+        name (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        ValueError: If environment variables are absent, or one that is a number is none. If there
+            is no GPU, which MMEngine's ``slurm`` and ``mpi`` need.
+    """
+    started_by, needed = _LAUNCHERS.get(name, ('', ()))
+    missing = [variable for variable in needed if not os.environ.get(variable)]
+    if missing:
+        raise InputError(
+            f'--launcher {name} is for processes that are started by {started_by}, which sets '
+            f'{", ".join(missing)}; for one process leave --launcher out'
+        )
+    for variable in needed:
+        number = variable not in ('MASTER_ADDR', 'SLURM_NODELIST')
+        if number and not os.environ[variable].isdecimal():
+            raise InputError(
+                f'{variable}={os.environ[variable]} is no number, which --launcher {name} needs'
+            )
+    if name in ('slurm', 'mpi') and get_device() == 'cpu':
+        raise InputError(
+            f'--launcher {name} needs GPUs, and this process sees none: on CPUs use '
+            '`bash tools/dist_train.sh`, or `tools/slurm_train.sh` with '
+            'GPUS_PER_NODE=0 PROCESSES=N'
+        )
 
 
 def broadcast_statistics(model: nn.Module) -> None:

@@ -315,6 +315,14 @@ class CheckpointWeightsHook(Hook):
         _check_weights(model, checkpoint, path, strict)
 
 
+def check_weights(config: Config) -> None:
+    """Add `CheckpointWeightsHook` to a config whose own hooks do not compare a checkpoint."""
+    hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
+    if not any(isinstance(h, dict) and h.get('type') == 'CheckpointIdentityHook' for h in hooks):
+        check = dict(type='CheckpointWeightsHook')
+        config.custom_hooks = [*(config.get('custom_hooks') or []), check]
+
+
 @HOOKS.register_module()
 class CheckpointIdentityHook(CheckpointWeightsHook):
     """Store the `CheckpointIdentity` in every checkpoint, and check it when one is loaded.

@@ -1,4 +1,4 @@
-"""What is set and checked before the first iteration."""
+"""A run before its first iteration: what is built, set and checked."""
 
 import filecmp
 import logging
@@ -8,15 +8,64 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmaction.registry import HOOKS
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
+from mmengine.registry import FUNCTIONS, OPTIMIZERS, RUNNERS
+from mmengine.runner import Runner
 
-from mmn_plugin.errors import InputError
+from mmn_plugin.config import apply_tf32, config_errors, print_warning
+from mmn_plugin.errors import ConfigError, InputError
 from mmn_plugin.evaluation import GroundingMetric
 from mmn_plugin.features.feature_file import CONSTANT, ZERO, lack_of_content
-from mmn_plugin.precision import apply_tf32
 
 from .dist import bare_model
+
+
+def require_parts(config: Config) -> None:
+    """Make sure that a config of a run names what there is, where MMEngine would call None.
+
+    Raises:
+        ConfigError: If there is no model, or no such optimizer or function that collates a batch.
+    """
+    where = config.filename or 'the config'
+    if 'model' not in config:
+        raise ConfigError(f'{where} lacks the setting `model`')
+    collated = [f'{split}_dataloader.collate_fn' for split in ('train', 'val', 'test')]
+    for name in ('optim_wrapper.optimizer', *collated):
+        part, key = name.split('.')
+        kind = ((config.get(part) or {}).get(key) or {}).get('type')
+        registry = OPTIMIZERS if key == 'optimizer' else FUNCTIONS
+        if isinstance(kind, str) and registry.get(kind) is None:
+            raise ConfigError(
+                f'{where}: {name}.type is {kind!r}, and there is no {registry.name} of that name'
+            )
+
+
+# What the Runner builds by `build_NAME` when it is needed.
+_BUILT_LATER = ('train_loop', 'val_loop', 'test_loop', 'optim_wrapper', 'param_scheduler')
+
+
+def build_runner(config: Config, doubts: list[str]) -> Runner:
+    """Build the Runner; doubts about its options go to the log, or where there is none are printed.
+
+    Raises:
+        ConfigError: If something cannot be built as the config says; also later, when the Runner
+            builds the rest: loops with their data loaders, optimizer, and parameter schedulers.
+    """
+    require_parts(config)
+    tell = print_warning
+    try:
+        with config_errors(config):
+            runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        tell = runner.logger.warning
+    finally:
+        for text in doubts:
+            tell(text)
+    for name in _BUILT_LATER:
+        build = getattr(runner, f'build_{name}')
+        setattr(runner, f'build_{name}', config_errors(config)(build))
+    return runner
 
 
 def single_datasets(dataset) -> Iterator:

@@ -20,10 +20,9 @@ from mmengine.device import get_device
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from mmn_plugin.config import load_config, require_device
+from mmn_plugin.config import amp_dtype, apply_tf32, load_config, require_device
 from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
-from mmn_plugin.precision import amp_dtype, apply_tf32
 
 from .feature_file import require_same_extractor
 from .video import RGBVideoReader, VideoReader, sliding_windows

@@ -9,8 +9,7 @@ from .data_samples import (
     TubeEmbedding,
     VideoEmbedding,
 )
-from .iou import box_iou, cell_bounds, cell_iou, temporal_iou, tube_iou
-from .moment_grid import MomentGrid
+from .moments import MomentGrid, box_iou, cell_bounds, cell_iou, temporal_iou, tube_iou
 
 __all__ = [
     'GroundingDataSample',

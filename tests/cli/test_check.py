@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmn_plugin.cli import commands
 from mmn_plugin.cli.main import main
 from mmn_plugin.datasets import write_random_features
 
@@ -83,7 +82,7 @@ def tiny(tmp_path):
 def check(tiny, capsys, monkeypatch):
     # however long the test's folder is, no name is broken at the end of a line
     wide = functools.partial(Console, width=400)
-    monkeypatch.setattr(commands, 'Console', lambda **options: wide())
+    monkeypatch.setattr('rich.console.Console', lambda **options: wide())
 
     def run(*options):
         code = main(['check', str(tiny.config), *options])

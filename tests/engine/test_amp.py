@@ -13,7 +13,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmn_plugin.apis.pretrained import load_model
-from mmn_plugin.cli.command_line import explicit_amp
+from mmn_plugin.cli.main import explicit_amp
+from mmn_plugin.config import apply_tf32, set_tf32
 from mmn_plugin.engine import (
     AmpTestLoop,
     AmpValLoop,
@@ -23,7 +24,6 @@ from mmn_plugin.engine import (
 )
 from mmn_plugin.engine import amp as amp_module
 from mmn_plugin.features import extractor_config
-from mmn_plugin.precision import apply_tf32, set_tf32
 
 cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
 

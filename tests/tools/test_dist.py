@@ -276,7 +276,7 @@ def test_the_end_of_a_distributed_run_writes_what_is_left(tmp_path):
     # os._exit skips finalisers: what they would have written must be on disk all the same
     (tmp_path / 'end.py').write_text(
         'import atexit, sys, types, torch\n'
-        'from mmn_plugin.cli.command_line import end_distributed\n'
+        'from mmn_plugin.engine.dist import end_distributed\n'
         "atexit.register(lambda: open('atexit.txt', 'w').write('done'))\n"
         "visualizer = types.SimpleNamespace(close=lambda: open('closed.txt', 'w').write('done'))\n"
         'runner = types.SimpleNamespace(visualizer=visualizer)\n'

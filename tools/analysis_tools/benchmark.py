@@ -39,12 +39,11 @@ from torch.utils.benchmark import Measurement, TaskSpec, timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmn_plugin.cli.main import count, tool_parser
-from mmn_plugin.config import load_config, require_device
+from mmn_plugin.config import load_config, require_device, set_tf32
 from mmn_plugin.engine import FreezeLanguageModelHook
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.models.necks import workspaces
-from mmn_plugin.precision import set_tf32
 
 CLEAR_PEAK = Path('/proc/self/clear_refs')
 M_MMAP_THRESHOLD = -3

@@ -18,9 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.cli.command_line import build_dataset
 from mmn_plugin.cli.main import tool_parser
-from mmn_plugin.config import load_config
+from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder, input_of

@@ -17,9 +17,8 @@ import torch
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, threshold_at
-from mmn_plugin.cli.command_line import build_dataset
 from mmn_plugin.cli.main import add_config_options, add_device, tool_parser
-from mmn_plugin.config import load_config
+from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import writable_file, writable_folder
 

@@ -12,9 +12,8 @@ from mmengine.dataset import pseudo_collate
 
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis.pretrained import load_model
-from mmn_plugin.cli.command_line import build_dataset
 from mmn_plugin.cli.main import tool_parser
-from mmn_plugin.config import load_config
+from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
 from mmn_plugin.visualization import GroundingVisualizer

@@ -24,10 +24,9 @@ from rich.markup import escape
 from rich.table import Table
 
 import mmn_plugin  # noqa: F401
-from mmn_plugin.config import require_device
+from mmn_plugin.config import require_device, set_tf32
 from mmn_plugin.errors import MissingFileError, plain_errors
 from mmn_plugin.files import writable_file, write_json
-from mmn_plugin.precision import set_tf32
 
 VOCABULARY = 'vocab_small.txt'
 

@@ -15,8 +15,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
 from mmn_plugin.apis.pretrained import load_model
-from mmn_plugin.cli.command_line import build_dataset
-from mmn_plugin.config import load_config
+from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import ranked_iou, recall
 
 from .running import ROOT, train

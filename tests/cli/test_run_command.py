@@ -10,11 +10,10 @@ from helpers.tiny_corpus import write_config, write_corpus
 from mmaction.registry import MODELS
 from mmengine.config import Config
 
-from mmn_plugin.cli import command_line
-from mmn_plugin.cli.command_line import build_runner, require_launcher
 from mmn_plugin.cli.main import whole_number
 from mmn_plugin.config import config_errors, load_config, require_checkpoint_content, require_device
 from mmn_plugin.datasets.feature_store import FeatureError
+from mmn_plugin.engine import build_runner, dist
 from mmn_plugin.errors import plain_errors
 
 
@@ -229,10 +228,10 @@ def test_a_launcher_that_did_not_start_the_process_is_one_line(
 def test_slurm_without_gpus_is_one_line(capsys, monkeypatch):
     for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'):
         monkeypatch.setenv(name, '1')
-    monkeypatch.setattr(command_line, 'get_device', lambda: 'cpu')
-    assert 'needs GPUs' in printed(capsys, lambda: require_launcher('slurm'))
-    monkeypatch.setattr(command_line, 'get_device', lambda: 'cuda')
-    require_launcher('slurm')
+    monkeypatch.setattr(dist, 'get_device', lambda: 'cpu')
+    assert 'needs GPUs' in printed(capsys, lambda: dist.require_launcher('slurm'))
+    monkeypatch.setattr(dist, 'get_device', lambda: 'cuda')
+    dist.require_launcher('slurm')
 
 
 def test_a_port_in_use_is_one_line(config, tmp_path, monkeypatch):
