@@ -41,13 +41,13 @@ def fuzz(folder, *arguments):
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
-    return fuzz(tmp_path_factory.mktemp('fuzz'), 0, 5000)
+    return fuzz(tmp_path_factory.mktemp('fuzz'), 0, 1500)
 
 
 def test_mutated_pickles_give_plain_data_or_an_error_in_little_memory(found):
     assert found['other'] == []
-    assert found['plain'] > 200
-    assert sum(found['errors'].values()) > 3000
+    assert found['plain'] > 60
+    assert sum(found['errors'].values()) > 900
     assert 'MemoryError' not in found['errors']
     assert found['grown'] < 200e6
 
@@ -67,10 +67,10 @@ def test_pickles_made_to_do_harm_are_refused(found):
 
 
 def test_checkpoints_made_to_do_harm_crash_nothing(tmp_path):
-    found = fuzz(tmp_path, 1, 1500, True)
+    found = fuzz(tmp_path, 1, 500, True)
     assert set(found['attacks']) == set(pickle_fuzz.CALLED)
     assert set(found['errors']) == {'CheckpointRefusedError'}, 'one message, whatever was wrong'
-    assert found['plain'] > 30
+    assert found['plain'] > 10
     assert found['grown'] < 200e6
     assert found['other'] == []  # but functions and types that PyTorch lets a file name
 

@@ -1,15 +1,11 @@
 """A model without its config, and as a folder."""
 
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from helpers.run_tool import ROOT
 from helpers.tiny_grounder import GRID_SIZE
 from mmaction.registry import MODELS
 from mmengine.config import Config
@@ -97,23 +93,6 @@ def test_settings_travel_with_the_folder(grounder, video, tmp_path):
     assert 'Videos longer than 15 s are looked at in windows of 10 s' in page
     assert '## Limits' in page
     assert '{' not in page
-
-
-def test_components_of_shapes_are_registered_where_only_the_checkpoint_names_them(grounder, folder):
-    code = (
-        'import sys\n'
-        'from mmn_plugin.apis import GroundingInferencer\n'
-        'assert "mmn_plugin.shapes" not in sys.modules\n'
-        'print(type(GroundingInferencer(checkpoint=sys.argv[1], device="cpu").extractor).__name__)'
-    )
-    for checkpoint in (grounder.checkpoint, folder):
-        done = subprocess.run(
-            [sys.executable, '-c', code, str(checkpoint)],
-            capture_output=True,
-            text=True,
-            env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        )
-        assert done.stdout.endswith('GridFeatureExtractor\n'), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,48 +6,35 @@ import av
 import h5py
 import pytest
 from helpers.run_tool import output_of
+from helpers.tiny_extractors import write_recognizer
 from helpers.tiny_grounder import GRID, GRID_SIZE, write_grounder
 from matplotlib.image import imread
-from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 
 VIDEOS = dict(arm_wrestling=10.0, basketball=10.0)  # seconds
 SENTENCES = ['a person opens the door', 'a red box']
-# 1 fps: few clips, since C3D takes half a second for each
-C3D = dict(
-    Config.fromfile('mmn_plugin::extractors/c3d_fc6_sports1m.py').extractor,
-    fps=1.0,
-    stride=5,
-    device='cpu',
-)
 
 
-@pytest.fixture(scope='module', params=['grid', 'c3d'])
-def model(request, tmp_path_factory, shared, c3d_weights):
+@pytest.fixture(scope='module', params=['grid', 'recognizer'])
+def model(request, tmp_path_factory, shared):
     """A model with random weights, and the features of both videos by the tool."""
     folder, extractor, size = tmp_path_factory.mktemp(request.param), GRID, GRID_SIZE
-    if request.param == 'c3d':
-        extractor, size = dict(C3D, checkpoint=c3d_weights), 4096
+    if request.param == 'recognizer':
+        extractor, size = write_recognizer(folder), 32
     model = write_grounder(folder, size, extractor)
     model.features, model.size = folder / 'features.h5', size
     model.seconds_per_row = extractor['stride'] / extractor['fps']
     model.inferencer = GroundingInferencer(model.config, model.checkpoint, 'cpu')
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == 'c3d':  # which takes seconds to be built
-            patch.setattr(
-                'mmn_plugin.features.extractor.build_extractor',
-                lambda *_: model.inferencer.extractor,
-            )
-        videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
-        options = ('--config', model.config, '--out', model.features, '--workers', 0)
-        output_of('mmn extract', *videos, *options)
+    videos = [shared / 'media' / f'{name}.mp4' for name in VIDEOS]
+    options = ('--config', model.config, '--out', model.features, '--workers', 0)
+    output_of('mmn extract', *videos, *options)
     return model
 
 
 @pytest.mark.parametrize('name', VIDEOS)
 def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
-    model, shared, tmp_path, monkeypatch, name
+    model, shared, tmp_path, name
 ):
     with h5py.File(model.features) as file:
         assert set(file) == set(VIDEOS)
@@ -57,10 +44,6 @@ def test_everything_that_is_written_can_be_read_and_lies_in_the_video(
     assert seconds == pytest.approx(VIDEOS[name], abs=model.seconds_per_row)
     assert rows.std(axis=0).max() > 0  # not the same all the time
 
-    if model.size != GRID_SIZE:  # C3D takes seconds to be built
-        monkeypatch.setattr(
-            'mmn_plugin.cli.ground.GroundingInferencer', lambda *_, **__: model.inferencer
-        )
     given = ('--config', model.config, '--checkpoint', model.checkpoint, '--device', 'cpu')
     options = ('--out', tmp_path, '--clips', '1', '--top-n', '3')
     video = shared / 'media' / f'{name}.mp4'

@@ -1,5 +1,6 @@
 """`mmn ground` on a rendered video."""
 
+import itertools
 import json
 import os
 import re
@@ -118,49 +119,62 @@ def test_features_and_models_without_config_give_the_same_answers(grounder, tmp_
     assert table_rows(output_of('mmn ground {} --checkpoint {} --', *given)) == expected
 
 
-@pytest.fixture(scope='module')
-def posix(grounder):
-    """Runs the tool in a process of its own, where the locale knows ASCII alone."""
+# One process for several questions, which stand between bars.
+QUESTIONS = """
+import itertools, sys, mmn
+for bar, words in itertools.groupby(sys.argv[1:], '|'.__eq__):
+    sys.argv[1:] = words
+    try: bar or mmn.main()
+    except SystemExit as end: print('exit code', end.code, flush=True)
+"""
 
-    def run(*arguments, code=0, **environment):
+
+@pytest.fixture
+def posix(grounder):
+    """What each question is answered in a process whose locale knows ASCII alone."""
+
+    def run(*questions, **environment):
         environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONPATH': str(ROOT), **environment}
         environment.pop('PYTHONIOENCODING', None)
+        words = [('|', 'ground', *question, *grounder.model) for question in questions]
         done = subprocess.run(
-            [sys.executable, '-m', 'mmn', 'ground', *arguments, *grounder.model],
-            capture_output=True,
+            [sys.executable, '-u', '-c', QUESTIONS, *itertools.chain(*words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env=environment,
-            check=False,
+            check=True,
             cwd=grounder.folder,
         )
-        output = (done.stdout + done.stderr).decode()
-        assert done.returncode == code, output
+        output = done.stdout.decode()
         assert 'Traceback' not in output
-        return output
+        *answers, rest = re.split(r'(?<=exit code \d)\n', output)
+        assert not rest
+        return answers
 
     return run
 
 
 def test_names_and_sentences_in_a_posix_locale(grounder, posix, tmp_path):
-    video = grounder.folder / 'séance.mp4'
+    video, out = grounder.folder / 'séance.mp4', ('--out', tmp_path / 'là')
     video.write_bytes(grounder.video.read_bytes())
     own = dict(duration=24.0, timestamps=[[2.0, 8.0]], sentences=['the red café box'])
     (grounder.folder / 'own.json').write_text(json.dumps({'séance': own}))
     arguments = (video.name, 'the red café box', '--annotations', 'own.json')
-    output = posix(*arguments, '--out', tmp_path / 'là')
-    assert '2.00 - 8.00' in output
-    assert 'the red café box' in output
+    answer, refused = posix((*arguments, *out), (video.name, b'a red caf\xe9'))
+    for text in ('2.00 - 8.00', 'the red café box', 'exit code 0'):
+        assert text in answer
     (found,) = read_predictions(tmp_path / 'là' / 'séance.json').values()
     assert found['sentences'][0]['sentence'] == 'the red café box'
     assert (tmp_path / 'là' / 'séance_timeline.png').stat().st_size > 1000
+    assert r"Error: the sentence 'a red caf\udce9' holds '\udce9', which is no character" in refused
+    assert 'exit code 1' in refused
 
     ascii_alone = dict(PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
-    output = posix(*arguments, **ascii_alone)
-    assert '2.00 - 8.00' in output
-    assert r'the red caf\xe9 box' in output
-    output = posix(*arguments, '--out', tmp_path / 'là', code=1, **ascii_alone)
-    assert r"Error: '\xe9' cannot be part of a name in this locale" in output
-    output = posix(video.name, b'a red caf\xe9', code=1)
-    assert r"Error: the sentence 'a red caf\udce9' holds '\udce9', which is no character" in output
+    answer, refused = posix(arguments, (*arguments, *out), **ascii_alone)
+    for text in ('2.00 - 8.00', r'the red caf\xe9 box', 'exit code 0'):
+        assert text in answer
+    assert r"Error: '\xe9' cannot be part of a name in this locale" in refused
+    assert 'exit code 1' in refused
 
 
 def test_a_name_that_is_no_utf8_is_grounded(grounder, tmp_path):

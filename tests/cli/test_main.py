@@ -41,18 +41,6 @@ def test_help_imports_no_library():
         assert f'\n  {name}' in output
 
 
-def test_custom_imports_register_components_also_after_the_command_was_loaded():
-    code = (
-        'import os, mmn\n'
-        'from mmengine.utils import import_modules_from_strings\n'
-        'import_modules_from_strings(imports=["mmn_plugin"])\n'
-        'from mmaction.registry import METRICS, MODELS\n'
-        'print([r.get(n).__name__ for r, n in ((MODELS, "MMN"), (METRICS, "GroundingMetric"))])\n'
-        'print("MMN_ON_DEMAND" in os.environ)'
-    )
-    assert in_new_process(code).splitlines()[-2:] == ["['MMN', 'GroundingMetric']", 'False']
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

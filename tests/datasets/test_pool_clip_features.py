@@ -29,15 +29,14 @@ def pool_by_definition(features, num_segments, clamp_last):
 
 
 @pytest.mark.parametrize('clamp_last', [True, False])
-@pytest.mark.parametrize('num_segments', [1, 16, 32, 256])
-@pytest.mark.parametrize('length', LENGTHS)
-def test_pooling_is_the_mean_of_normalized_rows(length, num_segments, clamp_last):
-    features = np.random.default_rng(length).standard_normal((length, 6)).astype(np.float32)
-    pooled = PoolClipFeatures.pool(features, num_segments, clamp_last)
-    assert pooled.shape == (num_segments, 6)
-    assert pooled.dtype == np.float32
-    expected = pool_by_definition(features, num_segments, clamp_last)
-    np.testing.assert_allclose(pooled, expected, rtol=0, atol=2e-7)
+def test_pooling_is_the_mean_of_normalized_rows(clamp_last):
+    for length, num_segments in itertools.product(LENGTHS, (1, 16, 32, 256)):
+        features = np.random.default_rng(length).standard_normal((length, 6)).astype(np.float32)
+        pooled = PoolClipFeatures.pool(features, num_segments, clamp_last)
+        assert pooled.shape == (num_segments, 6)
+        assert pooled.dtype == np.float32
+        expected = pool_by_definition(features, num_segments, clamp_last)
+        np.testing.assert_allclose(pooled, expected, rtol=0, atol=2e-7)
 
 
 def test_hcstvg_pooling_agrees_with_the_published_code(golden):

@@ -17,7 +17,7 @@ from mmn_plugin.structures.annotations import VideoAnnotation
 NAN = float('nan')
 LONG = VideoAnnotation('long', 100.0, [(0.0, 50.0), (0.0, 10.0)], ['first', 'second'], [0, 3])
 SHORT = VideoAnnotation('short', 20.0, [(10.0, 14.0)], ['third'], [1])
-CHANCE = dict(num_clips=8, pooling_counts=[7], iou_threshold=0.5)
+CHANCE = dict(num_clips=8, pooling_counts=[7], iou_threshold=0.5, min_samples=300)
 
 
 def sample(annotation, moments):

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from reference.ranking import published_recall_table
 
 from mmn_plugin.evaluation import chance_level, mean_iou, ranked_iou, recall
 from mmn_plugin.models import moment_scores, nms, take_moments
@@ -40,18 +39,6 @@ def test_mean_iou_is_of_the_best_ranked_moment_and_zero_without_one():
 def test_mean_iou_does_not_depend_on_the_order_of_sentences():
     iou = torch.rand(5000, 1)
     assert len({mean_iou(iou[torch.randperm(5000)]) for _ in range(20)}) == 1
-
-
-def test_published_names_and_means():
-    table = published_recall_table(RANKED, GROUND_TRUTH, (1, 3), (0.25, 0.5))
-    assert table == {
-        'R@1,IoU@0.25': 0.25,
-        'R@1,IoU@0.5': 0.25,
-        'R@3,IoU@0.25': 0.75,
-        'R@3,IoU@0.5': 0.5,
-        'Best_R1': 0.25,
-        'Best_R3': 0.625,
-    }
 
 
 def test_more_ranks_than_moments_and_no_sentence_are_errors():

@@ -18,9 +18,10 @@ data = dict(
     data_prefix=dict(features='features.h5'),
     pipeline=pipeline,
 )
-train_dataloader = dict(batch_size=2, dataset=dict(ann_file='train.csv', **data))
-val_dataloader = dict(batch_size=2, dataset=dict(ann_file='val.csv', **data))
-test_dataloader = dict(batch_size=2, dataset=dict(ann_file='test.csv', **data))
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+train_dataloader = dict(**loader, dataset=dict(ann_file='train.csv', **data))
+val_dataloader = dict(**loader, dataset=dict(ann_file='val.csv', **data))
+test_dataloader = dict(**loader, dataset=dict(ann_file='test.csv', **data))
 
 vocab = 'data/mine/vocab.txt'
 model = dict(

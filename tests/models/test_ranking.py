@@ -69,19 +69,6 @@ def test_ties_thresholds_and_nothing_to_rank():
     assert nms(spans, torch.zeros(2, 3), 0.5, 5).eq(-1).all()
 
 
-def test_taken_moments_are_padded_with_nan():
-    spans = torch.tensor([[[0.0, 4.0], [1.0, 5.0]], [[0.0, 8.0], [2.0, 10.0]]])
-    scores = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
-    picks = torch.tensor([[1, 0], [0, -1], [-1, -1]])
-    moments, taken = take_moments(spans, scores, picks, torch.tensor([0, 1, 1]))
-    assert moments[0].tolist() == [[1.0, 5.0], [0.0, 4.0]]
-    assert moments[1, 0].tolist() == [0.0, 8.0]
-    assert moments[1, 1].isnan().all()
-    assert moments[2].isnan().all()
-    assert taken[0].tolist() == scores[0, [1, 0]].tolist()
-    assert taken[1:].isnan().tolist() == [[False, True], [True, True]]
-
-
 @pytest.mark.parametrize('count', [0, 6])
 def test_ranked_moments_are_those_of_nms_with_what_goes_beside(count):
     spans, scores = torch.rand(2, 9, 2).sort(-1).values * 20, torch.rand(count, 9)

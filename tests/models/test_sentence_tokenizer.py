@@ -1,6 +1,4 @@
 import json
-import multiprocessing
-import os
 import pickle
 
 import numpy as np
@@ -35,12 +33,6 @@ def test_ids_agree_with_the_published_code(shared, golden, name):
         input_ids, mask = tokenizer.pad(tokenizer.encode(video.sentences))
         np.testing.assert_array_equal(input_ids, figures[f'input_ids/{index}'])
         np.testing.assert_array_equal(mask.sum(1), figures[f'word_lens/{index}'])
-
-
-def test_the_real_vocabulary_gives_its_known_ids(real):
-    tokenizer = SentenceTokenizer(vocab=str(real))
-    assert tokenizer.encode(['A dog runs.']) == [[101, 1037, 3899, 3216, 1012, 102]]
-    assert (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.unk_id) == (30_522, 0, 100)
 
 
 def test_padding_fills_with_the_pad_token(tokenizer):
@@ -225,18 +217,3 @@ def test_bad_sources_are_refused(tmp_path, monkeypatch):
         SentenceTokenizer(vocab=tmp_path / 'vocab.txt')
     with pytest.raises(ValueError, match=r"lacks \['\[UNK\]'\]"):
         SentenceTokenizer(vocab=[token for token in VOCAB if token != '[UNK]'])
-
-
-def _encode(tokenizer):
-    tokenizer.encode(['he runs ' + 's' * n for n in range(100)])
-
-
-def test_forked_workers_do_not_warn(tokenizer, capfd):
-    # older releases of tokenizers warn in every worker where this is not set
-    assert os.environ['TOKENIZERS_PARALLELISM']
-    tokenizer.encode(['a dog ' + 's' * n for n in range(100)])
-    worker = multiprocessing.get_context('fork').Process(target=_encode, args=(tokenizer,))
-    worker.start()
-    worker.join(600)
-    assert worker.exitcode == 0
-    assert 'parallelism' not in capfd.readouterr().err
