@@ -11,9 +11,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
+from mmaction.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError

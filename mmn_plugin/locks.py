@@ -40,8 +40,13 @@ class FileLock:
         self._path = self._of.with_name(f'{self._of.name}.lock').absolute()
         self._file: IO | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether this object has the lock; in a forked process it has not."""
+        return self._file is not None and not self._file.closed
+
     def acquire(self) -> str | None:
-        """Take the lock; its folder is made.
+        """Take the lock; its folder is made. Nothing happens where it is held.
 
         Returns:
             str | None: Why the file system cannot lock, else None.
@@ -50,7 +55,10 @@ class FileLock:
             FileInUseError: If another one has it all the time.
             OSError: If the file cannot be made.
         """
+        if self.held:
+            return None
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = None
         end, reason = time.monotonic() + self._patience, None
         while self._file is None:
             file = open(self._path, 'a+b', 0)  # noqa: SIM115  (closing it ends the lock)
@@ -78,7 +86,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let others have it; nothing happens where it is not held."""
-        if self._file is not None and not self._file.closed:
+        if self.held:
             with suppress(OSError):  # who waits for this very file will notice that it is gone
                 self._path.unlink()
             self._file.close()

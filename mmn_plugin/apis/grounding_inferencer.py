@@ -23,7 +23,7 @@ from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbeddin
 from mmn_plugin.visualization import draw_timelines, timeline_files
 
 from .long_video import LongVideo, VideoEncoder
-from .presence import result_dicts, threshold_at
+from .presence import threshold_at
 from .pretrained import (
     build_model,
     is_folder,
@@ -265,9 +265,7 @@ class GroundingInferencer(BaseInferencer):
         """Encode a batch of videos and rank their moments; with ``curves`` for a picture."""
         samples, encoded = [], self.video_encoder([features for features, _ in inputs])
         for video, (_, texts) in zip(encoded, inputs, strict=True):
-            samples.append(self.predict(video, texts, top_n))
-            if curves:
-                samples[-1].pred_instances.curves = self.curves(video, texts)
+            samples.append(self.predict(video, texts, top_n, curves))
         return samples
 
     def visualize(
@@ -291,7 +289,7 @@ class GroundingInferencer(BaseInferencer):
         """Samples as they are, or as lists of dicts."""
         if return_datasamples:
             return preds
-        return [result_dicts(sample, self.threshold_of(sample), drop_absent) for sample in preds]
+        return [self.result_dicts(sample, drop_absent) for sample in preds]
 
     def encode(
         self,
@@ -342,15 +340,46 @@ class GroundingInferencer(BaseInferencer):
         Raises:
             ValueError: If a sentence is empty or holds no word that the model knows.
         """
-        sample = self.predict(encoded, sentences, top_n)
-        return result_dicts(sample, self.threshold_of(sample), drop_absent)
+        return self.result_dicts(self.predict(encoded, sentences, top_n), drop_absent)
+
+    def result_dicts(self, sample: GroundingDataSample, drop_absent: bool = False) -> list[dict]:
+        """What `ground` returns, from a sample of `predict`.
+
+        Raises:
+            ValueError: If ``drop_absent`` is asked for and no threshold is known.
+        """
+        threshold = self.threshold_of(sample)
+        if drop_absent and threshold is None:
+            raise InputError(
+                'drop_absent needs a presence_threshold, and the checkpoint carries none: '
+                'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
+            )
+        found, results = sample.pred_instances, []
+        for i, sentence in enumerate(sample.sentences):
+            there = ~found.scores[i].isnan()  # (n,)
+            result = dict(
+                sentence=sentence,
+                moments=found.moments[i][there].tolist(),
+                scores=found.scores[i][there].tolist(),
+            )
+            if threshold is not None:
+                result['presence'] = float(found.presence[i])
+                result['present'] = result['presence'] >= threshold
+                if drop_absent and not result['present']:
+                    result.update(moments=[], scores=[])
+            results.append(result)
+        return results
 
     @torch.inference_mode()
     def predict(
-        self, encoded: VideoEmbedding, sentences: str | Sequence[str], top_n: int | None = None
+        self,
+        encoded: VideoEmbedding,
+        sentences: str | Sequence[str],
+        top_n: int | None = None,
+        whole: bool = False,
     ) -> GroundingDataSample:
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take: of
-        `BaseHead.ground`, on the CPU.
+        `BaseHead.ground`, on the CPU; with ``whole`` also all scores, and their curves.
         """
         head, sentences = self.model.head, check_sentences(self.model, sentences)
         result = GroundingDataSample(
@@ -363,7 +392,7 @@ class GroundingInferencer(BaseInferencer):
             )
         )
         parts = self._embed(encoded, sentences)
-        found = [head.ground(encoded, part, top_n or self.top_n) for part in parts]
+        found = [head.ground(encoded, part, top_n or self.top_n, whole) for part in parts]
         result.pred_instances = InstanceData.cat(found)
         return result
 
@@ -376,13 +405,6 @@ class GroundingInferencer(BaseInferencer):
         head, sentences = self.model.head, check_sentences(self.model, sentences)
         parts = self._embed(encoded, sentences)
         return torch.cat([head.score(encoded, part).cpu() for part in parts])
-
-    @torch.inference_mode()
-    def curves(self, encoded: VideoEmbedding, sentences: str | Sequence[str]) -> Tensor:
-        """Scores over time: (s, K), on the CPU; see `BaseHead.curve`."""
-        head, sentences = self.model.head, check_sentences(self.model, sentences)
-        parts = self._embed(encoded, sentences)
-        return torch.cat([head.curve(encoded, head.score(encoded, part)) for part in parts])
 
     def moment_map(self, encoded: VideoEmbedding) -> MomentGrid | None:
         """Grid to draw a video's `score_moments` on; None where they are no moments of one grid."""

@@ -1,4 +1,4 @@
-"""From which presence on a sentence counts as occurring, and answers that say so."""
+"""From which presence on a sentence counts as occurring."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import GroundingDataSample, normalized_text
+from mmn_plugin.structures import normalized_text
 
 
 def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
@@ -136,33 +136,3 @@ def calibrate_presence(
     result['tail'] = tail_of(others)
     inferencer.meta['presence'] = result
     return result
-
-
-def result_dicts(
-    sample: GroundingDataSample, presence_threshold: float | None, drop_absent: bool = False
-) -> list[dict]:
-    """What `GroundingInferencer.ground` returns, from a sample of its `predict`.
-
-    Raises:
-        ValueError: If ``drop_absent`` is asked for and no threshold is known.
-    """
-    if drop_absent and presence_threshold is None:
-        raise InputError(
-            'drop_absent needs a presence_threshold, and the checkpoint carries none: '
-            'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
-        )
-    found, results = sample.pred_instances, []
-    for i, sentence in enumerate(sample.sentences):
-        there = ~found.scores[i].isnan()  # (n,)
-        result = dict(
-            sentence=sentence,
-            moments=found.moments[i][there].tolist(),
-            scores=found.scores[i][there].tolist(),
-        )
-        if presence_threshold is not None:
-            result['presence'] = float(found.presence[i])
-            result['present'] = result['presence'] >= presence_threshold
-            if drop_absent and not result['present']:
-                result.update(moments=[], scores=[])
-        results.append(result)
-    return results

@@ -44,7 +44,7 @@ from mmn_plugin.evaluation import (
 )
 from mmn_plugin.features import cut_clip, webvtt
 from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
-from mmn_plugin.structures import GroundingDataSample, VideoEmbedding
+from mmn_plugin.structures import GroundingDataSample, MomentGrid
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline import TimelineRow
@@ -145,7 +145,7 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
     encoded = inferencer.encode(args.video, args.duration, name)
     if encoded.num_windows > 1:
         print(f'looked at in {encoded.num_windows} overlapping windows')
-    sample = inferencer.predict(encoded, sentences, args.top_n)
+    sample = inferencer.predict(encoded, sentences, args.top_n, whole=outputs is not None)
     sample.set_metainfo(dict(sentence_index=indices))
     sample.gt_instances = InstanceData(moments=torch.tensor(truth, dtype=torch.float32))
     found, threshold = sample.pred_instances, inferencer.threshold_of(sample)
@@ -157,7 +157,7 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
     result = GroundingResult.from_data_sample(sample.to_dict())
     if outputs:
         with outputs.writing() as path:
-            draw_pictures(args, path, inferencer, encoded, sample)
+            draw_pictures(args, path, sample, inferencer.moment_map(encoded))
             write_predictions(path('.json'), [result])
             write_chapters_and_clips(args, path, sample)
     return predictions_content([result])
@@ -225,9 +225,8 @@ def print_table(sample: GroundingDataSample, top_n: int) -> None:
 def draw_pictures(
     args: argparse.Namespace,
     path: Callable[[str], Path],
-    inferencer: GroundingInferencer,
-    encoded: VideoEmbedding,
     sample: GroundingDataSample,
+    grid: MomentGrid | None,
 ) -> None:
     """Draw the timeline and, of a video that was looked at whole, the first sentence's map."""
     visualizer = GroundingVisualizer()
@@ -237,13 +236,12 @@ def draw_pictures(
         sample,
         top_n=args.top_n,
         out_path=path('_timeline.png'),
-        curves=inferencer.curves(encoded, sample.sentences),
+        curves=sample.pred_instances.curves,
     )
-    grid = inferencer.moment_map(encoded)
     if grid is not None:
         picture = visualizer.draw_moment_map(
             grid,
-            inferencer.score_moments(encoded, sample.sentences[0])[0],  # (P,)
+            sample.pred_instances.unit_scores[0],  # (P,)
             sample.gt_instances.moments[0],
             sample.pred_instances.moments[0],
             duration=sample.duration,

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,7 @@ def restore_histories(checkpoint: dict) -> None:
             scalars[name] = HistoryBuffer(log.cpu().numpy(), count.cpu().numpy(), longest)
 
 
-_locks: dict[Path, FileLock] = {}  # of this process, by the file that they are for
+_lock_of = cache(FileLock)  # one for all records of a folder in this process
 
 
 class WorkFolderInUseError(OperationError):
@@ -219,6 +220,7 @@ class TrainingRecord:
 
     def __init__(self, folder: str | Path):
         self._path = Path(folder).resolve() / 'training.json'
+        self._lock = _lock_of(self._path)
 
     def require_unused(self) -> None:
         """Make sure that no other process trains in the folder.
@@ -226,7 +228,7 @@ class TrainingRecord:
         Raises:
             WorkFolderInUseError: If one does.
         """
-        if self._path not in _locks and self._path.with_name('training.json.lock').exists():
+        if not self._lock.held and self._path.with_name('training.json.lock').exists():
             self.acquire()
             self.release()
 
@@ -240,22 +242,16 @@ class TrainingRecord:
             WorkFolderInUseError: If another process trains there.
             OSError: If the file cannot be made.
         """
-        if self._path in _locks:
-            return None
-        lock = FileLock(self._path)
         try:
-            reason = lock.acquire()
+            return self._lock.acquire()
         except FileInUseError as error:
             raise WorkFolderInUseError(
                 f'another training is in the work folder: {error} (--work-dir)'
             ) from None
-        _locks[self._path] = lock
-        return reason
 
     def release(self) -> None:
         """Let others train there."""
-        if self._path in _locks:
-            _locks.pop(self._path).release()
+        self._lock.release()
 
     def read(self) -> dict:
         """What the last training wrote; empty where none has, or it cannot be read."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmaction.registry import HOOKS
+from mmaction.registry import HOOKS, RUNNERS
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
-from mmengine.registry import FUNCTIONS, OPTIMIZERS, RUNNERS
+from mmengine.registry import FUNCTIONS, OPTIMIZERS
 from mmengine.runner import Runner
 
 from mmn_plugin.config import apply_tf32, config_errors, print_warning

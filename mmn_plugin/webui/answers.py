@@ -266,9 +266,8 @@ class VideoGrounder:
             sentences, encoded = self.check_sentences(sentences), session.encoded
             if encoded is None:  # deleted meanwhile
                 raise PageError('The video was deleted; choose it again.')
-            results = self.inferencer.ground(encoded, sentences)
-            curves = self.inferencer.curves(encoded, sentences)  # (s, K)
-            scores = self.inferencer.score_moments(encoded, sentences)  # (s, U)
+            sample = self.inferencer.predict(encoded, sentences, whole=True)
+            found, results = sample.pred_instances, self.inferencer.result_dicts(sample)
             answers = [
                 Answer(
                     result['sentence'],
@@ -278,13 +277,13 @@ class VideoGrounder:
                     session.truth.get(result['sentence']),
                     curve.numpy(),
                 )
-                for result, curve in zip(results, curves, strict=True)
+                for result, curve in zip(results, found.curves, strict=True)
             ]
             grid = self.inferencer.moment_map(encoded)  # windows have no map in common
-            for answer, row in zip(answers, scores, strict=True) if grid is not None else ():
+            for answer, scores in zip(answers, found.unit_scores, strict=True) if grid else ():
                 answer.moment_map = self._visualizer.draw_moment_map(
                     grid,
-                    row,
+                    scores,
                     answer.truth,
                     answer.moments,
                     duration=session.duration,

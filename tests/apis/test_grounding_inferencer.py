@@ -258,9 +258,10 @@ def test_a_long_video_is_looked_at_in_windows_on_one_time_axis(long_inferencer, 
     torch.testing.assert_close(
         scores, moment_scores(cosines['contrastive'], iou, 4.0) * encoded.trust
     )
-    curves = long_inferencer.curves(encoded, SENTENCES)
-    assert torch.allclose(curves.max(1).values, scores.max(1).values)
-    found = long_inferencer.predict(encoded, SENTENCES, top_n=20).pred_instances.moments
+    found = long_inferencer.predict(encoded, SENTENCES, top_n=20, whole=True).pred_instances
+    assert torch.equal(found.unit_scores, scores)
+    assert torch.allclose(found.curves.max(1).values, scores.max(1).values)
+    found = found.moments
     overlap = temporal_iou(found[:, :, None], found[:, None])  # no two moments are one
     overlap[:, range(20), range(20)] = 0
     assert overlap[~overlap.isnan()].max() <= head.nms_threshold

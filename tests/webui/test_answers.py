@@ -5,6 +5,7 @@ import threading
 import time
 from html.parser import HTMLParser
 from itertools import islice
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -61,7 +62,10 @@ class Elements(HTMLParser):
 
 
 def test_answers_are_those_of_the_inferencer(grounder, session):
-    answers = grounder.ask(session, ['a red box', 'the door'])
+    model = grounder.inferencer.model
+    with mock.patch.object(model, 'encode_sentences', wraps=model.encode_sentences) as embedding:
+        answers = grounder.ask(session, ['a red box', 'the door'])
+    embedding.assert_called_once()  # for moments, curves, and maps
     expected = grounder.inferencer(str(session.path), ['a red box', 'the door'])
     assert [answer.moments for answer in answers] == [one['moments'] for one in expected]
     assert [answer.truth for answer in answers] == [(2.0, 8.0), None]
@@ -127,11 +131,14 @@ def test_who_asks_waits_for_a_piece_of_anothers_video_and_not_for_its_end(
     grounder, session, folder, monkeypatch
 ):
     grounder.encode(session)
-    order, ground = [], grounder.inferencer.ground
+    order, predict = [], grounder.inferencer.predict
     asking = threading.Thread(target=grounder.ask, args=[session, ['a red box']])
-    monkeypatch.setattr(
-        grounder.inferencer, 'ground', lambda *args: order.append('a question') or ground(*args)
-    )
+
+    def noted(*args, **options):
+        order.append('a question')
+        return predict(*args, **options)
+
+    monkeypatch.setattr(grounder.inferencer, 'predict', noted)
 
     def before(number):
         order.append(number)

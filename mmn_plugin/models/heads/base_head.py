@@ -238,12 +238,23 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         return InstanceData(moments=moments, scores=best, **dict(zip(beside, others, strict=True)))
 
     def ground(
-        self, video: VideoEmbedding, sentences: dict[str, Tensor], top_n: int | None = None
+        self,
+        video: VideoEmbedding,
+        sentences: dict[str, Tensor],
+        top_n: int | None = None,
+        whole: bool = False,
     ) -> InstanceData:
-        """As `rank` of a video's `score`, with the ``presence`` (S,) of each sentence."""
+        """As `rank` of a video's `score`, with the ``presence`` (S,) of each sentence.
+
+        With ``whole`` also what was ranked, for pictures: ``unit_scores`` (S, U), and ``curves``
+        (S, K), see `curve`.
+        """
         cosines = self.cosines(video, sentences)
-        presence = self.fuse_presence(cosines)
-        return self.rank(video, self._scores(video, cosines), top_n, presence=presence)
+        scores, presence = self._scores(video, cosines), self.fuse_presence(cosines)
+        found = self.rank(video, scores, top_n, presence=presence)
+        if whole:
+            found.unit_scores, found.curves = scores.cpu(), self.curve(video, scores)
+        return found
 
     def predict(
         self,
