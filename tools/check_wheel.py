@@ -2,9 +2,10 @@
 
     python tools/check_wheel.py [--environment FOLDER]
 
-In an empty folder with a corpus of four videos it runs ``mim train`` and ``mim test``, trains an
-iteration from downstream configs of all three kinds, then repeats the essentials after
-``pip install -e`` and ``mim install --no-deps -e``. Needs nothing but Python and pip's index.
+In an empty folder it renders twelve videos of Shapes, extracts their features, runs ``mim train``
+and ``mim test``, trains an epoch from downstream configs of all three kinds, then repeats the
+essentials after ``pip install -e`` and ``mim install --no-deps -e``. Needs nothing but Python and
+pip's index.
 """
 
 import argparse
@@ -18,67 +19,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_EPOCH = ('--cfg-options', 'train_cfg.max_epochs=1')
-
-CORPUS = """
-import json, pathlib, h5py, numpy
-folder = pathlib.Path('data/shapes')
-(folder / 'annotations').mkdir(parents=True)
-random, words = numpy.random.default_rng(0), 'a red square moves left up'.split()
-vocabulary = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words]
-(folder / 'vocab.txt').write_text('\\n'.join(vocabulary) + '\\n')
-with h5py.File(folder / 'features.h5', 'w') as features:
-    for split in ('train', 'val', 'test'):
-        videos = {}
-        for index in range(4):
-            name = f'{split}_{index}'
-            features[name] = random.random((32, 174), dtype='float32')
-            videos[name] = dict(duration=24.0, timestamps=[[1.5, 6.0], [9.0, 15.0]],
-                                sentences=['a red square moves left', 'a square moves up'])
-        (folder / 'annotations' / f'{split}.json').write_text(json.dumps(videos))
-subsets = folder / 'annotations' / 'test_subsets.json'
-subsets.write_text(json.dumps(dict(unseen=dict(test_0=[0]))))
-"""
-
-# What a downstream project changes; each value replaces the one that it inherits.
-CHANGES = """
-corpus = dict(
-    data_root='data/shapes/', data_prefix=dict(features='features.h5'),
-    pipeline=[dict(type='LoadClipFeatures'), dict(type='PoolClipFeatures', num_segments=32),
-              dict(type='PackGroundingInputs')])
-splits = {split: dict(num_workers=0, persistent_workers=False,
-                      dataset=dict(ann_file=f'annotations/{split}.json', **corpus))
-          for split in ('train', 'val', 'test')}
-sizes = dict(
-    data_preprocessor=dict(tokenizer=dict(name_or_path=None, vocab='data/shapes/vocab.txt')),
-    grid=dict(num_clips=16, pooling_counts=[15]),
-    backbone=dict(in_channels=174, out_channels=8, kernel_size=2, stride=2),
-    neck=dict(channels=8, embed_channels=8, num_layers=1),
-    text_encoder=dict(embed_channels=8, name_or_path=None, config=dict(
-        model_type='distilbert', vocab_size=16, dim=8, n_heads=2, n_layers=1, hidden_dim=8)))
-"""
-INHERIT = """
-train_dataloader, val_dataloader, test_dataloader = splits.values()
-model, train_cfg = sizes, dict(max_epochs=1)
-del corpus, splits, sizes
-"""
+WHERE = 'from mmn_plugin.files import package_data_root; print(package_data_root())'
 READ_BASE = """
 from mmengine.config import read_base
 with read_base():
-    from mmn_plugin.configs.mmn_tacos import *
-"""
-MERGE = """
-train_dataloader.merge(splits['train'])
-val_dataloader.merge(splits['val'])
-test_dataloader.merge(splits['test'])
-model.merge(sizes)
+    from mmn_plugin.configs.mmn_shapes import *
 train_cfg.update(max_epochs=1)
-del corpus, splits, sizes
 """
-
 TRAIN = """
 import pathlib, sys
 import mmn_plugin, mmaction.models
-from mmn_plugin.files import config_root
 from mmengine.config import Config
 from mmengine.runner import Runner
 place, config, name = pathlib.Path(mmn_plugin.__file__), Config.fromfile(sys.argv[1]), sys.argv[2]
@@ -140,10 +90,18 @@ class Check:
         self.step('install the wheel', wheel, next(dist.glob('*.whl')))
         self.step('requirements agree', f'{pip} check')
 
+    def package_data(self) -> str:
+        """Folder that holds the installed configs and tools."""
+        command = [self.bin / 'python', '-c', WHERE]
+        return subprocess.check_output(command, cwd=self.work, text=True).splitlines()[-1]
+
     def use_mim(self) -> None:
         """The command ``mmn``; ``mim train`` and ``mim test`` of a config known by its name."""
         self.step('mmn', 'mmn --version')
-        self.step('write a corpus of four videos', 'python -c', CORPUS)
+        render = f'python {self.package_data()}/tools/data/make_shapes.py'
+        self.step('render a corpus', f'{render} data/shapes --videos 12 --workers 0')
+        extract = 'mmn extract data/shapes/videos --out data/shapes/features.h5'
+        self.step('mmn extract', extract)
         train = 'mim train mmn_plugin mmn_shapes.py'
         self.step('mim train', f'{train} --work-dir mim', *ONE_EPOCH)
         test = 'mim test mmn_plugin mmn_shapes.py --checkpoint mim/epoch_1.pth --dump'
@@ -153,17 +111,16 @@ class Check:
         self.step('mim train, launched by torch', launched, *ONE_EPOCH)
 
     def inherit(self) -> None:
-        """Train an iteration from downstream configs of all three kinds."""
+        """Train an epoch from downstream configs of all three kinds."""
         (self.work / 'train.py').write_text(TRAIN)
-        code = 'from mmn_plugin.files import config_root; print(config_root())'
-        command = [self.bin / 'python', '-c', code]
-        found = subprocess.check_output(command, cwd=self.work, text=True)
-        path = found.strip().splitlines()[-1]
         configs = {
-            'by_prefix': "_base_ = 'mmn_plugin::mmn_tacos.py'" + CHANGES + INHERIT,
-            'by_path': f'_base_ = {path + "/mmn_charades.py"!r}' + CHANGES + INHERIT,
-            'by_read_base': READ_BASE + CHANGES + MERGE,
+            f'by_{kind}': f'_base_ = {base!r}\ntrain_cfg = dict(max_epochs=1)\n'
+            for kind, base in (
+                ('prefix', 'mmn_plugin::mmn_shapes.py'),
+                ('path', f'{self.package_data()}/configs/mmn_shapes.py'),
+            )
         }
+        configs['by_read_base'] = READ_BASE
         for name, text in configs.items():
             (self.work / f'{name}.py').write_text(text)
             self.step(f'train {name}', f'python train.py {name}.py site-packages')

@@ -1,5 +1,11 @@
 # Sourced by dist_train.sh, dist_test.sh, slurm_train.sh and slurm_test.sh.
-launcher=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/launch.py
+set -euo pipefail
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# require COUNT ARGUMENTS...: where there are fewer, print how the script is called, and end.
+require() {
+    [ $# -gt "$1" ] || { sed -n '3,5{/^#/p}' "$0" >&2; exit 2; }
+}
 
 # launch SCRIPT PROCESSES ARGUMENTS...: run SCRIPT in so many processes on this machine.
 launch() {
@@ -16,7 +22,7 @@ launch() {
     case $processes in
         ''|*[!0-9]*|0) echo "the number of processes must be 1 or more, not '$processes'" >&2; exit 2 ;;
     esac
-    exec "${PYTHON:-python}" "$launcher" --nnodes="$nodes" --node_rank="$node" \
+    exec "${PYTHON:-python}" "$tools/launch.py" --nnodes="$nodes" --node_rank="$node" \
         --master_addr="$address" ${PORT:+--master_port="$PORT"} \
         --nproc_per_node="$processes" "$script" "$@" --launcher pytorch
 }

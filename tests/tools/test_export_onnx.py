@@ -77,7 +77,7 @@ def test_a_difference_beyond_the_tolerance_is_an_error(grounder, exported, monke
     monkeypatch.setattr('mmn_plugin.apis.export.check_onnx', lambda *_: dict(video=2e-4))
     code, output = export(grounder, tmp_path)
     assert code == 1
-    assert 'differs from PyTorch by 2.0e-04, more than --tolerance 0.0001' in output
+    assert 'differs from PyTorch by 2.0e-04, more than 0.0001' in output
 
 
 def test_a_file_of_someone_else_is_not_replaced(grounder, monkeypatch, tmp_path):

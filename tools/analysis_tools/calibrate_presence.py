@@ -4,28 +4,19 @@
 
 Takes the sentences of the config's validation set as present in their videos, and some of other
 videos' as absent; the threshold keeps a share of the present ones, and rises with a video's length
-so that the share of the absent ones that pass stays. FOLDER is then a model with its
-threshold (from_pretrained, and --checkpoint of the tools); FILE.pth instead of it is the same
-checkpoint with the threshold.
+so that the share of the absent ones that pass stays. FOLDER is then a model with its threshold
+(from_pretrained, and --checkpoint of the tools).
 """
 
 import argparse
-from pathlib import Path
-
-import torch
 
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, threshold_at
 from mmn_plugin.cli.main import add_config_options, add_device, tool_parser
 from mmn_plugin.config import build_dataset, load_config
-from mmn_plugin.errors import InputError, plain_errors
-from mmn_plugin.files import writable_file, writable_folder
-
-
-def model_path(text: str) -> Path:
-    """What ``--out`` names: a checkpoint, or a folder, that can be written."""
-    return (writable_file if Path(text).suffix == '.pth' else writable_folder)(text)
+from mmn_plugin.errors import plain_errors
+from mmn_plugin.files import writable_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('checkpoint', help='checkpoint (.pth)')
     add('--config', help="a config (default: the checkpoint's own)")
-    add('--out', required=True, type=model_path, help='folder or .pth file to write')
+    add('--out', required=True, type=writable_folder, help='folder to write')
     text = 'share of the present sentences that stay (default: 0.95)'
     add('--keep', type=float, default=0.95, help=text)
     add_device(parser)
@@ -42,30 +33,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write(inferencer: GroundingInferencer, checkpoint: str, out: Path) -> None:
-    """A folder of `save_pretrained`, or the checkpoint with the threshold in its ``meta``."""
-    if out.suffix != '.pth':
-        inferencer.save_pretrained(out)
-        return
-    content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    content.setdefault('meta', {})['presence'] = inferencer.meta['presence']
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, out)
-
-
 def main() -> None:
     """Measure, and write the model."""
     args = parse_args()
     with plain_errors():
-        if args.out.suffix == '.pth' and not Path(args.checkpoint).is_file():
-            raise InputError(
-                f'--out {args.out} is a checkpoint, but {args.checkpoint} is none: name a folder'
-            )
         config = None if args.config is None else load_config(args.config, args.cfg_options)
         inferencer = GroundingInferencer(config, args.checkpoint, args.device)
         dataset = build_dataset(inferencer.config, 'val')
         found = calibrate_presence(inferencer, dataset, args.keep)
-        write(inferencer, args.checkpoint, args.out)
+        inferencer.save_pretrained(args.out)
         print(
             f'threshold {found["threshold"]:.4f} (in a video of ten windows '
             f'{threshold_at(found, 10):.4f}) on {found["present"]} present and '

@@ -11,8 +11,10 @@ import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.export import check_onnx, export_onnx
 from mmn_plugin.cli.main import tool_parser
-from mmn_plugin.errors import InputError, plain_errors
+from mmn_plugin.errors import OperationError, plain_errors
 from mmn_plugin.files import writable_folder
+
+TOLERANCE = 1e-4  # largest difference from PyTorch
 
 
 def main() -> None:
@@ -22,8 +24,6 @@ def main() -> None:
     add('checkpoint', help='checkpoint (.pth) or folder of save_pretrained')
     add('--config', help="a config (default: the checkpoint's own)")
     add('--out', required=True, type=writable_folder, help='folder for the files')
-    text = 'largest difference from PyTorch allowed (default: 1e-4)'
-    add('--tolerance', type=float, default=1e-4, help=text)
     args = parser.parse_args()
     with plain_errors():
         inferencer = GroundingInferencer(args.config, args.checkpoint, 'cpu')
@@ -32,10 +32,10 @@ def main() -> None:
         for name, difference in found.items():
             print(f'{name}: differs from PyTorch by {difference:.1e} at most')
         worst = max(found.values())
-        if not worst <= args.tolerance:
-            raise InputError(
-                f'onnxruntime differs from PyTorch by {worst:.1e}, more than '
-                f'--tolerance {args.tolerance:g}: do not use {args.out}'
+        if not worst <= TOLERANCE:
+            raise OperationError(
+                f'onnxruntime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:g}: do not '
+                f'use {args.out}'
             )
         for path in paths:
             print(path)
