@@ -18,7 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
+sys.path.insert(1, f'{sys.path[0]}/analysis_tools')
 
+from benchmark import cpu_name
 from reproduction import experiments, inference, weak
 from reproduction.running import ROOT, run
 from reproduction.tables import source
@@ -53,10 +55,9 @@ def options_of(name: str) -> list[str]:
 
 def machine() -> dict:
     """What the figures were measured on."""
-    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
     packages = ('torch', 'mmengine', 'mmaction2', 'transformers', 'numpy')
     return dict(
-        cpu=cpu[1] if cpu else platform.processor(),
+        cpu=cpu_name(),
         cores=len(os.sched_getaffinity(0)),
         system=platform.system(),
         python=platform.python_version(),

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import multiprocessing
 import os
+import platform
 import re
 import statistics
 import sys
@@ -264,15 +265,28 @@ def peak_growth(run: Callable[[], object], device: str = 'cpu') -> float:
         run()
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-    def peak() -> int:
-        return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])
-
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process keeps would hide growth
     CLEAR_PEAK.write_text('5')
-    before = peak()
+    before = peak_mb()
     run()
-    return (peak() - before) / 2**10
+    return peak_mb() - before
+
+
+def peak_mb() -> float:
+    """Peak memory of this process; `getrusage` would give its parent's if that is larger."""
+    return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]) / 2**10
+
+
+def alone(function: Callable, *arguments):
+    """What a function returns in a process of its own, whose memory is the function's alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def cpu_name() -> str:
+    """What the CPU calls itself."""
+    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
+    return cpu[1] if cpu else platform.processor()
 
 
 def peak_of(args: argparse.Namespace) -> float:
@@ -320,9 +334,8 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
         can_measure = args.device != 'cpu' or CLEAR_PEAK.exists()
         if not args.no_memory and row['videos'] == bench.batch_size and can_measure:
             say(f'measuring the memory of {row["name"]}')
-            alone = dict(vars(args), conv_mode=row['name'].split()[:1], dtype=[row['dtype']])
-            with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-                row['peak_mb'] = pool.submit(peak_of, argparse.Namespace(**alone)).result()
+            one = dict(vars(args), conv_mode=row['name'].split()[:1], dtype=[row['dtype']])
+            row['peak_mb'] = alone(peak_of, argparse.Namespace(**one))
     return dict(batch_size=bench.batch_size, rows=rows, machine=peaks)
 
 
@@ -352,10 +365,8 @@ def main() -> None:
     progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
     with plain_errors(), prepared(require_device(args.device)):
         result = measure(args, partial(progress.print, highlight=False))
-    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
-    gpu = torch.cuda.get_device_name(args.device) if args.device != 'cpu' else None
-    machine = f'{gpu or (cpu and cpu[1])}, {torch.get_num_threads()} threads'
-    machine += f', torch {torch.__version__}'
+    name = cpu_name() if args.device == 'cpu' else torch.cuda.get_device_name(args.device)
+    machine = f'{name}, {torch.get_num_threads()} threads, torch {torch.__version__}'
     result = dict(task=args.task, config=args.config, measured_on=machine, **result)
     title = f'{args.config}, task {args.task}, batches of {result["batch_size"]}; {machine}'
     console.print(f'{title}; load {os.getloadavg()[0]:.1f}', highlight=False)

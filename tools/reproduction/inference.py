@@ -13,22 +13,23 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from benchmark import alone, peak_mb
+from made_up_data import offline_config
 from mmaction.registry import DATASETS, MODELS
-from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import auroc, calibrate_presence, measure_presence
 from mmn_plugin.apis.video_input import VideoFeatures
+from mmn_plugin.config import load_config
 from mmn_plugin.shapes import SceneSampler
 from mmn_plugin.shapes.corpus import write_video
 from mmn_plugin.structures import temporal_iou
 
-from .running import CONFIG, ROOT, alone, best_of, peak_mb, train
+from .running import CONFIG, ROOT, best_of, train
 from .tables import spreads, table
 
 DATA = ROOT / 'data/shapes'
 SENTENCE = 'the aqua circle goes on and off'
-LARGE_SENTENCE = 'a person opens the door'
 LENGTHS = (5, 10, 30)  # videos of 24 s in a row
 
 
@@ -56,18 +57,13 @@ def inference_cost() -> dict:
         features = rng.random((seconds * 4 // 3, 174), dtype=np.float32)
         rows.append(dict(video=label, **sentence_cost(model, features, seconds, SENTENCE)))
     features = rng.random((800, 4096), dtype=np.float32)
-    cost = sentence_cost(large_inferencer(), features, 224, LARGE_SENTENCE)
+    cost = sentence_cost(large_inferencer(), features, 224, 'w1 w2 w3 w4 w5')
     return dict(figures=[*rows, dict(video='TACoS config and DistilBERT, 224 s', **cost)])
 
 
 def large_inferencer() -> GroundingInferencer:
     """The published sizes for TACoS with random weights."""
-    config = Config.fromfile(ROOT / 'configs/mmn_tacos.py')
-    text, tokenizer = config.model.text_encoder, config.model.data_preprocessor.tokenizer
-    del text.name_or_path, tokenizer.name_or_path
-    text.config = dict(model_type='distilbert', vocab_size=30522)
-    words = dict.fromkeys(f'{SENTENCE} {LARGE_SENTENCE}'.split())
-    tokenizer.vocab = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *words]
+    config = offline_config(load_config('mmn_tacos.py'))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'random.pth'
         torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), path)

@@ -1,17 +1,14 @@
 """Commands, and the runs that several experiments are made of."""
 
 import json
-import multiprocessing
 import os
-import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,14 +110,3 @@ def of_tool(name: str, *arguments) -> dict:
         command = (sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
         run(*command, capture=False)
         return json.loads(path.read_text())
-
-
-def alone(function: Callable, *arguments):
-    """What a function returns in a process of its own, whose memory is the function's alone."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def peak_mb() -> float:
-    """Peak memory of this process; `getrusage` would give its parent's if that is larger."""
-    return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]) / 2**10
