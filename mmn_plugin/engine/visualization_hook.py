@@ -10,14 +10,12 @@ from torch import Tensor
 
 from mmn_plugin.datasets import TubeError
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.features import VideoReadError, sample_frames
+from mmn_plugin.features import VIDEO_SUFFIXES, VideoReadError, sample_frames
 from mmn_plugin.files import OutputError, OutputFolder, UniqueNames, input_of
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
 from mmn_plugin.visualization import GroundingVisualizer
 
 from .dist import bare_model
-
-VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
 
 
 @HOOKS.register_module()
