@@ -283,7 +283,8 @@ class MemoryBank(nn.Module):
         self.moments[self.next_slot] = new.moments[video]
         own = slice(*np.searchsorted(new.sentence_video, [video, video + 1]).tolist())
         self.videos[self.next_slot] = replace(
-            new.map(lambda rows: rows[:0] if rows is new.moments else rows[own].clone()),
+            # copies, even of nothing: a view would keep the memory of the whole batch
+            new.map(lambda rows: rows[slice(0) if rows is new.moments else own].clone()),
             video_ids=[new.video_ids[video]],
             texts=new.texts[own],
         )
