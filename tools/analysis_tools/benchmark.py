@@ -154,14 +154,15 @@ class Benchmark:
 
     def subjects(self) -> list[Subject]:
         """The variants of the task."""
-        model = MODELS.build(self.cfg.model).to(self.device)
-        return getattr(self, self.args.task)(model)
+        self.model = MODELS.build(self.cfg.model).to(self.device)
+        return getattr(self, self.args.task)(self.model)
 
     def train(self, model: nn.Module) -> list[Subject]:
         """A step of training: preprocessing, forward, backward, clipping, the optimizer's step."""
         keys = ('optimizer', 'clip_grad', 'paramwise_cfg')  # precision is the variant's business
         cfg = {key: value for key, value in self.cfg.optim_wrapper.items() if key in keys}
         optimizer = build_optim_wrapper(model.train(), dict(cfg, type='OptimWrapper'))
+        self.optimizer = optimizer
         FreezeLanguageModelHook.freeze(model, self.args.frozen)
 
         def step(batch: dict, autocast: torch.autocast) -> None:

@@ -235,3 +235,35 @@ def render_videos(result: dict) -> str:
         outcome = f'{row["rows"]} rows' if row['rows'] else 'named, the rest goes on'
         rows.append([row['what'], outcome, row['message'] or notes])
     return table(['what is wrong (8 s of video, rows of 0.75 s)', 'features', 'said'], rows)
+
+
+# Videos of a batch that two cores have the time for.
+MEASURED = dict(mmn_tacos=(1, 2), mmn_charades=(4, 8), mmn_activitynet=(2, 4))
+
+
+def memory() -> dict:
+    """What memory_estimate.py says of the published batches, and of small ones that are run."""
+    rows = []
+    for config, sizes in MEASURED.items():
+        rows.append(of_tool('memory_estimate', f'{config}.py', '--measure', *sizes))
+        rows.append(of_tool('memory_estimate', f'{config}.py', '--dtype', 'bf16'))
+    return dict(rows=rows)
+
+
+def render_memory(result: dict) -> str:
+    """A row per config and precision, and one per step that was run."""
+    estimates, measured = [], []
+    for row in result['rows']:
+        parts, about = row['parts_mb'], [row['config'], row['dtype']]
+        state = parts['weights'] + parts['optimizer state']
+        figures = [row['batch_size'], f'{state:,.0f} MB', f'{row["total_mb"]:,.0f} MB']
+        estimates.append([*about, *figures, *row['largest_batch'].values()])
+        for step in row['measured']:
+            ratio = step['estimated_mb'] / step['measured_mb'] - 1
+            figures = [f'{step[name]:,.0f} MB' for name in ('measured_mb', 'estimated_mb')]
+            measured.append([*about, step['batch_size'], *figures, f'{100 * ratio:+.1f} %'])
+    cards = [f'at most on {card} GB' for card in result['rows'][0]['largest_batch']]
+    header = ['config', 'precision', 'videos per GPU']
+    estimated = table([*header, 'weights and optimizer state', 'a step needs', *cards], estimates)
+    header += ['measured on the CPU', 'estimated', 'difference']
+    return f'{estimated}\n\n{table(header, measured)}'
