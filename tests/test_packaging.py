@@ -137,6 +137,13 @@ def test_tested_sets_satisfy_the_bounds(name):
         assert bound.specifier.contains(version), package
 
 
+def test_wheels_for_a_gpu_machine_are_the_tested_versions_without_pytorch():
+    wheels, tested = requirements('gpu'), requirements('pinned')
+    assert requirements('runtime').keys() - wheels.keys() == {'torch'}
+    for package in wheels.keys() & tested.keys():
+        assert str(wheels[package].specifier) == str(tested[package].specifier), package
+
+
 def test_lower_bounds_are_what_was_run():
     tested = requirements('lowest')
     # torch is marked as untested below its pin, setuptools has no lower bound of ours

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +21,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 sys.path.insert(1, f'{sys.path[0]}/analysis_tools')
 
+from reproduction.wheels import use_wheels
+
+if '--wheels' in sys.argv:
+    use_wheels(Path(sys.argv[sys.argv.index('--wheels') + 1]))  # all that follows may need them
+
 from benchmark import cpu_name
-from reproduction import experiments, inference, weak
+from reproduction import experiments, gpu, inference, weak
 from reproduction.running import ROOT, run
 from reproduction.tables import source
 
@@ -37,7 +43,9 @@ EXPERIMENTS = dict(
     agreement=(partial(experiments.agreement, '[!h]*.npz'), experiments.render_agreement),
     agreement_tubes=(partial(experiments.agreement, 'hcstvg*.npz'), experiments.render_agreement),
     benchmark=(experiments.benchmark, experiments.render_benchmark),
+    gpu=(gpu.gpu, gpu.render_gpu),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
+    memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives=(experiments.negatives, experiments.render_negatives),
     quickstart=(experiments.quickstart, experiments.render_quickstart),
@@ -49,7 +57,7 @@ EXPERIMENTS = dict(
 
 
 def options_of(name: str) -> list[str]:
-    """What can be chosen: ``seeds``, ``repeats`` or nothing."""
+    """What can be chosen: ``seeds``, ``repeats``, ``parts`` or nothing."""
     return list(inspect.signature(EXPERIMENTS[name][0]).parameters)
 
 
@@ -69,24 +77,30 @@ def command_of(name: str, how: dict) -> str:
     """The command line that measures again."""
     words = ['python', 'tools/reproduce.py', name]
     for option, value in how.items():
+        if value is None:
+            continue
         words += [f'--{option}', *(value if isinstance(value, list) else [value])]
     return ' '.join(map(str, words))
 
 
-def measure(name: str, args: argparse.Namespace) -> dict:
-    """Run one experiment and describe how it was run."""
-    changed = run('git', 'status', '--porcelain', '--', *CODE).strip()
-    commit = run('git', 'rev-parse', 'HEAD').strip()
+def measure(name: str, args: argparse.Namespace) -> Iterator[dict]:
+    """Run one experiment and describe how it was run; several times where it comes in parts."""
+    commit = 'unknown'
+    if (ROOT / '.git').exists():
+        changed = run('git', 'status', '--porcelain', '--', *CODE).strip()
+        commit = run('git', 'rev-parse', 'HEAD').strip()
+        commit += ' with uncommitted changes' if changed else ''
     how = {option: getattr(args, option) for option in options_of(name)}
-    return dict(
+    about = dict(
         name=name,
         command=command_of(name, how),
-        commit=commit + (' with uncommitted changes' if changed else ''),
+        commit=commit,
         date=datetime.date.today().isoformat(),
         machine=machine(),
         **how,
-        **EXPERIMENTS[name][0](**how),
     )
+    found = EXPERIMENTS[name][0](**how)
+    yield from (about | part for part in ([found] if isinstance(found, dict) else found))
 
 
 def update_page(page: Path, results: Path = RESULTS) -> str:
@@ -120,12 +134,17 @@ def main() -> None:
     parser.add_argument(
         '--repeats', type=int, default=3, help='rounds of the benchmark (default: 3)'
     )
+    text = f'of the experiment gpu: {", ".join(gpu.PARTS)} (default: all)'
+    parser.add_argument('--parts', nargs='+', choices=gpu.PARTS, metavar='PART', help=text)
+    text = 'install all but PyTorch from this folder of wheels, for this run alone'
+    parser.add_argument('--wheels', metavar='DIR', help=text)
     args = parser.parse_args()
     with plain_errors():
         for path in [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)]:
             writable_file(path)
         for name in args.names:
-            write_json(measure(name, args), RESULTS / f'{name}.json')
+            for result in measure(name, args):
+                write_json(result, RESULTS / f'{name}.json')
     for page in PAGES:
         page.write_text(update_page(page))
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from reference.golden_file import GoldenFile, Report, Row
 from reference.model import check_model
@@ -44,12 +45,14 @@ def parse_args():
         default='dense',
         help='how the moment encoder computes (default: dense)',
     )
+    text = 'further settings of the neck, such as memory_format=channels_last'
+    parser.add_argument('--neck', action=DictAction, default={}, metavar='KEY=VALUE', help=text)
     parser.add_argument('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
     parser.add_argument('--json', type=writable_file, help='also write all rows to this file')
     return parser.parse_args()
 
 
-def check(path: Path, vocabulary: Path | None, conv_mode: str, device: str) -> Report:
+def check(path: Path, vocabulary: Path | None, neck: dict, device: str) -> Report:
     """All comparisons of one file.
 
     Raises:
@@ -70,7 +73,7 @@ def check(path: Path, vocabulary: Path | None, conv_mode: str, device: str) -> R
             'made with: --vocab FILE'
         )
     check_file = check_tubes if golden.is_tubes else check_model
-    return check_file(golden, vocabulary, conv_mode, device)
+    return check_file(golden, vocabulary, neck, device)
 
 
 def show(path: Path, report: Report, console: Console) -> None:
@@ -108,10 +111,10 @@ def main() -> int:
     torch.manual_seed(0)
     MMLogger.get_current_instance().setLevel('WARNING')  # not a line per parameter
     console = Console(width=None if sys.stdout.isatty() else 120)
-    failed, rows = [], {}
+    failed, rows, neck = [], {}, dict(args.neck, conv_mode=args.conv_mode)
     for path in args.files:
         try:
-            report = check(path, args.vocab, args.conv_mode, args.device)
+            report = check(path, args.vocab, neck, args.device)
         except (ValueError, LookupError, OSError, RuntimeError) as error:
             text = error.args[0] if isinstance(error, KeyError) else error
             text = ' '.join(str(text).split()) or type(error).__name__

@@ -1,6 +1,7 @@
 """Commands, and the runs that several experiments are made of."""
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -8,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,3 +112,32 @@ def of_tool(name: str, *arguments) -> dict:
         command = (sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
         run(*command, capture=False)
         return json.loads(path.read_text())
+
+
+def in_process(function: Callable[..., dict], *arguments, limit: float) -> dict:
+    """What a function returns, or its ``error``, and ``part_seconds``.
+
+    It runs in a process of its own, which is killed after so many seconds.
+    """
+    began, context = time.monotonic(), multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    found = dict(error=f'stopped after {limit:.0f} s')
+    try:
+        if receiver.poll(limit):
+            found = receiver.recv()
+    except EOFError:
+        process.join()
+        found = dict(error=f'its process ended with exit code {process.exitcode}')
+    process.kill()
+    process.join()
+    return found | dict(part_seconds=time.monotonic() - began)
+
+
+def _send(sender, function: Callable, arguments: tuple) -> None:
+    try:
+        sender.send(function(*arguments))
+    except (Exception, SystemExit):
+        sender.send(dict(error=traceback.format_exc(limit=-3)))

@@ -42,6 +42,6 @@ def source(result: dict) -> str:
     return (
         f'`python tools/reproduce.py {result["name"]}`{seeds}; {result["date"]}, commit '
         f'{result["commit"][:7]}; {machine["cores"]} cores of '
-        f'{machine["cpu"]}, no GPU, torch {machine["torch"]}; values in '
+        f'{machine["cpu"]}, {result.get("gpu", "no GPU")}, torch {machine["torch"]}; values in '
         f'[docs/results/{result["name"]}.json](docs/results/{result["name"]}.json).'
     )

@@ -55,14 +55,14 @@ SETTINGS_OF_MOMENTS = {
 
 
 def check_model(
-    golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense', device: str = 'cpu'
+    golden: GoldenFile, vocabulary: Path, neck: dict | None = None, device: str = 'cpu'
 ) -> Report:
     """Check every quantity of a file that holds a model.
 
     Args:
         golden (GoldenFile): The reference.
         vocabulary (Path): WordPiece vocabulary, one entry a line.
-        conv_mode (str): How the moment encoder computes. Defaults to ``'dense'``.
+        neck (dict, optional): Settings of the neck, as ``conv_mode``. Defaults to None: dense.
         device (str): Where the model computes; the bounds are the same. Defaults to ``'cpu'``.
 
     Returns:
@@ -74,7 +74,7 @@ def check_model(
         KeyError: If a weight is absent or unknown; the message names it.
     """
     report = Report()
-    model = build_model(golden.config, vocabulary, conv_mode).to(device)
+    model = build_model(golden.config, vocabulary, neck).to(device)
     state = from_published(golden.weights('state'))
     model.load_state_dict(state)
     samples = check_data(report, golden, model)
@@ -90,7 +90,7 @@ def check_model(
 def build_model(
     config: dict,
     vocabulary: Path,
-    conv_mode: str,
+    neck: dict | None = None,
     base: str = 'mmn_charades.py',
     settings: dict[str, str] = SETTINGS | SETTINGS_OF_MOMENTS,
 ):
@@ -99,13 +99,14 @@ def build_model(
     moment_map = {'pool': 'MomentMapPool', 'conv': 'MomentMapConv'}
     values = {name: config[theirs] for name, theirs in settings.items()} | {
         'backbone.stride': config['num_pre_clips'] // config['num_clips'],
-        'neck.conv_mode': conv_mode,
+        'neck.conv_mode': 'dense',
         'neck.moment_map.type': moment_map[config['map']],
         'text_encoder.name_or_path': None,
         'text_encoder.config': dict(model_type='distilbert', **config['bert']),
         'data_preprocessor.tokenizer.name_or_path': None,
         'data_preprocessor.tokenizer.vocab': str(vocabulary),
     }
+    values |= {f'neck.{name}': value for name, value in (neck or {}).items()}
     ours.merge_from_dict({f'model.{name}': value for name, value in values.items()})
     return MODELS.build(ours.model)
 

@@ -30,14 +30,14 @@ GRADIENT_BOUND = 1e-4
 
 
 def check_tubes(
-    golden: GoldenFile, vocabulary: Path, conv_mode: str = 'dense', device: str = 'cpu'
+    golden: GoldenFile, vocabulary: Path, neck: dict | None = None, device: str = 'cpu'
 ) -> Report:
     """Check every quantity of a file of the spatio-temporal variant.
 
     Args:
         golden (GoldenFile): The reference.
         vocabulary (Path): WordPiece vocabulary, one entry a line.
-        conv_mode (str): How the moment encoder computes. Defaults to ``'dense'``.
+        neck (dict, optional): Settings of the neck, as ``conv_mode``. Defaults to None: dense.
         device (str): Where the model computes; the bounds are the same. Defaults to ``'cpu'``.
 
     Returns:
@@ -49,7 +49,7 @@ def check_tubes(
         KeyError: If a weight is absent or unknown; the message names it.
     """
     report = Report()
-    model = build_tube_model(golden.config, vocabulary, conv_mode).to(device)
+    model = build_tube_model(golden.config, vocabulary, neck).to(device)
     samples = read_samples(golden)
     features = check_tube_data(report, golden, model, samples)
     check_losses(report, golden, model, features, samples)
@@ -58,12 +58,12 @@ def check_tubes(
     return report
 
 
-def build_tube_model(config: dict, vocabulary: Path, conv_mode: str = 'dense'):
+def build_tube_model(config: dict, vocabulary: Path, neck: dict | None = None):
     """The model of a golden file's settings."""
     if (number := config.get('num_positive', 1)) != 1:
         raise GoldenFileError(f'num_positive={number}; on tubes a sentence has one positive')
     config = Settings(dict(map='pool', in_dim=sum(config['in_dims'])) | config)
-    return build_model(config, vocabulary, conv_mode, 'mmn_hcstvg.py', SETTINGS)
+    return build_model(config, vocabulary, neck, 'mmn_hcstvg.py', SETTINGS)
 
 
 def read_samples(golden: GoldenFile) -> list[TubeDataSample]:

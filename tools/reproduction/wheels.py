@@ -1,0 +1,31 @@
+"""Packages from a folder of wheels, for a machine without network; needs Python alone."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# What the machine has stays: a GPU's PyTorch belongs to its driver.
+KEPT = ('torch-', 'torchvision-', 'torchaudio-', 'triton-', 'nvidia_')
+BEGUN = 'MMN_WHEELS'
+
+
+def use_wheels(folder: Path) -> None:
+    """Install a folder's wheels into a new temporary folder, and begin this program again with it.
+
+    They come before what is installed; PyTorch and what belongs to it are left out. The checkout is
+    importable too, and nothing is asked of the Hugging Face hub.
+    """
+    if os.environ.get(BEGUN):
+        return
+    wheels = [path for path in sorted(folder.glob('*.whl')) if not path.name.startswith(KEPT)]
+    if not wheels:
+        sys.exit(f'{folder} holds no wheels')
+    target = tempfile.mkdtemp(prefix='mmn_wheels_')
+    command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps']
+    subprocess.run([*command, '--target', target, *wheels], check=True)
+    paths = [target, str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    os.environ |= {BEGUN: target, 'PYTHONPATH': os.pathsep.join(paths), 'HF_HUB_OFFLINE': '1'}
+    os.execv(sys.executable, [sys.executable, *sys.argv])
