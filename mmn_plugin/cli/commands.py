@@ -61,8 +61,9 @@ def parse_extract(argv: list[str]) -> argparse.Namespace:
     add(
         '--workers',
         type=whole_number,
-        help='videos at a time: threads that decode for a GPU, processes on the CPU; 0: one step '
-        'after the other (default: 4 on a GPU; on the CPU 2 for the grid extractor, else 0)',
+        help='videos at a time: threads that decode ahead of a GPU, on the CPU 1 such thread or '
+        'several processes; 0: one step after the other (default: 4 on a GPU; on the CPU 2 for '
+        'the grid extractor, else 0)',
     )
     add_amp(parser)
     add_config_options(parser)
@@ -143,7 +144,9 @@ def run_extract(args: argparse.Namespace, answer: Callable) -> int:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         first = join_group(args.launcher)
         with ProgressBar('features') as bar:
-            report = extract_videos(extractor, args.videos, args.out, workers, bar, settings)
+            report = extract_videos(
+                extractor, args.videos, args.out, workers, bar, settings, bar.set_note
+            )
         if not first:
             end_distributed()
             return 0

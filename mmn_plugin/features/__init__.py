@@ -1,6 +1,6 @@
 """From videos to features."""
 
-from .extraction import ExtractionReport, extract_videos, find_videos, run_parallel
+from .extraction import ExtractionReport, extract_videos, find_videos
 from .extractor import (
     EXTRACTORS,
     FeatureExtractor,
@@ -11,6 +11,7 @@ from .extractor import (
 )
 from .feature_file import FeatureFile, FeatureFileError
 from .hugging_face import HuggingFaceFeatureExtractor
+from .processes import run_parallel
 from .recognizer import RecognizerFeatureExtractor
 from .video import (
     VIDEO_SUFFIXES,

@@ -1,32 +1,38 @@
-"""Extract the features of many videos, in several processes, with a report."""
+"""Extract the features of many videos, in threads or processes, with a report."""
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    barrier,
+    broadcast_object_list,
+    get_world_size,
+    is_main_process,
+)
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from mmn_plugin.errors import OperationError
 from mmn_plugin.files import printable
 from mmn_plugin.locks import FileInUseError, FileLock
 
-from .feature_file import FeatureFile, FeatureFileError, is_replaced, name_problem, video_mark
-from .video import VIDEO_SUFFIXES
+from .feature_file import (
+    FeatureFile,
+    FeatureFileError,
+    RowWriter,
+    is_replaced,
+    name_problem,
+    video_mark,
+)
+from .pipeline import END, Ahead, InTurn, Timing, described
+from .processes import run_parallel
+from .video import VIDEO_SUFFIXES, VideoReader
 from .video_stream import VideoReadError
 
 SHOWN = 5  # videos named for each kind of note
@@ -42,16 +48,25 @@ class ExtractionReport:
             although something about them was unusual.
         others (dict[str, int]): Suffix -> number of files that are no videos, in the folders.
         remarks (list[str]): What else has to be said.
+        speed (dict[str, float]): ``frames`` that were described in how many ``seconds`` of all
+            processes together, ``frames_per_second``, and the shares of the time in which networks
+            were ``waiting`` for frames and ``computing``. Empty where there was nothing to do.
     """
 
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, dict[str, str]] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    speed: dict[str, float] = field(default_factory=dict, compare=False)
 
     def lines(self) -> list[str]:
         """The report as text: notes by kind with the first few videos, failures one by one."""
         lines, kinds = list(self.remarks), defaultdict(list)
+        if self.speed:
+            lines.append(
+                f'{self.speed["frames"]:,} frames in {self.speed["seconds"]:.1f} s: '
+                f'{speed_text(self.speed)}'
+            )
         if self.others:
             counts = (f'{n} {suffix or "without suffix"}' for suffix, n in self.others.items())
             lines.append(
@@ -71,6 +86,14 @@ class ExtractionReport:
         return lines
 
 
+def speed_text(speed: dict[str, float]) -> str:
+    """Frames per second, and what the time went to, of a `speed` of a report."""
+    return (
+        f'{speed["frames_per_second"]:,.0f} frames per second, {100 * speed["waiting"]:.0f} % of '
+        f'the time waiting for frames, {100 * speed["computing"]:.0f} % computing'
+    )
+
+
 class ProgressBar:
     """A rich progress bar with a title behind a plain callback; a context manager.
 
@@ -80,10 +103,15 @@ class ProgressBar:
     def __init__(self, title: str) -> None:
         self.title = title
         self._console = Console(stderr=True)
+        self._note = ''
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        self._bar = Progress(*columns, console=self._console)
-        self._task = self._bar.add_task(title, total=None)
+        self._bar = Progress(*columns, TextColumn('{task.fields[note]}'), console=self._console)
+        self._task = self._bar.add_task(title, total=None, note='')
         self._said = -1
+
+    def set_note(self, note: str) -> None:
+        """Show a note beside the bar from the next call on."""
+        self._note = note
 
     def __enter__(self) -> 'ProgressBar':
         return self
@@ -98,95 +126,11 @@ class ProgressBar:
         """
         if self._console.is_terminal:
             self._bar.start()
-            self._bar.update(self._task, completed=done, total=total)
+            self._bar.update(self._task, completed=done, total=total, note=self._note)
         elif (tenth := 10 * done // max(total, 1)) > self._said:
             self._said = tenth
-            self._console.print(f'{self.title}: {done} of {total}')
-
-
-def run_parallel(work: Callable[[Any], Any], jobs: Sequence, workers: int) -> Iterator[tuple]:
-    """Call a function for every job in other processes.
-
-    Args:
-        work (Callable): A picklable function of one job.
-        jobs (Sequence): Its arguments.
-        workers (int): Number of processes; with 0 the work is done here.
-
-    Yields:
-        tuple: (job, result), as results come in. Where this ends early, so do the processes, in
-        the middle of their jobs; so it is where ``work`` raises, and that is raised here.
-
-    Raises:
-        RuntimeError: If a worker was killed.
-    """
-    if workers == 0:
-        yield from ((job, work(job)) for job in jobs)
-        return
-    # Forked workers start at once; spawned ones would each import PyTorch again.
-    context, others = multiprocessing.get_context('fork'), {*multiprocessing.active_children()}
-
-    def stop() -> None:
-        for process in {*multiprocessing.active_children()} - others:
-            process.terminate()
-
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
-    try:
-        yield from _results(pool, _do, jobs, stop)
-    except BrokenProcessPool as error:
-        raise OperationError(
-            'a worker process was killed (out of memory?); run the command '
-            'again, with fewer workers: it goes on where it stopped'
-        ) from error
-
-
-def run_threads(
-    work: Callable[[Any, threading.Event], Any], jobs: Sequence, workers: int
-) -> Iterator[tuple]:
-    """As `run_parallel`, but in threads.
-
-    The function gets an event too, and should return soon once that is set, which happens where
-    this ends early.
-    """
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(max(workers, 1))
-    return _results(pool, lambda job: work(job, stop), jobs, stop.set)
-
-
-def _results(
-    pool: Executor, work: Callable[[Any], Any], jobs: Sequence, stop: Callable[[], None]
-) -> Iterator[tuple]:
-    with pool:
-        pending = {pool.submit(work, job): job for job in jobs}
-        try:
-            for future in as_completed(pending):
-                yield pending.pop(future), future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            stop()
-            raise
-
-
-_work: Callable[[Any], Any] | None = None
-
-
-def _begin(work: Callable[[Any], Any]) -> None:
-    """Keep the work, which may hold a model, rather than send it along with every job."""
-    global _work
-    _work = work
-    torch.set_num_threads(1)  # the pool is as wide as is wanted; and its threads do not fork
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says what to do
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _do(job):
-    return _work(job)
-
-
-def _end_with_parent() -> None:
-    """Do not wait for work for ever where the parent was killed."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+            note = f' ({self._note})' if self._note else ''
+            self._console.print(f'{self.title}: {done} of {total}{note}', soft_wrap=True)
 
 
 REPLACED = 'replaced since its features were made'  # kind of a note
@@ -234,6 +178,7 @@ def extract_videos(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     config: dict | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ExtractionReport:
     """Write the features of videos into an HDF5 file, or go on where an earlier run stopped.
 
@@ -244,15 +189,17 @@ def extract_videos(
         extractor (FeatureExtractor): What describes a video.
         videos (Sequence[str | Path]): Files and folders.
         out (str | Path): The HDF5 file.
-        workers (int): Videos that are worked on at the same time: by processes with an extractor
-            each or, if it has ``threads``, by threads that decode and prepare batches for the
-            one there is, a batch ahead. 0: one video after the other, nothing ahead. The features
-            do not depend on it. Default: 2.
+        workers (int): Videos that are decoded at the same time: by threads ahead of the network
+            (see `Ahead`) if the extractor has ``threads``, or with 1; else by processes with an
+            extractor each. 0: one step after the other, nothing ahead. The features do not depend
+            on it. Default: 2.
         progress (Callable | None): Called with (videos done, videos in all), in the first process.
         config (dict | None): Kept in the file: what the extractor can be built from.
+        tell (Callable | None): Called before ``progress`` with the speed so far, as text.
 
     Returns:
-        ExtractionReport: What could not be read, and what was unusual; empty in other processes.
+        ExtractionReport: What could not be read, what was unusual, and the speed; empty in other
+        processes.
 
     Raises:
         FeatureFileError: If two videos have one id, the file stems from other settings, or another
@@ -266,7 +213,8 @@ def extract_videos(
     try:
         file = FeatureFile(out, extractor.settings, config)
         barrier()  # until all have looked: from here on files appear
-        _extract_all(extractor, found, file, workers, progress, report)
+        bar = _Progress(progress if is_main_process() else None, tell, file)
+        _extract_all(extractor, found, file, workers, bar, report)
     finally:
         lock.release()
     if unlocked:
@@ -278,7 +226,12 @@ def extract_videos(
 
 
 def _extract_all(
-    extractor, found: dict[str, Path], file: FeatureFile, workers: int, progress, report
+    extractor,
+    found: dict[str, Path],
+    file: FeatureFile,
+    workers: int,
+    bar: '_Progress',
+    report: ExtractionReport,
 ) -> None:
     """Extract what is not in the file yet, or is there of another video."""
     refused = {video: problem for video in found if (problem := name_problem(video))}
@@ -290,22 +243,23 @@ def _extract_all(
     todo = sorted((job for job in found.items() if job[0] not in done), key=_size)
     if is_main_process() and (todo or file.parts.is_dir()):
         file.open_parts(video for video, _ in todo)
-    total = len(found) - len(refused)
-    bar = _Progress(progress if is_main_process() else None, file, len(todo), total)
+    bar.begin(len(todo), len(found) - len(refused))
     barrier()
+    work, workers = _Extraction(extractor, file, replaced), min(workers, len(todo))
     try:
-        work, workers = partial(_extract, extractor, file, replaced), min(workers, len(todo))
-        threads = extractor.threads and workers > 0
-        for _ in (run_threads if threads else run_parallel)(work, todo, workers):
-            bar.show()
+        for timing in work.run(todo, workers):
+            bar.show(timing)
         bar.until_all_are_done()
         barrier()
     except BaseException:
         if get_world_size() == 1:  # what is finished is of use at once; others may still be writing
             file.merge()
         raise
+    timings = all_gather_object(work.timing)
     if not is_main_process():
         return
+    if todo:
+        report.speed = sum(timings, Timing()).speed(bar.seconds)
     for video, problem in refused.items():
         message = f'{printable(found[video])}: its name {problem}; rename it'
         report.failures[printable(found[video].name)] = message
@@ -324,40 +278,92 @@ def _size(job: tuple[str, Path]) -> tuple[int, str]:
     return (-path.stat().st_size if path.is_file() else 0), name
 
 
-def _extract(
-    extractor,
-    file: FeatureFile,
-    replaced: set[str],
-    job: tuple[str, Path],
-    stop: threading.Event | None = None,
-) -> None:
-    """Features of one video; with ``stop`` in one thread of several, prepared a batch ahead."""
-    name, path = job
-    if not file.claim(name):
-        return
-    mark = video_mark(path)  # before it is read, lest it be replaced meanwhile
-    try:
-        reader = extractor.reader(path)
-        if name in replaced:
+@dataclass(eq=False)
+class _Video:
+    """A video on its way; it has a writer from when this process takes it until it has ended."""
+
+    name: str
+    path: Path
+    reader: VideoReader | None = None
+    writer: RowWriter | None = None
+    rows: int = 0
+
+    def leave(self) -> None:
+        """Let go of what is large or open."""
+        if self.writer is not None:
+            self.writer.close()
+        self.reader = self.writer = None
+
+
+class _Extraction:
+    """Makes features of videos and keeps them, with a ``timing`` of what this process did."""
+
+    def __init__(self, extractor, file: FeatureFile, replaced: set[str]) -> None:
+        self.extractor, self.file, self.replaced = extractor, file, replaced
+        self.timing = Timing()
+
+    def run(self, jobs: Sequence[tuple[str, Path]], workers: int) -> Iterator[Timing]:
+        """Work in threads or processes; yields the timing, whenever there is news."""
+        if self.extractor.threads or workers < 2:
+            yield from self._describe([_Video(*job) for job in jobs], workers)
+            return
+        for _, timing in run_parallel(self._one, jobs, workers):
+            self.timing += timing
+            yield self.timing
+
+    def _one(self, job: tuple[str, Path]) -> Timing:
+        self.timing = Timing()
+        for _ in self._describe([_Video(*job)], 0):
+            pass
+        return self.timing
+
+    def _describe(self, videos: list[_Video], threads: int) -> Iterator[Timing]:
+        source = partial(Ahead, threads=threads) if threads else InTurn
+        prepared = source(videos, self._batches)
+        try:
+            with closing(described(self.extractor, prepared, self.timing)) as blocks:
+                for video, block in blocks:
+                    try:
+                        self._keep(video, block)
+                    except VideoReadError as error:
+                        self._fail(video, error)
+                    yield self.timing
+        finally:
+            for video in videos:
+                video.leave()
+
+    def _batches(self, video: _Video) -> Generator:
+        if not self.file.claim(video.name):
+            return
+        mark = video_mark(video.path)  # before it is read, lest it be replaced meanwhile
+        video.writer = self.file.writer(video.name, mark)
+        video.reader = reader = self.extractor.reader(video.path)
+        if video.name in self.replaced:
             reader.notes[REPLACED] = 'made anew'
-        with closing(extractor.blocks(reader, ahead=stop is not None)) as blocks:
-            file.add(name, blocks if stop is None else _until(stop, blocks), mark, reader.notes)
-    except VideoReadError as error:
+        with closing(self.extractor.batches(reader)) as batches, suppress(StopIteration):
+            while video.writer is not None:
+                yield next(batches)  # under no name: it shall not outlive its use
+
+    def _keep(self, video: _Video, block: Any) -> None:
+        """Write rows, or do what comes after the last ones."""
+        if isinstance(block, BaseException) and not isinstance(block, VideoReadError):
+            raise block
+        if video.writer is None:  # it has failed, or another process has it
+            return
+        if isinstance(block, VideoReadError):
+            raise block
+        if block is END:
+            video.writer.end(video.reader.notes)
+            video.leave()
+            return
+        video.writer.write(block)
+        stride, before, video.rows = self.extractor.stride, video.rows, video.rows + len(block)
+        self.timing.frames += min(video.rows * stride, video.reader.given) - before * stride
+
+    def _fail(self, video: _Video, error: VideoReadError) -> None:
+        video.leave()
         gone = '; the features of the video that had its name are removed'
-        file.fail(name, f'{error}{gone if name in replaced else ""}')
-    except _StopError:
-        pass
-
-
-class _StopError(Exception):
-    """Others ended the run; what a video has so far is not whole."""
-
-
-def _until(stop: threading.Event, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    for block in blocks:
-        if stop.is_set():
-            raise _StopError
-        yield block
+        self.file.fail(video.name, f'{error}{gone if video.name in self.replaced else ""}')
 
 
 def _from_first(ask: Callable[[], Any]) -> Any:
@@ -375,18 +381,32 @@ def _from_first(ask: Callable[[], Any]) -> Any:
 
 
 class _Progress:
-    """Says how many videos are done, of all processes together."""
+    """Says how many videos are done, of all processes together, and how fast this one is."""
 
-    def __init__(self, progress, file: FeatureFile, todo: int, total: int) -> None:
-        self.progress, self.file, self.todo, self.total = progress, file, todo, total
+    def __init__(self, progress, tell, file: FeatureFile) -> None:
+        self.progress, self.tell, self.file = progress, tell, file
+        self._timing: Timing | None = None
+
+    def begin(self, todo: int, total: int) -> None:
+        """Begin to count, once the parts of what is to be done are gone."""
+        self.todo, self.total = todo, total
         # what an earlier, killed run finished may lie there too
-        self._before = file.count() if progress and todo else 0
+        self._before = self.file.count() if self.progress and todo else 0
+        self._began = time.monotonic()
         self._shown = 0.0
         self.show(force=True)
 
-    def show(self, force: bool = False) -> None:
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    def show(self, timing: Timing | None = None, force: bool = False) -> None:
         """Count, but not more than a few times per second."""
+        self._timing = timing or self._timing
         if self.progress and (force or time.monotonic() - self._shown > 0.2):
+            if self.tell and self._timing is not None:
+                self.tell(speed_text(self._timing.speed(self.seconds)))
             self.progress(self.total - self.todo + self._done(), self.total)
             self._shown = time.monotonic()
 

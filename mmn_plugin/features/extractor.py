@@ -4,8 +4,7 @@ import hashlib
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from functools import cached_property
 from inspect import signature
@@ -25,21 +24,8 @@ from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
 
 from .feature_file import require_same_extractor
+from .pipeline import END, Ahead, InTurn, Timing, described
 from .video import RGBVideoReader, VideoReader, sliding_windows
-
-END = object()
-
-
-def prefetch(items: Generator) -> Iterator:
-    """Yield the items of a generator, each of which a thread computes while the last is in use."""
-    with closing(items), ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, items, END)
-        try:
-            while (item := following.result()) is not END:
-                following = pool.submit(next, items, END)
-                yield item
-        finally:
-            following.cancel()
 
 
 class FeatureExtractor(ABC):
@@ -85,15 +71,28 @@ class FeatureExtractor(ABC):
     def describe_batch(self, batch: Any) -> np.ndarray:
         """Features (n, D) float32 of a batch, one row per started ``stride`` frames."""
 
+    def start_batch(self, batch: Any) -> Callable[[], np.ndarray]:
+        """Begin to describe a batch; what is returned waits for what `describe_batch` gives.
+
+        Here all is done at once. On an accelerator the host goes on meanwhile.
+        """
+        rows = self.describe_batch(batch)
+        return lambda: rows
+
     def blocks(self, frames: Iterable[np.ndarray], ahead: bool = False) -> Iterator[np.ndarray]:
         """Describe a stream of frames, as `reader` gives them: parts (n, D) float32.
 
-        With ``ahead`` a thread prepares the next batch meanwhile; the features do not depend on it.
+        With ``ahead`` a thread prepares the next batches meanwhile; the features do not depend on
+        it.
         """
-        batches = self.batches(frames)
-        with closing(prefetch(batches) if ahead else batches) as batches:
-            for batch in batches:
-                yield self.describe_batch(batch)
+        sources = [frames]
+        prepared = Ahead(sources, self.batches, 1) if ahead else InTurn(sources, self.batches)
+        with closing(described(self, prepared, Timing())) as blocks:
+            for _, block in blocks:
+                if isinstance(block, BaseException):
+                    raise block
+                if block is not END:
+                    yield block
 
     @property
     def settings(self) -> dict:
@@ -186,14 +185,17 @@ class SlidingWindowExtractor(FeatureExtractor):
         self.workers = DECODERS if self.threads else 0  # on the CPU PyTorch uses the cores itself
         self._on_gpu = self._device_type == 'cuda'
         self._lock = threading.RLock()  # what is built at the first use takes it again
+        self._copies: torch.cuda.Stream | None = None
         self._model: nn.Module | None = None
         self._identity: str | None = None
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key != '_lock'}
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ('_lock', '_copies')
+        }
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.RLock())
+        self.__dict__.update(state, _lock=threading.RLock(), _copies=None)
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -258,42 +260,65 @@ class SlidingWindowExtractor(FeatureExtractor):
             map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
         )
         while batch := list(islice(clips, self.batch_size)):
-            with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
-                stacked = torch.empty(
-                    (len(batch), *batch[0].shape),
-                    pin_memory=self._on_gpu,
-                    dtype=torch.from_numpy(batch[0]).dtype,
-                )
-            np.stack(batch, out=stacked.numpy())
-            del batch
-            yield stacked
+            yield self._stack(batch)
+
+    def _stack(self, clips: list[np.ndarray]) -> Tensor:
+        with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
+            stacked = torch.empty(
+                (len(clips), *clips[0].shape),
+                pin_memory=self._on_gpu,
+                dtype=torch.from_numpy(clips[0]).dtype,
+            )
+        np.stack(clips, out=stacked.numpy())
+        clips.clear()  # no frame is kept twice
+        return stacked
 
     def describe_batch(self, batch: Tensor) -> np.ndarray:
         """Run the network on a batch ``(n, clip_len, *frame)``: features (n, D) float32.
 
-        Threads take turns only until a GPU has its orders: while one waits for its features, the
-        batch of the next is on its way.
-
         Raises:
             RuntimeError: If the network gives something else than one vector per clip.
         """
+        return self.start_batch(batch)()
+
+    def start_batch(self, batch: Tensor) -> Callable[[], np.ndarray]:
+        """Order the features of a batch from a GPU, which has its orders on return; see the base.
+
+        Threads take turns until then.
+        """
         cast = torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None)
-        copied = None
         with self._lock:
             with torch.inference_mode(), cast:
-                features = self.describe(batch.to(self.device, non_blocking=self._on_gpu))
+                features = self.describe(self._moved(batch))
             if features.ndim != 2 or len(features) != len(batch):
                 raise OperationError(
                     f'{type(self).__name__}: features of {len(batch)} clips have '
                     f'the shape {tuple(features.shape)}, not ({len(batch)}, D)'
                 )
             features = features.float().to('cpu', non_blocking=self._on_gpu)  # (n, D)
-            if self._on_gpu:
-                copied = torch.cuda.Event(blocking=True)  # leaves the core to those who decode
-                copied.record(torch.cuda.current_stream(self.device))
-        if copied is not None:
+            if not self._on_gpu:
+                return features.numpy
+            copied = torch.cuda.Event(blocking=True)  # leaves the core to those who decode
+            copied.record(torch.cuda.current_stream(self.device))
+
+        def rows() -> np.ndarray:
             copied.synchronize()
-        return features.numpy()
+            return features.numpy()
+
+        return rows
+
+    def _moved(self, batch: Tensor) -> Tensor:
+        """The batch on the device; to a GPU it is copied while that computes the one before."""
+        if not self._on_gpu:
+            return batch.to(self.device)
+        if self._copies is None:
+            self._copies = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._copies):
+            moved = batch.to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._copies)
+        moved.record_stream(computing)  # its memory is not given to another before it was used
+        return moved
 
 
 def digest(model: nn.Module) -> str:

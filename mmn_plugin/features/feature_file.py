@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import h5py
@@ -153,6 +153,42 @@ def require_same_extractor(
     return untold
 
 
+class RowWriter:
+    """Writes a video's features part by part.
+
+    Args:
+        path (Path): Where the rows go.
+        video_id (str): The video.
+        mark (dict | None): Its mark (see `video_mark`).
+        end (Callable[[dict], None]): Keeps a note that they are complete.
+    """
+
+    def __init__(
+        self, path: Path, video_id: str, mark: dict | None, end: Callable[[dict], None]
+    ) -> None:
+        self._part, self._end = dict(id=video_id, mark=mark), end
+        self._rows = self._size = 0
+        self._file = open(path, 'wb')  # noqa: SIM115  (open until all rows have come)
+
+    def close(self) -> None:
+        """Write no more; without :meth:`end` the rows are not taken for complete."""
+        self._file.close()
+
+    def write(self, block: np.ndarray) -> None:
+        """Write the next rows (n, D) float32; NaN or infinity raises a `VideoReadError`."""
+        if not np.isfinite(block).all():
+            raise VideoReadError(f'{self._part["id"]}: its features hold NaN or infinity')
+        self._file.write(np.ascontiguousarray(block, np.float32).data)
+        self._rows, self._size = self._rows + len(block), block.shape[1]
+
+    def end(self, notes: dict[str, str] | None = None) -> None:
+        """Say that the rows are complete, with notes; that there are none raises as above."""
+        self.close()
+        if not self._rows:
+            raise VideoReadError(f'{self._part["id"]}: gave no features')
+        self._end(dict(self._part, shape=(self._rows, self._size), notes=notes or {}))
+
+
 class FeatureFile:
     """Collects features video by video and survives being killed at any moment.
 
@@ -266,16 +302,14 @@ class FeatureFile:
         Raises:
             VideoReadError: If a number is NaN or infinite, or there is no row.
         """
-        rows, size = 0, 0
-        with open(self._part(video_id, 'rows'), 'wb') as file:
+        with closing(self.writer(video_id, mark)) as writer:
             for block in features:
-                if not np.isfinite(block).all():
-                    raise VideoReadError(f'{video_id}: its features hold NaN or infinity')
-                file.write(np.ascontiguousarray(block, np.float32).data)
-                rows, size = rows + len(block), block.shape[1]
-        if not rows:
-            raise VideoReadError(f'{video_id}: gave no features')
-        self._end(dict(id=video_id, mark=mark, shape=(rows, size), notes=notes or {}))
+                writer.write(block)
+            writer.end(notes)
+
+    def writer(self, video_id: str, mark: dict | None = None) -> 'RowWriter':
+        """As :meth:`add`, for whoever has the parts of several videos in turns."""
+        return RowWriter(self._part(video_id, 'rows'), video_id, mark, self._end)
 
     def fail(self, video_id: str, message: str) -> None:
         """Keep why a video has no features; :meth:`merge` removes those of an earlier video."""

@@ -215,6 +215,7 @@ class VideoReader:
         max_pixels (int | None): Pixels of the largest picture allowed. None at first.
         notes (dict[str, str]): What was unusual and could be dealt with, kind -> details; complete
             when all frames have been given out.
+        given (int): How many frames have been given out.
     """
 
     def __init__(
@@ -226,6 +227,7 @@ class VideoReader:
         self.times = times
         self.max_pixels: int | None = None
         self.notes: dict[str, str] = {}
+        self.given = 0
         # One for all frames: setting the scaler up costs more than scaling.
         self._reformatter = VideoReformatter()
 
@@ -244,6 +246,7 @@ class VideoReader:
                 picture = None  # converted only if it is shown, and only once
                 while due < until - ROUNDING:
                     picture = self.convert(frame) if picture is None else picture
+                    self.given += 1
                     yield picture
                     due = next(times, np.inf)
                 if picture is not None and (turns := quarters(frame)):

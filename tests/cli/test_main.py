@@ -89,6 +89,7 @@ def test_ground_and_extract_as_json(as_json, grounder, tmp_path):
     code, report = as_json('extract', video, bad, '--out', tmp_path / 'f.h5')
     assert code == 1
     assert list(report['failures']) == ['bad']
+    assert report['speed']['frames_per_second'] > 0
     with h5py.File(tmp_path / 'f.h5') as file:
         assert list(file) == ['scene']
 

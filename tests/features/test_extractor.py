@@ -1,7 +1,7 @@
 """Networks on a GPU, for which something stands in, and in mixed precision."""
 
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ class Projected(SlidingWindowExtractor):
 
     def __init__(self, device='cpu', amp=None):
         super().__init__(8.0, FRAMES, FRAMES, 1, 2, device, amp)
+        self.described = []
 
     def build_model(self):
         torch.manual_seed(0)
@@ -30,6 +31,7 @@ class Projected(SlidingWindowExtractor):
         return frame[:SIDE, :SIDE]
 
     def describe(self, clips):
+        self.described.append(clips.data_ptr())
         return self.model(clips.flatten(1).float() / 255)
 
     def describe_settings(self):
@@ -37,17 +39,25 @@ class Projected(SlidingWindowExtractor):
 
 
 class Gpu:
-    """What PyTorch does with a GPU: copies that end only when an event has been waited for."""
+    """What PyTorch does with a GPU: copies that end only when they have been waited for."""
 
     def __init__(self, monkeypatch):
-        self.pinned, self.copied, self.orders = set(), [], []
+        self.pinned, self.copied, self.orders, self.coming = set(), [], [], []
+        self.used = set()
         self._empty, self._to = torch.empty, torch.Tensor.to
         monkeypatch.setattr(torch, 'empty', self.empty)
         monkeypatch.setattr(
             torch.Tensor, 'to', lambda tensor, *to, **how: self.to(tensor, *to, **how)
         )
         monkeypatch.setattr(torch.cuda, 'device', lambda device: nullcontext())
-        monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: device)
+        monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: Stream(device, self))
+        monkeypatch.setattr(torch.cuda, 'Stream', lambda device: Stream('copies', self))
+        monkeypatch.setattr(torch.cuda, 'stream', self.on)
+        monkeypatch.setattr(
+            torch.Tensor,
+            'record_stream',
+            lambda tensor, stream: self.used.add((tensor.data_ptr(), stream.name)),
+        )
         monkeypatch.setattr(torch.cuda, 'Event', lambda blocking: Event(self))
 
     def empty(self, *shape, pin_memory=False, **kind):
@@ -56,11 +66,20 @@ class Gpu:
             self.pinned.add(tensor.data_ptr())
         return tensor
 
+    @contextmanager
+    def on(self, stream):
+        self.stream = stream.name
+        yield
+        self.stream = None
+
     def to(self, tensor, *to, non_blocking=False, **how):
         if 'cuda' in str(to[:1]):
-            if tensor.dtype == torch.uint8:  # a batch rather than a weight
-                self.copied.append((tensor.data_ptr() in self.pinned, non_blocking))
-            return tensor
+            if tensor.dtype != torch.uint8:  # a weight rather than a batch
+                return tensor
+            self.copied.append((tensor.data_ptr() in self.pinned, non_blocking, self.stream))
+            late = torch.zeros_like(tensor)
+            self.coming.append((late, tensor))
+            return late
         if not (to == ('cpu',) and non_blocking):
             return self._to(tensor, *to, non_blocking=non_blocking, **how)
         late = torch.full_like(tensor, torch.nan)
@@ -68,12 +87,23 @@ class Gpu:
         return late
 
 
+class Stream:
+    def __init__(self, name, gpu):
+        self.name, self.gpu = name, gpu
+
+    def wait_stream(self, other):
+        assert (self.name, other.name) == ('cuda:0', 'copies')
+        for late, tensor in self.gpu.coming:
+            late.copy_(tensor)
+        self.gpu.coming.clear()
+
+
 class Event:
     def __init__(self, gpu):
         self.gpu, self.stream = gpu, None
 
     def record(self, stream):
-        self.stream, self.until = stream, len(self.gpu.orders)
+        self.stream, self.until = stream.name, len(self.gpu.orders)
 
     def synchronize(self):
         assert self.stream == 'cuda:0'
@@ -99,11 +129,13 @@ def test_batches_for_a_gpu_are_pinned_and_copied_without_waiting(videos, monkeyp
     expected = [Projected()(video) for video in frames]
     gpu, extractor = Gpu(monkeypatch), Projected('cuda:0')
     for video, features in zip(frames, expected, strict=True):
-        np.testing.assert_array_equal(extractor(video), features)  # NaN unless waited for
-    assert gpu.copied == [(True, True)] * 3 * 4  # 30 frames, 4 a clip, 2 clips a batch
+        np.testing.assert_array_equal(extractor(video), features)  # others unless waited for
+    # 30 frames, 4 a clip, 2 clips a batch; copied while the network has the one before
+    assert gpu.copied == [(True, True, 'copies')] * 3 * 4
+    assert {(batch, 'cuda:0') for batch in extractor.described} == gpu.used
 
 
-def test_a_gpu_is_fed_by_threads_and_the_cpu_by_processes(videos, tmp_path, monkeypatch):
+def test_a_gpu_is_fed_by_threads(videos, tmp_path, monkeypatch):
     assert (Projected().threads, Projected().workers) == (False, 0)
     extract_videos(Projected(), videos, tmp_path / 'cpu.h5', workers=0)
     Gpu(monkeypatch)

@@ -1,6 +1,7 @@
 """Decoding and preparing ahead, beside an extractor that is on an accelerator."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,9 +15,18 @@ import numpy as np
 import pytest
 from helpers.alive import Alive
 
+from mmn_plugin import features
 from mmn_plugin.cli import commands
 from mmn_plugin.cli.main import main as command
-from mmn_plugin.features import FeatureExtractor, VideoReader, VideoReadError, extract_videos
+from mmn_plugin.features import (
+    FeatureExtractor,
+    VideoReader,
+    VideoReadError,
+    extract_videos,
+    extractor_config,
+    pipeline,
+)
+from mmn_plugin.features.pipeline import END, Timing, described
 from mmn_plugin.shapes.corpus import write_video
 
 PATIENCE = 600.0  # seconds after which what should have happened has not
@@ -85,6 +95,105 @@ def test_the_next_batch_is_prepared_while_one_is_described(videos, tmp_path):
     np.testing.assert_array_equal(Overlapping(4)(videos / 'v0.mp4'), whole)
 
 
+def test_the_next_video_is_prepared_by_the_same_thread_while_one_is_described(videos, tmp_path):
+    begun = threading.Event()
+
+    class Waiting(Means):
+        """Describes the only batch of the first video when the second one is decoded."""
+
+        described = 0
+
+        def batches(self, frames):
+            for batch in islice(super().batches(frames), 1):
+                if frames.path.stem == 'v1':
+                    begun.set()
+                yield batch
+
+        def describe_batch(self, batch):
+            assert begun.wait(PATIENCE), 'the next video was not begun'
+            return super().describe_batch(batch)
+
+    names = [videos / 'v2.mp4', videos / 'v1.mp4']
+    assert not extract_videos(Waiting(), names, tmp_path / 'f.h5', workers=1).failures
+
+
+class Prepared:
+    """Gives out batches 1, 2, 3 of one source; ``ready`` is what a list says, in turns."""
+
+    def __init__(self, ready, took=lambda: None):
+        self._ready, self._took = iter(ready), took
+        self._items = iter([1, 2, 3, END])
+        self.closed = False
+
+    ready = property(lambda self: next(self._ready))
+
+    def get(self):
+        self._took()
+        item = next(self._items, None)
+        return None if item is None else ('video', item)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ('ready', 'order'),
+    [
+        ([True] * 4, 'start 1, start 2, rows 1, start 3, rows 2, rows 3'),
+        ([False, True, False, False], 'start 1, rows 1, start 2, start 3, rows 2, rows 3'),
+    ],
+)
+def test_rows_are_waited_for_once_the_next_batch_is_started_if_that_is_ready(ready, order):
+    done = []
+
+    class Device:
+        def start_batch(self, batch):
+            done.append(f'start {batch}')
+            return lambda: done.append(f'rows {batch}') or batch
+
+    prepared = Prepared(ready)
+    assert [rows for _, rows in described(Device(), prepared, Timing())] == [1, 2, 3, END]
+    assert ', '.join(done) == order
+    assert prepared.closed
+
+
+def test_the_time_is_shared_among_waiting_for_frames_and_computing(monkeypatch):
+    now = [0.0]
+
+    def pass_by(seconds):
+        now[0] += seconds
+
+    class Device:
+        def start_batch(self, batch):
+            pass_by(1)
+            return lambda: pass_by(3)
+
+    monkeypatch.setattr(pipeline, 'perf_counter', lambda: now[0])
+    timing, prepared = Timing(), Prepared([True] * 4, lambda: pass_by(2))
+    assert sum(1 for _ in described(Device(), prepared, timing)) == 4
+    assert (timing.waiting, timing.computing) == (2 * 5, 4 * 3)  # END and what follows wait too
+    timing.frames = 30
+    assert (timing + timing).speed(4.0) == dict(
+        frames=60, seconds=4.0, frames_per_second=15.0, waiting=10 / 22, computing=12 / 22
+    )
+
+
+@pytest.mark.parametrize('workers', [0, 1, 2])
+def test_the_report_and_the_bar_tell_frames_per_second(videos, tmp_path, workers):
+    said = []
+    report = extract_videos(
+        Means(), [videos], tmp_path / 'f.h5', workers, lambda *_: None, tell=said.append
+    )
+    assert report.speed['frames'] == sum(16 + 4 * i for i in range(5))
+    assert report.speed['frames_per_second'] == pytest.approx(120 / report.speed['seconds'])
+    assert report.speed['waiting'] + report.speed['computing'] == pytest.approx(1)
+    pattern = r'[\d,]+ frames per second, \d+ % of the time waiting for frames, \d+ % computing'
+    assert re.fullmatch(pattern, said[-1])
+    assert report.lines()[0].startswith('120 frames in ')
+    again = extract_videos(Means(), [videos], tmp_path / 'f.h5', workers)
+    assert (again.speed, again.lines()) == ({}, [])
+
+
 def test_other_videos_are_decoded_while_one_is_described(videos, tmp_path):
     class Meeting(Means):
         """Three videos are begun together, and none is described before."""
@@ -114,8 +223,8 @@ def test_features_are_the_same_with_any_number_of_workers(videos, tmp_path, thre
     )
     one, several = read(tmp_path / 'one.h5'), read(tmp_path / 'several.h5')
     assert list(one) == list(several) == [f'v{i}' for i in range(5)]
-    for name, features in one.items():
-        np.testing.assert_array_equal(several[name], features)
+    for name, rows in one.items():
+        np.testing.assert_array_equal(several[name], rows)
     assert (shown[0], shown[-1]) == ((0, 5), (5, 5))
 
 
@@ -134,19 +243,21 @@ def test_of_long_videos_a_few_batches_are_in_memory(tmp_path):
     assert not report.failures
     assert {features.shape for features in read(tmp_path / 'f.h5').values()} == {(400, 3)}
     assert alive.all == 4 * 200
-    assert alive.most <= 2 * 2  # the one described and the next, of each worker
+    assert alive.most <= 2 * 2 + 1  # two of each worker, and the one described
 
 
 class Frames:
     """Stands for a reader."""
 
-    notes = {}
+    notes, given = {}, 0
 
     def __init__(self, frames):
         self.frames = frames
 
     def __iter__(self):
-        return iter(self.frames)
+        for frame in self.frames:
+            self.given += 1
+            yield frame
 
 
 def test_a_video_that_breaks_in_the_middle_costs_no_other(videos, tmp_path):
@@ -175,12 +286,32 @@ class Endless(Means):
         return Frames(np.zeros((3, 16, 16), np.uint8) for _ in count())
 
 
-def test_an_error_ends_the_other_threads_too(videos, tmp_path):
-    class Failing(Endless):
+def test_a_video_whose_features_are_refused_is_not_decoded_to_its_end(videos, tmp_path):
+    class Dividing(Endless):
         def describe_batch(self, batch):
-            if batch.any() and self.note.exists():
+            rows = super().describe_batch(batch)
+            return rows if rows.any() else rows / np.float32(0)
+
+    with np.errstate(invalid='ignore'):
+        report = extract_videos(Dividing(tmp_path / 'note'), [videos], tmp_path / 'f.h5', workers=2)
+    assert report.failures == {'v2': 'v2: its features hold NaN or infinity'}
+    assert list(read(tmp_path / 'f.h5')) == ['v0', 'v1', 'v3', 'v4']
+
+
+@pytest.mark.parametrize('step', ['batches', 'describe_batch'])
+def test_an_error_ends_the_other_threads_too(videos, tmp_path, step):
+    class Failing(Endless):
+        def batches(self, frames):
+            for batch in super().batches(frames):
+                yield self.fail('batches', batch)
+
+        def describe_batch(self, batch):
+            return super().describe_batch(self.fail('describe_batch', batch))
+
+        def fail(self, here, batch):
+            if here == step and batch.any() and self.note.exists():
                 raise RuntimeError('the network fails')
-            return super().describe_batch(batch)
+            return batch
 
     before = set(threading.enumerate())
     with pytest.raises(RuntimeError, match='the network fails'):
@@ -190,7 +321,7 @@ def test_an_error_ends_the_other_threads_too(videos, tmp_path):
 
 @pytest.fixture(scope='module')
 def main():
-    commands.extractor_config(commands.DEFAULT)  # imports what reading a config needs, once for all
+    extractor_config(commands.DEFAULT)  # imports what reading a config needs, once for all
     return command
 
 
@@ -198,7 +329,7 @@ def run_tool(main, extractor, out, arguments):
     """The command line with an extractor of this file; what it says goes beside the features."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     sys.stderr = out.with_suffix('.txt').open('w', buffering=1)
-    commands.build_extractor = lambda *_: extractor
+    features.build_extractor = lambda *_: extractor
     sys.exit(main(['extract', *arguments, '--out', str(out)]))
 
 

@@ -20,11 +20,13 @@ class Alive:
 
     def watch(self, arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for array in arrays:
-            self._change(1)
-            frame = array.view(Frame)
-            weakref.finalize(frame, self._change, -1)
-            yield frame
-            del frame
+            yield self._frame(array)
+
+    def _frame(self, array: np.ndarray) -> Frame:
+        self._change(1)
+        frame = array.view(Frame)
+        weakref.finalize(frame, self._change, -1)
+        return frame
 
     def _change(self, step: int) -> None:
         with self._lock:
