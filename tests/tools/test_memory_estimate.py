@@ -66,12 +66,12 @@ def test_parts_are_those_of_the_config(arguments):
     assert parts['embeddings of all GPUs'] == pytest.approx(3 * 4 * rows, rel=0.15)
 
 
-def test_the_largest_batch_fits_and_a_larger_one_does_not(arguments):
+def test_the_largest_batch_fits_and_one_a_little_larger_does_not(arguments):
     estimate = MemoryEstimate(arguments(batch_size=4))
     limit = 4 * MB
     largest = estimate.largest(limit)
     assert largest > 8
-    assert estimate.peak(largest).total() <= limit < estimate.peak(largest + 2).total()
+    assert estimate.peak(largest).total() <= limit < estimate.peak(largest * 21 // 20 + 1).total()
     assert estimate.largest(estimate.peak(1).total() - 1) == 0
 
 
@@ -97,13 +97,11 @@ def test_growth_is_the_most_that_lives_at_once():
 
 
 def test_the_tool_prints_and_writes_its_figures(config, tmp_path):
-    line = (
-        'analysis_tools/memory_estimate.py {} --batch-size 2 --measure 1 2 --json {} --reserve {}'
-    )
+    line = 'analysis_tools/memory_estimate.py {} --batch-size 2 --measure 2 --json {} --reserve {}'
     output = output_of(line, config, tmp_path / 'x.json', 0.9999)
     found = json.loads((tmp_path / 'x.json').read_text())
     assert found['total_mb'] == pytest.approx(sum(found['parts_mb'].values()))
-    assert [row['batch_size'] for row in found['measured']] == [1, 2]
+    assert [row['batch_size'] for row in found['measured']] == [2]
     assert 1 < found['largest_batch']['24'] < found['largest_batch']['141']
-    for text in ('optimizer state', '1 videos on a CPU', f'24 GB: {found["largest_batch"]["24"]}'):
+    for text in ('optimizer state', '2 videos on a CPU', f'24 GB: {found["largest_batch"]["24"]}'):
         assert text in output

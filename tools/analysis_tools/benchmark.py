@@ -159,7 +159,7 @@ class Benchmark:
 
     def train(self, model: nn.Module) -> list[Subject]:
         """A step of training: preprocessing, forward, backward, clipping, the optimizer's step."""
-        keys = ('optimizer', 'clip_grad', 'paramwise_cfg')  # precision is the variant's business
+        keys = ('constructor', 'optimizer', 'clip_grad', 'paramwise_cfg')  # but not the precision
         cfg = {key: value for key, value in self.cfg.optim_wrapper.items() if key in keys}
         optimizer = build_optim_wrapper(model.train(), dict(cfg, type='OptimWrapper'))
         self.optimizer = optimizer

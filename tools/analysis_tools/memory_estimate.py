@@ -29,9 +29,10 @@ from unittest import mock
 import torch
 from benchmark import Benchmark, peak_growth, prepared
 from mmaction.registry import MODELS
+from mmengine.optim import OptimWrapper
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.profiler import profile
@@ -46,7 +47,7 @@ from mmn_plugin.models.text_encoders.sentence_encoder import BATCH_TOKENS
 
 CARDS = (24, 80, 141)  # GB
 MB = 2**20
-ROUNDS = 4  # of looking for the largest batch
+ROUNDS = 5  # of looking for the largest batch
 
 
 def parse_args() -> argparse.Namespace:
@@ -123,6 +124,7 @@ class MemoryEstimate:
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.bench = args, training_of(args)
+        self.bench.cfg.model.neck.pop('compile', None)  # an encoder that is not needs no less
         self.model = MODELS.build(self.bench.cfg.model)
         self.known: dict[int, Counter] = {}  # by videos of a batch
         self.storages = LiveStorages()
@@ -171,11 +173,7 @@ class MemoryEstimate:
         """What exists before a step: the optimizer's state, and videos in the memory bank."""
         optimizer, storages = self.bench.optimizer, self.storages
         storages.part = 'optimizer state'
-        for weight in self.model.parameters():
-            if weight.requires_grad:
-                weight.grad = torch.zeros_like(weight)
-        optimizer.step()
-        optimizer.zero_grad()
+        make_state(self.model, optimizer)
         optimizer.optimizer.register_step_pre_hook(
             lambda *_: setattr(storages, 'part', "optimizer's step")
         )
@@ -211,22 +209,18 @@ class MemoryEstimate:
             yield
 
     def largest(self, limit: float) -> int:
-        """The most videos per GPU whose step needs at most so many bytes; 0 if not even one does.
+        """Videos per GPU whose step needs at most so many bytes, nearly the most; 0 if not even 1.
 
-        Need grows linearly but for steps, so each guess comes from the two nearest ones.
+        What a step needs beyond weights and optimizer state grows with the batch, but for a part
+        that small batches share, so that each guess scales the last one.
         """
-        self.peak(1), self.peak(2 * self.bench.batch_size)
+        size = 2 * self.bench.cfg.train_dataloader.batch_size
         for _ in range(ROUNDS):
-            near = sorted(self.known, key=lambda size: abs(self.known[size].total() - limit))
-            left, right = sorted(near[:2])
-            need = self.known[left].total(), self.known[right].total()
-            growth = (need[1] - need[0]) / (right - left)
-            guess = 2 * right
-            if growth > need[0] / 1000:  # else something else needs more, whatever the batch
-                guess = max(1, int(left + (limit - need[0]) / growth))
-            if guess in self.known:
+            parts = self.peak(size)
+            state = parts['weights'] + parts['optimizer state']
+            size = max(1, int(size * (limit - state) / (parts.total() - state)))
+            if size in self.known:
                 break
-            self.peak(guess)
         fitting = [size for size, parts in self.known.items() if parts.total() <= limit]
         return max(fitting, default=0)
 
@@ -242,6 +236,15 @@ def as_on_a_gpu():
     return mock.patch.dict(BATCH_TOKENS, cpu=BATCH_TOKENS['other'])
 
 
+def make_state(model: nn.Module, optimizer: OptimWrapper) -> None:
+    """Let the optimizer have the state that it has after a step, of gradients of zero."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def size_of(tensors: Iterable[Tensor]) -> int:
     """Bytes."""
     return sum(tensor.nbytes for tensor in tensors)
@@ -253,7 +256,9 @@ def measured(args: argparse.Namespace, device: str = 'cpu') -> int:
     model = MODELS.build(bench.cfg.model).to(device)
     (step,) = bench.train(model)
     with as_on_a_gpu():
-        step()  # makes the optimizer's state
+        make_state(model, bench.optimizer)
+        if device != 'cpu':
+            step()  # cuDNN chooses its algorithms
         growth = growth_on_cpu(step) if device == 'cpu' else peak_growth(step, device) * MB
     state = chain(*(one.values() for one in bench.optimizer.optimizer.state.values()))
     held = [*model.parameters(), *model.buffers(), *filter(torch.is_tensor, state)]

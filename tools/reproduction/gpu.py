@@ -68,6 +68,7 @@ LINES = {
     'agreement': lambda found: (
         f'{found["files"]} files, {len(found["failed"])} figures differ by more than their bound; '
         f'at most {found["worst"]["share"]:.0%} of it in {found["worst"].get("quantity", "none")}'
+        + ''.join(f'; {text}' for text in found['warnings'])
     ),
     'memory': lambda found: ', '.join(
         f'{row["config"]} {row["dtype"]}, {row["videos"]} videos: {row["measured_mb"]:,.0f} MB '
