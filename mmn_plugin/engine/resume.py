@@ -101,6 +101,23 @@ _LOADER_SETTINGS = (
 )
 
 
+def resumable_loader(loader: DataLoader) -> DataLoader:
+    """A copy whose samples are seeded and whose epochs may begin with any batch.
+
+    Args:
+        loader (DataLoader): With the batch sampler whose order counts. One without, or of an
+            iterable dataset, is returned itself.
+    """
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+        return loader
+    settings = {name: getattr(loader, name) for name in _LOADER_SETTINGS if hasattr(loader, name)}
+    return DataLoader(
+        SeededDataset(loader.dataset),
+        batch_sampler=ResumableBatchSampler(loader.batch_sampler, get_rank()),
+        **settings,
+    )
+
+
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` whose interruption leaves no trace in the weights.
@@ -222,7 +239,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def _batches(self) -> Iterator:
         """Batches of the current epoch from ``self.batch`` on."""
         if self._loader is None:
-            self._loader = self._resumable_loader()
+            self._loader = resumable_loader(self.dataloader)
         sampler = self._loader.batch_sampler
         if isinstance(sampler, ResumableBatchSampler):
             sampler.first, sampler.epoch, sampler.seed = self.batch, self._epoch, self.seed
@@ -235,19 +252,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         with isolated_random_state():
             batches = iter(self._loader)
         return batches
-
-    def _resumable_loader(self) -> DataLoader:
-        loader = self.dataloader
-        if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
-            return loader
-        settings = {
-            name: getattr(loader, name) for name in _LOADER_SETTINGS if hasattr(loader, name)
-        }
-        return DataLoader(
-            SeededDataset(loader.dataset),
-            batch_sampler=ResumableBatchSampler(loader.batch_sampler, get_rank()),
-            **settings,
-        )
 
     def _validate_if_due(self) -> None:
         if self.validated:

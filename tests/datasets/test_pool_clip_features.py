@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from mmn_plugin.datasets import PoolClipFeatures
+from mmn_plugin.datasets import PoolClipFeatures, transforms
 
 LENGTHS = (1, 2, 7, 11, 31, 32, 33, 63, 64, 65, 75, 256, 257, 606, 5000)
 
@@ -37,6 +37,20 @@ def test_pooling_is_the_mean_of_normalized_rows(clamp_last):
         assert pooled.dtype == np.float32
         expected = pool_by_definition(features, num_segments, clamp_last)
         np.testing.assert_allclose(pooled, expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize('clamp_last', [True, False])
+@pytest.mark.parametrize(('length', 'num_segments'), [(1, 3), (40, 64), (300, 16)])
+def test_rows_that_outgrow_the_cache_give_the_same_bits(
+    length, num_segments, clamp_last, monkeypatch
+):
+    features = np.random.default_rng(length).standard_normal((length, 24)).astype(np.float32)
+    features[length // 2] = 0
+    pooled = []
+    for limit in (features.size, features.size - 1):
+        monkeypatch.setattr(transforms, 'CACHED_VALUES', limit)
+        pooled.append(PoolClipFeatures.pool(features, num_segments, clamp_last))
+    assert np.array_equal(*pooled)
 
 
 def test_hcstvg_pooling_agrees_with_the_published_code(golden):
