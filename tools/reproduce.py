@@ -27,7 +27,7 @@ if '--wheels' in sys.argv:
     use_wheels(Path(sys.argv[sys.argv.index('--wheels') + 1]))  # all that follows may need them
 
 from benchmark import cpu_name
-from reproduction import experiments, gpu, inference, weak
+from reproduction import experiments, gpu, inference, training, weak
 from reproduction.running import ROOT, run
 from reproduction.tables import source
 
@@ -45,9 +45,11 @@ EXPERIMENTS = dict(
     benchmark=(experiments.benchmark, experiments.render_benchmark),
     gpu=(gpu.gpu, gpu.render_gpu),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
+    loader=(training.loader, training.render_loader),
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives=(experiments.negatives, experiments.render_negatives),
+    optimizer=(training.optimizer, training.render_optimizer),
     quickstart=(experiments.quickstart, experiments.render_quickstart),
     shapes=(experiments.shapes, experiments.render_shapes),
     tubes=(experiments.tubes, experiments.render_tubes),

@@ -12,6 +12,7 @@ from .identity import (
     require_plain_types,
 )
 from .loss_check import LossCheck
+from .optim import GroupedOptimWrapperConstructor
 from .preemption import Preempted, PreemptionHook
 from .resume import ResumableTrainLoop
 from .schedules import ContrastStageHook, CrossVideoNegativeHook, FreezeLanguageModelHook
@@ -30,6 +31,7 @@ __all__ = [
     'CrossVideoNegativeHook',
     'FreezeLanguageModelHook',
     'GroundingVisualizationHook',
+    'GroupedOptimWrapperConstructor',
     'LossCheck',
     'Preempted',
     'PreemptionHook',

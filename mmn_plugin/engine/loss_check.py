@@ -29,8 +29,8 @@ class LossCheck:
     and a skipped one also drops what its window has accumulated before it. The message names the
     videos of the batch, where a damaged feature is usually found, and of a gradient the parameters.
 
-    With a loss scaler (float16) gradients are left to it: it skips a step whose gradient
-    overflows, and lowers the scale.
+    With a loss scaler (float16) it is left to that whether a gradient is bad: it skips a step whose
+    gradient overflows, and lowers the scale. The norm to clip by is fetched here as well.
 
     The check is the one time in an iteration that the host waits for the device: one copy fetches
     the losses that a localizer logs (of other models their sum), the gradient's norm and what the
@@ -96,13 +96,15 @@ class LossCheck:
     def _check(self, runner, loss: Tensor) -> bool:
         """Fetch what decides about the step; whether to take it, as all ranks do."""
         losses = getattr(bare_model(runner), 'log_vars', None) or dict(loss=loss)
-        norm = _gradient_norm(runner.optim_wrapper)
+        scaler, norm = _loss_scaler(runner.optim_wrapper), _gradient_norm(runner.optim_wrapper)
+        judged = norm if scaler is None else None
         asked = 0 if self._preemption is None else self._preemption.asked
-        flags = _flags(losses, norm, asked) if get_world_size() > 1 else None
+        flags = _flags(losses, judged, asked) if get_world_size() > 1 else None
         fetched = _fetch(losses | {_NORM: norm, _FLAGS: flags})
         self._norms, flags = (norm, fetched.pop(_NORM)), fetched.pop(_FLAGS)
         losses.update(fetched)
-        mine, my_norm = _bad(losses), _bad({'gradient norm': self._norms[1]})
+        mine = _bad(losses)
+        my_norm = '' if judged is None else _bad({'gradient norm': self._norms[1]})
         bad_loss, bad_gradient = bool(mine), bool(my_norm)
         if flags is not None:
             # exit codes, below 256, are exact in any type that the losses have
@@ -176,10 +178,16 @@ class _CheckedWrapper:
             self._wrapper.zero_grad(**zero_kwargs or {})
 
 
-def _gradient_norm(wrapper) -> Tensor | None:
-    """Norm of the gradient as it is clipped by; None where a loss scaler sees to it."""
+def _loss_scaler(wrapper) -> torch.amp.GradScaler | None:
+    """What scales the losses of float16; None where nothing does."""
     scaler = getattr(wrapper, 'loss_scaler', None)
-    if scaler is not None and scaler.is_enabled():
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def _gradient_norm(wrapper) -> Tensor | None:
+    """Norm of the gradient as it is clipped by; None where a loss scaler sees to it unclipped."""
+    scaler, options = _loss_scaler(wrapper), wrapper.clip_grad_kwargs or {}
+    if scaler is not None and 'max_norm' not in options:
         return None
     gradients = [
         p.grad
@@ -187,8 +195,9 @@ def _gradient_norm(wrapper) -> Tensor | None:
         for p in group['params']
         if p.requires_grad and p.grad is not None
     ]
-    options = wrapper.clip_grad_kwargs or {}
-    return get_total_norm(gradients, options.get('norm_type', 2.0), False, options.get('foreach'))
+    norm = get_total_norm(gradients, options.get('norm_type', 2.0), False, options.get('foreach'))
+    # a scale is a power of 2 unless it is set, so these are the bits of gradients scaled back
+    return norm if scaler is None else norm / scaler.scale(torch.ones_like(norm))
 
 
 def _flags(losses: dict[str, Any], norm: Tensor | None, asked: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate, chain
 
 import numpy as np
@@ -161,10 +162,7 @@ class Negatives:
     share: float | None = None
 
     def scale(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over this rank's sentences -> losses to minimize.
-
-        Their gradient is that of ``L_r``; their value is L's, the same on all ranks.
-        """
+        """Means over this rank's sentences -> losses of ``L_r``'s gradient and ``L``'s value."""
         if self.share is None:
             return losses
         own = torch.stack(list(losses.values())) * self.share
@@ -202,6 +200,12 @@ def gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
     return _GatherRows.apply(rows.contiguous(), sizes)
 
 
+@cache
+def host_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """All ranks, in a group whose objects do not pass through a device for which the host waits."""
+    return world if dist.get_backend(world) == 'gloo' else dist.new_group(backend='gloo')
+
+
 def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
     """Every rank's candidates; ranks may have different numbers of videos and of sentences.
 
@@ -209,7 +213,8 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
         tuple[Candidates, tuple[int, int]]: All of them in order of ranks, and the places of this
         rank's first video and first sentence among them.
     """
-    parts = all_gather_object((own.video_ids, own.sentence_video, own.texts))
+    about = own.video_ids, own.sentence_video, own.texts
+    parts = all_gather_object(about, host_group(dist.group.WORLD))
     video_ids, sentence_videos, texts = zip(*parts, strict=True)
     videos, sentences = list(map(len, video_ids)), list(map(len, texts))
     first_video, rank = [0, *accumulate(videos)], get_rank()
@@ -268,11 +273,7 @@ class MemoryBank(nn.Module):
         )
 
     def push(self, new: Candidates) -> None:
-        """Add videos with their sentences; the oldest ones make room.
-
-        An embedding that is not finite (a spoilt iteration) is stored as zeros, which attract and
-        repel nothing.
-        """
+        """Add videos; the oldest make room, and what is not finite becomes zeros."""
         new = new.map(lambda rows: rows.detach().nan_to_num(0.0, 0.0, 0.0))
         for video in range(len(new.video_ids)):
             self._put(new, video)
@@ -377,8 +378,7 @@ class NegativeSource(nn.Module):
         elif not 0 < weight < math.inf:
             problem = f'weight={weight}: give a factor above 0'
         elif weight != 1 and scope == 'local' and not queue_size:
-            problem = f"weight={weight}: it acts on negatives from outside the device's batch, and "
-            problem += "with scope='local', queue_size=0 there are none"
+            problem = f"weight={weight}: scope='local', queue_size=0 has no negatives to weigh"
         if problem:
             raise InputError(f'model.head.negatives.{problem}')
         self.scope = scope

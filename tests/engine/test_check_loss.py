@@ -217,6 +217,27 @@ def test_a_loss_scaler_sees_to_gradients_itself(enabled, monkeypatch):
     assert not same(before, run.weights())
 
 
+@pytest.mark.parametrize('counts', [1, 2])
+@pytest.mark.parametrize('norm_type', [1, 2])
+def test_with_a_loss_scaler_clipping_is_that_of_gradients_scaled_back(
+    norm_type, counts, monkeypatch
+):
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', partial(torch.amp.GradScaler, 'cpu'))
+    scaled = partial(AmpOptimWrapper, dtype='bfloat16')
+    clip = dict(max_norm=0.05, norm_type=norm_type)
+    checked, unchecked = (Run(counts, known, clip, scaled) for known in (True, False))
+    for index in range(4):
+        bad = 'inf' if index == 2 else None
+        checked.step(index, bad_gradient=bad)
+        unchecked.step(index, bad_gradient=bad)
+    assert same(checked.state(), unchecked.state())
+    assert not same(checked.weights(), Run().weights())
+    norms = [run.message_hub.log_scalars['train/grad_norm'].data[0] for run in (checked, unchecked)]
+    assert len(norms[0]) == 4 // counts
+    assert [*norms[0]] == pytest.approx([*norms[1]], rel=0, nan_ok=True)
+
+
 class Waits(TorchDispatchMode):
     """Counts how often the host asks for values of tensors on `meta`, in place of a GPU.
 

@@ -64,7 +64,7 @@ def test_the_contrastive_factor_falls_and_wider_negatives_begin_at_their_epochs(
         (dict(queue_size=-1), 'queue_size=-1'),
         (dict(queue_size=1.5), 'queue_size=1.5'),
         (dict(scope='global', weight=0.0), 'weight=0.0'),
-        (dict(weight=0.5), 'weight=0.5: it acts on negatives from outside'),
+        (dict(weight=0.5), "weight=0.5: scope='local', queue_size=0 has no negatives to weigh"),
     ],
 )
 def test_a_source_out_of_range_or_without_effect_is_refused(options, message):

@@ -1,21 +1,26 @@
-"""No loss, and no loss's gradient, makes the host wait for the device; a prediction does once.
+"""The host waits for the device once in a training step, and once for a batch's predictions."""
 
-A training step does wait elsewhere, docs/performance.md says where; that `LossCheck` waits once
-is tested with it.
-"""
-
+import logging
 from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers.away_device import AWAY, AwayDevice
+from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS
 from helpers.tiny_models import batch_of, build_tiny, sample_of
 from mmaction.registry import MODELS
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim.optimizer import amp_optimizer_wrapper
+from mmengine.runner import amp
 from mmengine.structures import InstanceData
+from torch.optim import adam
 
+from mmn_plugin.engine import LossCheck
 from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
-from mmn_plugin.models import NegativeSource
+from mmn_plugin.models import NegativeSource, negatives
 from mmn_plugin.structures import MomentGrid, TubeDataSample
 
 SPACES = ('iou', 'contrastive')
@@ -23,6 +28,16 @@ SPACES = ('iou', 'contrastive')
 
 def samples():
     return [sample_of(f'v{i}', ['a person opens the door'] * n) for i, n in enumerate((2, 1, 3))]
+
+
+def tube_samples():
+    made = []
+    for index in range(3):
+        tube = np.arange(20, dtype=np.float32)[:, None] + np.array([0, 1, 1, 40, 40], np.float32)
+        about = dict(video_id=f'v{index}', sentences=['a red circle'], sentence_index=[0])
+        made.append(TubeDataSample(metainfo=dict(about, tubes=[tube, tube + 1], tube_index=[0, 1])))
+        made[-1].gt_instances = InstanceData(tubes=[tube])
+    return made
 
 
 def stand_in(monkeypatch, head):
@@ -83,11 +98,84 @@ def test_a_prediction_of_tubes_waits_once_for_all_videos(monkeypatch):
             loss_iou=dict(type='IoURegressionLoss', min_iou=0.5, max_iou=1.0),
         )
     )
-    made = []
-    for index in range(3):
-        tube = np.arange(20, dtype=np.float32)[:, None] + np.array([0, 1, 1, 40, 40], np.float32)
-        about = dict(video_id=f'v{index}', sentences=['a red circle'], sentence_index=[0])
-        made.append(TubeDataSample(metainfo=dict(about, tubes=[tube, tube + 1], tube_index=[0, 1])))
-        made[-1].gt_instances = InstanceData(tubes=[tube])
+    made = tube_samples()
     metric = TubeGroundingMetric(bounds=grid)
     assert_a_prediction_waits_once(metric, stand_in(monkeypatch, head), 6, 3, made)
+
+
+def padded_samples():
+    """Sentences of one group through the language model differ in length."""
+    texts = ['a person opens the door', 'then the box', 'the red box']
+    return [sample_of(f'v{count}', texts[:count]) for count in (2, 1, 3)]
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """What would run on the device only, on its stand-in; precisions are those of the weights."""
+    for where, name in ((torch, 'autocast'), (amp, 'autocast')):
+        monkeypatch.setattr(where, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', partial(torch.amp.GradScaler, 'cpu'))
+    monkeypatch.setattr(adam, '_device_dtype_check_for_fused', lambda *_, **__: None)
+
+
+@pytest.fixture
+def two_ranks(monkeypatch):
+    """A second process with the same batch."""
+
+    def gather(about, group):
+        assert group == 'the hosts'  # or names would pass through the device
+        return [about, about]
+
+    group = SimpleNamespace(group=SimpleNamespace(WORLD=None), all_reduce=lambda _: None)
+    group.all_gather = lambda parts, rows: [part.copy_(rows) for part in parts]
+    for name, value in (
+        ('get_world_size', lambda: 2),
+        ('all_gather_object', gather),
+        ('host_group', lambda _: 'the hosts'),
+        ('all_reduce', lambda value, op: value),
+        ('dist', group),
+    ):
+        monkeypatch.setattr(negatives, name, value)
+
+
+def waits_of_a_step(model, samples, shape, wrapper=OptimWrapper, **settings):
+    """Of a step after the first, which copies what stays on the device, and of a validation."""
+    model, batch = model.to(AWAY), dict(inputs=[torch.randn(shape)] * 3, data_samples=samples)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    runner = SimpleNamespace(model=model, logger=logging.getLogger(), epoch=0, iter=0)
+    runner.optim_wrapper = wrapper(optimizer=optimizer, clip_grad=dict(max_norm=5), **settings)
+    (check := LossCheck()).prepare(runner)
+    for _ in range(2):
+        with AwayDevice() as step:
+            check.train_step(runner, 0, batch)
+    model.eval()
+    for _ in range(2):
+        with AwayDevice() as validation, torch.no_grad():
+            model.val_step(batch)
+    return step.waits, validation.waits
+
+
+ONCE = (['aten._to_copy'],) * 2
+VIDEO, TUBES = (NUM_SEGMENTS, FEATURE_SIZE), (2, NUM_SEGMENTS, FEATURE_SIZE)
+SCALED = dict(wrapper=AmpOptimWrapper, dtype='float16')
+
+
+@pytest.mark.parametrize('precision', [{}, SCALED], ids=['float32', 'loss scaler'])
+@pytest.mark.parametrize('source', [{}, dict(queue_size=4, exclude_same_text=True)])
+@pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
+def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away):
+    model = build_tiny(config, head=dict(negatives=source))
+    assert waits_of_a_step(model, padded_samples(), VIDEO, **precision) == ONCE
+
+
+@pytest.mark.parametrize('precision', [{}, SCALED], ids=['float32', 'loss scaler'])
+def test_a_whole_step_and_a_validation_of_tubes_wait_once(precision, away):
+    model = build_tiny('mmn_hcstvg.py')
+    assert waits_of_a_step(model, tube_samples(), TUBES, **precision) == ONCE
+
+
+@pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
+def test_a_whole_step_with_the_negatives_of_all_ranks_waits_once(config, away, two_ranks):
+    model = build_tiny(config, head=dict(negatives=dict(scope='global', queue_size=4)))
+    assert waits_of_a_step(model, padded_samples(), VIDEO) == ONCE

@@ -114,3 +114,20 @@ def test_pooling_and_normalization_stay_in_float32_under_autocast(encoder):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         encoder(batch_of(4, 9, 5))
     assert seen == [(torch.float32, torch.float32)]
+
+
+SIZES = dict(
+    bert=dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=32),
+    roberta=dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=32),
+    distilbert=CONFIG,
+)
+
+
+@pytest.mark.parametrize('kind', SIZES)
+@pytest.mark.parametrize('lengths', [(7, 7, 7), (3, 7, 5)], ids=['one length', 'padded'])
+def test_the_mask_is_the_one_that_transformers_makes(kind, lengths):
+    torch.manual_seed(0)
+    config = dict(SIZES[kind], vocab_size=50, model_type=kind, max_position_embeddings=64)
+    encoder, batch = SentenceEncoder(8, config=config).eval(), batch_of(*lengths)
+    asked = encoder._token_means(batch._replace(token_ids=None))
+    assert torch.equal(encoder._token_means(batch), asked)

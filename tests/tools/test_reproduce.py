@@ -81,3 +81,10 @@ def test_a_sentence_is_timed_apart_from_its_video(experiments, tmp_path):
     assert found['text_ms'] > 0
     table = inference.render_inference_cost(dict(figures=[dict(video='tiny', **found)]))
     assert table.splitlines()[-1].startswith(f'| tiny | {found["moments"]} | ')
+
+
+def test_an_epochs_first_batch_is_told_apart_and_the_workers_start_does_not_count(experiments):
+    waits = [[9.0, 9.0], [0.05, 0.0, 0.0, 0.0]]
+    row = dict(config='tiny', videos=2, megabytes=1.0, cpu_seconds=0.03, workers=2, waits=waits)
+    table = experiments('training').render_loader(dict(step_seconds=0.05, load=0, rows=[row]))
+    assert '| tiny, 2 videos | 1.0 MB | 30 ms | 15 ms | 20.0% | 0.0% |' in table

@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from benchmark import Benchmark, peak_growth, prepared
 from mmaction.registry import MODELS
 from mmengine.optim import OptimWrapper
@@ -200,9 +201,12 @@ class MemoryEstimate:
         stand_ins = dict(
             get_world_size=lambda: self.args.gpus,
             get_rank=lambda: 0,
-            all_gather_object=lambda value: [value] * self.args.gpus,
+            all_gather_object=lambda value, _: [value] * self.args.gpus,
+            host_group=lambda _: None,
             all_reduce=lambda *_, **__: None,
-            dist=SimpleNamespace(all_gather=lambda *_: None, all_reduce=lambda *_: None),
+            dist=SimpleNamespace(
+                all_gather=lambda *_: None, all_reduce=lambda *_: None, group=dist.group
+            ),
             gather_candidates=gathered,
         )
         with mock.patch.multiple(negatives, **stand_ins):

@@ -13,10 +13,10 @@ from .running import (
     ROOT,
     WORK,
     best_of,
-    golden_folder,
     metrics_of,
     of_tool,
     run,
+    shared_folder,
     train,
     train_and_test,
 )
@@ -145,7 +145,7 @@ def render_quickstart(result: dict) -> str:
 
 def agreement(files: str, /) -> dict:
     """The rows of verify_reference.py, dense and sparse, for these golden files."""
-    arguments = ('verify_reference', *sorted(golden_folder().glob(files)), '--conv-mode')
+    arguments = ('verify_reference', *sorted(shared_folder('golden').glob(files)), '--conv-mode')
     return dict(modes={mode: of_tool(*arguments, mode) for mode in ('dense', 'sparse')})
 
 

@@ -35,7 +35,7 @@ from mmn_plugin.models import moment_scores
 from mmn_plugin.models.negatives import gather_rows
 from mmn_plugin.structures import MomentGrid
 
-from .running import ROOT, golden_folder
+from .running import ROOT, shared_folder
 
 # How the moment encoder computes, the precision, and options of the config. The first one is what
 # the published code does.
@@ -372,7 +372,7 @@ def _gather(rank: int, count: int, plan: Plan, videos: int, grid: dict, folder: 
 
 def agreement(variant: str, plan: Plan) -> dict:
     """What verify_reference.py says of a variant that computes in full precision."""
-    failed, worst, files = [], dict(share=0.0), sorted(golden_folder().glob(plan.golden))
+    failed, worst, files = [], dict(share=0.0), sorted(shared_folder('golden').glob(plan.golden))
     with prepared(plan.device):
         log, said = MMLogger.get_current_instance(), []
         log.addFilter(lambda record: said.append(record.getMessage()) or True)

@@ -97,11 +97,11 @@ def metrics_of(
     }
 
 
-def golden_folder() -> Path:
-    """The published code's figures, which are no part of the product."""
-    folder = Path(os.environ.get('MMN_SHARED', ROOT.parent / 'shared')) / 'golden'
+def shared_folder(name: str) -> Path:
+    """What is no part of the product: ``golden`` (the published code's figures), ``data``."""
+    folder = Path(os.environ.get('MMN_SHARED', ROOT.parent / 'shared')) / name
     if not folder.is_dir():
-        sys.exit(f'{folder} does not exist: set MMN_SHARED to the folder that holds `golden`')
+        sys.exit(f'{folder} does not exist: set MMN_SHARED to the folder that holds `{name}`')
     return folder
 
 

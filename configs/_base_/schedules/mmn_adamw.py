@@ -3,6 +3,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', betas=(0.9, 0.99), weight_decay=1e-5),
     clip_grad=dict(max_norm=5),
+    constructor='GroupedOptimWrapperConstructor',  # few groups; AdamW is fused where it can be
     paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))),
 )
 

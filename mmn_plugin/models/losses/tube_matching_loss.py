@@ -83,7 +83,7 @@ class TubeMatchingLoss(nn.Module):
     def moment_to_sentences(self, moment: Tensor, sentences: Tensor) -> Tensor:
         """Each sentence's positive moment, (S, J), against all sentences, (S, J)."""
         similarity = moment @ sentences.T  # (S, S)
-        margin = self.margin * torch.eye(len(sentences)).to(similarity)
+        margin = self.margin * similarity.new_ones(len(sentences)).diag()
         logits = (similarity - margin) / self.temperature_video
         return (logits.logsumexp(1) - logits.diagonal()).mean()
 

@@ -45,6 +45,9 @@ def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
 # What one more batch through the language model costs, in tokens: overheads of some hundred calls.
 BATCH_TOKENS = dict(cpu=64, other=2048)
 
+# Model types every token of which attends to every other of its sentence, in transformers' own way.
+PLAIN_ATTENTION = ('bert', 'distilbert', 'roberta')
+
 
 @MODELS.register_module()
 class SentenceEncoder(BaseModule):
@@ -157,14 +160,29 @@ class SentenceEncoder(BaseModule):
 
     def _token_means(self, sentences: SentenceBatch) -> Tensor:
         hidden = self.bert(
-            input_ids=sentences.input_ids, attention_mask=sentences.attention_mask
+            input_ids=sentences.input_ids, attention_mask=self._attention_mask(sentences)
         ).last_hidden_state  # (S, L, C)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         weight = sentences.attention_mask.to(hidden.dtype)[..., None]
         return (hidden * weight).sum(1) / weight.sum(1)
 
+    def _attention_mask(self, sentences: SentenceBatch) -> Tensor | None:
+        """The mask as transformers would make it of (S, L), without asking the device about it.
+
+        transformers asks whether any sentence is padded at all; here their lengths tell.
+        """
+        mask, lengths, config = sentences.attention_mask, sentences.lengths, self.bert.config
+        known = lengths is not None and config.model_type in PLAIN_ATTENTION
+        if not known or config._attn_implementation != 'sdpa':
+            return mask
+        if min(lengths) == mask.shape[1]:
+            return None
+        return mask.bool()[:, None, None].expand(-1, -1, mask.shape[1], -1)  # (S, 1, L, L)
+
     def _check_vocabulary(self, input_ids: Tensor) -> None:
-        if input_ids.is_cuda:  # checked on the CPU only: here it would make the device wait
+        if (
+            input_ids.device.type != 'cpu'
+        ):  # checked on the CPU only: here it would make the device wait
             return
         if input_ids.max() >= self.bert.config.vocab_size:
             raise InputError(
