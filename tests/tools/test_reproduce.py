@@ -8,10 +8,13 @@ import pytest
 import torch
 from helpers.run_tool import ROOT
 from helpers.tiny_corpus import write_corpus
-from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder
+from helpers.tiny_extractors import write_vision_model
+from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder, write_scene
 from helpers.tiny_weak import write_weak_config
 
 from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.features import EXTRACTORS
+from mmn_plugin.shapes import GridFeatureExtractor
 
 
 @pytest.fixture(scope='module')
@@ -88,3 +91,21 @@ def test_an_epochs_first_batch_is_told_apart_and_the_workers_start_does_not_coun
     row = dict(config='tiny', videos=2, megabytes=1.0, cpu_seconds=0.03, workers=2, waits=waits)
     table = experiments('training').render_loader(dict(step_seconds=0.05, load=0, rows=[row]))
     assert '| tiny, 2 videos | 1.0 MB | 30 ms | 15 ms | 20.0% | 0.0% |' in table
+
+
+def test_extraction_beside_a_simulated_device_is_compared_with_its_parts(experiments, tmp_path):
+    extraction, video = experiments('extraction'), write_scene(tmp_path)
+    frames_of = EXTRACTORS.build(write_vision_model(tmp_path / 'model', 'clip'))
+    found = extraction.simulated(frames_of, [video])
+    assert found['batches'] == 2  # of 64 rows
+    assert all(run['seconds'] >= found['device'] for run in found['speeds'].values())
+    towers = dict(tower=extraction.in_turns(GridFeatureExtractor(), [video], 1))
+    modes = extraction.THREADED.values()
+    made_up = dict(
+        decode=1.0,
+        device=2.0,
+        speeds={mode: dict(seconds=time) for mode, time in zip(modes, (3, 2.5, 2), strict=True)},
+    )
+    text = extraction.render_extraction(dict(simulated=[made_up] * 3, towers=towers))
+    assert '| a thread ahead | 2.50 s | 1.25x | 0.83x |' in text
+    assert '| tower | one step after the other | ' in text

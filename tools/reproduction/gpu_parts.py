@@ -278,7 +278,8 @@ def extraction(plan: Plan) -> dict:
             seen = plan.frames / 30 * extractor.fps * len(videos)
             row = dict(tower=name, videos=len(videos), frames=plan.frames, fps=extractor.fps)
             row |= dict(seconds=seconds, decoded_per_second=plan.frames * len(videos) / seconds)
-            rows.append(row | dict(described_per_second=seen / seconds))
+            row |= dict(described_per_second=seen / seconds, waiting=report.speed['waiting'])
+            rows.append(row)
     return dict(rows=rows)
 
 
