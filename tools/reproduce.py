@@ -27,7 +27,7 @@ if '--wheels' in sys.argv:
     use_wheels(Path(sys.argv[sys.argv.index('--wheels') + 1]))  # all that follows may need them
 
 from benchmark import cpu_name
-from reproduction import experiments, extraction, gpu, inference, training, weak
+from reproduction import encoder_counts, experiments, extraction, gpu, inference, training, weak
 from reproduction.running import ROOT, run
 from reproduction.tables import source
 
@@ -43,6 +43,7 @@ EXPERIMENTS = dict(
     agreement=(partial(experiments.agreement, '[!h]*.npz'), experiments.render_agreement),
     agreement_tubes=(partial(experiments.agreement, 'hcstvg*.npz'), experiments.render_agreement),
     benchmark=(experiments.benchmark, experiments.render_benchmark),
+    encoder_counts=(encoder_counts.encoder_counts, encoder_counts.render_encoder_counts),
     extraction=(extraction.extraction, extraction.render_extraction),
     gpu=(gpu.gpu, gpu.render_gpu),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),

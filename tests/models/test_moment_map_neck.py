@@ -67,5 +67,5 @@ def test_the_encoder_averages_over_the_valid_cells_under_each_kernel(training):
 def test_kernels_that_cannot_be_padded_evenly_and_unknown_modes_are_refused():
     with pytest.raises(ValueError, match='odd kernel'):
         MomentEncoder(MomentGrid(8, [3]), 4, kernel_size=4, num_layers=1)
-    with pytest.raises(ValueError, match="'tiled' is none of auto, dense, sparse"):
+    with pytest.raises(ValueError, match="'tiled' is none of auto, dense, sparse, strips"):
         MomentEncoder(MomentGrid(8, [3]), 4, kernel_size=3, num_layers=2, conv_mode='tiled')

@@ -5,75 +5,19 @@ import pickle
 
 import pytest
 import torch
+from helpers.moment_encoders import (
+    CHANNELS,
+    SIZES,
+    assert_same,
+    encoders,
+    inputs,
+    kept_bytes,
+    passes,
+    relative,
+)
 
-from mmn_plugin.models.necks import MomentEncoder, moment_map_neck, sparse_conv
+from mmn_plugin.models.necks import MomentEncoder, moment_encoder, sparse_conv
 from mmn_plugin.structures import MomentGrid
-
-# num_clips, pooling_counts, kernel_size, num_layers of the three benchmarks' configs
-SIZES = {
-    'tacos': (128, [15, 8, 8, 8], 5, 8),
-    'charades_sta': (16, [15], 5, 8),
-    'activitynet': (64, [15, 8, 8], 9, 4),
-}
-CHANNELS = 8
-
-
-def encoders(name, channels=CHANNELS, dtype=torch.float32, training=True):
-    """A dense and a sparse encoder of the same weights and statistics, and their grid."""
-    num_clips, counts, kernel_size, num_layers = SIZES[name]
-    grid = MomentGrid(num_clips, counts)
-    torch.manual_seed(0)
-    dense, sparse = (
-        MomentEncoder(grid, channels, kernel_size, num_layers, mode).to(dtype)
-        for mode in ('dense', 'sparse')
-    )
-    for norm in dense.bn:
-        norm.running_mean.normal_(0, 0.1)
-        norm.running_var.uniform_(0.5, 1.5)
-        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
-        torch.nn.init.normal_(norm.bias, 0, 0.1)
-    sparse.load_state_dict(dense.state_dict())
-    return dense.train(training), sparse.train(training), grid
-
-
-def passes(encoder, moments, weights, autocast=False):
-    """Result and gradients of one pass forward and backward."""
-    moments = moments.clone().requires_grad_()
-    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
-        result = encoder(moments)
-    (result.to(weights.dtype) * weights).sum().backward()
-    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
-    return result.detach(), dict(moments=moments.grad, **gradients)
-
-
-def relative(actual, expected):
-    """Largest difference, of the largest value."""
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
-
-
-def inputs(grid, batch_size=2, channels=CHANNELS, dtype=torch.float32):
-    """Moments, and the gradient of their encoding."""
-    generator = torch.Generator().manual_seed(1)
-    shape = batch_size, channels, grid.num_moments
-    return (
-        torch.randn(shape, generator=generator).to(dtype),
-        torch.randn(shape, generator=generator).to(dtype),
-    )
-
-
-def assert_same(dense, sparse, moments, weights):
-    """Result, gradients and statistics of two encoders in float64, where no ReLU's gate differs."""
-    (actual, gradients), (expected, of_dense) = (
-        passes(encoder, moments, weights) for encoder in (sparse, dense)
-    )
-    assert relative(actual, expected) < 1e-11
-    for key, gradient in of_dense.items():
-        if dense.training and key.startswith('convs') and key.endswith('bias'):
-            assert gradients[key].eq(0).all(), key  # BatchNorm takes the bias away
-        else:
-            assert relative(gradients[key], gradient) < 1e-11, key
-    for (key, value), other in zip(dense.named_buffers(), sparse.buffers(), strict=True):
-        torch.testing.assert_close(other, value, rtol=1e-11, atol=1e-11, msg=key)
 
 
 @pytest.mark.parametrize('tile', [1, 3])
@@ -99,14 +43,14 @@ def test_any_number_of_groups_of_weights_gives_the_same(
     elements, windows, sizes, training, monkeypatch
 ):
     """At few channels all weights, and all windows of a chunk, would be held at a time."""
-    groups, counts = sparse_conv._Products.groups, set()
+    groups, counts = sparse_conv.TileProducts.groups, set()
 
     def record(products):
         found = groups(products)
         counts.add(tuple(group.stop - group.start for group in found))
         return found
 
-    monkeypatch.setattr(sparse_conv._Products, 'groups', record)
+    monkeypatch.setattr(sparse_conv.TileProducts, 'groups', record)
     monkeypatch.setattr(sparse_conv, 'WEIGHT_ELEMENTS', elements)
     monkeypatch.setattr(sparse_conv, 'WINDOW_ELEMENTS', windows)
     dense, sparse, grid = encoders('charades_sta', dtype=torch.float64, training=training)
@@ -117,7 +61,7 @@ def test_any_number_of_groups_of_weights_gives_the_same(
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('fast', [True, False])
 def test_bfloat16_is_as_close_to_exact_as_the_dense_encoder(fast, training, monkeypatch):
-    monkeypatch.setattr(moment_map_neck, 'fast_products', lambda dtype, device: fast)
+    monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device: fast)
     dense, sparse, grid = encoders('charades_sta', training=training)
     assert sparse.tile(torch.bfloat16, 'cpu') == (1 if fast else 3)
     moments, weights = inputs(grid)
@@ -140,18 +84,7 @@ def test_training_keeps_one_activation_per_layer(name):
     moments, _ = inputs(grid)
     kept = {}
     for encoder in (dense, sparse):
-        storages = {}
-
-        def keep(tensor, storages=storages):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            encoder(moments)
-        weights = {parameter.data_ptr() for parameter in encoder.parameters()}
-        kept[encoder.conv_mode] = sum(
-            size for storage, size in storages.items() if storage not in weights
-        )
+        kept[encoder.conv_mode] = kept_bytes(encoder, moments)
     plan = sparse.plan(torch.float32, torch.device('cpu'))
     cells = len(plan.cells[0]) + sum(map(len, plan.cells[1:]))
     assert kept['sparse'] < 1.1 * 4 * CHANNELS * len(moments) * cells
@@ -222,7 +155,7 @@ def said(monkeypatch):
     """What the encoder logs."""
     texts = []
     monkeypatch.setattr(
-        'mmn_plugin.models.necks.moment_map_neck.print_log', lambda text, *_: texts.append(text)
+        'mmn_plugin.models.necks.moment_encoder.print_log', lambda text, *_: texts.append(text)
     )
     return texts
 
@@ -231,8 +164,8 @@ def said(monkeypatch):
     ('channels', 'device', 'text'),
     [
         (64, 'cpu', 'dense, which is faster with fewer than 128 channels'),
-        (128, 'cpu', 'sparse'),
-        (128, 'meta', "dense on 'meta', where the sparse one is not measured"),
+        (128, 'cpu', 'sparse, which is the fastest on a CPU'),
+        (128, 'meta', 'dense, as there is too little for strips to save, which was counted'),
     ],
 )
 def test_auto_takes_the_faster_one_and_says_which(channels, device, text, said):
@@ -240,7 +173,7 @@ def test_auto_takes_the_faster_one_and_says_which(channels, device, text, said):
     encoder = MomentEncoder(grid, channels, kernel_size=3, num_layers=2)
     moments = torch.empty(1, channels, grid.num_moments, device=device)
     for _ in range(2):
-        assert encoder.computes_sparse(moments) == (text == 'sparse')
+        assert encoder.mode_for(moments) == text.split(',')[0]
     assert len(said) == 1
     assert text in said[0]
 
@@ -253,6 +186,72 @@ def test_auto_is_dense_where_it_is_traced_or_compiled(said):
     assert 'dense, since it is being compiled or exported' in said[-1]
     compiled = torch.compile(encoder, backend='eager')
     assert relative(compiled(moments), encoder(moments)) < 1e-5
-    assert said[-1] == 'Moment encoder: sparse'  # of the call that is not compiled
+    assert (
+        said[-1] == 'Moment encoder: sparse, which is the fastest on a CPU'
+    )  # of the call that is not compiled
     encoder.conv_mode = 'sparse'
     assert torch.equal(torch.compile(encoder, backend='eager')(moments), encoder(moments))
+
+
+def count_transforms(monkeypatch):
+    """Grows by one whenever a kernel is transformed."""
+    counted, transformed = [], sparse_conv.TileProducts.transformed
+
+    def count(products, *args):
+        counted.append(1)
+        return transformed(products, *args)
+
+    monkeypatch.setattr(sparse_conv.TileProducts, 'transformed', count)
+    return counted
+
+
+CHANGES = {
+    'in place': lambda encoder: encoder.convs[0].weight.add_(0.1),
+    'through data': lambda encoder: encoder.convs[0].weight.data.add_(0.1),
+    'by an optimizer': lambda encoder: step(encoder, foreach=True),
+    'by a fused optimizer': lambda encoder: step(encoder, fused=True),
+    'by other weights': lambda encoder: encoder.load_state_dict(
+        {key: 1.1 * value for key, value in encoder.state_dict().items()}
+    ),
+    'by their precision': lambda encoder: encoder.bfloat16().float(),
+}
+
+
+def step(encoder, **how):
+    for parameter in encoder.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(encoder.parameters(), **how).step()
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_kernels_transformed_for_inference_are_used_until_the_weights_change(change, monkeypatch):
+    _, encoder, grid = encoders('charades_sta', training=False)
+    counted, moments = count_transforms(monkeypatch), inputs(grid)[0]
+    with torch.no_grad():
+        first, second, third = (encoder(moments) for _ in range(3))
+        assert len(counted) == 2 * len(encoder.convs)
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+        change(encoder)
+        expected = copy.deepcopy(encoder)(moments)
+        assert not torch.equal(expected, first)
+        for _ in range(3):
+            assert torch.equal(encoder(moments), expected)
+
+
+def test_kept_kernels_go_with_training_and_are_no_part_of_a_copy(monkeypatch):
+    _, encoder, grid = encoders('charades_sta', training=False)
+    moments = inputs(grid)[0]
+    with torch.inference_mode():
+        size = len(pickle.dumps(encoder))
+        for _ in range(2):
+            encoder(moments)
+        assert encoder._kept
+        assert len(pickle.dumps(encoder)) < size + 1000
+        assert copy.deepcopy(encoder)._kept == []
+    encoder(moments).sum().backward()
+    assert encoder._kept == []
+    monkeypatch.setattr(moment_encoder, 'KEPT_BYTES', 8 * 100 * CHANNELS**2 * 4 - 1)
+    with torch.no_grad():
+        encoder(moments)
+    assert encoder._kept == []

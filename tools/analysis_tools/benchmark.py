@@ -48,7 +48,10 @@ from mmn_plugin.models.necks import workspaces
 
 CLEAR_PEAK = Path('/proc/self/clear_refs')
 M_MMAP_THRESHOLD = -3
-CHOICES = {'--conv-mode': ('dense', 'sparse', 'auto'), '--dtype': ('fp32', 'tf32', 'bf16')}
+CHOICES = {
+    '--conv-mode': ('dense', 'sparse', 'strips', 'auto'),
+    '--dtype': ('fp32', 'tf32', 'bf16'),
+}
 COLUMNS = {  # of a row's figures: header, and how to write it
     'seconds': ('time', lambda value: f'{1000 * value:,.4g} ms'),
     'spread': ('spread', lambda value: f'± {value:.1%}'),

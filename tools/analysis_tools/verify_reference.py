@@ -41,7 +41,7 @@ def parse_args():
     )
     parser.add_argument(
         '--conv-mode',
-        choices=('dense', 'sparse'),
+        choices=('dense', 'sparse', 'strips'),
         default='dense',
         help='how the moment encoder computes (default: dense)',
     )

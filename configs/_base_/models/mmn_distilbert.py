@@ -15,7 +15,7 @@ model = dict(
         embed_channels=embed_channels,
         moment_map=dict(type='MomentMapPool'),
         conv_mode='auto',
-    ),  # 'dense', 'sparse': the same result to rounding
+    ),  # 'dense', 'sparse', 'strips': the same result to rounding
     text_encoder=dict(
         type='SentenceEncoder',
         embed_channels=embed_channels,

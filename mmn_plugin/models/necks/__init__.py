@@ -1,7 +1,8 @@
 """Necks: from clips to moments, or to embeddings of their own."""
 
 from .frame_neck import FrameNeck
-from .moment_map_neck import MomentEncoder, MomentMap, MomentMapConv, MomentMapNeck, MomentMapPool
+from .moment_encoder import MomentEncoder
+from .moment_map_neck import MomentMap, MomentMapConv, MomentMapNeck, MomentMapPool
 from .sparse_conv import workspaces
 
 __all__ = [

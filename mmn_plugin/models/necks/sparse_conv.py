@@ -90,11 +90,12 @@ def sparse_conv(
     forward: ConvPlan,
     backward: ConvPlan,
     source: NormInputs | None = None,
+    products: type | None = None,
 ) -> Tensor:
     """``conv2d`` without bias on active cells alone.
 
-    Tiles of one cell are computed in the dtype of the values; larger ones, whose interpolation
-    costs digits that only the longer formats have, in that of the weight.
+    Computed in the dtype of the values, or in that of the weight where the plan asks for
+    ``full_precision``.
 
     Args:
         values (Tensor): (A + 1, B, H) of the active input cells; the last row is zero.
@@ -103,55 +104,95 @@ def sparse_conv(
         backward (ConvPlan): Where inputs find the gradients of their outputs.
         source (NormInputs, optional): What ``values`` were computed from. Backward then computes
             them again and they need not be kept. Defaults to None.
+        products (type, optional): What computes by such plans. Defaults to None: tiles, by
+            :class:`ConvPlan`.
 
     Returns:
         Tensor: (A' + 1, B, H') of the output cells; the last row is zero.
     """
-    return _SparseConv.apply(values, weight, forward, backward, *(source or ()))
+    plans = forward, backward, products or TileProducts
+    return _SparseConv.apply(values, weight, plans, *(source or ()))
 
 
 class _SparseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, weight, forward, backward, *source):
+    def forward(ctx, values, weight, plans, *source):
         ctx.save_for_backward(weight, *(source or (values,)))
-        ctx.plans = forward, backward
-        dtype = values.dtype if forward.transform.tile == 1 else weight.dtype
+        ctx.plans = plan, _, products = plans
+        dtype = weight.dtype if plan.full_precision else values.dtype
         with workspaces.borrow() as take:
-            products = _Products(forward, weight.transpose(0, 1), take)
-            return products.convolve(values.to(dtype)).to(values.dtype)
+            result = products(plan, weight.transpose(0, 1), take).convolve(values.to(dtype))
+        return result.to(values.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         weight, *source = ctx.saved_tensors
-        forward, backward = ctx.plans
+        forward, backward, products = ctx.plans
         of_values = of_weight = None
-        dtype = source[0].dtype if forward.transform.tile == 1 else weight.dtype
+        dtype = weight.dtype if forward.full_precision else source[0].dtype
         gradient = gradient.to(dtype).contiguous()
         with workspaces.borrow() as take:
             if ctx.needs_input_grad[0]:
-                of_values = _Products(backward, weight, take).convolve(gradient)
+                of_values = products(backward, weight, take).convolve(gradient)
                 of_values = of_values.to(source[0].dtype)
             if ctx.needs_input_grad[1]:
                 values = NormInputs(*source).output() if len(source) > 1 else source[0]
-                products = _Products(forward, weight, take)
-                of_weight = products.weight_gradient(values.to(dtype), gradient)
+                layer = products(forward, weight, take)
+                of_weight = layer.weight_gradient(values.to(dtype), gradient)
         if len(source) == 1:  # the first layer's, which comes last
             workspaces.clear()
         return of_values, of_weight, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
-class _Products:
+class KeptKernels:
+    """Transformed kernels of one weight, kept for inference until the weight changes.
+
+    They are kept from the second time on that they are asked for: what is computed once needs no
+    memory. A change is noticed by the weight's version, place and precision and, as writing to
+    ``weight.data`` changes none of them, by some of its values.
+    """
+
+    STEP = 2**12 + 1  # elements between two values that are compared
+
+    def __init__(self):
+        self._kept: tuple[tuple, Tensor | None, dict] = (), None, {}  # replaced as one, for threads
+
+    def kernels(self, weight: Tensor, name: tuple, make: Callable, take: Callable) -> Tensor:
+        """What ``make`` gives for this weight, with memory of its own or, the first time, lent."""
+        of = weight._version, weight.data_ptr(), weight.dtype
+        sample = weight.detach().flatten()[:: self.STEP]
+        before, values, found = self._kept
+        if of != before or not torch.equal(sample, values):
+            self._kept = of, sample.clone(), {name: None}
+            return make(take)
+        if name not in found:
+            found[name] = None
+            return make(take)
+        if found[name] is None:
+            found[name] = make(lambda _, shape, like: like.new_empty(shape))
+        return found[name]
+
+
+class TileProducts:
     """A convolution as products of windows with kernels, both transformed (`TileTransform`).
 
     Args:
         plan (ConvPlan): Where outputs find their inputs.
         weight (Tensor): (H, H', K, K), or a transpose of such.
         take (Callable): Gives memory for what is computed on the way, see `Workspaces`.
+        kept (KeptKernels, optional): What is transformed once for all. Defaults to None.
     """
 
-    def __init__(self, plan: ConvPlan, weight: Tensor, take: Callable[..., Tensor]):
+    def __init__(
+        self,
+        plan: ConvPlan,
+        weight: Tensor,
+        take: Callable[..., Tensor],
+        kept: 'KeptKernels | None' = None,
+    ):
         self.plan, self.transform, self.weight, self.take = plan, plan.transform, weight, take
+        self.kept = kept
 
     def convolve(self, values: Tensor) -> Tensor:
         """(A + 1, B, H) to (A' + 1, B, H')."""
@@ -198,19 +239,28 @@ class _Products:
 
     def kernels(self, group: slice, dtype: torch.dtype) -> Tensor:
         """(c, S * S, H, H') components of the weight, transposed as it is."""
-        of_kernels = _constant(self.plan.kernel_matrix[group], self.weight)  # (c, S * S, K * K)
         transposed = not self.weight.is_contiguous()
         rows = self.weight.transpose(0, 1) if transposed else self.weight
-        kernels = self.take('kernels', (*of_kernels.shape[:2], *rows.shape[:2]), self.weight)
+        if self.kept is None:
+            kernels = self.transformed(rows, group, dtype, self.take)
+        else:
+            name = self.transform.tile, group.start, group.stop, dtype
+            make = partial(self.transformed, rows, group, dtype)
+            kernels = self.kept.kernels(rows, name, make, self.take)
+        kernels = kernels.transpose(2, 3) if transposed else kernels
+        # Contiguous where the precision asks for one sum that is rounded once.
+        return kernels if dtype == self.weight.dtype else kernels.contiguous()
+
+    def transformed(self, rows: Tensor, group: slice, dtype: torch.dtype, take) -> Tensor:
+        """(c, S * S, H', H) components of a contiguous weight."""
+        of_kernels = _constant(self.plan.kernel_matrix[group], rows)  # (c, S * S, K * K)
+        kernels = take('kernels', (*of_kernels.shape[:2], *rows.shape[:2]), rows)
         torch.mm(
             of_kernels.flatten(0, 1),
             rows.flatten(2).flatten(0, 1).T,
             out=kernels.view(-1, rows.shape[0] * rows.shape[1]),
         )
-        if transposed:
-            kernels = kernels.transpose(2, 3)
-        # Contiguous where the precision asks for one sum that is rounded once.
-        return kernels if dtype == self.weight.dtype else kernels.to(dtype).contiguous()
+        return kernels.to(dtype)
 
     def columns(self, values: Tensor, chunk: ConvChunk, group: slice) -> Iterator[Tensor]:
         """(T * B, S * S, H) for each component: what a tile is multiplied with.
@@ -290,10 +340,10 @@ def sparse_norm(
     values: Tensor,
     bias: Tensor,
     norm: nn.modules.batchnorm._BatchNorm,
-    cell_weight: Tensor,
+    divisor: Tensor,
     map_cells: int,
 ) -> tuple[Tensor, NormInputs]:
-    """``relu(norm(values + bias)) * cell_weight``, as if the whole map were there.
+    """``relu(norm(values + bias)) / divisor``, as if the whole map were there.
 
     Cells that are not active hold the bare bias. Shifting all cells changes no statistics but the
     mean, so in training the bias drops out of the result: with values z of the A active cells of
@@ -304,7 +354,7 @@ def sparse_norm(
         values (Tensor): (A + 1, B, H), the last row zero: a convolution's result without bias.
         bias (Tensor): (H,) bias of the convolution.
         norm (nn.BatchNorm2d | nn.SyncBatchNorm): Its statistics are updated in training.
-        cell_weight (Tensor): (A + 1,), 0 in the last row.
+        divisor (Tensor): (A + 1,), infinite in the last row.
         map_cells (int): Cells of the whole map (M).
 
     Returns:
@@ -317,9 +367,8 @@ def sparse_norm(
     else:
         mean, variance = norm.running_mean - bias.detach(), norm.running_var
         fixed, cells = True, 0
-    inputs = NormInputs(
-        values, norm.weight, norm.bias, mean, (variance + norm.eps).rsqrt(), cell_weight
-    )
+    scale = (variance + norm.eps).rsqrt()
+    inputs = NormInputs(values, norm.weight, norm.bias, mean, scale, divisor)
     return _SparseNorm.apply(bias, fixed, cells, _group(norm), *inputs), inputs
 
 
@@ -335,13 +384,13 @@ def _batch_statistics(
     values: Tensor, bias: Tensor, norm: nn.Module, map_cells: int
 ) -> tuple[Tensor, Tensor]:
     """Mean without bias, and biased variance, over all cells; updates the running statistics."""
-    group = _group(norm)
-    cells = values.new_tensor([map_cells * values.shape[1]], dtype=bias.dtype)
-    sums = torch.cat([values.sum((0, 1), dtype=bias.dtype), cells])
+    group, count = _group(norm), map_cells * values.shape[1]
+    sums = values.sum((0, 1), dtype=bias.dtype)
     if group is not None:
+        sums = torch.cat([sums, sums.new_full((1,), count)])
         dist.all_reduce(sums, group=group)
-    count = sums[-1]
-    mean = sums[:-1] / count
+        sums, count = sums[:-1], sums[-1]
+    mean = sums / count
     squares = (values - mean).square_().sum((0, 1))
     # the zero row among the values is one of the cells that are not active
     squares += (map_cells - len(values)) * values.shape[1] * mean.square()
@@ -368,9 +417,9 @@ class _SparseNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         inputs, (fixed, cells, group) = NormInputs(*ctx.saved_tensors), ctx.settings
-        values, weight, _, mean, scale, cell_weight = inputs
+        values, weight, _, mean, scale, divisor = inputs
         active = inputs.normalized() > 0
-        gradient = (gradient * cell_weight[:, None, None]).mul_(active)
+        gradient = (gradient / divisor[:, None, None]).mul_(active)
         del active
         standard = (values.to(gradient.dtype) - mean).mul_(scale)
         of_shift = gradient.sum((0, 1))
@@ -381,11 +430,11 @@ class _SparseNorm(torch.autograd.Function):
             of_bias = gradient.sum((0, 1))
         else:
             sums = torch.stack([of_shift, of_weight])
-            count = sums.new_tensor(cells)
             if group is not None:
+                cells = sums.new_full((), cells)
                 dist.all_reduce(sums, group=group)
-                dist.all_reduce(count, group=group)
-            sums *= weight * scale / count
+                dist.all_reduce(cells, group=group)
+            sums *= weight * scale / cells
             gradient.sub_(standard.mul_(sums[1])).sub_(sums[0])
             gradient[-1] = 0  # the row of the inactive cells, whose values are constants
         of_values = gradient.to(values.dtype)

@@ -1,8 +1,9 @@
 """Which cells of the moment map a convolution needs, and in which tiles it computes them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -138,9 +139,9 @@ class ConvPlan:
         inputs (CellSet): Active cells of the input map.
         outputs (CellSet): Cells of the output map to compute.
         offset (int): Padding of the input map.
+        flipped (bool): Whether w is a flipped kernel, as for gradients. Defaults to False.
         transform (TileTransform): How tiles are computed.
         device (torch.device): Where the indices shall be.
-        flipped (bool): Whether w is a flipped kernel, as for gradients. Defaults to False.
     """
 
     # Tiles of all videos that are multiplied together. On the CPU that is what the caches like,
@@ -153,9 +154,10 @@ class ConvPlan:
         inputs: CellSet,
         outputs: CellSet,
         offset: int,
+        flipped: bool = False,
+        *,
         transform: TileTransform,
         device: torch.device,
-        flipped: bool = False,
     ):
         self.inputs, self.outputs = inputs, outputs
         self.offset, self.transform, self.device = offset, transform, device
@@ -163,6 +165,11 @@ class ConvPlan:
         if flipped:
             self.kernel_matrix = self.kernel_matrix[..., ::-1].copy()
         self._chunks: dict[int, list[ConvChunk]] = {}
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether products take the weight's precision, as interpolation costs digits."""
+        return self.transform.tile > 1
 
     def chunks(self, batch: int) -> list[ConvChunk]:
         """The output tiles of so many videos in groups, in the order of the output cells."""
@@ -218,15 +225,16 @@ class ConvPlan:
             first=int(first),
             last=int(last),
             num_tiles=len(tiles),
-            windows=_tensor(cells.reshape(side * side, -1), self.device),
-            neighbors=_tensor(neighbors, self.device),
-            tile_cells=_tensor(of_tiles.reshape(-1), self.device),
-            cell_places=_tensor(places, self.device),
+            windows=as_tensor(cells.reshape(side * side, -1), self.device),
+            neighbors=as_tensor(neighbors, self.device),
+            tile_cells=as_tensor(of_tiles.reshape(-1), self.device),
+            cell_places=as_tensor(places, self.device),
         )
 
 
-def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # or a training could not save it for backward
+def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    """On a device; a training can save it for backward, whatever mode it was made in."""
+    with torch.inference_mode(False):
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
@@ -239,50 +247,52 @@ class EncoderPlan:
 
     Args:
         moments (np.ndarray): (P,) place of every moment in the N x N map laid out row by row.
-        weights (list[np.ndarray]): (n, n) factors of each layer's outputs, 0 where not valid.
+        divisors (list[np.ndarray]): (n, n) divisors of each layer's outputs, infinite where a cell
+            is not valid.
         paddings (list[int]): Padding of each layer; 0 but for the first.
         kernel_size (int): Side of the kernels (K).
         all_valid (bool): Whether every valid cell is computed.
-        tile (int): Side of the tiles, see :class:`TileTransform`.
         device (torch.device): Where the indices shall be.
+        conv_plan (Callable): Makes a convolution's plan of its inputs, outputs (both `CellSet`),
+            padding, and of whether kernels are flipped.
 
     Attributes:
         cells (list[CellSet]): L + 1 sets, of the moments and of each layer's outputs.
-        forward (list[ConvPlan]): Each layer's convolution.
-        backward (list[ConvPlan]): Each layer's gradient with respect to its inputs.
-        weights (list[Tensor]): (A + 1,) factors of each layer's outputs, 0 in the last row.
+        forward (list): Each layer's convolution.
+        backward (list): Each layer's gradient with respect to its inputs.
+        divisors (list[Tensor]): (A + 1,) divisors of each layer's outputs, infinite in the last
+            row.
     """
 
     def __init__(
         self,
         moments: np.ndarray,
-        weights: list[np.ndarray],
+        divisors: list[np.ndarray],
         paddings: list[int],
         kernel_size: int,
         all_valid: bool,
-        tile: int,
         device: torch.device,
+        conv_plan: Callable[[CellSet, CellSet, int, bool], Any],
     ):
-        valid = [weight > 0 for weight in weights]
+        valid = [np.isfinite(divisor) for divisor in divisors]
         of_moments = np.zeros(valid[-1].shape, dtype=bool)
         of_moments.flat[moments] = True
         if not all_valid:
             valid = _needed(valid, of_moments, kernel_size)
         self.cells = [CellSet(mask) for mask in [of_moments, *valid]]
-        self._entry = _tensor(np.argsort(self.cells[0].index.flat[moments]), device)  # (P,)
-        self._exit = _tensor(self.cells[-1].index.flat[moments], device)  # (P,)
-        self.weights = [
-            _tensor(np.append(weight[cells.rows, cells.columns], 0).astype(np.float32), device)
-            for weight, cells in zip(weights, self.cells[1:], strict=True)
-        ]
-        transform = TileTransform(tile, kernel_size)
+        self._entry = as_tensor(np.argsort(self.cells[0].index.flat[moments]), device)  # (P,)
+        self._exit = as_tensor(self.cells[-1].index.flat[moments], device)  # (P,)
+        rows = (
+            np.append(divisor[cells.rows, cells.columns], np.inf).astype(np.float32)
+            for divisor, cells in zip(divisors, self.cells[1:], strict=True)
+        )
+        self.divisors = [as_tensor(row, device) for row in rows]
         layers = list(zip(self.cells, self.cells[1:], paddings, strict=False))
         self.forward = [
-            ConvPlan(inputs, outputs, padding, transform, device)
-            for inputs, outputs, padding in layers
+            conv_plan(inputs, outputs, padding, False) for inputs, outputs, padding in layers
         ]
         self.backward = [
-            ConvPlan(outputs, inputs, kernel_size - 1 - padding, transform, device, flipped=True)
+            conv_plan(outputs, inputs, kernel_size - 1 - padding, True)
             for inputs, outputs, padding in layers
         ]
 
@@ -315,7 +325,7 @@ class NormInputs(NamedTuple):
         values (Tensor): (A + 1, B, H) of the convolution, without bias.
         weight, shift (Tensor): (H,) of BatchNorm.
         mean, scale (Tensor): (H,) its statistics: the mean without bias, 1 / standard deviation.
-        cell_weight (Tensor): (A + 1,) factor of each cell.
+        divisor (Tensor): (A + 1,) what each cell is divided by.
     """
 
     values: Tensor
@@ -323,7 +333,7 @@ class NormInputs(NamedTuple):
     shift: Tensor
     mean: Tensor
     scale: Tensor
-    cell_weight: Tensor
+    divisor: Tensor
 
     def normalized(self) -> Tensor:
         """(A + 1, B, H) before ReLU, in the precision of the statistics."""
@@ -332,4 +342,4 @@ class NormInputs(NamedTuple):
 
     def output(self) -> Tensor:
         """(A + 1, B, H) of the layer, in the dtype of the values."""
-        return self.normalized().relu_().mul_(self.cell_weight[:, None, None]).to(self.values.dtype)
+        return self.normalized().relu_().div_(self.divisor[:, None, None]).to(self.values.dtype)
