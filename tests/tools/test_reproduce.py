@@ -1,5 +1,6 @@
 """How experiments count and choose; their results are tests/test_readme.py's."""
 
+import json
 import runpy
 import sys
 
@@ -11,6 +12,7 @@ from helpers.tiny_corpus import write_corpus
 from helpers.tiny_extractors import write_vision_model
 from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder, write_scene
 from helpers.tiny_weak import write_weak_config
+from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.features import EXTRACTORS
@@ -109,3 +111,18 @@ def test_extraction_beside_a_simulated_device_is_compared_with_its_parts(experim
     text = extraction.render_extraction(dict(simulated=[made_up] * 3, towers=towers))
     assert '| a thread ahead | 2.50 s | 1.25x | 0.83x |' in text
     assert '| tower | one step after the other | ' in text
+
+
+def test_the_encoder_is_counted_as_committed(experiments):
+    module = experiments('encoder_counts')
+    result = json.loads((ROOT / 'docs' / 'results' / 'encoder_counts.json').read_text())
+    config = Config.fromfile('mmn_plugin::mmn_charades.py')
+    ways = result['counts']['Charades-STA']['ways']
+    for way in ('dense', 'strips of 4 rows'):
+        assert (
+            module.count(config, *module.WAYS[way])['multiply_adds'] == ways[way]['multiply_adds']
+        )
+    for name in result['counts']:  # what the default height is chosen by
+        found = result['counts'][name]['ways']
+        least = min(found[f'strips of {rows} rows']['multiply_adds'] for rows in module.STRIP_ROWS)
+        assert found['strips of 4 rows']['multiply_adds'] == least
