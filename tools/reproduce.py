@@ -42,7 +42,14 @@ EXPERIMENTS = dict(
     absence=(inference.absence, inference.render_absence),
     agreement=(partial(experiments.agreement, '[!h]*.npz'), experiments.render_agreement),
     agreement_tubes=(partial(experiments.agreement, 'hcstvg*.npz'), experiments.render_agreement),
-    benchmark=(experiments.benchmark, experiments.render_benchmark),
+    benchmark=(
+        partial(experiments.benchmark, experiments.BENCHMARKS),
+        experiments.render_benchmark,
+    ),
+    benchmark_charades=(
+        partial(experiments.benchmark, experiments.CHARADES),
+        experiments.render_benchmark,
+    ),
     encoder_counts=(encoder_counts.encoder_counts, encoder_counts.render_encoder_counts),
     extraction=(extraction.extraction, extraction.render_extraction),
     gpu=(gpu.gpu, gpu.render_gpu),

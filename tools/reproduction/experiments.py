@@ -1,6 +1,7 @@
 """Trainings on Shapes, agreement, speed, and damaged videos: each experiment with its table."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -174,16 +175,20 @@ BENCHMARKS = {
     'TACoS, inference': 'mmn_tacos.py --task test --batch-size 1',
     'ActivityNet Captions, inference': 'mmn_activitynet.py --task test --batch-size 1',
 }
+CHARADES = {  # measured by themselves, later
+    'Charades-STA, training': 'mmn_charades.py --task train --batch-size 2',
+    'Charades-STA, inference': 'mmn_charades.py --task test --batch-size 1',
+}
 
 
-def benchmark(repeats: int) -> dict:
+def benchmark(benchmarks: dict[str, str], repeats: int) -> dict:
     """Training and inference of every variant, in turns."""
     runs = {}
-    for name, options in BENCHMARKS.items():
+    for name, options in benchmarks.items():
         options += f' --conv-mode dense,sparse --dtype fp32,bf16 --repeats {repeats}'
         figures = of_tool('benchmark', *options.split())
         runs[name] = dict(command=f'benchmark.py {options}', **figures)
-    return dict(runs=runs)
+    return dict(runs=runs, load=os.getloadavg()[0])
 
 
 def render_benchmark(result: dict) -> str:
@@ -201,7 +206,8 @@ def render_benchmark(result: dict) -> str:
     commands = '\n'.join(f'- {name}: `{run_["command"]}`' for name, run_ in result['runs'].items())
     header = ['config', 'moment encoder', 'time', 'against dense fp32']
     header += ['bare convolution, against fp32', 'peak memory']
-    return f'{commands}\n\n{table(header, rows)}'
+    load = f'\n\nLoad of the machine at the end: {result["load"]:.1f}.' if 'load' in result else ''
+    return f'{commands}\n\n{table(header, rows)}{load}'
 
 
 def videos() -> dict:
