@@ -62,6 +62,16 @@ def test_no_config_chooses_the_best_epoch_on_its_test_split():
     assert {name for name, (_, best) in choosing.items() if not best} == on_test
 
 
+def test_every_config_copies_from_pinned_memory_and_has_the_constructor_of_few_groups():
+    for path in config_root().glob('m*.py'):
+        config = Config.fromfile(path)
+        for split in ('train', 'val', 'test'):
+            loader = config[f'{split}_dataloader']
+            assert (loader.pin_memory, loader.persistent_workers) == (True, True), path
+        assert config.model.data_preprocessor.get('non_blocking', True)
+        assert config.optim_wrapper.constructor == 'GroupedOptimWrapperConstructor'
+
+
 def test_unknown_name_lists_the_configs_and_other_packages_are_left_to_mmengine():
     with pytest.raises(FileNotFoundError, match=r"'no\.py'.*mmn_charades\.py.*mmn_tacos\.py"):
         Config.fromfile('mmn_plugin::no.py')
