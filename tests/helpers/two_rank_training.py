@@ -66,6 +66,7 @@ CASES = {
         steps=[[[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]], [[('e', 1)], [('a', 2), ('f', 3)]]],
     ),
     'trained BatchNorm over all ranks': dict(train_bn=True, conv_mode='sparse', max_norm=0.05),
+    'trained BatchNorm over all ranks, in strips': dict(train_bn=True, conv_mode='strips'),
     'weak supervision': dict(
         weak=True,
         source=dict(scope='global', queue_size=5, exclude_same_text=True),
