@@ -73,6 +73,8 @@ def test_all_other_parts_find_their_figures(gpu, plan, monkeypatch):
     assert (found['agreement-dense']['files'], found['agreement-dense']['failed']) == (1, [])
     for row in found['memory']['rows']:
         assert row['estimated_mb'] == pytest.approx(row['measured_mb'], rel=0.15)
+    exact, rounded = (row['estimated_mb'] for row in found['memory']['rows'])
+    assert exact != rounded  # fp32 and bf16
     assert (found['epoch']['videos'], found['epoch']['steps']) == (8, 4)
     assert found['epoch']['seconds'] > found['epoch']['data_seconds']
     assert (found['evaluation']['videos'], found['evaluation']['moments']) == (5, 36)

@@ -159,7 +159,7 @@ def memory(plan: Plan) -> dict:
         for name, config in plan.configs.items():
             for dtype in ('fp32', 'bf16'):
                 options = arguments('train', config, plan, 'dense', dtype, {})
-                options.gpus = 1
+                options.gpus, options.conv_mode, options.dtype = 1, 'dense', dtype
                 estimated = MemoryEstimate(options).peak(options.batch_size).total()
                 row = dict(config=name, dtype=dtype, videos=options.batch_size)
                 needed = measured(options, plan.device)
