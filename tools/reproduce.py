@@ -21,10 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # however this file is run
 sys.path.insert(1, f'{sys.path[0]}/analysis_tools')
 
-from reproduction.wheels import use_wheels
+from reproduction.wheels import use_wheels, wheels_of
 
-if '--wheels' in sys.argv:
-    use_wheels(Path(sys.argv[sys.argv.index('--wheels') + 1]))  # all that follows may need them
+if (folder := wheels_of(sys.argv[1:])) is not None:
+    use_wheels(folder)  # all that follows may need them
 
 from benchmark import cpu_name
 from reproduction import encoder_counts, experiments, extraction, gpu, inference, training, weak

@@ -24,8 +24,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Adam, AdamW and SGD are fused on CPUs and CUDA devices, unless the config itself has ``fused``,
     ``foreach`` or ``differentiable``: the same to rounding in less time, and under a loss scaler
-    (float16) without a wait for the device. A checkpoint of a run that computed its steps in
-    another way is taken on in this one.
+    (float16) without a wait for the device. A checkpoint of a run with the same groups that
+    computed its steps in another way is taken on in this one.
 
     Args:
         optim_wrapper_cfg (dict): As of ``DefaultOptimWrapperConstructor``.
@@ -47,7 +47,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
         with _no_line_per_parameter():
             wrapper = super().__call__(model)
-        wrapper.optimizer.register_load_state_dict_pre_hook(_keep_fused)
+        wrapper.optimizer.register_load_state_dict_pre_hook(_keep_how)
         for group in wrapper.optimizer.param_groups:
             print_log(
                 f'{len(group["params"])} tensors with lr={group["lr"]:g}, '
@@ -70,11 +70,9 @@ def merged(groups: list[dict]) -> list[dict]:
     return [group for _, group in found]
 
 
-def _keep_fused(optimizer: optim.Optimizer, state: dict) -> dict:
+def _keep_how(optimizer: optim.Optimizer, state: dict) -> dict:
     """A state to load, whose groups are computed as the optimizer's own."""
-    if 'fused' not in optimizer.defaults:
-        return state
-    own = dict(fused=optimizer.defaults['fused'])
+    own = {name: optimizer.defaults[name] for name in HOW & optimizer.defaults.keys()}
     return dict(state, param_groups=[group | own for group in state['param_groups']])
 
 

@@ -132,6 +132,16 @@ def test_a_loaded_state_goes_on_as_this_run_computes(before):
         assert torch.equal(found, expected)
 
 
+def test_a_loaded_state_does_not_undo_what_the_config_says_of_steps():
+    model = build_tiny()
+    fused = wrapper_of(model)
+    train(model, fused, [0])
+    wrapper = wrapper_of(build_tiny(), foreach=True)
+    wrapper.load_state_dict(copy.deepcopy(fused.state_dict()))
+    assert all(group['foreach'] for group in wrapper.optimizer.param_groups)
+    assert not any(group['fused'] for group in wrapper.optimizer.param_groups)
+
+
 @pytest.mark.parametrize('name', ['mmn_charades.py', 'mscl_charades.py', 'mmn_hcstvg.py'])
 def test_configs_have_a_group_for_the_language_model_and_one_for_the_rest(name):
     config = Config.fromfile(f'mmn_plugin::{name}').optim_wrapper

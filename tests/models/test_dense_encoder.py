@@ -171,7 +171,12 @@ def test_settings_that_do_not_exist_or_go_together_are_refused():
     grid = MomentGrid(8, [3])
     for settings, message in (
         (dict(memory_format='nhwc'), "'nhwc' is none of None, contiguous_format, channels_last"),
-        (dict(strip_rows=0), 'strip_rows=0; give 1 or more'),
+        (dict(strip_rows=0), 'strip_rows=0; give a whole number of 1 or more'),
+        (dict(strip_rows='x'), "strip_rows='x'; give a whole number"),
+        (dict(strip_rows=2.5), 'strip_rows=2.5; give a whole number'),
+        (dict(compile=None), 'compile=None; give True, False'),
+        (dict(compile='no'), "compile='no'; give True, False"),
+        (dict(gradient_checkpointing='no'), "gradient_checkpointing='no'; give True or False"),
         (dict(conv_mode='sparse', compile=True), 'compile is for the dense encoder'),
         (dict(gradient_checkpointing=True, compile=True), 'without gradient_checkpointing'),
     ):

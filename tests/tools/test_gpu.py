@@ -3,6 +3,7 @@ are run by."""
 
 import os
 import runpy
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -143,6 +144,23 @@ def test_a_part_that_fails_dies_or_takes_too_long_is_recorded_and_the_rest_goes_
     assert '- dies: failed, its process ended' in gpu.render_gpu(dict(measured=found))
 
 
+def begin_another(path: str) -> None:
+    """Begin a process that writes after a while, and wait."""
+    subprocess.Popen(['sh', '-c', f'echo > {path}.begun; sleep 3; echo > {path}'])
+    time.sleep(600)
+
+
+def test_what_a_part_began_ends_with_it(gpu, tmp_path):
+    # the limit counts from before the part's process has imported what it needs
+    limit, begun = 4.0, tmp_path / 'file.begun'
+    while not begun.exists():
+        found = gpu.in_process(begin_another, str(tmp_path / 'file'), limit=limit)
+        assert 'stopped after' in found['error']
+        limit *= 1.5
+    time.sleep(4)
+    assert not (tmp_path / 'file').exists()
+
+
 def test_no_part_begins_after_the_time_of_all(gpu, monkeypatch):
     in_turn(monkeypatch, gpu)
     found = list(gpu.measure_parts(gpu.Plan(total=0.0), ['scan']))
@@ -190,6 +208,11 @@ def test_wheels_are_installed_beside_the_machines_own_pytorch(reproduce, monkeyp
     assert begun == [(sys.executable, [sys.executable, *sys.argv])]
     wheels.use_wheels(tmp_path)  # the second time they are there
     assert len(begun) == 1
+    for words in (['--wheels', 'x'], ['--wheels=x'], ['--parts', 'scan', '--wheel', 'x']):
+        assert wheels.wheels_of(['gpu', *words]) == Path('x')
+    assert wheels.wheels_of(['gpu', '--parts', 'scan']) is None
+    with pytest.raises(SystemExit):
+        wheels.wheels_of(['gpu', '--wheels'])
     wheels.os.environ.clear()
     with pytest.raises(SystemExit, match='holds no wheels'):
         wheels.use_wheels(tmp_path / 'none')

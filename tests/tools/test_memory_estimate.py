@@ -105,3 +105,9 @@ def test_the_tool_prints_and_writes_its_figures(config, tmp_path):
     assert 1 < found['largest_batch']['24'] < found['largest_batch']['141']
     for text in ('optimizer state', '2 videos on a CPU', f'24 GB: {found["largest_batch"]["24"]}'):
         assert text in output
+
+
+@pytest.mark.parametrize('option', ['--conv-mode nonsense', '--reserve 2', '--reserve -0.1'])
+def test_values_that_do_not_exist_are_refused_at_once(option):
+    line = f'analysis_tools/memory_estimate.py mmn_tacos.py {option}'
+    assert option.split()[0] in output_of(line, code=2)

@@ -28,7 +28,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from benchmark import Benchmark, peak_growth, prepared
+from benchmark import CHOICES, Benchmark, peak_growth, prepared
 from mmaction.registry import MODELS
 from mmengine.optim import OptimWrapper
 from rich.console import Console
@@ -57,15 +57,24 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('--batch-size', type=count, help="videos per GPU (default: the config's)")
     add('--gpus', type=count, default=1, help='GPUs that train together (default: 1)')
-    add('--conv-mode', default='dense', help='how the moment encoder computes (default: dense)')
+    text = 'how the moment encoder computes (default: dense)'
+    add('--conv-mode', choices=CHOICES['--conv-mode'], default='dense', help=text)
     add('--dtype', choices=('fp32', 'bf16'), default='fp32', help='default: fp32')
     add('--frozen', action='store_true', help='with the language model frozen')
     text = 'share of a GPU that is not for tensors (default: 0.1)'
-    add('--reserve', type=float, default=0.1, help=text)
+    add('--reserve', type=share, default=0.1, help=text)
     text = 'also run steps of so many videos on the CPU, beside their estimates; takes a while'
     add('--measure', type=count, nargs='+', default=[], metavar='N', help=text)
     add('--json', type=writable_file, help='also write all figures to this file')
     return parser.parse_args()
+
+
+def share(text: str) -> float:
+    """A number from 0 to less than 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to less than 1')
+    return value
 
 
 class LiveStorages(TorchDispatchMode):

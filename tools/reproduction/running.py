@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +119,8 @@ def of_tool(name: str, *arguments) -> dict:
 def in_process(function: Callable[..., dict], *arguments, limit: float) -> dict:
     """What a function returns, or its ``error``, and ``part_seconds``.
 
-    It runs in a process of its own, which is killed after so many seconds.
+    It runs in a process of its own, which is killed after so many seconds, or where this ends
+    early; so are the processes that it started.
     """
     began, context = time.monotonic(), multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
@@ -131,12 +134,16 @@ def in_process(function: Callable[..., dict], *arguments, limit: float) -> dict:
     except EOFError:
         process.join()
         found = dict(error=f'its process ended with exit code {process.exitcode}')
-    process.kill()
-    process.join()
+    finally:
+        with suppress(ProcessLookupError):  # it has not begun, or all have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
     return found | dict(part_seconds=time.monotonic() - began)
 
 
 def _send(sender, function: Callable, arguments: tuple) -> None:
+    os.setsid()  # a group of its own, which ends as one
     try:
         sender.send(function(*arguments))
     except (Exception, SystemExit):

@@ -1,5 +1,6 @@
 """Packages from a folder of wheels, for a machine without network; needs Python alone."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,6 +11,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # What the machine has stays: a GPU's PyTorch belongs to its driver.
 KEPT = ('torch-', 'torchvision-', 'torchaudio-', 'triton-', 'nvidia_')
 BEGUN = 'MMN_WHEELS'
+
+
+def wheels_of(arguments: list[str]) -> Path | None:
+    """The folder that a command line names with ``--wheels``, in any way that argparse takes."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('--wheels', type=Path, metavar='DIR')
+    return parser.parse_known_args(arguments)[0].wheels
 
 
 def use_wheels(folder: Path) -> None:

@@ -68,8 +68,8 @@ class MomentEncoder(BaseModule):
             no convolution is computed twice. The other modes always do. Defaults to False.
 
     Raises:
-        ValueError: If kernel size and depth make the total padding odd, a name is unknown, or what
-            shall be compiled is not dense or keeps one map per layer.
+        ValueError: If kernel size and depth make the total padding odd, a value is none of those
+            above, or what shall be compiled is not dense or keeps one map per layer.
     """
 
     def __init__(
@@ -92,8 +92,14 @@ class MomentEncoder(BaseModule):
             )
         _require_one_of('conv_mode', conv_mode, CONV_MODES)
         _require_one_of('memory_format', memory_format, (None, *MEMORY_FORMATS))
-        if strip_rows < 1:
-            raise InputError(f'strip_rows={strip_rows}; give 1 or more')
+        if not isinstance(strip_rows, int) or strip_rows < 1:
+            raise InputError(f'strip_rows={strip_rows!r}; give a whole number of 1 or more')
+        if not isinstance(compile, bool | dict):
+            raise InputError(f"compile={compile!r}; give True, False or torch.compile's arguments")
+        if not isinstance(gradient_checkpointing, bool):
+            raise InputError(
+                f'gradient_checkpointing={gradient_checkpointing!r}; give True or False'
+            )
         if compile is not False and (conv_mode not in ('auto', 'dense') or gradient_checkpointing):
             raise InputError(
                 'compile is for the dense encoder without gradient_checkpointing; set '
