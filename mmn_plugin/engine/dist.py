@@ -70,13 +70,17 @@ def make_gloo_safe() -> None:
     A process that ends without closing its group may be aborted while gloo's threads run.
     """
 
-    def uses_gloo() -> bool:
-        joined = distributed.is_available() and distributed.is_initialized()
-        return joined and distributed.get_backend() == 'gloo'
+    def joined() -> bool:
+        return distributed.is_available() and distributed.is_initialized()
+
+    def ended() -> None:
+        if joined() and distributed.get_backend() == 'gloo':
+            distributed.destroy_process_group()
 
     if sys.version_info < (3, 12) and hasattr(os, 'register_at_fork'):
-        os.register_at_fork(before=lambda: uses_gloo() and time.sleep(0.02))
-    atexit.register(lambda: uses_gloo() and distributed.destroy_process_group())
+        # with NCCL as well: beside it, names of common negatives go over gloo
+        os.register_at_fork(before=lambda: joined() and time.sleep(0.02))
+    atexit.register(ended)
 
 
 def end_distributed(runner=None, code: int = 0) -> None:

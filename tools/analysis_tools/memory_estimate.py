@@ -4,7 +4,8 @@
 
 The step of the benchmark (made-up batch, real optimizer) runs once on tensors without values
 (PyTorch's ``FakeTensorMode``), and every storage that it makes is counted while it lives, so that
-no layer has a formula of its own. That takes seconds and no memory, whatever the batch. Weights are
+no layer has a formula of its own. That takes no memory, whatever the batch; the largest batch takes
+up to 5 such steps for each size of a GPU, which are minutes for large models and MSCL. Weights are
 those of the config, with sentences and language model of real size; ``--gpus`` adds the buckets of
 DistributedDataParallel and, where ``model.head.negatives`` is global, the embeddings of all GPUs; a
 memory bank is full. ``--measure`` also runs steps on this machine's CPU, and sets beside the
