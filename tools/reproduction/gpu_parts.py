@@ -374,6 +374,8 @@ def _gather(rank: int, count: int, plan: Plan, videos: int, grid: dict, folder: 
 def agreement(variant: str, plan: Plan) -> dict:
     """What verify_reference.py says of a variant that computes in full precision."""
     failed, worst, files = [], dict(share=0.0), sorted(shared_folder('golden').glob(plan.golden))
+    if not files:
+        raise RuntimeError(f'{shared_folder("golden")} holds no {plan.golden}')
     with prepared(plan.device):
         log, said = MMLogger.get_current_instance(), []
         log.addFilter(lambda record: said.append(record.getMessage()) or True)
