@@ -208,6 +208,7 @@ def count_transforms(monkeypatch):
 CHANGES = {
     'in place': lambda encoder: encoder.convs[0].weight.add_(0.1),
     'through data': lambda encoder: encoder.convs[0].weight.data.add_(0.1),
+    'one value through data': lambda encoder: encoder.convs[0].weight.data[1, 1, 0, 0].fill_(7),
     'by an optimizer': lambda encoder: step(encoder, foreach=True),
     'by a fused optimizer': lambda encoder: step(encoder, fused=True),
     'by other weights': lambda encoder: encoder.load_state_dict(
