@@ -116,8 +116,10 @@ def test_a_plain_average_of_the_statistics_is_taken_where_momentum_is_none():
         assert other.num_batches_tracked == one.num_batches_tracked == 2
 
 
-def test_it_can_be_copied_pickled_and_trained_after_it_ran_in_inference_mode():
-    _, fresh, grid = encoders('charades_sta', channels=9)
+@pytest.mark.parametrize('mode', ['sparse', 'strips'])
+def test_it_can_be_copied_pickled_and_trained_after_it_ran_in_inference_mode(mode):
+    settings = dict(conv_mode='dense'), dict(conv_mode=mode)
+    _, fresh, grid = encoders('charades_sta', channels=9, settings=settings)
     used = copy.deepcopy(fresh)
     moments, weights = inputs(grid, channels=9)
     for training in (False, True):

@@ -1,7 +1,6 @@
 """The moment encoder in strips of rows against the dense one."""
 
 import copy
-import pickle
 
 import numpy as np
 import pytest
@@ -121,20 +120,6 @@ def test_training_keeps_one_activation_per_layer():
     moments, _ = inputs(grid)
     cells = sum(map(len, strips.plan(torch.float32, CPU, 'strips').cells))
     assert kept_bytes(strips, moments) < 1.1 * 4 * CHANNELS * len(moments) * cells
-
-
-def test_it_can_be_copied_pickled_and_trained_after_it_ran_in_inference_mode():
-    _, fresh, grid = encoders('charades_sta', settings=(DENSE, STRIPS))
-    used = copy.deepcopy(fresh)
-    moments, weights = inputs(grid)
-    for training in (False, True):
-        with torch.inference_mode():
-            used.train(training)(moments)
-    used.load_state_dict(fresh.state_dict())
-    _, expected = passes(fresh, moments, weights)
-    for one in (copy.deepcopy(used), pickle.loads(pickle.dumps(used)), used):
-        _, actual = passes(one, moments, weights)
-        assert all(torch.equal(actual[key], expected[key]) for key in expected)
 
 
 def test_auto_takes_strips_away_from_the_cpu_where_they_save_enough(monkeypatch):
