@@ -13,6 +13,7 @@ from .feature_file import FeatureFile, FeatureFileError
 from .hugging_face import HuggingFaceFeatureExtractor
 from .processes import run_parallel
 from .recognizer import RecognizerFeatureExtractor
+from .text_tower import SentenceTower, TextTower
 from .video import (
     VIDEO_SUFFIXES,
     RGBVideoReader,
@@ -36,7 +37,9 @@ __all__ = [
     'HuggingFaceFeatureExtractor',
     'RGBVideoReader',
     'RecognizerFeatureExtractor',
+    'SentenceTower',
     'SlidingWindowExtractor',
+    'TextTower',
     'VideoInfo',
     'VideoLimitError',
     'VideoReadError',

@@ -1,8 +1,6 @@
 """Extractors: from frames to features, the base class and how a config names one."""
 
-import hashlib
 import json
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -15,15 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import Registry
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmn_plugin.config import amp_dtype, apply_tf32, load_config, require_device
+from mmn_plugin.config import apply_tf32, load_config, require_device
 from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
 
 from .feature_file import require_same_extractor
+from .lazy_network import LazyNetwork, digest
 from .pipeline import END, Ahead, InTurn, Timing, described
 from .video import RGBVideoReader, VideoReader, sliding_windows
 
@@ -132,13 +130,12 @@ TUBE_EXTRACTORS = Registry('tube feature extractor', scope='mmaction')
 DECODERS = 4  # threads that feed an accelerator, unless another number is asked for
 
 
-class SlidingWindowExtractor(FeatureExtractor):
+class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
     """Runs a network over clips that slide along a video.
 
     Row k stands for frames ``k * stride ... (k + 1) * stride - 1``; its clip has the same middle
-    (see `sliding_windows`). The network is built and its weights are read at the first use. Batches
-    for a GPU are prepared in pinned memory and copied while the host goes on. Several threads may
-    use one extractor; they take turns at the network.
+    (see `sliding_windows`). Batches for a GPU are prepared in pinned memory and copied while the
+    host goes on. Threads that use one extractor take turns at the network (see `LazyNetwork`).
 
     Args:
         fps (float): Frames per second that are looked at, whatever the video's own rate.
@@ -177,29 +174,19 @@ class SlidingWindowExtractor(FeatureExtractor):
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.batch_size = batch_size
-        self.device = device or get_device()
-        self._device_type = torch.device(self.device).type
-        self._dtype = getattr(torch, amp_dtype(amp, self._device_type)) if amp else None
-        self.amp = {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(self._dtype)
-        self.threads = self._device_type != 'cpu'
-        self.workers = DECODERS if self.threads else 0  # on the CPU PyTorch uses the cores itself
-        self._on_gpu = self._device_type == 'cuda'
-        self._lock = threading.RLock()  # what is built at the first use takes it again
+        super().__init__(device=device, amp=amp)
         self._copies: torch.cuda.Stream | None = None
-        self._model: nn.Module | None = None
         self._identity: str | None = None
 
+    @LazyNetwork.device.setter
+    def device(self, device: str | torch.device) -> None:
+        LazyNetwork.device.fset(self, device)
+        self.threads = self._device_type != 'cpu'
+        self.workers = DECODERS if self.threads else 0  # on the CPU PyTorch uses the cores itself
+        self._copies = None
+
     def __getstate__(self) -> dict:
-        return {
-            key: value for key, value in self.__dict__.items() if key not in ('_lock', '_copies')
-        }
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.RLock(), _copies=None)
-
-    @abstractmethod
-    def build_model(self) -> nn.Module:
-        """The network with its weights, on the CPU."""
+        return dict(super().__getstate__(), _copies=None)
 
     @abstractmethod
     def prepare(self, frame: np.ndarray) -> np.ndarray:
@@ -215,14 +202,6 @@ class SlidingWindowExtractor(FeatureExtractor):
     @abstractmethod
     def describe_settings(self) -> dict:
         """What decides the features beside the weights."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The network in evaluation mode, on the device."""
-        with self._lock:
-            if self._model is None:
-                self._model = self.build_model().eval().requires_grad_(False).to(self.device)
-            return self._model
 
     @property
     def identity(self) -> str:
@@ -319,15 +298,6 @@ class SlidingWindowExtractor(FeatureExtractor):
         computing.wait_stream(self._copies)
         moved.record_stream(computing)  # its memory is not given to another before it was used
         return moved
-
-
-def digest(model: nn.Module) -> str:
-    """Short digest of all weights and buffers, equal wherever the file came from."""
-    total = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return f'sha256:{total.hexdigest()[:16]}'
 
 
 def extractor_config(

@@ -48,6 +48,15 @@ class VideoAnnotation:
 LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
+def broken_character(text: str) -> str | None:
+    """What is wrong with a text that holds part of a character; None where it does not."""
+    part = LONE_SURROGATE.search(text)
+    return part and (
+        f'holds {part[0]!r}, which is no character but part of one (text was cut, or decoded '
+        'wrongly)'
+    )
+
+
 def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 

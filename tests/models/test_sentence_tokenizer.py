@@ -208,7 +208,7 @@ def test_bad_sources_are_refused(tmp_path, monkeypatch):
         raise OSError(f'{name} is not a local folder and is not a valid model identifier')
 
     monkeypatch.setattr('transformers.AutoTokenizer.from_pretrained', not_found)
-    with pytest.raises(OSError, match=r"cannot load the tokenizer 'no/such-model'.*vocab="):
+    with pytest.raises(OSError, match=r"no model 'no/such-model'.*vocab="):
         SentenceTokenizer('no/such-model')
     for settings in ({}, dict(name_or_path='name', vocab=VOCAB)):
         with pytest.raises(ValueError, match='not both'):

@@ -10,7 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from mmn_plugin.errors import DownloadError, InputError
+from mmn_plugin.errors import InputError
+from mmn_plugin.hub import from_hub
 from mmn_plugin.structures import SentenceBatch
 from mmn_plugin.structures.data_samples import token_limit
 
@@ -95,15 +96,12 @@ class SentenceEncoder(BaseModule):
         if name_or_path is None:
             model = AutoModel.from_config(AutoConfig.for_model(**config))
         else:
-            try:
-                model = AutoModel.from_pretrained(name_or_path)
-            except OSError as error:
-                raise DownloadError(
-                    f'no language model {name_or_path!r}: it is no local folder and the Hugging '
-                    'Face hub did not give it. Download it once where there is a network and '
-                    'give the folder: --cfg-options model.text_encoder.name_or_path=FOLDER '
-                    'model.data_preprocessor.tokenizer.name_or_path=FOLDER'
-                ) from error
+            model = from_hub(
+                AutoModel.from_pretrained,
+                name_or_path,
+                remedy='or give its folder: --cfg-options model.text_encoder.name_or_path=FOLDER '
+                'model.data_preprocessor.tokenizer.name_or_path=FOLDER',
+            )
         if getattr(model, 'pooler', None) is not None:
             model.pooler = None  # unused here: it would be a parameter without gradient
         return model

@@ -13,8 +13,9 @@ from mmengine.logging import print_log
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from torch import Tensor
 
-from mmn_plugin.errors import DownloadError, InputError, MissingFileError
-from mmn_plugin.structures.annotations import LONE_SURROGATE
+from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.hub import find_model, from_hub
+from mmn_plugin.structures.annotations import broken_character
 
 # Its threads and the forks of a DataLoader do not mix: the library then warns in every worker.
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
@@ -62,7 +63,7 @@ class SentenceTokenizer:
                 'SentenceTokenizer needs name_or_path (a model name or folder) or '
                 'vocab (a vocab.txt or a list of tokens), not both'
             )
-        folder, special = Path(name_or_path or ''), self.SPECIAL
+        folder, special = Path(find_model(name_or_path or '')), self.SPECIAL
         if name_or_path and {file.name for file in folder.glob('*')}.isdisjoint(
             ('tokenizer.json', 'tokenizer_config.json')
         ):
@@ -116,14 +117,11 @@ class SentenceTokenizer:
     def _from_pretrained(cls, name: str) -> tuple[Tokenizer, Mapping[str, str]]:
         from transformers import AutoTokenizer  # takes a second
 
-        try:
-            pretrained = AutoTokenizer.from_pretrained(name, use_fast=True)
-        except (OSError, ValueError) as error:
-            raise DownloadError(
-                f'cannot load the tokenizer {name!r}: it is no local folder with a tokenizer, and '
-                'the Hugging Face hub did not give it. Check the name and the network, or set '
-                'model.data_preprocessor.tokenizer to dict(vocab=<path of its vocab.txt>)'
-            ) from error
+        pretrained = from_hub(
+            AutoTokenizer.from_pretrained,
+            name,
+            remedy='or set model.data_preprocessor.tokenizer to dict(vocab=<its vocab.txt>)',
+        )
         special = {kind: getattr(pretrained, f'{kind}_token') for kind in cls.SPECIAL}
         if not pretrained.is_fast or None in special.values():
             raise InputError(
@@ -238,16 +236,13 @@ class SentenceTokenizer:
 
     def _tokenize(self, sentences: list[str]) -> list[tuple[list[int], str | None]]:
         """Ids of each sentence, and what makes it mean nothing to the language model."""
-        broken = [LONE_SURROGATE.search(sentence) for sentence in sentences]
+        broken = [broken_character(sentence) for sentence in sentences]
         whole = ['' if part else text for part, text in zip(broken, sentences, strict=True)]
-        found = []
-        for part, encoding in zip(broken, self._tokenizer.encode_batch(whole), strict=True):
-            problem = self._problem(encoding.ids)
-            if part:
-                problem = f'holds {part[0]!r}, which is no character but part of one (text was '
-                problem += 'cut, or decoded wrongly)'
-            found.append(([] if part else encoding.ids, problem))
-        return found
+        encodings = self._tokenizer.encode_batch(whole)
+        return [
+            ([], part) if part else (encoding.ids, self._problem(encoding.ids))
+            for part, encoding in zip(broken, encodings, strict=True)
+        ]
 
     def _problem(self, ids: list[int]) -> str | None:
         if any(token_id in self._word_ids for token_id in ids):

@@ -1,0 +1,168 @@
+"""Models of Hugging Face: where their files are, and one error where they are not."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmn_plugin.errors import DownloadError, InputError
+
+ROOT_VARIABLE = 'MMN_MODEL_ROOT'
+_QUIET_LOCK = threading.Lock()
+
+
+def find_model(name: str, root: str | None = None) -> str:
+    """Local folder of a model, or its name where Hugging Face has to find it.
+
+    The first of these that exists: the folder ``name``; ORG/NAME or NAME below ``root``, or below
+    the environment variable ``MMN_MODEL_ROOT``; ``root`` itself where it is a model's own folder
+    (it has a ``config.json``). Otherwise the name is returned, for which the Hugging Face cache and
+    its environment variables apply.
+
+    Args:
+        name (str): Folder, or name on the Hub.
+        root (str, optional): Folder with models. Defaults to None.
+
+    Raises:
+        ValueError: If ``root`` or the variable names no folder.
+    """
+    if Path(name).is_dir():
+        return str(name)
+    for folder, source in (
+        (root, 'the model root'),
+        (os.environ.get(ROOT_VARIABLE), ROOT_VARIABLE),
+    ):
+        if not folder:
+            continue
+        if not Path(folder).is_dir():
+            raise InputError(f'{source} {folder} is no folder; it must hold {name}')
+        places = [Path(folder, name), Path(folder, Path(name).name)]
+        # the variable holds for every model of a run, so that it cannot be the folder of one
+        places += [Path(folder)] if folder == root else []
+        for place in places:
+            if (place / 'config.json').is_file():
+                return str(place)
+    return str(name)
+
+
+def from_hub(
+    load: Callable, name: str, root: str | None = None, remedy: str = '', **options
+) -> Any:
+    """Call a ``from_pretrained`` of transformers on the model that `find_model` finds.
+
+    Args:
+        load (Callable): Takes the folder or the name, and ``options``.
+        name (str): Folder, or name on the Hub.
+        root (str, optional): As of `find_model`.
+        remedy (str): What else can be done where the model is not found, for the message.
+        **options: Of ``load``.
+
+    Raises:
+        OSError: If the files are neither here nor given by the Hub; it names the places.
+        ValueError: If they are there and transformers cannot use them.
+    """
+    from safetensors import SafetensorError
+
+    place = find_model(name, root)
+    try:
+        with quiet():
+            return load(place, **options)
+    except InputError:
+        raise
+    except OSError as error:
+        raise DownloadError(_not_found(name, place, root, remedy, error)) from error
+    except (ImportError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = ' '.join(str(error).split())[:400]
+        raise InputError(f'{place}: transformers cannot use this model: {reason}') from error
+
+
+def _not_found(name: str, place: str, root: str | None, remedy: str, error: OSError) -> str:
+    """Places that were looked at, and what to do."""
+    reason = ' '.join(str(error).split())[:300]
+    if Path(place).is_dir():
+        return f'{place} is no complete model: {reason}'
+    variables = (ROOT_VARIABLE, 'HF_HOME', 'HF_HUB_CACHE', 'HF_HUB_OFFLINE')
+    told = [f'{key}={os.environ[key]}' for key in variables if os.environ.get(key)]
+    return (
+        f'there is no model {name!r}: it is no local folder, '
+        f'{f"--model-root {root} does not hold it" if root else "no --model-root is given"}, and '
+        f'the Hugging Face hub did not give it ({", ".join(told) or "no variable of it is set"}). '
+        'Check the name and the network; without a network give --model-root FOLDER with '
+        f'{name} in it, or set {ROOT_VARIABLE}, or HF_HOME to a cache that has it'
+        f'{f"; {remedy}" if remedy else ""}. The hub said: {reason}'
+    )
+
+
+def load_weights(
+    kind: Any,
+    name: str,
+    root: str | None = None,
+    needless: Callable[[str], bool] = lambda weight: False,
+    **options,
+):
+    """Load a model with its weights in float32, and refuse one that would be random in part.
+
+    Args:
+        kind (type): Class with ``from_pretrained``.
+        name (str): Folder, or name on the Hub.
+        root (str, optional): As of `find_model`.
+        needless (Callable): Whether a weight by its name may be missing. Defaults to none.
+        **options: Of ``from_pretrained``.
+
+    Raises:
+        OSError: As of `from_hub`.
+        ValueError: Likewise, and if weights are missing or of another shape.
+    """
+    options = dict(options, output_loading_info=True, dtype='float32')
+    model, info = from_hub(kind.from_pretrained, name, root, **options)
+    missing = sorted(key for key in map(str, info['missing_keys']) if not needless(key))
+    if missing:
+        raise InputError(
+            f'{find_model(name, root)} lacks weights of {kind.__name__}, which would be random: '
+            f'{", ".join(missing[:5])}'
+        )
+    return model
+
+
+def read_model_json(
+    name: str, file: str, root: str | None = None, revision: str | None = None
+) -> dict | list | None:
+    """Content of a JSON file of a model; None where the model has no such file.
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If the file is no JSON.
+    """
+    from transformers.utils import cached_file
+
+    options = dict(revision=revision, _raise_exceptions_for_missing_entries=False)
+    path = from_hub(cached_file, name, root, filename=file, **options)
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise InputError(f'{path} is no JSON: {error}') from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what transformers has to say but errors, and its bars: there is one bar here.
+
+    Both settings belong to the process, so that threads take turns.
+    """
+    from transformers.utils import logging
+
+    with _QUIET_LOCK:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
