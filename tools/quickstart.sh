@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole path once, on a machine with Python and nothing else: install, render the Shapes corpus,
-# extract features, train, test, and look at an answer.
+# extract features, train, test, calibrate, and look at an answer.
 #   bash tools/quickstart.sh [--videos 1500] [--epochs N] [--out FOLDER]
 # Run it again and only what is missing is done; after a kill it goes on where it stopped.
 # Environment: MMN_VENV, the virtual environment to make (default: .venv of the checkout);
@@ -45,13 +45,13 @@ show_progress() {
 
 say() { printf '\n[%3d s] %s\n' $((SECONDS - began)) "$*"; }
 
-say "1/6 rendering $videos videos of Shapes into $out/$corpus"
+say "1/7 rendering $videos videos of Shapes into $out/$corpus"
 "$PYTHON" "$root/tools/data/make_shapes.py" "$corpus" --videos "$videos" --seed 0
 
-say '2/6 extracting features from the videos'
+say '2/7 extracting features from the videos'
 "$PYTHON" -m mmn extract "$corpus/videos" --out "$corpus/features.h5"
 
-say "3/6 training MMN for $epochs epochs in $processes processes (log: $out/$work)"
+say "3/7 training MMN for $epochs epochs in $processes processes (log: $out/$work)"
 # The last checkpoint is no sign of the end: its validation, and so the best checkpoint, comes after.
 complete=$work/trained_epochs.txt
 if [ "$(cat "$complete" 2> /dev/null)" = "$epochs" ]; then
@@ -66,7 +66,7 @@ fi
 
 best=$(ls -t "$work"/best_*.pth | head -n 1)
 predictions=$work/predictions.json
-say "4/6 testing $best"
+say "4/7 testing $best"
 if [ "$work/results.json" -nt "$best" ]; then
     echo "tested already"
 else
@@ -76,7 +76,7 @@ else
     cp "$work"/test/*/*.json "$work/results.json"  # last: it says that the test is complete
 fi
 
-say '5/6 results on the test split, in percent'
+say '5/7 results on the test split, in percent'
 echo 'unseen: sentences whose color, shape and action training never showed together'
 echo 'chance: a random ranking'
 sed -n '/Grounding (percent)/,/^$\|Epoch(test)/p' "$work/test.log" | grep -v 'Grounding\|INFO'
@@ -86,12 +86,21 @@ import json, sys
 videos = json.load(open(sys.argv[1]))
 print(next((v for v in videos if len(videos[v]["sentences"]) >= 3), next(iter(videos))))' \
     "$corpus/annotations/test.json")
-say "6/6 grounding three sentences in $video, which training never saw"
+say "6/7 calibrating: from which presence on does a sentence occur in a video?"
+model=$work/model
+if [ "$model/README.md" -nt "$best" ]; then
+    echo "calibrated already"
+else
+    "$PYTHON" "$root/tools/analysis_tools/calibrate_presence.py" "$best" --out "$model"
+fi
+
+say "7/7 grounding three sentences in $video, which training never saw"
 if [ "$work/grounding/${video}_timeline.png" -nt "$best" ]; then
     echo "grounded already"
 else
-    "$PYTHON" -m mmn ground "$corpus/videos/$video.mp4" --config "$config" \
-        --checkpoint "$best" --annotations "$corpus/annotations/test.json" --max-sentences 3 \
+    "$PYTHON" -m mmn ground "$corpus/videos/$video.mp4" \
+        --checkpoint "$model" --annotations "$corpus/annotations/test.json" --max-sentences 3 \
         --out "$work/grounding"
 fi
 say "done. Truth against prediction: $out/$work/grounding/${video}_timeline.png"
+echo "The model: $out/$model; ask it with: mmn ground VIDEO \"a red circle grows\" --checkpoint $out/$model"

@@ -2,7 +2,8 @@
 
 from mmn_plugin.features import EXTRACTORS
 
+from .candidates import Candidate
 from .grounding_inferencer import GroundingInferencer
 from .tube_inferencer import TubeGroundingInferencer
 
-__all__ = ['EXTRACTORS', 'GroundingInferencer', 'TubeGroundingInferencer']
+__all__ = ['EXTRACTORS', 'Candidate', 'GroundingInferencer', 'TubeGroundingInferencer']

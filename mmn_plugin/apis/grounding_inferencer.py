@@ -22,6 +22,7 @@ from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 from mmn_plugin.visualization import draw_timelines, timeline_files
 
+from .candidates import Candidate, find_candidates
 from .long_video import LongVideo, VideoEncoder
 from .presence import threshold_at
 from .pretrained import (
@@ -369,6 +370,12 @@ class GroundingInferencer(BaseInferencer):
                     result.update(moments=[], scores=[])
             results.append(result)
         return results
+
+    def candidates(
+        self, video, sentence: str, n: int = 3, pad: float = 5.0, **options
+    ) -> list[Candidate]:
+        """Clips of the best moments, for a video LLM that may refine them: `find_candidates`."""
+        return find_candidates(self, video, sentence, n, pad, **options)
 
     @torch.inference_mode()
     def predict(

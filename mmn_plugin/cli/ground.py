@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmn_plugin.apis import GroundingInferencer, TubeGroundingInferencer
+from mmn_plugin.apis import Candidate, GroundingInferencer, TubeGroundingInferencer
 from mmn_plugin.apis.pretrained import resolve_model
 from mmn_plugin.apis.video_input import is_entry, video_name
 from mmn_plugin.cli.main import Parser, add_model, chosen_config, whole_number
@@ -42,7 +42,7 @@ from mmn_plugin.evaluation import (
     write_predictions,
     write_submission,
 )
-from mmn_plugin.features import cut_clip, webvtt
+from mmn_plugin.features import webvtt
 from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 from mmn_plugin.structures.annotations import read_annotations
@@ -80,6 +80,8 @@ def parse_ground(argv: list[str]) -> argparse.Namespace:
         parser.error(f'--pad {args.pad:g}: give seconds of 0 or more')
     if (args.clips and not args.out) or (args.pad and not args.clips):
         parser.error('--pad needs --clips, and --clips needs --out')
+    if args.clips and is_entry(args.video):
+        parser.error(f'--clips are cut out of a video file, and {args.video} is features')
     return args
 
 
@@ -145,7 +147,8 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
     encoded = inferencer.encode(args.video, args.duration, name)
     if encoded.num_windows > 1:
         print(f'looked at in {encoded.num_windows} overlapping windows')
-    sample = inferencer.predict(encoded, sentences, args.top_n, whole=outputs is not None)
+    top_n = max(args.top_n, args.clips)
+    sample = inferencer.predict(encoded, sentences, top_n, whole=outputs is not None)
     sample.set_metainfo(dict(sentence_index=indices))
     sample.gt_instances = InstanceData(moments=torch.tensor(truth, dtype=torch.float32))
     found, threshold = sample.pred_instances, inferencer.threshold_of(sample)
@@ -158,8 +161,10 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
     if outputs:
         with outputs.writing() as path:
             draw_pictures(args, path, sample, inferencer.moment_map(encoded))
+            write_chapters(path('.vtt'), sample)
+            if args.clips:
+                result.clips = write_clips(args, path, sample)
             write_predictions(path('.json'), [result])
-            write_chapters_and_clips(args, path, sample)
     return predictions_content([result])
 
 
@@ -213,7 +218,7 @@ def print_table(sample: GroundingDataSample, top_n: int) -> None:
             table.add_row(name, 'truth', '{:.2f} - {:.2f}'.format(*row.truth))
             name = ''
         if not len(row.moments):
-            table.add_row(name, '', 'no such moment', f'({presence:.3f})')
+            table.add_row(name, '', 'probably not in this video', f'({presence:.3f})')
         for i, ((start, end), score) in enumerate(zip(row.moments, row.scores, strict=True)):
             cells = [str(i + 1), f'{start:.2f} - {end:.2f}', f'{score:.3f}']
             table.add_row(name, *cells, '' if overlaps is None else f'{overlaps[i]:.2f}')
@@ -250,17 +255,27 @@ def draw_pictures(
         visualizer.save_image(picture, path('_map.png'))
 
 
-def write_chapters_and_clips(
-    args: argparse.Namespace, path: Callable[[str], Path], sample: GroundingDataSample
-) -> None:
-    """Write the best moment of each sentence as a chapter, and the clips that are asked for."""
-    rows = TimelineRow.from_sample(sample, max(args.clips, 1))
+def write_chapters(path: Path, sample: GroundingDataSample) -> None:
+    """Write the best moment of each sentence as a chapter."""
+    rows = TimelineRow.from_sample(sample, 1)
     best = [(*row.moments[0].tolist(), row.sentence) for row in rows if len(row.moments)]
-    path('.vtt').write_text(webvtt(best), encoding='utf-8')
-    for i, row in enumerate(rows if not is_entry(args.video) else (), 1):
-        for rank, (start, end) in enumerate(row.moments[: args.clips].tolist(), 1):
+    path.write_text(webvtt(best), encoding='utf-8')
+
+
+def write_clips(
+    args: argparse.Namespace, path: Callable[[str], Path], sample: GroundingDataSample
+) -> list[list[dict]]:
+    """Write the clips that are asked for; `GroundingResult.clips`."""
+    clips = []
+    for i, row in enumerate(TimelineRow.from_sample(sample, args.clips), 1):
+        clips.append([])
+        for rank, moment in enumerate(row.moments.tolist(), 1):
             clip = path(f'_{i}_{rank}.mp4')
-            cut_clip(args.video, max(start - args.pad, 0.0), end + args.pad, clip)
+            score = row.scores[rank - 1]
+            found = Candidate.around(row.sentence, clip, moment, score, args.pad, sample.duration)
+            found.cut(args.video)
+            clips[-1].append(dict(file=clip.name, offset=found.offset, duration=found.duration))
+    return clips
 
 
 def ground_tubes(args: argparse.Namespace, config: Config) -> list[dict]:

@@ -47,6 +47,9 @@ class GroundingResult:
         ground_truth (Tensor): (s, 2) float32 seconds.
         moments (Tensor): (s, n, 2) float32 seconds, best first, NaN where fewer.
         scores (Tensor): (s, n) float32, NaN likewise.
+        clips (list[list[dict]] | None): Per sentence the clips that were cut around its first
+            moments: ``file``, ``offset`` (second of the video at which it begins), ``duration``.
+            Defaults to None: none were.
 
     Raises:
         ValueError: If there is not one of each for every sentence.
@@ -59,6 +62,7 @@ class GroundingResult:
     ground_truth: Tensor
     moments: Tensor
     scores: Tensor
+    clips: list[list[dict]] | None = None
 
     def __post_init__(self):
         num = len(self.sentences)
@@ -118,14 +122,15 @@ def predictions_content(results: Sequence[GroundingResult]) -> dict:
                     'belongs to one annotation file; dump each dataset to a file of its own'
                 )
             valid = ~result.moments[row].isnan().any(-1)  # (n,)
-            video['sentences'].append(
-                {
-                    'index': index,
-                    'sentence': result.sentences[row],
-                    'moments': result.moments[row, valid].tolist(),
-                    'scores': result.scores[row, valid].tolist(),
-                }
-            )
+            sentence = {
+                'index': index,
+                'sentence': result.sentences[row],
+                'moments': result.moments[row, valid].tolist(),
+                'scores': result.scores[row, valid].tolist(),
+            }
+            if result.clips is not None:
+                sentence['clips'] = result.clips[row]
+            video['sentences'].append(sentence)
     return {'format': FORMAT, 'version': VERSION, 'videos': videos}
 
 

@@ -244,7 +244,7 @@ class Timeline:
             self._draw_lane(f'rank {rank + 1}', moment, color, 'white' if rank < 2 else TEXT)
         if empty:
             self._draw_track()
-            self._beside(0, self.top + 0.5, 6, 'no moment', color=QUIET)
+            self._beside(0, self.top + 0.5, 6, 'probably not in this video', color=QUIET)
             self.top += 1
         if row.curve is not None and self.top_score > 0:
             self._draw_curve(row.curve)

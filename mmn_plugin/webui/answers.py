@@ -192,9 +192,14 @@ def answers_html(session: UserSession, answers: Sequence[Answer]) -> str:
 
 
 def predictions_json(session: UserSession, answers: Sequence[Answer]) -> str:
-    """The answers in the format of docs/predictions.md."""
+    """The answers in the format of docs/predictions.md; no moments of what is not present."""
     sentences = [
-        dict(index=i, sentence=answer.sentence, moments=answer.moments, scores=answer.scores)
+        dict(
+            index=i,
+            sentence=answer.sentence,
+            moments=answer.moments if answer.present else [],
+            scores=answer.scores if answer.present else [],
+        )
         for i, answer in enumerate(answers)
     ]
     videos = {Path(session.name).stem: dict(duration=session.duration, sentences=sentences)}

@@ -78,7 +78,13 @@ def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path
     for sentence, index in ((1, 3), (2, 2)):
         for rank in (1, 2):
             start, end = found[index]['moments'][rank - 1]
-            seconds = probe_video(tmp_path / f'scene_{sentence}_{rank}.mp4').duration
+            clip = found[index]['clips'][rank - 1]
+            assert clip == dict(
+                file=f'scene_{sentence}_{rank}.mp4',
+                offset=start,
+                duration=pytest.approx(end - start),
+            )
+            seconds = probe_video(tmp_path / clip['file']).duration
             assert seconds == pytest.approx(end - start, abs=0.13)
     output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
     assert 'opens' in output
@@ -86,20 +92,35 @@ def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path
 
 
 def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
-    for name, pad in (('exact', 0), ('padded', 2.5)):
-        ground(grounder, 'a red box', '--clips', 1, '--out', tmp_path / name, '--pad', pad)
-    exact, padded = (
-        probe_video(tmp_path / name / 'scene_1_1.mp4').duration for name in ('exact', 'padded')
-    )
-    sentence = read_predictions(tmp_path / 'exact/scene.json')['scene']['sentences'][0]
-    start, end = sentence['moments'][0]
+    ground(
+        grounder, 'a red box', '--clips', 7, '--pad', 2.5, '--out', tmp_path,
+        '--json', tmp_path / 'answer.json',
+    )  # fmt: skip
+    content = json.loads((tmp_path / 'scene.json').read_text())
+    assert json.loads((tmp_path / 'answer.json').read_text()) == content
+    (sentence,) = content['videos']['scene']['sentences']
+    schema = json.loads((ROOT / 'docs/predictions.schema.json').read_text())
+    known = schema['$defs']['sentence']['properties']
+    assert sentence.keys() == known.keys()
     duration = probe_video(grounder.video).duration
-    assert padded - exact == pytest.approx(min(start, 2.5) + min(duration - end, 2.5), abs=0.15)
+    assert len(sentence['clips']) == len(sentence['moments']) > 5  # more than --top-n
+    for clip, (start, end) in zip(sentence['clips'], sentence['moments'], strict=True):
+        assert clip.keys() == known['clips']['items']['properties'].keys()
+        assert clip['offset'] == pytest.approx(max(start - 2.5, 0))
+        assert clip['offset'] + clip['duration'] == pytest.approx(min(end + 2.5, duration))
+        seconds = probe_video(tmp_path / clip['file']).duration
+        assert seconds == pytest.approx(clip['duration'], abs=0.13)
+
+
+def test_clips_of_features_are_refused(grounder, tmp_path):
+    options = ('a box', '--clips', '1', '--out', tmp_path / 'out')
+    output = ground(grounder, *options, video='f.h5::scene', code=2)
+    assert '--clips are cut out of a video file, and f.h5::scene is features' in output
 
 
 def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
     options = ('--threshold', '2', '--out', tmp_path)
-    assert 'no such moment' in ground(grounder, 'a red box', *options)
+    assert 'probably not in this video' in ground(grounder, 'a red box', *options)
     assert read_predictions(tmp_path / 'scene.json')['scene']['sentences'][0]['moments'] == []
     assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'
 

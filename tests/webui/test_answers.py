@@ -1,6 +1,7 @@
 """What the page says, without a browser."""
 
 import base64
+import json
 import threading
 import time
 from html.parser import HTMLParser
@@ -228,8 +229,11 @@ def test_a_sentence_that_does_not_happen_says_so(session):
     empty = Answer('a box', [], [])
     for answer, count in ((absent, 1), (empty, 0)):
         page = Elements(answers_html(session, [answer]))
-        assert 'does not seem to happen' in page.text
-        assert len(page.named('button', 'mmn-moment')) == count
+        assert 'Probably not in this video' in page.text
+        assert len(page.named('button', 'mmn-moment')) == len(page.named('details')) == count
+        (link,) = page.named('a')
+        content = json.loads(base64.b64decode(link['href'].partition('base64,')[2]))
+        assert content['videos']['my scene']['sentences'][0]['moments'] == []
 
 
 def test_what_a_visitor_types_is_text_and_nothing_else(session):
