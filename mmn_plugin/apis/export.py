@@ -65,14 +65,19 @@ def export_onnx(inferencer, folder: str | Path) -> list[Path]:
         folder (str | Path): Made if it is not there; the files in it are returned.
 
     Raises:
-        ValueError: If the packages for it are not installed, or the model scores clips rather than
-            moments.
+        ValueError: If the packages for it are not installed, the model scores clips rather than
+            moments, or by a tower.
         OutputError: If the folder cannot be written into, or holds other files of these names.
     """
     if inferencer.model.head.moment_map is None:
         raise InputError(
             f'only MMN can be exported, not {type(inferencer.model).__name__}: the '
             'graphs hold embeddings of moments'
+        )
+    if inferencer.model.head.tower_spaces:
+        raise InputError(
+            'scores of this model need its tower, which is not in the graphs: export it with '
+            'model.head.tower_weight=0'
         )
     _require('onnx', 'onnxscript')
     files = dict.fromkeys((VIDEO, TEXT, CONSTANTS, TOKENIZER))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmn_plugin.engine.identity import require_tower_features
 from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
@@ -216,9 +217,9 @@ class VideoEncoder:
 
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         if video.fingerprint is not None:
-            where = [f'the file with the features of {video.video_id}']
-            made = self.fingerprints, [video.fingerprint]
-            require_same_extractor(*made, self.checkpoint, where)
+            where, made = f'the file with the features of {video.video_id}', [video.fingerprint]
+            require_same_extractor(self.fingerprints, made, self.checkpoint, [where])
+            require_tower_features(self.model, [where], made)
         return WindowPlan(
             self.model.head.units,
             len(video.values),

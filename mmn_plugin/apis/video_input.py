@@ -279,7 +279,7 @@ def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
             raise InputError(f'the sentence {sentence!r} is no text (str)')
         if not sentence.strip():
             raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
-    inspected = model.data_preprocessor.tokenizer.inspect(sentences)
+    inspected = model.inspect_sentences(sentences)
     for sentence, (_, problem) in zip(sentences, inspected, strict=True):
         if problem:
             raise InputError(

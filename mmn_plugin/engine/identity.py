@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to: config, architecture, tokenizer, extractor."""
+"""What a checkpoint belongs to: config, architecture, tokenizer, extractor, tower."""
 
 import logging
 import re
@@ -38,12 +38,15 @@ class CheckpointIdentity:
         extractor (list[dict | None], optional): What made the features, one entry for each
             feature file (see `read_extractor`). Features of another layer, stride or network can
             have the same size, and a model fed with them answers, but wrongly.
+        tower (dict, optional): Fingerprint of the tower that scores are made with. Its weights are
+            not in the checkpoint, and those of another one answer, but wrongly.
     """
 
     architecture: dict | None = None
     language_model: dict | None = None
     tokenizer: dict | None = None
     extractor: list[dict | None] | None = None
+    tower: dict | None = None
 
     @classmethod
     def collect(cls, model: nn.Module, datasets=()) -> 'CheckpointIdentity':
@@ -57,11 +60,13 @@ class CheckpointIdentity:
             ValueError: If the features of the datasets come from different extractors.
         """
         _, extractor = read_extractor(datasets)
+        tokenizer = model.data_preprocessor.tokenizer
         return cls(
             architecture=model.architecture,
             language_model=getattr(model.text_encoder, 'language_model', None),
-            tokenizer=model.data_preprocessor.tokenizer.state(),
+            tokenizer=None if tokenizer is None else tokenizer.state(),
             extractor=extractor if any(extractor) else None,
+            tower=model.tower.fingerprint if model.head.tower_spaces else None,
         )
 
     @classmethod
@@ -81,7 +86,7 @@ class CheckpointIdentity:
         """Compare a loaded checkpoint with the model that its weights are for.
 
         Entries that the checkpoint lacks are not compared. Its own tokenizer serves where the
-        model's cannot be built (its file is elsewhere).
+        model's cannot be built (its file is elsewhere). The tower is compared at its first use.
 
         MMEngine loads the weights that fit and logs the rest, so that testing a wrong checkpoint
         gives the figures of a partly random model. Here every weight is needed, in its shape; a
@@ -104,6 +109,7 @@ class CheckpointIdentity:
         theirs = cls.of(checkpoint)
         _check_tokenizer(model.data_preprocessor, theirs.tokenizer)
         _check_architecture(model.architecture, theirs.architecture)
+        model.tower_fingerprint = theirs.tower
         return _check_weights(model, checkpoint, path or 'the checkpoint', strict)
 
 
@@ -156,7 +162,7 @@ def _check_weights(model: nn.Module, checkpoint: dict, path: str, strict: bool) 
         }.items()
         if keys
     ]
-    if len(reshaped) == len(shared) or (problems and strict):
+    if (own and len(reshaped) == len(shared)) or (problems and strict):
         raise InputError(
             f'{path} belongs to another architecture than the config: {"; ".join(problems)}. '
             'Use the config that it was trained with'
@@ -192,6 +198,22 @@ def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
         if not any(found):
             files, found = names, these
     return files, found
+
+
+def require_tower_features(model: nn.Module, files: list[str], found: list[dict | None]) -> None:
+    """Refuse features of another tower than the sentences'; of untold features nothing is known.
+
+    Args:
+        model (nn.Module): A localizer.
+        files (list[str]): Feature files, or other names for messages.
+        found (list[dict | None]): Their fingerprints.
+
+    Raises:
+        ValueError: If features and sentences are embedded by different towers.
+    """
+    if model.head.tower_spaces and any(found):
+        model.require_tower()
+        require_same_extractor([model.tower.fingerprint], found, 'model.tower', files)
 
 
 def checkpoint_config(checkpoint: dict, path: str) -> Config:
@@ -348,6 +370,7 @@ class CheckpointIdentityHook(CheckpointWeightsHook):
         datasets = [*single_datasets(runner.train_loop.dataloader.dataset)]
         self._own = CheckpointIdentity.collect(bare_model(runner), datasets)
         files, ours = read_extractor(datasets)
+        require_tower_features(bare_model(runner), files, ours)
         unknown = [name for name, found in zip(files, ours, strict=True) if not found]
         if runner.val_loop is not None:
             val_datasets = single_datasets(runner.val_loop.dataloader.dataset)
@@ -366,6 +389,7 @@ class CheckpointIdentityHook(CheckpointWeightsHook):
     def before_test(self, runner) -> None:
         """Compare the test set with the checkpoint."""
         files, found = read_extractor(single_datasets(runner.test_loop.dataloader.dataset))
+        require_tower_features(bare_model(runner), files, found)
         _warn_of_unknown(require_same_extractor(self._loaded.extractor, found, self._path, files))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:

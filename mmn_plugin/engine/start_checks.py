@@ -131,7 +131,7 @@ def check_datasets(model, dataset) -> None:
 def _check_sizes(dataset, model) -> None:
     """Encode the clips of a dataset's first video."""
     sample = dataset[0]
-    features = sample['inputs'].to(next(model.parameters()).device)
+    features = sample['inputs'].to(model.data_preprocessor.device)
     if features.ndim == 2:
         features = features[None]  # (1, R, D); of a video of tubes it is (T, R, D) already
     try:
@@ -167,15 +167,15 @@ def _check_content(dataset) -> None:
 def _check_sentences(dataset, model) -> None:
     """Tokenize all sentences of a dataset."""
     tokenizer = model.data_preprocessor.tokenizer
-    known = model.text_encoder.bert.config.vocab_size
-    if tokenizer.vocab_size > known:
+    known = None if tokenizer is None else model.text_encoder.bert.config.vocab_size
+    if tokenizer is not None and tokenizer.vocab_size > known:
         raise InputError(
             f'the tokenizer has {tokenizer.vocab_size} tokens, the language model knows '
             f'{known}: model.data_preprocessor.tokenizer and model.text_encoder do not belong '
             'together'
         )
     for video in map(dataset.get_data_info, range(len(dataset))):
-        problems = tokenizer.inspect(video['sentences'])
+        problems = model.inspect_sentences(video['sentences'])
         for place, sentence, (_, problem) in zip(
             video['sentence_index'], video['sentences'], problems, strict=True
         ):

@@ -18,8 +18,9 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
     so that no sample carries padding.
 
     Args:
-        tokenizer (dict): Config of the tokenizer; it is built when first needed, so that a
-            checkpoint that carries its vocabulary can be used without the file.
+        tokenizer (dict, optional): Config of the tokenizer; it is built when first needed, so that
+            a checkpoint that carries its vocabulary can be used without the file. Defaults to None:
+            the model takes sentences as text, and batches have no token ids.
         non_blocking (bool): Copy to the device without waiting; of use where the data loader pins
             memory. Defaults to True.
 
@@ -28,7 +29,7 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
             ``max_length`` unless its config has its own.
     """
 
-    def __init__(self, tokenizer: dict, non_blocking: bool = True):
+    def __init__(self, tokenizer: dict | None = None, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         self._tokenizer_cfg = tokenizer
         self._tokenizer = None
@@ -36,8 +37,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
 
     @property
     def tokenizer(self):
-        """The tokenizer, built from its config at the first use."""
-        if self._tokenizer is None:
+        """The tokenizer, built from its config at the first use; None of a model without one."""
+        if self._tokenizer is None and self._tokenizer_cfg is not None:
             self._tokenizer = TOKENIZER.build(
                 self._tokenizer_cfg, default_args=dict(max_length=self.max_tokens)
             )
@@ -56,8 +57,8 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
             training (bool): Not used; the same is done in training and test.
 
         Returns:
-            dict: ``inputs`` (B, R, D) and ``sentences`` (``SentenceBatch``) on the model's device,
-            ``data_samples`` as they are.
+            dict: ``inputs`` (B, R, D) and ``sentences`` (``SentenceBatch``, or None without a
+            tokenizer) on the model's device, ``data_samples`` as they are.
 
         Raises:
             ValueError: If the videos' features differ in shape.
@@ -87,12 +88,14 @@ class GroundingDataPreprocessor(BaseDataPreprocessor):
                 '(PoolClipFeatures), and extract all with the same networks'
             )
 
-    def batch_sentences(self, sentences: Sequence[Sequence[str]]) -> SentenceBatch:
-        """Sentences of B videos, tokenised, on the model's device.
+    def batch_sentences(self, sentences: Sequence[Sequence[str]]) -> SentenceBatch | None:
+        """Sentences of B videos, tokenised, on the model's device; None without a tokenizer.
 
         Args:
             sentences (Sequence[Sequence[str]]): Those of each video.
         """
+        if self.tokenizer is None:
+            return None
         counts = torch.tensor([len(own) for own in sentences])
         token_ids = self.tokenizer.encode([sentence for own in sentences for sentence in own])
         input_ids, attention_mask = self.tokenizer.pad(token_ids)  # (S, L)

@@ -77,6 +77,8 @@ class VideoEmbedding:
         num_windows (int): Overlapping windows that a long video was encoded in. Defaults to 1: the
             video was encoded whole.
         length_in_windows (float): Seconds of the video over those of a window. Defaults to 1.
+        unrelated (Tensor | None): (K,) best scores of unrelated sentences, rising, where a head
+            measures presence by them; it fills them in at the first use. Defaults to None.
     """
 
     embeddings: dict[str, Tensor]
@@ -86,6 +88,7 @@ class VideoEmbedding:
     trust: Tensor | None = None
     num_windows: int = 1
     length_in_windows: float = 1.0
+    unrelated: Tensor | None = None
 
     @classmethod
     def stack(cls, videos: Sequence['VideoEmbedding']) -> 'VideoEmbedding':

@@ -42,6 +42,8 @@ class Model(nn.Module):
         super().__init__()
         self.layer, self.text_encoder = nn.Linear(size, 1), nn.Module()
         self.text_encoder.language_model = dict(model_type='distilbert')
+        self.head, self.tower = nn.Module(), None
+        self.head.tower_spaces = ()
         self.architecture = dict(num_clips=num_clips)
         vocabulary = vocabulary if isinstance(vocabulary, str) else list(vocabulary)
         self.data_preprocessor = GroundingDataPreprocessor(

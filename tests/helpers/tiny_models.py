@@ -20,7 +20,7 @@ def build_tiny(name='mmn_charades.py', **parts):
     config.merge_from_dict(dict(model=small('unused', dropout=0.0)))
     config.model.data_preprocessor.tokenizer.vocab = list(VOCABULARY)
     for part, settings in parts.items():
-        config.model[part].update(settings)
+        config.model[part] = {**config.model.get(part, {}), **settings}
     torch.manual_seed(0)
     return MODELS.build(config.model)
 

@@ -17,7 +17,7 @@ class MeanHead(BaseHead):
     def loss(self, embeddings, sentences, sentence_video, data_samples):
         return dict(loss_mean=sum(value.mean() for value in embeddings.values()))
 
-    def fuse(self, cosines, num_windows=1):
+    def fuse(self, cosines, video, counts=None):
         return 0.5 + 0.5 * torch.stack(list(cosines.values())).mean(0)
 
 

@@ -43,10 +43,13 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             where units are no moments.
         stages (tuple[str, ...]): For pictures, the spaces of a video's embeddings before any
             refinement and after each; none where nothing is refined.
+        tower_spaces (tuple[str, ...]): Spaces of the model's ``tower`` that scores are made of; the
+            tower is run where there is any.
     """
 
     moment_map: MomentGrid | None = None
     stages: tuple[str, ...] = ()
+    tower_spaces: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -85,19 +88,27 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
+    def fuse(
+        self,
+        cosines: dict[str, Tensor],
+        video: VideoEmbedding,
+        counts: list[int] | None = None,
+    ) -> Tensor:
         """One score from the cosines of all spaces.
 
         Args:
             cosines (dict[str, Tensor]): (S, U) per space.
-            num_windows (int): Windows that the video was encoded in. Defaults to 1.
+            video (VideoEmbedding): One, or several stacked: the spans of its units, and how many
+                windows it was encoded in.
+            counts (list[int], optional): Sentences of each of several videos. Defaults to None.
 
         Returns:
             Tensor: (S, U) in [0, 1], rising in every cosine.
         """
 
-    def fuse_presence(self, cosines: dict[str, Tensor]) -> Tensor:
-        """Presence (S,) from the cosines (S, U): by default the largest contrastive one.
+    def presence_of(self, video: VideoEmbedding, cosines: dict[str, Tensor]) -> Tensor:
+        """Presence (S,) in one video from the cosines (S, U): by default the largest contrastive
+        one.
 
         That space is trained over videos, so it tells best whether a sentence occurs.
         """
@@ -164,7 +175,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         return self._scores(video, self.cosines(video, sentences, counts), counts)
 
     def _scores(self, video: VideoEmbedding, cosines, counts: list[int] | None = None) -> Tensor:
-        scores = self.fuse(cosines, video.num_windows)
+        scores = self.fuse(cosines, video, counts)
         if video.trust is None:
             return scores
         if counts is None:
@@ -173,7 +184,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
 
     def presence(self, video: VideoEmbedding, sentences: dict[str, Tensor]) -> Tensor:
         """How much speaks for each sentence occurring in one video at all, (S,)."""
-        return self.fuse_presence(self.cosines(video, sentences))
+        return self.presence_of(video, self.cosines(video, sentences))
 
     def curve(self, video: VideoEmbedding, scores: Tensor) -> Tensor:
         """Scores over time, for pictures.
@@ -250,7 +261,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         (S, K), see `curve`.
         """
         cosines = self.cosines(video, sentences)
-        scores, presence = self._scores(video, cosines), self.fuse_presence(cosines)
+        scores, presence = self._scores(video, cosines), self.presence_of(video, cosines)
         found = self.rank(video, scores, top_n, presence=presence)
         if whole:
             found.unit_scores, found.curves = scores.cpu(), self.curve(video, scores)

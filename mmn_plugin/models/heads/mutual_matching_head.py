@@ -4,8 +4,9 @@ import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.ranking import moment_scores
-from mmn_plugin.structures import GroundingDataSample, MomentGrid, temporal_iou
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding, temporal_iou
 
 from .base_head import BaseHead, own_video_products, owners, unit_vectors
 
@@ -16,6 +17,11 @@ class MutualMatchingHead(BaseHead):
 
     The IoU score is ``sigmoid(iou_scale * cos)`` in the first space, the contrastive score the
     cosine in the second; at test ``(0.5 * contrastive + 0.5) ** score_power * iou`` ranks.
+
+    Where the features are those of a dual encoder, the model's ``tower``, a third space is free:
+    that score times ``exp(tower_weight * (cosine - 1))`` with the cosine of the tower's sentence
+    embedding and the mean of the moment's features, which ranks as the logarithm of the score plus
+    ``tower_weight * cosine``.
 
     Args:
         grid (MomentGrid): The moments that exist; the localizer passes it.
@@ -30,6 +36,13 @@ class MutualMatchingHead(BaseHead):
             windows: between windows the contrastive score decides more, since that space is trained
             to compare moments of different videos, and the IoU space is not. Defaults to None.
         negatives (dict, optional): As of `BaseHead`. Defaults to None.
+        tower_weight (float): Weight of the tower's cosine, at least 0; choose it on validation.
+            Defaults to 0: no tower.
+        window_tower_weight (float, optional): Instead of ``tower_weight`` in a video of several
+            windows. Defaults to None.
+
+    Raises:
+        ValueError: If a weight is below 0: the score would fall where the cosine rises.
     """
 
     def __init__(
@@ -44,8 +57,15 @@ class MutualMatchingHead(BaseHead):
         iou_scale: float = 10.0,
         window_score_power: float | None = None,
         negatives: dict | None = None,
+        tower_weight: float = 0.0,
+        window_tower_weight: float | None = None,
     ):
         super().__init__(grid, nms_threshold, top_n, negatives)
+        for name, weight in dict(
+            tower_weight=tower_weight, window_tower_weight=window_tower_weight
+        ).items():
+            if weight is not None and not weight >= 0:
+                raise InputError(f'model.head.{name}={weight}; it must be at least 0')
         self.grid = self.moment_map = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)
@@ -53,6 +73,13 @@ class MutualMatchingHead(BaseHead):
         self.score_power = score_power
         self.window_score_power = window_score_power
         self.iou_scale = iou_scale
+        self.tower_weight = tower_weight
+        self.window_tower_weight = window_tower_weight
+
+    @property
+    def tower_spaces(self) -> tuple[str, ...]:
+        """``'tower'`` where it has a weight."""
+        return ('tower',) if self.tower_weight or self.window_tower_weight else ()
 
     def loss(
         self,
@@ -97,11 +124,17 @@ class MutualMatchingHead(BaseHead):
         spans = self.grid.spans(durations.to(truth.device, non_blocking=True))  # (B, P, 2)
         return temporal_iou(truth[:, None], spans[video])
 
-    def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
-        """``(0.5 * contrastive + 0.5) ** score_power * sigmoid(iou_scale * iou)``, (S, P)."""
-        power = self.score_power
-        if num_windows > 1 and self.window_score_power is not None:
-            power = self.window_score_power
-        return moment_scores(
+    def fuse(self, cosines: dict[str, Tensor], video: VideoEmbedding, counts=None) -> Tensor:
+        """``(0.5 * contrastive + 0.5) ** score_power * sigmoid(iou_scale * iou)``, (S, P); with a
+        weight of the tower times ``exp(tower_weight * (tower - 1))``.
+        """
+        power, weight = self.score_power, self.tower_weight
+        if video.num_windows > 1:
+            power = power if self.window_score_power is None else self.window_score_power
+            weight = weight if self.window_tower_weight is None else self.window_tower_weight
+        scores = moment_scores(
             cosines['contrastive'], (self.iou_scale * cosines['iou']).sigmoid(), power
         )
+        if not weight:
+            return scores
+        return scores * (weight * (cosines['tower'].clamp(max=1) - 1)).exp()

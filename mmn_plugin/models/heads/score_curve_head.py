@@ -114,13 +114,13 @@ class ScoreCurveHead(BaseHead):
                 )
             return negatives.scale(losses)
 
-    def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
+    def fuse(self, cosines: dict[str, Tensor], video: VideoEmbedding, counts=None) -> Tensor:
         """Score in [0, 1] of each clip for each sentence, (S, N)."""
         return 0.5 * cosines['contrastive'].clamp(-1, 1) + 0.5
 
-    def fuse_presence(self, cosines: dict[str, Tensor]) -> Tensor:
+    def presence_of(self, video: VideoEmbedding, cosines: dict[str, Tensor]) -> Tensor:
         """The largest contrast of any stretch of clips with the rest of its video, (S,)."""
-        return self._runs(self.fuse(cosines))[0].amax(1)
+        return self._runs(self.fuse(cosines, video))[0].amax(1)
 
     def curve(self, video: VideoEmbedding, scores: Tensor) -> Tensor:
         """The scores (S, N) themselves, on the CPU."""

@@ -155,7 +155,7 @@ class TubeMatchingHead(BaseHead):
             )
         return videos
 
-    def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
+    def fuse(self, cosines: dict[str, Tensor], video: TubeEmbedding, counts=None) -> Tensor:
         """``contrastive * sigmoid(iou_scale * iou)``, (S, T * P), in [-1, 1] as published."""
         return cosines['contrastive'] * (self.iou_scale * cosines['iou']).sigmoid()
 

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from mmaction.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.features.feature_file import require_same_extractor
+from mmn_plugin.models.necks.tower_pool import moment_means
 from mmn_plugin.structures import GroundingDataSample, SentenceBatch, VideoEmbedding
 
 
@@ -19,9 +22,41 @@ class BaseLocalizer(BaseModel):
 
     Attributes:
         num_clips_option (str): Name of the option for the number of clips, for messages.
+        needs_weights (bool): Whether the model is of use only with a checkpoint. Defaults to True.
+        tower (SentenceTower | None): The frozen dual encoder whose features the videos come as; it
+            embeds sentences in the features' own space. It is no module: its weights are neither
+            trained nor in a checkpoint. Defaults to None.
+        tower_fingerprint (dict | None): Fingerprint of the tower that a loaded checkpoint belongs
+            to; another one is refused at its first use. Defaults to None: not known.
     """
 
     num_clips_option: str
+    needs_weights = True
+    tower = None
+    tower_fingerprint: dict | None = None
+
+    def build_tower(self, tower: dict | None, head: dict) -> None:
+        """Set ``tower`` from its config; the head has to be there.
+
+        Args:
+            tower (dict, optional): Config.
+            head (dict): Config of the head, for the message.
+
+        Raises:
+            ValueError: If the head's scores need a tower, and there is none.
+        """
+        if tower is None and self.head.tower_spaces:
+            raise InputError(
+                f'model.head ({head["type"]}) scores by the spaces '
+                f'{", ".join(self.head.tower_spaces)} of a tower: set model.tower to the config of '
+                'the dual encoder that made the features'
+            )
+        self.tower = None if tower is None else MODELS.build(tower)
+
+    def _set_device(self, device: torch.device | None) -> None:
+        super()._set_device(device)
+        if self.tower is not None and device is not None:
+            self.tower.device = str(device)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add up the losses; their values to log stay in ``log_vars``, for the train loop's check.
@@ -57,7 +92,7 @@ class BaseLocalizer(BaseModel):
     def forward(
         self,
         inputs: Tensor,
-        sentences: SentenceBatch,
+        sentences: SentenceBatch | None,
         data_samples: list[GroundingDataSample] | None = None,
         mode: str = 'tensor',
     ):
@@ -65,7 +100,7 @@ class BaseLocalizer(BaseModel):
 
         Args:
             inputs (Tensor): (B, R, D) pooled features; (T, R, D) of all tubes.
-            sentences (SentenceBatch): All sentences of the batch.
+            sentences (SentenceBatch | None): All sentences of the batch; None without a tokenizer.
             data_samples (list[GroundingDataSample], optional): Needed but for ``'tensor'``.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'`` (the embeddings themselves).
 
@@ -80,7 +115,8 @@ class BaseLocalizer(BaseModel):
         """
         if mode == 'predict':
             videos = self.encode_videos(inputs, data_samples)
-            return self.head.predict(videos, self.text_encoder(sentences), data_samples)
+            texts = self.embed_sentences(_texts(data_samples), sentences)  # (S, J) per space
+            return self.head.predict(videos, texts, data_samples)
         embeddings = self.neck(self.encode_clips(inputs, data_samples))  # (B, U, J) per space
         texts = self.text_encoder(sentences)  # (S, J) per space
         if mode == 'loss':
@@ -103,11 +139,49 @@ class BaseLocalizer(BaseModel):
         """
         embeddings = self.neck(self.encode_clips(inputs, data_samples))
         spaces = {space: embeddings[space] for space in self.text_encoder.spaces}
+        if self.head.tower_spaces:
+            spaces['tower'] = moment_means(inputs, self.grid)  # (B, P, D)
         return self.head.split(spaces, data_samples)
+
+    def embed_sentences(
+        self, texts: Sequence[str], tokens: SentenceBatch | None
+    ) -> dict[str, Tensor]:
+        """Everything that scores need of sentences, (S, J) per space.
+
+        The tower is run where the head scores by it, and else not.
+
+        Args:
+            texts (Sequence[str]): S sentences.
+            tokens (SentenceBatch | None): The same, tokenised; None without a tokenizer.
+
+        Raises:
+            ValueError: If the tower is another one than the checkpoint belongs to.
+        """
+        spaces = {} if self.text_encoder is None else self.text_encoder(tokens)
+        if self.head.tower_spaces:
+            self.require_tower()
+            spaces.update(dict.fromkeys(self.head.tower_spaces, self.tower.encode_sentences(texts)))
+        return spaces
+
+    def require_tower(self) -> None:
+        """Refuse another tower than the checkpoint's; compared once.
+
+        Raises:
+            ValueError: If they differ, with what differs.
+        """
+        theirs, self.tower_fingerprint = self.tower_fingerprint, None
+        if theirs is not None:
+            ours = [self.tower.fingerprint]
+            require_same_extractor([theirs], ours, "the checkpoint's tower", ['model.tower'])
+
+    def inspect_sentences(self, sentences: Sequence[str]) -> list[tuple[int, str | None]]:
+        """Tokens of each sentence, and what makes it unusable: None where nothing does."""
+        inspector = self.data_preprocessor.tokenizer or self.tower
+        return inspector.inspect(list(sentences))
 
     def encode_sentences(self, sentences: Sequence[str]) -> dict[str, Tensor]:
         """Embed sentences, (S, J) per space."""
-        return self.text_encoder(self.data_preprocessor.batch_sentences([sentences]))
+        return self.embed_sentences(sentences, self.data_preprocessor.batch_sentences([sentences]))
 
     @torch.no_grad()
     def score_sample(
@@ -124,7 +198,8 @@ class BaseLocalizer(BaseModel):
         """
         batch = self.data_preprocessor(dict(inputs=[inputs], data_samples=[data_sample]))
         (video,) = self.encode_videos(batch['inputs'], batch['data_samples'])
-        return video, self.head.score(video, self.text_encoder(batch['sentences']))
+        texts = self.embed_sentences(data_sample.sentences, batch['sentences'])
+        return video, self.head.score(video, texts)
 
     def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:
         """Embed the clips before the neck: (B, R, D) -> (B, H, N).
@@ -148,3 +223,8 @@ class BaseLocalizer(BaseModel):
                 'and num_clips belong together'
             )
         return clips
+
+
+def _texts(data_samples: list[GroundingDataSample]) -> list[str]:
+    """Sentences of all videos of a batch."""
+    return [text for sample in data_samples for text in sample.sentences]

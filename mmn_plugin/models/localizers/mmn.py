@@ -23,6 +23,8 @@ class MMN(BaseLocalizer):
         text_encoder (dict): Config of the sentence encoder.
         head (dict): Config of the mutual-matching head.
         data_preprocessor (dict): Config of the data preprocessor, with the tokenizer.
+        tower (dict, optional): Config of the dual encoder that made the features, for
+            ``head.tower_weight`` above 0 (`BaseLocalizer`). Defaults to None.
         init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
@@ -36,6 +38,7 @@ class MMN(BaseLocalizer):
         text_encoder: dict,
         head: dict,
         data_preprocessor: dict,
+        tower: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
@@ -44,6 +47,7 @@ class MMN(BaseLocalizer):
         self.neck = MODELS.build(neck, default_args=dict(grid=self.grid))
         self.text_encoder = MODELS.build(text_encoder)
         self.head = MODELS.build(head, default_args=dict(grid=self.grid))
+        self.build_tower(tower, head)
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
         self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)

@@ -34,6 +34,6 @@ class SoftMatchingHead(BaseHead):
         )  # (S, P)
         return dict(loss_moments=self.loss_moments(cosines, iou.to(cosines.device)))
 
-    def fuse(self, cosines: dict[str, Tensor], num_windows: int = 1) -> Tensor:
+    def fuse(self, cosines: dict[str, Tensor], video: VideoEmbedding, counts=None) -> Tensor:
         """``(1 + cos) / 2``, (S, P)."""
         return (1 + cosines['contrastive']) / 2
