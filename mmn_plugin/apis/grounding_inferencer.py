@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.config import require_device
-from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes
+from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import matching_extractor
 from mmn_plugin.files import OutputFolder
@@ -428,7 +428,8 @@ class GroundingInferencer(BaseInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         """The test pipeline, but for the step that reads features from files."""
-        built = [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
+        dataset = next(single_configs(cfg.test_dataloader.dataset))  # of several all are alike
+        built = [TRANSFORMS.build(step) for step in dataset.pipeline]
         return Compose([step for step in built if not isinstance(step, LoadClipFeatures)])
 
     def _init_collate(self, cfg: Config) -> None:

@@ -24,6 +24,7 @@ from mmn_plugin.config import (
     require_checkpoint_content,
     require_device,
 )
+from mmn_plugin.datasets import single_configs
 from mmn_plugin.engine import CheckpointIdentity, checkpoint_config, require_plain_types
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.files import OutputError, package_data_root, writable_folder
@@ -194,7 +195,8 @@ def _portable(config: Config, model) -> dict:
     text['config'] = model.text_encoder.language_model
     for source in ('vocab', 'name_or_path'):  # it lies in the folder
         parts['model']['data_preprocessor']['tokenizer'].pop(source, None)
-    pipeline = Config(dict(pipeline=config.test_dataloader.dataset.pipeline))._cfg_dict.to_dict()
+    pipeline = next(single_configs(config.test_dataloader.dataset)).pipeline
+    pipeline = Config(dict(pipeline=pipeline))._cfg_dict.to_dict()
     parts['test_dataloader'] = dict(dataset=pipeline)
     return parts
 

@@ -1,6 +1,7 @@
 """Annotations and features of temporal grounding, one sample per video."""
 
-from .checks import CheckReport, Finding, check_config
+from .check_report import CheckReport, Finding
+from .checks import check_config
 from .feature_store import (
     FeatureError,
     FeatureStore,
@@ -12,9 +13,11 @@ from .grounding_dataset import (
     TemporalGroundingDataset,
     TubeGroundingDataset,
     grounds_tubes,
+    single_configs,
     stack_videos,
 )
 from .hcstvg import read_hcstvg_annotations, read_tracks
+from .joint_dataset import CorpusSampler, JointDataset
 from .prepare import write_random_features
 from .transforms import (
     LoadClipFeatures,
@@ -28,11 +31,13 @@ from .tube_file import TubeError, TubeFile, TubeVideo, check_frames, write_tube_
 
 __all__ = [
     'CheckReport',
+    'CorpusSampler',
     'FeatureError',
     'FeatureStore',
     'Finding',
     'FolderFeatureStore',
     'HDF5FeatureStore',
+    'JointDataset',
     'LoadClipFeatures',
     'LoadTubes',
     'PackGroundingInputs',
@@ -50,6 +55,7 @@ __all__ = [
     'open_feature_store',
     'read_hcstvg_annotations',
     'read_tracks',
+    'single_configs',
     'stack_videos',
     'write_random_features',
     'write_tube_file',

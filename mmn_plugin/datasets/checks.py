@@ -3,7 +3,7 @@
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 from mmaction.registry import DATASETS, TOKENIZER
 from mmengine.config import Config
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import VIDEO_SUFFIXES
@@ -29,89 +26,10 @@ from mmn_plugin.structures.annotations import (
 )
 from mmn_plugin.structures.data_samples import token_limit
 
+from .check_report import CheckReport
 from .feature_store import FeatureError, FeatureStore, open_feature_store
 from .grounding_dataset import TemporalGroundingDataset, TubeGroundingDataset, single_configs
 from .tube_file import TubeError, TubeFile, TubeVideo
-
-
-@dataclass
-class Finding:
-    """A kind of fault in one split (or several), how often it occurs, and the first places.
-
-    The level is ``'error'`` (training or evaluation would be wrong or end), ``'warning'`` (the
-    dataset's own rules mend it) or ``'info'``.
-    """
-
-    level: str
-    split: str
-    what: str
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-class CheckReport:
-    """Counts per split, and findings by kind with their first offenders.
-
-    Args:
-        num_examples (int): Offenders that are kept by name for each kind of finding. Defaults to 3.
-
-    Attributes:
-        counts (dict[str, dict[str, int]]): Split -> name of a number -> the number.
-    """
-
-    STYLES = dict(error='bold red', warning='yellow', info='cyan')
-
-    def __init__(self, num_examples: int = 3):
-        self.num_examples = num_examples
-        self.counts: dict[str, dict[str, int]] = defaultdict(Counter)
-        self._findings: dict[tuple[str, str, str], Finding] = {}
-
-    def add(self, level: str, split: str, what: str, example: str) -> None:
-        """Count one more offender of a kind: file, video, sentence, and what to do."""
-        finding = self._findings.setdefault((level, split, what), Finding(level, split, what))
-        finding.count += 1
-        if len(finding.examples) < self.num_examples:  # such that every terminal can show it
-            finding.examples.append(LONE_SURROGATE.sub(lambda part: repr(part[0])[1:-1], example))
-
-    @property
-    def findings(self) -> list[Finding]:
-        """All findings, errors first."""
-        order = list(self.STYLES)
-        return sorted(self._findings.values(), key=lambda finding: order.index(finding.level))
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing stands against training."""
-        return not any(finding.level == 'error' for finding in self._findings.values())
-
-    def render(self, console: Console) -> None:
-        """Print the tables and the verdict."""
-        columns = list(dict.fromkeys(name for row in self.counts.values() for name in row))
-        counts = Table('split', title='Counts', title_justify='left')
-        for name in columns:
-            counts.add_column(name.replace('_', ' '), justify='right')
-        for split, row in self.counts.items():
-            counts.add_row(split, *(f'{row[name]:,}' if name in row else '' for name in columns))
-        console.print(counts)
-        table = Table('level', 'split', 'finding', 'count', title='Findings', show_lines=True)
-        table.add_column('first offenders', overflow='fold')
-        for finding in self.findings:
-            more = finding.count - len(finding.examples)
-            shown = [*finding.examples, f'and {more} more'] if more > 0 else finding.examples
-            table.add_row(
-                f'[{self.STYLES[finding.level]}]{finding.level}[/]',
-                finding.split,
-                escape(finding.what),
-                str(finding.count),
-                escape('\n'.join(shown)),
-            )
-        if self._findings:
-            console.print(table)
-        console.print(
-            '[bold green]PASSED[/]: nothing stands against training'
-            if self.passed
-            else '[bold red]FAILED[/]: training would be wrong'
-        )
 
 
 def check_splits(video_ids: Mapping[str, set[str]], report: CheckReport) -> None:
@@ -229,6 +147,26 @@ class SplitCheck:
                         "sentence over the tokenizer's max_length: cut",
                         f'{where}: {length} tokens, max_length {kept}',
                     )
+
+    def videos(
+        self, dataset: TemporalGroundingDataset | TubeGroundingDataset, seen: Container[str]
+    ) -> list[VideoAnnotation | TubeVideo]:
+        """Check annotations and features; gives the videos. The values of some were checked."""
+        if isinstance(dataset, TubeGroundingDataset):
+            self.quick = self.quick or bool(seen)
+            return self.tubes(dataset)
+        videos = self.annotations(dataset.ann_file, not dataset.weak)
+        self.features(dataset, [video.video_id for video in videos], seen)
+        return videos
+
+    def ids(self, names: Iterable[str], dataset, origin: dict[str, list[str]]) -> None:
+        """Look for ids that datasets of other features, noted in ``origin``, have as well."""
+        for name in names:
+            files = origin.setdefault(name, dataset.feature_files)
+            if files != dataset.feature_files:
+                both = ', '.join((*files, *dataset.feature_files))
+                where = f'{name!r}, features in {both}; give each dataset a corpus of its own'
+                self.error('one id in two datasets', where)
 
     def features(
         self, dataset: TemporalGroundingDataset, video_ids: Sequence[str], skip: Container[str]
@@ -381,28 +319,26 @@ def check_config(
     model = cfg.get('model') or {}
     in_channels = (model.get('backbone') or {}).get('in_channels')
     tokenizer, max_tokens = _language(model, partial(report.add, 'error', 'all'))
-    video_ids, scanned = defaultdict(set), defaultdict(set)
+    video_ids, scanned = defaultdict(dict), defaultdict(set)
     for split in wanted:
-        check = SplitCheck(report, split, in_channels, quick, track)
         for part in single_configs(cfg[f'{split}_dataloader']['dataset']):
+            corpus = part.get('corpus')
+            label = f'{split} {corpus}' if corpus else split
+            check = SplitCheck(report, label, in_channels, quick, track)
             dataset = _grounding_dataset(part, check.error)
             if dataset is None:
                 continue
             # ActivityNet's val and test share videos
             seen = scanned[tuple(dataset.feature_files), tuple(dataset.feature_keys)]
-            if isinstance(dataset, TubeGroundingDataset):
-                check.quick = quick or bool(seen)
-                videos = check.tubes(dataset)
-            else:
-                videos = check.annotations(dataset.ann_file, not dataset.weak)
-                check.features(dataset, [video.video_id for video in videos], seen)
+            videos = check.videos(dataset, seen)
             seen.update(video.video_id for video in videos)
-            video_ids[split].update(video.video_id for video in videos)
+            prefix = f'{corpus}/' if corpus else ''
+            check.ids([prefix + video.video_id for video in videos], dataset, video_ids[split])
             if tokenizer is not None:
                 check.sentences(videos, tokenizer, max_tokens)
             if not dataset.feature_files:
                 check.error('no features', 'data_prefix.features is not set')
-    check_splits(video_ids, report)
+    check_splits({split: {*names} for split, names in video_ids.items()}, report)
     return report
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -103,6 +104,10 @@ class TemporalGroundingDataset(FeatureDataset):
         weak (bool): Weakly supervised training: learn when from which sentence belongs to which
             video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence;
             neither the entries nor the samples hold ``moments`` or ground truth. Defaults to False.
+        corpus (str, optional): Name of the corpus, of several in a `JointDataset`. Entries and
+            samples then have it as ``corpus``, and their ``video_id`` is ``CORPUS/ID``, so that two
+            corpora may use the same id; annotations and feature files have the id alone. Defaults
+            to None.
         **kwargs: ``pipeline``, ``test_mode`` (a sample that the pipeline refuses is an error rather
             than replaced) and so on, see `mmengine.dataset.BaseDataset`.
 
@@ -122,10 +127,18 @@ class TemporalGroundingDataset(FeatureDataset):
         data_prefix: dict | None = None,
         feature_key: str | Sequence[str | None] | None = None,
         weak: bool = False,
+        corpus: str | None = None,
         **kwargs,
     ):
+        # GroundingMetric has groups of the two names
+        if corpus is not None and not re.fullmatch(r'(?!(mean|chance)$)[\w-]+', str(corpus)):
+            raise InputError(
+                f'corpus={corpus!r}: give a name of letters, digits, "_" and "-", not "mean" or '
+                '"chance"'
+            )
         self.feature_key = feature_key
         self.weak = weak
+        self.corpus = corpus
         data_prefix = dict(data_prefix or {})
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=data_prefix, **kwargs)
 
@@ -165,6 +178,10 @@ class TemporalGroundingDataset(FeatureDataset):
                 del entry['moments']
         if self.feature_files:
             self._check_features(data_list)
+        for entry in data_list if self.corpus else ():
+            stored_id = entry['video_id']
+            video_id = f'{self.corpus}/{stored_id}'
+            entry.update(corpus=self.corpus, stored_id=stored_id, video_id=video_id)
         self._tell_size(data_list)
         return data_list
 

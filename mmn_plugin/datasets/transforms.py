@@ -24,7 +24,8 @@ class LoadClipFeatures(BaseTransform):
     Required keys: ``video_id``, ``feature_files`` (list of paths). Optional: ``feature_keys`` (list
     of names within a video's entry, or None each), ``feature_sizes`` (list of D that each file must
     have), ``feature_versions`` (list of what `FeatureStore.video_version` gave, which the files
-    must still be). `TemporalGroundingDataset` gives them all.
+    must still be), ``stored_id`` (the video's name in the files, where that is not its
+    ``video_id``). `TemporalGroundingDataset` gives them all.
 
     Added keys: ``features``, (T, D) float32; with several files a list of (T_k, D_k), which
     `PoolClipFeatures` pools each by itself and joins along D. They may differ in length: each
@@ -40,7 +41,7 @@ class LoadClipFeatures(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Add ``features``."""
-        video_id, files = results['video_id'], results['feature_files']
+        files, video_id = results['feature_files'], results.get('stored_id', results['video_id'])
         keys, sizes, versions = (
             results.get(f'feature_{name}') or [None] * len(files)
             for name in ('keys', 'sizes', 'versions')
@@ -154,8 +155,8 @@ class PackGroundingInputs(BaseTransform):
     """Pack a video's pooled features and its sentences.
 
     Required keys: ``features`` (R, D), ``video_id``, ``duration``, ``sentences``. Optional:
-    ``moments`` (list of s [start, end] in seconds), ``sentence_index``; without ``moments`` the
-    sample has no ground truth, as in inference.
+    ``moments`` (list of s [start, end] in seconds), ``sentence_index``, ``corpus``; without
+    ``moments`` the sample has no ground truth, as in inference.
 
     Returns ``inputs``, (R, D) float32 tensor, and ``data_samples``, a `GroundingDataSample`.
     """
@@ -176,6 +177,8 @@ def _packed(results: dict, sample: GroundingDataSample) -> dict:
     sample.set_metainfo(
         dict(video_id=results['video_id'], sentences=sentences, sentence_index=index)
     )
+    if results.get('corpus'):
+        sample.set_metainfo(dict(corpus=results['corpus']))
     features = np.ascontiguousarray(results['features'], dtype=np.float32)
     return dict(inputs=torch.from_numpy(features), data_samples=sample)
 

@@ -119,12 +119,28 @@ def check_datasets(model, dataset) -> None:
         dataset (Dataset): Also one that wraps others.
 
     Raises:
-        ValueError: If features, sentences or vocabulary do not fit the model.
+        ValueError: If features, sentences or vocabulary do not fit the model, or two videos of
+            concatenated datasets have one id.
     """
+    _check_ids([*single_datasets(dataset)])
     for one in single_datasets(dataset):
         _check_sizes(one, model)
         _check_content(one)
         _check_sentences(one, model)
+
+
+def _check_ids(datasets: list) -> None:
+    """Refuse an id that datasets of different features have in common."""
+    origin = {}
+    for one in datasets if len(datasets) > 1 else ():
+        for video in map(one.get_data_info, range(len(one))):
+            first = origin.setdefault(video['video_id'], one)
+            if first.feature_files != one.feature_files:
+                raise InputError(
+                    f'{first.ann_file} and {one.ann_file} both have a video {video["video_id"]!r}, '
+                    'with features from different files: give each dataset a corpus of its own '
+                    '(the setting `corpus`), or rename the video'
+                )
 
 
 @torch.no_grad()
@@ -213,11 +229,20 @@ def check_settings(runner) -> None:
                 f'val_evaluator asks for R@{asked}, but model.head.top_n={kept} moments are kept '
                 'per sentence: raise it'
             )
-    reported = {f'{metric.prefix}/{name}' for metric in metrics for name in metric.names}
+    datasets = single_datasets(runner.val_loop.dataloader.dataset)
+    corpora = sorted({getattr(one, 'corpus', None) for one in datasets} - {None})
+    groups = ['', *(f'{corpus}/' for corpus in corpora), *(['mean/'] if corpora else [])]
+    reported = {
+        f'{metric.prefix}/{group}{name}'
+        for metric in metrics
+        for group in groups
+        for name in metric.names
+    }
     best = _best_metrics(runner)
     for name in best if metrics and len(metrics) == len(evaluators) else ():
-        # groups of sentences ("grounding/0-10s/R1@0.5") depend on the data
-        if name != 'auto' and name.count('/') < 2 and name not in reported:
+        # other groups of sentences ("grounding/0-10s/R1@0.5") depend on the data
+        unknown = name.count('/') < 2 or '/mean/' in name
+        if name != 'auto' and unknown and name not in reported:
             raise InputError(
                 f'default_hooks.checkpoint.save_best={name!r} is no metric of the '
                 f'validation, which reports {", ".join(sorted(reported))}'

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -118,6 +119,10 @@ class GroundingMetric(VideoResultsMetric):
     (``grounding/0-10s/R1@0.5``), for named subsets and for chance. A group without a sentence is
     left out. The log gets a table of all of it. Files of predictions are scored by `summarize`.
 
+    Of a `JointDataset` each corpus is a group
+    (``grounding/charades/R1@0.5``), and ``mean`` (``grounding/mean/R1@0.5``) is the mean of the
+    corpora's figures, whatever their sizes; all sentences together are mostly the largest corpus'.
+
     Args:
         top_n (Sequence[int]): The n of R@n. Defaults to (1, 5).
         iou_thrs (Sequence[float]): The m of IoU=m. Defaults to (0.3, 0.5, 0.7).
@@ -197,7 +202,7 @@ class GroundingMetric(VideoResultsMetric):
         return self.flatten(rows) | {'num_videos': float(len({r.video_id for r in results}))}
 
     def summarize(self, results: Sequence[GroundingResult]) -> dict[str, dict[str, float]]:
-        """Figures of all sentences, of the groups that have any, and of chance.
+        """Figures of all sentences, of corpora, of the groups that have any, and of chance.
 
         They depend on the set of results alone, not on their order.
 
@@ -209,7 +214,8 @@ class GroundingMetric(VideoResultsMetric):
             ``R1@0.5`` and so on, ``R1_mean``, ``mIoU``, in percent, and ``num_sentences``.
 
         Raises:
-            ValueError: If there is no sentence, or fewer moments per sentence than R@n asks for.
+            ValueError: If there is no sentence, fewer moments per sentence than R@n asks for, or
+                two groups of one name.
         """
         if not sum(len(result.sentences) for result in results):
             raise InputError('there is no sentence to evaluate')
@@ -218,8 +224,10 @@ class GroundingMetric(VideoResultsMetric):
         durations = torch.tensor([result.duration for result in results for _ in result.sentences])
         ranked = torch.cat([result.moments[:, : max(self.top_n)] for result in results])
         iou = ranked_iou(ranked, truth)  # (S, max n)
-        rows = {'': self._of(iou)}
+        rows = {'': self._of(iou), **self._corpora(results, iou)}
         for name, mask in (*self._lengths(truth, durations), *self._subsets(results)):
+            if name in rows:
+                raise InputError(f'subset {name!r} has the name of another group: rename it')
             if mask.any():
                 rows[name] = self._of(iou[mask])
         if self.chance:
@@ -245,6 +253,19 @@ class GroundingMetric(VideoResultsMetric):
         means = [sum(row) / len(row) for row in percent]
         # a float, because MMEngine writes an int to its log as null
         return dict(zip(self.names, [*values, *means, 100 * miou, float(number)], strict=False))
+
+    def _corpora(self, results: list[GroundingResult], iou: Tensor) -> dict[str, dict[str, float]]:
+        """Rows of the corpora and of their mean; none where no result names its corpus."""
+        corpus = [result.corpus for result in results for _ in result.sentences]  # S names
+        rows = {
+            name: self._of(iou[torch.tensor([own == name for own in corpus])])
+            for name in sorted({*corpus} - {None})
+        }
+        if not rows:
+            return {}
+        names = rows[min(rows)]
+        mean = {name: sum(row[name] for row in rows.values()) / len(rows) for name in names}
+        return {**rows, 'mean': mean | {'num_sentences': float(len(corpus))}}
 
     def _lengths(self, truth: Tensor, durations: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Groups by length of the true moment: name and mask (S,)."""
@@ -320,15 +341,22 @@ class DumpPredictions(DumpMetric):
     The format is in docs/predictions.md; `mmn eval` scores it and
     finds exactly the figures of `GroundingMetric`. MMEngine's ``DumpResults`` writes pickles.
     Arguments are those of `DumpMetric`.
+
+    A file belongs to one annotation file: of datasets that have a ``corpus`` each corpus gets a
+    file of its own, ``FILE_CORPUS.json``, with the ids of its annotations.
     """
 
     def compute_metrics(self, results: list[GroundingResult]) -> dict:
-        """Write the file; there are no figures."""
-        results = self.unique_results(results)
-        write_predictions(self.out_file_path, results)
-        print_log(
-            f'Predictions for {sum(len(result.sentences) for result in results)} sentences '
-            f'written to {self.out_file_path}',
-            logger='current',
-        )
+        """Write the files; there are no figures."""
+        for corpus, group in itertools.groupby(self.unique_results(results), lambda r: r.corpus):
+            path, own = Path(self.out_file_path), list(group)
+            if corpus is not None:
+                path = path.with_stem(f'{path.stem}_{corpus}')
+                own = [replace(r, video_id=r.video_id.removeprefix(f'{corpus}/')) for r in own]
+            write_predictions(path, own)
+            print_log(
+                f'Predictions for {sum(len(result.sentences) for result in own)} sentences '
+                f'written to {path}',
+                logger='current',
+            )
         return {}

@@ -50,6 +50,7 @@ class GroundingResult:
         clips (list[list[dict]] | None): Per sentence the clips that were cut around its first
             moments: ``file``, ``offset`` (second of the video at which it begins), ``duration``.
             Defaults to None: none were.
+        corpus (str | None): Name of the corpus that it is from, where the dataset has one.
 
     Raises:
         ValueError: If there is not one of each for every sentence.
@@ -63,6 +64,7 @@ class GroundingResult:
     moments: Tensor
     scores: Tensor
     clips: list[list[dict]] | None = None
+    corpus: str | None = None
 
     def __post_init__(self):
         num = len(self.sentences)
@@ -99,6 +101,7 @@ class GroundingResult:
             [int(index) for index in sample['sentence_index']],
             list(sample['sentences']),
             *(tensor.detach().to('cpu', torch.float32) for tensor in tensors),
+            corpus=sample.get('corpus'),
         )
 
 

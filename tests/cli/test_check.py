@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -299,6 +300,31 @@ def test_wrapped_datasets_are_found(tiny, check):
     code, text = check()
     assert code == 0
     assert 'train │ 8 │ 16 │' in text
+
+
+def test_corpora_of_a_split_are_told_apart(tiny, check):
+    other = tiny.folder / 'other'
+    shutil.copytree(tiny.folder, other)
+    plain = tiny.config.read_text()
+    joint = """
+parts = [dict(train_dataloader['dataset'], data_root=root, **corpus) for root, corpus in PARTS]
+train_dataloader = dict(dataset=dict(type='JointDataset', datasets=parts))
+"""
+    roots = [str(tiny.folder), str(other)]
+    corpora = [dict(corpus='indoor'), dict(corpus='outdoor')]
+    tiny.config.write_text(f'{plain}PARTS = {[*zip(roots, corpora, strict=True)]}{joint}')
+    content = json.loads((other / 'train.json').read_text())
+    content['train_1']['sentences'][0] = ''
+    (other / 'train.json').write_text(json.dumps(content))
+    code, text = check()
+    assert code == 1
+    assert 'train indoor │ 4 │ 8 │' in text
+    assert 'train outdoor │ 3 │' in text  # of which one is unusable
+    assert 'error │ train outdoor │ empty sentence' in text
+    assert 'in both splits' not in text
+    tiny.config.write_text(f'{plain}PARTS = {[(root, {}) for root in roots]}{joint}')
+    _, text = check()
+    assert 'one id in two datasets │ 3' in text
 
 
 @pytest.mark.parametrize(

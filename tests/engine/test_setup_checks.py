@@ -105,6 +105,34 @@ def test_a_vocabulary_larger_than_the_language_models_is_refused(corpus, config)
     assert 'do not belong together' in refused(config)
 
 
+def two_datasets(config, corpus, kind, name=None):
+    """The validation on two folders with the same ids."""
+    shutil.copytree(corpus, corpus.with_name('other'))
+    parts = [dict(data_root=str(corpus)), dict(data_root=str(corpus.with_name('other')))]
+    if name:
+        parts = [dict(part, corpus=name + str(place)) for place, part in enumerate(parts)]
+    with config.open('a') as file:
+        file.write(f"""
+_inner = dict(val_dataloader['dataset'], type='TemporalGroundingDataset', test_mode=True)
+val_dataloader['dataset'] = dict(_delete_=True, type={kind!r}, datasets=[
+    dict(_inner, **part) for part in {parts}])
+""")
+
+
+def test_one_id_in_two_datasets_is_refused_unless_they_are_corpora(corpus, config):
+    two_datasets(config, corpus, 'ConcatDataset')
+    assert re.search(r"both have a video 'test_0'.*give each dataset a corpus", refused(config))
+
+
+def test_a_best_mean_over_corpora_is_known_before_training(corpus, config):
+    best = 'default_hooks.checkpoint.save_best=grounding/mean/R1@0.5'
+    assert 'grounding/mean/R1@0.5' in refused(config, best)
+    two_datasets(config, corpus, 'JointDataset', 'part')
+    message = refused(config, f'{best}5')
+    assert 'grounding/mean/R1@0.5,' in message
+    assert 'grounding/part1/R5@0.7,' in message
+
+
 OPTIMISTIC = 'chooses the checkpoint on the test split'
 RATE = 'a step has 2 videos (1 x 2), and the learning rate belongs to 8'
 

@@ -104,6 +104,29 @@ def test_named_subsets_count_by_the_index_in_the_annotation_file(tmp_path, log):
     assert any(part in text for text in warnings(log))
 
 
+def joint_batch():
+    """The corpus ``a`` has the first two sentences, ``b`` the third, of a video of the same id."""
+    first, second = batch()
+    return [
+        dict(first, corpus='a', video_id='a/same'),
+        dict(second, corpus='b', video_id='b/same'),
+    ]
+
+
+def test_corpora_are_groups_with_a_mean_in_which_each_counts_once(log):
+    figures = evaluate(joint_batch(), duration_buckets=())
+    assert (figures['a/R1@0.5'], figures['b/R1@0.5']) == (50, 100)
+    assert (figures['mean/R1@0.5'], figures['mean/R2@0.7'], figures['mean/mIoU']) == (75, 25, 50)
+    assert (figures['mean/num_sentences'], figures['num_videos']) == (3, 2)
+    assert warnings(log) == []
+    names = [line.split()[0] for line in log[-1][1].splitlines()[3:]]
+    assert names == ['all', 'a', 'b', 'mean']
+    plain = evaluate(duration_buckets=())
+    assert {name: figures[name] for name in plain} == plain
+    with pytest.raises(ValueError, match="subset 'mean' has the name of another group"):
+        evaluate(joint_batch(), subsets={'mean': {'a/same': [0]}})
+
+
 def test_chance_is_a_row_of_its_own_in_figures_and_table(log):
     figures = evaluate(chance=CHANCE)
     assert 0 < figures['chance/R1@0.7'] < figures['chance/R2@0.5'] < 100

@@ -142,8 +142,9 @@ def main() -> None:
             left = name in ('video', 'sentence')
             table.add_column(name, justify='left' if left else 'right', no_wrap=name != 'sentence')
         browser = Browser(args, config, table)
+        source = input_of(getattr(dataset, 'ann_file', args.config))  # of several: their config
         for i in range(number):
-            browser.browse(dataset[i * len(dataset) // number], input_of(dataset.ann_file))
+            browser.browse(dataset[i * len(dataset) // number], source)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

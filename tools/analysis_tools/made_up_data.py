@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from transformers import AutoConfig
 
-from mmn_plugin.datasets import grounds_tubes
+from mmn_plugin.datasets import grounds_tubes, single_configs
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.structures import GroundingDataSample
 from mmn_plugin.structures.annotations import read_annotations
@@ -58,8 +58,12 @@ def made_up_batch(cfg: Config, split: str, num_videos: int) -> dict:
         dict: ``inputs``, B tensors (R, D), and ``data_samples`` with sentences and ground truth.
     """
     rng, dataset = np.random.default_rng(0), cfg[f'{split}_dataloader'].dataset
-    sentences, tokens, seconds = annotation_statistics(dataset, split)
-    num_segments = next(step.num_segments for step in dataset.pipeline if 'num_segments' in step)
+    parts = [*single_configs(dataset)]  # corpora of a joint training have one pipeline
+    found = [annotation_statistics(part, split) for part in parts]
+    sentences, tokens, seconds = (
+        np.sort(np.concatenate(part)) for part in zip(*found, strict=True)
+    )
+    num_segments = next(step.num_segments for step in parts[0].pipeline if 'num_segments' in step)
     shape = num_videos, num_segments, cfg.model.backbone.in_channels
     words = np.array(cfg.model.data_preprocessor.tokenizer.vocab[5:])
     samples = []
