@@ -2,8 +2,14 @@
 
 from .clip_encoder import ClipEncoder
 from .data_preprocessor import GroundingDataPreprocessor, TubeDataPreprocessor
-from .heads import BaseHead, MutualMatchingHead, ScoreCurveHead, TubeMatchingHead
-from .localizers import MMN, MSCL, BaseLocalizer
+from .heads import (
+    BaseHead,
+    MutualMatchingHead,
+    ScoreCurveHead,
+    TubeMatchingHead,
+    ZeroShotHead,
+)
+from .localizers import MMN, MSCL, BaseLocalizer, ZeroShotGrounding
 from .losses import (
     IoURegressionLoss,
     MutualMatchingLoss,
@@ -11,7 +17,7 @@ from .losses import (
     TubeMatchingLoss,
     VideoMatchingLoss,
 )
-from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool
+from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool, TowerPool
 from .negatives import Candidates, MemoryBank, NegativePool, Negatives, NegativeSource
 from .ranking import (
     moment_scores,
@@ -47,10 +53,13 @@ __all__ = [
     'SelfContrastLoss',
     'SentenceEncoder',
     'SentenceTokenizer',
+    'TowerPool',
     'TubeDataPreprocessor',
     'TubeMatchingHead',
     'TubeMatchingLoss',
     'VideoMatchingLoss',
+    'ZeroShotGrounding',
+    'ZeroShotHead',
     'moment_scores',
     'nms',
     'rank',

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, NegativeSource, on
 from mmn_plugin.models.ranking import rank, score_curve
 from mmn_plugin.structures import (
@@ -153,7 +154,18 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             video (VideoEmbedding): One, or several stacked.
             sentences (dict[str, Tensor]): (S, J) per space, as the text encoder gives them.
             counts (list[int], optional): Sentences of each of several videos. Defaults to None.
+
+        Raises:
+            ValueError: If features and sentences of a tower have different sizes.
         """
+        for space in self.tower_spaces:
+            given, made = sentences[space].shape[-1], video.embeddings[space].shape[-1]
+            if given != made:
+                raise InputError(
+                    f'features of size {made} (video {video.video_id}) are not of the tower that '
+                    f'embeds sentences (model.tower), whose vectors have size {given}: extract '
+                    "features with it, or set model.tower to the features' own"
+                )
         with torch.autocast(video.spans.device.type, enabled=False):
             sentences = unit_vectors(sentences)
             if counts is None:

@@ -118,7 +118,7 @@ class BaseLocalizer(BaseModel):
             texts = self.embed_sentences(_texts(data_samples), sentences)  # (S, J) per space
             return self.head.predict(videos, texts, data_samples)
         embeddings = self.neck(self.encode_clips(inputs, data_samples))  # (B, U, J) per space
-        texts = self.text_encoder(sentences)  # (S, J) per space
+        texts = {} if self.text_encoder is None else self.text_encoder(sentences)
         if mode == 'loss':
             return self.head.loss(embeddings, texts, sentences.video, data_samples)
         if mode == 'tensor':

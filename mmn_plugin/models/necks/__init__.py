@@ -4,6 +4,7 @@ from .frame_neck import FrameNeck
 from .moment_encoder import MomentEncoder
 from .moment_map_neck import MomentMap, MomentMapConv, MomentMapNeck, MomentMapPool
 from .sparse_conv import workspaces
+from .tower_pool import TowerPool
 
 __all__ = [
     'FrameNeck',
@@ -12,5 +13,6 @@ __all__ = [
     'MomentMapConv',
     'MomentMapNeck',
     'MomentMapPool',
+    'TowerPool',
     'workspaces',
 ]
