@@ -1,5 +1,6 @@
 """From videos to features."""
 
+from .dual_tower import DualTower
 from .extraction import ExtractionReport, extract_videos, find_videos
 from .extractor import (
     EXTRACTORS,
@@ -30,6 +31,7 @@ from .video_writing import VideoWriter, cut_clip, webvtt
 __all__ = [
     'EXTRACTORS',
     'VIDEO_SUFFIXES',
+    'DualTower',
     'ExtractionReport',
     'FeatureExtractor',
     'FeatureFile',

@@ -140,7 +140,7 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
     Args:
         fps (float): Frames per second that are looked at, whatever the video's own rate.
         stride (int): Frames from one row to the next.
-        clip_len (int): Frames of a clip.
+        clip_len (int | None): Frames of a clip; None where the class finds it out itself.
         frame_interval (int): Frames from one frame of a clip to the next.
         batch_size (int): Clips that go through the network together.
         device (str, optional): Defaults to None: the accelerator if there is one.
@@ -156,14 +156,16 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
         self,
         fps: float,
         stride: int,
-        clip_len: int,
+        clip_len: int | None,
         frame_interval: int,
         batch_size: int,
         device: str | None,
         amp: str | None = None,
     ) -> None:
-        given = dict(fps=fps, stride=stride, clip_len=clip_len, frame_interval=frame_interval)
-        for name, value in dict(given, batch_size=batch_size).items():
+        given = dict(fps=fps, stride=stride, frame_interval=frame_interval, batch_size=batch_size)
+        if clip_len is not None:
+            given['clip_len'] = self.clip_len = clip_len
+        for name, value in given.items():
             if not value > 0 or (name != 'fps' and value != int(value)):
                 kind = 'number' if name == 'fps' else 'whole number'
                 raise InputError(
@@ -171,7 +173,6 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
                 )
         self.fps = float(fps)
         self.stride = stride
-        self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.batch_size = batch_size
         super().__init__(device=device, amp=amp)
@@ -188,12 +189,12 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
     def __getstate__(self) -> dict:
         return dict(super().__getstate__(), _copies=None)
 
-    @abstractmethod
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         """Scale and crop a frame (H, W, 3) uint8 RGB; all frames of a clip are stacked then.
 
-        Several threads may do so at once.
+        Several threads may do so at once. For classes that do not prepare `batches` themselves.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def describe(self, clips: Tensor) -> Tensor:

@@ -87,11 +87,6 @@ class SentenceTower(LazyNetwork):
     def text_config(self):
         """Configuration of the text side."""
 
-    @property
-    @abstractmethod
-    def fingerprint(self) -> dict:
-        """What made the features that belong to these sentences (see `FeatureExtractor`)."""
-
     @cached_property
     def config(self):
         """The model's configuration."""
@@ -109,6 +104,9 @@ class SentenceTower(LazyNetwork):
 
     def _from_hub(self, load: Callable, **options):
         return from_hub(load, self.name, self.root, revision=self.revision, **options)
+
+    def _json(self, file: str):
+        return read_model_json(self.name, file, self.root, self.revision)
 
     @property
     def max_tokens(self) -> int | None:
@@ -275,9 +273,6 @@ class TextTower(SentenceTower):
                 'is supported'
             )
         return names[0]
-
-    def _json(self, file: str):
-        return read_model_json(self.name, file, self.root, self.revision)
 
     @cached_property
     def _sentence_settings(self) -> dict:

@@ -8,7 +8,7 @@ only compared with it. Pictures come upright.
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,7 +319,11 @@ def _rgb(
 
 
 def sliding_windows(
-    frames: Iterable[np.ndarray], stride: int, clip_len: int, interval: int = 1
+    frames: Iterable[np.ndarray],
+    stride: int,
+    clip_len: int,
+    interval: int = 1,
+    stack: Callable[[list], np.ndarray] = np.stack,
 ) -> Iterator[np.ndarray]:
     """Cut a clip around the middle of every ``stride`` frames.
 
@@ -333,6 +337,7 @@ def sliding_windows(
         stride (int): Frames from one clip to the next.
         clip_len (int): Frames of a clip.
         interval (int): Frames from one frame of a clip to the next. Defaults to 1.
+        stack (Callable): Makes one array of a clip's frames. Defaults to NumPy's.
 
     Yields:
         np.ndarray: ``(clip_len, *frame)``, one for every started stride.
@@ -350,7 +355,7 @@ def sliding_windows(
             if frame is not None and begin + reach >= read:
                 break
             places = begin - first + np.arange(clip_len) * interval
-            yield np.stack([held[place] for place in places.clip(0, len(held) - 1)])
+            yield stack([held[place] for place in places.clip(0, len(held) - 1)])
             clips += 1
             while first < min(clips * stride + offset, read - 1):
                 held.popleft()

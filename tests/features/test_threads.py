@@ -15,8 +15,9 @@ from helpers.tiny_grounder import write_grounder, write_scene
 from mmaction.registry import MODELS
 from mmengine.registry import DefaultScope
 
+from mmn_plugin import hub
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.features import EXTRACTORS, hugging_face, recognizer
+from mmn_plugin.features import EXTRACTORS, recognizer
 
 SENTENCES = ['a person opens the door', 'red box']
 FRAMES = list(np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3), dtype=np.uint8))
@@ -112,10 +113,10 @@ def test_a_network_is_built_once_whoever_asks_first(tmp_path, monkeypatch):
             lambda: getattr(DefaultScope.get_current_instance(), 'instance_name', None),
         ),
         (
-            hugging_face,
+            hub,
             '_QUIET_LOCK',
-            lambda folder: write_vision_model(folder, 'clip'),
-            (transformers.CLIPVisionModelWithProjection, 'from_pretrained'),
+            write_vision_model,
+            (transformers.ViTModel, 'from_pretrained'),
             lambda: (
                 transformers.logging.get_verbosity(),
                 transformers.logging.is_progress_bar_enabled(),

@@ -95,29 +95,15 @@ def save_weights(model: dict, path: Path, prefix: str = '') -> None:
     )
 
 
-def write_vision_model(folder: Path, kind: str) -> dict:
-    """A CLIP, a SigLIP or a plain vision model as `save_pretrained` leaves it."""
+def write_vision_model(folder: Path, pooler: bool = False) -> dict:
+    """A ViT as `save_pretrained` leaves it."""
     import transformers
 
     torch.manual_seed(0)
-    vision = dict(TOWER, image_size=SIDE, patch_size=16)
-    text = dict(TOWER, vocab_size=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = transformers.ViTConfig(**TOWER, image_size=SIDE, patch_size=16)
+    transformers.ViTModel(config, add_pooling_layer=pooler).save_pretrained(folder)
     size = dict(height=SIDE, width=SIDE)
-    if kind == 'clip':
-        model = transformers.CLIPModel(
-            transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=12)
-        )
-        processor = transformers.CLIPImageProcessor(size=dict(shortest_edge=SIDE), crop_size=size)
-    elif kind == 'siglip':
-        model = transformers.SiglipModel(
-            transformers.SiglipConfig(vision_config=vision, text_config=text)
-        )
-        processor = transformers.SiglipImageProcessor(size=size)
-    else:
-        model = transformers.ViTModel(transformers.ViTConfig(**vision), add_pooling_layer=False)
-        processor = transformers.ViTImageProcessor(size=size)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    transformers.ViTImageProcessor(size=size).save_pretrained(folder)
     return dict(
         type='HuggingFaceFeatureExtractor', model=str(folder), fps=4.0, stride=2, device='cpu'
     )

@@ -16,7 +16,9 @@ DOCS = Path(__file__).resolve().parents[2] / 'docs' / 'features.md'
 
 def test_what_the_issue_of_the_page_lists_is_there():
     assert len(RECOGNISERS) == 5
-    assert {'shapes_grid', 'clip_vit_b32', 'siglip_base_p16'} <= set(CONFIGS)
+    towers = {'clip_vit_b32', 'siglip_base_p16', 'siglip2_base_p16_224', 'videoprism_base'}
+    assert {'shapes_grid', *towers} <= set(CONFIGS)
+    assert {extractor_config(name)['type'] for name in towers} == {'DualTower'}
     text = DOCS.read_text()
     assert not [name for name in CONFIGS if f'`{name}.py`' not in text]
 

@@ -97,7 +97,7 @@ def test_an_epochs_first_batch_is_told_apart_and_the_workers_start_does_not_coun
 
 def test_extraction_beside_a_simulated_device_is_compared_with_its_parts(experiments, tmp_path):
     extraction, video = experiments('extraction'), write_scene(tmp_path)
-    frames_of = EXTRACTORS.build(write_vision_model(tmp_path / 'model', 'clip'))
+    frames_of = EXTRACTORS.build(write_vision_model(tmp_path / 'model'))
     found = extraction.simulated(frames_of, [video])
     assert found['batches'] == 2  # of 64 rows
     assert all(run['seconds'] >= found['device'] for run in found['speeds'].values())

@@ -1,0 +1,215 @@
+"""Dual encoders: sentences and frames as transformers' own classes give them."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_towers import LIMIT, SIDE, tiny_dual_model, write_dual_tower
+from mmaction.registry import MODELS
+from transformers import AutoTokenizer
+
+from mmn_plugin.features import EXTRACTORS, build_extractor
+from mmn_plugin.features.feature_file import require_same_extractor
+
+FRAME_TOWERS = ('clip', 'siglip', 'metaclip_2', 'chinese_clip', 'altclip')
+VIDEO_TOWERS = ('videoprism', 'xclip')
+KINDS = (*FRAME_TOWERS, *VIDEO_TOWERS)
+SENTENCES = ['a man opens the door', 'the dog', 'red ball']
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = write_dual_tower(tmp_path_factory.mktemp(kind), kind)
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture(scope='module')
+def frames():
+    return list(np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3), dtype=np.uint8))
+
+
+def value(found):
+    return found if torch.is_tensor(found) else found.pooler_output
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_sentences_are_what_the_model_gives(kind, folders):
+    tower = MODELS.build(folders(kind))
+    padded = kind in ('siglip', 'videoprism')
+    tokens = AutoTokenizer.from_pretrained(tower.name)(
+        SENTENCES,
+        return_tensors='pt',
+        padding='max_length' if padded else True,
+        max_length=LIMIT,
+        truncation=True,
+    )
+    tokens.pop('token_type_ids', None)
+    with torch.inference_mode():
+        expected = value(tiny_dual_model(kind).get_text_features(**tokens))
+    expected = torch.nn.functional.normalize(expected, dim=1)
+    assert (expected @ expected.T - torch.eye(3)).max() < 0.99  # sentences are told apart
+    torch.testing.assert_close(tower.encode_sentences(SENTENCES), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('kind', FRAME_TOWERS)
+def test_rows_of_a_frame_tower_are_means_over_the_stride(kind, folders, frames):
+    tower = EXTRACTORS.build(folders(kind))
+    rows = tower(frames[:5])
+    pixels = tower.preparation.normalize(tower.preparation.scale(torch.tensor(np.stack(frames))))
+    assert pixels.shape[1:] == (3, SIDE, SIDE)
+    with torch.inference_mode():
+        single = value(tiny_dual_model(kind).get_image_features(pixel_values=pixels)).numpy()
+    np.testing.assert_allclose(rows[:2], single[:4].reshape(2, 2, -1).mean(1), atol=1e-5)
+    np.testing.assert_allclose(rows[2], single[4], atol=1e-5)  # the last frame stands still
+    assert tower.num_features == rows.shape[1] == tower.encode_sentences(['dog']).shape[1]
+
+
+@pytest.mark.parametrize('kind', VIDEO_TOWERS)
+def test_rows_of_a_video_tower_are_windows_around_the_stride(kind, folders, frames):
+    tower = EXTRACTORS.build(dict(folders(kind), batch_size=3))
+    rows = tower(frames)
+    assert tower.clip_len == 4
+    pixels = tower.preparation.normalize(tower.preparation.scale(torch.tensor(np.stack(frames))))
+    places = (2 * np.arange(5)[:, None] + np.arange(-1, 3)).clip(0, 8)
+    with torch.inference_mode():
+        expected = value(tiny_dual_model(kind).get_video_features(pixels[places]))
+    np.testing.assert_allclose(rows, expected.reshape(5, -1), atol=1e-5)
+    assert tower.num_features == rows.shape[1] == tower.encode_sentences(['dog']).shape[1]
+
+
+@pytest.mark.parametrize('kind', ['clip', 'videoprism'])
+def test_a_video_shorter_than_the_window_stands_still(kind, folders, frames):
+    tower = EXTRACTORS.build(folders(kind))
+    repeated = 3 if kind == 'videoprism' else 1
+    expected = tower([frames[0]] * 2)
+    np.testing.assert_allclose(tower(frames[:1]), expected[:1], atol=1e-5)
+    assert len(tower(frames[:repeated])) == (repeated + 1) // 2
+
+
+def test_a_window_of_another_length_than_the_models_is_refused(folders, frames):
+    tower = EXTRACTORS.build(dict(folders('videoprism'), clip_len=8))
+    with pytest.raises(ValueError, match='takes windows of 4 frames; the tower has clip_len=8'):
+        tower(frames)
+
+
+def test_sides_have_one_scale(folders):
+    scales = {kind: MODELS.build(folders(kind)) for kind in ('clip', 'siglip', 'videoprism')}
+    assert scales['clip'].logit_scale == pytest.approx(np.exp(2.6592), rel=1e-4)
+    assert scales['clip'].logit_bias is None
+    model = tiny_dual_model('siglip')
+    assert scales['siglip'].logit_scale == pytest.approx(model.logit_scale.exp().item())
+    assert scales['siglip'].logit_bias == pytest.approx(model.logit_bias.item())
+    assert scales['videoprism'].logit_scale is None
+
+
+def test_texts_are_in_lower_case_where_the_training_had_them_so(folders):
+    tower = MODELS.build(folders('siglip'))
+    assert tower.encode_sentences(['A Dog']).equal(tower.encode_sentences(['a dog']))
+    assert tower.max_tokens == LIMIT
+
+
+def test_the_limit_of_tokens_is_the_models(folders):
+    assert MODELS.build(folders('altclip')).max_tokens == LIMIT  # two positions are never used
+    long = ' '.join(['red'] * 30)
+    assert MODELS.build(folders('clip')).inspect([long]) == [(92, None)]
+    assert MODELS.build(folders('clip')).encode_sentences([long]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'sentence', 'problem'),
+    [
+        ('videoprism', '小狗', 'holds no word of the vocabulary'),
+        ('metaclip_2', '小狗 !', 'holds no word of the vocabulary'),
+        ('siglip', '!', 'holds no word'),
+        ('clip', '小狗', None),  # spelled in bytes
+    ],
+)
+def test_sentences_in_an_unknown_script_are_told(kind, sentence, problem, folders):
+    found = MODELS.build(folders(kind)).inspect([sentence])[0][1]
+    assert (found or '').startswith(problem or '')
+    assert (found is None) == (problem is None)
+
+
+def rewrite_config(folder, **changes):
+    file = Path(folder) / 'config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_models_that_are_no_dual_encoders_are_refused(tmp_path, frames):
+    from helpers.tiny_extractors import write_vision_model
+    from helpers.tiny_towers import write_text_tower
+
+    cases = {
+        write_vision_model(tmp_path / 'vit')['model']: 'has no text side',
+        write_text_tower(tmp_path / 'bert'): 'has no text side',
+    }
+    naflex = write_dual_tower(tmp_path / 'naflex', 'siglip')['model']
+    rewrite_config(naflex, model_type='siglip2')
+    cases[naflex] = 'is a NaFlex variant of SigLIP 2'
+    for folder, message in cases.items():
+        with pytest.raises(ValueError, match=message):
+            build_extractor(dict(type='DualTower', model=folder, device='cpu'))(frames)
+
+
+def test_a_processor_that_cannot_be_followed_is_named(tmp_path, frames):
+    settings = write_dual_tower(tmp_path / 'a', 'videoprism', resample=1)
+    with pytest.raises(ValueError, match='resample=1'):
+        EXTRACTORS.build(settings)(frames)
+    settings = write_dual_tower(tmp_path / 'b', 'videoprism', do_normalize=True)
+    with pytest.raises(ValueError, match="no 'image_mean' in its settings"):
+        EXTRACTORS.build(settings)(frames)
+    (tmp_path / 'b' / 'video_preprocessor_config.json').unlink()
+    with pytest.raises(OSError, match='is no complete model'):
+        EXTRACTORS.build(settings)(frames)
+
+
+def test_weights_that_are_missing_are_named(tmp_path, frames):
+    from safetensors.torch import load_file, save_file
+
+    settings = write_dual_tower(tmp_path, 'clip')
+    weights = load_file(tmp_path / 'model.safetensors')
+    del weights['visual_projection.weight']
+    save_file(weights, tmp_path / 'model.safetensors', metadata=dict(format='pt'))
+    with pytest.raises(ValueError, match=r'lacks weights of AutoModel.*visual_projection'):
+        EXTRACTORS.build(settings)(frames)
+
+
+def test_features_are_told_apart_by_all_that_makes_them(folders):
+    changes = ({}, dict(frame_interval=2), dict(amp='bf16'), dict(stride=1), dict(fps=1))
+    towers = [EXTRACTORS.build(dict(folders('clip'), **change)) for change in changes]
+    towers.append(EXTRACTORS.build(folders('siglip')))
+    assert len({str(tower.settings) for tower in towers}) == len(towers)
+    # sentences may be asked in other ways of the same features
+    asked = MODELS.build(dict(folders('clip'), templates=['a video of {}'], sentence_batch=2))
+    require_same_extractor([towers[0].fingerprint], [asked.fingerprint], 'a', ['b'])
+    with pytest.raises(ValueError, match='different extractors'):
+        require_same_extractor([towers[0].fingerprint], [towers[-1].fingerprint], 'a', ['b'])
+
+
+def test_mixed_precision_is_for_frames_alone(folders, frames):
+    exact, mixed = (
+        EXTRACTORS.build(dict(folders('videoprism'), amp=amp)) for amp in (None, 'bf16')
+    )
+    rows = exact(frames), mixed(frames)
+    assert rows[1].dtype == np.float32
+    assert 0 < np.abs(rows[0] - rows[1]).max() < 0.1
+    assert mixed.encode_sentences(SENTENCES).equal(exact.encode_sentences(SENTENCES))
+
+
+def test_a_copy_is_the_tower_and_a_pickle_has_no_weights(folders, frames):
+    tower = EXTRACTORS.build(folders('clip'))
+    rows = tower(frames)
+    assert copy.deepcopy(tower) is tower
+    stored = pickle.dumps(tower)
+    assert len(stored) < 5000
+    np.testing.assert_array_equal(pickle.loads(stored)(frames), rows)
