@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
-from mmaction.registry import DATASETS
+from mmaction.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import Runner
@@ -32,6 +32,7 @@ _READ = {
     'compile',
     'extractor',
     'long_video',
+    'presence',
     'tracker',
     *inspect.signature(Runner.__init__).parameters,
 } - {'self', 'cfg'}
@@ -212,6 +213,12 @@ def load_config(
             raise ConfigError(f'--cfg-options of {name}: {error}') from error
     require_counts(config)
     return config
+
+
+def needs_weights(config: Config) -> bool:
+    """Whether a config's model is of use only with a checkpoint (see `BaseLocalizer`)."""
+    kind = MODELS.get((config.get('model') or {}).get('type') or '')
+    return getattr(kind, 'needs_weights', True)  # a class of another package has no such word
 
 
 # How Python says that a call does not take what it was given.

@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [options]``."""
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [options]``.
+
+A model without weights of its own (`ZeroShotGrounding`) takes no checkpoint.
+"""
 
 import argparse
 import sys
@@ -9,7 +12,7 @@ from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.cli.main import explicit_amp, run_command, run_parser
-from mmn_plugin.config import require_checkpoint
+from mmn_plugin.config import needs_weights, require_checkpoint
 from mmn_plugin.datasets import grounds_tubes
 from mmn_plugin.engine import add_amp, apply_test_amp
 from mmn_plugin.errors import InputError
@@ -22,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = run_parser('Evaluate a checkpoint on the test split.')
     add = parser.add_argument
-    add('checkpoint', help='checkpoint (.pth)')
+    text = 'checkpoint (.pth); none of a model without weights of its own'
+    add('checkpoint', nargs='?', help=text)
     text = 'write the predictions: FILE.json for `mmn eval`, FILE.pkl for data samples as MMAction2'
     add('--dump', metavar='FILE', help=text)
     text = 'write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
@@ -39,7 +43,10 @@ def parse_args() -> argparse.Namespace:
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line's options into the config."""
-    cfg.load_from, cfg.resume = require_checkpoint(args.checkpoint), False
+    if args.checkpoint is None and needs_weights(cfg):
+        raise InputError(f'{args.config} is of a model with weights: give a checkpoint to test')
+    cfg.load_from = args.checkpoint and require_checkpoint(args.checkpoint)
+    cfg.resume = False
     for path in filter(None, (args.dump, args.submission)):
         writable_file(path)
     if args.amp:

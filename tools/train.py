@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.cli.main import explicit_amp, run_command, run_parser
-from mmn_plugin.config import require_checkpoint
+from mmn_plugin.config import needs_weights, require_checkpoint
 from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp
 from mmn_plugin.errors import InputError
 
@@ -32,6 +32,11 @@ def parse_args() -> argparse.Namespace:
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line's options into the config."""
+    if not needs_weights(cfg):
+        raise InputError(
+            f'{args.config} is of a model without weights to train: test it with tools/test.py, '
+            'or train MMN on the same features'
+        )
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

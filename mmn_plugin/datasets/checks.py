@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from mmaction.registry import DATASETS, TOKENIZER
+from mmaction.registry import DATASETS, MODELS, TOKENIZER
 from mmengine.config import Config
 
 from mmn_plugin.errors import InputError
@@ -123,11 +122,15 @@ class SplitCheck:
         self.counts['sentences'] += sum(len(video.sentences) for video in videos)
 
     def sentences(
-        self, videos: Sequence[VideoAnnotation | TubeVideo], tokenizer: Any, max_tokens: int | None
+        self,
+        videos: Sequence[VideoAnnotation | TubeVideo],
+        inspect: Callable,
+        cut: int | None,
+        max_tokens: int | None,
     ) -> None:
-        """Check that the language model, which takes so many tokens, can take every sentence."""
+        """Check that every sentence, cut to so many tokens, is one that the model can take."""
         for video in videos:
-            inspected = tokenizer.inspect(video.sentences)
+            inspected = inspect(video.sentences)
             for index, sentence, (length, problem) in zip(
                 video.sentence_index, video.sentences, inspected, strict=True
             ):
@@ -135,7 +138,7 @@ class SplitCheck:
                 self.counts['most_tokens'] = max(self.counts['most_tokens'], length)
                 if problem:
                     self.error('sentence without a known word', f'{where} {problem}')
-                kept = min(length, tokenizer.max_length or length)
+                kept = min(length, cut or length)
                 if max_tokens is not None and kept > max_tokens:
                     self.error(
                         "sentence over the language model's limit",
@@ -145,7 +148,7 @@ class SplitCheck:
                 elif kept < length:
                     self.warning(
                         "sentence over the tokenizer's max_length: cut",
-                        f'{where}: {length} tokens, max_length {kept}',
+                        f'{where}: {length} tokens, of which {kept} are kept',
                     )
 
     def videos(
@@ -300,7 +303,7 @@ def check_config(
     Args:
         cfg (Config): With ``{train,val,test}_dataloader.dataset``; ``model.backbone.in_channels``,
             ``model.data_preprocessor.tokenizer`` and ``model.text_encoder`` are compared where
-            the config has them.
+            the config has them. Without a tokenizer sentences are those of ``model.tower``.
         splits (Sequence[str], optional): Which of train, val, test. Defaults to all there are.
         quick (bool): Look at the shapes of features alone, not at values. Defaults to False.
         num_examples (int): Offenders named for each kind of finding. Defaults to 3.
@@ -318,7 +321,7 @@ def check_config(
         )
     model = cfg.get('model') or {}
     in_channels = (model.get('backbone') or {}).get('in_channels')
-    tokenizer, max_tokens = _language(model, partial(report.add, 'error', 'all'))
+    language = _language(model, partial(report.add, 'error', 'all'))
     video_ids, scanned = defaultdict(dict), defaultdict(set)
     for split in wanted:
         for part in single_configs(cfg[f'{split}_dataloader']['dataset']):
@@ -334,8 +337,8 @@ def check_config(
             seen.update(video.video_id for video in videos)
             prefix = f'{corpus}/' if corpus else ''
             check.ids([prefix + video.video_id for video in videos], dataset, video_ids[split])
-            if tokenizer is not None:
-                check.sentences(videos, tokenizer, max_tokens)
+            if language is not None:
+                check.sentences(videos, *language)
             if not dataset.feature_files:
                 check.error('no features', 'data_prefix.features is not set')
     check_splits({split: {*names} for split, names in video_ids.items()}, report)
@@ -356,24 +359,45 @@ def _grounding_dataset(
         error('dataset cannot be built', str(mistake.args[0]))
 
 
-def _language(model: dict, error: Callable[[str, str], None]) -> tuple[Any, int | None]:
-    """Tokenizer and token limit of the model; what cannot be had is said in the report."""
+def _language(
+    model: dict, error: Callable[[str, str], None]
+) -> tuple[Callable, int | None, int | None] | None:
+    """What inspects sentences, the tokens to which it cuts them, and the model's limit of tokens.
+
+    What cannot be had is said in the report; None where there is nothing to inspect sentences.
+    """
+    tokenizer_cfg = (model.get('data_preprocessor') or {}).get('tokenizer')
+    if tokenizer_cfg is not None:
+        return _language_model(model, tokenizer_cfg, error)
+    if model.get('tower') is None:
+        return None
+    try:
+        tower = MODELS.build(model['tower'])
+        return tower.inspect, tower.max_tokens, None
+    except (OSError, ValueError, KeyError, TypeError) as mistake:
+        error('tower cannot be built', str(mistake).splitlines()[0])
+        return None
+
+
+def _language_model(
+    model: dict, tokenizer_cfg: dict, error: Callable[[str, str], None]
+) -> tuple[Callable, int | None, int | None] | None:
+    """As `_language`, of a tokenizer and a language model."""
     from transformers import AutoConfig  # takes a second
 
     encoder, tokenizer = model.get('text_encoder') or {}, None
-    tokenizer_cfg = (model.get('data_preprocessor') or {}).get('tokenizer')
     name, config = encoder.get('name_or_path'), encoder.get('config')
     try:
-        tokenizer = None if tokenizer_cfg is None else TOKENIZER.build(tokenizer_cfg)
-        if tokenizer is None or name is config is None:
-            return tokenizer, None
+        tokenizer = TOKENIZER.build(tokenizer_cfg)
+        if name is config is None:
+            return tokenizer.inspect, tokenizer.max_length, None
         language_model = (
             AutoConfig.for_model(**config) if name is None else AutoConfig.from_pretrained(name)
         )
     except (OSError, ValueError, KeyError, TypeError) as mistake:
         part = 'tokenizer cannot be built' if tokenizer is None else 'language model not found'
         error(part, str(mistake).splitlines()[0])
-        return tokenizer, None
+        return tokenizer and (tokenizer.inspect, tokenizer.max_length, None)
     vocab_size = getattr(language_model, 'vocab_size', None)
     if vocab_size is not None and tokenizer.vocab_size > vocab_size:
         error(
@@ -381,4 +405,4 @@ def _language(model: dict, error: Callable[[str, str], None]) -> tuple[Any, int 
             f'model.data_preprocessor.tokenizer has {tokenizer.vocab_size} tokens, '
             f'model.text_encoder takes {vocab_size}; set both to the same language model',
         )
-    return tokenizer, token_limit(language_model)
+    return tokenizer.inspect, tokenizer.max_length, token_limit(language_model)

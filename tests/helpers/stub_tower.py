@@ -21,7 +21,7 @@ def word_vectors(words, size=FEATURE_SIZE):
 class StubTower:
     """The interface of `SentenceTower`: a sentence is the sum of its words' vectors."""
 
-    logit_scale, logit_bias = 10.0, -2.0
+    logit_scale, logit_bias, max_tokens = 10.0, -2.0, None
 
     def __init__(self, size=FEATURE_SIZE, seed=0, stride=1, root=None):
         self.size, self.seed, self.stride = size, seed, stride

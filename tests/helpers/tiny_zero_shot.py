@@ -1,10 +1,11 @@
 """A zero-shot model with a stub tower, videos in its space, and a config of it."""
 
+import h5py
 import torch
 import torch.nn.functional as F
 from mmaction.registry import MODELS
 
-from .stub_tower import word_vectors
+from .stub_tower import StubTower, word_vectors
 from .tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS
 
 WHO, WHAT = ('cat', 'dog', 'cow', 'hen', 'owl'), ('sings', 'jumps', 'eats', 'runs')
@@ -39,3 +40,39 @@ def video_showing(sentence, first, last, rows=NUM_SEGMENTS, size=FEATURE_SIZE, s
     shown = F.normalize(word_vectors(sentence.split(), size).sum(0), dim=0)
     noise[first:last] = 3 * shown + 0.3 * noise[first:last]
     return F.normalize(noise, dim=-1)
+
+
+def write_zero_shot_config(path, corpus, score=SCORES[1], extra=''):
+    """Write a config of the model on the tiny corpus."""
+    dataset = dict(
+        data_root=f'{corpus}/',
+        data_prefix=dict(features='features.h5'),
+        pipeline=[
+            dict(type='LoadClipFeatures'),
+            dict(type='PoolClipFeatures', num_segments=NUM_SEGMENTS),
+            dict(type='PackGroundingInputs'),
+        ],
+    )
+    loader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
+    loader['dataset']['ann_file'] = 'test.json'
+    settings = dict(
+        custom_imports=dict(imports=['mmn_plugin', 'helpers.stub_tower']),
+        model=dict(zero_shot_settings(score), _delete_=True),
+        val_dataloader=loader,
+        test_dataloader=loader,
+        long_video=dict(window=12.0, longest=18.0),
+    )
+    bases = ['datasets/charades_zero_shot.py', 'models/zero_shot.py', 'default_runtime.py']
+    lines = [f'_base_ = {[f"mmn_plugin::_base_/{name}" for name in bases]!r}']
+    lines += [f'{key} = {value!r}' for key, value in settings.items()]
+    path.write_text('\n'.join(lines) + '\n' + extra)
+    return path
+
+
+def mark_features(corpus, **changes):
+    """Write into a corpus' feature file that the stub tower made it."""
+    with h5py.File(corpus / 'features.h5', 'a') as file:
+        for entry in (file, *file.values()):
+            attributes = StubTower(**changes).fingerprint
+            del attributes['feature_size']
+            entry.attrs.update(attributes)

@@ -2,12 +2,12 @@
 
 import copy
 
-import h5py
 import pytest
 import torch
 from helpers.stub_tower import StubTower
 from helpers.tiny_corpus import FEATURE_SIZE, write_config, write_corpus
 from helpers.tiny_models import SAMPLES, assert_batch_plays_no_role, batch_of, build_tiny
+from helpers.tiny_zero_shot import mark_features
 from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
@@ -122,11 +122,7 @@ def trained(tmp_path_factory):
     """Config and checkpoint of a training on the tower's features, which say whose they are."""
     folder = tmp_path_factory.mktemp('tower')
     corpus = write_corpus(folder / 'corpus')
-    with h5py.File(corpus / 'features.h5', 'a') as file:
-        for entry in (file, *file.values()):
-            attributes = StubTower().fingerprint
-            del attributes['feature_size']
-            entry.attrs.update(attributes)
+    mark_features(corpus)
     extra = (
         "model['tower'] = dict(type='StubTower')\nmodel['head'] = dict(tower_weight=3.0)\n"
         'long_video = dict(window=12.0, longest=18.0)\n'

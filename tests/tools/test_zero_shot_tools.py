@@ -1,0 +1,74 @@
+"""Test, check and training of a model without weights, from a config."""
+
+import json
+
+import h5py
+import pytest
+from helpers.run_tool import run_tool
+from helpers.tiny_corpus import write_corpus
+from helpers.tiny_zero_shot import mark_features, write_zero_shot_config
+
+from mmn_plugin.cli.main import main
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A config of the tiny corpus, whose features are of the stub tower; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    corpus = write_corpus(tmp_path / 'corpus')
+    mark_features(corpus)
+    return write_zero_shot_config(tmp_path / 'zero.py', corpus)
+
+
+def test_a_test_needs_no_checkpoint_and_a_training_is_refused(config, tmp_path):
+    code, output = run_tool('test.py', config, '--dump', 'answers.json')
+    assert code == 0, output[-3000:]
+    assert 'grounding/R1@0.5' in output
+    answers = json.loads((tmp_path / 'answers.json').read_text())['videos']
+    for video in answers.values():
+        for sentence in video['sentences']:
+            assert sentence['moments']
+            assert all(0 < score <= 1 for score in sentence['scores'])
+    code, output = run_tool('train.py', config)
+    assert code == 1
+    assert 'Traceback' not in output
+    assert 'zero.py is of a model without weights to train: test it' in output
+    code, output = run_tool('test.py', 'mmn_tacos.py')
+    assert code == 1
+    assert 'give a checkpoint' in output
+
+
+def test_features_of_another_tower_end_a_test(config):
+    mark_features(config.parent / 'corpus', seed=1)
+    code, output = run_tool('test.py', config)
+    assert code == 1
+    assert 'Traceback' not in output
+    assert 'model.tower and' in output
+    assert 'features.h5 do not belong together' in output
+    assert 'seed 0, here 1' in output
+
+
+def test_sentences_are_checked_by_the_tower(config, capsys):
+    assert main(['check', str(config)]) == 0
+    path = config.parent / 'corpus' / 'test.json'
+    videos = json.loads(path.read_text())
+    next(iter(videos.values()))['sentences'][0] = '...'
+    path.write_text(json.dumps(videos))
+    assert main(['check', str(config)]) == 1
+    assert 'sentence without a known word' in capsys.readouterr().out
+    code, output = run_tool('test.py', config)
+    assert code == 1
+    assert "('...'): holds no word" in output
+
+
+def test_features_of_another_size_are_named(config):
+    with h5py.File(config.parent / 'corpus' / 'features.h5', 'a') as file:
+        for name in [*file]:
+            rows = file[name][:, :5]
+            del file[name]
+            file[name] = rows
+        file.attrs.clear()
+    code, output = run_tool('test.py', config)
+    assert code == 1
+    assert 'Traceback' not in output
+    assert 'features of size 5' in output
