@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 import mmn_plugin
 from mmn_plugin import files
+from mmn_plugin.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -161,12 +162,19 @@ def test_model_index_names_every_config():
         for path in index['Import']
         for model in yaml.safe_load((ROOT / path).read_text())['Models']
     ]
-    listed = {model['Config'] for model in models}
-    assert listed == {f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}
+    paths = {path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py')}
+    own = {path for path in paths if '_base_' not in path.parts and 'model' in load_config(path)}
+    assert {model['Config'] for model in models} == {path.as_posix() for path in own}
     assert all(model['Name'] == Path(model['Config']).stem for model in models)
     collections = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())['Collections']
     assert {model['In Collection'] for model in models} == {c['Name'] for c in collections}
     assert all((ROOT / collection['README']).is_file() for collection in collections)
+
+
+def test_every_model_of_the_index_builds_as_the_wheels_check_does_it(capsys):
+    exec(runpy.run_path(str(ROOT / 'tools/check_wheel.py'))['BUILD'], {})
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {'mmn_joint', 'mscl_shapes', 'mmn_hcstvg'} <= {*names}
 
 
 def test_config_names_are_unique():

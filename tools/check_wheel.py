@@ -2,10 +2,10 @@
 
     python tools/check_wheel.py [--environment FOLDER]
 
-In an empty folder it renders twelve videos of Shapes, extracts their features, runs ``mim train``
-and ``mim test``, trains an epoch from downstream configs of all three kinds, then repeats the
-essentials after ``pip install -e`` and ``mim install --no-deps -e``. Needs nothing but Python and
-pip's index.
+In an empty folder it builds every model of the index, renders twelve videos of Shapes, extracts
+their features, runs ``mim train`` and ``mim test``, trains an epoch from downstream configs of all
+three kinds, then repeats the essentials after ``pip install -e`` and ``mim install --no-deps -e``.
+Needs nothing but Python and pip's index.
 """
 
 import argparse
@@ -36,6 +36,31 @@ assert name in place.parts, f'imported {place}, not the package under test'
 config.work_dir = f'out/{pathlib.Path(sys.argv[1]).stem}'
 Runner.from_cfg(config).train()
 assert pathlib.Path(config.work_dir, 'epoch_1.pth').is_file()
+"""
+
+# Every model of the index with few channels, its extractor and its datasets, without any weights.
+BUILD = """
+import yaml
+from mmaction.registry import DATASETS, MODELS
+from mmn_plugin.config import load_config
+from mmn_plugin.datasets import grounds_tubes, single_configs
+from mmn_plugin.features import build_extractor
+from mmn_plugin.files import package_data_root
+root = package_data_root()
+files = yaml.safe_load((root / 'model-index.yml').read_text())['Import']
+for entry in sum((yaml.safe_load((root / name).read_text())['Models'] for name in files), []):
+    config = load_config(root / entry['Config'])
+    for part in [part for part in config.model.values() if isinstance(part, dict)]:
+        part.update({k: 8 for k in ('out_channels', 'channels', 'embed_channels') if k in part})
+        if part.get('type') == 'SentenceEncoder' and part.pop('name_or_path', None):
+            part.config = dict(model_type='distilbert', vocab_size=64, dim=16, n_heads=2)
+    print(entry['Name'], type(MODELS.build(config.model)).__name__)
+    if 'extractor' in config and not grounds_tubes(config):
+        build_extractor(config.extractor)
+    for split in ('train', 'val', 'test'):
+        for part in single_configs((config.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+            if part:
+                DATASETS.build(dict(part, lazy_init=True))
 """
 
 
@@ -98,6 +123,8 @@ class Check:
     def use_mim(self) -> None:
         """The command ``mmn``; ``mim train`` and ``mim test`` of a config known by its name."""
         self.step('mmn', 'mmn --version')
+        (self.work / 'build.py').write_text(BUILD)
+        self.step('build every model of the index', 'python build.py')
         render = f'python {self.package_data()}/tools/data/make_shapes.py'
         self.step('render a corpus', f'{render} data/shapes --videos 12 --workers 0')
         extract = 'mmn extract data/shapes/videos --out data/shapes/features.h5'

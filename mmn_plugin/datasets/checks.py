@@ -297,6 +297,7 @@ def check_config(
     quick: bool = False,
     num_examples: int = 3,
     track: Track = lambda items, text: items,
+    features: bool = True,
 ) -> CheckReport:
     """Check annotations, features and sentences of a config's datasets, and its splits.
 
@@ -308,6 +309,7 @@ def check_config(
         quick (bool): Look at the shapes of features alone, not at values. Defaults to False.
         num_examples (int): Offenders named for each kind of finding. Defaults to 3.
         track (Callable): Wraps an iterable to show progress, given a description. Defaults to none.
+        features (bool): Whether there have to be features. Defaults to True.
 
     Raises:
         ValueError: If the config has none of the splits.
@@ -339,7 +341,7 @@ def check_config(
             check.ids([prefix + video.video_id for video in videos], dataset, video_ids[split])
             if language is not None:
                 check.sentences(videos, *language)
-            if not dataset.feature_files:
+            if features and not dataset.feature_files:
                 check.error('no features', 'data_prefix.features is not set')
     check_splits({split: {*names} for split, names in video_ids.items()}, report)
     return report

@@ -56,12 +56,12 @@ def prepare_dataset(
             dataset=dict(
                 type='TemporalGroundingDataset',
                 ann_file=str(args.out / f'{split}.json'),
-                data_prefix=dict(features=str(target)),
+                data_prefix={} if args.no_features else dict(features=str(target)),
                 feature_key=feature_key,
             )
         )
     bar = partial(track, console=Console(stderr=True), transient=True)
-    report = check_config(cfg, quick=args.quick, track=bar)
+    report = check_config(cfg, quick=args.quick, track=bar, features=not args.no_features)
     for split, published in expected.items():
         found = tuple(report.counts[split][name] for name in ('videos', 'sentences'))
         if found != published:
@@ -99,6 +99,8 @@ def prepare_parser(description: str, out: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--features', type=Path, help='downloaded feature file (default: it lies in OUT already)'
     )
+    text = 'prepare the annotations alone, for features of your own'
+    parser.add_argument('--no-features', action='store_true', help=text)
     parser.add_argument(
         '--out',
         type=writable_folder,

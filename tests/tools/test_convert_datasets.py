@@ -74,6 +74,16 @@ def test_published_files_are_gathered_and_verified(downloads, tmp_path, name):
         assert dataset.feature_size == size
 
 
+def test_annotations_are_prepared_and_verified_without_features(downloads, tmp_path):
+    folder, _ = downloads('tacos')
+    out = tmp_path / 'out'
+    options = [f'--annotations={folder}', f'--out={out}', '--no-features']
+    assert 'is ready' in convert('tacos', *options)
+    assert {path.name for path in out.iterdir()} == {'train.json', 'val.json', 'test.json'}
+    (folder / 'val.json').write_text('{}')
+    assert 'not the published annotations' in convert('tacos', *options, code=1)
+
+
 def test_features_are_copied_over_a_link_and_then_need_not_be_given(downloads, tmp_path):
     folder, features = downloads('tacos')
     options = [*options_of(folder, features, tmp_path / 'out'), '--quick']
