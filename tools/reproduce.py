@@ -27,7 +27,16 @@ if (folder := wheels_of(sys.argv[1:])) is not None:
     use_wheels(folder)  # all that follows may need them
 
 from benchmark import cpu_name
-from reproduction import encoder_counts, experiments, extraction, gpu, inference, training, weak
+from reproduction import (
+    encoder_counts,
+    experiments,
+    extraction,
+    gpu,
+    inference,
+    towers,
+    training,
+    weak,
+)
 from reproduction.running import ROOT, run
 from reproduction.tables import source
 
@@ -61,6 +70,7 @@ EXPERIMENTS = dict(
     optimizer=(training.optimizer, training.render_optimizer),
     quickstart=(experiments.quickstart, experiments.render_quickstart),
     shapes=(experiments.shapes, experiments.render_shapes),
+    shapes_towers=(towers.shapes_towers, towers.render_shapes_towers),
     tubes=(experiments.tubes, experiments.render_tubes),
     videos=(experiments.videos, experiments.render_videos),
     weak=(weak.weak, weak.render_weak),

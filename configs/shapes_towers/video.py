@@ -1,0 +1,41 @@
+# A small VideoPrism for tools/data/train_shapes_towers.py: windows of 2 s inside moments against
+# sentences.
+_base_ = '../_base_/datasets/shapes_video.py'
+
+width, layer = 64, dict(num_attention_heads=2, intermediate_size=128)
+architecture = dict(
+    model_type='videoprism',
+    text_config=dict(hidden_size=width, num_hidden_layers=2, **layer),
+    vision_config=dict(
+        hidden_size=width,
+        num_spatial_layers=2,
+        num_temporal_layers=2,
+        num_auxiliary_layers=0,
+        image_size=48,
+        tubelet_size=[1, 8, 8],
+        num_frames=5,
+        hidden_act='relu',
+        **layer,
+    ),
+)
+processor = dict(
+    video_processor_type='LlavaOnevisionVideoProcessor',
+    do_resize=True,
+    size=dict(height=48, width=48),
+    resample=3,
+    do_rescale=True,
+    rescale_factor=1 / 255,
+    do_normalize=False,
+    num_frames=5,
+)
+training = dict(
+    steps=3000,
+    videos=8,
+    lr=2e-3,
+    warmup=150,
+    weight_decay=0.05,
+    temperature=0.05,
+    shift=2,
+    seed=0,
+)
+del width, layer

@@ -1,0 +1,18 @@
+# Zero-shot grounding on Shapes by a small VideoPrism (configs/shapes_towers/video.py).
+_base_ = [
+    '_base_/datasets/shapes_video.py',
+    '_base_/models/zero_shot.py',
+    '_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_imports=False)
+
+grid = dict(num_clips=16, pooling_counts=[15])
+nms_threshold = 0.5
+
+model = dict(grid=grid, tower={{_base_.extractor}}, head=dict(nms_threshold=nms_threshold))
+
+test_evaluator = dict(
+    duration_buckets=(),
+    subsets='data/shapes/annotations/test_subsets.json',
+    chance=dict(iou_threshold=nms_threshold, **grid),
+)

@@ -1,0 +1,270 @@
+"""Train a small dual encoder on Shapes: ``python tools/data/train_shapes_towers.py CONFIG``."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from tokenizers import BertWordPieceTokenizer, Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+import mmn_plugin  # noqa: F401
+from mmn_plugin.config import load_config
+from mmn_plugin.errors import InputError, plain_errors
+from mmn_plugin.features.extraction import ProgressBar
+from mmn_plugin.features.frame_preparation import FramePreparation
+from mmn_plugin.features.video import RGBVideoReader
+from mmn_plugin.files import read_json, writable_folder, write_json
+from mmn_plugin.models.text_encoders.tokenizer import SentenceTokenizer
+
+SPECIAL = {f'{name}_token': token for name, token in SentenceTokenizer.SPECIAL.items()}
+MAX_TOKENS = 24  # the longest sentence has 16
+NUM_TEXT_LAYERS = 2
+VAL_WINDOWS = 3  # of each moment
+
+
+@dataclass
+class Video:
+    """What training sees of a video: frames (F, 3, h, w) uint8, spans in frames, sentences."""
+
+    frames: Tensor
+    moments: list[tuple[int, int]]
+    sentences: list[str]
+
+
+def write_processor(settings: dict, folder: Path) -> FramePreparation:
+    """Write the tower's processor as `transformers` reads it, and make what it says."""
+    kind = 'video_preprocessor' if 'video_processor_type' in settings else 'preprocessor'
+    write_json(settings, folder / f'{kind}_config.json')
+    return FramePreparation.of_processor(settings, str(folder))
+
+
+def make_tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer over a corpus' words."""
+    words = vocabulary.read_text(encoding='utf-8').split()
+    pieces = BertWordPieceTokenizer(vocab={word: i for i, word in enumerate(words)}, lowercase=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(pieces.to_str()),
+        model_max_length=MAX_TOKENS,
+        model_input_names=['input_ids', 'attention_mask'],
+        **SPECIAL,
+    )
+
+
+def make_model(architecture: dict, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    """The tower with random weights; sizes of the text side follow from the tokenizer."""
+    text = dict(
+        architecture['text_config'],
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_TOKENS,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+    )
+    return AutoModel.from_config(AutoConfig.for_model(**dict(architecture, text_config=text)))
+
+
+def read_videos(corpus: Path, split: str, preparation: FramePreparation, fps: float) -> list[Video]:
+    """All videos of a split, scaled for the tower, in memory."""
+    annotations = read_json(
+        corpus / f'annotations/{split}.json',
+        f'{corpus} holds no Shapes corpus; make it with tools/data/make_shapes.py {corpus}',
+        InputError,
+    )
+    videos = []
+    with ProgressBar(f'{split} videos') as bar:
+        for name, entry in annotations.items():
+            frames = np.stack(list(RGBVideoReader(corpus / f'videos/{name}.mp4', fps)))
+            moments = [(round(a * fps), round(b * fps)) for a, b in entry['timestamps']]
+            scaled = preparation.scale(torch.from_numpy(frames))
+            videos.append(Video(scaled, moments, entry['sentences']))
+            bar(len(videos), len(annotations))
+    return videos
+
+
+class Windows:
+    """Windows of frames of an extractor's size, cut out of videos.
+
+    Args:
+        extractor (dict): Its ``clip_len`` and ``frame_interval`` (1 where it names none).
+        shift (int): Pixels by which a window is moved at random in training; its border goes on.
+    """
+
+    def __init__(self, extractor: dict, shift: int, rng: np.random.Generator) -> None:
+        interval = extractor.get('frame_interval', 1)
+        self.offsets = torch.arange(extractor.get('clip_len', 1)) * interval
+        self.shift, self.rng = shift, rng
+
+    @property
+    def length(self) -> int:
+        """Frames from the first to the last of a window, both included."""
+        return int(self.offsets[-1]) + 1
+
+    def inside(self, video: Video) -> list[Tensor]:
+        """A window (T, 3, h, w) at a random place inside each moment."""
+        ends = [max(end - self.length, start) for start, end in video.moments]
+        firsts = [
+            self.rng.integers(start, end + 1)
+            for (start, _), end in zip(video.moments, ends, strict=True)
+        ]
+        return [self._moved(self.at(video, first)) for first in firsts]
+
+    def at(self, video: Video, first: int) -> Tensor:
+        """The window that begins at a frame."""
+        return video.frames[(self.offsets + int(first)).clamp(0, len(video.frames) - 1)]
+
+    def _moved(self, window: Tensor) -> Tensor:
+        if not self.shift:
+            return window
+        height, width = window.shape[-2:]
+        dy, dx = self.rng.integers(-self.shift, self.shift + 1, 2).tolist()
+        rows = (torch.arange(height) + dy).clamp(0, height - 1)
+        columns = (torch.arange(width) + dx).clamp(0, width - 1)
+        return window[..., rows, :][..., columns]
+
+
+class Trainer:
+    """Contrastive training: windows against sentences, as of CLIP.
+
+    A batch is all moments of some videos, so that what else happens in a video tells moments apart.
+    Sentences of equal text are no negatives of each other.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, preparation: FramePreparation, settings: dict):
+        self.model, self.tokenizer, self.preparation = model, tokenizer, preparation
+        self.settings = settings
+        # learned beside the model where that keeps none, as VideoPrism
+        start = nn.Parameter(torch.tensor(math.log(1 / settings['temperature'])))
+        self.scale = getattr(model, 'logit_scale', start)
+        self.scale.data.copy_(start.data)
+        weights = dict.fromkeys([*model.parameters(), self.scale])
+        groups = [
+            dict(params=[p for p in weights if p.ndim > 1]),
+            dict(params=[p for p in weights if p.ndim <= 1], weight_decay=0.0),
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=settings['lr'], betas=(0.9, 0.98), weight_decay=settings['weight_decay']
+        )
+        warmup, steps = settings['warmup'], settings['steps']
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: min(1, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2,
+        )
+
+    def embed_windows(self, windows: list[Tensor]) -> Tensor:
+        """Unit vectors (n, D)."""
+        inputs = self.preparation.normalize(torch.stack(windows))  # (n, T, 3, h, w)
+        if hasattr(self.model, 'get_video_features'):
+            found = self.model.get_video_features(pixel_values_videos=inputs)
+        else:
+            found = self.model.get_image_features(pixel_values=inputs.squeeze(1))
+        return F.normalize(found.pooler_output.flatten(1), dim=-1)
+
+    def embed_sentences(self, sentences: list[str]) -> Tensor:
+        """Unit vectors (n, D)."""
+        tokens = self.tokenizer(sentences, padding=True, return_tensors='pt')
+        return F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1)
+
+    def step(self, windows: list[Tensor], sentences: list[str]) -> float:
+        """One step of the optimizer; the loss."""
+        scores = self.embed_windows(windows) @ self.embed_sentences(sentences).T
+        logits = self.scale.exp().clamp(max=100) * scores  # (n, n)
+        place = torch.tensor([sentences.index(text) for text in sentences])
+        same = (place[:, None] == place) & ~torch.eye(len(place), dtype=torch.bool)
+        logits = logits.masked_fill(same, -torch.inf)
+        own = torch.arange(len(logits))
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item()
+
+    def train(self, videos: list[Video], windows: Windows) -> None:
+        """All steps, with a bar."""
+        batches, losses = self._batches(videos, windows.rng), []
+        self.model.train()
+        with ProgressBar('steps') as bar:
+            for step in range(self.settings['steps']):
+                chosen = next(batches)
+                inside = [window for video in chosen for window in windows.inside(video)]
+                losses.append(self.step(inside, [s for video in chosen for s in video.sentences]))
+                bar.set_note(f'loss {np.mean(losses[-50:]):.2f}')
+                bar(step + 1, self.settings['steps'])
+        self.model.eval()
+
+    def _batches(self, videos: list[Video], rng: np.random.Generator) -> Iterator[list[Video]]:
+        size = self.settings['videos']
+        while True:
+            order = rng.permutation(len(videos))
+            for first in range(0, len(order) - size + 1, size):
+                yield [videos[place] for place in order[first : first + size]]
+
+    @torch.no_grad()
+    def retrieval(self, videos: list[Video], windows: Windows) -> tuple[float, float]:
+        """Share of sentences whose own moment scores best among those of its video, and chance.
+
+        A moment is the mean of some windows at equal distances inside it.
+        """
+        found = []
+        for video in videos:
+            inside = [
+                windows.at(video, first)
+                for start, end in video.moments
+                for first in np.linspace(start, max(end - windows.length, start), VAL_WINDOWS)
+            ]
+            moments = self.embed_windows(inside).unflatten(0, (-1, VAL_WINDOWS)).mean(1)
+            scores = self.embed_sentences(video.sentences) @ F.normalize(moments, dim=-1).T
+            found += (scores.argmax(1) == torch.arange(len(scores))).tolist()
+        return float(np.mean(found)), len(videos) / len(found)
+
+
+def train_tower(config: Config, corpus: Path, folder: Path) -> str:
+    """Train as a config says, write the tower, and say how it does."""
+    extractor, settings = config.extractor, config.training
+    torch.manual_seed(settings['seed'])
+    rng = np.random.default_rng(settings['seed'])
+    preparation = write_processor(config.processor, folder)
+    videos = read_videos(corpus, 'train', preparation, extractor['fps'])
+    tokenizer = make_tokenizer(corpus / 'vocab.txt')
+    trainer = Trainer(make_model(config.architecture, tokenizer), tokenizer, preparation, settings)
+    windows = Windows(extractor, settings['shift'], rng)
+    trainer.train(videos, windows)
+    validation = read_videos(corpus, 'val', preparation, extractor['fps'])
+    share, chance = trainer.retrieval(validation, windows)
+    tokenizer.save_pretrained(folder)
+    trainer.model.save_pretrained(folder)
+    return (
+        f'{folder}: {share:.1%} of the validation sentences find their own moment among those of '
+        f'their video (chance {chance:.1%})'
+    )
+
+
+def main() -> None:
+    """Train one tower."""
+    parser = argparse.ArgumentParser(
+        description='Train a small dual encoder on the training videos of Shapes: a folder with '
+        'model, processor and tokenizer, as transformers and DualTower read it.'
+    )
+    add = parser.add_argument
+    add('config', help='such as configs/shapes_towers/video.py')
+    add('--corpus', type=Path, default=Path('data/shapes'), help='default: data/shapes')
+    add('--out', type=writable_folder, help="default: the config's extractor.model")
+    args = parser.parse_args()
+    with plain_errors():
+        config = load_config(args.config)
+        transformers_logging.disable_progress_bar()
+        folder = writable_folder(args.out or config.extractor['model'])
+        print(train_tower(config, args.corpus, Path(folder)))
+
+
+if __name__ == '__main__':
+    main()
