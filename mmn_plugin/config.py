@@ -1,5 +1,6 @@
 """Read configs, build what they describe, and look whether what they name is there."""
 
+import copy
 import difflib
 import inspect
 import os
@@ -219,6 +220,34 @@ def needs_weights(config: Config) -> bool:
     """Whether a config's model is of use only with a checkpoint (see `BaseLocalizer`)."""
     kind = MODELS.get((config.get('model') or {}).get('type') or '')
     return getattr(kind, 'needs_weights', True)  # a class of another package has no such word
+
+
+def with_model_root(config: Config, root: str | os.PathLike | None) -> Config:
+    """A config whose extractor and tower of Hugging Face are looked for in a folder first.
+
+    Args:
+        config (Config): Stays as it is.
+        root (str | PathLike | None): As of `find_model`. None: the config is returned.
+
+    Raises:
+        ValueError: If there is no such folder, or the config has no model of Hugging Face.
+    """
+    if root is None:
+        return config
+    root = os.fsdecode(root)
+    if not Path(root).is_dir():
+        raise InputError(f'the model root {root} is no folder')
+    config = copy.deepcopy(config)
+    parts = [config.get('extractor'), (config.get('model') or {}).get('tower')]
+    parts = [part for part in parts if part and 'model' in part]
+    for part in parts:
+        part.root = root
+    if not parts:
+        raise InputError(
+            f'the model root {root} is of no use: neither `extractor` nor `model.tower` of '
+            f'{config.filename or "the config"} is a model of Hugging Face'
+        )
+    return config
 
 
 # How Python says that a call does not take what it was given.

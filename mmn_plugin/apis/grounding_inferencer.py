@@ -2,7 +2,8 @@
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from mmengine.infer import BaseInferencer
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.config import require_device
+from mmn_plugin.config import require_device, with_model_root
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import matching_extractor
@@ -24,7 +25,7 @@ from mmn_plugin.visualization import draw_timelines, timeline_files
 
 from .candidates import Candidate, find_candidates
 from .long_video import LongVideo, VideoEncoder
-from .presence import threshold_at
+from .presence import result_dicts, threshold_at
 from .pretrained import (
     build_model,
     is_folder,
@@ -55,12 +56,14 @@ class GroundingInferencer(BaseInferencer):
     steps are those of MMEngine's inferencers. Several threads may use one inferencer.
 
     Args:
-        config (str | Path | Config, optional): Name of a model of this package (``mmn_shapes``),
-            path or name of a config, or a config. Its test pipeline pools the features; its
-            ``extractor`` describes how features are made from a video file, its ``long_video``
-            how long videos are cut into windows. Defaults to None: the checkpoint's own.
+        config (str | Path | Config, optional): Name of a model of this package (``mmn_shapes``,
+            ``zero_shot_siglip2``), path or name of a config, or a config. Its test pipeline pools
+            the features; its ``extractor`` describes how features are made from a video file, its
+            ``long_video`` how long videos are cut into windows. Defaults to None: the checkpoint's
+            own.
         checkpoint (str | Path, optional): File trained with it, or a folder of
-            `save_pretrained`. Defaults to None: the published weights of a named model.
+            `save_pretrained`. Defaults to None: the published weights of a named model; a model
+            that needs no training has none.
         device (str, optional): Defaults to None: the accelerator if there is one.
         top_n (int, optional): Moments per sentence. Defaults to None: as in the config.
         sentence_batch (int): Sentences that go through the model together; memory grows with it,
@@ -70,6 +73,10 @@ class GroundingInferencer(BaseInferencer):
             higher the longer a video is (see `threshold_at`).
         long_video (dict, optional): Instead of the config's, see `LongVideo`; ``{}`` looks at
             every video whole. Defaults to None.
+        model_root (str | Path, optional): Folder with the models of Hugging Face that the config
+            names, see `find_model`. Defaults to None.
+        rewrite (Callable, optional): Makes another sentence of each before the model sees it, such
+            as a statement of a question; called once for a sentence. Defaults to None.
 
     Raises:
         FileNotFoundError: If config, checkpoint or vocabulary do not exist.
@@ -98,23 +105,29 @@ class GroundingInferencer(BaseInferencer):
         sentence_batch: int = 256,
         presence_threshold: float | None = None,
         long_video: dict | None = None,
+        model_root: str | Path | None = None,
+        rewrite: Callable[[str], str] | None = None,
     ) -> None:
         for name, value in dict(sentence_batch=sentence_batch, top_n=top_n).items():
             if value is not None and value < 1:
                 raise InputError(f'{name}={value}; it must be at least 1')
         config, path = resolve_model(config, checkpoint)
         self.device = require_device(device or get_device())
-        self._own_config = config is None or is_folder(path)
+        self._own_config = path is not None and (config is None or is_folder(path))
         config, self._loaded = read_checkpoint(path, config)
+        config = with_model_root(config, model_root)
         if grounds_tubes(config):
             raise InputError(
                 f'{config.filename or path} is of tubes, and this is for moments: '
                 'ask with `mmn ground --config`, or TubeGroundingInferencer'
             )
         super().__init__(config, path, self.device, scope='mmaction', show_progress=False)
+        self.config = self.cfg
         self.meta = plain_meta(self._loaded.get('meta', {}))
         del self._loaded
-        self.config = self.cfg
+        if self.config.get('presence'):
+            self.meta.setdefault('presence', self.config.presence.to_dict())
+        self.rewrite = rewrite and lru_cache(1024)(rewrite)
         self.top_n = top_n or self.model.head.top_n
         self.sentence_batch = sentence_batch
         if presence_threshold is not None:
@@ -124,7 +137,7 @@ class GroundingInferencer(BaseInferencer):
         settings = LongVideo(**self.config.get('long_video') or {})
         fingerprints = self.meta.get('extractor')  # of the training's features
         self.video_encoder = VideoEncoder(
-            self.model, self.pipeline, self.device, settings, fingerprints, path
+            self.model, self.pipeline, self.device, settings, fingerprints, path or 'the model'
         )
         self._extractor, self._lock = None, threading.Lock()
 
@@ -166,7 +179,7 @@ class GroundingInferencer(BaseInferencer):
 
     @property
     def extractor(self):
-        """The config's feature extractor, built at the first use.
+        """The config's feature extractor, built at the first use; the model's tower if it is that.
 
         Raises:
             ValueError: If the config has none, or another one than made the training's features.
@@ -181,8 +194,13 @@ class GroundingInferencer(BaseInferencer):
                         "the training's, such as extractor = dict(type='GridFeatureExtractor')"
                     )
                 encoder = self.video_encoder
+                shared = settings == self.config.model.get('tower')
                 self._extractor = matching_extractor(
-                    settings, encoder.fingerprints, encoder.checkpoint, self.device
+                    settings,
+                    encoder.fingerprints,
+                    encoder.checkpoint,
+                    self.device,
+                    self.model.tower if shared else None,
                 )
             return self._extractor
 
@@ -219,7 +237,7 @@ class GroundingInferencer(BaseInferencer):
         several, out_dir = as_videos(video), kwargs.get('out_dir')
         videos = [plain_video(entry) for entry in ([video] if several is None else several)]
         count = None if several is None else len(videos)
-        sentences = check_sentence_lists(self.model, sentences, count)
+        sentences = check_sentence_lists(self.model, sentences, count, self.rewrite)
         names = one_each(kwargs.get('video_id'), len(videos))
         if out_dir is not None and len(names) == len(videos):  # else `preprocess` refuses them
             names = [name or video_name(one) for name, one in zip(names, videos, strict=True)]
@@ -349,27 +367,11 @@ class GroundingInferencer(BaseInferencer):
         Raises:
             ValueError: If ``drop_absent`` is asked for and no threshold is known.
         """
-        threshold = self.threshold_of(sample)
-        if drop_absent and threshold is None:
-            raise InputError(
-                'drop_absent needs a presence_threshold, and the checkpoint carries none: '
-                'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
-            )
-        found, results = sample.pred_instances, []
-        for i, sentence in enumerate(sample.sentences):
-            there = ~found.scores[i].isnan()  # (n,)
-            result = dict(
-                sentence=sentence,
-                moments=found.moments[i][there].tolist(),
-                scores=found.scores[i][there].tolist(),
-            )
-            if threshold is not None:
-                result['presence'] = float(found.presence[i])
-                result['present'] = result['presence'] >= threshold
-                if drop_absent and not result['present']:
-                    result.update(moments=[], scores=[])
-            results.append(result)
-        return results
+        return result_dicts(sample, self.threshold_of(sample), drop_absent)
+
+    def check_sentences(self, sentences: str | Sequence[str]) -> list[str]:
+        """One or more sentences as a list; an `InputError` where the model knows no word of one."""
+        return check_sentences(self.model, sentences, self.rewrite)
 
     def candidates(
         self, video, sentence: str, n: int = 3, pad: float = 5.0, **options
@@ -388,7 +390,7 @@ class GroundingInferencer(BaseInferencer):
         """As `ground`, but a data sample with ``pred_instances``, as metrics and pictures take: of
         `BaseHead.ground`, on the CPU; with ``whole`` also all scores, and their curves.
         """
-        head, sentences = self.model.head, check_sentences(self.model, sentences)
+        head, sentences = self.model.head, self.check_sentences(sentences)
         result = GroundingDataSample(
             metainfo=dict(
                 video_id=encoded.video_id,
@@ -409,7 +411,7 @@ class GroundingInferencer(BaseInferencer):
 
         In a video that was looked at whole these are the moments of the model's grid, or its clips.
         """
-        head, sentences = self.model.head, check_sentences(self.model, sentences)
+        head, sentences = self.model.head, self.check_sentences(sentences)
         parts = self._embed(encoded, sentences)
         return torch.cat([head.score(encoded, part).cpu() for part in parts])
 
@@ -419,6 +421,8 @@ class GroundingInferencer(BaseInferencer):
 
     def _embed(self, encoded: VideoEmbedding, sentences: list[str]) -> Iterator[dict[str, Tensor]]:
         """Embeddings (s, J) per space, as many sentences together as memory allows."""
+        if self.rewrite:
+            sentences = list(map(self.rewrite, sentences))
         size = max(min(self.sentence_batch, _CELLS // len(encoded.spans)), 1)
         for first in range(0, len(sentences), size):
             yield self.model.encode_sentences(sentences[first : first + size])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import normalized_text
+from mmn_plugin.structures import GroundingDataSample, normalized_text
 
 
 def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
@@ -85,6 +85,41 @@ def threshold_at(calibrated: Mapping, length: float) -> float:
     passing = calibrated['absent_kept']
     ratio = -np.expm1(np.log1p(-passing) / length) / passing if 0 < passing < 1 else 1 / length
     return float(1 - (1 - threshold) * ratio**tail)
+
+
+def result_dicts(
+    sample: GroundingDataSample, threshold: float | None, drop_absent: bool = False
+) -> list[dict]:
+    """What ``GroundingInferencer.ground`` returns, from a sample of its ``predict``.
+
+    Args:
+        sample (GroundingDataSample): The video with its ranked moments.
+        threshold (float | None): Presence from which a sentence occurs; None: not known.
+        drop_absent (bool): No moments for sentences that do not. Defaults to False.
+
+    Raises:
+        ValueError: If ``drop_absent`` is asked for and no threshold is known.
+    """
+    if drop_absent and threshold is None:
+        raise InputError(
+            'drop_absent needs a presence_threshold, and the checkpoint carries none: '
+            'give one, or let tools/analysis_tools/calibrate_presence.py measure it'
+        )
+    found, results = sample.pred_instances, []
+    for i, sentence in enumerate(sample.sentences):
+        there = ~found.scores[i].isnan()  # (n,)
+        result = dict(
+            sentence=sentence,
+            moments=found.moments[i][there].tolist(),
+            scores=found.scores[i][there].tolist(),
+        )
+        if threshold is not None:
+            result['presence'] = float(found.presence[i])
+            result['present'] = result['presence'] >= threshold
+            if drop_absent and not result['present']:
+                result.update(moments=[], scores=[])
+        results.append(result)
+    return results
 
 
 def tail_of(absent: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """Models with their configs: checkpoints, folders, names."""
 
+import difflib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from mmn_plugin.config import (
     apply_tf32,
     config_errors,
     load_config,
+    needs_weights,
     require_checkpoint,
     require_checkpoint_content,
     require_device,
@@ -43,7 +45,7 @@ def named_models() -> dict[str, dict]:
 
 def resolve_model(
     config: str | Path | Config | None, checkpoint: str | Path | None
-) -> tuple[Config | None, str]:
+) -> tuple[Config | None, str | None]:
     """Config and checkpoint from what a user gave.
 
     Args:
@@ -53,12 +55,15 @@ def resolve_model(
             index.
 
     Returns:
-        tuple[Config | None, str]: Both; the config None if it was.
+        tuple[Config | None, str | None]: Both; the config None if it was; the checkpoint None of a
+        model that needs none.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If no checkpoint was given and none is known, or the config has no model.
+        ValueError: If no checkpoint was given, none is known, and the model needs one, or the
+            config has no model.
     """
+    entry = None
     if isinstance(config, bytes):
         config = os.fsdecode(config)
     if isinstance(config, str) and Path(config).suffix != '.py':
@@ -66,26 +71,40 @@ def resolve_model(
         if entry is not None:
             weights = entry.get('Weights')
             checkpoint = checkpoint or (weights[0] if isinstance(weights, list) else weights)
-            if checkpoint is None:
-                raise InputError(
-                    f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
-                    'one that was trained with its config'
-                )
             config = str(package_data_root() / entry['Config'])
         elif not Path(config).exists():
-            raise MissingFileError(
-                f'there is no model {config!r}; give the path of a config, or '
-                f'one of {", ".join(named_models())}'
-            )
-    if checkpoint is None:
-        raise InputError(
-            'no checkpoint was given: give the file (.pth) or folder of a trained model'
-        )
+            raise MissingFileError(_no_such_model(config))
     if config is not None and not isinstance(config, Config):
         config = load_config(config)
     if config is not None:
         require_model(config)
-    return config, os.fsdecode(checkpoint)
+    if checkpoint is None and (config is None or needs_weights(config)):
+        raise InputError(
+            f'no weights of {entry["Name"]!r} are published: give checkpoint=, '
+            'one that was trained with its config'
+            if entry
+            else 'no checkpoint was given: give the file (.pth) or folder of a trained model, or '
+            f'one of the models that need no training: {", ".join(untrained_models())}'
+        )
+    return config, None if checkpoint is None else os.fsdecode(checkpoint)
+
+
+def _no_such_model(name: str) -> str:
+    near = difflib.get_close_matches(name.lower(), named_models(), n=1)
+    hint = f'did you mean {near[0]!r}? Give' if near else 'give'
+    return f'there is no model {name!r}; {hint} the path of a config, or one of ' + ', '.join(
+        named_models()
+    )
+
+
+def untrained_models() -> list[str]:
+    """Names of the models of this package that need no checkpoint."""
+    root = package_data_root()
+    return [
+        name
+        for name, entry in named_models().items()
+        if not needs_weights(Config.fromfile(root / entry['Config'], import_custom_modules=False))
+    ]
 
 
 def require_model(config: Config) -> None:
@@ -122,10 +141,15 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
         meta (dict): What else belongs to the model, plain data.
 
     Raises:
-        ValueError: If the config holds more than plain data.
+        ValueError: If the config holds more than plain data, or the model has no weights.
         OutputError: If the folder cannot be written into, or holds files of these names that are
             not a model's.
     """
+    if not model.needs_weights:
+        raise InputError(
+            f'{type(model).__name__} has no weights of its own, so that there is nothing to save: '
+            'use the name or the path of its config'
+        )
     folder = writable_folder(os.fsdecode(folder))
     _require_no_others(folder)
     state = model.data_preprocessor.tokenizer.state()
@@ -189,6 +213,9 @@ def _portable(config: Config, model) -> dict:
     """The parts of a config that inference needs, the language model as its configuration."""
     parts = {key: config[key] for key in ('model', 'extractor', 'long_video') if key in config}
     parts = Config(parts)._cfg_dict.to_dict()
+    for part in (parts.get('extractor'), parts['model'].get('tower')):
+        if part is not None:
+            part.pop('root', None)  # a folder of this machine
     parts['custom_imports'] = dict(imports=_own_parts(config))
     text = parts['model']['text_encoder']
     text.pop('name_or_path', None)
@@ -253,11 +280,12 @@ def plain_meta(meta: dict) -> dict:
     return kept
 
 
-def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, dict]:
+def read_checkpoint(path: str | None, config: Config | None = None) -> tuple[Config, dict]:
     """Config and content of a checkpoint.
 
     Args:
-        path (str): A .pth file, a URL, or a folder of `save_pretrained`.
+        path (str | None): A .pth file, a URL, or a folder of `save_pretrained`; None, with a
+            config, of a model that needs no weights.
         config (Config, optional): Taken instead of the one it carries. Defaults to None.
 
     Returns:
@@ -268,6 +296,8 @@ def read_checkpoint(path: str, config: Config | None = None) -> tuple[Config, di
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If the file is no checkpoint, or carries no config and none is given.
     """
+    if path is None:
+        return config, {}
     if is_folder(path):
         own, loaded = read_folder(path)
         return config or own, loaded
@@ -308,14 +338,14 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
 
 
 def build_model(
-    config: Config, loaded: dict, path: str, device: str, own_tokenizer: bool = False
+    config: Config, loaded: dict, path: str | None, device: str, own_tokenizer: bool = False
 ) -> nn.Module:
     """As `load_model`, from what `read_checkpoint` gives.
 
     Args:
         config (Config): With ``model``.
         loaded (dict): ``meta`` and ``state_dict``, or weights alone.
-        path (str): Where it came from, for messages.
+        path (str | None): Where it came from, for messages; None where nothing is loaded.
         device (str): Where the model goes.
         own_tokenizer (bool): Take the checkpoint's tokenizer whatever the config says. Defaults to
             False.
@@ -324,6 +354,8 @@ def build_model(
     apply_tf32(config)
     with config_errors(config):
         model = MODELS.build(config.model)
+    if path is None:
+        return model.to(device).eval()
     identity = CheckpointIdentity.of(loaded)
     if own_tokenizer and identity.tokenizer is not None:
         model.data_preprocessor.tokenizer = TOKENIZER.get('SentenceTokenizer').from_state(

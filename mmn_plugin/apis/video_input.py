@@ -260,8 +260,15 @@ def split_entry(name: str) -> tuple[str, str]:
     return path, name[len(path) + 2 :]
 
 
-def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
-    """One or more sentences as a list.
+def check_sentences(
+    model, sentences: str | Sequence[str], rewrite: Callable[[str], str] | None = None
+) -> list[str]:
+    """One or more sentences as a list, as they were given.
+
+    Args:
+        model (nn.Module): A localizer.
+        sentences (str | Sequence[str]): What to look for.
+        rewrite (Callable, optional): Makes of each what the model will see. Defaults to None.
 
     Raises:
         ValueError: If there is none, or one is empty or holds no word that the model knows.
@@ -275,21 +282,32 @@ def check_sentences(model, sentences: str | Sequence[str]) -> list[str]:
     if not sentences:
         raise InputError('no sentence was given; give at least one')
     for sentence in sentences:
-        if not isinstance(sentence, str):
-            raise InputError(f'the sentence {sentence!r} is no text (str)')
-        if not sentence.strip():
-            raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
-    inspected = model.inspect_sentences(sentences)
-    for sentence, (_, problem) in zip(sentences, inspected, strict=True):
+        _require_text(sentence, f'the sentence {sentence!r}')
+    names, texts = [f'the sentence {sentence!r}' for sentence in sentences], sentences
+    if rewrite:
+        texts = [rewrite(sentence) for sentence in sentences]
+        names = [f'{name}, rewritten as {text!r},' for name, text in zip(names, texts, strict=True)]
+        for name, text in zip(names, texts, strict=True):
+            _require_text(text, name)
+    for name, (_, problem) in zip(names, model.inspect_sentences(texts), strict=True):
         if problem:
             raise InputError(
-                f'the sentence {sentence!r} {problem}; the model cannot know what '
-                'it means. Use words that it was trained with'
+                f'{name} {problem}; the model cannot know what it means. Use words that it was '
+                'trained with'
             )
     return sentences
 
 
-def check_sentence_lists(model, sentences, num_videos: int | None) -> list[list[str]]:
+def _require_text(sentence, name: str) -> None:
+    if not isinstance(sentence, str):
+        raise InputError(f'{name} is no text (str)')
+    if not sentence.strip():
+        raise InputError(f'{name} is empty; say what to look for')
+
+
+def check_sentence_lists(
+    model, sentences, num_videos: int | None, rewrite: Callable[[str], str] | None = None
+) -> list[list[str]]:
     """Sentences of each video: the same for all, or a list, tuple or array of them for each.
 
     Raises:
@@ -298,12 +316,12 @@ def check_sentence_lists(model, sentences, num_videos: int | None) -> list[list[
     if isinstance(sentences, np.ndarray):
         sentences = sentences.tolist()
     if num_videos is None:
-        return [check_sentences(model, sentences)]
+        return [check_sentences(model, sentences, rewrite)]
     nested = not isinstance(sentences, str) and any(
         isinstance(entry, list | tuple | np.ndarray) for entry in sentences
     )
     if not nested:
-        return [check_sentences(model, sentences)] * num_videos
+        return [check_sentences(model, sentences, rewrite)] * num_videos
     if len(sentences) != num_videos:
         raise InputError(f'{num_videos} videos, but {len(sentences)} lists of sentences')
-    return [check_sentences(model, entry) for entry in sentences]
+    return [check_sentences(model, entry, rewrite) for entry in sentences]

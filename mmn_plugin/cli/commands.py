@@ -1,4 +1,4 @@
-"""The commands ``extract``, ``check``, ``eval`` and ``web`` of `mmn_plugin.cli.main`.
+"""The commands ``extract``, ``check`` and ``eval`` of `mmn_plugin.cli.main`.
 
 Each imports what it needs: ``eval`` reads two files, and does without models.
 """
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,11 @@ from mmn_plugin.cli.main import (
     Parser,
     add_config_options,
     add_device,
-    add_model,
-    chosen_config,
+    add_model_root,
     explicit_amp,
     whole_number,
 )
-from mmn_plugin.errors import InputError, OperationError
+from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
     GroundingMetric,
     TubeResult,
@@ -55,6 +53,7 @@ def parse_extract(argv: list[str]) -> argparse.Namespace:
     add('--out', required=True, type=writable_file, help='HDF5 file to write')
     add('--config', default=DEFAULT, help='a config with an `extractor` (default: %(default)s)')
     add('--checkpoint', help="weights in place of the config's: a file, or a Hugging Face folder")
+    add_model_root(parser)
     add('--fps', type=float, help="frames per second that are looked at (default: the config's)")
     add('--stride', type=int, help="frames per row (default: the config's)")
     add_device(parser)
@@ -136,6 +135,7 @@ def run_extract(args: argparse.Namespace, answer: Callable) -> int:
     with clean_stop():
         require_launcher(args.launcher)
         own = {name: getattr(args, name) for name in ('checkpoint', 'fps', 'stride', 'amp')}
+        own['root'] = args.model_root
         settings = extractor_config(args.config, args.cfg_options, **own)
         extractor = build_extractor(settings, args.device or own_device(args.launcher))
         if args.amp:
@@ -171,6 +171,7 @@ def parse_check(argv: list[str]) -> argparse.Namespace:
     add('--split', nargs='+', choices=splits, help='splits to check (default: all there are)')
     add('--quick', action='store_true', help='look at the shapes of features, not at every value')
     add('--examples', type=int, default=3, help='offenders named for each finding (default: 3)')
+    add_model_root(parser)
     add_config_options(parser)
     return parser.parse_args(argv)
 
@@ -187,12 +188,12 @@ def run_check(args: argparse.Namespace, answer: Callable) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from mmn_plugin.config import load_config
+    from mmn_plugin.config import load_config, with_model_root
     from mmn_plugin.datasets import check_config
 
     progress = Console(stderr=True)
     report = check_config(
-        load_config(args.config, args.cfg_options),
+        with_model_root(load_config(args.config, args.cfg_options), args.model_root),
         args.split,
         args.quick,
         args.examples,
@@ -357,83 +358,3 @@ def _notes(predictions: dict, annotations: list, top_n: int) -> list[str]:
             f'no sentence has more than {longest} moments, so R@{top_n} is no more than R@{longest}'
         )
     return notes
-
-
-def parse_web(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
-    from mmn_plugin.webui import Limits
-
-    limits, parser = Limits(), Parser('web', run_web.__doc__)
-    add = parser.add_argument
-    add('checkpoint', help='trained model: a checkpoint (.pth) or a folder of save_pretrained')
-    add_model(parser)
-    add('--host', default='127.0.0.1', help='address to listen at (default: this machine alone)')
-    add('--port', type=int, help='default: the first free one from 7860 on')
-    for name, value, text in (
-        ('mb', limits.megabytes, 'largest upload'),
-        ('minutes', limits.seconds / 60, 'longest video'),
-        ('pixels', limits.pixels, 'largest picture of a video, width x height'),
-        ('work', limits.work_seconds, 'seconds that may be spent on reading a video'),
-    ):
-        kind, text = int if name == 'pixels' else float, f'{text} (default: %(default)s)'
-        add(f'--max-{name}', type=kind, default=value, metavar='N', help=text)
-    add(
-        '--keep-minutes',
-        type=float,
-        default=limits.idle_seconds / 60,
-        metavar='N',
-        help='delete a video after so long without a question (default: %(default)s)',
-    )
-    add('--examples', metavar='DIR', help='offer the videos that annotations.json there describes')
-    return parser.parse_args(argv)
-
-
-def run_web(args: argparse.Namespace, answer: Callable) -> int:
-    """Serve a page on which anybody can ask a model about videos.
-
-        mmn web CHECKPOINT [--config CONFIG] [--host 0.0.0.0] [--port 7860]
-
-    Only this machine can reach the page unless --host says otherwise; there is no login, and no
-    encryption, so put a server that has both before it where others can reach it. What a visitor
-    uploads lies in a folder of its own, which is deleted when the visitor leaves, after a while
-    without questions, and at the end. Needs Gradio: ``pip install "mmn_plugin[web]"``.
-    """
-    if find_spec('gradio') is None:
-        raise OperationError(
-            'the page needs Gradio: pip install "mmn_plugin[web]", or '
-            'pip install -r requirements/web.txt'
-        )
-    from mmn_plugin.apis import GroundingInferencer
-    from mmn_plugin.webui import Limits, PageError, SessionStore
-    from mmn_plugin.webui.answers import ExampleVideo, VideoGrounder
-    from mmn_plugin.webui.page import GroundingPage
-
-    limits = Limits(
-        args.max_mb,
-        60 * args.max_minutes,
-        idle_seconds=60 * args.keep_minutes,
-        pixels=args.max_pixels,
-        work_seconds=args.max_work,
-    )
-    config = chosen_config(args)
-    inferencer = GroundingInferencer(config, args.checkpoint, args.device, args.top_n)
-    _ = inferencer.extractor  # says what is missing now, not at the first visitor
-    grounder = VideoGrounder(inferencer, limits)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that everything is deleted
-    with SessionStore(limits) as store:
-        examples = ExampleVideo.read_folder(args.examples) if args.examples else []
-        for example in list(examples):
-            try:
-                grounder.check_sentences(list(example.truth))
-            except PageError:
-                print(f'{example.name} is left out: the model does not know its words')
-                examples.remove(example)
-        page = GroundingPage(grounder, store, examples)
-        url = page.launch(args.host, args.port)
-        print(f'{url}  (Ctrl+C ends it)', flush=True)
-        answer(dict(url=url))
-        try:
-            page.blocks.block_thread()
-        finally:
-            page.blocks.close(verbose=False)
-    return 0

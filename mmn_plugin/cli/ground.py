@@ -1,7 +1,11 @@
 """Find the moments, or tubes, of a video that sentences describe.
 
+    mmn ground VIDEO "a person opens the door" --model zero_shot_siglip2 --out DIR
     mmn ground VIDEO "a red circle grows" "it blinks" --checkpoint CKPT --out DIR
-    mmn ground VIDEO "a red circle grows" --config mmn_shapes_tubes.py --checkpoint CKPT --out DIR
+    mmn ground VIDEO "a red circle grows" --model mmn_shapes_tubes --checkpoint CKPT --out DIR
+
+A model that needs no training is used by its name; its tower comes from the Hugging Face hub, or
+without a network from --model-root.
 
 Prints a table. With --out also writes DIR/VIDEO.json (docs/predictions.md), DIR/VIDEO.vtt (the best
 moment of each sentence, as chapters that a player opens), pictures (DIR/VIDEO_timeline.png, and
@@ -34,6 +38,7 @@ from mmn_plugin.apis import Candidate, GroundingInferencer, TubeGroundingInferen
 from mmn_plugin.apis.pretrained import resolve_model
 from mmn_plugin.apis.video_input import is_entry, video_name
 from mmn_plugin.cli.main import Parser, add_model, chosen_config, whole_number
+from mmn_plugin.config import with_model_root
 from mmn_plugin.datasets import grounds_tubes, read_tracks
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
@@ -91,6 +96,7 @@ def run_ground(args: argparse.Namespace, answer: Callable) -> int:
     if config is not None:
         config, args.checkpoint = resolve_model(config, args.checkpoint)
     if config is not None and grounds_tubes(config):
+        config = with_model_root(config, args.model_root)
         answer(ground_tubes(args, config))
     else:
         answer(ground_moments(args, config))
@@ -142,7 +148,11 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
         ends = ['_timeline.png', '_map.png', '.json', '.vtt', *clips]
         outputs = Outputs(args.out, args.video, name, ends)
     inferencer = GroundingInferencer(
-        config, args.checkpoint, args.device, presence_threshold=args.threshold
+        config,
+        args.checkpoint,
+        args.device,
+        presence_threshold=args.threshold,
+        model_root=args.model_root,
     )
     encoded = inferencer.encode(args.video, args.duration, name)
     if encoded.num_windows > 1:

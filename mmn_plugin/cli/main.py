@@ -144,18 +144,36 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add what names a model: ``--config``, ``--cfg-options``, ``--device`` and ``--top-n``."""
+def add_model_root(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model-root``."""
     parser.add_argument(
-        '--config', help="a config, or a name of model-index.yml (default: the checkpoint's own)"
+        '--model-root',
+        metavar='FOLDER',
+        help='where the models of Hugging Face are that a config names: the folder of one, or a '
+        'folder with ORG/NAME of each (default: the Hugging Face cache and hub)',
     )
+
+
+def add_model(parser: argparse.ArgumentParser, default: str = "the checkpoint's own") -> None:
+    """Add what names a model and says how it is used: ``--model`` or ``--config``,
+    ``--model-root``, ``--cfg-options``, ``--device`` and ``--top-n``.
+    """
+    parser.add_argument(
+        '--model',
+        '--config',
+        dest='config',
+        metavar='NAME',
+        help='a name of model-index.yml, such as zero_shot_siglip2, or a config (default: '
+        f'{default})',
+    )
+    add_model_root(parser)
     add_config_options(parser)
     add_device(parser)
     parser.add_argument('--top-n', type=count, default=5, help='moments per sentence (default: 5)')
 
 
 def chosen_config(args: argparse.Namespace):
-    """``--config`` of `add_model`, read where ``--cfg-options`` change it.
+    """``--model`` of `add_model`, read where ``--cfg-options`` change it.
 
     Raises:
         InputError: If there are options for a config that is not given.
@@ -163,10 +181,14 @@ def chosen_config(args: argparse.Namespace):
     if not args.cfg_options:
         return args.config
     if not args.config:
-        raise InputError('--cfg-options needs --config')
+        raise InputError('--cfg-options needs --model, or --config')
+    from mmn_plugin.apis.pretrained import named_models
     from mmn_plugin.config import load_config
+    from mmn_plugin.files import package_data_root
 
-    return load_config(args.config, args.cfg_options)
+    entry = named_models().get(args.config.lower())
+    path = package_data_root() / entry['Config'] if entry else args.config
+    return load_config(path, args.cfg_options)
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:
@@ -222,7 +244,7 @@ def run_command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command: ``ground`` of the module of this name, the others of `commands`.
+    """Run a command: ``ground`` and ``web`` of the modules of these names, others of `commands`.
 
     A command is a ``parse_NAME(argv)``, and a ``run_NAME(args, answer)``, which calls ``answer``
     once with what ``--json`` writes, and returns the exit code: 2 where there is no such command.
@@ -237,7 +259,7 @@ def main(argv: Sequence[str]) -> int:
     with plain_errors():
         if name != 'eval':
             mmn_plugin.register_components()
-        module = 'ground' if name == 'ground' else 'commands'
+        module = name if name in ('ground', 'web') else 'commands'
         module = import_module(f'mmn_plugin.cli.{module}')
         args = getattr(module, f'parse_{name}')(explicit(rest, '--json', STDOUT, r'.*\.json'))
         output = sys.stdout

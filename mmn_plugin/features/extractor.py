@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import Tensor
 
-from mmn_plugin.config import apply_tf32, load_config, require_device
+from mmn_plugin.config import apply_tf32, load_config, require_device, with_model_root
 from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
 
@@ -308,6 +308,7 @@ def extractor_config(
     fps: float | None = None,
     stride: int | None = None,
     amp: str | None = None,
+    root: str | None = None,
 ) -> dict:
     """Read the ``extractor`` of a config, and apply its ``env_cfg.allow_tf32`` to this process.
 
@@ -320,6 +321,8 @@ def extractor_config(
         stride (int, optional): Likewise.
         amp (str, optional): Likewise: ``'bf16'``, ``'fp16'``, or ``'auto'``, which is fp16 on
             accelerators and bf16 on the CPU.
+        root (str, optional): Folder with models of Hugging Face (see `find_model`). Defaults to
+            None.
 
     Returns:
         dict: What `EXTRACTORS` builds.
@@ -328,7 +331,7 @@ def extractor_config(
         FileNotFoundError: If there is no such config.
         ValueError: If it has no ``extractor``, or the extractor lacks what is to be replaced.
     """
-    config = load_config(_full_name(name), options)
+    config = with_model_root(load_config(_full_name(name), options), root)
     apply_tf32(config)
     settings = config.get('extractor')
     if not settings or not settings.get('type'):
@@ -384,7 +387,11 @@ def _full_name(name: str) -> str:
 
 
 def matching_extractor(
-    settings: dict, theirs: list[dict | None] | None, checkpoint: str, device: str | None = None
+    settings: dict,
+    theirs: list[dict | None] | None,
+    checkpoint: str,
+    device: str | None = None,
+    built: FeatureExtractor | None = None,
 ) -> FeatureExtractor:
     """Build an extractor and compare it with the one that made the features of a model's training.
 
@@ -394,11 +401,13 @@ def matching_extractor(
             everything passes.
         checkpoint (str): Where they stand, for messages.
         device (str, optional): As of `build_extractor`.
+        built (FeatureExtractor, optional): What the settings describe, where it is there already.
+            Defaults to None.
 
     Raises:
         ValueError: If they do not belong together; it names both, and what differs.
     """
-    extractor = build_extractor(settings, device)
+    extractor = built or build_extractor(settings, device)
     ours = [extractor.fingerprint if theirs else None]  # it may cost building the network
     require_same_extractor(
         theirs, ours, checkpoint, [f"the config's extractor ({settings['type']})"]

@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.video_input import VideoFeatures, check_sentences
+from mmn_plugin.apis.video_input import VideoFeatures
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.evaluation.predictions import FORMAT, VERSION
 from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError
@@ -230,7 +230,7 @@ class VideoGrounder:
             PageError: If the model does not know the words of one.
         """
         try:
-            return check_sentences(self.inferencer.model, sentences)
+            return self.inferencer.check_sentences(sentences)
         except InputError as error:
             message = str(error)
             raise PageError(f'{message[:1].upper()}{message[1:]}.') from error

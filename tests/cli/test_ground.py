@@ -257,7 +257,7 @@ def test_mistakes_end_in_one_message_and_leave_nothing(
 def test_options_of_a_config_that_is_not_given_are_refused(grounder):
     given = (grounder.video, grounder.checkpoint)
     line = 'mmn ground {} box --checkpoint {} --cfg-options a=1'
-    assert '--cfg-options needs --config' in output_of(line, *given, code=1)
+    assert '--cfg-options needs --model' in output_of(line, *given, code=1)
 
 
 def test_files_that_are_not_its_own_stop_it_before_the_work(grounder, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 from helpers.run_tool import output_of, run_tool
 from helpers.tiny_corpus import write_config
 from helpers.tiny_grounder import write_grounder, write_scene
+from helpers.zero_shot_config import write_zero_shot
 from mmengine.config import Config
 
 from mmn_plugin.errors import MissingFileError
@@ -125,8 +126,20 @@ def test_mistakes_end_in_one_message(grounder, webui, arguments, message):
     assert message in webui(*(names.get(argument, argument) for argument in arguments), code=code)
 
 
+@needs_gradio
+def test_a_model_without_training_is_served_without_a_checkpoint(
+    webui, tmp_path_factory, monkeypatch
+):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    folder = tmp_path_factory.mktemp('zero_shot')
+    model = ('--model', write_zero_shot(folder))
+    assert 'http://127' in webui(*model, '--model-root', folder / 'models')
+    missing = webui(*model, code=1)
+    assert 'without a network give --model-root FOLDER with org/clip in it' in missing
+
+
 def test_without_gradio_the_message_says_how_to_get_it(grounder):
-    with mock.patch('mmn_plugin.cli.commands.find_spec', return_value=None):
+    with mock.patch('mmn_plugin.cli.web.find_spec', return_value=None):
         output = output_of('mmn web', grounder.checkpoint, code=1)
     assert 'pip install "mmn_plugin[web]"' in output
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -11,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from helpers.tiny_grounder import write_grounder, write_scene
+from helpers.zero_shot_config import SENTENCES, write_zero_shot
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.shapes import SceneRenderer, SceneSampler
@@ -27,13 +29,10 @@ pytestmark = pytest.mark.skipif(
 PHONE = dict(width=360, height=740)
 
 
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    """The page of a tiny model, whose folders all lie below one that is empty at the end."""
+@contextmanager
+def serving(inferencer, folder, temporary):
+    """The page of a model, whose folders all lie below one that is empty at the end."""
     pytest.importorskip('gradio', reason='Gradio is not installed (requirements/web.txt)')
-    folder, temporary = tmp_path_factory.mktemp('page'), tmp_path_factory.mktemp('temporary')
-    tiny = write_grounder(folder)
-    inferencer = GroundingInferencer(tiny.config, tiny.checkpoint, 'cpu', top_n=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, 'tempdir', str(temporary))
         patch.setenv('GRADIO_TEMP_DIR', '')
@@ -47,6 +46,16 @@ def server(tmp_path_factory):
             yield SimpleNamespace(url=url, store=store, inferencer=inferencer, folder=folder)
             page.blocks.close()
         assert not [path for path in temporary.rglob('*') if path.is_file()]
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    """The page of a tiny model."""
+    folder, temporary = tmp_path_factory.mktemp('page'), tmp_path_factory.mktemp('temporary')
+    tiny = write_grounder(folder)
+    inferencer = GroundingInferencer(tiny.config, tiny.checkpoint, 'cpu', top_n=3)
+    with serving(inferencer, folder, temporary) as server:
+        yield server
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +89,7 @@ def visit(server, browser):
     """Open the page as a new visitor."""
     visitors = []
 
-    def open_page(viewport=None, colors='light'):
+    def open_page(viewport=None, colors='light', server=server):
         context = browser.new_context(
             viewport=viewport or dict(width=1280, height=900), color_scheme=colors
         )
@@ -336,3 +345,32 @@ def test_other_files_are_not_served(server, browser):
     for path in (secret, Path('/etc/passwd'), server.store.videos / '..' / '..' / 'x'):
         assert page.request.get(f'{server.url}gradio_api/file={path}').status in (403, 404)
     page.close()
+
+
+def test_a_model_without_training_finds_moments_and_says_what_is_probably_not_there(
+    visit, tmp_path_factory
+):
+    folder, temporary = tmp_path_factory.mktemp('zero'), tmp_path_factory.mktemp('temporary')
+    config = write_zero_shot(folder, 'clip')
+    options = dict(device='cpu', top_n=3, model_root=folder / 'models')
+    inferencer = GroundingInferencer(str(config), **options)
+    video = write_scene(folder)
+    answers = inferencer(video, SENTENCES)
+    highest, lowest = (pick(answers, key=lambda one: one['presence']) for pick in (max, min))
+    threshold = (highest['presence'] + lowest['presence']) / 2
+    inferencer.meta['presence'] = dict(threshold=threshold, tail=0.0)
+    with serving(inferencer, folder, temporary) as server:
+        page = visit(server=server)
+        upload(page, video)
+        page.wait_for_selector('text=Ready.')
+        ask(page, highest['sentence'])
+        assert np.allclose(shown_moments(page), highest['moments'], atol=1e-3)
+        assert not page.query_selector('.mmn-absent')
+        ask(page, lowest['sentence'])
+        page.wait_for_selector('text=Probably not in this video.')
+        first = page.locator('.mmn-moment >> nth=0')
+        assert not first.is_visible()
+        page.click('summary:has-text("The nearest moments")')
+        assert first.is_visible()
+        assert np.allclose(shown_moments(page), lowest['moments'], atol=1e-3)
+        page.close()

@@ -1,0 +1,158 @@
+"""Three calls without a checkpoint: a tower from a folder, a video file, sentences."""
+
+import shutil
+from unittest import mock
+
+import pytest
+import torch
+from helpers.tiny_grounder import write_scene
+from helpers.tiny_towers import write_text_tower
+from helpers.zero_shot_config import SENTENCES, write_zero_shot
+from mmengine.config import Config
+
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.config import with_model_root
+from mmn_plugin.errors import DownloadError, InputError
+from mmn_plugin.features import VideoWriter, build_extractor, probe_video
+
+
+@pytest.fixture(scope='module', params=['clip', 'videoprism'])
+def zero_shot(request, tmp_path_factory):
+    """An inferencer of a frame tower, and of a video tower; its video."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = write_zero_shot(folder, request.param)
+    inferencer = GroundingInferencer(str(config), device='cpu', model_root=folder / 'models')
+    inferencer.folder, inferencer.path, inferencer.video = folder, config, write_scene(folder)
+    return inferencer
+
+
+def test_three_calls_answer_without_a_checkpoint(zero_shot):
+    video = zero_shot.encode(zero_shot.video)
+    answers = zero_shot.ground(video, SENTENCES)
+    assert answers == zero_shot(zero_shot.video, SENTENCES)
+    for answer in answers:
+        assert 2 <= len(answer['moments']) <= 5
+        assert answer['scores'] == sorted(answer['scores'], reverse=True)
+        assert all(0 <= start < end <= 24 for start, end in answer['moments'])
+        assert answer['present'] == (answer['presence'] >= 0.5)
+    assert len({tuple(answer['scores']) for answer in answers}) == 3
+
+
+def test_scores_are_cosines_of_what_the_tower_gives(zero_shot):
+    encoded = zero_shot.encode(zero_shot.video)
+    tower = build_extractor(zero_shot.config.extractor, 'cpu')
+    rows = torch.from_numpy(tower(zero_shot.video))
+    pooled = zero_shot.pipeline(
+        dict(features=rows.numpy(), video_id='v', duration=24.0, sentences=[])
+    )
+    clips = pooled['inputs'].unflatten(0, (8, 2)).mean(1)  # (8, D)
+    grid, head = zero_shot.model.grid, zero_shot.model.head
+    moments = torch.stack(
+        [clips[a : b + 1].mean(0) for a, b in zip(grid.starts, grid.ends, strict=True)]
+    )
+    cosines = torch.cosine_similarity(
+        moments.double(), tower.encode_sentences(SENTENCES[:1]).double()
+    )
+    expected = (head.scale * (cosines - head.center)).sigmoid()
+    scores = zero_shot.score_moments(encoded, SENTENCES[:1])[0]
+    assert torch.allclose(scores.double(), expected, atol=1e-5)
+
+
+def test_the_tower_is_read_once_for_videos_and_sentences(zero_shot):
+    assert zero_shot.extractor is zero_shot.model.tower
+    other = GroundingInferencer(zero_shot.config, device='cpu')
+    kind = type(other.model.tower)
+    with mock.patch.object(
+        kind, 'build_model', autospec=True, side_effect=kind.build_model
+    ) as built:
+        other(zero_shot.video, SENTENCES)
+    assert built.call_count == 1
+
+
+def test_a_video_shorter_than_the_towers_window_is_answered(zero_shot, tmp_path):
+    with VideoWriter(tmp_path / 'short.mp4', 8) as video:
+        for shade in (20, 120):
+            video.add(torch.full((48, 64, 3), shade, dtype=torch.uint8).numpy())
+    (answer,) = zero_shot(tmp_path / 'short.mp4', SENTENCES[0])
+    assert probe_video(tmp_path / 'short.mp4').duration == 0.25
+    assert all(0 <= start < end <= 0.25 + 1e-6 for start, end in answer['moments'])
+
+
+def test_questions_are_rewritten_before_the_model_and_answered_under_their_own_words(zero_shot):
+    asked = []
+
+    def rewrite(sentence):
+        asked.append(sentence)
+        return dict(zip(('Wann?', '小狗'), SENTENCES, strict=False))[sentence]
+
+    given = dict(device='cpu', model_root=zero_shot.folder / 'models')
+    inferencer = GroundingInferencer(str(zero_shot.path), rewrite=rewrite, **given)
+    answers = inferencer([zero_shot.video] * 2, ['Wann?', '小狗'])
+    assert asked == ['Wann?', '小狗']  # an LLM's time is spent once
+    for answer, plain in zip(answers[1], zero_shot(zero_shot.video, SENTENCES[:2]), strict=True):
+        assert answer == plain | dict(sentence=answer['sentence'])
+    assert [answer['sentence'] for answer in answers[0]] == ['Wann?', '小狗']
+    for wrong, message in (
+        ('', "'Wo', rewritten as '', is empty"),
+        (None, "'Wo', rewritten as None, is no text"),
+        ('...', r"'Wo', rewritten as '\.\.\.', holds no word"),
+    ):
+        inferencer = GroundingInferencer(str(zero_shot.path), rewrite=lambda _, w=wrong: w, **given)
+        with pytest.raises(InputError, match=message):
+            inferencer.check_sentences('Wo')
+
+
+def test_a_root_is_the_models_own_folder_or_holds_all_of_them(zero_shot, tmp_path, monkeypatch):
+    name = zero_shot.config.extractor.model
+    expected = zero_shot(zero_shot.video, SENTENCES)
+    own = zero_shot.folder / 'models' / name
+    (tmp_path / 'flat').mkdir()
+    shutil.copytree(own, tmp_path / 'flat' / own.name)
+    for root in (own, tmp_path / 'flat'):
+        inferencer = GroundingInferencer(str(zero_shot.path), device='cpu', model_root=root)
+        assert inferencer(zero_shot.video, SENTENCES) == expected
+    monkeypatch.setenv('MMN_MODEL_ROOT', str(tmp_path / 'flat'))
+    assert GroundingInferencer(str(zero_shot.path), device='cpu')(zero_shot.video, SENTENCES) == (
+        expected
+    )
+
+
+def test_what_is_missing_is_said_with_where_it_was_looked_for(zero_shot, tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    name = zero_shot.config.extractor.model
+    for root, message in (
+        (
+            None,
+            f"no model '{name}'.*no --model-root is given.*give --model-root FOLDER with {name}",
+        ),
+        (tmp_path, f"no model '{name}'.*--model-root {tmp_path} does not hold it"),
+    ):
+        inferencer = GroundingInferencer(str(zero_shot.path), device='cpu', model_root=root)
+        with pytest.raises(DownloadError, match=message):
+            inferencer(zero_shot.video, SENTENCES)
+    with pytest.raises(InputError, match=r'model root .*absent is no folder'):
+        GroundingInferencer(str(zero_shot.path), model_root=tmp_path / 'absent')
+
+
+def test_a_folder_that_is_no_dual_tower_is_refused_by_name(zero_shot, tmp_path):
+    root = write_text_tower(tmp_path / 'bert')
+    inferencer = GroundingInferencer(str(zero_shot.path), device='cpu', model_root=root)
+    with pytest.raises(InputError, match=r'no text side|neither frames nor videos'):
+        inferencer(zero_shot.video, SENTENCES)
+
+
+@pytest.mark.parametrize('sentence', ['...', '??!', '\ud800'])
+def test_sentences_without_words_are_refused_before_the_video_costs_time(zero_shot, sentence):
+    with (
+        mock.patch.object(zero_shot.video_encoder, '_plan', side_effect=AssertionError),
+        pytest.raises(InputError, match='holds'),
+    ):
+        zero_shot('absent.mp4', sentence)
+
+
+def test_settings_that_cannot_be_used_are_named(zero_shot, inferencer, tmp_path):
+    with pytest.raises(InputError, match=r'model root .* is of no use: neither'):
+        with_model_root(Config(dict(inferencer.config)), tmp_path)
+    with pytest.raises(InputError, match='ZeroShotGrounding has no weights of its own'):
+        zero_shot.save_pretrained(tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,37 @@
+"""Configs of zero-shot models of tiny towers, as files."""
+
+from pathlib import Path
+
+from .tiny_towers import write_dual_tower
+from .tiny_zero_shot import zero_shot_settings
+
+PIPELINE = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=16),
+    dict(type='PackGroundingInputs'),
+]
+SENTENCES = ['a man opens the door', 'the dog runs', 'what does the red ball do?']
+
+
+def write_zero_shot(folder: Path, kind: str = 'clip', **changes) -> Path:
+    """A config, whose tower is the folder ``org/KIND`` below the folder ``models``.
+
+    ``changes`` replace settings of the tower.
+    """
+    tower = write_dual_tower(folder / 'models' / 'org' / kind, kind)
+    tower.update(dict(model=f'org/{kind}') | changes)
+    tower.pop('device')
+    model = zero_shot_settings(unrelated=SENTENCES[1:], nms_threshold=0.45)
+    settings = dict(
+        default_scope='mmaction',
+        custom_imports=dict(imports=['mmn_plugin']),
+        extractor=tower,
+        model=model | dict(tower=tower),
+        presence=dict(threshold=0.5, tail=0.0),
+        test_dataloader=dict(
+            dataset=dict(type='TemporalGroundingDataset', ann_file='', pipeline=PIPELINE)
+        ),
+    )
+    path = folder / f'zero_shot_{kind}.py'
+    path.write_text('\n'.join(f'{key} = {value!r}' for key, value in settings.items()) + '\n')
+    return path
