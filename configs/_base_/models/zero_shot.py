@@ -2,7 +2,7 @@
 model = dict(
     type='ZeroShotGrounding',
     data_preprocessor=dict(type='GroundingDataPreprocessor'),
-    grid=dict(num_clips=32, pooling_counts=[15, 8]),
+    grid=dict(num_clips=32, pooling_counts=[7, 4, 4]),
     # What surrounds a moment: 'neighborhood' (its length, on both sides) or the video's 'rest'
     neck=dict(type='TowerPool', surroundings='neighborhood'),
     head=dict(

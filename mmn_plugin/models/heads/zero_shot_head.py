@@ -44,7 +44,7 @@ class ContrastScore:
 
     def __call__(self, cosines: dict[str, Tensor]) -> Tensor:
         """(S, U) from (S, U) per space."""
-        return cosines['tower'] + self.weight * cosines['around']
+        return cosines['tower'] + self.weight * cosines['around']  # which is negated
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,18 @@ class RiseScore:
     rise: float = 0.5
     steadiness: float = 1.0
     mean: float = 0.0
-    spaces: ClassVar = ('tower', 'before', 'first', 'middle', 'last')
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The mean's space only where it has a weight: each one costs memory and time."""
+        return (*(('tower',) if self.mean else ()), 'before', 'first', 'middle', 'last')
 
     def __call__(self, cosines: dict[str, Tensor]) -> Tensor:
         """(S, U) from (S, U) per space."""
         rise = cosines['first'] + cosines['before']  # which is negated
         least = torch.minimum(torch.minimum(cosines['first'], cosines['middle']), cosines['last'])
-        return self.rise * rise + self.steadiness * least + self.mean * cosines['tower']
+        value = self.rise * rise + self.steadiness * least
+        return value + self.mean * cosines['tower'] if self.mean else value
 
 
 SCORES = dict(mean=MeanScore, contrast=ContrastScore, rise=RiseScore)
