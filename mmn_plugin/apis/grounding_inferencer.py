@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmn_plugin.config import require_device, with_model_root
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
+from mmn_plugin.engine.identity import require_tower_features
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import matching_extractor
 from mmn_plugin.files import OutputFolder
@@ -157,6 +158,9 @@ class GroundingInferencer(BaseInferencer):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config, weights (safetensors), tokenizer and a model card to complete.
 
+        Of a tower only its name and fingerprint are written; it is looked for when a sentence is
+        embedded, and another one is refused then.
+
         Raises:
             ValueError: If the folder cannot be made, or the config is more than plain data.
         """
@@ -202,6 +206,9 @@ class GroundingInferencer(BaseInferencer):
                     self.device,
                     self.model.tower if shared else None,
                 )
+                if self.model.head.tower_spaces and not shared:
+                    made = [self._extractor.fingerprint]
+                    require_tower_features(self.model, ['`extractor` of the config'], made)
             return self._extractor
 
     def __call__(

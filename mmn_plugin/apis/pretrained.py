@@ -138,21 +138,20 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
         folder (str | Path): Made if it is not there; a model in it is replaced.
         config (Config): Of the model.
         model (nn.Module): A localizer.
-        meta (dict): What else belongs to the model, plain data.
+        meta (dict): What else belongs to the model, plain data. Of a tower its fingerprint is
+            added: the tower itself is not written.
 
     Raises:
-        ValueError: If the config holds more than plain data, or the model has no weights.
+        ValueError: If the config holds more than plain data.
         OutputError: If the folder cannot be written into, or holds files of these names that are
             not a model's.
     """
-    if not model.needs_weights:
-        raise InputError(
-            f'{type(model).__name__} has no weights of its own, so that there is nothing to save: '
-            'use the name or the path of its config'
-        )
     folder = writable_folder(os.fsdecode(folder))
     _require_no_others(folder)
-    state = model.data_preprocessor.tokenizer.state()
+    tokenizer = model.data_preprocessor.tokenizer
+    state = {} if tokenizer is None else tokenizer.state()
+    if model.head.tower_spaces and 'tower' not in meta:
+        meta = dict(meta, tower=model.tower.fingerprint)
     content = dict(
         format=FORMAT,
         version=VERSION,
@@ -175,7 +174,8 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(text + '\n', encoding='utf-8')  # first: it says whose they are
     save_file(weights, folder / WEIGHTS, metadata=dict(format='pt'))
-    (folder / TOKENIZER_FILE).write_text(state['tokenizer'], encoding='utf-8')
+    if state:
+        (folder / TOKENIZER_FILE).write_text(state['tokenizer'], encoding='utf-8')
     (folder / CARD).write_text(model_card(content), encoding='utf-8')
 
 
@@ -188,6 +188,7 @@ def model_card(content: dict) -> str:
         version=content['mmn_plugin'],
         model=model,
         num_clips=model.get('grid', model)['num_clips'],  # without a grid clips are scored
+        tower=model.get('tower') if 'tower' in content['meta'] else None,
         extractor=config.get('extractor'),
         max_length=content['tokenizer'].get('max_length'),
         presence=content['meta'].get('presence'),
@@ -216,12 +217,18 @@ def _portable(config: Config, model) -> dict:
     for part in (parts.get('extractor'), parts['model'].get('tower')):
         if part is not None:
             part.pop('root', None)  # a folder of this machine
+            if part.pop('rewrite', None):
+                raise InputError(
+                    'model.tower.rewrite is a function, which no folder can hold: leave it out, '
+                    'and give rewrite= to the inferencer'
+                )
     parts['custom_imports'] = dict(imports=_own_parts(config))
-    text = parts['model']['text_encoder']
-    text.pop('name_or_path', None)
-    text['config'] = model.text_encoder.language_model
-    for source in ('vocab', 'name_or_path'):  # it lies in the folder
-        parts['model']['data_preprocessor']['tokenizer'].pop(source, None)
+    text = parts['model'].get('text_encoder')
+    if text is not None:
+        text.pop('name_or_path', None)
+        text['config'] = model.text_encoder.language_model
+        for source in ('vocab', 'name_or_path'):  # it lies in the folder
+            parts['model']['data_preprocessor']['tokenizer'].pop(source, None)
     pipeline = next(single_configs(config.test_dataloader.dataset)).pipeline
     pipeline = Config(dict(pipeline=pipeline))._cfg_dict.to_dict()
     parts['test_dataloader'] = dict(dataset=pipeline)
@@ -241,9 +248,7 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
         ValueError: If a file is damaged, or of another kind or version.
     """
     folder = Path(folder)
-    absent = [name for name in (CONFIG, WEIGHTS, TOKENIZER_FILE) if not (folder / name).is_file()]
-    if absent:
-        raise MissingFileError(f'the model folder {folder} lacks {", ".join(absent)}')
+    _require_files(folder, CONFIG, WEIGHTS)
     try:
         content = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
         kind = content.get('format'), content.get('version')
@@ -251,6 +256,8 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
             config, tokenizer, meta = (
                 dict(content[key]) for key in ('config', 'tokenizer', 'meta')
             )
+            if tokenizer:
+                _require_files(folder, TOKENIZER_FILE)
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f'{folder / CONFIG} is damaged: {error}') from None
     if kind != (FORMAT, VERSION):
@@ -265,8 +272,16 @@ def read_folder(folder: str | Path) -> tuple[Config, dict]:
     config = Config(config)
     require_plain_types(config, str(folder))
     _import_own_parts(config)
-    tokenizer['tokenizer'] = (folder / TOKENIZER_FILE).read_text(encoding='utf-8')
-    return config, dict(meta=dict(meta, tokenizer=tokenizer), state_dict=weights)
+    if tokenizer:
+        tokenizer['tokenizer'] = (folder / TOKENIZER_FILE).read_text(encoding='utf-8')
+        meta['tokenizer'] = tokenizer
+    return config, dict(meta=meta, state_dict=weights)
+
+
+def _require_files(folder: Path, *names: str) -> None:
+    """Raise a `MissingFileError` that names the files that a model's folder lacks."""
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        raise MissingFileError(f'the model folder {folder} lacks {", ".join(absent)}')
 
 
 def plain_meta(meta: dict) -> dict:

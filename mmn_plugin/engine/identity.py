@@ -212,8 +212,8 @@ def require_tower_features(model: nn.Module, files: list[str], found: list[dict 
         ValueError: If features and sentences are embedded by different towers.
     """
     if model.head.tower_spaces and any(found):
-        model.require_tower()
-        require_same_extractor([model.tower.fingerprint], found, 'model.tower', files)
+        tower = model.tower_fingerprint or model.tower.fingerprint  # the first needs no weights
+        require_same_extractor([tower], found, 'model.tower', files)
 
 
 def checkpoint_config(checkpoint: dict, path: str) -> Config:
@@ -261,6 +261,11 @@ def require_plain_types(config: Config, path: str) -> None:
                         f'the config that {path} carries asks for {key}={value!r}, which could '
                         'import foreign code: give the config that it was trained with'
                     )
+            if part.get('rewrite') is not None:
+                raise InputError(
+                    f'the config that {path} carries asks for rewrite={part["rewrite"]!r}, which '
+                    'is foreign code: give the config that it was trained with'
+                )
         elif isinstance(part, list | tuple):
             parts += part
 

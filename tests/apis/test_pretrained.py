@@ -143,7 +143,7 @@ def test_names_come_from_the_model_index(grounder):
     shapes = GroundingInferencer.list_models(patterns='.*_shapes')
     assert {'mmn_shapes', 'mscl_shapes'} <= set(shapes)
     assert 'mmn_tacos' not in shapes
-    assert GroundingInferencer.list_models(patterns='mmn_tac') == ['mmn_tacos']
+    assert GroundingInferencer.list_models(patterns='mmn_tacos$') == ['mmn_tacos']
     with pytest.raises(ValueError, match="no weights of 'mmn_tacos' are published"):
         GroundingInferencer('mmn_tacos')
     with pytest.raises(FileNotFoundError, match=r"no model 'mmn_tokos'.*mmn_tacos"):

@@ -1,5 +1,6 @@
 """Three calls without a checkpoint: a tower from a folder, a video file, sentences."""
 
+import json
 import shutil
 from unittest import mock
 
@@ -141,6 +142,43 @@ def test_a_folder_that_is_no_dual_tower_is_refused_by_name(zero_shot, tmp_path):
         inferencer(zero_shot.video, SENTENCES)
 
 
+def test_a_saved_model_holds_no_tower_and_asks_for_it_at_a_sentence(zero_shot, tmp_path):
+    zero_shot.save_pretrained(tmp_path / 'model')
+    files = {path.name: path for path in (tmp_path / 'model').iterdir()}
+    assert set(files) == {'config.json', 'model.safetensors', 'README.md'}
+    assert all(path.stat().st_size < 10_000 for path in files.values())
+    content = json.loads(files['config.json'].read_text())
+    assert content['meta']['tower'] == zero_shot.model.tower.fingerprint
+    assert str(zero_shot.folder) not in files['config.json'].read_text()
+    card = files['README.md'].read_text()
+    assert zero_shot.config.extractor.model in card
+    assert 'TODO' not in card
+    features = zero_shot.extractor(zero_shot.video)
+    expected = zero_shot(features, SENTENCES, 24.0)
+    again = GroundingInferencer.from_pretrained(tmp_path / 'model', device='cpu')
+    encoded = again.encode(features, 24.0)  # without the tower, which is not found
+    with pytest.raises(DownloadError):
+        again.ground(encoded, SENTENCES)
+    root = zero_shot.folder / 'models'
+    again = GroundingInferencer.from_pretrained(tmp_path / 'model', device='cpu', model_root=root)
+    assert again(features, SENTENCES, 24.0) == expected
+    content['config']['model']['tower']['rewrite'] = 'os.getcwd'
+    files['config.json'].write_text(json.dumps(content))
+    with pytest.raises(InputError, match='foreign code'):
+        GroundingInferencer.from_pretrained(tmp_path / 'model')
+
+
+def test_another_tower_than_the_saved_models_is_refused(zero_shot, tmp_path):
+    zero_shot.save_pretrained(tmp_path / 'model')
+    path = tmp_path / 'model' / 'config.json'
+    path.write_text(path.read_text().replace('sha256:', 'sha256:0'))
+    root = zero_shot.folder / 'models'
+    again = GroundingInferencer.from_pretrained(tmp_path / 'model', device='cpu', model_root=root)
+    encoded = again.encode(zero_shot.video)
+    with pytest.raises(InputError, match=r"checkpoint's tower and model\.tower do not belong"):
+        again.ground(encoded, SENTENCES)
+
+
 @pytest.mark.parametrize('sentence', ['...', '??!', '\ud800'])
 def test_sentences_without_words_are_refused_before_the_video_costs_time(zero_shot, sentence):
     with (
@@ -153,6 +191,7 @@ def test_sentences_without_words_are_refused_before_the_video_costs_time(zero_sh
 def test_settings_that_cannot_be_used_are_named(zero_shot, inferencer, tmp_path):
     with pytest.raises(InputError, match=r'model root .* is of no use: neither'):
         with_model_root(Config(dict(inferencer.config)), tmp_path)
-    with pytest.raises(InputError, match='ZeroShotGrounding has no weights of its own'):
-        zero_shot.save_pretrained(tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
+    asking = GroundingInferencer(zero_shot.config, device='cpu')
+    asking.config.model.tower.rewrite = 'os.getcwd'
+    with pytest.raises(InputError, match=r'model\.tower\.rewrite is a function'):
+        asking.save_pretrained(tmp_path / 'out')

@@ -148,6 +148,16 @@ def test_features_of_another_tower_are_refused_in_training_test_and_inference(tr
         Runner.from_cfg(config).train()
 
 
+def test_a_saved_folder_names_the_tower_and_answers_the_same(trained, tmp_path):
+    inferencer = GroundingInferencer(*trained)
+    inferencer.save_pretrained(tmp_path / 'model')
+    again = GroundingInferencer.from_pretrained(tmp_path / 'model')
+    assert again.meta['tower'] == StubTower().fingerprint
+    assert 'TODO' in (tmp_path / 'model' / 'README.md').read_text()
+    features = torch.randn(20, FEATURE_SIZE, generator=torch.Generator().manual_seed(0))
+    assert again(features, SENTENCES, 10.0) == inferencer(features, SENTENCES, 10.0)
+
+
 def test_long_videos_are_scored_in_windows(trained):
     inferencer = GroundingInferencer(*trained)
     features = torch.randn(120, FEATURE_SIZE, generator=torch.Generator().manual_seed(0))
