@@ -91,8 +91,9 @@ def _not_found(name: str, place: str, root: str | None, remedy: str, error: OSEr
         f'{f"--model-root {root} does not hold it" if root else "no --model-root is given"}, and '
         f'the Hugging Face hub did not give it ({", ".join(told) or "no variable of it is set"}). '
         'Check the name and the network; without a network give --model-root FOLDER with '
-        f'{name} in it, or set {ROOT_VARIABLE}, or HF_HOME to a cache that has it'
-        f'{f"; {remedy}" if remedy else ""}. The hub said: {reason}'
+        f'{name} in it, or set {ROOT_VARIABLE}, or HF_HOME to a cache that has it '
+        f'(HF_HUB_OFFLINE=1 spares the wait){f"; {remedy}" if remedy else ""}. '
+        f'The hub said: {reason}'
     )
 
 

@@ -100,7 +100,7 @@ class SentenceTower(LazyNetwork):
         from transformers import AutoTokenizer
 
         with self._lock:
-            return self._from_hub(AutoTokenizer.from_pretrained)
+            return self._from_hub(AutoTokenizer.from_pretrained, config=self.config)
 
     def _from_hub(self, load: Callable, **options):
         return from_hub(load, self.name, self.root, revision=self.revision, **options)

@@ -3,17 +3,29 @@
 import copy
 import json
 import pickle
+import weakref
+from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_towers import LIMIT, SIDE, tiny_dual_model, write_dual_tower
+from helpers.tiny_towers import (
+    LIMIT,
+    SIDE,
+    tiny_dual_model,
+    tiny_pe_video,
+    write_dual_tower,
+    write_pe_video,
+    write_text_tower,
+)
 from mmaction.registry import MODELS
 from transformers import AutoTokenizer
 
-from mmn_plugin.features import EXTRACTORS, build_extractor
-from mmn_plugin.features.feature_file import require_same_extractor
+from mmn_plugin.features import EXTRACTORS, build_extractor, extract_videos, frame_preparation
+from mmn_plugin.features.feature_file import read_fingerprint, require_same_extractor
+from mmn_plugin.shapes.corpus import write_video
 
 FRAME_TOWERS = ('clip', 'siglip', 'metaclip_2', 'chinese_clip', 'altclip')
 VIDEO_TOWERS = ('videoprism', 'xclip')
@@ -147,7 +159,6 @@ def rewrite_config(folder, **changes):
 
 def test_models_that_are_no_dual_encoders_are_refused(tmp_path, frames):
     from helpers.tiny_extractors import write_vision_model
-    from helpers.tiny_towers import write_text_tower
 
     cases = {
         write_vision_model(tmp_path / 'vit')['model']: 'has no text side',
@@ -213,3 +224,77 @@ def test_a_copy_is_the_tower_and_a_pickle_has_no_weights(folders, frames):
     stored = pickle.dumps(tower)
     assert len(stored) < 5000
     np.testing.assert_array_equal(pickle.loads(stored)(frames), rows)
+
+
+def test_pe_video_gives_what_its_forward_pass_gives(tmp_path, frames, monkeypatch):
+    settings = write_pe_video(tmp_path)
+    with pytest.raises(ValueError, match='any number of frames: give the tower clip_len'):
+        EXTRACTORS.build(settings)(frames)
+    model = tiny_pe_video()
+    monkeypatch.setattr('mmn_plugin.features.dual_tower.load_weights', lambda *_, **__: model)
+    tower = EXTRACTORS.build(dict(settings, clip_len=3))
+    assert tower.max_tokens == 8  # the tokenizer's, less than the model's
+    tokens = tower.tokenizer(SENTENCES, return_tensors='pt', padding=True)
+    pixels = tower.preparation.normalize(tower.preparation.scale(torch.tensor(np.stack(frames))))
+    places = (2 * np.arange(5)[:, None] + np.arange(-1, 2)).clip(0, 8)
+    with torch.inference_mode():
+        found = model(tokens['input_ids'], pixels[places], tokens['attention_mask'])
+    np.testing.assert_allclose(tower(frames), found.video_embeds, atol=1e-5)
+    expected = torch.nn.functional.normalize(found.text_video_embeds, dim=1)
+    torch.testing.assert_close(tower.encode_sentences(SENTENCES), expected, atol=1e-5, rtol=0)
+    assert (tower.logit_scale, tower.logit_bias) == (0, 0)  # as it is initialized
+
+
+def test_a_package_that_a_model_needs_is_named(tmp_path, frames):
+    if find_spec('timm'):
+        pytest.skip('timm is installed')
+    with pytest.raises(ValueError, match='requires the timm library'):
+        EXTRACTORS.build(dict(write_pe_video(tmp_path), clip_len=3))(frames)
+
+
+def test_the_root_holds_the_tower_and_does_not_change_its_features(tmp_path, frames):
+    settings = write_dual_tower(tmp_path / 'some-org' / 'tower', 'clip')
+    rooted = EXTRACTORS.build(dict(settings, model='some-org/tower', root=str(tmp_path)))
+    tower = EXTRACTORS.build(settings)
+    np.testing.assert_array_equal(rooted(frames), tower(frames))
+    assert rooted.fingerprint == tower.fingerprint
+
+
+def test_windows_of_videos_are_extracted_with_a_report_and_only_once(folders, tmp_path):
+    write_video(tmp_path / 'short.mp4', np.full((2, 48, 64), 90, np.uint8), fps=8)
+    (tmp_path / 'broken.mp4').write_bytes(b'no video')
+    tower = EXTRACTORS.build(folders('videoprism'))
+    report = extract_videos(tower, [tmp_path], tmp_path / 'f.h5', workers=0)
+    assert list(report.failures) == ['broken']
+    assert report.speed['frames'] == 1
+    moving = np.random.default_rng(0).integers(0, 255, (24, 48, 64), dtype=np.uint8)
+    write_video(tmp_path / 'long.mp4', moving, fps=8)
+    report = extract_videos(tower, [tmp_path], tmp_path / 'f.h5', workers=2)  # processes
+    assert report.speed['frames'] == 12
+    with h5py.File(tmp_path / 'f.h5') as file:
+        found = {name: np.array(data) for name, data in file.items()}
+        assert read_fingerprint(tmp_path / 'f.h5') == tower.fingerprint
+    assert {name: rows.shape for name, rows in found.items()} == dict(short=(1, 16), long=(6, 16))
+    np.testing.assert_allclose(found['long'], tower(tmp_path / 'long.mp4'), atol=1e-5)
+
+
+def test_frames_in_memory_do_not_grow_with_a_video(folders, monkeypatch):
+    monkeypatch.setattr(frame_preparation, 'CHUNK', 2 * 45 * 80 * 3 * 8)  # two frames
+    tower = EXTRACTORS.build(dict(folders('videoprism'), batch_size=4))
+    alive, most = 0, 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    def frames():
+        nonlocal alive, most
+        for place in range(1200):  # ten minutes at two frames per second
+            frame = np.full((45, 80, 3), place % 256, np.uint8)
+            weakref.finalize(frame, gone)
+            alive += 1
+            most = max(most, alive)
+            yield frame
+
+    assert sum(map(len, tower.blocks(frames()))) == 600
+    assert most <= 6

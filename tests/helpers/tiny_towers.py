@@ -175,3 +175,29 @@ def write_dual_tower(folder: Path, kind: str, **processor) -> dict:
         image = getattr(transformers, f'{names.get(kind, "CLIP")}ImageProcessorPil')(**settings)
         image.save_pretrained(folder)
     return dict(type='DualTower', model=str(folder), fps=4.0, stride=2, device='cpu')
+
+
+def tiny_pe_video():
+    """A PE-video model whose frames go through a ViT, since its own vision model needs timm."""
+    import transformers
+
+    torch.manual_seed(0)
+    layers = dict(LAYERS, num_key_value_heads=2, head_dim=8)
+    vision = transformers.ViTConfig(**LAYERS, image_size=SIDE, patch_size=16, num_labels=16)
+    ids = dict.fromkeys(('pad_token_id', 'bos_token_id', 'eos_token_id'), 0)
+    ids |= dict(cls_token_id=2, sep_token_id=3)
+    text = dict(LAYERS, **ids, vocab_size=len(BERT_TOKENS), max_position_embeddings=LIMIT)
+    config = transformers.PeVideoConfig(
+        text_config=dict(text, model_type='modernbert'),
+        video_config=transformers.PeVideoEncoderConfig(vision_config=vision, **layers),
+    )
+    return transformers.PeVideoModel(config).eval()
+
+
+def write_pe_video(folder: Path) -> dict:
+    """The model as a folder with its processor and tokenizer; the settings of its tower."""
+    tiny_pe_video().save_pretrained(folder)
+    write_bert_tokenizer(Path(folder), model_max_length=8)
+    settings = VIDEO_PROCESSOR | dict(video_processor_type='PeVideoVideoProcessor', resample=2)
+    (Path(folder) / 'video_preprocessor_config.json').write_text(json.dumps(settings))
+    return dict(type='DualTower', model=str(folder), fps=4.0, stride=2, device='cpu')

@@ -11,6 +11,7 @@ from helpers.run_tool import ROOT
 from helpers.tiny_corpus import write_corpus
 from helpers.tiny_extractors import write_vision_model
 from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder, write_scene
+from helpers.tiny_towers import tiny_dual_model, write_dual_tower
 from helpers.tiny_weak import write_weak_config
 from mmengine.config import Config
 
@@ -93,6 +94,24 @@ def test_an_epochs_first_batch_is_told_apart_and_the_workers_start_does_not_coun
     row = dict(config='tiny', videos=2, megabytes=1.0, cpu_seconds=0.03, workers=2, waits=waits)
     table = experiments('training').render_loader(dict(step_seconds=0.05, load=0, rows=[row]))
     assert '| tiny, 2 videos | 1.0 MB | 30 ms | 15 ms | 20.0% | 0.0% |' in table
+
+
+def test_a_tower_is_timed_and_compared_with_transformers_own(experiments, monkeypatch):
+    towers = experiments('tower_speed')
+
+    def write(folder):
+        write_dual_tower(folder, 'clip')
+        return tiny_dual_model('clip')
+
+    monkeypatch.setattr(towers, 'TOWERS', dict(tiny=('clip_vit_b32', write, 3)))
+    found = towers.figures_of('tiny', repeats=1)
+    assert found['rows_per_second'] > 0
+    assert found['row_difference'] < 1e-6
+    assert found['sentence_difference'] < 1e-6
+    failed = dict(tower='large', error='Traceback\nstopped after 9 s')
+    text = towers.render_towers(dict(figures=[dict(tower='tiny', **found), failed]))
+    assert text.splitlines()[2].startswith('| tiny | 0 M | ')
+    assert '| large | stopped after 9 s |' in text
 
 
 def test_extraction_beside_a_simulated_device_is_compared_with_its_parts(experiments, tmp_path):
