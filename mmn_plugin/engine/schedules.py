@@ -41,8 +41,14 @@ class FreezeLanguageModelHook(Hook):
         """Check that the distributed wrapper can cope with parameters without gradient.
 
         Raises:
-            ValueError: If it would fail in the middle of an epoch.
+            ValueError: If it would fail in the middle of an epoch, or the encoder's own setting
+                keeps the language model frozen.
         """
+        if bare_model(runner).text_encoder.frozen:
+            raise InputError(
+                'model.text_encoder.frozen=True keeps the language model frozen in every epoch: '
+                'leave FreezeLanguageModelHook out of the config, or frozen'
+            )
         if (
             self.through_epoch > 0
             and is_model_wrapper(runner.model)

@@ -46,6 +46,9 @@ def length_buckets(lengths: Sequence[int], overhead: int) -> list[list[int]]:
 # What one more batch through the language model costs, in tokens: overheads of some hundred calls.
 BATCH_TOKENS = dict(cpu=64, other=2048)
 
+# Sentences whose token means a frozen language model keeps: 200 MB where it has 768 channels.
+KEPT = 1 << 16
+
 # Model types every token of which attends to every other of its sentence, in transformers' own way.
 PLAIN_ATTENTION = ('bert', 'distilbert', 'roberta')
 
@@ -64,6 +67,10 @@ class SentenceEncoder(BaseModule):
         config (dict, optional): Configuration of a model to train from scratch, with
             ``model_type`` (such as ``'distilbert'``); nothing is downloaded.
         spaces (Sequence[str]): Names of the joint spaces. Defaults to the two of MMN.
+        frozen (bool): Never train the language model: it has no dropout and no gradient, and goes
+            over each sentence once, since its result is kept on its device (of `KEPT` sentences at
+            most). So an epoch costs what is trained. Defaults to False: `FreezeLanguageModelHook`
+            says when it is trained.
 
     Raises:
         ValueError: If not exactly one of ``name_or_path`` and ``config`` is given.
@@ -76,9 +83,14 @@ class SentenceEncoder(BaseModule):
         name_or_path: str | None = None,
         config: dict | None = None,
         spaces: Sequence[str] = ('iou', 'contrastive'),
+        frozen: bool = False,
     ):
         super().__init__()
         self.bert = self._build_language_model(name_or_path, config)
+        self.frozen = frozen
+        self._kept: dict[tuple[int, ...], Tensor] = {}  # token ids -> (C,)
+        if frozen:
+            self.bert.requires_grad_(False)
         hidden = self.bert.config.hidden_size
         self.layernorm = nn.LayerNorm(hidden, eps=1e-5)
         self.spaces = tuple(spaces)
@@ -141,8 +153,38 @@ class SentenceEncoder(BaseModule):
             pooled = self.layernorm(means)  # (S, C)
         return {space: getattr(self, f'fc_{space}')(pooled) for space in self.spaces}
 
+    def train(self, mode: bool = True) -> 'SentenceEncoder':
+        """As of `torch.nn.Module`; a frozen language model stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.bert.eval()
+        return self
+
+    def _apply(self, *args, **kwargs):  # another device or type of numbers
+        self._kept.clear()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # other weights
+        self._kept.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
     def token_means(self, sentences: SentenceBatch) -> Tensor:
-        """Mean of the last hidden states over each sentence's tokens, (S, C).
+        """Mean of the last hidden states over each sentence's tokens, (S, C)."""
+        if not self.frozen or sentences.token_ids is None:
+            return self._means_by_length(sentences)
+        keys = [*map(tuple, sentences.token_ids)]
+        rows = {key: row for row, key in enumerate(keys) if key not in self._kept}
+        found = {}
+        if rows:
+            means = self._means_by_length(sentences.take([*rows.values()]))
+            found = dict(zip(rows, means, strict=True))
+        means = torch.stack([found[key] if key in found else self._kept[key] for key in keys])
+        if len(self._kept) + len(found) <= KEPT:
+            self._kept.update(found)
+        return means
+
+    def _means_by_length(self, sentences: SentenceBatch) -> Tensor:
+        """The same for all of a batch.
 
         Sentences go through the language model in batches of like length where that spares more
         padding than another batch costs; batches of one length need no padding at all.
