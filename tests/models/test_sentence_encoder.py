@@ -131,3 +131,34 @@ def test_the_mask_is_the_one_that_transformers_makes(kind, lengths):
     encoder, batch = SentenceEncoder(8, config=config).eval(), batch_of(*lengths)
     asked = encoder._token_means(batch._replace(token_ids=None))
     assert torch.equal(encoder._token_means(batch), asked)
+
+
+def test_a_frozen_language_model_goes_over_each_sentence_once(calls):
+    torch.manual_seed(1)
+    encoder = SentenceEncoder(8, config=CONFIG, frozen=True).train()
+    plain = SentenceEncoder(8, config=CONFIG).eval()
+    plain.load_state_dict(encoder.state_dict())
+    first, second = batch_of(5, 9, 5, seed=0), batch_of(5, 9, 5, seed=2)
+    for batch in (first, second, first):
+        found, expected = encoder(batch), plain(batch)
+        for space in encoder.spaces:
+            torch.testing.assert_close(found[space], expected[space], rtol=1e-5, atol=1e-5)
+    of_plain = calls[1::2]
+    assert len(of_plain) < 6
+    calls.clear()
+    encoder(first), encoder(second)
+    assert calls == []
+    sum(value.sum() for value in encoder(first).values()).backward()
+    assert all(parameter.grad is None for parameter in encoder.bert.parameters())
+    assert encoder.fc_iou.weight.grad is not None
+
+
+@pytest.mark.parametrize('change', ['weights', 'numbers'])
+def test_what_a_frozen_language_model_kept_goes_with_its_weights(change):
+    encoder, batch = SentenceEncoder(8, config=CONFIG, frozen=True), batch_of(5, 9)
+    before = encoder.token_means(batch)
+    if change == 'weights':
+        encoder.load_state_dict(SentenceEncoder(8, config=CONFIG).state_dict())
+        assert not torch.allclose(encoder.token_means(batch), before)
+    else:
+        assert encoder.double().token_means(batch).dtype == torch.float64

@@ -4,7 +4,8 @@
 
 Two people described each validation video of ActivityNet Captions, independently of each other. The
 sentences of one (val.json) stand for the video: a sentence encoder embeds them, and each row of the
-features is the mean of the sentences that cover it. The other one's sentences and spans
+features is the mean of the sentences that cover it, or one fixed sentence ("Nothing happens.")
+where none does. The other one's sentences and spans
 (test.json) are the queries and the truth. So the features are another person's words and not
 pictures: figures on them compare methods and say nothing of how well a video is seen.
 
@@ -15,20 +16,27 @@ training, the next 500 for validation, the rest (985 of the published files) for
 import argparse
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 import mmn_plugin  # noqa: F401
+from mmn_plugin.cli.main import whole_number
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.features.text_tower import TextTower
 from mmn_plugin.files import replacing, writable_folder, write_json
-from mmn_plugin.structures.annotations import load_annotation_file, parse_video
+from mmn_plugin.structures.annotations import (
+    VideoAnnotation,
+    load_annotation_file,
+    parse_video,
+)
 
 ENCODER = 'sentence-transformers/all-MiniLM-L6-v2'
 TRAIN, VAL = 3400, 500  # videos; the rest is for the test
+SILENCE = 'Nothing happens.'  # its cosine with people's sentences is below that of any two of these
 BATCH = 256  # sentences from one step of the progress bar to the next
 
 
@@ -82,26 +90,38 @@ def embed(tower, sentences: list[str], progress: Callable[[int, int], None]) -> 
 
 
 def write_features(
-    path: Path, tower, annotations: dict, rows: int, progress: Callable[[int, int], None]
-) -> None:
-    """One dataset (T, D) per video, with the fingerprint of the tower, in one step."""
-    sentences = sorted({text for entry in annotations.values() for text in entry.sentences})
-    # shortest first: batches of like length need little padding
-    sentences = ['', *sorted(sentences, key=len)]
+    path: Path,
+    tower,
+    annotations: dict[str, VideoAnnotation],
+    rows: int,
+    silence: str,
+    progress: Callable[[int, int], None],
+) -> list[str]:
+    """One dataset (T, D) per video, with the fingerprint of the tower, in one step.
+
+    Returns:
+        list[str]: Sentences that mean nothing to the tower, with why; they are left out.
+    """
+    said = sorted({text for entry in annotations.values() for text in entry.sentences}, key=len)
+    found = zip(said, tower.inspect(said), strict=True)
+    problems = {text: problem for text, (_, problem) in found if problem}
+    sentences = [silence, *(text for text in said if text not in problems)]  # like lengths together
     place = {text: index for index, text in enumerate(sentences)}
     embeddings = embed(tower, sentences, progress)
     made_by = {key: tower.fingerprint[key] for key in ('extractor', 'stride', 'fps')}
     with replacing(path) as unfinished, h5py.File(unfinished, 'w') as file:
         file.attrs.update(made_by)
         for video_id, entry in annotations.items():
-            own = embeddings[[place[text] for text in entry.sentences]]
-            moments = np.asarray(entry.moments, np.float64)
+            known = [row for row, text in enumerate(entry.sentences) if text in place]
+            own = embeddings[[place[entry.sentences[row]] for row in known]]
+            moments = np.asarray(entry.moments, np.float64)[known].reshape(-1, 2)
             data = rows_of(moments, own, embeddings[0], entry.duration, rows)
             file.create_dataset(video_id, data=data).attrs.update(made_by)
+    return [f'{text!r} {problem}' for text, problem in problems.items()]
 
 
-def make(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Write features and annotations; returns the videos of each split."""
+def make(args: argparse.Namespace) -> tuple[dict[str, list[str]], list[str]]:
+    """Write features and annotations; the videos of each split, and the sentences left out."""
     described, asked = (
         load_annotation_file(args.annotations / name) for name in ('val.json', 'test.json')
     )
@@ -110,14 +130,15 @@ def make(args: argparse.Namespace) -> dict[str, list[str]]:
     path = str(args.annotations / 'val.json')
     parsed = {video_id: parse_video(path, video_id, entry) for video_id, entry in common.items()}
     tower = TextTower(args.encoder, root=args.model_root)
+    target = args.out / 'features.h5'
     with ProgressBar('sentences') as bar:
-        write_features(args.out / 'features.h5', tower, parsed, args.rows, bar)
+        left_out = write_features(target, tower, parsed, args.rows, args.silence, bar)
     folder = args.out / 'annotations'
     folder.mkdir(exist_ok=True)
     for split, video_ids in splits.items():
         write_json({video_id: asked[video_id] for video_id in video_ids}, folder / f'{split}.json')
     write_json(common, folder / 'described.json')
-    return splits
+    return splits, left_out
 
 
 def main() -> None:
@@ -125,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    add, at_least_one = parser.add_argument, partial(whole_number, least=1)
     text = 'folder with val.json and test.json of ActivityNet Captions (README.md beside this)'
     add('--annotations', type=Path, required=True, help=text)
     text = 'folder to write (default: data/captions)'
@@ -133,12 +154,16 @@ def main() -> None:
     text = f'sentence encoder, by name or folder (default: {ENCODER})'
     add('--encoder', default=ENCODER, help=text)
     add('--model-root', help='folder that holds the encoder as ORG/NAME, where there is no network')
-    add('--rows', type=int, default=64, help='feature rows of a video (default: 64)')
-    add('--train', type=int, default=TRAIN, help=f'videos for training (default: {TRAIN})')
-    add('--val', type=int, default=VAL, help=f'videos for validation (default: {VAL})')
+    add('--rows', type=at_least_one, default=64, help='feature rows of a video (default: 64)')
+    text = f'sentence of the rows of which nothing is said (default: {SILENCE!r})'
+    add('--silence', default=SILENCE, help=text)
+    add('--train', type=at_least_one, default=TRAIN, help=f'videos for training (default: {TRAIN})')
+    add('--val', type=at_least_one, default=VAL, help=f'videos for validation (default: {VAL})')
     args = parser.parse_args()
     with plain_errors():
-        splits = make(args)
+        splits, left_out = make(args)
+    for sentence in left_out:
+        print(f'left out: the sentence {sentence}')
     counts = ', '.join(f'{len(part)} {name}' for name, part in splits.items())
     print(f'{args.out} is complete: {counts} videos')
 
