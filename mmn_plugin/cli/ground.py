@@ -230,8 +230,8 @@ def print_table(sample: GroundingDataSample, top_n: int) -> None:
         if not len(row.moments):
             table.add_row(name, '', 'probably not in this video', f'({presence:.3f})')
         for i, ((start, end), score) in enumerate(zip(row.moments, row.scores, strict=True)):
-            cells = [str(i + 1), f'{start:.2f} - {end:.2f}', f'{score:.3f}']
-            table.add_row(name, *cells, '' if overlaps is None else f'{overlaps[i]:.2f}')
+            iou = [] if overlaps is None else [f'{overlaps[i]:.2f}']
+            table.add_row(name, str(i + 1), f'{start:.2f} - {end:.2f}', f'{score:.3f}', *iou)
             name = ''
         table.add_section()
     Console(width=None if sys.stdout.isatty() else 110).print(table)

@@ -6,8 +6,8 @@ from unittest import mock
 
 import pytest
 import torch
-from helpers.tiny_grounder import write_scene
-from helpers.tiny_towers import write_text_tower
+from helpers.tiny_grounder import write_grounder, write_scene
+from helpers.tiny_towers import write_dual_tower, write_text_tower
 from helpers.zero_shot_config import SENTENCES, write_zero_shot
 from mmengine.config import Config
 
@@ -195,3 +195,28 @@ def test_settings_that_cannot_be_used_are_named(zero_shot, inferencer, tmp_path)
     asking.config.model.tower.rewrite = 'os.getcwd'
     with pytest.raises(InputError, match=r'model\.tower\.rewrite is a function'):
         asking.save_pretrained(tmp_path / 'out')
+
+
+def test_a_trained_model_is_saved_without_its_tower_and_finds_it_in_a_root(tmp_path):
+    models = tmp_path / 'models'
+    tower = write_dual_tower(models / 'org' / 'clip', 'clip') | dict(model='org/clip')
+    tower.pop('device')
+    grounder = write_grounder(tmp_path, in_channels=12, extractor=tower)
+    with grounder.config.open('a') as file:
+        file.write(f'model.update(tower={tower!r}, head=dict(tower_weight=2.0))\n')
+    options = dict(device='cpu', model_root=models)
+    inferencer = GroundingInferencer(grounder.config, grounder.checkpoint, **options)
+    assert inferencer.extractor is inferencer.model.tower
+    inferencer.meta['tower'] = inferencer.model.tower.fingerprint  # as a training leaves it
+    video = write_scene(tmp_path)
+    answers = inferencer(video, SENTENCES[:1])
+    inferencer.save_pretrained(tmp_path / 'saved')
+    assert str(models) not in (tmp_path / 'saved' / 'config.json').read_text()
+    moved = models.rename(tmp_path / 'elsewhere')
+    saved = GroundingInferencer.from_pretrained(tmp_path / 'saved', device='cpu', model_root=moved)
+    assert saved(video, SENTENCES[:1]) == answers
+    write_dual_tower(tmp_path / 'other' / 'clip', 'clip', size=dict(shortest_edge=40))
+    options['model_root'] = tmp_path / 'other'
+    other = GroundingInferencer.from_pretrained(tmp_path / 'saved', **options)
+    with pytest.raises(InputError, match="the checkpoint's tower"):
+        other(video, SENTENCES[:1])

@@ -103,6 +103,18 @@ def test_a_sentence_that_is_shown_twice_gives_both_moments_first(score):
     assert torch.equal(scores, scores.sort(descending=True).values)
 
 
+def test_unrelated_sentences_without_a_word_that_the_tower_knows_are_left_out():
+    model = build_zero_shot(unrelated=['...', *UNRELATED])
+    video = encoded(model, video_showing(SENTENCE, 4, 10))
+    model.head.presence(video, model.encode_sentences([SENTENCE]))
+    assert len(video.unrelated) == len(UNRELATED)
+    model, video.unrelated = build_zero_shot(unrelated=['...']), None
+    with pytest.raises(
+        ValueError, match=r'knows no word of the sentences of model\.head\.unrelated'
+    ):
+        model.head.presence(video, model.encode_sentences([SENTENCE]))
+
+
 @BY_TYPE
 def test_presence_of_what_is_shown_is_above_that_of_other_sentences(score):
     model = build_zero_shot(score, size=64)

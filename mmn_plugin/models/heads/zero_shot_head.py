@@ -225,9 +225,19 @@ class ZeroShotHead(BaseHead):
         return (below + best) / (len(video.unrelated) + 1)
 
     def _best_unrelated(self, video: VideoEmbedding) -> Tensor:
-        """(K,) best scores of the unrelated sentences in a video, rising."""
+        """(K,) best scores of the unrelated sentences in a video, rising.
+
+        Sentences that hold no word that the tower knows are left out.
+        """
         if self._unrelated_vectors is None:
-            self._unrelated_vectors = self.tower.encode_sentences(self.unrelated)
+            inspected = zip(self.unrelated, self.tower.inspect(self.unrelated), strict=True)
+            known = [sentence for sentence, (_, problem) in inspected if problem is None]
+            if not known:
+                raise InputError(
+                    'the tower knows no word of the sentences of model.head.unrelated: give others '
+                    'there, in its language'
+                )
+            self._unrelated_vectors = self.tower.encode_sentences(known)
         vectors = self._unrelated_vectors.to(video.spans.device)
         parts = vectors.split(max(CELLS // max(len(video.spans), 1), 1))
         spaces = [dict.fromkeys(self.tower_spaces, part) for part in parts]
