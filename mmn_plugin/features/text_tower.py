@@ -5,6 +5,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 
 import torch
 from mmaction.registry import MODELS
@@ -138,8 +139,8 @@ class SentenceTower(LazyNetwork):
             ValueError: If a sentence holds no word, or none that the tokenizer knows.
         """
         texts = [self.rewrite(text) if self.rewrite else text for text in sentences]
-        for sentence, text in zip(sentences, texts, strict=True):
-            if problem := self._problem(text):
+        for sentence, text, problem in zip(sentences, texts, self._problems(texts), strict=True):
+            if problem:
                 rewritten = f', rewritten as {text!r},' if text != sentence else ''
                 raise InputError(
                     f'the sentence {sentence!r}{rewritten} {problem}; correct it or leave it out'
@@ -147,7 +148,7 @@ class SentenceTower(LazyNetwork):
         if not texts:
             return self._embed(['a'])[:0]
         embeddings = [
-            normalize(self._embed([template.replace('{}', text) for text in texts]), dim=-1)
+            normalize(self._embed(self._put_into(template, texts)), dim=-1)
             for template in self.templates
         ]
         return normalize(torch.stack(embeddings).mean(0), dim=-1)  # (S, D)
@@ -157,33 +158,46 @@ class SentenceTower(LazyNetwork):
 
         For checking a dataset: nothing is raised, and nothing rewritten.
         """
-        return [
-            (0, problem)
-            if (problem := self._problem(sentence)) and broken_character(sentence)
-            else (max(self._lengths([t.replace('{}', sentence) for t in self.templates])), problem)
-            for sentence in sentences
-        ]
+        whole = ['' if broken_character(sentence) else sentence for sentence in sentences]
+        lengths = [self._lengths(self._put_into(one, whole)) for one in self.templates]
+        longest = map(max, zip(*lengths, strict=True))
+        return list(zip(longest, self._problems(sentences), strict=True))
+
+    @staticmethod
+    def _put_into(template: str, texts: Sequence[str]) -> list[str]:
+        return [template.replace('{}', text) for text in texts]
+
+    def _ids(self, texts: Sequence[str], **options) -> list[list[int]]:
+        """Ids of all tokens of each text. One thread at a time may use a tokenizer."""
+        if not texts:
+            return []
+        with self._lock:
+            return self.tokenizer([*map(self.clean, texts)], verbose=False, **options)['input_ids']
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
-        ids = self.tokenizer([*map(self.clean, texts)], truncation=False, verbose=False)
-        return list(map(len, ids['input_ids']))
+        return list(map(len, self._ids(texts)))
 
-    def _problem(self, sentence: str) -> str | None:
+    def _problems(self, sentences: Sequence[str]) -> list[str | None]:
         """What makes a sentence mean nothing to the tower, as `SentenceTokenizer` says it."""
-        if problem := broken_character(sentence):
-            return problem
-        if not any(map(str.isalnum, sentence)):
-            return 'holds no word'
-        tokenizer = self.tokenizer
-        ids = tokenizer(self.clean(sentence), add_special_tokens=False, verbose=False)['input_ids']
-        tokens = tokenizer.convert_ids_to_tokens([i for i in ids if i != tokenizer.unk_token_id])
-        if any(any(map(str.isalnum, token)) for token in tokens):
-            return None
-        return f'holds no word of the vocabulary of {self.name} ({len(tokenizer)} tokens)'
+        broken = [broken_character(sentence) for sentence in sentences]
+        whole = ['' if part else text for part, text in zip(broken, sentences, strict=True)]
+        ids = self._ids(whole, add_special_tokens=False)
+        known = {id_: self._is_word(id_) for id_ in set(chain(*ids))}
+        unknown = f'holds no word of the vocabulary of {self.name} ({len(self.tokenizer)} tokens)'
+        return [
+            part
+            or (None if any(map(str.isalnum, text)) else 'holds no word')
+            or (None if any(map(known.get, these)) else unknown)
+            for part, text, these in zip(broken, whole, ids, strict=True)
+        ]
+
+    def _is_word(self, token_id: int) -> bool:
+        """Whether a token stands for something, rather than punctuation or what is unknown."""
+        token = self.tokenizer.convert_ids_to_tokens(token_id)
+        return token_id != self.tokenizer.unk_token_id and any(map(str.isalnum, token))
 
     def _embed(self, texts: list[str]) -> Tensor:
         """Vectors (S, D) float32; texts of like length go through the model together."""
-        texts = [self.clean(text) for text in texts]
         lengths = self._lengths(texts)
         limit = self.max_tokens
         if limit and max(lengths) > limit and not self._warned:
@@ -199,7 +213,8 @@ class SentenceTower(LazyNetwork):
         found = []
         with self._lock:
             for begin in range(0, len(order), self.sentence_batch):
-                batch = [texts[place] for place in order[begin : begin + self.sentence_batch]]
+                places = order[begin : begin + self.sentence_batch]
+                batch = [self.clean(texts[place]) for place in places]
                 tokens = self.tokenizer(batch, return_tensors='pt', **options).to(self.device)
                 found.append(self.embed(dict(tokens)).float())
         return torch.cat(found)[torch.tensor(order, device=self.device).argsort()]

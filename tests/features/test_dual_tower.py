@@ -226,13 +226,20 @@ def test_a_copy_is_the_tower_and_a_pickle_has_no_weights(folders, frames):
     np.testing.assert_array_equal(pickle.loads(stored)(frames), rows)
 
 
-def test_pe_video_gives_what_its_forward_pass_gives(tmp_path, frames, monkeypatch):
-    settings = write_pe_video(tmp_path)
+@pytest.fixture
+def pe_video(tmp_path):
+    try:
+        return write_pe_video(tmp_path)
+    except ImportError as error:  # of earlier releases of transformers
+        pytest.skip(f'a config needs timm: {error}')
+
+
+def test_pe_video_gives_what_its_forward_pass_gives(pe_video, frames, monkeypatch):
     with pytest.raises(ValueError, match='any number of frames: give the tower clip_len'):
-        EXTRACTORS.build(settings)(frames)
+        EXTRACTORS.build(pe_video)(frames)
     model = tiny_pe_video()
     monkeypatch.setattr('mmn_plugin.features.dual_tower.load_weights', lambda *_, **__: model)
-    tower = EXTRACTORS.build(dict(settings, clip_len=3))
+    tower = EXTRACTORS.build(dict(pe_video, clip_len=3))
     assert tower.max_tokens == 8  # the tokenizer's, less than the model's
     tokens = tower.tokenizer(SENTENCES, return_tensors='pt', padding=True)
     pixels = tower.preparation.normalize(tower.preparation.scale(torch.tensor(np.stack(frames))))
@@ -245,11 +252,11 @@ def test_pe_video_gives_what_its_forward_pass_gives(tmp_path, frames, monkeypatc
     assert (tower.logit_scale, tower.logit_bias) == (0, 0)  # as it is initialized
 
 
-def test_a_package_that_a_model_needs_is_named(tmp_path, frames):
+def test_a_package_that_a_model_needs_is_named(pe_video, frames):
     if find_spec('timm'):
         pytest.skip('timm is installed')
     with pytest.raises(ValueError, match='requires the timm library'):
-        EXTRACTORS.build(dict(write_pe_video(tmp_path), clip_len=3))(frames)
+        EXTRACTORS.build(dict(pe_video, clip_len=3))(frames)
 
 
 def test_the_root_holds_the_tower_and_does_not_change_its_features(tmp_path, frames):

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -145,7 +146,9 @@ def test_the_least_limit_of_the_files_holds_and_is_said_once(folder, monkeypatch
 )
 def test_a_sentence_that_means_nothing_is_quoted(folder, sentence, problem):
     tower = TextTower(folder, templates=['a video of {}'], device='cpu')
-    assert problem in tower.inspect(['a man', sentence])[1][1]
+    (length, none), (_, found) = tower.inspect(['a man', sentence])
+    assert (length, none) == (7, None)
+    assert problem in found
     with pytest.raises(ValueError, match='the sentence ') as raised:
         tower.encode_sentences(['a man', sentence])
     assert problem in str(raised.value)
@@ -175,6 +178,15 @@ def test_a_copy_is_the_tower_and_a_pickle_has_no_weights(folder):
     stored = pickle.dumps(tower)
     assert len(stored) < 3000
     assert pickle.loads(stored).encode_sentences(SENTENCES).equal(before)
+
+
+def test_several_threads_may_ask_one_tower(folder):
+    tower = TextTower(folder, device='cpu', sentence_batch=1)
+    expected = tower.encode_sentences(SENTENCES)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(tower.encode_sentences, [SENTENCES[:n] for n in (1, 2, 3, 4) * 8]))
+    for rows in found:
+        torch.testing.assert_close(rows, expected[: len(rows)], atol=1e-6, rtol=0)
 
 
 def test_the_tower_follows_its_device(folder):
