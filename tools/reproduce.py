@@ -37,6 +37,7 @@ from reproduction import (
     towers,
     training,
     weak,
+    zero_shot,
 )
 from reproduction.running import ROOT, run
 from reproduction.tables import source
@@ -76,6 +77,7 @@ EXPERIMENTS = dict(
     tubes=(experiments.tubes, experiments.render_tubes),
     videos=(experiments.videos, experiments.render_videos),
     weak=(weak.weak, weak.render_weak),
+    zero_shot_speed=(zero_shot.zero_shot_speed, zero_shot.render_zero_shot_speed),
 )
 
 

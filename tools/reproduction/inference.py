@@ -87,7 +87,7 @@ def sentence_cost(model, features, seconds: float, sentence: str, repeats: int =
         whole.append(timed(model.ground, encoded, sentence)[1])
         with torch.inference_mode():
             text.append(timed(model.model.encode_sentences, [sentence])[1])
-    times = dict(encode=encode, text=statistics.median(text))
+    times = dict(encode=encode, first=whole[0], text=statistics.median(text))
     times['besides'] = statistics.median(whole) - times['text']
     about = dict(moments=len(encoded.spans), windows=encoded.num_windows)
     return about | {f'{name}_ms': 1000 * value for name, value in times.items()}
