@@ -200,6 +200,16 @@ def read_extractor(datasets) -> tuple[list[str], list[dict | None]]:
     return files, found
 
 
+def _untold(datasets) -> list[str]:
+    """Feature files that do not tell what made them."""
+    files = [
+        (name, read_fingerprint(name, key))
+        for dataset in datasets
+        for name, key in zip(dataset.feature_files, dataset.feature_keys, strict=True)
+    ]
+    return [name for name, found in files if not found]
+
+
 def require_tower_features(model: nn.Module, files: list[str], found: list[dict | None]) -> None:
     """Refuse features of another tower than the sentences'; of untold features nothing is known.
 
@@ -376,11 +386,11 @@ class CheckpointIdentityHook(CheckpointWeightsHook):
         self._own = CheckpointIdentity.collect(bare_model(runner), datasets)
         files, ours = read_extractor(datasets)
         require_tower_features(bare_model(runner), files, ours)
-        unknown = [name for name, found in zip(files, ours, strict=True) if not found]
         if runner.val_loop is not None:
-            val_datasets = single_datasets(runner.val_loop.dataloader.dataset)
+            val_datasets = [*single_datasets(runner.val_loop.dataloader.dataset)]
             val_files, val = read_extractor(val_datasets)
-            unknown += require_same_extractor(ours, val, ', '.join(files), val_files)
+            require_same_extractor(ours, val, ', '.join(files), val_files)
+            datasets += val_datasets
         try:
             require_same_extractor(self._loaded.extractor, ours, self._path, files)
         except ValueError as error:
@@ -389,13 +399,16 @@ class CheckpointIdentityHook(CheckpointWeightsHook):
             _warn(f'{error} (training goes on: only its weights are taken)')
         if runner._resume and self._own.extractor is None:
             self._own.extractor = self._loaded.extractor  # as was known before
-        _warn_of_unknown(unknown)
+        _warn_of_unknown(_untold(datasets))
 
     def before_test(self, runner) -> None:
         """Compare the test set with the checkpoint."""
-        files, found = read_extractor(single_datasets(runner.test_loop.dataloader.dataset))
+        datasets = [*single_datasets(runner.test_loop.dataloader.dataset)]
+        files, found = read_extractor(datasets)
         require_tower_features(bare_model(runner), files, found)
-        _warn_of_unknown(require_same_extractor(self._loaded.extractor, found, self._path, files))
+        require_same_extractor(self._loaded.extractor, found, self._path, files)
+        if any(self._loaded.extractor or ()):
+            _warn_of_unknown(_untold(datasets))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the identity of the training into the checkpoint's ``meta``."""

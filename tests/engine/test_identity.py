@@ -137,6 +137,24 @@ def test_features_of_another_extractor_are_refused_and_both_are_named(
         hook.before_test(run) if use == 'test' else hook.before_train(run)
 
 
+def test_corpora_of_one_training_have_one_extractor_and_each_file_without_is_named(
+    tmp_path, logged
+):
+    files = [write_features(tmp_path / f'{name}.h5') for name in 'ab']
+    files.append(write_features(tmp_path / 'plain.h5', {}))
+
+    def joint(*names):
+        loops = [loop_of(name).dataloader.dataset for name in names]
+        return SimpleNamespace(dataloader=SimpleNamespace(dataset=SimpleNamespace(datasets=loops)))
+
+    CheckpointIdentityHook().before_train(runner_of(joint(*files), joint(*files)))
+    (line,) = logged
+    assert line.count('.h5') == line.count('plain.h5') == 1
+    other = write_features(tmp_path / 'other.h5', GRID | dict(stride=3))
+    with pytest.raises(ValueError, match=r'a\.h5 and .*other\.h5 do not belong together'):
+        CheckpointIdentityHook().before_train(runner_of(joint(files[0], other)))
+
+
 def test_of_settings_only_those_that_differ_are_told_and_as_many_files_are_needed():
     other = dict(GRID, extractor=json.dumps(dict(LAYER, layer='backbone')))
     found = differences(dict(GRID, extractor=json.dumps(LAYER)), other)

@@ -3,11 +3,13 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers.run_tool import output_of
 from helpers.tiny_corpus import write_config, write_corpus
 
+from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.evaluation import read_predictions
 
 pytestmark = pytest.mark.skipif(not hasattr(__import__('os'), 'fork'), reason='needs fork')
@@ -40,7 +42,10 @@ def lab(tmp_path_factory, zygote):
     for seed, name in enumerate(TRAIN):
         write_corpus(folder / name, TRAIN[name], TEST[name], seed)
     config = write_config(
-        folder / 'joint.py', folder / 'street', extra=f'FOLDER = {str(folder)!r}{JOINT}'
+        folder / 'joint.py',
+        folder / 'street',
+        'mmn_plugin::mmn_joint.py',
+        extra=f'FOLDER = {str(folder)!r}{JOINT}',
     )
 
     def run(name, *arguments, fault=None):
@@ -119,3 +124,14 @@ def test_a_test_has_figures_of_each_corpus_that_their_dumped_files_have_too(lab,
         for name in names:
             assert found[f'grounding/{name}'] == figures[f'grounding/{corpus}/{name}']
     assert not (folder / 'answers.json').exists()
+
+
+def test_a_joint_model_answers_and_is_saved_as_any_other(lab, unbroken):
+    (best,) = unbroken.glob('best_grounding_mean_R1@0.5_epoch_*.pth')
+    inferencer = GroundingInferencer(lab.config, best, 'cpu')
+    features = np.random.default_rng(0).random((20, 6), np.float32)
+    ask = dict(sentences=['a person opens the door'], duration=30.0)
+    answer = inferencer(features, **ask)
+    inferencer.save_pretrained(lab.folder / 'saved')
+    saved = GroundingInferencer.from_pretrained(lab.folder / 'saved', device='cpu')
+    assert saved(features, **ask) == answer
