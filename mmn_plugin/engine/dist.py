@@ -26,6 +26,7 @@ from mmengine.dist import (
     get_world_size,
 )
 from mmengine.model import is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -49,6 +50,27 @@ def highest(number: int) -> int:
 def bare_model(runner) -> nn.Module:
     """The runner's model without what wraps it in a distributed run."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+@MODEL_WRAPPERS.register_module()
+class ModelWithoutParameters(nn.Module):
+    """Wraps a model that `DistributedDataParallel` refuses, as it has nothing to train.
+
+    Args:
+        module (nn.Module): The model.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def val_step(self, data: dict) -> list:
+        """Predictions of a batch of validation."""
+        return self.module.val_step(data)
+
+    def test_step(self, data: dict) -> list:
+        """Predictions of a batch of a test."""
+        return self.module.test_step(data)
 
 
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS, OPTIMIZERS
 from mmengine.runner import Runner
 
-from mmn_plugin.config import apply_tf32, config_errors, print_warning
+from mmn_plugin.config import apply_tf32, config_errors, needs_weights, print_warning
 from mmn_plugin.errors import ConfigError, InputError
 from mmn_plugin.evaluation import GroundingMetric
 from mmn_plugin.features.feature_file import CONSTANT, ZERO, lack_of_content
@@ -54,6 +54,8 @@ def build_runner(config: Config, doubts: list[str]) -> Runner:
             builds the rest: loops with their data loaders, optimizer, and parameter schedulers.
     """
     require_parts(config)
+    if not needs_weights(config):
+        config.model_wrapper_cfg = dict(type='ModelWithoutParameters')
     tell = print_warning
     try:
         with config_errors(config):

@@ -43,9 +43,17 @@ class SentenceTower(LazyNetwork):
         rewrite (Callable | str, optional): Makes another sentence of each, such as a statement of a
             question; may be given by its dotted name. Defaults to None.
 
+    Attributes:
+        logit_scale (float | None): What cosines are multiplied with in the training's loss; None
+            where there is nothing.
+        logit_bias (float | None): What is added then, before a sigmoid; None where there is none.
+
     Raises:
         ValueError: If a template has no ``{}``, or ``rewrite`` cannot be found.
     """
+
+    logit_scale: float | None = None
+    logit_bias: float | None = None
 
     def __init__(
         self,

@@ -6,9 +6,14 @@ import h5py
 import pytest
 from helpers.run_tool import run_tool
 from helpers.tiny_corpus import write_corpus
-from helpers.tiny_zero_shot import mark_features, write_zero_shot_config
+from helpers.tiny_models import batch_of
+from helpers.tiny_zero_shot import build_zero_shot, mark_features, write_zero_shot_config
+from mmengine.model import is_model_wrapper
 
 from mmn_plugin.cli.main import main
+from mmn_plugin.config import load_config
+from mmn_plugin.engine import build_runner
+from mmn_plugin.engine.dist import ModelWithoutParameters
 
 
 @pytest.fixture
@@ -72,3 +77,15 @@ def test_features_of_another_size_are_named(config):
     assert code == 1
     assert 'Traceback' not in output
     assert 'features of size 5' in output
+
+
+def test_several_processes_test_a_model_that_has_no_parameters(config):
+    settings = load_config(config)
+    settings.work_dir, settings.experiment_name = str(config.parent / 'work'), 'no_parameters'
+    runner = build_runner(settings, [])  # DistributedDataParallel would refuse it
+    assert runner.cfg.model_wrapper_cfg.type == 'ModelWithoutParameters'
+    wrapped = ModelWithoutParameters(build_zero_shot())
+    assert is_model_wrapper(wrapped)
+    batch = batch_of(wrapped.module)
+    found = wrapped.test_step(dict(inputs=batch['inputs'], data_samples=batch['data_samples']))
+    assert [sample.pred_instances.moments.shape for sample in found] == [(2, 5, 2), (1, 5, 2)]
