@@ -53,7 +53,7 @@ for entry in sum((yaml.safe_load((root / name).read_text())['Models'] for name i
     for part in [part for part in config.model.values() if isinstance(part, dict)]:
         part.update({k: 8 for k in ('out_channels', 'channels', 'embed_channels') if k in part})
         if part.get('type') == 'SentenceEncoder' and part.pop('name_or_path', None):
-            part.config = dict(model_type='distilbert', vocab_size=64, dim=16, n_heads=2)
+            part.config = dict(model_type='distilbert', vocab_size=64, dim=8, n_heads=2)
     print(entry['Name'], type(MODELS.build(config.model)).__name__)
     if 'extractor' in config and not grounds_tubes(config):
         build_extractor(config.extractor)

@@ -28,6 +28,7 @@ if (folder := wheels_of(sys.argv[1:])) is not None:
 
 from benchmark import cpu_name
 from reproduction import (
+    captions,
     encoder_counts,
     experiments,
     extraction,
@@ -61,6 +62,7 @@ EXPERIMENTS = dict(
         partial(experiments.benchmark, experiments.CHARADES),
         experiments.render_benchmark,
     ),
+    captions=(captions.captions, captions.render_captions),
     encoder_counts=(encoder_counts.encoder_counts, encoder_counts.render_encoder_counts),
     extraction=(extraction.extraction, extraction.render_extraction),
     gpu=(gpu.gpu, gpu.render_gpu),

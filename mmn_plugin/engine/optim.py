@@ -81,7 +81,9 @@ def _no_line_per_parameter() -> Iterator[None]:
     """Leave out of the log what MMEngine says of each parameter."""
 
     def wanted(record) -> bool:
-        return not str(record.msg).startswith('paramwise_options')
+        text = str(record.msg)
+        frozen = text.endswith('is skipped since its requires_grad=False')
+        return not (frozen or text.startswith('paramwise_options'))
 
     logger = MMLogger.get_current_instance()
     logger.addFilter(wanted)

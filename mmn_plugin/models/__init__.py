@@ -1,6 +1,6 @@
 """Models: from a sample to losses or scored moments."""
 
-from .clip_encoder import ClipEncoder
+from .clip_encoder import ClipEncoder, ClipMeans
 from .data_preprocessor import GroundingDataPreprocessor, TubeDataPreprocessor
 from .heads import (
     BaseHead,
@@ -26,6 +26,7 @@ from .ranking import (
     relative_threshold,
     score_curve,
     score_runs,
+    score_stretches,
     take_moments,
 )
 from .text_encoders import SentenceEncoder, SentenceTokenizer
@@ -37,6 +38,7 @@ __all__ = [
     'BaseLocalizer',
     'Candidates',
     'ClipEncoder',
+    'ClipMeans',
     'FrameNeck',
     'GroundingDataPreprocessor',
     'IoURegressionLoss',
@@ -66,5 +68,6 @@ __all__ = [
     'relative_threshold',
     'score_curve',
     'score_runs',
+    'score_stretches',
     'take_moments',
 ]

@@ -1,4 +1,4 @@
-"""Clip encoder."""
+"""Clip encoders: with weights, and without."""
 
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
@@ -39,3 +39,23 @@ class ClipEncoder(BaseModule):
         """
         hidden = self.conv(features.transpose(1, 2)).relu()  # (B, H, R)
         return self.pool(hidden)  # (B, H, N)
+
+
+@MODELS.register_module()
+class ClipMeans(BaseModule):
+    """Average pooling over time alone: clips stay in the space of the features.
+
+    Args:
+        in_channels (int): Size of the input features (D), which is that of the clips as well.
+        kernel_size (int): Segments averaged into one clip.
+        stride (int): Segments from one clip to the next (R / N).
+    """
+
+    def __init__(self, in_channels: int, kernel_size: int, stride: int):
+        super().__init__()
+        self.in_channels = in_channels
+        self.pool = nn.AvgPool1d(kernel_size, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, R, D) -> (B, D, N)."""
+        return self.pool(features.transpose(1, 2))

@@ -237,3 +237,31 @@ def score_runs(
     rest = grid.num_clips - length
     contrast = inside / length - (total[:, -1:] - inside) / rest.clamp(min=1)
     return torch.where(rest > 0, contrast, 0.0), weight
+
+
+def score_stretches(
+    curves: Tensor, grid: MomentGrid, around_weight: float, length_weight: float
+) -> Tensor:
+    """How every stretch of neighboring clips stands out of what surrounds it.
+
+    Args:
+        curves (Tensor): (S, N) scores of the clips for each sentence.
+        grid (MomentGrid): All moments of N clips; P of them.
+        around_weight (float): Share of the surroundings that is taken away.
+        length_weight (float): Factor on the logarithm of the length as a share of the video.
+
+    Returns:
+        Tensor: (S, P), the mean inside minus ``around_weight`` times that around, of the stretch's
+        length on either side, plus ``length_weight * log(length)``. Around the whole video is the
+        video itself.
+    """
+    starts, ends = grid.clips_on(curves.device)
+    length = ends + 1 - starts  # (P,)
+    first, last = (starts - length).clamp(min=0), (ends + 1 + length).clamp(max=grid.num_clips)
+    rest = last - first - length
+    total = F.pad(curves.cumsum(1), (1, 0))  # (S, N + 1)
+    inside = total[:, ends + 1] - total[:, starts]  # (S, P)
+    around = (total[:, last] - total[:, first] - inside) / rest.clamp(min=1)
+    inside = inside / length
+    around = torch.where(rest > 0, around, inside)
+    return inside - around_weight * around + length_weight * (length / grid.num_clips).log()

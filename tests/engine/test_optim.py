@@ -149,3 +149,11 @@ def test_configs_have_a_group_for_the_language_model_and_one_for_the_rest(name):
     rest, language_model = [group['lr'] for group in optimizer.param_groups]
     assert language_model == pytest.approx(0.1 * rest)
     assert optimizer.defaults['fused']
+
+
+def test_frozen_parameters_are_not_listed_one_by_one(said):
+    model = build_tiny('mmn_charades.py')
+    model.text_encoder.bert.requires_grad_(False)
+    wrapper_of(model, paramwise=dict(custom_keys={}))
+    assert not [line for line in said if 'skipped' in line]
+    assert [line for line in said if 'tensors with lr' in line]

@@ -12,6 +12,7 @@ from helpers.tiny_models import (
     build_tiny,
     sample_of,
 )
+from mmaction.registry import MODELS
 from mmengine.config import Config
 
 from mmn_plugin.apis.long_video import LongVideo
@@ -144,10 +145,46 @@ def test_answers_after_the_first_overlap_it(model):
     assert scores[:count].diff().max() <= 0
 
 
-@pytest.mark.parametrize('name', ['charades', 'activitynet', 'shapes'])
+def test_without_thresholds_every_stretch_is_a_candidate():
+    model = build(run_thresholds=None, length_weight=0.01)
+    curve = torch.full((1, 16), 0.3)
+    curve[0, 4:10] = 0.8
+    (video,) = model.head.split({}, [sample_of('v', ['the red box'])])
+    clip = video.duration / 16
+    _, scores = model.head.proposals(video, curve)
+    assert ((scores > 0) & (scores <= 1)).all()
+    ranked = model.head.rank(video, curve)
+    assert ranked.moments[0, 0].tolist() == pytest.approx([4 * clip, 10 * clip])
+    assert ranked.moments[0].isfinite().all()
+    assert_trains(model(**batch_of(model), mode='loss'), model)
+
+
+def test_training_can_begin_with_the_space_of_features_and_language_model():
+    size = 8
+    neck = MODELS.build(
+        dict(
+            type='FrameNeck',
+            channels=size,
+            embed_channels=size,
+            num_stages=2,
+            num_layers=0,
+            identity=True,
+        )
+    )
+    clips = MODELS.build(dict(type='ClipMeans', in_channels=size, kernel_size=2, stride=2))
+    features = torch.randn(3, 8, size)
+    means = torch.nn.functional.normalize(features.view(3, 4, 2, size).mean(2), dim=-1)
+    torch.testing.assert_close(neck(clips(features))['contrastive'], means)
+    with pytest.raises(ValueError, match='channels=8 and embed_channels=4: identity=True'):
+        MODELS.build(
+            dict(type='FrameNeck', channels=8, embed_channels=4, num_stages=1, identity=True)
+        )
+
+
+@pytest.mark.parametrize('name', ['charades', 'activitynet', 'shapes', 'captions'])
 def test_published_configs_are_weak_and_look_at_videos_whole(name):
     config = Config.fromfile(f'mmn_plugin::mscl_{name}.py')
     assert config.train_dataloader.dataset.weak is True
     assert not any('weak' in config[f'{split}_dataloader'].dataset for split in ('val', 'test'))
-    assert LongVideo(**config.long_video).window_of(1e5) is None
+    assert LongVideo(**config.get('long_video', {})).window_of(1e5) is None
     assert len(config.default_hooks.stages.from_epochs) == len(config.model.head.windows)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from mmn_plugin.models import nms, rank, relative_threshold, score_runs, take_moments
+from mmn_plugin.models import (
+    nms,
+    rank,
+    relative_threshold,
+    score_runs,
+    score_stretches,
+    take_moments,
+)
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
 
@@ -147,3 +154,16 @@ def test_the_highest_score_always_reaches_the_threshold():
     scores = torch.rand(2000, 3)
     for share in (0.1, 0.7, 0.999999):
         assert (scores >= relative_threshold(scores, share)).any(1).all()
+
+
+def test_stretches_stand_out_of_their_surroundings_as_a_loop_says():
+    curves, grid = torch.rand(3, 9, dtype=torch.float64), MomentGrid(9, [8])
+    found = score_stretches(curves, grid, 0.5, 0.1)
+    for place, (first, last) in enumerate(zip(grid.starts, grid.ends, strict=True)):
+        length = int(last + 1 - first)
+        inside = curves[:, first : last + 1].mean(1)
+        before = curves[:, max(0, first - length) : first]
+        around = torch.cat([before, curves[:, last + 1 : last + 1 + length]], 1)
+        around = around.mean(1) if length < 9 else inside
+        expected = inside - 0.5 * around + 0.1 * torch.tensor(length / 9).log()
+        torch.testing.assert_close(found[:, place], expected, check_dtype=False)

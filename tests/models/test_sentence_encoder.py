@@ -153,6 +153,14 @@ def test_a_frozen_language_model_goes_over_each_sentence_once(calls):
     assert encoder.fc_iou.weight.grad is not None
 
 
+def test_projections_can_begin_as_the_identity():
+    encoder, batch = SentenceEncoder(16, config=CONFIG, identity=True).eval(), batch_of(5, 9)
+    means = encoder.layernorm(encoder.token_means(batch))
+    torch.testing.assert_close(encoder(batch)['iou'], means)
+    with pytest.raises(ValueError, match='hidden size=16 and embed_channels=8'):
+        SentenceEncoder(8, config=CONFIG, identity=True)
+
+
 @pytest.mark.parametrize('change', ['weights', 'numbers'])
 def test_what_a_frozen_language_model_kept_goes_with_its_weights(change):
     encoder, batch = SentenceEncoder(8, config=CONFIG, frozen=True), batch_of(5, 9)

@@ -11,12 +11,14 @@ from helpers.run_tool import ROOT
 from helpers.tiny_corpus import write_corpus
 from helpers.tiny_extractors import write_vision_model
 from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder, write_scene
-from helpers.tiny_towers import tiny_dual_model, write_dual_tower
+from helpers.tiny_models import sample_of
+from helpers.tiny_towers import tiny_dual_model, write_dual_tower, write_text_tower
 from helpers.tiny_weak import write_weak_config
 from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.features import EXTRACTORS
+from mmn_plugin.features.text_tower import TextTower
 from mmn_plugin.shapes import GridFeatureExtractor
 
 
@@ -145,3 +147,21 @@ def test_the_encoder_is_counted_as_committed(experiments):
         found = result['counts'][name]['ways']
         least = min(found[f'strips of {rows} rows']['multiply_adds'] for rows in module.STRIP_ROWS)
         assert found['strips of 4 rows']['multiply_adds'] == least
+
+
+def test_the_nearest_sentences_spans_are_ranked_by_the_tower(experiments, tmp_path, monkeypatch):
+    captions = experiments('captions')
+    tower = TextTower(write_text_tower(tmp_path / 'tower'), device='cpu')
+    folder = tmp_path / captions.CORPUS / 'annotations'
+    folder.mkdir(parents=True)
+    sentences = ['the dog runs', '', 'a man opens the door']
+    entry = dict(duration=9.0, timestamps=[[0, 3], [3, 5], [5, 9]], sentences=sentences)
+    (folder / 'described.json').write_text(json.dumps(dict(v=entry)))
+    monkeypatch.setattr(captions, 'ROOT', tmp_path)
+    sample = sample_of('v', ['a man opens the door', 'the dog runs'])
+    captions.nearest_sentences(tower, [sample])
+    found = sample.pred_instances
+    assert found.moments[:, 0].tolist() == [[5, 9], [0, 3]]
+    assert found.moments[:, 1].tolist() == [[0, 3], [5, 9]]
+    assert found.moments[:, 2:].isnan().all()
+    torch.testing.assert_close(found.scores[:, 0], torch.ones(2))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import on
-from mmn_plugin.models.ranking import moment_scores, score_runs
+from mmn_plugin.models.ranking import moment_scores, score_runs, score_stretches
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
 from .base_head import BaseHead, unit_vectors
@@ -23,7 +23,9 @@ class ScoreCurveHead(BaseHead):
     other through it, and each stage contrasts foreground and background at one scale. At test the
     runs above ``run_thresholds``, which overlap, are the candidates, of score ``weight *
     (0.5 * contrast + 0.5)``, contrast being the mean score inside minus that outside, and weight
-    1 for the first threshold's runs and less for others (`score_runs`); NMS follows.
+    1 for the first threshold's runs and less for others (`score_runs`); NMS follows. Curves of real
+    language are less sharp than the runs ask for: without thresholds every stretch of clips is a
+    candidate, of score ``0.5 * x + 0.5`` with x as of `score_stretches`.
 
     Args:
         grid (MomentGrid): The N clips; the localizer passes it.
@@ -32,13 +34,15 @@ class ScoreCurveHead(BaseHead):
         windows (Sequence[int]): Clips per window of each stage, coarse to fine; empty for the
             video-level loss alone.
         contrast_weight (float): Weight of the mean over the stages.
-        run_thresholds (Sequence[float]): Relative thresholds of the runs, the one that most often
-            gives the moment first.
+        run_thresholds (Sequence[float] | None): Relative thresholds of the runs, the one that most
+            often gives the moment first. None: all stretches of clips instead of runs.
         nms_threshold (float): Moments that overlap a better one by more are suppressed.
         top_n (int): Moments kept per sentence. Defaults to 5.
         threshold_halving (float): Distance from the first threshold at which a run's weight is
             0.5. Defaults to 0.3.
         negatives (dict, optional): As of `BaseHead`, for the video-level loss. Defaults to None.
+        around_weight (float): Of stretches, see `score_stretches`. Defaults to 0.5.
+        length_weight (float): Likewise. Defaults to 0.
 
     Attributes:
         grid (MomentGrid): All moments of N clips: the runs that can be.
@@ -57,18 +61,21 @@ class ScoreCurveHead(BaseHead):
         loss_contrast: dict,
         windows: Sequence[int],
         contrast_weight: float,
-        run_thresholds: Sequence[float],
+        run_thresholds: Sequence[float] | None,
         nms_threshold: float,
         top_n: int = 5,
         threshold_halving: float = 0.3,
         negatives: dict | None = None,
+        around_weight: float = 0.5,
+        length_weight: float = 0.0,
     ):
         super().__init__(grid, nms_threshold, top_n, negatives)
         falling = list(windows) == sorted(windows, reverse=True) and min(windows, default=1) >= 1
-        inside = len(run_thresholds) and all(0 < share < 1 for share in run_thresholds)
+        thresholds = None if run_thresholds is None else list(run_thresholds)
+        inside = thresholds is None or (thresholds and all(0 < share < 1 for share in thresholds))
         if not (falling and inside and threshold_halving > 0):
             raise InputError(
-                f'model.head: windows={list(windows)}, run_thresholds={list(run_thresholds)}, '
+                f'model.head: windows={list(windows)}, run_thresholds={thresholds}, '
                 f'threshold_halving={threshold_halving}; give windows of 1 clip or more, coarse to '
                 'fine, thresholds between 0 and 1, and a distance of thresholds above 0'
             )
@@ -79,7 +86,8 @@ class ScoreCurveHead(BaseHead):
         self.active_stages = len(self.windows)
         self.stages = (*(f'stage{k}' for k in range(len(self.windows))), 'contrastive')
         self.contrast_weight = contrast_weight
-        self.run_thresholds = tuple(run_thresholds)
+        self.run_thresholds = thresholds and tuple(thresholds)
+        self.around_weight, self.length_weight = around_weight, length_weight
         self.threshold_halving = threshold_halving
 
     def loss(
@@ -120,14 +128,14 @@ class ScoreCurveHead(BaseHead):
 
     def presence_of(self, video: VideoEmbedding, cosines: dict[str, Tensor]) -> Tensor:
         """The largest contrast of any stretch of clips with the rest of its video, (S,)."""
-        return self._runs(self.fuse(cosines, video))[0].amax(1)
+        return self._candidates(self.fuse(cosines, video))[0].amax(1)
 
     def curve(self, video: VideoEmbedding, scores: Tensor) -> Tensor:
         """The scores (S, N) themselves, on the CPU."""
         return scores.cpu()
 
     def proposals(self, video: VideoEmbedding, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs of each sentence's scores; 0 where a moment of the grid is no run.
+        """Runs of each sentence's scores, or all stretches; 0 where a moment is no candidate.
 
         Raises:
             ValueError: If the video was encoded in several windows: a curve is of the whole video.
@@ -140,7 +148,11 @@ class ScoreCurveHead(BaseHead):
         starts, ends = self.grid.clips_on(scores.device)
         spans = video.spans
         spans = torch.stack([spans[..., starts, 0], spans[..., ends, 1]], dim=-1)  # (..., P, 2)
-        return spans, moment_scores(*self._runs(scores), power=1.0)
+        return spans, moment_scores(*self._candidates(scores), power=1.0)
 
-    def _runs(self, curves: Tensor) -> tuple[Tensor, Tensor]:
+    def _candidates(self, curves: Tensor) -> tuple[Tensor, Tensor]:
+        """Contrast and weight (S, P) of the moments of the grid."""
+        if self.run_thresholds is None:
+            contrast = score_stretches(curves, self.grid, self.around_weight, self.length_weight)
+            return contrast.clamp(-1, 1), torch.ones_like(contrast)
         return score_runs(curves, self.run_thresholds, self.grid, self.threshold_halving)

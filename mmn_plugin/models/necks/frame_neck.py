@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.models.initialization import begin_as_identity
 
 
 @MODELS.register_module()
@@ -22,9 +23,12 @@ class FrameNeck(BaseModule):
         num_stages (int): Refinements (K); the localizer gives the head's number of stages.
         kernel_size (int): Clips that a convolution sees, odd. Defaults to 3.
         num_layers (int): Convolutions of the temporal encoder. Defaults to 1.
+        identity (bool): The projection into the joint space begins as the identity, so that
+            training begins with the space of the clips. Defaults to False.
 
     Raises:
-        ValueError: If the kernel is even: a clip would not be its own kernel's middle.
+        ValueError: If the kernel is even: a clip would not be its own kernel's middle. If an
+            identity is asked for between two sizes.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class FrameNeck(BaseModule):
         num_stages: int,
         kernel_size: int = 3,
         num_layers: int = 1,
+        identity: bool = False,
     ):
         super().__init__()
         if kernel_size % 2 == 0:
@@ -43,6 +48,8 @@ class FrameNeck(BaseModule):
             nn.Conv1d(channels, channels, kernel_size, padding=padding) for _ in range(num_layers)
         )
         self.fc = nn.Conv1d(channels, embed_channels, 1)
+        if identity:
+            begin_as_identity(self.fc, 'model.neck: channels')
         self.stages = nn.ModuleList(
             nn.Conv1d(embed_channels, embed_channels, kernel_size, padding=padding)
             for _ in range(num_stages)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.hub import from_hub
+from mmn_plugin.models.initialization import begin_as_identity
 from mmn_plugin.structures import SentenceBatch
 from mmn_plugin.structures.data_samples import token_limit
 
@@ -71,6 +72,8 @@ class SentenceEncoder(BaseModule):
             over each sentence once, since its result is kept on its device (of `KEPT` sentences at
             most). So an epoch costs what is trained. Defaults to False: `FreezeLanguageModelHook`
             says when it is trained.
+        identity (bool): The projections begin as the identity, so that training begins with the
+            language model's space, where ``embed_channels`` is its size. Defaults to False.
 
     Raises:
         ValueError: If not exactly one of ``name_or_path`` and ``config`` is given.
@@ -84,6 +87,7 @@ class SentenceEncoder(BaseModule):
         config: dict | None = None,
         spaces: Sequence[str] = ('iou', 'contrastive'),
         frozen: bool = False,
+        identity: bool = False,
     ):
         super().__init__()
         self.bert = self._build_language_model(name_or_path, config)
@@ -95,7 +99,10 @@ class SentenceEncoder(BaseModule):
         self.layernorm = nn.LayerNorm(hidden, eps=1e-5)
         self.spaces = tuple(spaces)
         for space in self.spaces:
-            setattr(self, f'fc_{space}', nn.Linear(hidden, embed_channels))
+            projection = nn.Linear(hidden, embed_channels)
+            if identity:
+                begin_as_identity(projection, 'model.text_encoder: hidden size')
+            setattr(self, f'fc_{space}', projection)
 
     @staticmethod
     def _build_language_model(name_or_path, config) -> nn.Module:

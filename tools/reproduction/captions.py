@@ -1,0 +1,225 @@
+"""Grounding on real language without any video: two people's sentences of the same videos."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import chdir
+from itertools import product
+from pathlib import Path
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.evaluator import Evaluator
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+
+from mmn_plugin.apis.pretrained import load_model
+from mmn_plugin.config import build_dataset, load_config
+from mmn_plugin.evaluation import ranked_iou, recall
+from mmn_plugin.models.heads.zero_shot_head import build_score
+from mmn_plugin.structures.annotations import read_annotations
+
+from .running import ROOT, best_of, run, shared_folder, train
+from .tables import CHANCE, spreads, table, title
+
+CORPUS = 'data/captions'
+ZERO_SHOT, MMN, MSCL = (f'configs/{name}_captions.py' for name in ('zero_shot', 'mmn', 'mscl'))
+METRICS = (*(f'R{n}@{iou}' for n in (1, 5) for iou in (0.3, 0.5, 0.7)), 'mIoU')
+NEAREST = "span of the nearest sentence of the video's own annotator"
+WEAK = 'MSCL, weakly supervised'
+ALONE, BOTH = 'MMN', "MMN and the tower's space"
+# What is tried on validation.
+SCORES = {
+    'zero-shot, mean': [dict(type='mean')],
+    'zero-shot, inside minus around': [dict(type='contrast', weight=w) for w in (0.5, 1.0)],
+    'zero-shot, rise and steadiness': [
+        dict(type='rise', rise=rise, steadiness=steadiness, mean=0.5)
+        for rise, steadiness in product((0.25, 0.5), (0.5, 1.0))
+    ],
+}
+LENGTH_WEIGHTS = (0.0, 0.02, 0.05, 0.1)
+TOWER_WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+
+def captions(seeds: list[int]) -> dict:
+    """Chance, the nearest sentence, zero-shot, weak, MMN without and with the tower's space.
+
+    All that is chosen is chosen on validation: score and correction of length for zero-shot, the
+    epoch for each training, the weight of the tower's space as the mean of the seeds.
+    """
+    make_corpus()
+    os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
+    workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+        jobs = [(config, seed) for config in (MMN, MSCL) for seed in seeds]
+        runs = {job: pool.submit(trained, *job) for job in jobs}
+        fixed = pool.submit(untrained)
+        weights = [pool.submit(tower_weights, runs[MMN, seed].result()[0]) for seed in seeds]
+        tried = [list(values) for values in zip(*(one.result() for one in weights), strict=True)]
+        weight = max(zip(TOWER_WEIGHTS, tried, strict=True), key=lambda pair: sum(pair[1]))[0]
+        rows = {WEAK: (MSCL, {}), ALONE: (MMN, dict(tower_weight=0.0))}
+        rows[BOTH] = MMN, dict(tower_weight=weight)
+        futures = {
+            (row, seed): pool.submit(tested, config, runs[config, seed].result(), head)
+            for row, (config, head) in rows.items()
+            for seed in seeds
+        }
+        per_seed = {row: [futures[row, seed].result() for seed in seeds] for row in rows}
+        chosen, found = fixed.result()
+    chosen[BOTH] = dict(
+        tower_weight=weight,
+        tried=[
+            {'tower_weight': w, 'R1@0.5': figures}
+            for w, figures in zip(TOWER_WEIGHTS, tried, strict=True)
+        ],
+    )
+    return dict(chosen=chosen, per_seed=found | per_seed)
+
+
+def make_corpus() -> None:
+    """The corpus, unless it is there."""
+    if not (ROOT / CORPUS / 'annotations/described.json').is_file():
+        source = shared_folder('data') / 'annotations/activitynet'
+        tool = 'tools/data/activitynet/make_caption_features.py'
+        run(sys.executable, tool, '--annotations', source, '--out', CORPUS, capture=False)
+
+
+def trained(config: str, seed: int) -> tuple[Path, dict]:
+    """Best checkpoint on validation of a training, and what it took."""
+    work, used = train(Path(config).stem, seed, (), config, 1)
+    return best_of(work), used
+
+
+def loaded(config: str, checkpoint: Path | None, split: str, head: dict | None = None) -> tuple:
+    """Config, model, and a split's dataset."""
+    init_default_scope('mmaction')
+    cfg = load_config(config, {f'model.head.{key}': value for key, value in (head or {}).items()})
+    if checkpoint is None:
+        model = MODELS.build(cfg.model).eval()
+    else:
+        model = load_model(cfg, str(checkpoint), 'cpu')
+    return cfg, model, build_dataset(cfg, split)
+
+
+@torch.no_grad()
+def compared(model, dataset) -> list[tuple]:
+    """Of each video its data sample, its embedding, and its cosines with its sentences."""
+    found = []
+    for part in dataset:
+        batch = model.data_preprocessor(
+            dict(inputs=[part['inputs']], data_samples=[part['data_samples']])
+        )
+        (sample,) = batch['data_samples']
+        (video,) = model.encode_videos(batch['inputs'], [sample])
+        texts = model.embed_sentences(sample.sentences, batch['sentences'])
+        found.append((sample, video, model.head.cosines(video, texts)))
+    return found
+
+
+def ranked(head, found: list[tuple]) -> list:
+    """The samples of `compared`, with the moments that the head's settings give."""
+    for sample, video, cosines in found:
+        sample.pred_instances = head.rank(video, head.fuse(cosines, video))
+    return [sample for sample, *_ in found]
+
+
+def hits(samples: list) -> float:
+    """R@1 at IoU=0.5 in percent."""
+    best = torch.cat([sample.pred_instances.moments[:, :1] for sample in samples])
+    truth = torch.cat([sample.gt_instances.moments for sample in samples])
+    return 100 * recall(ranked_iou(best, truth), [1], [0.5]).item()
+
+
+def metrics_of(cfg, samples: list) -> dict[str, float]:
+    """What the config's test evaluator says, without its prefix."""
+    evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(len(samples))
+    return {key.removeprefix('grounding/'): value for key, value in metrics.items()}
+
+
+def tested(config: str, run: tuple[Path, dict], head: dict) -> dict[str, float]:
+    """The test split's metrics of a training."""
+    with chdir(ROOT):
+        cfg, model, dataset = loaded(config, run[0], 'test', head)
+        return run[1] | metrics_of(cfg, ranked(model.head, compared(model, dataset)))
+
+
+def tower_weights(checkpoint: Path) -> list[float]:
+    """R@1 at IoU=0.5 on validation with each of ``TOWER_WEIGHTS``."""
+    with chdir(ROOT):
+        _, model, dataset = loaded(MMN, checkpoint, 'val', dict(tower_weight=1.0))
+        found = compared(model, dataset)
+    figures = []
+    for model.head.tower_weight in TOWER_WEIGHTS:
+        figures.append(hits(ranked(model.head, found)))
+    return figures
+
+
+def untrained() -> tuple[dict, dict]:
+    """What was chosen for zero-shot and on what grounds, and the metrics of what is not trained."""
+    every = [score for scores in SCORES.values() for score in scores]
+    spaces = {space for score in every for space in build_score(**score).spaces}
+    chosen, per_seed = {}, {}
+    with chdir(ROOT):
+        cfg, model, val = loaded(ZERO_SHOT, None, 'val')
+        head = model.head
+        pool = dict(type='TowerPool', grid=model.grid, spaces=sorted(spaces))
+        model.neck = MODELS.build(pool)  # all spaces at once
+        head.combine = ConfigDict(spaces=sorted(spaces))
+        found = [compared(model, val), compared(model, build_dataset(cfg, 'test'))]
+        for name, scores in SCORES.items():
+            tried = []
+            for score, length_weight in product(scores, LENGTH_WEIGHTS):
+                head.combine, head.length_weight = build_score(**score), length_weight
+                figure = hits(ranked(head, found[0]))
+                tried.append(dict(score=score, length_weight=length_weight) | {'R1@0.5': figure})
+            best = max(tried, key=lambda trial: trial['R1@0.5'])
+            chosen[name] = best | dict(tried=tried)
+            head.combine, head.length_weight = build_score(**best['score']), best['length_weight']
+            per_seed[name] = [metrics_of(cfg, ranked(head, found[1]))]
+        samples = nearest_sentences(model.tower, [sample for sample, *_ in found[1]])
+        per_seed = {NEAREST: [metrics_of(cfg, samples)]} | per_seed
+    return chosen, per_seed
+
+
+def nearest_sentences(tower, samples: Sequence, top_n: int = 5) -> list:
+    """The samples, with the spans of the sentences nearest to each of theirs by the tower.
+
+    Those sentences are the ones that the features were made of.
+    """
+    described = read_annotations(ROOT / CORPUS / 'annotations/described.json')
+    described = {video.video_id: video for video in described}
+    for sample in samples:
+        video = described[sample.video_id]
+        problems = [problem for _, problem in tower.inspect(video.sentences)]
+        known = [place for place, problem in enumerate(problems) if not problem]
+        texts = tower.encode_sentences([video.sentences[place] for place in known])
+        spans = torch.tensor(video.moments)[known]  # (s', 2)
+        cosines = tower.encode_sentences(sample.sentences) @ texts.T  # (s, s')
+        best = cosines.sort(dim=1, descending=True)
+        missing = max(0, top_n - len(known))
+        moments = torch.nn.functional.pad(spans[best.indices], (0, 0, 0, missing), value=torch.nan)
+        scores = torch.nn.functional.pad(best.values, (0, missing), value=torch.nan)
+        sample.pred_instances = InstanceData(moments=moments[:, :top_n], scores=scores[:, :top_n])
+    return list(samples)
+
+
+def render_captions(result: dict) -> str:
+    """Figures on the test split, chance first."""
+    per_seed = result['per_seed']
+    rows = [[CHANCE, *spreads(per_seed[ALONE], [f'chance/{name}' for name in METRICS])]]
+    rows += [[label, *spreads(found, METRICS)] for label, found in per_seed.items()]
+    chosen = result['chosen']
+    scores = []
+    for name in SCORES:
+        values = dict(chosen[name]['score'], length_weight=chosen[name]['length_weight'])
+        values = [f'{key}={value}' for key, value in values.items() if key != 'type']
+        scores.append(f'{name}: {", ".join(values)}')
+    weight = chosen[BOTH]['tower_weight']
+    return table(['test split, %', *map(title, METRICS)], rows) + (
+        f'\n\nChosen on validation: {"; ".join(scores)}; {BOTH}: tower_weight={weight}; of every '
+        'training the best epoch.'
+    )
