@@ -177,8 +177,9 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         there = [name for name in (TEXT, VIDEO, IMAGE) if name in methods or hasattr(model, name)]
         if TEXT not in there:
             raise InputError(
-                f'{self.name} ({kind}) has no text side: there are no sentences in its space. '
-                'HuggingFaceFeatureExtractor takes features of models of vision alone'
+                f'{self.name} ({kind}) has no text side beside frames or videos. '
+                'HuggingFaceFeatureExtractor takes models of vision alone, and TextTower those of '
+                'sentences alone'
             )
         if len(there) == 1:
             raise InputError(f'{self.name} ({kind}) sees neither frames nor videos')

@@ -184,6 +184,23 @@ def test_a_processor_that_cannot_be_followed_is_named(tmp_path, frames):
         EXTRACTORS.build(settings)(frames)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'extractor', 'resample'),
+    [('clip', 'CLIPFeatureExtractor', 3), ('xclip', 'VideoMAEFeatureExtractor', 2)],
+)
+def test_processors_as_they_were_written_years_ago_are_read(kind, extractor, resample, tmp_path):
+    settings = write_dual_tower(tmp_path, kind)
+    flags = dict(do_resize=True, do_center_crop=True, do_normalize=True, size=224, crop_size=224)
+    numbers = dict(resample=resample, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    content = dict(flags, **numbers, feature_extractor_type=extractor)
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(content))
+    found = EXTRACTORS.build(settings).preparation
+    assert found.size == dict(shortest_edge=224)
+    assert found.crop_size == (224, 224)
+    assert found.resample == {2: 'bilinear', 3: 'bicubic'}[resample]
+    assert (found.rescale_factor, found.std) == (pytest.approx(1 / 255), (0.25,) * 3)
+
+
 def test_weights_that_are_missing_are_named(tmp_path, frames):
     from safetensors.torch import load_file, save_file
 
