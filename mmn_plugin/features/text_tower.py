@@ -105,11 +105,22 @@ class SentenceTower(LazyNetwork):
 
     @cached_property
     def tokenizer(self):
-        """The model's own tokenizer."""
+        """The model's own tokenizer.
+
+        Raises:
+            ValueError: If the model comes without one.
+        """
         from transformers import AutoTokenizer
 
         with self._lock:
-            return self._from_hub(AutoTokenizer.from_pretrained, config=self.config)
+            found = self._from_hub(AutoTokenizer.from_pretrained, config=self.config)
+        # where files are missing transformers makes one of special tokens alone (and a space)
+        if len(found) <= len(found.all_special_ids) + 1:
+            raise InputError(
+                f'{self.name} comes without its tokenizer (tokenizer.json, or a file of its '
+                'vocabulary): copy all files of the model'
+            )
+        return found
 
     def _from_hub(self, load: Callable, **options):
         return from_hub(load, self.name, self.root, revision=self.revision, **options)

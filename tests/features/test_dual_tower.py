@@ -201,6 +201,15 @@ def test_processors_as_they_were_written_years_ago_are_read(kind, extractor, res
     assert (found.rescale_factor, found.std) == (pytest.approx(1 / 255), (0.25,) * 3)
 
 
+@pytest.mark.parametrize('kind', ['clip', 'videoprism', 'chinese_clip'])
+def test_a_model_that_was_copied_without_its_tokenizer_is_named(tmp_path, kind):
+    tower = MODELS.build(write_dual_tower(tmp_path / kind, kind))
+    for name in ('tokenizer.json', 'vocab.txt', 'tokenizer_config.json'):
+        (tmp_path / kind / name).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=f'{kind} comes without its tokenizer'):
+        tower.inspect(['a man'])
+
+
 def test_weights_that_are_missing_are_named(tmp_path, frames):
     from safetensors.torch import load_file, save_file
 
