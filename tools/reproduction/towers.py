@@ -187,6 +187,8 @@ def chance_by_action(actions: dict) -> dict[str, float]:
     cfg, videos, found = load_config(ROOT / MMN_CONFIG), split_of('test'), {}
     everything = {video: range(len(entry['sentences'])) for video, entry in videos.items()}
     for group, wanted in {'': everything, **actions}.items():
+        if not wanted:
+            continue
         places = [(videos[video], place) for video, chosen in wanted.items() for place in chosen]
         truth = torch.tensor([entry['timestamps'][place] for entry, place in places])
         durations = torch.tensor([entry['duration'] for entry, _ in places])
@@ -204,8 +206,9 @@ def opposites(name: str) -> dict[str, float]:
     Both sentences are the same but for the motion, in percent of the test split's events; 50 is a
     guess. A moment is the one of the grid nearest to the true one.
     """
-    (_, model), hits = built = zero_shot(name), {}
-    _, looked = looked_at(built, 'test')
+    cfg, model = zero_shot(name)
+    _, looked = looked_at((cfg, model), 'test')
+    hits: dict[str, list[bool]] = {}
     videos = split_of('test')
     for sample, video, _ in looked:
         for place, event in enumerate(videos[sample.video_id]['events']):
