@@ -14,8 +14,8 @@ model = dict(
     grid=dict(_delete_=True, **grid),
     tower=dict(type='TextTower', model='sentence-transformers/all-MiniLM-L6-v2'),
     head=dict(
-        score=dict(_delete_=True, type='rise', rise=0.25, steadiness=0.5, mean=0.5),
-        length_weight=0.05,
+        score=dict(_delete_=True, type='rise', rise=0.5, steadiness=0.5, mean=0.5),
+        length_weight=0.1,
     ),
 )
 
