@@ -26,7 +26,6 @@ from mmn_plugin.models.text_encoders.tokenizer import SentenceTokenizer
 
 SPECIAL = {f'{name}_token': token for name, token in SentenceTokenizer.SPECIAL.items()}
 MAX_TOKENS = 24  # the longest sentence has 16
-POSITION_STD = 0.5
 VAL_WINDOWS = 3  # of each moment
 
 
@@ -68,13 +67,7 @@ def make_model(architecture: dict, tokenizer: PreTrainedTokenizerFast) -> nn.Mod
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
     )
-    model = AutoModel.from_config(AutoConfig.for_model(**dict(architecture, text_config=text)))
-    for name, weight in model.named_parameters():
-        if name.endswith('position_embeddings'):
-            # VideoPrism's are born too small beside normalized features: the order of frames, and
-            # so left and right, would not be seen within a short training
-            nn.init.normal_(weight, std=POSITION_STD)
-    return model
+    return AutoModel.from_config(AutoConfig.for_model(**dict(architecture, text_config=text)))
 
 
 def read_videos(corpus: Path, split: str, preparation: FramePreparation, fps: float) -> list[Video]:
