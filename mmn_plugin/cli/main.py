@@ -76,7 +76,7 @@ def explicit(argv: Sequence[str], option: str, default: str, value: str) -> list
     """
     return [
         f'{option}={default}' if word == option and not re.fullmatch(value, after) else word
-        for word, after in zip(argv, [*argv[1:], ''], strict=True)
+        for word, after in zip(argv, [*argv, ''][1:], strict=True)
     ]
 
 
