@@ -40,14 +40,22 @@ SCORES = {
     ],
 }
 LENGTH_WEIGHTS = (0.0, 0.02, 0.05, 0.1)
-TOWER_WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+# settings of the head that no training knows
+HEADS = {
+    MMN: [dict(tower_weight=weight) for weight in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)],
+    MSCL: [
+        dict(around_weight=around, length_weight=length)
+        for around, length in product((0.25, 0.5, 0.75), (0.02, 0.03, 0.04, 0.05, 0.06))
+    ],
+}
 
 
 def captions(seeds: list[int]) -> dict:
     """Chance, the nearest sentence, zero-shot, weak, MMN without and with the tower's space.
 
-    All that is chosen is chosen on validation: score and correction of length for zero-shot, the
-    epoch for each training, the weight of the tower's space as the mean of the seeds.
+    All that is chosen is chosen on validation: the epoch by R@1 at IoU=0.5, for each training; by
+    the mean of R@1 at all three IoU the score and the correction of length for zero-shot, and, as
+    the mean of the seeds, the weights of stretches for MSCL, and of the tower's space for MMN.
     """
     make_corpus()
     os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
@@ -56,11 +64,16 @@ def captions(seeds: list[int]) -> dict:
         jobs = [(config, seed) for config in (MMN, MSCL) for seed in seeds]
         runs = {job: pool.submit(trained, *job) for job in jobs}
         fixed = pool.submit(untrained)
-        weights = [pool.submit(tower_weights, runs[MMN, seed].result()[0]) for seed in seeds]
-        tried = [list(values) for values in zip(*(one.result() for one in weights), strict=True)]
-        weight = max(zip(TOWER_WEIGHTS, tried, strict=True), key=lambda pair: sum(pair[1]))[0]
-        rows = {WEAK: (MSCL, {}), ALONE: (MMN, dict(tower_weight=0.0))}
-        rows[BOTH] = MMN, dict(tower_weight=weight)
+        tried = {
+            (config, seed): pool.submit(validated, config, runs[config, seed].result()[0])
+            for config, seed in jobs
+        }
+        heads = {config: choose_head(config, tried, seeds) for config in (MMN, MSCL)}
+        rows = {
+            WEAK: (MSCL, heads[MSCL]['head']),
+            ALONE: (MMN, dict(tower_weight=0.0)),
+            BOTH: (MMN, heads[MMN]['head']),
+        }
         futures = {
             (row, seed): pool.submit(tested, config, runs[config, seed].result(), head)
             for row, (config, head) in rows.items()
@@ -68,13 +81,7 @@ def captions(seeds: list[int]) -> dict:
         }
         per_seed = {row: [futures[row, seed].result() for seed in seeds] for row in rows}
         chosen, found = fixed.result()
-    chosen[BOTH] = dict(
-        tower_weight=weight,
-        tried=[
-            {'tower_weight': w, 'R1@0.5': figures}
-            for w, figures in zip(TOWER_WEIGHTS, tried, strict=True)
-        ],
-    )
+    chosen |= {WEAK: heads[MSCL], BOTH: heads[MMN]}
     return dict(chosen=chosen, per_seed=found | per_seed)
 
 
@@ -126,10 +133,10 @@ def ranked(head, found: list[tuple]) -> list:
 
 
 def hits(samples: list) -> float:
-    """R@1 at IoU=0.5 in percent."""
+    """Mean of R@1 at the three IoU, in percent."""
     best = torch.cat([sample.pred_instances.moments[:, :1] for sample in samples])
     truth = torch.cat([sample.gt_instances.moments for sample in samples])
-    return 100 * recall(ranked_iou(best, truth), [1], [0.5]).item()
+    return 100 * recall(ranked_iou(best, truth), [1], [0.3, 0.5, 0.7]).mean().item()
 
 
 def metrics_of(cfg, samples: list) -> dict[str, float]:
@@ -147,15 +154,28 @@ def tested(config: str, run: tuple[Path, dict], head: dict) -> dict[str, float]:
         return run[1] | metrics_of(cfg, ranked(model.head, compared(model, dataset)))
 
 
-def tower_weights(checkpoint: Path) -> list[float]:
-    """R@1 at IoU=0.5 on validation with each of ``TOWER_WEIGHTS``."""
+def validated(config: str, checkpoint: Path) -> list[float]:
+    """`hits` on validation with each of the config's ``HEADS``."""
     with chdir(ROOT):
-        _, model, dataset = loaded(MMN, checkpoint, 'val', dict(tower_weight=1.0))
+        _, model, dataset = loaded(config, checkpoint, 'val', HEADS[config][0])
         found = compared(model, dataset)
     figures = []
-    for model.head.tower_weight in TOWER_WEIGHTS:
+    for settings in HEADS[config]:
+        for name, value in settings.items():
+            setattr(model.head, name, value)
         figures.append(hits(ranked(model.head, found)))
     return figures
+
+
+def choose_head(config: str, tried: dict, seeds: list[int]) -> dict:
+    """The settings of ``HEADS`` that are best as the mean of the seeds, and all that was tried."""
+    figures = zip(*(tried[config, seed].result() for seed in seeds), strict=True)
+    trials = [
+        dict(head=head, R1_mean=list(values))
+        for head, values in zip(HEADS[config], figures, strict=True)
+    ]
+    best = max(trials, key=lambda trial: sum(trial['R1_mean']))
+    return dict(head=best['head'], tried=trials)
 
 
 def untrained() -> tuple[dict, dict]:
@@ -175,8 +195,8 @@ def untrained() -> tuple[dict, dict]:
             for score, length_weight in product(scores, LENGTH_WEIGHTS):
                 head.combine, head.length_weight = build_score(**score), length_weight
                 figure = hits(ranked(head, found[0]))
-                tried.append(dict(score=score, length_weight=length_weight) | {'R1@0.5': figure})
-            best = max(tried, key=lambda trial: trial['R1@0.5'])
+                tried.append(dict(score=score, length_weight=length_weight) | dict(R1_mean=figure))
+            best = max(tried, key=lambda trial: trial['R1_mean'])
             chosen[name] = best | dict(tried=tried)
             head.combine, head.length_weight = build_score(**best['score']), best['length_weight']
             per_seed[name] = [metrics_of(cfg, ranked(head, found[1]))]
@@ -218,8 +238,8 @@ def render_captions(result: dict) -> str:
         values = dict(chosen[name]['score'], length_weight=chosen[name]['length_weight'])
         values = [f'{key}={value}' for key, value in values.items() if key != 'type']
         scores.append(f'{name}: {", ".join(values)}')
-    weight = chosen[BOTH]['tower_weight']
+    for name in (WEAK, BOTH):
+        scores.append(f'{name}: {", ".join(f"{k}={v}" for k, v in chosen[name]["head"].items())}')
     return table(['test split, %', *map(title, METRICS)], rows) + (
-        f'\n\nChosen on validation: {"; ".join(scores)}; {BOTH}: tower_weight={weight}; of every '
-        'training the best epoch.'
+        f'\n\nChosen on validation: {"; ".join(scores)}; of every training the best epoch.'
     )
