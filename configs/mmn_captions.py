@@ -24,7 +24,7 @@ model = dict(
         loss_iou=dict(min_iou=0.5, max_iou=1.0),
         contrastive_weight=0.1,
         score_power=4.0,
-        tower_weight=2.0,
+        tower_weight=3.0,
         nms_threshold=nms_threshold,
     ),
 )

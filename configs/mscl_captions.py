@@ -28,8 +28,8 @@ model = dict(
         loss_contrast=dict(threshold=0.7, background=0.5, num_hard=None, sentence_weight=2.0),
         contrast_weight=1.0,
         run_thresholds=None,  # all stretches of clips
-        around_weight=0.5,
-        length_weight=0.03,
+        around_weight=0.25,
+        length_weight=0.04,
         nms_threshold=nms_threshold,
     ),
 )
