@@ -9,7 +9,16 @@ custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_
 grid = dict(num_clips=16, pooling_counts=[15])
 nms_threshold = 0.5
 
-model = dict(grid=grid, tower={{_base_.extractor}}, head=dict(nms_threshold=nms_threshold))
+model = dict(
+    grid=grid,
+    tower={{_base_.extractor}},
+    # Score and length correction: the best of tools/reproduce.py shapes_towers on validation.
+    head=dict(
+        score=dict(_delete_=True, type='rise', rise=0.25, steadiness=1.0, mean=0.0),
+        length_weight=0.05,
+        nms_threshold=nms_threshold,
+    ),
+)
 
 test_evaluator = dict(
     duration_buckets=(),

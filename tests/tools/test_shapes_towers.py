@@ -190,3 +190,14 @@ def test_the_table_and_the_picture_show_every_action(experiment, tmp_path):
     with Image.open(tmp_path / 'picture.png') as picture:
         assert picture.size == (900, 380)
         assert len(picture.getcolors(1 << 20)) > 5
+
+
+def test_the_configs_hold_what_was_chosen_on_validation():
+    result = json.loads((ROOT / 'docs/results/shapes_towers.json').read_text())
+    for name in NAMES:
+        best = max(result['chosen'][name].values(), key=lambda setting: setting['R1@0.5'])
+        head = load_config(f'zero_shot_shapes_{name}.py').model.head
+        assert (head.score, head.length_weight) == (best['score'], best['length_weight'])
+    space = result['chosen']['mmn_video']
+    assert load_config('mmn_shapes_tower.py').model.head.tower_weight == space['tower_weight']
+    assert space['tried'][str(space['tower_weight'])] == max(space['tried'].values())
