@@ -38,7 +38,8 @@ def parse_args() -> argparse.Namespace:
     text = 'with --show-dir: folder with VIDEO_ID.mp4 and so on, for thumbnails and tubes'
     add('--video-dir', metavar='DIR', help=text)
     add_amp(parser)
-    return parser.parse_args(explicit_amp(sys.argv[1:]))
+    # options may stand between the config and the checkpoint
+    return parser.parse_intermixed_args(explicit_amp(sys.argv[1:]))
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:

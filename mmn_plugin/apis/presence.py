@@ -79,7 +79,7 @@ def threshold_at(calibrated: Mapping, length: float) -> float:
             the same for every length.
         length (float): Seconds of the video over seconds of a window; 1 if it was looked at whole.
     """
-    threshold, tail = calibrated['threshold'], calibrated['tail']
+    threshold, tail = calibrated['threshold'], calibrated.get('tail', 0.0)
     if length <= 1 or not tail:
         return threshold
     passing = calibrated['absent_kept']

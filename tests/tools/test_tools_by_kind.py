@@ -13,7 +13,7 @@ from helpers.tiny_grounder import save_checkpoint
 from helpers.tiny_weak import write_weak_config
 from matplotlib.image import imread
 
-from mmn_plugin.cli import commands
+from mmn_plugin.cli import web
 from mmn_plugin.features import VideoWriter
 from mmn_plugin.visualization.canvas import PREDICTION, TRUTH
 
@@ -71,7 +71,7 @@ def test_a_tool_for_another_kind_says_what_to_use_instead(
     made = getattr(kinds, kind)
     paths = dict(CONFIG=made.config, CHECKPOINT=made.checkpoint, VIDEOS=kinds.folder / 'videos')
     tool, *arguments = [paths.get(word, word) for word in line.split()]
-    monkeypatch.setattr(commands, 'find_spec', bool)  # the page's package need not be installed
+    monkeypatch.setattr(web, 'find_spec', bool)  # the page's package need not be installed
     assert message in one_line(*run_tool(tool, *arguments))
     assert not {path.name for path in tmp_path.iterdir()} & {'out', 'x.h5', 'x.json'}
 
