@@ -212,7 +212,7 @@ class SentenceTower(LazyNetwork):
 
     def _is_word(self, token_id: int) -> bool:
         """Whether a token stands for something, rather than punctuation or what is unknown."""
-        token = self.tokenizer.convert_ids_to_tokens(token_id)
+        token = self.tokenizer.convert_ids_to_tokens(token_id).removesuffix('</w>')  # CLIP's mark
         return token_id != self.tokenizer.unk_token_id and any(map(str.isalnum, token))
 
     def _embed(self, texts: list[str]) -> Tensor:
