@@ -1,5 +1,8 @@
 # A small CLIP for tools/data/train_shapes_towers.py: frames inside moments against sentences.
-_base_ = '../_base_/datasets/shapes_frames.py'
+_base_ = [
+    '../_base_/datasets/shapes_frames.py',
+    '../_base_/schedules/shapes_towers.py',
+]
 
 width, layer = 64, dict(num_attention_heads=2, intermediate_size=128)
 architecture = dict(
@@ -19,15 +22,5 @@ processor = dict(
     do_rescale=True,
     rescale_factor=1 / 255,
     do_normalize=False,
-)
-training = dict(
-    steps=3000,
-    videos=8,
-    lr=2e-3,
-    warmup=150,
-    weight_decay=0.05,
-    temperature=0.05,
-    shift=2,
-    seed=0,
 )
 del width, layer

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import torch
-from mmengine.config import ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
@@ -18,10 +17,10 @@ from mmengine.structures import InstanceData
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import ranked_iou, recall
-from mmn_plugin.models.heads.zero_shot_head import build_score
 from mmn_plugin.structures.annotations import read_annotations
 
 from .running import ROOT, best_of, run, shared_folder, train
+from .scores import compared, ranked, set_score, with_all_spaces
 from .tables import CHANCE, spreads, table, title
 
 CORPUS = 'data/captions'
@@ -110,28 +109,6 @@ def loaded(config: str, checkpoint: Path | None, split: str, head: dict | None =
     return cfg, model, build_dataset(cfg, split)
 
 
-@torch.no_grad()
-def compared(model, dataset) -> list[tuple]:
-    """Of each video its data sample, its embedding, and its cosines with its sentences."""
-    found = []
-    for part in dataset:
-        batch = model.data_preprocessor(
-            dict(inputs=[part['inputs']], data_samples=[part['data_samples']])
-        )
-        (sample,) = batch['data_samples']
-        (video,) = model.encode_videos(batch['inputs'], [sample])
-        texts = model.embed_sentences(sample.sentences, batch['sentences'])
-        found.append((sample, video, model.head.cosines(video, texts)))
-    return found
-
-
-def ranked(head, found: list[tuple]) -> list:
-    """The samples of `compared`, with the moments that the head's settings give."""
-    for sample, video, cosines in found:
-        sample.pred_instances = head.rank(video, head.fuse(cosines, video))
-    return [sample for sample, *_ in found]
-
-
 def hits(samples: list) -> float:
     """Mean of R@1 at the three IoU, in percent."""
     best = torch.cat([sample.pred_instances.moments[:, :1] for sample in samples])
@@ -180,26 +157,21 @@ def choose_head(config: str, tried: dict, seeds: list[int]) -> dict:
 
 def untrained() -> tuple[dict, dict]:
     """What was chosen for zero-shot and on what grounds, and the metrics of what is not trained."""
-    every = [score for scores in SCORES.values() for score in scores]
-    spaces = {space for score in every for space in build_score(**score).spaces}
     chosen, per_seed = {}, {}
     with chdir(ROOT):
         cfg, model, val = loaded(ZERO_SHOT, None, 'val')
         head = model.head
-        pool = dict(type='TowerPool', grid=model.grid, spaces=sorted(spaces))
-        model.neck = MODELS.build(pool)  # all spaces at once
-        head.combine = ConfigDict(spaces=sorted(spaces))
+        with_all_spaces(cfg, model, chain(*SCORES.values()))
         found = [compared(model, val), compared(model, build_dataset(cfg, 'test'))]
         for name, scores in SCORES.items():
             tried = []
             for score, length_weight in product(scores, LENGTH_WEIGHTS):
-                head.combine, head.length_weight = build_score(**score), length_weight
-                figure = hits(ranked(head, found[0]))
-                tried.append(dict(score=score, length_weight=length_weight) | dict(R1_mean=figure))
+                setting = dict(score=score, length_weight=length_weight)
+                figure = hits(ranked(set_score(head, setting), found[0]))
+                tried.append(setting | dict(R1_mean=figure))
             best = max(tried, key=lambda trial: trial['R1_mean'])
             chosen[name] = best | dict(tried=tried)
-            head.combine, head.length_weight = build_score(**best['score']), best['length_weight']
-            per_seed[name] = [metrics_of(cfg, ranked(head, found[1]))]
+            per_seed[name] = [metrics_of(cfg, ranked(set_score(head, best), found[1]))]
         samples = nearest_sentences(model.tower, [sample for sample, *_ in found[1]])
         per_seed = {NEAREST: [metrics_of(cfg, samples)]} | per_seed
     return chosen, per_seed

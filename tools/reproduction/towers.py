@@ -20,13 +20,13 @@ from PIL import Image
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import GroundingMetric, GroundingResult, chance_level
-from mmn_plugin.models.heads.zero_shot_head import build_score
 from mmn_plugin.shapes import ACTIONS, say
 from mmn_plugin.structures import MomentGrid, temporal_iou
 from mmn_plugin.visualization.canvas import RUNS, new_figure, to_array
 
 from .inference import DATA, split_of
 from .running import ROOT, best_of, run, train
+from .scores import compared, ranked, set_score, with_all_spaces
 from .tables import CHANCE, spreads, table, title
 
 TOWERS = dict(frames='frame tower', video='video tower')
@@ -111,19 +111,10 @@ def zero_shot(name: str, rewrite=None) -> tuple:
     """Config and model with all spaces of all scores."""
     cfg = load_config(ROOT / f'configs/zero_shot_shapes_{name}.py')
     cfg.model.tower.rewrite = rewrite
-    spaces = tuple(dict.fromkeys(space for kind in SCORES for space in build_score(kind).spaces))
     with chdir(ROOT):
         model = MODELS.build(cfg.model).eval()
-    model.neck = MODELS.build(cfg.model.neck, default_args=dict(grid=model.grid, spaces=spaces))
-    model.head.combine = AllSpaces(spaces)
+    with_all_spaces(cfg, model, [dict(type=kind) for kind in SCORES])
     return cfg, model
-
-
-class AllSpaces:
-    """Stands for a score while cosines in the spaces of all scores are computed."""
-
-    def __init__(self, spaces: tuple[str, ...]) -> None:
-        self.spaces = spaces
 
 
 def shuffled(sentence: str) -> str:
@@ -133,18 +124,11 @@ def shuffled(sentence: str) -> str:
     return ' '.join(words)
 
 
-@torch.no_grad()
 def looked_at(built: tuple, split: str) -> tuple:
-    """The head, and of each of the split's videos the sample, its embedding and the cosines."""
-    (cfg, model), found = built, []
+    """The head, and the split's videos as `compared` gives them."""
+    cfg, model = built
     with chdir(ROOT):
-        for part in build_dataset(cfg, split):
-            sample = part['data_samples']
-            batch = model.data_preprocessor(dict(inputs=[part['inputs']], data_samples=[sample]))
-            (video,) = model.encode_videos(batch['inputs'], [sample])
-            sentences = model.embed_sentences(sample.sentences, batch['sentences'])
-            found.append((sample, video, model.head.cosines(video, sentences)))
-    return model.head, found
+        return model.head, compared(model, build_dataset(cfg, split))
 
 
 def best_moments(head, looked: list[tuple]) -> float:
@@ -154,13 +138,6 @@ def best_moments(head, looked: list[tuple]) -> float:
         best = video.spans[head.fuse(cosines, video).argmax(1)]
         hits += (temporal_iou(best, sample.gt_instances.moments) >= 0.5).tolist()
     return 100 * statistics.fmean(hits)
-
-
-def set_score(head, setting: dict):
-    """The head with one score and its length correction."""
-    head.combine = build_score(**setting['score'])
-    head.length_weight = setting['length_weight']
-    return head
 
 
 def choose_score(head, looked: list[tuple], kind: str) -> dict:
@@ -174,10 +151,8 @@ def choose_score(head, looked: list[tuple], kind: str) -> dict:
 
 def figures(head, looked: list[tuple], actions: dict) -> dict[str, float]:
     """The metrics of all sentences and of each action."""
-    results = []
-    for sample, video, cosines in looked:
-        sample.pred_instances = head.rank(video, head.fuse(cosines, video))
-        results.append(GroundingResult.from_data_sample(sample.to_dict()))
+    samples = ranked(head, looked)
+    results = [GroundingResult.from_data_sample(sample.to_dict()) for sample in samples]
     metric = GroundingMetric(duration_buckets=(), subsets=actions)
     return metric.flatten(metric.summarize(results))
 

@@ -184,21 +184,29 @@ class BaseLocalizer(BaseModel):
         return self.embed_sentences(sentences, self.data_preprocessor.batch_sentences([sentences]))
 
     @torch.no_grad()
-    def score_sample(
+    def embed_sample(
         self, inputs: Tensor, data_sample: GroundingDataSample
-    ) -> tuple[VideoEmbedding, Tensor]:
-        """A video of a dataset with the scores of its units before ranking, for pictures.
+    ) -> tuple[VideoEmbedding, dict[str, Tensor]]:
+        """Embed a video of a dataset and its sentences.
 
         Args:
             inputs (Tensor): (R, D) pooled features.
             data_sample (GroundingDataSample): The video with s sentences.
 
         Returns:
-            tuple[VideoEmbedding, Tensor]: The video, and (s, U), on the model's device.
+            tuple[VideoEmbedding, dict[str, Tensor]]: The video, and (s, J) per space, on the
+            model's device.
         """
         batch = self.data_preprocessor(dict(inputs=[inputs], data_samples=[data_sample]))
         (video,) = self.encode_videos(batch['inputs'], batch['data_samples'])
-        texts = self.embed_sentences(data_sample.sentences, batch['sentences'])
+        return video, self.embed_sentences(data_sample.sentences, batch['sentences'])
+
+    @torch.no_grad()
+    def score_sample(
+        self, inputs: Tensor, data_sample: GroundingDataSample
+    ) -> tuple[VideoEmbedding, Tensor]:
+        """As `embed_sample`, with the scores (s, U) of the units before ranking, for pictures."""
+        video, texts = self.embed_sample(inputs, data_sample)
         return video, self.head.score(video, texts)
 
     def encode_clips(self, inputs: Tensor, data_samples=None) -> Tensor:

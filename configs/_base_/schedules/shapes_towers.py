@@ -1,0 +1,11 @@
+# How tools/data/train_shapes_towers.py trains.
+training = dict(
+    steps=3000,
+    videos=8,
+    lr=2e-3,
+    warmup=150,
+    weight_decay=0.05,
+    temperature=0.05,
+    shift=2,
+    seed=0,
+)
