@@ -129,6 +129,7 @@ def _import_own_parts(config: Config) -> None:
 FORMAT, VERSION = 'mmn_plugin/model', 1
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 TOKENIZER_FILE, CARD = 'tokenizer.json', 'README.md'
+KEPT = ('model', 'extractor', 'long_video', 'library')  # parts of a config that inference needs
 
 
 def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
@@ -212,7 +213,7 @@ def _require_no_others(folder: Path) -> None:
 
 def _portable(config: Config, model) -> dict:
     """The parts of a config that inference needs, the language model as its configuration."""
-    parts = {key: config[key] for key in ('model', 'extractor', 'long_video') if key in config}
+    parts = {key: config[key] for key in KEPT if key in config}
     parts = Config(parts)._cfg_dict.to_dict()
     for part in (parts.get('extractor'), parts['model'].get('tower')):
         if part is not None:

@@ -1,6 +1,8 @@
 """From embeddings to losses, scores and ranked moments: what all heads share."""
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -44,12 +46,14 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             where units are no moments.
         stages (tuple[str, ...]): For pictures, the spaces of a video's embeddings before any
             refinement and after each; none where nothing is refined.
+        joint_spaces (tuple[str, ...]): Trained spaces that scores are made of.
         tower_spaces (tuple[str, ...]): Spaces of the model's ``tower`` that scores are made of; the
             tower is run where there is any.
     """
 
     moment_map: MomentGrid | None = None
     stages: tuple[str, ...] = ()
+    joint_spaces: tuple[str, ...] = ('contrastive',)
     tower_spaces: tuple[str, ...] = ()
 
     def __init__(
@@ -279,6 +283,37 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             found.unit_scores, found.curves = scores.cpu(), self.curve(video, scores)
         return found
 
+    @property
+    def library_defaults(self) -> dict:
+        """Settings of a library, which is searched over many videos, with their values where none
+        are given: the config's ``library``.
+        """
+        return dict(nms_threshold=self.nms_threshold)
+
+    def library_units(self, video: VideoEmbedding) -> VideoEmbedding:
+        """What a library keeps of a video: moments, as vectors of any norm in the spaces of
+        `library_score`. By default the units themselves.
+        """
+        return video
+
+    def library_score(self, settings: Mapping):
+        """The score of a library, over all its videos.
+
+        Args:
+            settings (Mapping): All of `library_defaults`.
+
+        Returns:
+            Callable: With ``spaces``, and as ``score(products, lengths, trust)``: products {space:
+            (...)} of unit vectors of sentences with the vectors of `library_units`, ``lengths``
+            (...) of moments as shares of what was looked at at once, and ``trust`` (...) or None
+            as of `VideoEmbedding`, to scores (...) in float64 that rise in every product. By
+            default `fuse` as between the windows of a long video.
+
+        Raises:
+            ValueError: If a setting is out of its range.
+        """
+        return FusedScore(self, (*self.joint_spaces, *self.tower_spaces))
+
     def predict(
         self,
         videos: list[VideoEmbedding],
@@ -331,6 +366,33 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             [normalized_text(text) for sample in data_samples for text in sample.sentences],
             iou,
         )
+
+
+@dataclass(frozen=True)
+class FusedScore:
+    """A head's `fuse` as the score of a library, for moments of any number of videos.
+
+    Attributes:
+        head (BaseHead): The head.
+        spaces (tuple[str, ...]): Spaces of the products.
+    """
+
+    head: BaseHead
+    spaces: tuple[str, ...]
+
+    def __call__(
+        self, products: dict[str, Tensor], lengths: Tensor, trust: Tensor | None = None
+    ) -> Tensor:
+        """Scores (...) of products (...) per space; see ``BaseHead.library_score``."""
+        spans = torch.stack([torch.zeros_like(lengths), lengths], -1)
+        # moments of many videos in one: nothing of it but length and number of windows counts
+        video = VideoEmbedding({}, spans, 'library', duration=1.0, num_windows=2)
+        return trusted(self.head.fuse(products, video), trust)
+
+
+def trusted(scores: Tensor, trust: Tensor | None) -> Tensor:
+    """Scores times the trust in their moments, float64."""
+    return scores.double() if trust is None else scores.double() * trust
 
 
 def unit_vectors(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,8 @@
 """MMN's head: moments against sentences in two joint spaces."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from mmaction.registry import MODELS
 from torch import Tensor
@@ -8,7 +11,7 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding, temporal_iou
 
-from .base_head import BaseHead, own_video_products, owners, unit_vectors
+from .base_head import BaseHead, own_video_products, owners, trusted, unit_vectors
 
 
 @MODELS.register_module()
@@ -44,6 +47,8 @@ class MutualMatchingHead(BaseHead):
     Raises:
         ValueError: If a weight is below 0: the score would fall where the cosine rises.
     """
+
+    joint_spaces = ('contrastive', 'iou')
 
     def __init__(
         self,
@@ -130,11 +135,69 @@ class MutualMatchingHead(BaseHead):
         """
         power, weight = self.score_power, self.tower_weight
         if video.num_windows > 1:
-            power = power if self.window_score_power is None else self.window_score_power
-            weight = weight if self.window_tower_weight is None else self.window_tower_weight
+            power, weight = self._between_windows()
         scores = moment_scores(
             cosines['contrastive'], (self.iou_scale * cosines['iou']).sigmoid(), power
         )
         if not weight:
             return scores
         return scores * (weight * (cosines['tower'].clamp(max=1) - 1)).exp()
+
+    def _between_windows(self) -> tuple[float, float]:
+        """Power and weight of the tower where moments of different windows, or videos, compete."""
+        power, weight = self.window_score_power, self.window_tower_weight
+        return (
+            self.score_power if power is None else power,
+            self.tower_weight if weight is None else weight,
+        )
+
+    @property
+    def library_defaults(self) -> dict:
+        """With ``score_power`` and ``tower_weight``, by default those between windows."""
+        power, weight = self._between_windows()
+        return dict(super().library_defaults, score_power=power, tower_weight=weight)
+
+    def library_score(self, settings: Mapping) -> 'MatchingScore':
+        """The score of `fuse` with a library's own power and weight; see `BaseHead`."""
+        power, weight = settings['score_power'], settings['tower_weight']
+        if not (power >= 0 and weight >= 0):
+            raise InputError(
+                f'library: score_power={power}, tower_weight={weight}; both must be at least 0'
+            )
+        if weight and not self.tower_spaces:
+            raise InputError(
+                f'library.tower_weight={weight}, but the model has no tower: set model.tower, and '
+                'model.head.tower_weight or window_tower_weight above 0'
+            )
+        return MatchingScore(power, self.iou_scale, weight)
+
+
+@dataclass(frozen=True)
+class MatchingScore:
+    """``MutualMatchingHead.fuse`` for moments of any number of videos, in float64.
+
+    Attributes:
+        power (float): Of the contrastive score.
+        iou_scale (float): Factor before the sigmoid of the IoU score.
+        tower_weight (float): Of the tower's cosine; with 0 it is not asked for.
+    """
+
+    power: float
+    iou_scale: float
+    tower_weight: float
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Spaces of the products."""
+        return ('contrastive', 'iou', *(('tower',) if self.tower_weight else ()))
+
+    def __call__(
+        self, products: dict[str, Tensor], lengths: Tensor, trust: Tensor | None = None
+    ) -> Tensor:
+        """Scores (...) of products (...) per space; see ``BaseHead.library_score``."""
+        products = {space: value.double() for space, value in products.items()}
+        scores = (0.5 * products['contrastive'] + 0.5).clamp(min=0) ** self.power
+        scores = scores * (self.iou_scale * products['iou']).sigmoid()
+        if self.tower_weight:
+            scores = scores * (self.tower_weight * (products['tower'].clamp(max=1) - 1)).exp()
+        return trusted(scores, trust)

@@ -1,6 +1,7 @@
 """MSCL's head: losses and predictions from the scores of a video's clips."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from mmn_plugin.models.negatives import on
 from mmn_plugin.models.ranking import moment_scores, score_runs, score_stretches
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
-from .base_head import BaseHead, unit_vectors
+from .base_head import BaseHead, trusted, unit_vectors
 
 
 @MODELS.register_module()
@@ -140,15 +141,37 @@ class ScoreCurveHead(BaseHead):
         Raises:
             ValueError: If the video was encoded in several windows: a curve is of the whole video.
         """
-        if scores.shape[1] != self.grid.num_clips:
+        return self._spans(video), moment_scores(*self._candidates(scores), power=1.0)
+
+    def _spans(self, video: VideoEmbedding) -> Tensor:
+        """Seconds (..., P, 2) of the moments of the grid."""
+        spans = video.spans
+        if spans.shape[-2] != self.grid.num_clips:
             raise InputError(
-                f'{scores.shape[1]} clips, but a score curve has {self.grid.num_clips}: encode '
+                f'{spans.shape[-2]} clips, but a score curve has {self.grid.num_clips}: encode '
                 'the video as one window, however long it is'
             )
-        starts, ends = self.grid.clips_on(scores.device)
-        spans = video.spans
-        spans = torch.stack([spans[..., starts, 0], spans[..., ends, 1]], dim=-1)  # (..., P, 2)
-        return spans, moment_scores(*self._candidates(scores), power=1.0)
+        starts, ends = self.grid.clips_on(spans.device)
+        return torch.stack([spans[..., starts, 0], spans[..., ends, 1]], dim=-1)
+
+    def library_units(self, video: VideoEmbedding) -> VideoEmbedding:
+        """Every stretch of clips, (P, J): the mean of its clips minus ``around_weight`` times that
+        around it, so that its product with a sentence is `score_stretches` of the cosines.
+
+        So it is with ``run_thresholds`` too: which stretches are runs depends on the sentence, and
+        a library searches all of them.
+
+        Raises:
+            ValueError: If the video was encoded in several windows.
+        """
+        spans, clips = self._spans(video), video.embeddings['contrastive']  # (N, J)
+        one_by_one = torch.eye(len(clips), device=clips.device, dtype=clips.dtype)
+        weights = score_stretches(one_by_one, self.grid, self.around_weight, 0.0)  # (N, P)
+        return replace(video, embeddings=dict(contrastive=weights.T @ clips), spans=spans)
+
+    def library_score(self, settings: Mapping) -> 'StretchScore':
+        """The score of stretches without ``run_thresholds``; see `BaseHead`."""
+        return StretchScore(self.around_weight, self.length_weight)
 
     def _candidates(self, curves: Tensor) -> tuple[Tensor, Tensor]:
         """Contrast and weight (S, P) of the moments of the grid."""
@@ -156,3 +179,29 @@ class ScoreCurveHead(BaseHead):
             contrast = score_stretches(curves, self.grid, self.around_weight, self.length_weight)
             return contrast.clamp(-1, 1), torch.ones_like(contrast)
         return score_runs(curves, self.run_thresholds, self.grid, self.threshold_halving)
+
+
+@dataclass(frozen=True)
+class StretchScore:
+    """The score of `ScoreCurveHead` for stretches of clips of any number of videos, in float64.
+
+    With a product p of a sentence with `ScoreCurveHead.library_units`, ``0.5 * x + 0.5`` of
+    ``x = 0.5 * p + 0.5 * (1 - around_weight) + length_weight * log(length)``: a clip's score is
+    ``0.5 * cosine + 0.5``.
+
+    Attributes:
+        around_weight (float): As of the head.
+        length_weight (float): Likewise.
+    """
+
+    around_weight: float
+    length_weight: float
+    spaces = ('contrastive',)
+
+    def __call__(
+        self, products: dict[str, Tensor], lengths: Tensor, trust: Tensor | None = None
+    ) -> Tensor:
+        """Scores (...) of products (...); see ``BaseHead.library_score``."""
+        contrast = 0.5 * products['contrastive'].double() + 0.5 * (1 - self.around_weight)
+        contrast = contrast + self.length_weight * lengths.double().log()
+        return trusted(0.5 * contrast.clamp(-1, 1) + 0.5, trust)

@@ -163,6 +163,8 @@ class ZeroShotHead(BaseHead):
         self.unrelated = read_sentences(unrelated)
         self._unrelated_vectors: Tensor | None = None
 
+    joint_spaces = ()
+
     @property
     def tower_spaces(self) -> tuple[str, ...]:
         """Spaces that the score needs."""
