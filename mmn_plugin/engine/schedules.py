@@ -41,12 +41,13 @@ class FreezeLanguageModelHook(Hook):
         """Check that the distributed wrapper can cope with parameters without gradient.
 
         Raises:
-            ValueError: If it would fail in the middle of an epoch, or the encoder's own setting
-                keeps the language model frozen.
+            ValueError: If it would fail in the middle of an epoch, or the encoder itself keeps the
+                language model frozen.
         """
-        if bare_model(runner).text_encoder.frozen:
+        language_model = bare_model(runner).text_encoder.bert
+        if not any(parameter.requires_grad for parameter in language_model.parameters()):
             raise InputError(
-                'model.text_encoder.frozen=True keeps the language model frozen in every epoch: '
+                'model.text_encoder keeps the language model frozen in every epoch (frozen=True): '
                 'leave FreezeLanguageModelHook out of the config, or frozen'
             )
         if (

@@ -45,6 +45,15 @@ def test_the_language_model_trains_after_the_last_frozen_epoch():
     assert all(p.requires_grad for p in text_encoder.layernorm.parameters())
 
 
+def test_a_language_model_that_its_encoder_keeps_frozen_is_refused():
+    hook, text_encoder = FreezeLanguageModelHook(through_epoch=2), nn.Module()
+    text_encoder.bert = nn.Linear(2, 2)
+    hook.before_train(runner_of(text_encoder=text_encoder))  # an encoder of any class
+    text_encoder.bert.requires_grad_(False)
+    with pytest.raises(ValueError, match='frozen in every epoch'):
+        hook.before_train(runner_of(text_encoder=text_encoder))
+
+
 def test_the_contrastive_factor_falls_and_wider_negatives_begin_at_their_epochs():
     hook, source = CrossVideoNegativeHook(2, from_epoch=2), NegativeSource(queue_size=4)
     runner, factors, seen = runner_of(source), [], []
