@@ -3,7 +3,6 @@
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from mmn_plugin.config import require_device, with_model_root
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
 from mmn_plugin.engine.identity import require_tower_features
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.features import matching_extractor
+from mmn_plugin.features import Rewriter, matching_extractor
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 from mmn_plugin.visualization import draw_timelines, timeline_files
@@ -128,7 +127,7 @@ class GroundingInferencer(BaseInferencer):
         del self._loaded
         if self.config.get('presence'):
             self.meta.setdefault('presence', self.config.presence.to_dict())
-        self.rewrite = rewrite and lru_cache(1024)(rewrite)
+        self.rewrite = rewrite and Rewriter(rewrite)
         self.top_n = top_n or self.model.head.top_n
         self.sentence_batch = sentence_batch
         if presence_threshold is not None:

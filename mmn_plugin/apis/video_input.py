@@ -16,8 +16,9 @@ import torch
 from mmn_plugin.datasets import open_feature_store
 from mmn_plugin.datasets.feature_store import require_written, tensor_to_array
 from mmn_plugin.errors import InputError
-from mmn_plugin.features import VideoWriter, probe_video
+from mmn_plugin.features import Rewriter, VideoWriter, probe_video
 from mmn_plugin.features.feature_file import entry_fingerprint
+from mmn_plugin.features.rewriting import problem_of
 from mmn_plugin.files import printable
 
 
@@ -261,17 +262,18 @@ def split_entry(name: str) -> tuple[str, str]:
 
 
 def check_sentences(
-    model, sentences: str | Sequence[str], rewrite: Callable[[str], str] | None = None
+    model, sentences: str | Sequence[str], rewrite: Rewriter | None = None
 ) -> list[str]:
     """One or more sentences as a list, as they were given.
 
     Args:
         model (nn.Module): A localizer.
         sentences (str | Sequence[str]): What to look for.
-        rewrite (Callable, optional): Makes of each what the model will see. Defaults to None.
+        rewrite (Rewriter, optional): Makes of each what the model will see. Defaults to None.
 
     Raises:
-        ValueError: If there is none, or one is empty or holds no word that the model knows.
+        ValueError: If there is none, or one is empty, holds no word that the model knows, or cannot
+            be rewritten.
     """
     if isinstance(sentences, np.ndarray):
         sentences = sentences.tolist()
@@ -282,31 +284,27 @@ def check_sentences(
     if not sentences:
         raise InputError('no sentence was given; give at least one')
     for sentence in sentences:
-        _require_text(sentence, f'the sentence {sentence!r}')
-    names, texts = [f'the sentence {sentence!r}' for sentence in sentences], sentences
-    if rewrite:
-        texts = [rewrite(sentence) for sentence in sentences]
-        names = [f'{name}, rewritten as {text!r},' for name, text in zip(names, texts, strict=True)]
-        for name, text in zip(names, texts, strict=True):
-            _require_text(text, name)
-    for name, (_, problem) in zip(names, model.inspect_sentences(texts), strict=True):
-        if problem:
+        _require_text(sentence)
+    texts = [*map(rewrite, sentences)] if rewrite else sentences
+    found = zip(sentences, texts, model.inspect_sentences(texts), strict=True)
+    for sentence, text, (_, problem) in found:
+        if problem := problem_of(sentence, text, problem):
             raise InputError(
-                f'{name} {problem}; the model cannot know what it means. Use words that it was '
-                'trained with'
+                f'the sentence {sentence!r} {problem}; the model cannot know what it means. Use '
+                'words that it was trained with'
             )
     return sentences
 
 
-def _require_text(sentence, name: str) -> None:
+def _require_text(sentence) -> None:
     if not isinstance(sentence, str):
-        raise InputError(f'{name} is no text (str)')
+        raise InputError(f'the sentence {sentence!r} is no text (str)')
     if not sentence.strip():
-        raise InputError(f'{name} is empty; say what to look for')
+        raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
 
 
 def check_sentence_lists(
-    model, sentences, num_videos: int | None, rewrite: Callable[[str], str] | None = None
+    model, sentences, num_videos: int | None, rewrite: Rewriter | None = None
 ) -> list[list[str]]:
     """Sentences of each video: the same for all, or a list, tuple or array of them for each.
 

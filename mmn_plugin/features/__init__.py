@@ -14,6 +14,7 @@ from .feature_file import FeatureFile, FeatureFileError
 from .hugging_face import HuggingFaceFeatureExtractor
 from .processes import run_parallel
 from .recognizer import RecognizerFeatureExtractor
+from .rewriting import Rewriter
 from .text_tower import SentenceTower, TextTower
 from .video import (
     VIDEO_SUFFIXES,
@@ -39,6 +40,7 @@ __all__ = [
     'HuggingFaceFeatureExtractor',
     'RGBVideoReader',
     'RecognizerFeatureExtractor',
+    'Rewriter',
     'SentenceTower',
     'SlidingWindowExtractor',
     'TextTower',

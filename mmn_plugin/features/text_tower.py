@@ -20,6 +20,7 @@ from mmn_plugin.structures.annotations import broken_character
 from mmn_plugin.structures.data_samples import token_limit
 
 from .lazy_network import LazyNetwork, digest
+from .rewriting import Rewriter, problem_of
 
 NO_LIMIT = 100_000  # transformers' sign for a tokenizer without a limit is greater
 POOLINGS = ('mean', 'cls', 'max')
@@ -41,7 +42,9 @@ class SentenceTower(LazyNetwork):
         device (str, optional): Defaults to None: the accelerator if there is one.
         sentence_batch (int): Texts that are encoded together. Defaults to 64.
         rewrite (Callable | str, optional): Makes another sentence of each, such as a statement of a
-            question; may be given by its dotted name. Defaults to None.
+            question; may be given by its dotted name. The rewritten sentence is what is inspected,
+            counted and embedded, and is kept, so that a sentence is rewritten once. Defaults to
+            None.
 
     Attributes:
         logit_scale (float | None): What cosines are multiplied with in the training's loss; None
@@ -74,9 +77,10 @@ class SentenceTower(LazyNetwork):
         if not sentence_batch > 0:
             raise InputError(f'sentence_batch={sentence_batch}; it must be above 0')
         self.sentence_batch = sentence_batch
-        self.rewrite = get_object_from_string(rewrite) if isinstance(rewrite, str) else rewrite
-        if self.rewrite is None and rewrite is not None:
+        found = get_object_from_string(rewrite) if isinstance(rewrite, str) else rewrite
+        if rewrite is not None and not callable(found):
             raise InputError(f'rewrite={rewrite!r}: there is no such function to be imported')
+        self.rewrite = None if found is None else Rewriter(found)
         self._warned = False
 
     def __deepcopy__(self, memo: dict) -> 'SentenceTower':
@@ -144,26 +148,26 @@ class SentenceTower(LazyNetwork):
         return text
 
     @torch.no_grad()
-    def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
+    def encode_sentences(self, sentences: Sequence[str], rewrite: bool = True) -> Tensor:
         """Embed sentences.
 
         Args:
             sentences (Sequence[str]): S sentences. One that is longer than `max_tokens` is cut,
                 with one warning.
+            rewrite (bool): Whether ``rewrite`` is applied, where there is one: False for sentences
+                that are statements already. Defaults to True.
 
         Returns:
             Tensor: (S, D) float32 unit vectors on `device`.
 
         Raises:
-            ValueError: If a sentence holds no word, or none that the tokenizer knows.
+            ValueError: If a sentence holds no word, or none that the tokenizer knows, or cannot be
+                rewritten.
         """
-        texts = [self.rewrite(text) if self.rewrite else text for text in sentences]
+        texts = self._texts(sentences, rewrite)
         for sentence, text, problem in zip(sentences, texts, self._problems(texts), strict=True):
-            if problem:
-                rewritten = f', rewritten as {text!r},' if text != sentence else ''
-                raise InputError(
-                    f'the sentence {sentence!r}{rewritten} {problem}; correct it or leave it out'
-                )
+            if problem := problem_of(sentence, text, problem):
+                raise InputError(f'the sentence {sentence!r} {problem}; correct it or leave it out')
         if not texts:
             return self._embed(['a'])[:0]
         embeddings = [
@@ -172,15 +176,28 @@ class SentenceTower(LazyNetwork):
         ]
         return normalize(torch.stack(embeddings).mean(0), dim=-1)  # (S, D)
 
-    def inspect(self, sentences: Sequence[str]) -> list[tuple[int, str | None]]:
+    def inspect(
+        self, sentences: Sequence[str], rewrite: bool = True
+    ) -> list[tuple[int, str | None]]:
         """Number of tokens (before truncation, in the longest template) and what is wrong of each.
 
-        For checking a dataset: nothing is raised, and nothing rewritten.
+        Args:
+            sentences (Sequence[str]): Any texts.
+            rewrite (bool): As of `encode_sentences`.
+
+        Raises:
+            ValueError: If a sentence cannot be rewritten.
         """
-        whole = ['' if broken_character(sentence) else sentence for sentence in sentences]
+        texts = self._texts(sentences, rewrite)
+        whole = ['' if broken_character(text) else text for text in texts]
         lengths = [self._lengths(self._put_into(one, whole)) for one in self.templates]
         longest = map(max, zip(*lengths, strict=True))
-        return list(zip(longest, self._problems(sentences), strict=True))
+        problems = map(problem_of, sentences, texts, self._problems(texts))
+        return list(zip(longest, problems, strict=True))
+
+    def _texts(self, sentences: Sequence[str], rewrite: bool) -> list[str]:
+        """What of the sentences is inspected, counted and embedded."""
+        return [*map(self.rewrite, sentences)] if rewrite and self.rewrite else list(sentences)
 
     @staticmethod
     def _put_into(template: str, texts: Sequence[str]) -> list[str]:

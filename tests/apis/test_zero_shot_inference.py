@@ -1,5 +1,6 @@
 """Three calls without a checkpoint: a tower from a folder, a video file, sentences."""
 
+import copy
 import json
 import shutil
 from unittest import mock
@@ -96,11 +97,27 @@ def test_questions_are_rewritten_before_the_model_and_answered_under_their_own_w
     for wrong, message in (
         ('', "'Wo', rewritten as '', is empty"),
         (None, "'Wo', rewritten as None, is no text"),
-        ('...', r"'Wo', rewritten as '\.\.\.', holds no word"),
+        ('...', r"'Wo' was rewritten as '\.\.\.', which holds no word"),
     ):
         inferencer = GroundingInferencer(str(zero_shot.path), rewrite=lambda _, w=wrong: w, **given)
         with pytest.raises(InputError, match=message):
             inferencer.check_sentences('Wo')
+
+
+def test_the_towers_own_rewrite_is_asked_for_sentences_but_not_for_the_unrelated_ones(zero_shot):
+    asked = []
+
+    def rewrite(sentence):
+        asked.append(sentence)
+        return SENTENCES[0]
+
+    config = copy.deepcopy(zero_shot.config)
+    config.extractor.rewrite = config.model.tower.rewrite = rewrite
+    inferencer = GroundingInferencer(config, device='cpu')
+    (answer,) = inferencer(zero_shot.video, '小狗')
+    assert asked == ['小狗']
+    (plain,) = zero_shot(zero_shot.video, SENTENCES[0])
+    assert answer == plain | dict(sentence='小狗')
 
 
 def test_a_root_is_the_models_own_folder_or_holds_all_of_them(zero_shot, tmp_path, monkeypatch):

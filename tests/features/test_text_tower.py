@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helpers.tiny_towers import write_text_tower
 from mmaction.registry import MODELS
 from transformers import AutoModel, AutoTokenizer
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.features import TextTower
 from mmn_plugin.features.feature_file import require_same_extractor
 
@@ -167,8 +169,48 @@ def test_sentences_are_rewritten_before_they_are_embedded(folder):
     assert TextTower(folder, rewrite='textwrap.dedent').rewrite('  a') == 'a'
     with pytest.raises(ValueError, match='no such function'):
         TextTower(folder, rewrite='textwrap.nothing')
-    with pytest.raises(ValueError, match=r"'what\?', rewritten as '', holds no word"):
-        TextTower(folder, rewrite=lambda _: '').encode_sentences(['what?'])
+
+
+def test_what_is_rewritten_is_counted_and_inspected_and_asked_for_once(folder):
+    asked = []
+
+    def rewrite(sentence):
+        asked.append(sentence)
+        return {'谁?': 'a man opens the door', 'who?': '...'}.get(sentence, sentence)
+
+    tower = TextTower(folder, rewrite=rewrite, device='cpu')
+    assert tower.inspect(['谁?', 'who?', 'a dog']) == [
+        (7, None),
+        (2 + 3, "was rewritten as '...', which holds no word"),
+        (4, None),
+    ]
+    found = tower.encode_sentences(['谁?', 'a dog'])
+    assert asked == ['谁?', 'who?', 'a dog']
+    plain = TextTower(folder, device='cpu')
+    torch.testing.assert_close(found, plain.encode_sentences(['a man opens the door', 'a dog']))
+    with pytest.raises(ValueError, match=r"'who\?' was rewritten as '\.\.\.', which holds"):
+        tower.encode_sentences(['who?'])
+    again = pickle.loads(pickle.dumps(TextTower(folder, rewrite=statement, device='cpu')))
+    assert again.inspect(['what does the dog runs?']) == [(5, None)]
+    asked.clear()
+    assert tower.inspect(['who'], rewrite=False) == plain.inspect(['who'])
+    tower.encode_sentences(['a man'], rewrite=False)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ('answer', 'message'),
+    [
+        ('', "'what', rewritten as '', is empty"),
+        (None, "'what', rewritten as None, is no text"),
+        (ValueError('no quota'), r"'what' could not be rewritten \(ValueError: no quota\)"),
+    ],
+)
+def test_a_sentence_that_cannot_be_rewritten_is_named(folder, answer, message):
+    tower = TextTower(folder, rewrite=mock.Mock(side_effect=[answer] * 2), device='cpu')
+    for use in (tower.encode_sentences, tower.inspect):
+        with pytest.raises(InputError, match=message):
+            use(['what'])
 
 
 def test_a_copy_is_the_tower_and_a_pickle_has_no_weights(folder):

@@ -27,13 +27,13 @@ class StubTower:
         self.size, self.seed, self.stride = size, seed, stride
         self.device, self.asked = 'cpu', []
 
-    def encode_sentences(self, sentences):
+    def encode_sentences(self, sentences, rewrite=True):
         """(S, size) unit vectors."""
         self.asked += sentences
         vectors = [word_vectors(s.lower().split(), self.size).sum(0) + self.seed for s in sentences]
         return F.normalize(torch.stack(vectors), dim=-1).to(self.device)
 
-    def inspect(self, sentences):
+    def inspect(self, sentences, rewrite=True):
         """(tokens, problem) of each."""
         problems = ('holds no word' if not any(map(str.isalnum, s)) else None for s in sentences)
         return [(len(s.split()), problem) for s, problem in zip(sentences, problems, strict=True)]

@@ -183,9 +183,10 @@ def test_the_scale_may_be_the_towers_own_and_no_score_is_zero():
         encoded(steep, video_showing(SENTENCE, 4, 10)), steep.encode_sentences([SENTENCE])
     )
     assert (scores > 0).all()
-    model.tower.logit_scale = None
-    with pytest.raises(ValueError, match='no logit scale'):
-        model(**batch_of(model), mode='predict')
+    for wrong, message in ((None, 'no logit scale'), (0.0, 'the logit scale 0: give a number')):
+        model.tower.logit_scale = wrong
+        with pytest.raises(ValueError, match=message):
+            model(**batch_of(model), mode='predict')
 
 
 def test_unrelated_sentences_come_from_the_package_a_list_or_a_file(tmp_path):

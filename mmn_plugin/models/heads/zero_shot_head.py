@@ -134,7 +134,7 @@ class ZeroShotHead(BaseHead):
             one per line. Defaults to None: the package's own, of everyday life.
 
     Attributes:
-        spaces (tuple[str, ...]): Spaces that the score needs, see `TowerPool`.
+        tower_spaces (tuple[str, ...]): Spaces that the score needs, see `TowerPool`.
 
     Raises:
         ValueError: If there is no such score, a weight of it is below 0, or ``scale`` is not above
@@ -208,14 +208,15 @@ class ZeroShotHead(BaseHead):
         """Both numbers, of the tower where it is asked for.
 
         Raises:
-            ValueError: If the tower has no logit scale.
+            ValueError: If the tower has no logit scale above 0.
         """
         if self.scale != 'tower':
             return self.scale, self.center
         scale = self.tower.logit_scale
-        if scale is None:
+        if not scale or scale < 0:
+            given = 'no logit scale' if scale is None else f'the logit scale {scale:g}'
             raise InputError(
-                "model.head.scale='tower', but the tower has no logit scale: give a number"
+                f"model.head.scale='tower', but the tower has {given}: give a number above 0"
             )
         return scale, -(self.tower.logit_bias or 0.0) / scale
 
@@ -230,17 +231,19 @@ class ZeroShotHead(BaseHead):
     def _best_unrelated(self, video: VideoEmbedding) -> Tensor:
         """(K,) best scores of the unrelated sentences in a video, rising.
 
-        Sentences that hold no word that the tower knows are left out.
+        They are statements, and embedded as they are. Sentences that hold no word that the tower
+        knows are left out.
         """
         if self._unrelated_vectors is None:
-            inspected = zip(self.unrelated, self.tower.inspect(self.unrelated), strict=True)
-            known = [sentence for sentence, (_, problem) in inspected if problem is None]
+            inspected = self.tower.inspect(self.unrelated, rewrite=False)
+            pairs = zip(self.unrelated, inspected, strict=True)
+            known = [sentence for sentence, (_, problem) in pairs if problem is None]
             if not known:
                 raise InputError(
                     'the tower knows no word of the sentences of model.head.unrelated: give others '
                     'there, in its language'
                 )
-            self._unrelated_vectors = self.tower.encode_sentences(known)
+            self._unrelated_vectors = self.tower.encode_sentences(known, rewrite=False)
         vectors = self._unrelated_vectors.to(video.spans.device)
         parts = vectors.split(max(CELLS // max(len(video.spans), 1), 1))
         spaces = [dict.fromkeys(self.tower_spaces, part) for part in parts]
