@@ -209,11 +209,54 @@ def load_config(
         for text in idle_options(config, options):
             warn(text)
         try:
-            config.merge_from_dict(options)
+            config.merge_from_dict(of_both_sides(config, options))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f'--cfg-options of {name}: {error}') from error
     require_counts(config)
+    require_one_revision(config)
     return config
+
+
+def _tower_sides(config: Config) -> dict[str, dict]:
+    """Where a config describes a tower: what embeds its videos, and what embeds its sentences."""
+    model = config.get('model') or {}
+    return {'extractor': config.get('extractor'), 'model.tower': model.get('tower')}
+
+
+def of_both_sides(config: Config, options: dict) -> dict:
+    """Options of ``extractor`` as those of ``model.tower`` too where both are one tower, and back.
+
+    Args:
+        config (Config): Before the options are merged.
+        options (dict): Values by dotted keys; one that is given for both sides stays as it is.
+    """
+    sides = _tower_sides(config)
+    first, second = sides
+    if sides[first] is None or sides[first] != sides[second]:
+        return options
+    more = {}
+    for one, other in ((first, second), (second, first)):
+        for name, value in options.items():
+            if name.startswith(f'{one}.'):
+                more[other + name.removeprefix(one)] = value
+    return more | options
+
+
+def require_one_revision(config: Config) -> None:
+    """Make sure that videos and sentences are embedded by one revision of a tower.
+
+    Raises:
+        ValueError: Naming both settings.
+    """
+    (first, one), (second, other) = _tower_sides(config).items()
+    if not one or not other or one.get('model') != other.get('model') or 'model' not in one:
+        return
+    revisions = one.get('revision'), other.get('revision')
+    if revisions[0] != revisions[1]:
+        raise ConfigError(
+            f'{first}.revision={revisions[0]!r} and {second}.revision={revisions[1]!r} are two '
+            f'versions of {one.model}, whose embeddings do not belong together: give both the same'
+        )
 
 
 def needs_weights(config: Config) -> bool:

@@ -76,6 +76,29 @@ def test_a_variable_that_the_config_has_used_up_is_named_with_what_was_made_of_i
     assert 'did you mean `model.head.nms_threshold`' in message
 
 
+def test_an_option_of_a_tower_holds_for_its_videos_and_its_sentences():
+    name = 'zero_shot_videoprism.py'
+    for option in ('extractor.revision', 'model.tower.revision'):
+        config = load_config(name, {option: 'main'}, warn=pytest.fail)
+        assert config.extractor == config.model.tower
+        assert config.extractor.revision == 'main'
+    both = {'extractor.fps': 2.0, 'model.tower.fps': 4.0}
+    config = load_config(name, both, warn=pytest.fail)
+    assert (config.extractor.fps, config.model.tower.fps) == (2.0, 4.0)
+    config = load_config('mmn_shapes.py', {'extractor.fps': 2.0}, warn=pytest.fail)
+    assert 'tower' not in config.model
+
+
+def test_two_revisions_of_a_tower_are_refused_with_both_settings(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'mmn_plugin::zero_shot_clip.py'\nextractor = dict(revision='a')\n")
+    with pytest.raises(
+        ValueError, match=r"extractor\.revision='a' and model\.tower\.revision=None"
+    ):
+        load_config(path)
+    assert load_config(path, {'model.tower.revision': 'a'}).model.tower.revision == 'a'
+
+
 def test_every_setting_of_every_config_is_read_or_known_as_a_variable():
     for path in sorted(config_root().glob('*.py')):
         config = load_config(str(path))
