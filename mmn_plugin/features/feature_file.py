@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -98,18 +98,40 @@ def differences(theirs: dict, ours: dict) -> list[str]:
         for key in COMPARED
         if theirs.get(key) != ours.get(key)
     ]
-    one, other = theirs.get('extractor'), ours.get('extractor')
-    if one == other:
-        return found
-    with suppress(ValueError, TypeError, KeyError):  # the settings, where both are of one kind
-        old, new = json.loads(one), json.loads(other)
-        if old['type'] == new['type']:
-            return found + [
-                f'{key} {old.get(key)}, here {new.get(key)}'
-                for key in sorted(old.keys() | new.keys())
-                if old.get(key) != new.get(key)
-            ]
-    return [*found, f'extractor {one}, here {other}']
+    old, new = (flat_settings(one.get('extractor')) for one in (theirs, ours))
+    # of two kinds of extractors only what both have can be compared
+    alike = old['extractor'] == new['extractor']
+    keys = old.keys() | new.keys() if alike else old.keys() & new.keys()
+    return found + [
+        f'{key} {old.get(key)}, here {new.get(key)}'
+        for key in sorted(keys)
+        if old.get(key) != new.get(key)
+    ]
+
+
+def flat_settings(identity: str | None) -> dict:
+    """Settings in an extractor's identity by dotted names, and its type (or the whole, where it is
+    no JSON) as ``extractor``.
+    """
+    try:
+        content = json.loads(identity)
+        found = dict(extractor=content.pop('type', None))
+        parts = list(content.items())
+    except (ValueError, TypeError, AttributeError):
+        return dict(extractor=identity)
+    for name, value in parts:  # which grows
+        if isinstance(value, dict):
+            parts += ((f'{name}.{key}', entry) for key, entry in value.items())
+        else:
+            found[name] = value
+    return found
+
+
+def maker(fingerprint: dict) -> str:
+    """What made features, in few words: kind of extractor and, where it is known, of model."""
+    settings = flat_settings(fingerprint.get('extractor'))
+    model = (fingerprint.get('config') or {}).get('model') or settings.get('architecture')
+    return f'{settings["extractor"]} {model or ""}'.strip()
 
 
 def require_same_extractor(
@@ -145,10 +167,12 @@ def require_same_extractor(
         if their and not our:
             untold.append(name)
         elif their and (differing := differences(their, our)):
+            one, other = maker(their), maker(our)
+            makers = f'both {one}' if one == other else f'{one} and {other}'
             raise InputError(
                 f'{their_name} and {name} do not belong together, their features come from '
-                f'different extractors: {"; ".join(differing)}. Use the extractor of the training, '
-                'or train on these features'
+                f'different extractors ({makers}): {"; ".join(differing)}. Use the extractor of '
+                'the training, or train on these features'
             )
     return untold
 

@@ -159,6 +159,8 @@ def test_of_settings_only_those_that_differ_are_told_and_as_many_files_are_neede
     other = dict(GRID, extractor=json.dumps(dict(LAYER, layer='backbone')))
     found = differences(dict(GRID, extractor=json.dumps(LAYER)), other)
     assert found == ['layer backbone.fc6, here backbone']
+    with pytest.raises(ValueError, match=r'extractors \(both RecognizerFeatureExtractor\): layer'):
+        require_same_extractor([dict(GRID, extractor=json.dumps(LAYER))], [other], 'a', ['b'])
     with pytest.raises(ValueError, match=r'made with 2 feature files joined, here .* 1 \(a\.h5\)'):
         require_same_extractor([GRID, GRID], [GRID], 'c.pth', ['a.h5'])
 

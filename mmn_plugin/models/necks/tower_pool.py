@@ -87,7 +87,8 @@ class TowerPool(BaseModule):
     it, so that there is no contrast and no rise. (Zeros would: where all cosines lie above zero, as
     those of towers do, they would rank moments at the edges of a video first.)
 
-    There are no weights.
+    There are no weights. `PoolClipFeatures` has made unit vectors of the rows; clips, which are
+    means of them, count as they are, so that one whose rows point apart counts less.
 
     Args:
         grid (MomentGrid): The moments that exist; the localizer passes it.
