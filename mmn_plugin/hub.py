@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from mmengine.logging import print_log
 
 from mmn_plugin.errors import DownloadError, InputError
 
@@ -19,8 +23,8 @@ def find_model(name: str, root: str | None = None) -> str:
 
     The first of these that exists: the folder ``name``; ORG/NAME or NAME below ``root``, or below
     the environment variable ``MMN_MODEL_ROOT``; ``root`` itself where it is a model's own folder
-    (it has a ``config.json``). Otherwise the name is returned, for which the Hugging Face cache and
-    its environment variables apply.
+    (it has a ``config.json``), which is logged. Otherwise the name is returned, for which the
+    Hugging Face cache and its environment variables apply.
 
     Args:
         name (str): Folder, or name on the Hub.
@@ -44,8 +48,25 @@ def find_model(name: str, root: str | None = None) -> str:
         places += [Path(folder)] if folder == root else []
         for place in places:
             if (place / 'config.json').is_file():
+                if place == Path(folder):
+                    _say_stand_in(str(place), str(name))
                 return str(place)
     return str(name)
+
+
+@cache
+def _say_stand_in(folder: str, name: str) -> None:
+    """Tell once that a folder serves whatever it holds; its own name may be any."""
+    print_log(f'the model in {folder} stands for {name}', logger='current')
+
+
+def published_name(name: str) -> str:
+    """What a model is called on other machines: ORG/NAME as it is, of a folder the last name."""
+    cached = re.search('models--([^/]+?)--([^/]+)', name)  # a folder of the Hugging Face cache
+    if cached:
+        return '/'.join(cached.groups())
+    known = re.fullmatch(r'[\w-][\w.-]*/[\w-][\w.-]*', name)
+    return name if known else Path(name).resolve().name
 
 
 def from_hub(

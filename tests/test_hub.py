@@ -4,7 +4,7 @@ import pytest
 from helpers.tiny_towers import write_text_tower
 
 from mmn_plugin.features import TextTower
-from mmn_plugin.hub import find_model
+from mmn_plugin.hub import find_model, published_name
 from mmn_plugin.models import SentenceEncoder, SentenceTokenizer
 
 NAME = 'some-org/some-model'
@@ -36,6 +36,32 @@ def test_the_root_may_be_the_models_own_folder(tmp_path, monkeypatch):
     assert find_model(NAME, own) == own
     monkeypatch.setenv('MMN_MODEL_ROOT', own)  # holds for all models: none of them is this one
     assert find_model(NAME) == NAME
+
+
+def test_a_folder_that_stands_for_a_name_is_logged_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmn_plugin.hub.print_log', lambda text, **_: said.append(text))
+    own = folder_of_model(tmp_path / 'siglip')
+    for _ in range(3):
+        find_model(NAME, own)
+    assert said == [f'the model in {own} stands for {NAME}']
+    find_model('siglip', str(tmp_path))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ('given', 'published'),
+    [
+        (NAME, NAME),
+        ('gpt2', 'gpt2'),
+        ('data/shapes/towers/video', 'video'),
+        ('/home/someone/models/clip/', 'clip'),
+        ('../clip', 'clip'),
+        ('/home/x/hub/models--openai--clip-vit/snapshots/0123abcd', 'openai/clip-vit'),
+    ],
+)
+def test_a_models_name_elsewhere_holds_no_folder_of_this_machine(given, published):
+    assert published_name(given) == published
 
 
 def test_the_variable_is_looked_at_after_the_root(tmp_path, monkeypatch):

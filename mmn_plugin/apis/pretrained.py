@@ -1,5 +1,6 @@
 """Models with their configs: checkpoints, folders, names."""
 
+import copy
 import difflib
 import json
 import os
@@ -30,6 +31,7 @@ from mmn_plugin.datasets import single_configs
 from mmn_plugin.engine import CheckpointIdentity, checkpoint_config, require_plain_types
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.files import OutputError, package_data_root, writable_folder
+from mmn_plugin.hub import published_name
 from mmn_plugin.version import __version__
 
 from .long_video import LongVideo
@@ -140,7 +142,8 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
         config (Config): Of the model.
         model (nn.Module): A localizer.
         meta (dict): What else belongs to the model, plain data. Of a tower its fingerprint is
-            added: the tower itself is not written.
+            added: the tower itself is not written. Of a model of Hugging Face that is a folder
+            here only the last name is kept.
 
     Raises:
         ValueError: If the config holds more than plain data.
@@ -151,8 +154,11 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
     _require_no_others(folder)
     tokenizer = model.data_preprocessor.tokenizer
     state = {} if tokenizer is None else tokenizer.state()
+    meta = copy.deepcopy(meta)
     if model.head.tower_spaces and 'tower' not in meta:
-        meta = dict(meta, tower=model.tower.fingerprint)
+        meta['tower'] = model.tower.fingerprint
+    for fingerprint in (*(meta.get('extractor') or ()), meta.get('tower')):
+        _publish((fingerprint or {}).get('config') or {})
     content = dict(
         format=FORMAT,
         version=VERSION,
@@ -215,14 +221,13 @@ def _portable(config: Config, model) -> dict:
     """The parts of a config that inference needs, the language model as its configuration."""
     parts = {key: config[key] for key in KEPT if key in config}
     parts = Config(parts)._cfg_dict.to_dict()
-    for part in (parts.get('extractor'), parts['model'].get('tower')):
-        if part is not None:
-            part.pop('root', None)  # a folder of this machine
-            if part.pop('rewrite', None):
-                raise InputError(
-                    'model.tower.rewrite is a function, which no folder can hold: leave it out, '
-                    'and give rewrite= to the inferencer'
-                )
+    for part in (parts.get('extractor') or {}, parts['model'].get('tower') or {}):
+        if part.get('rewrite') is not None:
+            raise InputError(
+                'model.tower.rewrite is a function, which no folder can hold: leave it out, '
+                'and give rewrite= to the inferencer'
+            )
+        _publish(part)
     parts['custom_imports'] = dict(imports=_own_parts(config))
     text = parts['model'].get('text_encoder')
     if text is not None:
@@ -234,6 +239,13 @@ def _portable(config: Config, model) -> dict:
     pipeline = Config(dict(pipeline=pipeline))._cfg_dict.to_dict()
     parts['test_dataloader'] = dict(dataset=pipeline)
     return parts
+
+
+def _publish(part: dict) -> None:
+    """Leave the folders of this machine out of the settings of a tower or an extractor."""
+    part.pop('root', None)
+    if 'model' in part:
+        part['model'] = published_name(part['model'])
 
 
 def is_folder(path: str | Path) -> bool:

@@ -145,7 +145,7 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
             return self.stride
         if self._frames_of_model is None:
             raise InputError(
-                f'{self.name} takes windows of any number of frames: give the tower clip_len'
+                f'{self.source} takes windows of any number of frames: give the tower clip_len'
             )
         return self._frames_of_model
 
@@ -154,6 +154,11 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         """Frames that a video tower takes; None where their number is free."""
         vision = getattr(self.config, 'vision_config', None)
         return getattr(vision, 'num_frames', None)
+
+    @property
+    def fingerprint(self) -> dict:
+        """As of `FeatureExtractor`, with the model's name."""
+        return dict(super().fingerprint, config=self.published)
 
     @property
     def family(self) -> Family:
@@ -171,18 +176,18 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
 
         kind = self.config.model_type
         if kind in REFUSED:
-            raise InputError(f'{self.name} {REFUSED[kind]}')
+            raise InputError(f'{self.source} {REFUSED[kind]}')
         model = AutoModel._model_mapping.get(type(self.config), None)
         methods = self.family.methods or {}
         there = [name for name in (TEXT, VIDEO, IMAGE) if name in methods or hasattr(model, name)]
         if TEXT not in there:
             raise InputError(
-                f'{self.name} ({kind}) has no text side beside frames or videos. '
+                f'{self.source} ({kind}) has no text side beside frames or videos. '
                 'HuggingFaceFeatureExtractor takes models of vision alone, and TextTower those of '
                 'sentences alone'
             )
         if len(there) == 1:
-            raise InputError(f'{self.name} ({kind}) sees neither frames nor videos')
+            raise InputError(f'{self.source} ({kind}) sees neither frames nor videos')
         return VIDEO in there
 
     def _ask(self, method: str, first: Tensor, **others: Tensor) -> Tensor:
@@ -251,7 +256,7 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         takes = self._frames_of_model if self.sees_windows else None
         if takes not in (None, self.clip_len):
             raise InputError(
-                f'{self.name} takes windows of {takes} frames; the tower has '
+                f'{self.source} takes windows of {takes} frames; the tower has '
                 f'clip_len={self.clip_len}'
             )
         return load_weights(AutoModel, self.name, self.root, revision=self.revision)

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.hub import find_model, from_hub, load_weights, read_model_json
+from mmn_plugin.hub import (
+    find_model,
+    from_hub,
+    load_weights,
+    published_name,
+    read_model_json,
+)
 from mmn_plugin.structures.annotations import broken_character
 from mmn_plugin.structures.data_samples import token_limit
 
@@ -121,7 +127,7 @@ class SentenceTower(LazyNetwork):
         # where files are missing transformers makes one of special tokens alone (and a space)
         if len(found) <= len(found.all_special_ids) + 1:
             raise InputError(
-                f'{self.name} comes without its tokenizer (tokenizer.json, or a file of its '
+                f'{self.source} comes without its tokenizer (tokenizer.json, or a file of its '
                 'vocabulary): copy all files of the model'
             )
         return found
@@ -131,6 +137,17 @@ class SentenceTower(LazyNetwork):
 
     def _json(self, file: str):
         return read_model_json(self.name, file, self.root, self.revision)
+
+    @property
+    def published(self) -> dict:
+        """Type and model, by the name that it has on other machines."""
+        return dict(type=type(self).__name__, model=published_name(self.name))
+
+    @property
+    def source(self) -> str:
+        """The model's name, and the folder where it is another one; for messages."""
+        place = find_model(self.name, self.root)
+        return self.name if place == self.name else f'{self.name} ({place})'
 
     @property
     def max_tokens(self) -> int | None:
@@ -283,7 +300,16 @@ class TextTower(SentenceTower):
 
     @property
     def text_config(self):
-        """Configuration of the language model."""
+        """Configuration of the language model.
+
+        Raises:
+            ValueError: If the model has more than a text side.
+        """
+        if hasattr(self.config, 'text_config'):
+            raise InputError(
+                f'{self.source} ({self.config.model_type}) sees frames or videos too: TextTower '
+                'takes models of sentences alone, and DualTower such'
+            )
         return self.config
 
     @cached_property
@@ -293,7 +319,7 @@ class TextTower(SentenceTower):
         kinds = {module['type'].rpartition('.')[2]: module['path'] for module in modules}
         if further := [kind for kind in kinds if kind not in MODULES]:
             raise InputError(
-                f'{self.name} has the modules {", ".join(kinds)} in its modules.json; '
+                f'{self.source} has the modules {", ".join(kinds)} in its modules.json; '
                 f'{", ".join(further)} is not supported'
             )
         if self._asked_pooling:
@@ -302,7 +328,7 @@ class TextTower(SentenceTower):
         settings = self._json(file)
         if settings is None:
             raise InputError(
-                f'{self.name} has no {file}, which says how tokens are pooled: give the tower '
+                f'{self.source} has no {file}, which says how tokens are pooled: give the tower '
                 f'pooling={" or ".join(map(repr, POOLINGS))}'
             )
         return self._pooling_of(settings, file)
@@ -320,7 +346,7 @@ class TextTower(SentenceTower):
         )
         if len(names) != 1 or names[0] not in POOLINGS:
             raise InputError(
-                f'{self.name}: {file} asks for the pooling {names}; one of {list(POOLINGS)} '
+                f'{self.source}: {file} asks for the pooling {names}; one of {list(POOLINGS)} '
                 'is supported'
             )
         return names[0]
@@ -379,8 +405,8 @@ class TextTower(SentenceTower):
     @property
     def fingerprint(self) -> dict:
         """Attributes of a file of sentences' features; rows of sentences have no rate."""
-        size = self.config.hidden_size
-        return dict(extractor=self.identity, stride=1, fps=1.0, feature_size=size)
+        settings = dict(extractor=self.identity, stride=1, fps=1.0)
+        return dict(settings, feature_size=self.config.hidden_size, config=self.published)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({find_model(self.name, self.root)!r})'

@@ -185,6 +185,33 @@ def test_a_saved_model_holds_no_tower_and_asks_for_it_at_a_sentence(zero_shot, t
         GroundingInferencer.from_pretrained(tmp_path / 'model')
 
 
+def test_a_saved_model_names_no_folder_of_this_machine(zero_shot, tmp_path):
+    name = zero_shot.config.extractor.model
+    folder = zero_shot.folder / 'models' / name
+    config = copy.deepcopy(zero_shot.config)
+    for part in (config.extractor, config.model.tower):
+        part.update(model=str(folder), root=str(folder.parent))
+    inferencer = GroundingInferencer(config, device='cpu')
+    expected = inferencer(zero_shot.video, SENTENCES)
+    made = dict(inferencer.extractor.fingerprint, config=config.extractor.to_dict())
+    inferencer.meta['extractor'] = [made]  # as a training on its features leaves it
+    inferencer.save_pretrained(tmp_path / 'model')
+    for path in (tmp_path / 'model').iterdir():
+        assert str(zero_shot.folder).encode() not in path.read_bytes()
+    content = json.loads((tmp_path / 'model' / 'config.json').read_text())
+    assert content['config']['model']['tower']['model'] == folder.name
+    assert content['meta']['extractor'][0]['config']['model'] == folder.name
+    assert inferencer.meta['extractor'] == [made]
+    for root in (folder, folder.parent):
+        again = GroundingInferencer.from_pretrained(
+            tmp_path / 'model', device='cpu', model_root=root
+        )
+        assert again(zero_shot.video, SENTENCES) == expected
+    again = GroundingInferencer.from_pretrained(tmp_path / 'model', device='cpu')
+    with pytest.raises(DownloadError, match=f'give --model-root FOLDER with {folder.name} in it'):
+        again(zero_shot.video, SENTENCES)
+
+
 def test_another_tower_than_the_saved_models_is_refused(zero_shot, tmp_path):
     zero_shot.save_pretrained(tmp_path / 'model')
     path = tmp_path / 'model' / 'config.json'

@@ -23,8 +23,18 @@ from helpers.tiny_towers import (
 from mmaction.registry import MODELS
 from transformers import AutoTokenizer
 
-from mmn_plugin.features import EXTRACTORS, build_extractor, extract_videos, frame_preparation
-from mmn_plugin.features.feature_file import read_fingerprint, require_same_extractor
+from mmn_plugin.features import (
+    EXTRACTORS,
+    TextTower,
+    build_extractor,
+    extract_videos,
+    frame_preparation,
+)
+from mmn_plugin.features.feature_file import (
+    differences,
+    read_fingerprint,
+    require_same_extractor,
+)
 from mmn_plugin.shapes.corpus import write_video
 
 FRAME_TOWERS = ('clip', 'siglip', 'metaclip_2', 'chinese_clip', 'altclip')
@@ -229,8 +239,21 @@ def test_features_are_told_apart_by_all_that_makes_them(folders):
     # sentences may be asked in other ways of the same features
     asked = MODELS.build(dict(folders('clip'), templates=['a video of {}'], sentence_batch=2))
     require_same_extractor([towers[0].fingerprint], [asked.fingerprint], 'a', ['b'])
-    with pytest.raises(ValueError, match='different extractors'):
+    with pytest.raises(ValueError, match=r'\(DualTower clip0 and DualTower siglip0\): '):
         require_same_extractor([towers[0].fingerprint], [towers[-1].fingerprint], 'a', ['b'])
+
+
+def test_of_two_towers_what_differs_is_told_and_no_more(folders, tmp_path):
+    text = TextTower(write_text_tower(tmp_path / 'bert'), device='cpu').fingerprint
+    one, other = folders('clip'), write_dual_tower(tmp_path / 'clip', 'clip', image_mean=[0.5] * 3)
+    one, other = (EXTRACTORS.build(settings).fingerprint for settings in (one, other))
+    told = differences(one, other)
+    assert [text.split()[0] for text in told] == ['preparation.mean']
+    assert told[0].endswith('here [0.5, 0.5, 0.5]')
+    told = [text.split(', here')[0] for text in differences(text, other)]
+    assert told[-2] == 'extractor TextTower'
+    assert told[-1].startswith('weights sha256:')
+    assert {text.split()[0] for text in told[:-2]} <= {'feature_size', 'stride', 'fps'}
 
 
 def test_mixed_precision_is_for_frames_alone(folders, frames):
@@ -290,7 +313,7 @@ def test_the_root_holds_the_tower_and_does_not_change_its_features(tmp_path, fra
     rooted = EXTRACTORS.build(dict(settings, model='some-org/tower', root=str(tmp_path)))
     tower = EXTRACTORS.build(settings)
     np.testing.assert_array_equal(rooted(frames), tower(frames))
-    assert rooted.fingerprint == tower.fingerprint
+    assert not differences(rooted.fingerprint, tower.fingerprint)
 
 
 def test_windows_of_videos_are_extracted_with_a_report_and_only_once(folders, tmp_path):
@@ -306,7 +329,7 @@ def test_windows_of_videos_are_extracted_with_a_report_and_only_once(folders, tm
     assert report.speed['frames'] == 12
     with h5py.File(tmp_path / 'f.h5') as file:
         found = {name: np.array(data) for name, data in file.items()}
-        assert read_fingerprint(tmp_path / 'f.h5') == tower.fingerprint
+        assert not differences(read_fingerprint(tmp_path / 'f.h5'), tower.fingerprint)
     assert {name: rows.shape for name, rows in found.items()} == dict(short=(1, 16), long=(6, 16))
     np.testing.assert_allclose(found['long'], tower(tmp_path / 'long.mp4'), atol=1e-5)
 

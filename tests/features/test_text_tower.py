@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_towers import write_text_tower
+from helpers.tiny_towers import write_dual_tower, write_text_tower
 from mmaction.registry import MODELS
 from transformers import AutoModel, AutoTokenizer
 
@@ -96,6 +96,13 @@ def test_a_plain_language_model_needs_the_pooling_said(tmp_path):
     assert TextTower(folder, pooling='cls').encode_sentences(SENTENCES).shape == (4, 16)
     with pytest.raises(ValueError, match="pooling='sum'"):
         TextTower(folder, pooling='sum')
+
+
+def test_a_model_with_a_side_for_pictures_is_refused_with_its_folder(tmp_path):
+    write_dual_tower(tmp_path, 'clip')
+    tower = TextTower('org/text', root=str(tmp_path), device='cpu')
+    with pytest.raises(ValueError, match=rf'org/text \({tmp_path}\) \(clip\) sees frames'):
+        tower.encode_sentences(SENTENCES)
 
 
 def test_templates_are_averaged_as_unit_vectors(folder):

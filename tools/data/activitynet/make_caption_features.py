@@ -15,6 +15,7 @@ training, the next 500 for validation, the rest (985 of the published files) for
 
 import argparse
 import hashlib
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,7 @@ def write_features(
     place = {text: index for index, text in enumerate(sentences)}
     embeddings = embed(tower, sentences, progress)
     made_by = {key: tower.fingerprint[key] for key in ('extractor', 'stride', 'fps')}
+    made_by['config'] = json.dumps(tower.published)
     with replacing(path) as unfinished, h5py.File(unfinished, 'w') as file:
         file.attrs.update(made_by)
         for video_id, entry in annotations.items():
