@@ -21,6 +21,8 @@ processor = dict(
     do_center_crop=False,
     do_rescale=True,
     rescale_factor=1 / 255,
-    do_normalize=False,
+    do_normalize=True,
+    image_mean=[0.22] * 3,
+    image_std=[0.16] * 3,
 )
 del width, layer

@@ -15,7 +15,7 @@ architecture = dict(
         num_temporal_layers=2,
         num_auxiliary_layers=0,
         image_size=48,
-        tubelet_size=[1, 8, 8],
+        tubelet_size=[1, 12, 12],
         num_frames=5,
         hidden_act='relu',
         **layer,
@@ -28,7 +28,11 @@ processor = dict(
     resample=3,
     do_rescale=True,
     rescale_factor=1 / 255,
-    do_normalize=False,
+    do_normalize=True,
+    image_mean=[0.22] * 3,
+    image_std=[0.16] * 3,
     num_frames=5,
 )
+# transformers draws the positions of places and of frames too small for a short training
+training = dict(position_std=1.0)
 del width, layer

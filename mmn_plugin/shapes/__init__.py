@@ -1,6 +1,6 @@
 """Shapes: a corpus of rendered videos with sentences, made on the spot from a seed."""
 
-from .corpus import CorpusError, SceneRenderer, ShapesCorpus
+from .corpus import CorpusError, SceneRenderer, ShapesCorpus, read_events
 from .features import GridFeatureExtractor, TubeFeatureExtractor
 from .scene import (
     ACTIONS,
@@ -14,9 +14,11 @@ from .scene import (
 )
 from .sentences import (
     BLANK_SENTENCE,
+    OPPOSITES,
     build_vocabulary,
     mask_sentence,
     say,
+    say_opposites,
 )
 from .tubes import ShapesTracker, ShapesTubes
 
@@ -24,6 +26,7 @@ __all__ = [
     'ACTIONS',
     'BLANK_SENTENCE',
     'COLORS',
+    'OPPOSITES',
     'SHAPES',
     'CorpusError',
     'Event',
@@ -39,5 +42,7 @@ __all__ = [
     'build_vocabulary',
     'held_out_combinations',
     'mask_sentence',
+    'read_events',
     'say',
+    'say_opposites',
 ]

@@ -11,9 +11,9 @@ import numpy as np
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, run_parallel
-from mmn_plugin.files import replacing, write_atomically, write_json
+from mmn_plugin.files import read_json, replacing, write_atomically, write_json
 
-from .scene import COLORS, DURATION, FPS, Scene, SceneObject, SceneSampler
+from .scene import COLORS, DURATION, FPS, Event, Scene, SceneObject, SceneSampler
 from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_sentence
 
 
@@ -310,6 +310,31 @@ class ShapesCorpus:
 
     def _write_manifest(self, complete: bool) -> None:
         write_json({**self.manifest, 'complete': complete}, self.folder / 'manifest.json')
+
+
+def read_events(folder: str | Path, split: str) -> dict[str, list[Event]]:
+    """Events of the videos of a written corpus, in the order of their sentences.
+
+    They are drawn again from the corpus' seed; no file holds them.
+
+    Args:
+        folder (str | Path): The corpus.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
+
+    Returns:
+        dict[str, list[Event]]: By video id.
+
+    Raises:
+        FileNotFoundError: If the folder holds no corpus.
+    """
+    path = Path(folder) / 'manifest.json'
+    manifest = read_json(path, f'{folder} holds no Shapes corpus: {path} is missing', CorpusError)
+    sampler, (first, last) = SceneSampler(manifest['seed']), manifest['scene_seeds'][split]
+    return {
+        video: sampler.sample(index, video, split == 'train').events
+        for index in range(first, last + 1)
+        for video in [f'shapes_{index:05d}']
+    }
 
 
 def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> dict:

@@ -3,7 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from .scene import Event
@@ -117,6 +120,9 @@ def word_classes() -> dict[str, str]:
     }
 
 
+# What a motion is when it is played backwards.
+OPPOSITES = dict(left='right', right='left', up='down', down='up', grow='shrink', shrink='grow')
+
 # How often a direction, where there is one, comes first.
 INVERTED_SHARE = 0.15
 
@@ -145,6 +151,20 @@ def say(rng, event: 'Event') -> str:
         forms = tuple(f'{form} {direction}' for form in verb)
     does, doing, do = forms
     return _draw(rng, SENTENCES).format(thing=thing, does=does, doing=doing, do=do)
+
+
+def say_opposites(seed: int, event: 'Event') -> tuple[str, str]:
+    """Draw a sentence of an event, and the same one with the opposite motion.
+
+    Args:
+        seed (int): The same one draws the same sentences.
+        event (Event): Its action is in ``OPPOSITES``.
+
+    Returns:
+        tuple[str, str]: What it shows, and what it does not.
+    """
+    other = replace(event, action=OPPOSITES[event.action])
+    return tuple(say(np.random.default_rng(seed), item) for item in (event, other))
 
 
 def _draw(rng, choices):

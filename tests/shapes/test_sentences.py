@@ -10,11 +10,13 @@ from mmn_plugin.shapes import (
     ACTIONS,
     BLANK_SENTENCE,
     COLORS,
+    OPPOSITES,
     SHAPES,
     Event,
     build_vocabulary,
     mask_sentence,
     say,
+    say_opposites,
 )
 from mmn_plugin.shapes import sentences as lexicon
 
@@ -86,3 +88,18 @@ def test_the_vocabulary_spells_unknown_words(tmp_path):
     known, spelled = tokenizer.encode(['the ball grows', 'the cat'])
     assert (len(known), len(spelled)) == (5, 2 + 1 + 3)
     assert tokenizer.unk_id not in spelled
+
+
+def test_opposite_sentences_differ_in_the_motion_alone():
+    said = {action: set() for action in OPPOSITES}
+    for seed, action in product(range(50), OPPOSITES):
+        right, wrong = say_opposites(seed, Event('red', 'circle', action, 0, 1))
+        looks = [mask_sentence(text, ['color', 'shape']) for text in (right, wrong)]
+        assert looks[0] == looks[1]
+        said[action].add(right)
+        said[OPPOSITES[action]].add(wrong)
+    for action, opposite in OPPOSITES.items():
+        assert len(said[action]) > 20
+        assert not said[action] & said[opposite]
+        phrases = lexicon.DIRECTION_PHRASES.get(action) or sum(lexicon.OTHER_PHRASES[action], ())
+        assert all(any(phrase in text for phrase in phrases) for text in said[action])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmn_plugin.config import load_config
 from mmn_plugin.features import extractor_config
-from mmn_plugin.shapes import ShapesCorpus
+from mmn_plugin.shapes import OPPOSITES, Event, ShapesCorpus, read_events, say_opposites
 from mmn_plugin.structures import GroundingDataSample
 
 TOOL = ROOT / 'tools/data/train_shapes_towers.py'
@@ -93,6 +93,67 @@ def test_sentences_of_equal_text_are_no_negatives(tool, corpus):
     windows = [torch.full((1, 3, 48, 48), value, dtype=torch.uint8) for value in (0, 255)]
     assert trainer.step(windows, ['the red ball', 'the red ball']) == 0
     assert trainer.step(windows, ['the red ball', 'a block']) > 0
+    assert trainer.step(windows[:1], ['a block'], ['a block']) == 0
+    assert trainer.step(windows[:1], ['a block'], ['the red ball']) > 0
+
+
+def test_opposite_sentences_are_of_the_same_look_and_of_other_moments(tool, corpus):
+    videos = [
+        tool['Video'](None, [], entry['sentences'], read_events(corpus, 'train')[name])
+        for name, entry in json.loads((corpus / 'annotations/train.json').read_text()).items()
+    ]
+    said = {
+        text: event
+        for video in videos
+        for event, text in zip(video.events, video.sentences, strict=True)
+    }
+    opposites, found = tool['OppositeSentences'](videos, np.random.default_rng(0)), 0
+    for video in videos:
+        wanted = {(*event.look, OPPOSITES.get(event.action)) for event in video.events}
+        for text in opposites.beside(video):
+            assert said[text].combination in wanted
+            found += 1
+    assert found
+
+
+def test_training_reports_own_moments_and_motions_told_from_their_opposites(tool, corpus):
+    config = short_config('frames')
+    tokenizer = tool['make_tokenizer'](corpus / 'vocab.txt')
+    model = tool['make_model'](config.architecture, tokenizer)
+    preparation = tool['FramePreparation'].of_processor(config.processor, 'it')
+    trainer = tool['Trainer'](model, tokenizer, preparation, config.training)
+    events = [
+        Event('red', 'circle', 'left', 0, 4),
+        Event('blue', 'square', 'grow', 5, 9),
+        Event('blue', 'square', 'blink', 10, 14),
+    ]
+    sentences = ['a red ball goes left', 'a blue box grows', 'a blue box blinks']
+    moments, vectors = torch.eye(len(events)), {}
+    for event, text, moment in zip(events, sentences, moments, strict=True):
+        vectors[text] = moment
+        if event.action in OPPOSITES:
+            right, wrong = say_opposites(0, event)
+            vectors |= {right: moment, wrong: -moment}
+    trainer.embed_sentences = lambda texts: torch.stack([vectors[text] for text in texts])
+    trainer._embed_moments = lambda video, windows: moments
+    videos = [tool['Video'](None, [], sentences, events)]
+    said = trainer.report(videos, None)
+    assert said.startswith('100.0% of the validation sentences')
+    assert '100.0% of the motions' in said
+    trainer._embed_moments = lambda video, windows: -moments
+    assert '0.0% of the motions' in trainer.report(videos, None)
+
+
+def test_position_embeddings_of_a_video_tower_are_drawn_as_wide_as_asked(tool, corpus):
+    config, tokenizer = short_config('video'), tool['make_tokenizer'](corpus / 'vocab.txt')
+    model = tool['make_model'](config.architecture, tokenizer, 2.0)
+    found = {
+        name: weight.std().item()
+        for name, weight in model.named_parameters()
+        if name.endswith('position_embeddings')
+    }
+    assert len(found) == 2  # of places and of frames
+    assert found == pytest.approx(dict.fromkeys(found, 2.0), rel=0.15)
 
 
 def test_windows_lie_inside_their_moments_and_move_by_a_few_pixels(tool):
@@ -188,8 +249,20 @@ def test_the_table_and_the_picture_show_every_action(experiment, tmp_path):
     assert '| MMN on the frame tower with its space | tower_weight 2 |  | 3.5 |' in text
     experiment.draw(result, tmp_path / 'picture.png')
     with Image.open(tmp_path / 'picture.png') as picture:
-        assert picture.size == (900, 380)
+        assert picture.size == (900, 560)
         assert len(picture.getcolors(1 << 20)) > 5
+
+
+def test_what_was_chosen_on_validation_is_no_end_of_what_was_tried(experiment):
+    chosen = json.loads((ROOT / 'docs/results/shapes_towers.json').read_text())['chosen']
+    for name in NAMES:
+        for kind, setting in chosen[name].items():
+            assert min(experiment.LENGTHS) < setting['length_weight'] < max(experiment.LENGTHS)
+            weights = {key: v for key, v in setting['score'].items() if key in ('weight', 'rise')}
+            for key, value in weights.items():
+                assert value < max(tried[key] for tried in experiment.SCORES[kind])
+        tried = [float(weight) for weight in chosen[f'mmn_{name}']['tried']]
+        assert chosen[f'mmn_{name}']['tower_weight'] < max(tried)
 
 
 def test_the_configs_hold_what_was_chosen_on_validation():

@@ -2,8 +2,9 @@
 
 import argparse
 import math
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,25 @@ from mmn_plugin.features.frame_preparation import FramePreparation
 from mmn_plugin.features.video import RGBVideoReader
 from mmn_plugin.files import read_json, writable_folder, write_json
 from mmn_plugin.models.text_encoders.tokenizer import SentenceTokenizer
+from mmn_plugin.shapes import OPPOSITES, Event, read_events, say_opposites
 
 SPECIAL = {f'{name}_token': token for name, token in SentenceTokenizer.SPECIAL.items()}
 MAX_TOKENS = 24  # the longest sentence has 16
 VAL_WINDOWS = 3  # of each moment
+REPORTS = 10  # during a training
 
 
 @dataclass
 class Video:
-    """What training sees of a video: frames (F, 3, h, w) uint8, spans in frames, sentences."""
+    """What training sees of a video: frames (F, 3, h, w) uint8, spans in frames, sentences.
+
+    ``events`` say what happens in the spans.
+    """
 
     frames: Tensor
     moments: list[tuple[int, int]]
     sentences: list[str]
+    events: list[Event] = field(default_factory=list)
 
 
 def write_processor(settings: dict, folder: Path) -> FramePreparation:
@@ -57,8 +64,15 @@ def make_tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(architecture: dict, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-    """The tower with random weights; sizes of the text side follow from the tokenizer."""
+def make_model(
+    architecture: dict, tokenizer: PreTrainedTokenizerFast, position_std: float | None = None
+) -> nn.Module:
+    """The tower with random weights; sizes of the text side follow from the tokenizer.
+
+    ``position_std`` is that of VideoPrism's position embeddings. `transformers` draws them by the
+    whole table's size, so that beside normalized features they are next to nothing: a window
+    played backwards has all but the same embedding, and training does not get away from there.
+    """
     text = dict(
         architecture['text_config'],
         vocab_size=len(tokenizer),
@@ -67,7 +81,11 @@ def make_model(architecture: dict, tokenizer: PreTrainedTokenizerFast) -> nn.Mod
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
     )
-    return AutoModel.from_config(AutoConfig.for_model(**dict(architecture, text_config=text)))
+    model = AutoModel.from_config(AutoConfig.for_model(**dict(architecture, text_config=text)))
+    for name, weight in model.named_parameters():
+        if position_std is not None and name.endswith('position_embeddings'):
+            nn.init.normal_(weight, std=position_std)
+    return model
 
 
 def read_videos(corpus: Path, split: str, preparation: FramePreparation, fps: float) -> list[Video]:
@@ -77,13 +95,13 @@ def read_videos(corpus: Path, split: str, preparation: FramePreparation, fps: fl
         f'{corpus} holds no Shapes corpus; make it with tools/data/make_shapes.py {corpus}',
         InputError,
     )
-    videos = []
+    videos, events = [], read_events(corpus, split)
     with ProgressBar(f'{split} videos') as bar:
         for name, entry in annotations.items():
             frames = np.stack(list(RGBVideoReader(corpus / f'videos/{name}.mp4', fps)))
             moments = [(round(a * fps), round(b * fps)) for a, b in entry['timestamps']]
             scaled = preparation.scale(torch.from_numpy(frames))
-            videos.append(Video(scaled, moments, entry['sentences']))
+            videos.append(Video(scaled, moments, entry['sentences'], events[name]))
             bar(len(videos), len(annotations))
     return videos
 
@@ -129,11 +147,30 @@ class Windows:
         return window[..., rows, :][..., columns]
 
 
+class OppositeSentences:
+    """Sentences of a corpus that say the opposite motion of an object of the same look."""
+
+    def __init__(self, videos: list[Video], rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.known: dict[tuple, list[str]] = defaultdict(list)
+        for video in videos:
+            for event, sentence in zip(video.events, video.sentences, strict=True):
+                self.known[event.combination].append(sentence)
+
+    def beside(self, video: Video) -> list[str]:
+        """One at random for each moment that has such a sentence somewhere in the corpus."""
+        found = [
+            self.known.get((*event.look, OPPOSITES.get(event.action)), ()) for event in video.events
+        ]
+        return [texts[self.rng.integers(len(texts))] for texts in found if texts]
+
+
 class Trainer:
     """Contrastive training: windows against sentences, as of CLIP.
 
-    A batch is all moments of some videos, so that what else happens in a video tells moments apart.
-    Sentences of equal text are no negatives of each other.
+    A batch is all moments of some videos, so that what else happens in a video tells moments apart,
+    and sentences of the opposite motions as further negatives (hard ones, as of NegCLIP, but each
+    another moment's own). Sentences of equal text are no negatives of each other.
     """
 
     def __init__(self, model: nn.Module, tokenizer, preparation: FramePreparation, settings: dict):
@@ -171,15 +208,17 @@ class Trainer:
         tokens = self.tokenizer(sentences, padding=True, return_tensors='pt')
         return F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1)
 
-    def step(self, windows: list[Tensor], sentences: list[str]) -> float:
-        """One step of the optimizer; the loss."""
-        scores = self.embed_windows(windows) @ self.embed_sentences(sentences).T
-        logits = self.scale.exp().clamp(max=100) * scores  # (n, n)
-        place = torch.tensor([sentences.index(text) for text in sentences])
-        same = (place[:, None] == place) & ~torch.eye(len(place), dtype=torch.bool)
+    def step(self, windows: list[Tensor], sentences: list[str], others: list[str] = ()) -> float:
+        """One step of the optimizer; the loss. ``others`` are sentences without a window."""
+        texts = [*sentences, *others]
+        scores = self.embed_windows(windows) @ self.embed_sentences(texts).T
+        logits = self.scale.exp().clamp(max=100) * scores  # (n, n + others)
+        place = torch.tensor([texts.index(text) for text in texts])
+        same = (place[: len(windows), None] == place) & ~torch.eye(*logits.shape, dtype=torch.bool)
         logits = logits.masked_fill(same, -torch.inf)
-        own = torch.arange(len(logits))
-        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        own = torch.arange(len(windows))
+        of_windows = F.cross_entropy(logits, own)
+        loss = (of_windows + F.cross_entropy(logits[:, : len(windows)].T, own)) / 2
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -187,18 +226,23 @@ class Trainer:
         self.schedule.step()
         return loss.item()
 
-    def train(self, videos: list[Video], windows: Windows) -> None:
-        """All steps, with a bar."""
+    def train(self, videos: list[Video], windows: Windows, validation: list[Video]) -> None:
+        """All steps, with a bar; prints at each tenth how it does on validation."""
         batches, losses = self._batches(videos, windows.rng), []
-        self.model.train()
+        opposites = OppositeSentences(videos, windows.rng)
+        every = max(1, self.settings['steps'] // REPORTS)
         with ProgressBar('steps') as bar:
             for step in range(self.settings['steps']):
                 chosen = next(batches)
                 inside = [window for video in chosen for window in windows.inside(video)]
-                losses.append(self.step(inside, [s for video in chosen for s in video.sentences]))
+                sentences = [text for video in chosen for text in video.sentences]
+                others = [text for video in chosen for text in opposites.beside(video)]
+                self.model.train()
+                losses.append(self.step(inside, sentences, others))
                 bar.set_note(f'loss {np.mean(losses[-50:]):.2f}')
                 bar(step + 1, self.settings['steps'])
-        self.model.eval()
+                if (step + 1) % every == 0:
+                    print(f'step {step + 1}: {self.report(validation, windows)}', flush=True)
 
     def _batches(self, videos: list[Video], rng: np.random.Generator) -> Iterator[list[Video]]:
         size = self.settings['videos']
@@ -208,22 +252,40 @@ class Trainer:
                 yield [videos[place] for place in order[first : first + size]]
 
     @torch.no_grad()
-    def retrieval(self, videos: list[Video], windows: Windows) -> tuple[float, float]:
-        """Share of sentences whose own moment scores best among those of its video, and chance.
+    def report(self, videos: list[Video], windows: Windows) -> str:
+        """Two shares, each with what a guess has.
 
-        A moment is the mean of some windows at equal distances inside it.
+        How often a sentence's own moment scores best among those of its video, and how often a
+        moment is nearer to its sentence than to the same one with the opposite motion, by motion.
         """
-        found = []
-        for video in videos:
-            inside = [
-                windows.at(video, first)
-                for start, end in video.moments
-                for first in np.linspace(start, max(end - windows.length, start), VAL_WINDOWS)
-            ]
-            moments = self.embed_windows(inside).unflatten(0, (-1, VAL_WINDOWS)).mean(1)
-            scores = self.embed_sentences(video.sentences) @ F.normalize(moments, dim=-1).T
-            found += (scores.argmax(1) == torch.arange(len(scores))).tolist()
-        return float(np.mean(found)), len(videos) / len(found)
+        self.model.eval()
+        own, told = [], defaultdict(list)
+        for place, video in enumerate(videos):
+            moments = self._embed_moments(video, windows)
+            scores = self.embed_sentences(video.sentences) @ moments.T
+            own += (scores.argmax(1) == torch.arange(len(scores))).tolist()
+            for event, moment in zip(video.events, moments, strict=True):
+                if event.action in OPPOSITES:
+                    right, wrong = self.embed_sentences([*say_opposites(place, event)]) @ moment
+                    told[event.action].append(bool(right > wrong))
+        chance = len(videos) / len(own)
+        every = np.mean([hit for hits in told.values() for hit in hits])
+        by_motion = ', '.join(f'{motion} {np.mean(hits):.0%}' for motion, hits in told.items())
+        return (
+            f'{np.mean(own):.1%} of the validation sentences find their own moment among those of '
+            f'their video (chance {chance:.1%}); {every:.1%} of the motions are told from their '
+            f'opposites (chance 50.0%; {by_motion})'
+        )
+
+    def _embed_moments(self, video: Video, windows: Windows) -> Tensor:
+        """Unit vectors of the moments, means of some windows at equal distances inside."""
+        inside = [
+            windows.at(video, first)
+            for start, end in video.moments
+            for first in np.linspace(start, max(end - windows.length, start), VAL_WINDOWS)
+        ]
+        moments = self.embed_windows(inside).unflatten(0, (-1, VAL_WINDOWS)).mean(1)
+        return F.normalize(moments, dim=-1)
 
 
 def train_tower(config: Config, corpus: Path, folder: Path) -> str:
@@ -232,19 +294,17 @@ def train_tower(config: Config, corpus: Path, folder: Path) -> str:
     torch.manual_seed(settings['seed'])
     rng = np.random.default_rng(settings['seed'])
     preparation = write_processor(config.processor, folder)
-    videos = read_videos(corpus, 'train', preparation, extractor['fps'])
+    train, validation = (
+        read_videos(corpus, split, preparation, extractor['fps']) for split in ('train', 'val')
+    )
     tokenizer = make_tokenizer(corpus / 'vocab.txt')
-    trainer = Trainer(make_model(config.architecture, tokenizer), tokenizer, preparation, settings)
+    model = make_model(config.architecture, tokenizer, settings.get('position_std'))
+    trainer = Trainer(model, tokenizer, preparation, settings)
     windows = Windows(extractor, settings['shift'], rng)
-    trainer.train(videos, windows)
-    validation = read_videos(corpus, 'val', preparation, extractor['fps'])
-    share, chance = trainer.retrieval(validation, windows)
+    trainer.train(train, windows, validation)
     tokenizer.save_pretrained(folder)
     trainer.model.save_pretrained(folder)
-    return (
-        f'{folder}: {share:.1%} of the validation sentences find their own moment among those of '
-        f'their video (chance {chance:.1%})'
-    )
+    return f'{folder}: {trainer.report(validation, windows)}'
 
 
 def main() -> None:

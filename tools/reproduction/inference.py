@@ -21,7 +21,7 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import auroc, calibrate_presence, measure_presence
 from mmn_plugin.apis.video_input import VideoFeatures
 from mmn_plugin.config import load_config
-from mmn_plugin.shapes import SceneSampler
+from mmn_plugin.shapes import read_events
 from mmn_plugin.shapes.corpus import write_video
 from mmn_plugin.structures import temporal_iou
 
@@ -41,10 +41,9 @@ def inferencer_of(seed: int) -> GroundingInferencer:
 
 def split_of(name: str) -> dict[str, dict]:
     """Videos of a split: annotation, and ``events`` with what really happens."""
-    sampler = SceneSampler(json.loads((DATA / 'manifest.json').read_text())['seed'])
     videos = json.loads((DATA / f'annotations/{name}.json').read_text())
-    for video, entry in videos.items():
-        entry['events'] = sampler.sample(int(video[-5:]), video, name == 'train').events
+    for video, events in read_events(DATA, name).items():
+        videos[video]['events'] = events
     return videos
 
 
