@@ -1,17 +1,23 @@
 """A library of videos that sentences are searched in."""
 
+from .hits import Hits, Score, brute_force
 from .moment_store import MomentStore, Snapshot, StoredVideo, VideoRow
+from .search import ExactSearch
 from .segment import Segment, SegmentInfo, SegmentWriter, write_segment
 from .store import FolderStore
 
 __all__ = [
+    'ExactSearch',
     'FolderStore',
+    'Hits',
     'MomentStore',
+    'Score',
     'Segment',
     'SegmentInfo',
     'SegmentWriter',
     'Snapshot',
     'StoredVideo',
     'VideoRow',
+    'brute_force',
     'write_segment',
 ]
