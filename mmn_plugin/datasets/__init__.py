@@ -22,6 +22,7 @@ from .prepare import write_random_features
 from .transforms import (
     LoadClipFeatures,
     LoadTubes,
+    MomentsInOrder,
     PackGroundingInputs,
     PackTubeInputs,
     PoolClipFeatures,
@@ -40,6 +41,7 @@ __all__ = [
     'JointDataset',
     'LoadClipFeatures',
     'LoadTubes',
+    'MomentsInOrder',
     'PackGroundingInputs',
     'PackTubeInputs',
     'PoolClipFeatures',

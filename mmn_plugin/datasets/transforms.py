@@ -4,12 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 from mmengine.structures import InstanceData
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import GroundingDataSample, TubeDataSample
+from mmn_plugin.structures import (
+    GroundingDataSample,
+    MomentGrid,
+    TubeDataSample,
+    temporal_iou,
+)
 
 from .feature_store import FeatureError, FeatureStore, open_feature_store
 from .tube_file import TubeFile
@@ -148,6 +154,59 @@ def _pool_in_cache(features: np.ndarray, starts: np.ndarray, counts: np.ndarray)
 def _norms(features: np.ndarray) -> np.ndarray:
     """L2 norm of each row, at least 1e-12, (T, 1)."""
     return np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
+
+
+@TRANSFORMS.register_module()
+class MomentsInOrder(BaseTransform):
+    """Give a video's sentences moments without timestamps, from their order and the features.
+
+    Whoever describes a whole video tells of it from beginning to end: the k-th of s sentences is
+    taken to be about the k-th of s equal parts. Its moment is the one of the grid with the highest
+
+        IoU with that part + change_weight * (change at its start + change at its end)
+
+    where the change between two neighboring clips is 1 minus their cosine, and that at both ends of
+    a video ``end_change``. So moments begin and end where the video changes, and differ in length.
+    For weakly-supervised training of a method that needs moments (`TemporalGroundingDataset` with
+    ``weak=True``); it says nothing where sentences are in no order.
+
+    Required keys: ``features`` (R, D), ``sentences``, ``duration``. Added key: ``moments``, list of
+    s (start, end) in seconds.
+
+    Args:
+        num_clips (int): N; moments begin and end with one of N equal clips. R is a multiple.
+        change_weight (float): Weight of changes; 0 gives the equal parts, rounded to clips.
+        end_change (float): Change at both ends of the video.
+
+    Raises:
+        ValueError: If R is no multiple of N, or moments are there already.
+    """
+
+    def __init__(self, num_clips: int, change_weight: float, end_change: float):
+        self.grid = MomentGrid(num_clips, [num_clips - 1])
+        self.change_weight, self.end_change = change_weight, end_change
+
+    def transform(self, results: dict) -> dict:
+        """Add ``moments``."""
+        features, num_clips = torch.as_tensor(results['features']), self.grid.num_clips
+        if len(features) % num_clips or 'moments' in results:
+            raise InputError(
+                f'MomentsInOrder of {num_clips} clips: give it features of a multiple of as many '
+                f'rows ({len(features)} of video {results["video_id"]!r}), and weak=True in the '
+                'dataset'
+            )
+        parts = torch.linspace(0, 1, len(results['sentences']) + 1)
+        parts = torch.stack([parts[:-1], parts[1:]], dim=1)  # (s, 2)
+        spans = self.grid.spans(1.0)  # (P, 2)
+        clips = F.normalize(features.unflatten(0, (num_clips, -1)).mean(1), dim=-1)  # (N, D)
+        change = 1 - (clips[1:] * clips[:-1]).sum(1)
+        change = F.pad(change, (1, 1), value=self.end_change)  # (N + 1,)
+        starts, ends = self.grid.clips_on('cpu')
+        values = temporal_iou(parts[:, None], spans) + self.change_weight * (
+            change[starts] + change[ends + 1]
+        )  # (s, P)
+        results['moments'] = (spans[values.argmax(1)] * results['duration']).tolist()
+        return results
 
 
 @TRANSFORMS.register_module()

@@ -1,0 +1,12 @@
+# MMN on ActivityNet's captions (real language and no video) without timestamps: moments to train
+# with come from the order of a video's sentences and from where its features change. Numbers were
+# chosen on validation: docs/weak_supervision.md.
+_base_ = 'mmn_captions.py'
+
+train_pipeline = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=64, clamp_last=False),
+    dict(type='MomentsInOrder', num_clips=32, change_weight=0.5, end_change=0.5),
+    dict(type='PackGroundingInputs'),
+]
+train_dataloader = dict(dataset=dict(weak=True, pipeline=train_pipeline))
