@@ -20,6 +20,7 @@ from .losses import (
 from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool, TowerPool
 from .negatives import Candidates, MemoryBank, NegativePool, Negatives, NegativeSource
 from .ranking import (
+    expected_iou,
     moment_scores,
     nms,
     rank,
@@ -28,6 +29,7 @@ from .ranking import (
     score_runs,
     score_stretches,
     take_moments,
+    with_first,
 )
 from .text_encoders import SentenceEncoder, SentenceTokenizer
 
@@ -62,6 +64,7 @@ __all__ = [
     'VideoMatchingLoss',
     'ZeroShotGrounding',
     'ZeroShotHead',
+    'expected_iou',
     'moment_scores',
     'nms',
     'rank',
@@ -70,4 +73,5 @@ __all__ = [
     'score_runs',
     'score_stretches',
     'take_moments',
+    'with_first',
 ]

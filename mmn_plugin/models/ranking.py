@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures import MomentGrid, temporal_iou
 
 
 def moment_scores(contrastive: Tensor, iou_score: Tensor, power: float) -> Tensor:
@@ -23,6 +23,57 @@ def moment_scores(contrastive: Tensor, iou_score: Tensor, power: float) -> Tenso
     """
     # A cosine may round to just below -1, of which no power exists.
     return (0.5 * contrastive.float() + 0.5).clamp(min=0) ** power * iou_score.float()
+
+
+# Moments of a sentence that vote in `expected_iou`, the best ones; further ones have no weight.
+VOTERS = 512
+
+
+def expected_iou(
+    spans: Tensor, scores: Tensor, power: float, sentence_video: Tensor | None = None
+) -> Tensor:
+    """IoU that each moment has with the true one on average, if the scores told how likely each is.
+
+    ``sum_j w_j * IoU(i, j)`` with weights ``w`` that sum to 1 and go as ``score ** power``, of the
+    `VOTERS` best moments: decoding by minimum Bayes risk. A model that is unsure of the boundaries
+    has many neighboring moments of like scores, and the one amid them is the best answer, where the
+    highest score is any of them.
+
+    Args:
+        spans (Tensor): As of `nms`.
+        scores (Tensor): (S, P), not below 0.
+        power (float): The lower, the more moments vote.
+        sentence_video (Tensor, optional): As of `nms`.
+
+    Returns:
+        Tensor: (S, P) in [0, 1]; 0 where the score is 0, so that those moments stay out of a
+        ranking.
+    """
+    found = torch.zeros_like(scores)
+    if not scores.numel():
+        return found
+    count = min(VOTERS, scores.shape[1])
+    step = max(1, CHUNK // (count * scores.shape[1]))
+    for begin in range(0, len(scores), step):
+        part = slice(begin, begin + step)
+        own = spans if sentence_video is None else spans[sentence_video[part]]
+        own = own[part] if sentence_video is None and own.dim() == 3 else own
+        own = own.expand(len(scores[part]), -1, -1)  # (s, P, 2)
+        best, voters = scores[part].topk(count)  # (s, K)
+        # relative to the best one, so that no power underflows
+        weights = (best / best[:, :1].clamp(min=torch.finfo(best.dtype).tiny)) ** power
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
+        of_voters = own.gather(1, voters[..., None].expand(-1, -1, 2))  # (s, K, 2)
+        iou = temporal_iou(own[:, :, None], of_voters[:, None]).nan_to_num()  # (s, P, K)
+        found[part] = (iou @ weights[..., None])[..., 0]
+    return found * (scores != 0)
+
+
+def with_first(scores: Tensor, first: Tensor) -> Tensor:
+    """Scores (S, P) in which moments ``first`` (S,) have the best score, and others have less."""
+    best = scores.amax(1, keepdim=True)
+    below = torch.nextafter(best, torch.zeros_like(best))
+    return torch.minimum(scores, below).scatter(1, first[:, None], best)
 
 
 # Scores worked on together. This bounds the scratch, some float32 per score: 20 MB. On a CPU small

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from mmn_plugin.models import (
+    expected_iou,
     nms,
     rank,
     relative_threshold,
     score_runs,
     score_stretches,
     take_moments,
+    with_first,
 )
 from mmn_plugin.structures import MomentGrid, temporal_iou
 
@@ -167,3 +169,59 @@ def test_stretches_stand_out_of_their_surroundings_as_a_loop_says():
         around = around.mean(1) if length < 9 else inside
         expected = inside - 0.5 * around + 0.1 * torch.tensor(length / 9).log()
         torch.testing.assert_close(found[:, place], expected, check_dtype=False)
+
+
+def expected_by_definition(spans, scores, power):
+    weights = [score**power for score in scores.tolist()]
+    return [
+        sum(w * temporal_iou(one, other).item() for w, other in zip(weights, spans, strict=True))
+        / sum(weights)
+        if score
+        else 0.0
+        for one, score in zip(spans, scores.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize('power', [0.5, 1.0, 6.0])
+def test_expected_iou_is_the_mean_over_all_moments_weighted_by_score(power, monkeypatch):
+    grid = MomentGrid(6, [5])
+    sentence_video = torch.tensor([0, 0, 1])
+    scores = torch.rand(3, grid.num_moments, dtype=torch.float64)
+    scores[1, ::3] = 0
+    spans = grid.spans(torch.tensor([30.0, 7.0])).double()
+    wanted = torch.tensor(
+        [expected_by_definition(spans[v], scores[s], power) for s, v in enumerate(sentence_video)]
+    )
+    found = expected_iou(spans, scores, power, sentence_video)
+    torch.testing.assert_close(found, wanted.double())
+    for one, row in zip(sentence_video, range(3), strict=True):  # spans that sentences share
+        alone = expected_iou(spans[one], scores[row : row + 1], power)
+        torch.testing.assert_close(alone[0], found[row])
+    monkeypatch.setattr('mmn_plugin.models.ranking.CHUNK', grid.num_moments**2)
+    torch.testing.assert_close(expected_iou(spans, scores, power, sentence_video), found)
+
+
+def test_the_moment_amid_like_ones_has_more_expected_iou_than_a_lone_better_one():
+    spans = torch.tensor([[0.0, 4.0], [10.0, 16.0], [11.0, 17.0], [12.0, 18.0]])
+    scores = torch.tensor([[0.5, 0.48, 0.4, 0.48]])
+    assert scores.argmax() == 0
+    assert expected_iou(spans, scores, 1.0).argmax() == 2
+    assert expected_iou(spans, scores, 200.0).argmax() == 0
+
+
+def test_expected_iou_of_tiny_scores_and_of_moments_that_are_no_moments():
+    spans = torch.tensor([[0.0, 1.0], [2.0, 3.0], [0.0, 0.0]])
+    scores = torch.tensor([[1e-30, 5e-31, 0.0], [0.0, 0.0, 0.0]])
+    found = expected_iou(spans, scores, 4.0)
+    torch.testing.assert_close(found[0], torch.tensor([16 / 17, 1 / 17, 0.0]))
+    assert found[1].tolist() == [0, 0, 0]
+    assert expected_iou(spans[:0], scores[:, :0], 1.0).shape == (2, 0)
+
+
+def test_the_first_moment_is_chosen_and_the_others_keep_their_order():
+    scores = torch.tensor([[0.2, 1.0, 0.9, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    found = with_first(scores, torch.tensor([0, 2]))
+    assert found.argsort(dim=1, descending=True, stable=True)[0].tolist() == [0, 1, 3, 2]
+    assert found[0].amax() == 1
+    torch.testing.assert_close(found[0, 1:], scores[0, 1:])
+    assert found[1].tolist() == [0, 0, 0, 0]

@@ -31,7 +31,12 @@ METRICS = (*(f'R{n}@{iou}' for n in (1, 5) for iou in (0.3, 0.5, 0.7)), 'mIoU')
 NEAREST = "span of the nearest sentence of the video's own annotator"
 WEAK = 'MSCL, weakly supervised'
 ALONE, BOTH = 'MMN', "MMN and the tower's space"
-IN_ORDER_ALONE, IN_ORDER_BOTH = (f'{name}, weakly supervised' for name in (ALONE, BOTH))
+FIRST = f'{BOTH}, first by expected IoU'
+# of MMN's trainings: without timestamps, and with them
+OF_CONFIG = {
+    config: {name: name + words for name in (ALONE, BOTH, FIRST)}
+    for config, words in {IN_ORDER: ', weakly supervised', MMN: ''}.items()
+}
 # What is tried on validation.
 SCORES = {
     'zero-shot, mean': [dict(type='mean')],
@@ -43,10 +48,14 @@ SCORES = {
 }
 LENGTH_WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 # settings of the head that no training knows
-TOWER_WEIGHTS = [dict(tower_weight=weight) for weight in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)]
+POWERS = (None, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+OF_MMN = [
+    dict(tower_weight=weight, expected_iou_power=power)
+    for weight, power in product((0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0), POWERS)
+]
 HEADS = {
-    MMN: TOWER_WEIGHTS,
-    IN_ORDER: TOWER_WEIGHTS,
+    MMN: OF_MMN,
+    IN_ORDER: OF_MMN,
     MSCL: [
         dict(around_weight=around, length_weight=length)
         for around, length in product((0.25, 0.5, 0.75), (0.02, 0.03, 0.04, 0.05, 0.06))
@@ -73,23 +82,24 @@ def captions(seeds: list[int]) -> dict:
             (config, seed): pool.submit(validated, config, runs[config, seed].result()[0])
             for config, seed in jobs
         }
-        heads = {config: choose_head(config, tried, seeds) for config in TRAINED}
-        rows = {
-            WEAK: (MSCL, heads[MSCL]['head']),
-            IN_ORDER_ALONE: (IN_ORDER, dict(tower_weight=0.0)),
-            IN_ORDER_BOTH: (IN_ORDER, heads[IN_ORDER]['head']),
-            ALONE: (MMN, dict(tower_weight=0.0)),
-            BOTH: (MMN, heads[MMN]['head']),
+        heads = {WEAK: choose_head(MSCL, tried, seeds)}
+        for config, names in OF_CONFIG.items():
+            heads[names[ALONE]] = dict(head=dict(tower_weight=0.0, expected_iou_power=None))
+            heads[names[BOTH]] = choose_head(config, tried, seeds, expected_iou_power=None)
+            heads[names[FIRST]] = choose_head(config, tried, seeds)
+        of_row = {WEAK: MSCL} | {
+            row: config for config, names in OF_CONFIG.items() for row in names.values()
         }
         futures = {
-            (row, seed): pool.submit(tested, config, runs[config, seed].result(), head)
-            for row, (config, head) in rows.items()
+            (row, seed): pool.submit(
+                tested, config, runs[config, seed].result(), heads[row]['head']
+            )
+            for row, config in of_row.items()
             for seed in seeds
         }
-        per_seed = {row: [futures[row, seed].result() for seed in seeds] for row in rows}
+        per_seed = {row: [futures[row, seed].result() for seed in seeds] for row in of_row}
         chosen, found = fixed.result()
-    chosen |= {WEAK: heads[MSCL], IN_ORDER_BOTH: heads[IN_ORDER], BOTH: heads[MMN]}
-    return dict(chosen=chosen, per_seed=found | per_seed)
+    return dict(chosen=chosen | heads, per_seed=found | per_seed)
 
 
 def make_corpus() -> None:
@@ -102,7 +112,8 @@ def make_corpus() -> None:
 
 def trained(config: str, seed: int) -> tuple[Path, dict]:
     """Best checkpoint on validation of a training, and what it took."""
-    work, used = train(Path(config).stem, seed, (), config, 1)
+    options = () if config == MSCL else ('model.head.expected_iou_power=None',)
+    work, used = train(Path(config).stem, seed, options, config, 1)
     return best_of(work), used
 
 
@@ -152,12 +163,16 @@ def validated(config: str, checkpoint: Path) -> list[float]:
     return figures
 
 
-def choose_head(config: str, tried: dict, seeds: list[int]) -> dict:
-    """The settings of ``HEADS`` that are best as the mean of the seeds, and all that was tried."""
+def choose_head(config: str, tried: dict, seeds: list[int], **given) -> dict:
+    """The settings of ``HEADS`` that are best as the mean of the seeds, and all that was tried.
+
+    With ``given`` of those that have these values.
+    """
     figures = zip(*(tried[config, seed].result() for seed in seeds), strict=True)
     trials = [
         dict(head=head, R1_mean=list(values))
         for head, values in zip(HEADS[config], figures, strict=True)
+        if given.items() <= head.items()
     ]
     best = max(trials, key=lambda trial: sum(trial['R1_mean']))
     return dict(head=best['head'], tried=trials)
@@ -218,7 +233,7 @@ def render_captions(result: dict) -> str:
         values = dict(chosen[name]['score'], length_weight=chosen[name]['length_weight'])
         values = [f'{key}={value}' for key, value in values.items() if key != 'type']
         scores.append(f'{name}: {", ".join(values)}')
-    for name in (WEAK, IN_ORDER_BOTH, BOTH):
+    for name in (name for name, found in chosen.items() if 'head' in found and found.get('tried')):
         scores.append(f'{name}: {", ".join(f"{k}={v}" for k, v in chosen[name]["head"].items())}')
     return table(['test split, %', *map(title, METRICS)], rows) + (
         f'\n\nChosen on validation: {"; ".join(scores)}; of every training the '

@@ -43,7 +43,8 @@ def run(*command, options: Sequence[str] = (), capture: bool = True) -> str:
 def train(
     name: str, seed: int, options: tuple[str, ...] = (), config: str = CONFIG, processes: int = 2
 ) -> tuple[Path, dict]:
-    """The folder of a training, and its ``seed``, ``train_seconds`` and ``train_cpu_seconds``.
+    """The folder of a training, and its ``seed``, ``train_seconds``, ``train_cpu_seconds`` and
+    ``train_commit``.
 
     One that was finished before, with the same package and configs, is taken as it is, so that a
     long experiment that was stopped goes on where it was.
@@ -61,9 +62,12 @@ def train(
             command = ['bash', 'tools/dist_train.sh', config, processes]
         run(*command, '--work-dir', work, '--seed', seed, options=options)
         seconds, used = time.time() - began, cpu_seconds() - used
-        found = dict(wanted, train_seconds=seconds, train_cpu_seconds=used)
+        commit = run('git', 'rev-parse', '--short', 'HEAD').strip()
+        measured = dict(train_seconds=seconds, train_cpu_seconds=used, train_commit=commit)
+        found = wanted | measured
         record.write_text(json.dumps(found))
-    return work, {key: found[key] for key in ('seed', 'train_seconds', 'train_cpu_seconds')}
+    told = ('seed', 'train_seconds', 'train_cpu_seconds', 'train_commit')
+    return work, {key: found[key] for key in told}
 
 
 def cpu_seconds() -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, NegativeSource, on
-from mmn_plugin.models.ranking import rank, score_curve
+from mmn_plugin.models.ranking import expected_iou, rank, score_curve, with_first
 from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
@@ -38,6 +38,9 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         top_n (int): Moments kept per sentence. Defaults to 5.
         negatives (dict, optional): Settings of `NegativeSource`: where the contrastive losses'
             negatives come from. Defaults to None: the device's batch, as published.
+        expected_iou_power (float, optional): The proposal of the highest `expected_iou`, with this
+            power of their scores, is the first of a ranking; chosen on validation. Defaults to
+            None: that of the highest score, as published.
 
     Attributes:
         contrastive_factor (float): Scheduled factor on the contrastive losses, 1 unless
@@ -62,8 +65,14 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         nms_threshold: float,
         top_n: int = 5,
         negatives: dict | None = None,
+        expected_iou_power: float | None = None,
     ):
         super().__init__()
+        if expected_iou_power is not None and not expected_iou_power > 0:
+            raise InputError(
+                f'model.head.expected_iou_power={expected_iou_power}; it must be above 0, or None'
+            )
+        self.expected_iou_power = expected_iou_power
         self.units = units
         self.nms_threshold = nms_threshold
         self.top_n = top_n
@@ -237,7 +246,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         counts: list[int] | None = None,
         **beside: Tensor,
     ) -> InstanceData:
-        """The best moments of each sentence after NMS.
+        """The best moments of each sentence after NMS, the first by score or by `expected_iou`.
 
         Args:
             video (VideoEmbedding): One, or several stacked.
@@ -254,12 +263,17 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             ValueError: If a score is NaN.
         """
         spans, scores = self.proposals(video, scores)
+        owner = None if counts is None else on(owners(counts), scores.device)
+        if self.expected_iou_power is not None:
+            scores = with_first(
+                scores, expected_iou(spans, scores, self.expected_iou_power, owner).argmax(1)
+            )
         moments, best, *others = rank(
             spans,
             scores,
             self.nms_threshold,
             top_n or self.top_n,
-            None if counts is None else on(owners(counts), scores.device),
+            owner,
             list(beside.values()),
         )
         return InstanceData(moments=moments, scores=best, **dict(zip(beside, others, strict=True)))

@@ -43,6 +43,7 @@ class MutualMatchingHead(BaseHead):
             Defaults to 0: no tower.
         window_tower_weight (float, optional): Instead of ``tower_weight`` in a video of several
             windows. Defaults to None.
+        expected_iou_power (float, optional): As of `BaseHead`. Defaults to None.
 
     Raises:
         ValueError: If a weight is below 0: the score would fall where the cosine rises.
@@ -64,8 +65,9 @@ class MutualMatchingHead(BaseHead):
         negatives: dict | None = None,
         tower_weight: float = 0.0,
         window_tower_weight: float | None = None,
+        expected_iou_power: float | None = None,
     ):
-        super().__init__(grid, nms_threshold, top_n, negatives)
+        super().__init__(grid, nms_threshold, top_n, negatives, expected_iou_power)
         for name, weight in dict(
             tower_weight=tower_weight, window_tower_weight=window_tower_weight
         ).items():
