@@ -153,7 +153,7 @@ def tested(config: str, run: tuple[Path, dict], head: dict) -> dict[str, float]:
 def validated(config: str, checkpoint: Path) -> list[float]:
     """`hits` on validation with each of the config's ``HEADS``."""
     with chdir(ROOT):
-        _, model, dataset = loaded(config, checkpoint, 'val', HEADS[config][0])
+        _, model, dataset = loaded(config, checkpoint, 'val', HEADS[config][-1])  # with all spaces
         found = compared(model, dataset)
     figures = []
     for settings in HEADS[config]:
@@ -236,6 +236,5 @@ def render_captions(result: dict) -> str:
     for name in (name for name, found in chosen.items() if 'head' in found and found.get('tried')):
         scores.append(f'{name}: {", ".join(f"{k}={v}" for k, v in chosen[name]["head"].items())}')
     return table(['test split, %', *map(title, METRICS)], rows) + (
-        f'\n\nChosen on validation: {"; ".join(scores)}; of every training the '
-        "best epoch, of MMN's by the score with the tower's space."
+        f'\n\nChosen on validation: {"; ".join(scores)}; of every training the best epoch.'
     )
