@@ -1,6 +1,13 @@
 """Figures from ranked moments, in the loop or from a file of predictions."""
 
 from .grounding_metric import DumpPredictions, GroundingMetric, VideoResultsMetric
+from .library_metric import (
+    AskedSentence,
+    asked_sentences,
+    library_figures,
+    whole_truth_figures,
+)
+from .library_ranking import LibraryRanking, MomentPool, rank_library, rank_own_videos
 from .predictions import (
     GroundingResult,
     PredictionsError,
@@ -27,29 +34,40 @@ from .tube_metric import (
     tube_figures,
     write_submission,
 )
+from .tvr_files import read_tvr, write_tvr
 
 __all__ = [
+    'AskedSentence',
     'DumpPredictions',
     'DumpTubeSubmission',
     'GroundingMetric',
     'GroundingResult',
+    'LibraryRanking',
+    'MomentPool',
     'PredictionsError',
     'TubeGroundingMetric',
     'TubeResult',
     'VideoResultsMetric',
+    'asked_sentences',
     'chance_level',
     'check_thresholds',
     'format_table',
+    'library_figures',
     'match_predictions',
     'mean_iou',
     'predictions_content',
+    'rank_library',
+    'rank_own_videos',
     'ranked_iou',
     'read_predictions',
     'read_submission',
+    'read_tvr',
     'recall',
     'score_submission',
     'tube_bounds',
     'tube_figures',
+    'whole_truth_figures',
     'write_predictions',
     'write_submission',
+    'write_tvr',
 ]

@@ -20,6 +20,7 @@ from .sentences import (
     say,
     say_opposites,
 )
+from .truth import WholeTruth
 from .tubes import ShapesTracker, ShapesTubes
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     'ShapesTracker',
     'ShapesTubes',
     'TubeFeatureExtractor',
+    'WholeTruth',
     'build_vocabulary',
     'held_out_combinations',
     'mask_sentence',

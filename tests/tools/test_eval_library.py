@@ -1,0 +1,99 @@
+"""eval_library.py: models of every kind are searched, and settings chosen."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from helpers.run_tool import ROOT, output_of, run_tool
+from helpers.tiny_corpus import write_config, write_corpus
+from helpers.tiny_grounder import save_checkpoint
+from helpers.tiny_weak import write_weak_config
+from helpers.tiny_zero_shot import mark_features, write_zero_shot_config
+
+TOOL = 'analysis_tools/eval_library.py'
+TOWER = """
+custom_imports = dict(imports=['mmn_plugin', 'helpers.stub_tower'])
+model['tower'] = dict(type='StubTower')
+model['head'] = dict(tower_weight=1.0)
+library = dict(score_power=4.0, tower_weight=2.0)
+"""
+
+
+@pytest.fixture(scope='module')
+def kinds(tmp_path_factory):
+    """Corpus, and config and checkpoint of each kind of model."""
+    folder = tmp_path_factory.mktemp('library')
+    corpus = write_corpus(folder / 'corpus', train=3, test=6)
+    mark_features(corpus)
+    configs = dict(
+        moments=write_config(folder / 'moments.py', corpus, extra=TOWER),
+        weak=write_weak_config(folder / 'weak.py', corpus),
+        zero_shot=write_zero_shot_config(folder / 'zero_shot.py', corpus),
+    )
+    given = {
+        name: [config] if name == 'zero_shot' else [config, save_checkpoint(config, folder / name)]
+        for name, config in configs.items()
+    }
+    videos = json.loads((corpus / 'test.json').read_text())
+    sentences = sum(len(video['sentences']) for video in videos.values())
+    return SimpleNamespace(given=given, videos=videos, sentences=sentences)
+
+
+def evaluated(folder, *arguments):
+    output = output_of(TOOL, *arguments, '--json', folder / 'figures.json')
+    return json.loads((folder / 'figures.json').read_text()), output
+
+
+@pytest.mark.parametrize('kind', ['moments', 'weak', 'zero_shot'])
+def test_a_model_is_searched_with_the_settings_that_validation_chose(kinds, kind, tmp_path):
+    found, output = evaluated(tmp_path, *kinds.given[kind], '--choose')
+    assert (found['videos'], found['sentences'], found['split']) == (6, kinds.sentences, 'test')
+    assert found['moments'] == 6 * (136 if kind == 'weak' else 36)
+    figures = found['figures']
+    assert figures['R100@0.5'] >= figures['R10@0.5'] >= figures['R1@0.5']
+    assert figures['VR10'] == figures['VR100'] == 100  # there are six videos
+    assert figures['own/R100@0.5'] >= figures['own/R1@0.5']
+    trials = found['chosen']['tried']
+    assert found['chosen']['quality'] == max(trial['quality'] for trial in trials)
+    assert len(trials) == dict(moments=20, weak=8, zero_shot=9)[kind]
+    # the validation split of these configs is their test split, and what was chosen was used
+    again = sum(figures[f'R{n}@0.5'] for n in (1, 10, 100)) / 3
+    assert again == pytest.approx(found['chosen']['quality'])
+    assert 'one right answer: R1@0.5' in output
+
+
+def test_settings_of_the_config_are_used_and_further_videos_are_searched(kinds, tmp_path):
+    config, checkpoint = kinds.given['moments']
+    first, _ = evaluated(tmp_path, config, checkpoint, '--also', 'train')
+    assert (first['videos'], first['sentences']) == (9, kinds.sentences)
+    config_alone, _ = evaluated(tmp_path, config, checkpoint)
+    assert config_alone['moments'] == 6 * 36
+    options = ('--cfg-options', 'library.tower_weight=1000.0')
+    other, _ = evaluated(tmp_path, config, checkpoint, *options)
+    assert other['figures'] != config_alone['figures']
+
+
+def test_hits_are_written_as_tvr_has_them(kinds, tmp_path):
+    output_of(TOOL, *kinds.given['moments'], '--tvr', tmp_path / 'hits.json')
+    content = json.loads((tmp_path / 'hits.json').read_text())
+    assert sorted(content['video2idx']) == sorted(kinds.videos)
+    texts = [text for video in kinds.videos.values() for text in video['sentences']]
+    for task in ('VCMR', 'SVMR', 'VR'):
+        assert [row['desc'] for row in content[task]] == texts
+    scores = [row[3] for row in content['VCMR'][0]['predictions']]
+    assert scores == sorted(scores, reverse=True)
+    best = content['VCMR'][0]['predictions'][0]
+    assert content['VR'][0]['predictions'][0] == [best[0], 0, 0, best[3]]
+
+
+def test_what_cannot_be_evaluated_is_said_in_one_line(kinds):
+    config, checkpoint = kinds.given['moments']
+    for message, arguments in (
+        ('only with a checkpoint', [config]),
+        ('score_power=-1', [config, checkpoint, '--cfg-options', 'library.score_power=-1']),
+        ('no corpus of Shapes', [config, checkpoint, '--shapes', ROOT / 'docs']),
+    ):
+        code, output = run_tool(TOOL, *arguments)
+        assert code == 1
+        assert message in output.splitlines()[-1], output
+        assert 'Traceback' not in output
