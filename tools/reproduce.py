@@ -29,6 +29,7 @@ if (folder := wheels_of(sys.argv[1:])) is not None:
 from benchmark import cpu_name
 from reproduction import (
     captions,
+    captions_parts,
     encoder_counts,
     experiments,
     extraction,
@@ -63,6 +64,7 @@ EXPERIMENTS = dict(
         experiments.render_benchmark,
     ),
     captions=(captions.captions, captions.render_captions),
+    captions_parts=(captions_parts.captions_parts, captions_parts.render_captions_parts),
     encoder_counts=(encoder_counts.encoder_counts, encoder_counts.render_encoder_counts),
     extraction=(extraction.extraction, extraction.render_extraction),
     gpu=(gpu.gpu, gpu.render_gpu),

@@ -1,0 +1,78 @@
+"""Which parts of the weakly-supervised method help on real language, and which do harm."""
+
+import os
+from contextlib import chdir
+from pathlib import Path
+
+import torch
+
+from mmn_plugin.evaluation import GroundingMetric, GroundingResult
+
+from .captions import HEADS, MSCL, hits, loaded, make_corpus
+from .running import ROOT, best_of, train
+from .scores import compared, ranked
+from .tables import spreads, table, title
+
+SHIPPED = 'as it ships'
+VIDEO_LEVEL = (
+    'default_hooks.negatives.full_through_epoch=3',
+    'default_hooks.negatives.late_factor=1.0',
+)
+RANDOM = ('model.neck.identity=False', 'model.text_encoder.identity=False')
+# Options of the training; None is no training at all.
+PARTS = {
+    'no training: cosines of the sentence encoder': None,
+    SHIPPED: (),
+    'with the objective of whole videos too': VIDEO_LEVEL,
+    'that, and embeddings from random weights': (*VIDEO_LEVEL, *RANDOM),
+    'that objective alone, embeddings as shipped': (*VIDEO_LEVEL, 'model.head.contrast_weight=0.0'),
+}
+RUNS = 'as it ships, runs above thresholds for stretches'
+THRESHOLDS = (0.5, 0.35, 0.65, 0.75, 0.8, 0.85, 0.9, 0.95)
+METRICS = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'R5@0.5', 'mIoU')
+
+
+def captions_parts(seeds: list[int]) -> dict:
+    """MSCL on captions without one part or with another, on the validation split.
+
+    Of each training the epoch, the weight of surroundings and that of the length are the best ones,
+    as in the experiment ``captions``, of whose MSCL the first seeds are.
+    """
+    make_corpus()
+    os.environ['OMP_NUM_THREADS'] = '1'
+    torch.set_num_threads(1)
+    per_seed: dict[str, list] = {label: [] for label in (*PARTS, RUNS)}
+    for seed in seeds:
+        for place, (label, options) in enumerate(PARTS.items()):
+            checkpoint = None
+            if options is not None:
+                name = Path(MSCL).stem + (f'_{place}' if options else '')
+                checkpoint = best_of(train(name, seed, options, MSCL, 1)[0])
+            per_seed[label].append(figures(checkpoint, HEADS[MSCL]) | dict(seed=seed))
+            if label == SHIPPED:
+                runs = dict(run_thresholds=THRESHOLDS, nms_threshold=0.7)
+                per_seed[RUNS].append(figures(checkpoint, [runs]) | dict(seed=seed))
+    return dict(per_seed=per_seed)
+
+
+@torch.no_grad()
+def figures(checkpoint: Path | None, heads: list[dict]) -> dict[str, float]:
+    """Metrics on validation with the best of these settings of the head."""
+    with chdir(ROOT):
+        _, model, dataset = loaded(MSCL, checkpoint, 'val')
+        found = compared(model, dataset)
+    tried = []
+    for settings in heads:
+        for name, value in settings.items():
+            setattr(model.head, name, value)
+        samples = ranked(model.head, found)
+        metric = GroundingMetric(duration_buckets=())
+        results = [GroundingResult.from_data_sample(sample.to_dict()) for sample in samples]
+        tried.append((hits(samples), metric.flatten(metric.summarize(results)) | settings))
+    return max(tried, key=lambda trial: trial[0])[1]
+
+
+def render_captions_parts(result: dict) -> str:
+    """A row per variant."""
+    rows = [[label, *spreads(seeds, METRICS)] for label, seeds in result['per_seed'].items()]
+    return table(['validation split, %', *map(title, METRICS)], rows)
