@@ -126,8 +126,8 @@ def library_figures(
         return figures
     truth = torch.cat([one.moments[:1] for one in asked])
     table = 100 * recall(ranked_iou(ranking.own_moments, truth), top_n, iou_thrs)
-    names = [f'own/R{n}@{threshold:g}' for n in top_n for threshold in iou_thrs]
-    return figures | dict(zip(names, table.flatten().tolist(), strict=True))
+    names = [f'own/R{n}@{threshold:g}' for threshold in iou_thrs for n in top_n]
+    return figures | dict(zip(names, table.T.flatten().tolist(), strict=True))
 
 
 def answered_iou(ranking: LibraryRanking, asked: Sequence[AskedSentence]) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,3 +166,39 @@ def test_the_nearest_sentences_spans_are_ranked_by_the_tower(experiments, tmp_pa
     assert found.moments[:, 1].tolist() == [[0, 3], [5, 9]]
     assert found.moments[:, 2:].isnan().all()
     torch.testing.assert_close(found.scores[:, 0], torch.ones(2))
+
+
+def test_settings_of_a_library_are_the_best_mean_of_the_seeds(experiments, monkeypatch):
+    library = experiments('library')
+    pairs = ((8.0, 0.0), (8.0, 4.0), (32.0, 0.0))
+    figures = {  # of each training, for three settings
+        (library.MMN, 0): [3.0, 9.0, 4.0],
+        (library.MMN, 1): [3.0, 5.0, 1.0],
+        (library.MSCL, 0): [1.0, 2.0, 3.0],
+        (library.ZERO_SHOT, 0): [5.0, 4.0, 3.0],
+    }
+
+    class Pool:
+        def submit(self, function, config, run):
+            trials = [
+                dict(head={}, library=dict(score_power=power, tower_weight=weight), quality=value)
+                for (power, weight), value in zip(pairs, figures[config, run], strict=True)
+            ]
+            return SimpleNamespace(result=lambda: trials)
+
+    chosen = library.choose(Pool(), {job: job[1] for job in figures})
+    best = {row: (*found['library'].values(), found['quality']) for row, found in chosen.items()}
+    assert best == {
+        library.ZERO: (8.0, 0.0, 5.0),
+        library.WEAK: (32.0, 0.0, 3.0),
+        library.ALONE: (8.0, 0.0, 3.0),  # without the tower's space
+        library.BOTH: (8.0, 4.0, 7.0),
+    }
+
+
+def test_a_median_rank_beyond_the_hits_is_told_as_such(experiments):
+    library = experiments('library')
+    seeds = [{'MedR@0.5': rank, 'VR1': 12.0, 'moments': 5000} for rank in (3.0, 5000.0, 40.5)]
+    columns = {'median rank': 'MedR@0.5', 'video R@1': 'VR1'}
+    assert library.cells(seeds, columns) == ['40', '12.0 ± 0.0']
+    assert library.cells(seeds[1:2], columns) == ['> 1,000', '12.0']
