@@ -9,7 +9,7 @@ model = dict(
     backbone=dict(in_channels=64),
     tower=tower,
     # the best of tools/reproduce.py shapes_towers on validation
-    head=dict(tower_weight=2.0),
+    head=dict(tower_weight=1.0),
 )
 
 dataset = dict(data_prefix=dict(features='towers/video.h5'))

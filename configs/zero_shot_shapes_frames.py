@@ -14,8 +14,8 @@ model = dict(
     tower={{_base_.extractor}},
     # Score and length correction: the best of tools/reproduce.py shapes_towers on validation.
     head=dict(
-        score=dict(_delete_=True, type='rise', rise=1.0, steadiness=1.0, mean=1.0),
-        length_weight=0.05,
+        score=dict(_delete_=True, type='rise', rise=0.1, steadiness=1.0, mean=0.0),
+        length_weight=0.02,
         nms_threshold=nms_threshold,
     ),
 )

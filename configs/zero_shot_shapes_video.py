@@ -14,7 +14,7 @@ model = dict(
     tower={{_base_.extractor}},
     # Score and length correction: the best of tools/reproduce.py shapes_towers on validation.
     head=dict(
-        score=dict(_delete_=True, type='rise', rise=0.25, steadiness=1.0, mean=0.0),
+        score=dict(_delete_=True, type='rise', rise=0.0, steadiness=0.5, mean=0.5),
         length_weight=0.05,
         nms_threshold=nms_threshold,
     ),
