@@ -176,7 +176,8 @@ def put_setting(connection: sqlite3.Connection, key: str, value: Any) -> None:
 def next_segment(connection: sqlite3.Connection) -> int:
     """Number of the next segment; none is ever that of another one."""
     (number,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'segments'"
+        'SELECT max(number) + 1 FROM (SELECT 0 AS number UNION ALL SELECT number FROM segments '
+        "UNION ALL SELECT seq FROM sqlite_sequence WHERE name = 'segments')"
     ).fetchone()
     return number
 
@@ -270,7 +271,7 @@ def filter_videos(connection: sqlite3.Connection, where: str) -> set[int]:
     if _SELECT.search(_QUOTED.sub('', where)):
         raise _refused(where, 'it has a SELECT of its own')
     end = time.monotonic() + _FILTER_SECONDS
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 50_000)
     connection.set_progress_handler(lambda: time.monotonic() > end, 1000)
     connection.set_authorizer(authorize)

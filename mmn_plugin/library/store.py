@@ -23,6 +23,7 @@ from .segment import Segment
 
 __all__ = ['FolderStore', 'MomentStore', 'Snapshot', 'StoredVideo', 'VideoRow']
 
+_PATIENCE = 60.0  # seconds that a writer waits for another one
 _OWN_ROTATION_ROWS = 4096  # fewer moments take the rotation of a larger segment
 _MERGED = 16  # segments of about one size become one
 _MERGED_ROWS = 16_384  # larger ones wait for `compact`
@@ -316,7 +317,7 @@ class FolderStore:
             raise OutputError(f'{self.folder} was opened for reading')
         with database.plain_failures(self.folder):
             (self.folder / 'segments').mkdir(exist_ok=True)
-            lock = FileLock(self.folder / database.NAME, patience=60)
+            lock = FileLock(self.folder / database.NAME, _PATIENCE)
             with lock, closing(database.connect_writing(self.folder)) as connection:
                 try:
                     self._remove_unnamed(connection)

@@ -1,5 +1,11 @@
 """Small libraries of random moments."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 
 from mmn_plugin.library import FolderStore, StoredVideo
@@ -28,6 +34,14 @@ def video(video_id='a', moments=6, widths=WIDTHS, seed=None, trust=False, **chan
         embedding=embedding,
     )
     return StoredVideo(video_id=video_id, **{**fields, **changes})
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder that goes afterwards, in memory where the system has a place for it."""
+    place = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
 def library(folder, *videos, dtype='float16') -> FolderStore:
