@@ -20,6 +20,9 @@ model = dict(
     ),
 )
 
+train_dataloader = None
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
 test_evaluator = dict(
     duration_buckets=(),
     subsets='data/shapes/annotations/test_subsets.json',

@@ -99,11 +99,24 @@ def test_two_revisions_of_a_tower_are_refused_with_both_settings(tmp_path):
     assert load_config(path, {'model.tower.revision': 'a'}).model.tower.revision == 'a'
 
 
-def test_every_setting_of_every_config_is_read_or_known_as_a_variable():
-    for path in sorted(config_root().glob('*.py')):
-        config = load_config(str(path))
+@pytest.fixture(scope='module')
+def configs():
+    return {path.name: load_config(path) for path in sorted(config_root().glob('*.py'))}
+
+
+def test_every_setting_of_every_config_is_read_or_known_as_a_variable(configs):
+    for name, config in configs.items():
         for message in idle_options(config, dict(config)):
-            assert 'is a variable' in message, (path.name, message)
+            assert 'is a variable' in message, (name, message)
+
+
+def test_every_config_has_all_or_nothing_of_training_validation_and_test(configs):
+    """MMEngine's runner refuses a part, whatever it is asked to do."""
+    last = dict(train='optim_wrapper', val='val_evaluator', test='test_evaluator')
+    for name, config in configs.items():
+        for split, key in last.items():
+            keys = (f'{split}_dataloader', f'{split}_cfg', key)
+            assert len({config.get(key) is None for key in keys}) == 1, (name, keys)
 
 
 def test_tools_print_the_doubt_once_and_a_run_logs_it(tmp_path, capsys, monkeypatch):
