@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -149,21 +149,55 @@ def find_candidates(
     video = plain_video(video)
     if not isinstance(video, str | Path) or is_entry(video):
         raise InputError(f'clips are cut out of a video file, not of {video!r:.60}')
-    if n < 1:
-        raise InputError(f'n={n}; give 1 or more candidates')
-    pad = pad and positive_number(pad, f'pad={pad!r}: give seconds of 0 or more')
+    pad = checked_pad(n, pad)
     folder = OutputFolder(out_dir or tempfile.mkdtemp(prefix='mmn_clips_'))
     encoded = encoded or inferencer.encode(video)
     (found,) = inferencer.ground(encoded, [sentence], n, drop_absent)
-    source = input_of(video)
-    (name,) = folder.names_of([(source, video_name(video))])
-    candidates = []
-    for moment, score in zip(found['moments'], found['scores'], strict=True):
-        new = Candidate.around(sentence, folder.path, moment, score, pad, encoded.duration)
+    moments = [
+        (video, moment, score, encoded.duration)
+        for moment, score in zip(found['moments'], found['scores'], strict=True)
+    ]
+    return cut_candidates(folder, sentence, moments, pad, refine)
+
+
+def checked_pad(n: int, pad: float) -> float:
+    """Seconds around a clip; fewer than 1 candidate, or seconds below 0, are refused."""
+    if n < 1:
+        raise InputError(f'n={n}; give 1 or more candidates')
+    return pad and positive_number(pad, f'pad={pad!r}: give seconds of 0 or more')
+
+
+def cut_candidates(
+    folder: OutputFolder,
+    sentence: str,
+    moments: Iterable[tuple],
+    pad: float,
+    refine: Callable | None = None,
+) -> list[Candidate]:
+    """Cut the clips of a sentence's moments, and let a callable refine them.
+
+    Args:
+        folder (OutputFolder): For the clips.
+        sentence (str): What was looked for.
+        moments (Iterable[tuple]): Of each the video file, start and end, score, and the seconds of
+            the video; best first.
+        pad (float): As of `find_candidates`.
+        refine (Callable, optional): Likewise.
+
+    Returns:
+        list[Candidate]: As of `find_candidates`.
+    """
+    candidates, sources = [], []
+    for video, moment, score, length in moments:
+        source = input_of(video)
+        (name,) = folder.names_of([(source, video_name(video))])
+        new = Candidate.around(sentence, folder.path, moment, score, pad, length)
         clip = f'{name}_{new.offset:.3f}-{new.offset + new.duration:.3f}.mp4'
         candidates.append(replace(new, clip=folder.path / clip))
-    with folder.writing({candidate.clip.name: source for candidate in candidates}):
-        for candidate in candidates:
+        sources.append((source, video))
+    files = {one.clip.name: source for one, (source, _) in zip(candidates, sources, strict=True)}
+    with folder.writing(files):
+        for candidate, (_, video) in zip(candidates, sources, strict=True):
             candidate.cut(video)
     if refine is not None:
         candidates = [candidate.refine(refine) for candidate in candidates]

@@ -406,7 +406,7 @@ class GroundingInferencer(BaseInferencer):
                 sentence_index=list(range(len(sentences))),
             )
         )
-        parts = self._embed(encoded, sentences)
+        parts = self.embed(sentences, len(encoded.spans))
         found = [head.ground(encoded, part, top_n or self.top_n, whole) for part in parts]
         result.pred_instances = InstanceData.cat(found)
         return result
@@ -418,18 +418,18 @@ class GroundingInferencer(BaseInferencer):
         In a video that was looked at whole these are the moments of the model's grid, or its clips.
         """
         head, sentences = self.model.head, self.check_sentences(sentences)
-        parts = self._embed(encoded, sentences)
+        parts = self.embed(sentences, len(encoded.spans))
         return torch.cat([head.score(encoded, part).cpu() for part in parts])
 
     def moment_map(self, encoded: VideoEmbedding) -> MomentGrid | None:
         """Grid to draw a video's `score_moments` on; None where they are no moments of one grid."""
         return self.model.head.moment_map if encoded.num_windows == 1 else None
 
-    def _embed(self, encoded: VideoEmbedding, sentences: list[str]) -> Iterator[dict[str, Tensor]]:
-        """Embeddings (s, J) per space, as many sentences together as memory allows."""
+    def embed(self, sentences: list[str], scores: int = 1) -> Iterator[dict[str, Tensor]]:
+        """Embeddings (s, J) per space, as many together as memory for ``scores`` of each allows."""
         if self.rewrite:
             sentences = list(map(self.rewrite, sentences))
-        size = max(min(self.sentence_batch, _CELLS // len(encoded.spans)), 1)
+        size = max(min(self.sentence_batch, _CELLS // scores), 1)
         for first in range(0, len(sentences), size):
             yield self.model.encode_sentences(sentences[first : first + size])
 

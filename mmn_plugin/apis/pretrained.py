@@ -163,7 +163,7 @@ def write_folder(folder: str | Path, config: Config, model, meta: dict) -> None:
         format=FORMAT,
         version=VERSION,
         mmn_plugin=__version__,
-        config=_portable(config, model),
+        config=portable(config, model),
         tokenizer={key: value for key, value in state.items() if key != 'tokenizer'},
         meta=meta,
     )
@@ -217,7 +217,7 @@ def _require_no_others(folder: Path) -> None:
             )
 
 
-def _portable(config: Config, model) -> dict:
+def portable(config: Config, model) -> dict:
     """The parts of a config that inference needs, the language model as its configuration."""
     parts = {key: config[key] for key in KEPT if key in config}
     parts = Config(parts)._cfg_dict.to_dict()

@@ -26,8 +26,11 @@ COMMANDS = {
     'extract': 'write the features of videos to a file',
     'check': 'check the datasets of a config before training',
     'eval': 'score a file of predictions against annotations, without a model',
+    'library': 'embed videos once, for searches',
+    'search': 'find the moments of a library that sentences describe: which video, and when',
     'web': 'serve a page that answers questions about videos',
 }
+MODULES = dict(ground='ground', library='library', search='library', web='web')  # else `commands`
 USAGE = (
     'usage: mmn COMMAND ...\n\n'
     + '\n'.join(f'  {name:<9}{text}' for name, text in COMMANDS.items())
@@ -154,9 +157,11 @@ def add_model_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, default: str = "the checkpoint's own") -> None:
+def add_model(
+    parser: argparse.ArgumentParser, default: str = "the checkpoint's own", top_n: bool = True
+) -> None:
     """Add what names a model and says how it is used: ``--model`` or ``--config``,
-    ``--model-root``, ``--cfg-options``, ``--device`` and ``--top-n``.
+    ``--model-root``, ``--cfg-options``, ``--device``, and unless told otherwise ``--top-n``.
     """
     parser.add_argument(
         '--model',
@@ -169,7 +174,9 @@ def add_model(parser: argparse.ArgumentParser, default: str = "the checkpoint's 
     add_model_root(parser)
     add_config_options(parser)
     add_device(parser)
-    parser.add_argument('--top-n', type=count, default=5, help='moments per sentence (default: 5)')
+    if top_n:
+        text = 'moments per sentence (default: 5)'
+        parser.add_argument('--top-n', type=count, default=5, help=text)
 
 
 def chosen_config(args: argparse.Namespace):
@@ -244,7 +251,7 @@ def run_command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command: ``ground`` and ``web`` of the modules of these names, others of `commands`.
+    """Run a command of the module that `MODULES` names.
 
     A command is a ``parse_NAME(argv)``, and a ``run_NAME(args, answer)``, which calls ``answer``
     once with what ``--json`` writes, and returns the exit code: 2 where there is no such command.
@@ -259,8 +266,7 @@ def main(argv: Sequence[str]) -> int:
     with plain_errors():
         if name != 'eval':
             mmn_plugin.register_components()
-        module = name if name in ('ground', 'web') else 'commands'
-        module = import_module(f'mmn_plugin.cli.{module}')
+        module = import_module(f'mmn_plugin.cli.{MODULES.get(name, "commands")}')
         args = getattr(module, f'parse_{name}')(explicit(rest, '--json', STDOUT, r'.*\.json'))
         output = sys.stdout
 

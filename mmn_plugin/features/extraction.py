@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -173,7 +173,7 @@ def find_videos(paths: Iterable[str | Path], others: Counter | None = None) -> d
 
 def extract_videos(
     extractor,
-    videos: Sequence[str | Path],
+    videos: Sequence[str | Path] | Mapping[str, Path],
     out: str | Path,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -187,7 +187,8 @@ def extract_videos(
 
     Args:
         extractor (FeatureExtractor): What describes a video.
-        videos (Sequence[str | Path]): Files and folders.
+        videos (Sequence[str | Path] | Mapping[str, Path]): Files and folders; or files by the ids
+            that they get.
         out (str | Path): The HDF5 file.
         workers (int): Videos that are decoded at the same time: by threads ahead of the network
             (see `Ahead`) if the extractor has ``threads``, or with 1; else by processes with an
@@ -206,7 +207,7 @@ def extract_videos(
             run writes it.
     """
     others = Counter()
-    found = find_videos(videos, others)
+    found = dict(videos) if isinstance(videos, Mapping) else find_videos(videos, others)
     report = ExtractionReport(others=dict(others))
     lock = FileLock(out)
     unlocked = _from_first(lock.acquire)

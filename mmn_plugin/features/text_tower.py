@@ -2,10 +2,12 @@
 
 import json
 import logging
+import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 
 import torch
 from mmaction.registry import MODELS
@@ -30,6 +32,7 @@ from .rewriting import Rewriter, problem_of
 
 NO_LIMIT = 100_000  # transformers' sign for a tokenizer without a limit is greater
 POOLINGS = ('mean', 'cls', 'max')
+OTHER_FORMATS = {'onnx', 'openvino', '.cache', '.git'}  # folders of a model that are not read
 MODULES = ('Transformer', 'Pooling', 'Normalize')  # of sentence-transformers
 
 
@@ -137,6 +140,31 @@ class SentenceTower(LazyNetwork):
 
     def _json(self, file: str):
         return read_model_json(self.name, file, self.root, self.revision)
+
+    def copy_files(self, folder: Path) -> None:
+        """Copy the model's files, for a tower that needs neither the Hub nor other folders.
+
+        Those that are read: weights in one format, configuration, tokenizer, processor, license.
+
+        Args:
+            folder (Path): What will be its ``root``: the files go to the model's name there.
+
+        Raises:
+            OSError: If there is no such model.
+        """
+        from transformers.utils import cached_file
+
+        _ = self.model, self.tokenizer  # what the Hub has is here now
+        config = self._from_hub(cached_file, filename='config.json')
+        source, target = Path(config).parent, folder / Path(published_name(self.name)).name
+        safe = any(source.glob('*.safetensors'))
+        kinds = ('.json', '.txt', '.model', '.jinja', '.safetensors' if safe else '.bin')
+        for file in sorted(source.rglob('*')):
+            name = file.relative_to(source)
+            kept = file.suffix in kinds or file.name.startswith('LICENSE')
+            if kept and file.is_file() and not {*name.parts[:-1]} & OTHER_FORMATS:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target / name)
 
     @property
     def published(self) -> dict:

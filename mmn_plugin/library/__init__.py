@@ -1,6 +1,9 @@
 """A library of videos that sentences are searched in."""
 
+from .adding import LibraryReport
+from .answers import Hit
 from .hits import Hits, Score, brute_force
+from .library import MomentLibrary
 from .moment_store import MomentStore, Snapshot, StoredVideo, VideoRow
 from .search import ExactSearch
 from .segment import Segment, SegmentInfo, SegmentWriter, write_segment
@@ -9,7 +12,10 @@ from .store import FolderStore
 __all__ = [
     'ExactSearch',
     'FolderStore',
+    'Hit',
     'Hits',
+    'LibraryReport',
+    'MomentLibrary',
     'MomentStore',
     'Score',
     'Segment',

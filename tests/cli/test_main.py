@@ -44,7 +44,10 @@ def test_help_imports_no_library():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['grund'], "Error: mmn has no command 'grund': ground, extract, check, eval, web"),
+        (
+            ['grund'],
+            "Error: mmn has no command 'grund': ground, extract, check, eval, library, search",
+        ),
         (['eval', 'a.json'], 'Error: the following arguments are required: annotations'),
         (['check', 'a.py', '--examples', 'x'], 'Error: argument --examples: invalid int value'),
     ],

@@ -1,0 +1,313 @@
+"""Adding videos to a library: features, embeddings, and what could not be added."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import h5py
+
+from mmn_plugin.apis.video_input import VideoFeatures
+from mmn_plugin.errors import InputError, UserError
+from mmn_plugin.features import ExtractionReport, extract_videos, probe_video
+from mmn_plugin.features.extraction import SHOWN
+from mmn_plugin.features.feature_file import is_replaced, require_same_extractor, video_mark
+from mmn_plugin.files import printable
+from mmn_plugin.structures import VideoEmbedding
+
+from .sources import Source
+from .store import StoredVideo
+
+INCOMING = 'incoming.h5'  # features of videos that are being added
+TOGETHER = 8  # videos that are encoded at a time
+MOMENTS, SECONDS = 50_000, 20.0  # after which what is embedded is committed
+
+
+@dataclass
+class LibraryReport:
+    """What was done, by ids of videos.
+
+    Attributes:
+        added (list[str]): New ones.
+        replaced (list[str]): Embedded anew.
+        unchanged (list[str]): There already, and as they were.
+        changed (list[str]): There already, of files that have changed since, and left as they were.
+        missing (list[str]): In the library, of files that are gone.
+        removed (list[str]): Taken out.
+        extraction (ExtractionReport): What could not be read, and what was unusual.
+    """
+
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    extraction: ExtractionReport = field(default_factory=ExtractionReport)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Video -> why it could not be added."""
+        return self.extraction.failures
+
+    def to_dict(self) -> dict:
+        """Plain data."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        said = dict(
+            added='',
+            replaced=' embedded anew',
+            removed=' removed',
+            unchanged=' there already',
+            changed=' there already, of files that have changed: `mmn library update` embeds anew',
+            missing=' of files that are gone: `mmn library update --remove-missing` removes them',
+        )
+        lines = []
+        for kind, text in said.items():
+            ids = getattr(self, kind)
+            if ids and kind in ('changed', 'missing'):
+                more = f' and {len(ids) - SHOWN} more' if len(ids) > SHOWN else ''
+                text += f' ({", ".join(ids[:SHOWN])}{more})'
+            if ids:
+                lines.append(f'{len(ids)} videos{text or " added"}')
+        told = self.extraction.lines()
+        return lines + [line.replace(' and are not in the file', '') for line in told]
+
+
+class Adder:
+    """Adds videos to a library, a few at a time; what was committed stays after a kill.
+
+    Args:
+        library (MomentLibrary): The library.
+        report (LibraryReport): Filled in.
+        durations (Mapping[str, float], optional): Seconds by name, of features that do not tell.
+        progress (Callable, optional): ``progress(title)`` is a context manager, whose value is
+            called with what is done and what is to be done: `ProgressBar`.
+    """
+
+    def __init__(self, library, report: LibraryReport, durations=None, progress=None) -> None:
+        self.library, self.report, self.durations = library, report, durations or {}
+        self.progress: Callable = progress or (lambda title: nullcontext())
+        self._batch: list[StoredVideo] = []
+        self._since = time.monotonic()
+        self._mark = lru_cache(8)(video_mark)  # of a file of features for all its entries
+
+    def add(self, named: Mapping[str, Source], workers: int | None = None) -> None:
+        """Embed videos and put them into the library, in place of those of the same ids.
+
+        Args:
+            named (Mapping[str, Source]): By id.
+            workers (int, optional): As of `extract_videos`. Defaults to None: the extractor's.
+        """
+        videos = {id_: source for id_, source in named.items() if not source.is_features}
+        if videos:
+            self._extract(videos, workers)
+        good = [pair for pair in named.items() if pair[0] not in self.report.failures]
+        with self.progress('moments') as bar:
+            for done, (video_id, source, video) in enumerate(self._embedded(good), 1):
+                if video is not None:
+                    self._keep(video_id, source, video)
+                if bar is not None:
+                    bar(done, len(good))
+            self._commit()
+        self._forget(videos.values())
+
+    @property
+    def _incoming(self) -> Path:
+        return self.library.folder / INCOMING
+
+    def _extract(self, videos: Mapping[str, Source], workers: int | None) -> None:
+        extractor = self.library.model.extractor
+        self.library.require_extractor(extractor.fingerprint, 'the extractor of the model')
+        ids = {_key(source): video_id for video_id, source in videos.items()}
+        with self.progress('features') as bar:
+            found = extract_videos(
+                extractor,
+                {key: Path(videos[video_id].path) for key, video_id in ids.items()},
+                self._incoming,
+                extractor.workers if workers is None else workers,
+                bar,
+                tell=getattr(bar, 'set_note', None),
+            )
+        for part in (found.failures, found.notes):
+            for key in [key for key in part if key in ids]:
+                part[ids[key]] = part.pop(key)
+        self.report.extraction.failures |= found.failures
+        self.report.extraction.notes |= found.notes
+        self.report.extraction.remarks += found.remarks
+        self.report.extraction.speed = found.speed
+
+    def _forget(self, done: Iterable[Source]) -> None:
+        """Remove the features, unless there are some of videos that an earlier run was to add."""
+        if not self._incoming.is_file():
+            return
+        with h5py.File(self._incoming) as file:
+            left = set(file) - set(map(_key, done))
+        if not left:
+            self._incoming.unlink()
+
+    def _embedded(self, named: list[tuple[str, Source]]) -> Iterator[tuple]:
+        """(id, source, embedding, or None where it failed) of each video."""
+        for first in range(0, len(named), TOGETHER):
+            part, read = named[first : first + TOGETHER], []
+            for video_id, source in part:
+                try:
+                    read.append((video_id, source, self._features(video_id, source)))
+                except (UserError, OSError) as error:
+                    self._fail(video_id, error)
+                    yield video_id, source, None
+            try:
+                encoded = self.library.model.video_encoder([features for *_, features in read])
+            except UserError:  # of one of them
+                encoded = [None] * len(read)
+            for (video_id, source, features), video in zip(read, encoded, strict=True):
+                try:
+                    if video is None:
+                        (video,) = self.library.model.video_encoder([features])
+                    yield video_id, source, self.library.units(video)
+                except UserError as error:
+                    self._fail(video_id, error)
+                    yield video_id, source, None
+
+    def _features(self, video_id: str, source: Source) -> VideoFeatures:
+        if source.is_features:
+            duration = self.durations.get(source.name)
+            features = VideoFeatures.of(source.path, None, duration, video_id)
+            self.library.require_extractor(features.fingerprint, f'the features {source.path}')
+            return features
+        extractor = self.library.model.extractor
+        duration = probe_video(source.path).duration
+        with h5py.File(self._incoming) as file:
+            values = file[_key(source)][()]
+        return VideoFeatures(video_id, values, duration, extractor.stride / extractor.fps)
+
+    def _keep(self, video_id: str, source: Source, video: VideoEmbedding) -> None:
+        mark = self._mark(source.file)
+        modified = None if mark is None else mark['mtime'] / 1e9
+        self._batch.append(
+            StoredVideo(
+                video_id,
+                source.path,
+                source.folder,
+                video.duration,
+                modified,
+                dict(mark=mark),
+                video,
+            )
+        )
+        moments = sum(len(one.embedding.spans) for one in self._batch)
+        if moments >= MOMENTS or time.monotonic() - self._since > SECONDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        batch, self._batch, self._since = self._batch, [], time.monotonic()
+        self._store(batch)
+
+    def _store(self, batch: list[StoredVideo]) -> None:
+        if not batch:
+            return
+        known = self.library.store.snapshot().by_id
+        try:
+            self.library.store.add(batch, replace=True)
+        except InputError as error:
+            if len(batch) == 1:
+                self._fail(batch[0].video_id, error)
+            else:  # the others are as good as before
+                for one in batch:
+                    self._store([one])
+            return
+        for one in batch:
+            kind = self.report.replaced if one.video_id in known else self.report.added
+            kind.append(one.video_id)
+
+    def _fail(self, video_id: str, error: Exception) -> None:
+        self.report.extraction.failures[video_id] = str(error)
+
+
+def _key(source: Source) -> str:
+    """Name of a video among the features: its path, whatever characters that has."""
+    return hashlib.sha256(source.path.encode()).hexdigest()[:32]
+
+
+def named_sources(
+    sources: Iterable[Source], known: Iterable, report: LibraryReport
+) -> dict[str, Source]:
+    """Sources by the ids that they get.
+
+    A video that is in the library keeps its id; and so does one that was moved, as a video of its
+    name whose file is gone. Another one of the same name is called ``FOLDER/NAME``, or numbered.
+
+    Args:
+        sources (Iterable[Source]): What is added.
+        known (Iterable[VideoRow]): Videos of the library.
+        report (LibraryReport): Gets those that cannot be named.
+    """
+    by_path = {row.path: row for row in known}
+    taken = {row.video_id: row.path for row in by_path.values()}
+    named: dict[str, Source] = {}
+    for source in sources:
+        if source.problem:
+            report.extraction.failures[printable(source.name)] = source.problem
+        elif source.path in by_path:
+            named[by_path[source.path].video_id] = source
+        else:
+            for name in _names(source):
+                old = taken.get(name)
+                gone = old is not None and not Source(old, '', '').file.exists()
+                if name not in named and (old is None or gone):
+                    named[name] = source
+                    break
+    return named
+
+
+def _names(source: Source) -> Iterator[str]:
+    yield source.name
+    yield f'{source.folder}/{source.name}'
+    number = 2
+    while True:
+        yield f'{source.folder}/{source.name}-{number}'
+        number += 1
+
+
+def sort_out(named: Mapping[str, Source], known: Mapping, replace: bool, report) -> dict:
+    """Sources that have to be embedded; the others are entered into the report.
+
+    Args:
+        named (Mapping[str, Source]): By id.
+        known (Mapping[str, VideoRow]): Videos of the library by id.
+        replace (bool): Whether those are embedded whose files have changed.
+        report (LibraryReport): The report.
+    """
+    todo = {}
+    for video_id, source in named.items():
+        row = known.get(video_id)
+        mark = None if row is None else row.meta.get('mark')
+        if row is None or row.path != source.path:
+            todo[video_id] = source
+        elif not source.file.exists():
+            report.missing.append(video_id)
+        elif mark is not None and is_replaced(mark, source.file):
+            if replace:
+                todo[video_id] = source
+            else:
+                report.changed.append(video_id)
+        else:
+            report.unchanged.append(video_id)
+    return todo
+
+
+def same_extractor(theirs: dict | None, ours: dict | None, library: Path, name: str) -> dict | None:
+    """The extractor of a library, which is that of the first video that tells it.
+
+    Raises:
+        ValueError: If features come from another one.
+    """
+    if theirs is None:
+        return ours
+    require_same_extractor([theirs], [ours], str(library), [name])
+    return theirs
