@@ -127,7 +127,16 @@ def test_the_wheel_carries_configs_and_the_tools_of_use_there(distribution, tmp_
 
 def test_extras_are_pinned(distribution, tmp_path):
     extras = distribution(site=tmp_path).extras_require
-    assert extras.keys() == {'dev', 'docs', 'mim', 'onnx', 'tensorboard', 'wandb', 'web'}
+    assert extras.keys() == {
+        'benchmark',
+        'dev',
+        'docs',
+        'mim',
+        'onnx',
+        'tensorboard',
+        'wandb',
+        'web',
+    }
     assert all('==' in line for lines in extras.values() for line in lines)
 
 

@@ -36,6 +36,7 @@ from reproduction import (
     gpu,
     inference,
     library,
+    library_speed,
     tower_speed,
     towers,
     training,
@@ -71,6 +72,14 @@ EXPERIMENTS = dict(
     gpu=(gpu.gpu, gpu.render_gpu),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
     library=(library.library, library.render_library),
+    library_speed=(
+        partial(library_speed.library_speed, library_speed.KINDS),
+        library_speed.render_library_speed,
+    ),
+    library_speed_small=(
+        partial(library_speed.library_speed, library_speed.SMALL_KINDS),
+        library_speed.render_library_speed,
+    ),
     loader=(training.loader, training.render_loader),
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),

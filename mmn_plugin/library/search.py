@@ -9,17 +9,17 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 
-from .hits import PAIRS, Best, Hits, Score, brute_force, checked, exact_scores, joined, ranks
+from .hits import PAIRS, Best, Hits, Score, brute_force, checked, exact_scores, joined
 from .segment import Segment
 
 __all__ = ['ExactSearch', 'Hits', 'Score', 'brute_force']
 
 # Bounds held at once in each space: 8 MB. Sentences that are searched for together share products.
 _CELLS = 1 << 21
-_SENTENCES = 64
+_SENTENCES = 64  # no more than 256
 _FULL = 1 << 19  # coordinates that are made float32 at once, for a full scan
 # More moments than these shares left, and reading all coordinates in their order is faster.
-_LEFT_ALONE, _LEFT_TOGETHER = 0.5, 0.06
+_LEFT_ALONE, _LEFT_TOGETHER = 0.5, 0.15
 _SAMPLE, _SEEDS = 1 << 15, 64  # moments that the first threshold is of
 _CLASSES, _GRID = 16, 24
 
@@ -54,6 +54,8 @@ class ExactSearch:
         score (Score): What makes one score of the products.
         device (str): Where bounds are computed; but for the CPU, vectors are copied there. Exact
             scores are the CPU's. Defaults to ``'cpu'``.
+        full_scan (bool): Read all coordinates of all moments, for the same answer. Defaults to
+            False.
 
     Attributes:
         last (dict[str, int | list[int]]): Of the last search: ``moments`` compared, pairs ``left``
@@ -64,7 +66,13 @@ class ExactSearch:
         InputError: If a segment lacks a space of the score.
     """
 
-    def __init__(self, segments: Sequence[Segment], score: Score, device: str = 'cpu') -> None:
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        score: Score,
+        device: str = 'cpu',
+        full_scan: bool = False,
+    ) -> None:
         for place, segment in enumerate(segments):
             missing = [space for space in score.spaces if space not in segment.spaces]
             if missing:
@@ -73,8 +81,8 @@ class ExactSearch:
                     f'{missing} as well'
                 )
         self.segments, self.score = list(segments), score
-        self.device = torch.device(device)
-        self._parts = [_Part(segment, score.spaces, self.device) for segment in segments]
+        self.full_scan = full_scan
+        self._parts = [_Part(one, score.spaces, torch.device(device)) for one in segments]
         self.last: dict = {}
 
     def __call__(
@@ -108,7 +116,8 @@ class ExactSearch:
                 inside = None if allowed is None else np.asarray(allowed[place], bool)
                 sentences = _Sentences(part, block) if part.rows else None
                 for rows, mask in part.chunks(inside, best.count):
-                    _Step(self.score, place, part, sentences, best, rows, mask, last).run()
+                    step = _Step(self.score, place, part, sentences, best, rows, mask, last)
+                    step.run(self.full_scan)
             blocks.append(best.hits())
         self.last = last
         return joined(blocks, top_n)
@@ -209,29 +218,28 @@ class _Step:
     def __init__(self, score, place, part, sentences, best, rows, mask, last) -> None:
         self.place, self.part, self.sentences, self.best = place, part, sentences, best
         self.score, self.rows, self.mask, self.last = score, rows, mask, last
-        sliced = isinstance(rows, slice)
-        self.count = rows.stop - rows.start if sliced else len(rows)
-        self.places = None if sliced else rows
-        self.start = rows.start if sliced else 0
+        if isinstance(rows, slice):
+            self.places, self.start, self.count = None, rows.start, rows.stop - rows.start
+        else:
+            self.places, self.start, self.count = rows, 0, len(rows)
 
-    def run(self) -> None:
-        """Add to the best what this chunk has."""
+    def run(self, full: bool) -> None:
+        """Add to the best what this chunk has; ``full``: by reading all coordinates."""
         self.last['moments'] += self.count * self.best.count
         bounds = self._first_bounds()
-        if self.count > self.best.top_n and np.isneginf(self.best.threshold).any():
-            self._sample(bounds)
-        pairs, full = self._alone(bounds), False
         cells = self.count * self.best.count
-        if len(pairs[0]) <= _LEFT_ALONE * cells or cells <= PAIRS:
+        if not full:
+            self._sample(bounds)
+            pairs = self._alone(bounds)
+            full = len(pairs[0]) > max(_LEFT_ALONE * cells, PAIRS)
+        if not full:
             pairs = self._together(pairs, self._picked(bounds, pairs), seeds=True)
             full = len(pairs[0]) > max(_LEFT_TOGETHER * cells, PAIRS)
-        else:
-            full = True
         if full:
             self._all_coordinates(bounds)
             self._sample(bounds)
             pairs = self._alone(bounds)
-            pairs = self._together(pairs, self._picked(bounds, pairs))
+            pairs = self._together(pairs, self._picked(bounds, pairs), seeds=True)
         else:
             del bounds
             for stage in range(1, self.part.stages + 1):
@@ -272,14 +280,16 @@ class _Step:
             self.last['coordinates'] += self.count * width
 
     def _sample(self, bounds: dict[str, Tensor]) -> None:
-        """Raise the thresholds by the best of some moments."""
+        """Raise the thresholds by the best of some moments, where none is known."""
+        if self.count <= self.best.top_n or not np.isneginf(self.best.threshold).any():
+            return
         wanted = max(_SAMPLE // self.best.count, _SAMPLE // 4, 4 * self.best.top_n)
         step = max(self.count // wanted, 1)
         local = torch.arange(0, self.count, step, device=self.part.device)  # (r',)
-        shape = len(local), self.best.count
+        shape = self.best.count, len(local)
         pairs = (
-            local[:, None].expand(shape).flatten(),
-            torch.arange(self.best.count, device=self.part.device).expand(shape).flatten(),
+            local.expand(shape).flatten(),
+            torch.arange(self.best.count, device=local.device)[:, None].expand(shape).flatten(),
         )
         if self.mask is not None:
             inside = self.mask[pairs[0]]
@@ -289,18 +299,19 @@ class _Step:
     def _raise(self, pairs: tuple[Tensor, Tensor], scores: Tensor) -> None:
         """Raise the thresholds by exact scores of the pairs with the best bounds."""
         seeds = max(_SEEDS // self.best.count, 2 * self.best.top_n)
-        if self.best.count == 1:
-            chosen = scores.topk(min(seeds, len(scores)), sorted=False).indices
-        else:
-            order = scores.sort(descending=True, stable=True).indices
-            order = order[pairs[1][order].sort(stable=True).indices]
-            places = ranks(pairs[1][order].cpu().numpy())
-            chosen = order[torch.from_numpy(places < seeds).to(order.device)]
+        counts = torch.bincount(pairs[1], minlength=self.best.count).tolist()
+        starts = np.cumsum([0, *counts])
+        chosen = torch.cat(
+            [
+                part.topk(min(seeds, len(part)), sorted=False).indices + int(start)
+                for start, part in zip(starts, scores.split(counts), strict=False)
+            ]
+        )
         rows, sentences = self._on_host((pairs[0][chosen], pairs[1][chosen]))
         self.best.expect(sentences, self._exact(rows, sentences))
 
     def _alone(self, bounds: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Pairs that no space rules out by itself: rows of this chunk, and sentences."""
+        """Pairs that no space rules out by itself: rows of this chunk; sentences, rising."""
         margin = self.sentences.margin
         tops = {space: bound.amax(0).double() + margin[space] for space, bound in bounds.items()}
         left = None
@@ -322,7 +333,10 @@ class _Step:
         self._count('alone', found)
         if self.best.count == 1:
             return found, torch.zeros_like(found)
-        return found // self.best.count, found % self.best.count
+        sentences = found % self.best.count
+        order = sentences.to(torch.uint8).numpy(force=True).argsort(kind='stable')  # a radix sort
+        order = torch.from_numpy(order).to(found.device)
+        return (found // self.best.count)[order], sentences[order]
 
     def _cut(self, space: str, tops: dict[str, Tensor]) -> Tensor:
         """(C, S) products in a space up to which no score reaches the threshold.
@@ -429,10 +443,7 @@ class _Step:
 
 def _extremes(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """(2, C) the least and the largest value of each group."""
-    groups = groups.long()
-    return torch.stack(
-        [
-            values.new_zeros(count).scatter_reduce(0, groups, values, how, include_self=False)
-            for how in ('amin', 'amax')
-        ]
-    )
+    zeros = values.new_zeros(2, count)
+    for row, how in zip(zeros, ('amin', 'amax'), strict=True):
+        row.scatter_reduce_(0, groups, values, how, include_self=False)
+    return zeros
