@@ -279,7 +279,9 @@ def with_model_root(config: Config, root: str | os.PathLike | None) -> Config:
         return config
     root = os.fsdecode(root)
     if not Path(root).is_dir():
-        raise InputError(f'the model root {root} is no folder')
+        raise InputError(
+            f'the model root {root} is no folder: give that of a model, or one with ORG/NAME in it'
+        )
     config = copy.deepcopy(config)
     parts = [config.get('extractor'), (config.get('model') or {}).get('tower')]
     parts = [part for part in parts if part and 'model' in part]

@@ -97,14 +97,17 @@ def from_hub(
         raise DownloadError(_not_found(name, place, root, remedy, error)) from error
     except (ImportError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = ' '.join(str(error).split())[:400]
-        raise InputError(f'{place}: transformers cannot use this model: {reason}') from error
+        message = f'{place}: transformers cannot use this model: {reason}'
+        if isinstance(error, SafetensorError):
+            message += f'. Its weights are damaged: copy or download {name} again'
+        raise InputError(message) from error
 
 
 def _not_found(name: str, place: str, root: str | None, remedy: str, error: OSError) -> str:
     """Places that were looked at, and what to do."""
     reason = ' '.join(str(error).split())[:300]
     if Path(place).is_dir():
-        return f'{place} is no complete model: {reason}'
+        return f'{place} is no complete model, copy or download all files of {name}: {reason}'
     variables = (ROOT_VARIABLE, 'HF_HOME', 'HF_HUB_CACHE', 'HF_HUB_OFFLINE')
     told = [f'{key}={os.environ[key]}' for key in variables if os.environ.get(key)]
     return (

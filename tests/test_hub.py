@@ -93,10 +93,10 @@ def test_encoder_and_tokenizer_look_there_too(tmp_path, monkeypatch):
 def test_a_folder_without_weights_is_no_complete_model(tmp_path):
     folder = write_text_tower(tmp_path)
     (tmp_path / 'model.safetensors').unlink()
-    with pytest.raises(OSError, match='is no complete model'):
+    with pytest.raises(OSError, match='is no complete model, copy or download all files'):
         TextTower(folder).encode_sentences(['a man'])
     (tmp_path / 'model.safetensors').write_bytes(b'damaged')
-    with pytest.raises(ValueError, match='cannot use this model'):
+    with pytest.raises(ValueError, match='weights are damaged: copy or download'):
         TextTower(folder).encode_sentences(['a man'])
 
 

@@ -151,6 +151,7 @@ def find_candidates(
         raise InputError(f'clips are cut out of a video file, not of {video!r:.60}')
     pad = checked_pad(n, pad)
     folder = OutputFolder(out_dir or tempfile.mkdtemp(prefix='mmn_clips_'))
+    inferencer.check_sentences(sentence)  # before the video costs time
     encoded = encoded or inferencer.encode(video)
     (found,) = inferencer.ground(encoded, [sentence], n, drop_absent)
     moments = [

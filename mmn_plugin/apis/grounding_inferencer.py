@@ -111,6 +111,8 @@ class GroundingInferencer(BaseInferencer):
         for name, value in dict(sentence_batch=sentence_batch, top_n=top_n).items():
             if value is not None and value < 1:
                 raise InputError(f'{name}={value}; it must be at least 1')
+        if presence_threshold is not None and not -1 <= presence_threshold <= 1:
+            raise InputError(f'presence_threshold={presence_threshold}; it must be from -1 to 1')
         config, path = resolve_model(config, checkpoint)
         self.device = require_device(device or get_device())
         self._own_config = path is not None and (config is None or is_folder(path))

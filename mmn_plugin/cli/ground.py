@@ -81,8 +81,10 @@ def parse_ground(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument_group('tubes').add_argument('--tracks', metavar='FILE', help=text)
     args = parser.parse_intermixed_args(argv)  # options may stand between the sentences
-    if args.pad < 0:
+    if not 0 <= args.pad < float('inf'):
         parser.error(f'--pad {args.pad:g}: give seconds of 0 or more')
+    if args.threshold is not None and not -1 <= args.threshold <= 1:
+        parser.error(f'--threshold {args.threshold:g}: give a presence from -1 (none) to 1')
     if (args.clips and not args.out) or (args.pad and not args.clips):
         parser.error('--pad needs --clips, and --clips needs --out')
     if args.clips and is_entry(args.video):
@@ -154,6 +156,7 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
         presence_threshold=args.threshold,
         model_root=args.model_root,
     )
+    inferencer.check_sentences(sentences)  # before the video costs time
     encoded = inferencer.encode(args.video, args.duration, name)
     if encoded.num_windows > 1:
         print(f'looked at in {encoded.num_windows} overlapping windows')

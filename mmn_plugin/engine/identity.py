@@ -223,7 +223,8 @@ def require_tower_features(model: nn.Module, files: list[str], found: list[dict 
     """
     if model.head.tower_spaces and any(found):
         tower = model.tower_fingerprint or model.tower.fingerprint  # the first needs no weights
-        require_same_extractor([tower], found, 'model.tower', files)
+        remedy = 'Extract features with this tower, or set model.tower to the one that made them'
+        require_same_extractor([tower], found, 'model.tower', files, remedy)
 
 
 def checkpoint_config(checkpoint: dict, path: str) -> Config:

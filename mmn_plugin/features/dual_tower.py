@@ -182,9 +182,9 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         there = [name for name in (TEXT, VIDEO, IMAGE) if name in methods or hasattr(model, name)]
         if TEXT not in there:
             raise InputError(
-                f'{self.source} ({kind}) has no text side beside frames or videos. '
-                'HuggingFaceFeatureExtractor takes models of vision alone, and TextTower those of '
-                'sentences alone'
+                f'{self.source} ({kind}) has no text side beside frames or videos: give a dual '
+                'encoder, such as CLIP or SigLIP (HuggingFaceFeatureExtractor takes models of '
+                'vision alone, and TextTower those of sentences alone)'
             )
         if len(there) == 1:
             raise InputError(f'{self.source} ({kind}) sees neither frames nor videos')

@@ -99,8 +99,8 @@ def differences(theirs: dict, ours: dict) -> list[str]:
         if theirs.get(key) != ours.get(key)
     ]
     old, new = (flat_settings(one.get('extractor')) for one in (theirs, ours))
-    # of two kinds of extractors only what both have can be compared
-    alike = old['extractor'] == new['extractor']
+    # of two kinds of extractors or models only what both have can be compared
+    alike = all(old.get(key) == new.get(key) for key in ('extractor', 'architecture'))
     keys = old.keys() | new.keys() if alike else old.keys() & new.keys()
     return found + [
         f'{key} {old.get(key)}, here {new.get(key)}'
@@ -139,6 +139,7 @@ def require_same_extractor(
     ours: Sequence[dict | None],
     their_name: str,
     our_names: Sequence[str],
+    remedy: str = 'Use the extractor of the training, or train on these features',
 ) -> list[str]:
     """Refuse features of another extractor than a model was trained on.
 
@@ -148,6 +149,7 @@ def require_same_extractor(
         ours (Sequence[dict | None]): Those of the files or the extractor to be used.
         their_name (str): The checkpoint (or file) for the message.
         our_names (Sequence[str]): The files, or the extractor, likewise.
+        remedy (str): What to do, for the message.
 
     Returns:
         list[str]: Names of ours that do not tell what made them although theirs are known.
@@ -171,8 +173,7 @@ def require_same_extractor(
             makers = f'both {one}' if one == other else f'{one} and {other}'
             raise InputError(
                 f'{their_name} and {name} do not belong together, their features come from '
-                f'different extractors ({makers}): {"; ".join(differing)}. Use the extractor of '
-                'the training, or train on these features'
+                f'different extractors ({makers}): {"; ".join(differing)}. {remedy}'
             )
     return untold
 
@@ -272,8 +273,8 @@ class FeatureFile:
     def _compare(self, found: dict, where: Path) -> None:
         if found != self.settings:
             raise FeatureFileError(
-                f'{where} holds features made with {found}, asked for are '
-                f'{self.settings}; delete it or name another file'
+                f'{where} holds features made with other settings: '
+                f'{"; ".join(differences(found, self.settings))}; delete it or name another file'
             )
 
     def marks(self, videos: set[str]) -> dict[str, dict | None]:

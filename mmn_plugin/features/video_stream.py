@@ -48,7 +48,8 @@ def open_pictures(
     """Open a `PictureStream` as a context; what FFmpeg complains of becomes a `VideoReadError`."""
     path = Path(path)
     if not path.is_file():
-        raise VideoReadError(f'{path}: no such file')
+        what = 'is a folder; give a video file' if path.is_dir() else 'no such file'
+        raise VideoReadError(f'{path}: {what}')
     if path.stat().st_size == 0:
         raise VideoReadError(f'{path}: is empty (0 bytes)')
     stream = None

@@ -112,6 +112,21 @@ def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
         assert seconds == pytest.approx(clip['duration'], abs=0.13)
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--threshold', 'nan'), '--threshold nan: give a presence from -1 (none) to 1'),
+        (('--threshold', '95'), '--threshold 95: give a presence'),
+        (('--clips', '1', '--pad', '-1', '--out', 'x'), '--pad -1: give seconds of 0 or more'),
+        (('--clips', '1', '--pad', 'nan', '--out', 'x'), '--pad nan: give seconds of 0 or more'),
+    ],
+)
+def test_numbers_out_of_range_are_named(grounder, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in ground(grounder, 'a red box', *options, code=2)
+    assert not (tmp_path / 'x').exists()
+
+
 def test_clips_of_features_are_refused(grounder, tmp_path):
     options = ('a box', '--clips', '1', '--out', tmp_path / 'out')
     output = ground(grounder, *options, video='f.h5::scene', code=2)
@@ -119,7 +134,7 @@ def test_clips_of_features_are_refused(grounder, tmp_path):
 
 
 def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
-    options = ('--threshold', '2', '--out', tmp_path)
+    options = ('--threshold', '1', '--out', tmp_path)
     assert 'probably not in this video' in ground(grounder, 'a red box', *options)
     assert read_predictions(tmp_path / 'scene.json')['scene']['sentences'][0]['moments'] == []
     assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'

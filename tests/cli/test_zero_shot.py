@@ -61,6 +61,10 @@ def test_what_is_below_the_models_own_threshold_is_said(home):
         (['--model', 'CONFIG', '--model-root', 'EMPTY/none'], 'none is no folder'),
         (['--model', 'mmn_tacos'], "no weights of 'mmn_tacos' are published"),
         (['--device', 'cpu'], 'no checkpoint was given'),
+        (
+            ['--model', 'CONFIG', '--cfg-options', 'model.tower.rewrite=os.getcwd'],
+            "'a dog' could not be rewritten (TypeError",
+        ),
         (['--checkpoint', 'none.pth', '--model', 'CONFIG'], 'there is no checkpoint none.pth'),
         (
             ['--model', 'mmn_shapes_tubes', '--checkpoint', 'x', '--model-root', 'EMPTY'],

@@ -30,6 +30,7 @@ def brightness(frames):
     ('name', 'message'),
     [
         ('gone.mp4', 'no such file'),
+        ('', 'is a folder; give a video file'),
         ('empty.mp4', r'is empty \(0 bytes\)'),
         ('text.mp4', 'cannot be decoded'),
         ('sound.mp4', 'no video stream .only audio'),

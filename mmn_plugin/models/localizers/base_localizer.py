@@ -171,8 +171,10 @@ class BaseLocalizer(BaseModel):
         """
         theirs, self.tower_fingerprint = self.tower_fingerprint, None
         if theirs is not None:
-            ours = [self.tower.fingerprint]
-            require_same_extractor([theirs], ours, "the checkpoint's tower", ['model.tower'])
+            ours, remedy = [self.tower.fingerprint], 'Give the tower that it was trained with'
+            require_same_extractor(
+                [theirs], ours, "the checkpoint's tower", ['model.tower'], remedy
+            )
 
     def inspect_sentences(self, sentences: Sequence[str]) -> list[tuple[int, str | None]]:
         """Tokens of each sentence, and what makes it unusable: None where nothing does."""
