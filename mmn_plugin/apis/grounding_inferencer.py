@@ -14,13 +14,14 @@ from mmengine.infer import BaseInferencer
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.config import require_device, with_model_root
+from mmn_plugin.config import require_device
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
 from mmn_plugin.engine.identity import require_tower_features
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import Rewriter, matching_extractor
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
+from mmn_plugin.tower_settings import with_model_root
 from mmn_plugin.visualization import draw_timelines, timeline_files
 
 from .candidates import Candidate, find_candidates
@@ -66,11 +67,9 @@ class GroundingInferencer(BaseInferencer):
             that needs no training has none.
         device (str, optional): Defaults to None: the accelerator if there is one.
         top_n (int, optional): Moments per sentence. Defaults to None: as in the config.
-        sentence_batch (int): Sentences that go through the model together; memory grows with it,
-            not with the number of sentences. Defaults to 256.
-        presence_threshold (float, optional): Sentences of less presence do not occur in a video,
-            however long it is. Defaults to None: the checkpoint's, if it carries one, which is
-            higher the longer a video is (see `threshold_at`).
+        sentence_batch (int): Sentences that go through the model together. Defaults to 256.
+        presence_threshold (float, optional): Sentences of less presence do not occur, in a video of
+            any length. Defaults to None: the checkpoint's, higher in longer ones (`threshold_at`).
         long_video (dict, optional): Instead of the config's, see `LongVideo`; ``{}`` looks at
             every video whole. Defaults to None.
         model_root (str | Path, optional): Folder with the models of Hugging Face that the config

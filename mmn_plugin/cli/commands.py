@@ -188,8 +188,9 @@ def run_check(args: argparse.Namespace, answer: Callable) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from mmn_plugin.config import load_config, with_model_root
+    from mmn_plugin.config import load_config
     from mmn_plugin.datasets import check_config
+    from mmn_plugin.tower_settings import with_model_root
 
     progress = Console(stderr=True)
     report = check_config(

@@ -38,7 +38,6 @@ from mmn_plugin.apis import Candidate, GroundingInferencer, TubeGroundingInferen
 from mmn_plugin.apis.pretrained import resolve_model
 from mmn_plugin.apis.video_input import is_entry, video_name
 from mmn_plugin.cli.main import Parser, add_model, chosen_config, whole_number
-from mmn_plugin.config import with_model_root
 from mmn_plugin.datasets import grounds_tubes, read_tracks
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
@@ -51,6 +50,7 @@ from mmn_plugin.features import webvtt
 from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
 from mmn_plugin.structures import GroundingDataSample, MomentGrid
 from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.tower_settings import with_model_root
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline import TimelineRow
 from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video

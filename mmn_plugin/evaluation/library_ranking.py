@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.ranking import rank
 from mmn_plugin.structures import VideoEmbedding, temporal_iou
 
 SENTENCES, MOMENTS = 64, 8192  # compared at once: small enough for the processor's cache
@@ -154,6 +153,8 @@ def rank_own_videos(
 
     Args: as of `rank_library`, and ``own``, S places of the sentences' videos. NaN where fewer.
     """
+    from mmn_plugin.models.ranking import rank  # `mmn eval` needs no models
+
     ends = pool.counts.cumsum(0).tolist()
     moments, scores = [], []
     for sentence, video in enumerate(own):

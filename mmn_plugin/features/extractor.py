@@ -16,9 +16,10 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import Tensor
 
-from mmn_plugin.config import apply_tf32, load_config, require_device, with_model_root
+from mmn_plugin.config import apply_tf32, load_config, require_device
 from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
+from mmn_plugin.tower_settings import with_model_root
 
 from .feature_file import require_same_extractor
 from .lazy_network import LazyNetwork, digest

@@ -13,9 +13,9 @@ from helpers.zero_shot_config import SENTENCES, write_zero_shot
 from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.config import with_model_root
 from mmn_plugin.errors import DownloadError, InputError
 from mmn_plugin.features import VideoWriter, build_extractor, probe_video
+from mmn_plugin.tower_settings import with_model_root
 
 
 @pytest.fixture(scope='module', params=['clip', 'videoprism'])
@@ -230,6 +230,14 @@ def test_sentences_without_words_are_refused_before_the_video_costs_time(zero_sh
         pytest.raises(InputError, match='holds'),
     ):
         zero_shot('absent.mp4', sentence)
+    with pytest.raises(InputError, match='holds'):
+        zero_shot.candidates('absent.mp4', sentence)
+
+
+def test_a_threshold_that_is_no_presence_is_refused(zero_shot):
+    for wrong in (95, float('nan'), -1.5):
+        with pytest.raises(InputError, match=r'presence_threshold=.*; it must be from -1 to 1'):
+            GroundingInferencer(str(zero_shot.path), presence_threshold=wrong)
 
 
 def test_settings_that_cannot_be_used_are_named(zero_shot, inferencer, tmp_path):
