@@ -23,7 +23,7 @@ import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.apis.presence import auroc
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.cli.main import add_model_root, tool_parser
-from mmn_plugin.config import build_dataset, load_config, needs_weights, with_model_root
+from mmn_plugin.config import build_dataset, load_config, needs_weights
 from mmn_plugin.errors import InputError, plain_errors
 from mmn_plugin.evaluation import (
     AskedSentence,
@@ -42,6 +42,7 @@ from mmn_plugin.models.heads.zero_shot_head import build_score
 from mmn_plugin.shapes import WholeTruth
 from mmn_plugin.structures import VideoEmbedding
 from mmn_plugin.structures.annotations import VideoAnnotation
+from mmn_plugin.tower_settings import with_model_root
 
 SPLITS = ('train', 'val', 'test')
 BATCH, SENTENCES = 16, 256  # encoded at once
