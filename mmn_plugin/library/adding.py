@@ -86,12 +86,17 @@ class Adder:
         library (MomentLibrary): The library.
         report (LibraryReport): Filled in.
         durations (Mapping[str, float], optional): Seconds by name, of features that do not tell.
+        known (Mapping[str, float], optional): Seconds by id, where neither these nor the features
+            tell.
         progress (Callable, optional): ``progress(title)`` is a context manager, whose value is
             called with what is done and what is to be done: `ProgressBar`.
     """
 
-    def __init__(self, library, report: LibraryReport, durations=None, progress=None) -> None:
-        self.library, self.report, self.durations = library, report, durations or {}
+    def __init__(
+        self, library, report: LibraryReport, durations=None, known=None, progress=None
+    ) -> None:
+        self.library, self.report = library, report
+        self.durations, self.known = durations or {}, known or {}
         self.progress: Callable = progress or (lambda title: nullcontext())
         self._batch: list[StoredVideo] = []
         self._since = time.monotonic()
@@ -177,7 +182,12 @@ class Adder:
     def _features(self, video_id: str, source: Source) -> VideoFeatures:
         if source.is_features:
             duration = self.durations.get(source.name)
-            features = VideoFeatures.of(source.path, None, duration, video_id)
+            try:
+                features = VideoFeatures.of(source.path, None, duration, video_id)
+            except InputError:
+                if video_id not in self.known:
+                    raise
+                features = VideoFeatures.of(source.path, None, self.known[video_id], video_id)
             self.library.require_extractor(features.fingerprint, f'the features {source.path}')
             return features
         extractor = self.library.model.extractor
@@ -247,18 +257,18 @@ def named_sources(
         known (Iterable[VideoRow]): Videos of the library.
         report (LibraryReport): Gets those that cannot be named.
     """
-    by_path = {row.path: row for row in known}
-    taken = {row.video_id: row.path for row in by_path.values()}
+    taken = {row.video_id: row.path for row in known}
+    by_path = {path: video_id for video_id, path in taken.items() if path}
     named: dict[str, Source] = {}
     for source in sources:
         if source.problem:
             report.extraction.failures[printable(source.name)] = source.problem
         elif source.path in by_path:
-            named[by_path[source.path].video_id] = source
+            named[by_path[source.path]] = source
         else:
             for name in _names(source):
                 old = taken.get(name)
-                gone = old is not None and not Source(old, '', '').file.exists()
+                gone = bool(old) and not Source(old, '', '').file.exists()
                 if name not in named and (old is None or gone):
                     named[name] = source
                     break

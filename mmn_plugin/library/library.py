@@ -188,7 +188,7 @@ class MomentLibrary:
             ValueError: If features come from another extractor than those that are there.
             FileInUseError: If another process is adding.
         """
-        return self._add(find_sources, videos, False, workers, progress, durations)
+        return self._add(find_sources, videos, False, workers, progress, durations, {})
 
     def update(
         self,
@@ -205,25 +205,25 @@ class MomentLibrary:
             remove_missing (bool): Remove videos whose files are gone. Defaults to False.
             workers (int, optional): As of `add`.
             progress (Callable, optional): Likewise.
-            durations (Mapping[str, float], optional): Likewise; features keep theirs.
+            durations (Mapping[str, float], optional): Likewise; by default as long as they were.
 
         Returns:
             LibraryReport: As of `add`.
         """
         rows = self.store.snapshot().videos.values()
-        durations = {row.video_id: row.duration for row in rows} | dict(durations or {})
+        known = {row.video_id: row.duration for row in rows}
 
         def own(_, others: Counter) -> list[Source]:
             return [Source(row.path, row.folder, row.video_id) for row in rows if row.path]
 
         find = find_sources if videos is not None else own
-        report = self._add(find, videos, True, workers, progress, durations)
+        report = self._add(find, videos, True, workers, progress, durations, known)
         if remove_missing and report.missing:
             self.remove(report.missing)
             report.removed, report.missing = report.missing, []
         return report
 
-    def _add(self, find, videos, replace, workers, progress, durations) -> LibraryReport:
+    def _add(self, find, videos, replace, workers, progress, durations, known) -> LibraryReport:
         report, others = LibraryReport(), Counter()
         sources = find(videos, others)
         report.extraction.others = dict(others)
@@ -231,7 +231,7 @@ class MomentLibrary:
         named = named_sources(sources, snapshot.videos.values(), report)
         todo = sort_out(named, snapshot.by_id, replace, report)
         if todo:
-            Adder(self, report, durations, progress).add(todo, workers)
+            Adder(self, report, durations, known, progress).add(todo, workers)
             self.presence.measured()
         return report
 

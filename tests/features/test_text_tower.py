@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -254,3 +255,18 @@ def test_features_of_another_tower_are_told_apart(folder, tmp_path):
     require_same_extractor([tower.fingerprint], [again.fingerprint], 'a', ['b'])
     with pytest.raises(ValueError, match='pooling mean, here cls'):
         require_same_extractor([tower.fingerprint], [other.fingerprint], 'a', ['b'])
+
+
+def test_a_copy_of_the_files_is_the_same_tower(tmp_path):
+    folder = Path(write_text_tower(tmp_path / 'org' / 'tower'))
+    (folder / 'onnx').mkdir()
+    for name in ('onnx/model.json', 'pytorch_model.bin', 'training.pt'):
+        (folder / name).write_text('not read')
+    tower = TextTower(str(folder), device='cpu')
+    tower.copy_files(tmp_path / 'copies')
+    copied = {path.name for path in (tmp_path / 'copies' / 'tower').rglob('*')}
+    assert not copied & {'onnx', 'model.json', 'pytorch_model.bin', 'training.pt'}
+    again = TextTower('org/tower', root=str(tmp_path / 'copies'), device='cpu')
+    assert again.identity == tower.identity
+    sentences = ['a man opens the door', 'the dog runs']
+    assert torch.equal(again.encode_sentences(sentences), tower.encode_sentences(sentences))

@@ -192,6 +192,24 @@ def test_changed_and_missing_files_are_told_and_updated(small, tmp_path):
         library.remove('a')
 
 
+def test_a_changed_file_tells_how_long_its_video_is_now(small, tmp_path):
+    library = MomentLibrary.create(tmp_path / 'LIB', small.model)
+    path = write_features(tmp_path / 'f.h5', ['a'])
+    library.add(path)
+    write_features(path, ['a'], rows=40)
+    assert library.update().replaced == ['a']
+    assert library.store.snapshot().by_id['a'].duration == SECONDS * 40 / 32
+
+
+def test_a_video_without_a_file_keeps_its_name(small, tmp_path):
+    library = MomentLibrary.create(tmp_path / 'LIB', small.model)
+    video = small.model.encode(f'{small.features}::v0')
+    library.add_encoded([video, replace(video, video_id='other')])
+    place = small.features.parent.name
+    report = library.add([f'{small.features}::v0', f'{small.features}::v1'])
+    assert report.added == [f'{place}/v0', 'v1']
+
+
 def test_names_of_any_kind_are_kept(small, tmp_path):
     names = ["it's; DROP TABLE videos", 'line\nend', 'видео 影片', 'a "b" 100% [x]']
     features = write_features(tmp_path / "f'eatures.h5", names, seed=3)
