@@ -41,6 +41,36 @@ class LibraryRanking:
     own_moments: Tensor | None = None
     own_scores: Tensor | None = None
 
+    @classmethod
+    def from_hits(
+        cls,
+        moments: Sequence[Sequence],
+        videos: Sequence[Sequence],
+        video_ids: Sequence[str],
+        pool: int,
+        top_n: int = 100,
+    ) -> 'LibraryRanking':
+        """What ``MomentLibrary.search`` gave, by moment and by video.
+
+        Args:
+            moments (Sequence[Sequence[Hit]]): Of each sentence, best first.
+            videos (Sequence[Sequence[Hit]]): Likewise, the best moment of each video.
+            video_ids (Sequence[str]): V videos of the library.
+            pool (int): Moments in it.
+            top_n (int): Width (n and k) of the ranking; shorter lists are padded. Defaults to 100.
+        """
+        place = {video_id: number for number, video_id in enumerate(video_ids)}
+        found = []
+        for listed in (moments, videos):
+            rows = torch.full((len(listed), top_n, 4), torch.nan, dtype=torch.float64)
+            for row, hits in zip(rows, listed, strict=True):
+                values = [(place[h.video_id], h.start, h.end, h.score) for h in hits[:top_n]]
+                row[: len(values)] = torch.tensor(values, dtype=torch.float64).view(-1, 4)
+            number = rows[..., 0].nan_to_num(nan=-1).long()
+            found.append((number, rows[..., 1:3].float(), rows[..., 3]))
+        (hits, spans, scores), (best, _, best_scores) = found
+        return cls(video_ids, pool, hits, spans, scores, best, best_scores)
+
 
 @dataclass
 class MomentPool:

@@ -10,6 +10,10 @@ from helpers.tiny_grounder import save_checkpoint
 from helpers.tiny_weak import write_weak_config
 from helpers.tiny_zero_shot import mark_features, write_zero_shot_config
 
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.config import build_dataset
+from mmn_plugin.library import MomentLibrary
+
 TOOL = 'analysis_tools/eval_library.py'
 TOWER = """
 custom_imports = dict(imports=['mmn_plugin', 'helpers.stub_tower'])
@@ -92,8 +96,25 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(kinds):
         ('only with a checkpoint', [config]),
         ('score_power=-1', [config, checkpoint, '--cfg-options', 'library.score_power=-1']),
         ('no corpus of Shapes', [config, checkpoint, '--shapes', ROOT / 'docs']),
+        ('searched as it is', [config, checkpoint, '--library', ROOT / 'docs']),
     ):
         code, output = run_tool(TOOL, *arguments)
         assert code == 1
         assert message in output.splitlines()[-1], output
         assert 'Traceback' not in output
+
+
+def test_a_library_on_disk_finds_what_all_products_find(kinds, tmp_path, monkeypatch):
+    config, checkpoint = kinds.given['weak']
+    everything, _ = evaluated(tmp_path, config, checkpoint)
+    monkeypatch.setattr('os.fsync', lambda handle: None)
+    model = GroundingInferencer(config, checkpoint, 'cpu')
+    library = MomentLibrary.create(tmp_path / 'LIB', model, dtype='float32')
+    encoder = model.video_encoder
+    dataset = build_dataset(model.config, 'test')
+    for packed in dataset:  # as many segments as videos
+        library.add_encoded([encoder.encode_pooled(packed['inputs'], packed['data_samples'])])
+    found, _ = evaluated(tmp_path, config, '--library', tmp_path / 'LIB')
+    same = {name: value for name, value in everything['figures'].items() if 'own/' not in name}
+    assert found['figures'] == same
+    assert found['moments'] == everything['moments']

@@ -37,6 +37,7 @@ from mmn_plugin.evaluation import (
     write_tvr,
 )
 from mmn_plugin.files import writable_file, write_json
+from mmn_plugin.library import MomentLibrary
 from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.models.heads.zero_shot_head import build_score
 from mmn_plugin.shapes import WholeTruth
@@ -156,6 +157,29 @@ def compare_in_all_spaces(config: Config, model, scores: Sequence[dict] = SCORES
     model.head.combine = ConfigDict(spaces=spaces)
 
 
+def search_folder(
+    folder: str, asked: Iterable, also: Sequence[Iterable] = ()
+) -> tuple[LibraryRanking, list[AskedSentence]]:
+    """A library on disk, asked by its own search for every sentence; args as of `embed_library`.
+
+    Videos of the library that no dataset annotates stay in it.
+    """
+    library = MomentLibrary(folder)
+    snapshot = library.store.snapshot()
+    own = [_annotation(packed['data_samples']) for packed in asked]
+    others = [_annotation(packed['data_samples']) for dataset in also for packed in dataset]
+    annotated = {video.video_id: video for video in (*own, *others)}
+    videos = [
+        annotated.get(name) or VideoAnnotation(name, row.duration, [], [], [])
+        for name, row in snapshot.by_id.items()
+    ]
+    answers = asked_sentences(own, videos)
+    texts = [one.sentence for one in answers]
+    hits = library.search(texts, DEPTH), library.search(texts, 100, group='video')
+    pool = sum(int((numbers >= 0).sum()) for numbers in snapshot.video_of_row)
+    return LibraryRanking.from_hits(*hits, list(snapshot.by_id), pool, DEPTH), answers
+
+
 def set_head(head, settings: dict) -> None:
     """Give a head settings that no training knows."""
     for name, value in settings.items():
@@ -263,40 +287,55 @@ def parse_args() -> argparse.Namespace:
     add('--choose', action='store_true', help='choose the settings on the validation split')
     add('--json', type=writable_file, help='file for the figures')
     add('--tvr', type=writable_file, help="file for the hits, in TVR's form (VCMR, SVMR, VR)")
+    text = 'library (`mmn library add`) of the videos, searched as it is, with its own settings'
+    add('--library', metavar='LIB', help=text)
     text = 'folder of the Shapes corpus: all that happens in its videos counts as well'
     add('--shapes', metavar='FOLDER', help=text)
     add_model_root(parser)
     return parser.parse_args()
 
 
+def evaluated(args: argparse.Namespace) -> tuple[dict, LibraryRanking, list[AskedSentence]]:
+    """What is to be written, with ``figures``; hits and sentences."""
+    config = with_model_root(load_config(args.config, args.cfg_options), args.model_root)
+    also = [split for split in args.also if split != args.split]
+    if args.library:
+        if args.choose or args.checkpoint or args.shapes:
+            raise InputError('--library is searched as it is: no checkpoint, --choose or --shapes')
+        datasets = [build_dataset(config, split) for split in (args.split, *also)]
+        ranking, asked = search_folder(args.library, datasets[0], datasets[1:])
+        return dict(figures=library_figures(ranking, asked)), ranking, asked
+    model = read_model(config, args.checkpoint)
+    settings, result = dict(config.get('library') or {}), {}
+    if args.choose:
+        if config.model.head.type == 'ZeroShotHead':
+            compare_in_all_spaces(config, model)
+        chosen = choose(config, model, embed_library(model, build_dataset(config, 'val')))
+        settings |= chosen['library']
+        result['chosen'] = chosen
+        print(f'chosen on validation: head {chosen["head"]}, library {chosen["library"]}')
+    datasets = [build_dataset(config, split) for split in (args.split, *also)]
+    library = embed_library(model, datasets[0], datasets[1:])
+    ranking = library.rank(model.head, settings)
+    figures = library_figures(ranking, library.asked)
+    if args.shapes:
+        found = whole_truth(model, library, ranking, settings, WholeTruth(args.shapes))
+        figures |= {f'whole/{name}': value for name, value in found.items()}
+    return result | dict(figures=figures), ranking, library.asked
+
+
 def main() -> None:
     """Search, and print figures."""
     args = parse_args()
     with plain_errors():
-        config = with_model_root(load_config(args.config, args.cfg_options), args.model_root)
-        model = read_model(config, args.checkpoint)
-        settings, result = dict(config.get('library') or {}), {}
-        if args.choose:
-            if config.model.head.type == 'ZeroShotHead':
-                compare_in_all_spaces(config, model)
-            chosen = choose(config, model, embed_library(model, build_dataset(config, 'val')))
-            settings |= chosen['library']
-            result['chosen'] = chosen
-            print(f'chosen on validation: head {chosen["head"]}, library {chosen["library"]}')
-        also = [build_dataset(config, split) for split in args.also if split != args.split]
-        library = embed_library(model, build_dataset(config, args.split), also)
-        ranking = library.rank(model.head, settings)
-        figures = library_figures(ranking, library.asked)
-        if args.shapes:
-            found = whole_truth(model, library, ranking, settings, WholeTruth(args.shapes))
-            figures |= {f'whole/{name}': value for name, value in found.items()}
-        about = dict(videos=len(library.videos), moments=ranking.pool, sentences=len(library.asked))
+        result, ranking, asked = evaluated(args)
+        about = dict(videos=len(ranking.video_ids), moments=ranking.pool, sentences=len(asked))
         print(', '.join(f'{value:,} {name}' for name, value in about.items()))
-        print(printed(figures))
+        print(printed(result['figures']))
         if args.json:
-            write_json(result | about | dict(split=args.split, figures=figures), args.json)
+            write_json(about | dict(split=args.split) | result, args.json)
         if args.tvr:
-            write_tvr(args.tvr, ranking, library.asked)
+            write_tvr(args.tvr, ranking, asked)
 
 
 if __name__ == '__main__':
