@@ -181,6 +181,7 @@ def _constants(inferencer) -> dict:
         'contrastive and iou are dot products of a sentence with a moment',
         score_power=head.score_power,
         iou_scale=head.iou_scale,
+        expected_iou_power=head.expected_iou_power,
         nms_threshold=head.nms_threshold,
         top_n=inferencer.top_n,
         presence_threshold=inferencer.presence_threshold,
