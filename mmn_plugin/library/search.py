@@ -29,7 +29,7 @@ class ExactSearch:
 
     The answer is that of a full scan in float64 (`brute_force`): the same moments in the same
     order. Vectors are rotated so that their first coordinates hold most of their norm. With the
-    first l coordinates of a moment x and of a sentence q (Cauchy-Schwarz)
+    first l coordinates of a moment x and of a sentence q (Cauchy-Schwarz)::
 
         x . q  <=  x_l . q_l + |rest of x| |rest of q|
 
@@ -41,11 +41,12 @@ class ExactSearch:
     Where the first level leaves too many, all coordinates are read in the order they lie.
 
     Rounding. Bounds are computed in float32, of unit roundoff u = 2^-24. A sum of l products in any
-    order, with the sentence rounded to float32, is off by at most gamma(l + 1) |x_l| |q_l|, where
-    gamma(n) = n u / (1 - n u) (Higham, Accuracy and Stability, 3.1); the product with the rest,
-    adding it, and taking it away again where all coordinates are read, by less than 8 u |x| |q|.
-    Stored norms are rounded up. So gamma(J + 16) max|x| |q| is added to every bound; and 2^-7 of
-    max|x| |q| where PyTorch was allowed less than float32 (`torch.set_float32_matmul_precision`).
+    order, with the sentence rounded to float32, is off by at most ``gamma(l + 1) |x_l| |q_l|``,
+    where ``gamma(n) = n u / (1 - n u)`` (Higham, Accuracy and Stability, 3.1); the product with the
+    rest, adding it, and taking it away again where all coordinates are read, by less than
+    ``8 u |x| |q|``. Stored norms are rounded up. So ``gamma(J + 16) max|x| |q|`` is added to every
+    bound; and 2^-7 of ``max|x| |q|`` where PyTorch was allowed less than float32
+    (`torch.set_float32_matmul_precision`).
 
     Several threads may search at once.
 
