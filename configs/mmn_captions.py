@@ -25,7 +25,7 @@ model = dict(
         contrastive_weight=0.1,
         score_power=4.0,
         tower_weight=3.0,
-        expected_iou_power=2.0,
+        expected_iou_power=4.0,
         nms_threshold=nms_threshold,
     ),
 )

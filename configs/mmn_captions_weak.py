@@ -3,7 +3,7 @@
 # chosen on validation: docs/weak_supervision.md.
 _base_ = 'mmn_captions.py'
 
-model = dict(head=dict(tower_weight=6.0, expected_iou_power=1.0))
+model = dict(head=dict(tower_weight=4.0, expected_iou_power=1.0))
 
 train_pipeline = [
     dict(type='LoadClipFeatures'),

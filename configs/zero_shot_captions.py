@@ -14,7 +14,7 @@ model = dict(
     grid=dict(_delete_=True, **grid),
     tower=dict(type='TextTower', model='sentence-transformers/all-MiniLM-L6-v2'),
     head=dict(
-        score=dict(_delete_=True, type='rise', rise=0.5, steadiness=0.5, mean=0.5),
+        score=dict(_delete_=True, type='rise', rise=0.5, steadiness=0.5, mean=1.0),
         length_weight=0.1,
     ),
 )
