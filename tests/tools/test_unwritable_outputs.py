@@ -14,6 +14,7 @@ CASES = {
     'analysis_tools/browse_dataset.py': 'absent.py --out OUT',
     'analysis_tools/calibrate_presence.py': 'absent.pth --out OUT',
     'analysis_tools/draw_score_curves.py': 'absent.py absent.pth --out OUT',
+    'analysis_tools/eval_library.py': 'absent.py --json OUT',
     'analysis_tools/memory_estimate.py': 'absent.py --json OUT',
     'analysis_tools/plot_logs.py': 'absent --out OUT',
     'analysis_tools/print_config.py': 'absent.py --save-path OUT',
