@@ -132,7 +132,8 @@ def quickstart() -> dict:
     output = run('bash', 'tools/quickstart.sh', '--out', folder)
     steps = re.findall(r'^\[ *(\d+) s\] (.*)$', output, flags=re.MULTILINE)
     durations = {
-        text.split(' ', 2)[1].rstrip(':'): int(end) - int(begin) for (begin, text), (end, _) in pairwise(steps)
+        text.split()[1].rstrip(':'): int(end) - int(begin)
+        for (begin, text), (end, _) in pairwise(steps)
     }
     metrics = json.loads((ROOT / folder / 'work_dirs/mmn_shapes/results.json').read_text())
     return dict(seconds=durations, total_seconds=int(steps[-1][0]), metrics=metrics)
