@@ -1,11 +1,13 @@
 """What all heads share: scores, curves, ranking; of one video and of several."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from helpers.tiny_models import sample_of
 
-from mmn_plugin.models import BaseHead, score_curve
+from mmn_plugin.errors import InputError
+from mmn_plugin.models import BaseHead, expected_iou, score_curve
 from mmn_plugin.structures import MomentGrid, VideoEmbedding
 
 GRID = MomentGrid(6, [5])
@@ -47,9 +49,10 @@ def test_a_head_that_says_how_three_spaces_fuse_scores_and_ranks():
         torch.testing.assert_close(alone.presence, head.presence(split[place], own))
 
 
-def test_videos_of_different_numbers_of_units_are_ranked_together_as_alone():
+@pytest.mark.parametrize('power', [None, 2.0])
+def test_videos_of_different_numbers_of_units_are_ranked_together_as_alone(power):
     torch.manual_seed(0)
-    head = MeanHead(GRID, nms_threshold=0.5)
+    head = MeanHead(GRID, nms_threshold=0.5, expected_iou_power=power)
     videos = [
         VideoEmbedding(
             {space: F.normalize(value, dim=-1) for space, value in embeddings(units, 4).items()},
@@ -96,3 +99,24 @@ def test_the_curve_is_the_best_score_around_each_clip():
     spans = torch.tensor([[0.0, 4.0], [2.0, 6.0]])  # 0 where there is no moment
     curve = score_curve(spans, torch.tensor([[0.3, 0.8]]), 8.0, steps=4)
     assert torch.equal(curve, torch.tensor([[0.3, 0.8, 0.8, 0.0]]))
+
+
+def test_a_ranking_begins_with_the_highest_expected_iou_and_goes_on_by_score():
+    torch.manual_seed(0)
+    plain = MeanHead(GRID, nms_threshold=1.0, top_n=GRID.num_moments)
+    head = MeanHead(GRID, 1.0, GRID.num_moments, expected_iou_power=3.0)
+    spans = GRID.spans(20.0)
+    video = VideoEmbedding({}, spans, 'v', 20.0)
+    scores = torch.rand(8, GRID.num_moments)
+    found, by_score = head.rank(video, scores).moments, plain.rank(video, scores).moments
+    first = spans[expected_iou(spans, scores, 3.0).argmax(1)]  # (8, 2)
+    assert torch.equal(found[:, 0], first)
+    assert not torch.equal(found[:, 0], by_score[:, 0])
+    for row, order, one in zip(found, by_score, first, strict=True):
+        others = order[(order != one).any(1)]
+        assert torch.equal(row[1:], others)
+
+
+def test_a_power_of_scores_that_is_not_above_0_is_refused():
+    with pytest.raises(InputError, match='expected_iou_power=0'):
+        MeanHead(GRID, 0.5, expected_iou_power=0)
