@@ -25,7 +25,7 @@ def moment_scores(contrastive: Tensor, iou_score: Tensor, power: float) -> Tenso
     return (0.5 * contrastive.float() + 0.5).clamp(min=0) ** power * iou_score.float()
 
 
-# Moments of a sentence that vote in `expected_iou`, the best ones; further ones have no weight.
+# Moments of a sentence that vote in `expected_iou`, the best ones; further ones are left out.
 VOTERS = 512
 
 
@@ -46,14 +46,13 @@ def expected_iou(
         sentence_video (Tensor, optional): As of `nms`.
 
     Returns:
-        Tensor: (S, P) in [0, 1]; 0 where the score is 0, so that those moments stay out of a
-        ranking.
+        Tensor: (S, P) in [0, 1]; 0 of moments that do not vote, or whose score is 0.
     """
     found = torch.zeros_like(scores)
     if not scores.numel():
         return found
     count = min(VOTERS, scores.shape[1])
-    step = max(1, CHUNK // (count * scores.shape[1]))
+    step = max(1, CHUNK // count**2)
     for begin in range(0, len(scores), step):
         part = slice(begin, begin + step)
         own = spans if sentence_video is None else spans[sentence_video[part]]
@@ -63,14 +62,17 @@ def expected_iou(
         # relative to the best one, so that no power underflows
         weights = (best / best[:, :1].clamp(min=torch.finfo(best.dtype).tiny)) ** power
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
-        of_voters = own.gather(1, voters[..., None].expand(-1, -1, 2))  # (s, K, 2)
-        iou = temporal_iou(own[:, :, None], of_voters[:, None]).nan_to_num()  # (s, P, K)
-        found[part] = (iou @ weights[..., None])[..., 0]
+        own = own.gather(1, voters[..., None].expand(-1, -1, 2))  # (s, K, 2)
+        iou = temporal_iou(own[:, :, None], own[:, None]).nan_to_num()  # (s, K, K)
+        found[part] = found[part].scatter(1, voters, (iou @ weights[..., None])[..., 0])
     return found * (scores != 0)
 
 
 def with_first(scores: Tensor, first: Tensor) -> Tensor:
-    """Scores (S, P) in which moments ``first`` (S,) have the best score, and others have less."""
+    """Scores (S, P) in which moments ``first`` (S,) have the best score, and others have less.
+
+    That score says how well the sentence fits its video's best moment, which thresholds are for.
+    """
     best = scores.amax(1, keepdim=True)
     below = torch.nextafter(best, torch.zeros_like(best))
     return torch.minimum(scores, below).scatter(1, first[:, None], best)

@@ -248,6 +248,8 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
     ) -> InstanceData:
         """The best moments of each sentence after NMS, the first by score or by `expected_iou`.
 
+        A first moment by `expected_iou` is given the best score of all, see `with_first`.
+
         Args:
             video (VideoEmbedding): One, or several stacked.
             scores (Tensor): (S, U), from `score`.
@@ -264,7 +266,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         """
         spans, scores = self.proposals(video, scores)
         owner = None if counts is None else on(owners(counts), scores.device)
-        if self.expected_iou_power is not None:
+        if self.expected_iou_power is not None and scores.shape[1]:
             scores = with_first(
                 scores, expected_iou(spans, scores, self.expected_iou_power, owner).argmax(1)
             )
