@@ -1,8 +1,8 @@
 """Measure again what README.md and docs/ report: ``python tools/reproduce.py NAME``.
 
 Writes ``docs/results/NAME.json`` (command, commit, seeds, machine, every value) and renders its
-table in the page that has its marker. Run from the checkout's root, on the Shapes corpus of
-``tools/quickstart.sh``.
+table in the page that has its marker; exit code 1 where the result lists what ``failed``. Run from
+the checkout's root, on the Shapes corpus of ``tools/quickstart.sh``.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from reproduction import (
     gpu,
     inference,
     library,
+    library_faults,
     library_speed,
     tower_speed,
     towers,
@@ -72,6 +73,7 @@ EXPERIMENTS = dict(
     gpu=(gpu.gpu, gpu.render_gpu),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
     library=(library.library, library.render_library),
+    library_faults=(library_faults.library_faults, library_faults.render_library_faults),
     library_speed=(
         partial(library_speed.library_speed, library_speed.KINDS),
         library_speed.render_library_speed,
@@ -178,15 +180,18 @@ def main() -> None:
     parser.add_argument('--parts', nargs='+', choices=gpu.PARTS, metavar='PART', help=text)
     text = 'install all but PyTorch from this folder of wheels, for this run alone'
     parser.add_argument('--wheels', metavar='DIR', help=text)
-    args = parser.parse_args()
+    args, failed = parser.parse_args(), []
     with plain_errors():
         for path in [*PAGES, *(RESULTS / f'{name}.json' for name in args.names)]:
             writable_file(path)
         for name in args.names:
             for result in measure(name, args):
                 write_json(result, RESULTS / f'{name}.json')
+            failed += result.get('failed', [])
     for page in PAGES:
         page.write_text(update_page(page))
+    if failed:
+        sys.exit(f'failed: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

@@ -32,7 +32,10 @@ def parse_library(argv: list[str]) -> argparse.Namespace:
     parser = Parser(f'library {action}', run.__doc__)
     parser.add_argument('library', type=Path, metavar='LIB', help='the folder of the library')
     add_arguments(action, parser)
-    return parser.parse_args(rest, argparse.Namespace(run=run))
+    args = parser.parse_args(rest, argparse.Namespace(run=run))
+    if action == 'remove' and not args.videos and not args.damaged:
+        parser.error('name the ids of videos, or --damaged')
+    return args
 
 
 def _actions() -> str:
@@ -56,7 +59,9 @@ def add_arguments(action: str, parser: Parser) -> None:
         add('--remove-missing', action='store_true', help='remove videos whose files are gone')
         add_device(parser)
     elif action == 'remove':
-        add('videos', nargs='+', type=text_argument, metavar='ID', help='ids of videos')
+        add('videos', nargs='*', type=text_argument, metavar='ID', help='ids of videos')
+        text = 'remove the videos whose moments are damaged, as `verify` tells; add them again then'
+        add('--damaged', action='store_true', help=text)
     elif action == 'export':
         add('out', type=writable_file, metavar='OUT.h5', help='HDF5 file to write')
     if action in ('add', 'update'):
@@ -139,8 +144,10 @@ def _update(args: argparse.Namespace, answer: Callable) -> int:
 
 
 def _remove(args: argparse.Namespace, answer: Callable) -> int:
-    """Remove videos by their ids; `compact` frees their space."""
-    removed = _open(args).remove(args.videos)
+    """Remove videos by their ids, or those that are damaged; `compact` frees their space."""
+    library = _open(args)
+    damaged = library.store.damaged() if args.damaged else []
+    removed = library.remove([*args.videos, *damaged])
     answer(dict(removed=removed))
     print(f'{removed} videos removed')
     return 0

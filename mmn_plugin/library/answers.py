@@ -111,6 +111,7 @@ def best_moments(
     most = sum(map(len, snapshot.video_of_row))
     most = most if allowed is None else sum(int(part.sum()) for part in allowed)
     left = np.arange(len(next(iter(queries.values()))))
+    count = min(count, most)
     nothing = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0)
     answers, asked = [nothing for _ in left], FIRST[group] * count
     while len(left) and most:

@@ -173,6 +173,23 @@ def put_setting(connection: sqlite3.Connection, key: str, value: Any) -> None:
     connection.execute('INSERT OR REPLACE INTO settings VALUES (?, ?, ?)', (*values, crc))
 
 
+def setting(connection: sqlite3.Connection, folder: Path, key: str, default: Any) -> Any:
+    """A value that `put_setting` kept, else `default`.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    row = connection.execute('SELECT * FROM settings WHERE key = ?', (key,)).fetchone()
+    if row is None:
+        return default
+    if checksum(*row[:2]) != row[2]:
+        raise InputError(
+            f'{folder / NAME}: the setting {key!r} is damaged: restore it from a copy, or make the '
+            'library anew'
+        )
+    return json.loads(row[1])
+
+
 def next_segment(connection: sqlite3.Connection) -> int:
     """Number of the next segment; none is ever that of another one."""
     (number,) = connection.execute(

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmn_plugin.apis import Candidate, GroundingInferencer
-from mmn_plugin.errors import InputError
+from mmn_plugin.errors import InputError, UserError
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.structures import VideoEmbedding
@@ -153,9 +154,10 @@ class MomentLibrary:
 
     def searcher(self) -> ExactSearch:
         """The search over the library as it is now."""
-        return self._current()[1]
+        return self.current()[1]
 
-    def _current(self) -> tuple[Snapshot, ExactSearch]:
+    def current(self) -> tuple[Snapshot, ExactSearch]:
+        """The library as it is now, and the search over it."""
         snapshot = self.store.snapshot()
         with self._lock:
             if self._searcher is None or self._searcher[0] is not snapshot:
@@ -291,7 +293,8 @@ class MomentLibrary:
         ids = [video_ids] if isinstance(video_ids, str) else list(video_ids)
         self.store.select(video_ids=ids)  # which refuses unknown ones
         count = self.store.remove(ids)
-        self.presence.measured()
+        with suppress(UserError):  # other videos' moments are damaged
+            self.presence.measured()
         return count
 
     def compact(self) -> None:
@@ -373,7 +376,7 @@ class MomentLibrary:
         if group not in GROUPS:
             raise InputError(f'group={group!r}; it must be one of {list(GROUPS)}')
         sentences = self.model.check_sentences(sentences)
-        snapshot, search = self._current()
+        snapshot, search = self.current()
         videos = [videos] if isinstance(videos, str) else videos
         some = where is not None or videos is not None
         allowed = snapshot.allowed(self.store.select(where, videos) if some else None)

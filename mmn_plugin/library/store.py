@@ -181,10 +181,7 @@ class FolderStore:
     def get(self, key: str, default: Any = None) -> Any:
         """A setting, else `default`."""
         with self._lock, database.plain_failures(self.folder):
-            row = self._reading.execute(
-                'SELECT value FROM settings WHERE key = ?', (key,)
-            ).fetchone()
-        return default if row is None else json.loads(row[0])
+            return database.setting(self._reading, self.folder, key, default)
 
     def info(self) -> dict:
         """Sizes and shares.
@@ -219,23 +216,32 @@ class FolderStore:
 
         Returns:
             list[str]: One line for each damage; it names the file and the block, and, of a file of
-            moments, some of the videos in it, which `add` replaces. Empty: there is none.
+            moments, some of the videos in it, see `damaged`. Empty: there is none.
         """
         with (
             database.plain_failures(self.folder),
             closing(database.connect_reading(self.folder)) as connection,
         ):
             problems = database.damaged_rows(connection, self.folder)
-            numbers = connection.execute('SELECT number FROM segments ORDER BY 1').fetchall()
-            for (number,) in numbers:
-                try:
-                    found = Segment(self._path(number)).verify()
-                except UserError as error:
-                    found = [str(error)]
-                rows = connection.execute('SELECT id FROM videos WHERE segment = ?', (number,))
-                videos = _listed([video_id for (video_id,) in rows])
-                problems += [f'{text}; the videos in it: {videos}' for text in found]
+            for found, ids in self._damages(connection):
+                problems += [f'{text}; the videos in it: {_listed(ids)}' for text in found]
         return problems
+
+    def damaged(self) -> list[str]:
+        """Ids of the videos in files of moments that `verify` finds damaged."""
+        with closing(database.connect_reading(self.folder)) as connection:
+            return [video_id for _, ids in self._damages(connection) for video_id in ids]
+
+    def _damages(self, connection) -> Iterator[tuple[list[str], list[str]]]:
+        """What is wrong with each damaged file of moments, and the ids of its videos."""
+        for (number,) in connection.execute('SELECT number FROM segments ORDER BY 1').fetchall():
+            try:
+                found = Segment(self._path(number)).verify()
+            except UserError as error:
+                found = [str(error)]
+            if found:
+                rows = connection.execute('SELECT id FROM videos WHERE segment = ?', (number,))
+                yield found, [video_id for (video_id,) in rows]
 
     # ---------------------------------------------------------------- writing
 

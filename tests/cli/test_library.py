@@ -114,6 +114,11 @@ def test_what_a_library_holds_is_told_checked_compacted_exported(made, library, 
     assert answer(capsys, 'library', 'verify', library) == (dict(problems=[]), 0)
     assert main(['library', 'export', library, str(tmp_path / 'all.h5')]) == 0
     assert (tmp_path / 'all.h5').is_file()
+    (segment,) = (tmp_path / 'LIB' / 'segments').iterdir()
+    segment.write_bytes(segment.read_bytes()[:-100])
+    assert main(['library', 'verify', library]) == 1
+    assert answer(capsys, 'library', 'remove', library, '--damaged') == (dict(removed=3), 0)
+    assert answer(capsys, 'library', 'verify', library) == (dict(problems=[]), 0)
     with open(f'{library}/model/model.safetensors', 'ab') as file:
         file.write(b'0')
     capsys.readouterr()
@@ -135,6 +140,7 @@ def test_a_bad_video_is_told_and_the_exit_code_is_1(made, library, capsys, tmp_p
         (['library', 'search', 'LIB'], 2, "invalid choice: 'search'"),
         (['library', 'info', 'nowhere'], 1, 'nowhere is no library'),
         (['search', 'nowhere', 'a red box'], 1, 'nowhere is no library'),
+        (['library', 'remove', 'LIB'], 2, 'name the ids of videos, or --damaged'),
         (['search', 'LIB', 'a red box', '--clips', '1'], 2, '--clips and --out need each other'),
         (['search', 'LIB', 'a red box', '--pad', '-1'], 2, '--pad -1'),
         (['search', 'LIB', 'a red box', '--top', '0'], 2, '--top'),

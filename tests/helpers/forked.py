@@ -6,8 +6,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import count
+from types import ModuleType
 
 NOBODY = 65534
+OUTSIDE = ('fcntl', 'io', 'mmap', 'posix', 'sqlite3')  # modules, with an underscore or without
+PURE = ('fspath', '_path_normpath', 'text_encoding', 'getpid')  # functions that touch no file
 
 
 def fork(action: Callable[[], object]) -> tuple[int, int]:
@@ -36,37 +40,45 @@ def result_of(action: Callable[[], object]):
     return json.loads(text)
 
 
+def watch(note: Callable[[], None]) -> None:
+    """Have something called before every call of the system or of SQLite that may touch a file."""
+
+    def profile(_frame, event: str, function) -> None:
+        if event == 'c_call' and function.__name__ not in PURE:
+            owner = getattr(function, '__self__', None)
+            module = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
+            if module.lstrip('_') in OUTSIDE:
+                note()
+
+    sys.setprofile(profile)
+
+
 def calls_of(action: Callable[[], object]) -> int:
-    """How many functions in C something calls, counted in a forked process."""
+    """How often something calls the system or SQLite, counted in a forked process."""
 
-    def count():
-        calls = 0
-
-        def note(_frame, event, _function):
-            nonlocal calls
-            calls += event == 'c_call'
-
-        sys.setprofile(note)
+    def counted():
+        calls = []
+        watch(lambda: calls.append(1))
         action()
         sys.setprofile(None)
-        return calls
+        return len(calls)
 
-    return result_of(count)
+    return result_of(counted)
 
 
 def killed_before(action: Callable[[], object], call: int) -> None:
-    """Do something in a forked process that is killed before this call of a function in C."""
+    """Do something in a forked process that is killed before one of the calls that `calls_of`
+    counts.
+    """
 
     def until():
-        calls = 0
+        calls = count(1)
 
-        def note(_frame, event, _function):
-            nonlocal calls
-            calls += event == 'c_call'
-            if calls == call:
+        def kill() -> None:
+            if next(calls) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.setprofile(note)
+        watch(kill)
         action()
 
     assert result_of(until) is None

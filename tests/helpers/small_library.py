@@ -15,10 +15,10 @@ SENTENCES = ['a person opens the door', 'a red box', 'then the blue box']
 SECONDS = 24.0
 
 
-def write_features(path: Path, names, rows=32, seed=0) -> Path:
+def write_features(path: Path, names, rows=32, seed=0, extractor='grid v1 size=48') -> Path:
     """A file of features that tells its extractor, and how long its videos are."""
     rng = np.random.default_rng(seed)
-    attributes = dict(extractor='grid v1 size=48', stride=GRID['stride'], fps=GRID['fps'])
+    attributes = dict(extractor=extractor, stride=GRID['stride'], fps=GRID['fps'])
     with h5py.File(path, 'w') as file:
         for name in names:
             values = rng.random((rows, GRID_SIZE))

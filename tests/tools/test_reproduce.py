@@ -202,3 +202,35 @@ def test_a_median_rank_beyond_the_hits_is_told_as_such(experiments):
     columns = {'median rank': 'MedR@0.5', 'video R@1': 'VR1'}
     assert library.cells(seeds, columns) == ['40', '12.0 ± 0.0']
     assert library.cells(seeds[1:2], columns) == ['> 1,000', '12.0']
+
+
+def test_a_fault_that_a_library_does_not_stand_is_told_and_ends_with_an_error(
+    experiments, monkeypatch, tmp_path
+):
+    module = experiments('library_faults')
+
+    def trials(_ground, times):
+        yield from [lambda: 'found 3', lambda: 'found 4', lambda: 1 / 0][:times]
+        if times > 3:
+            raise OSError('no trial\nat all')
+
+    from helpers import fault_table
+
+    some = {
+        name: fault_table.Fault(trials, 1, times) for name, times in dict(a=2, b=3, c=4).items()
+    }
+    monkeypatch.setattr(fault_table, 'FAULTS', some)
+    monkeypatch.setattr(fault_table, 'Ground', lambda place: place)
+    reproduce = runpy.run_path(str(ROOT / 'tools' / 'reproduce.py'))['main']
+    monkeypatch.setitem(reproduce.__globals__, 'RESULTS', tmp_path)
+    monkeypatch.setitem(reproduce.__globals__, 'PAGES', [])
+    monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'library_faults'])
+    with pytest.raises(SystemExit, match='failed: b, c'):
+        reproduce()
+    found = json.loads((tmp_path / 'library_faults.json').read_text())
+    error = 'FAILED: ZeroDivisionError: division by zero'
+    assert module.render_library_faults(found).splitlines()[2:] == [
+        '| a | 2 of 2 | found 3 |',
+        f'| b | 2 of 3 | {error} (1); found 3 (2) |',
+        f'| c | 2 of 4 | {error} (1); FAILED: OSError: no trial (1); found 3 (2) |',
+    ]
