@@ -357,10 +357,20 @@ def truncated(ground: Ground, times: int) -> Iterator[Trial]:
         library.add(ground.files)
         library.remove('x')
         ground.require_whole()
-        assert ground.state()[0] == before[0]
+        require_near(ground.state()[0], before[0])
         return re.sub(r'\d{8}', '0000000N', ground.said(said))
 
     yield from [trial] * times
+
+
+def require_near(found: dict, wanted: dict) -> None:
+    """The same videos, whose vectors differ by no more than float16 rounds in another rotation."""
+    assert found.keys() == wanted.keys()
+    for name, (columns, arrays) in wanted.items():
+        assert found[name][0] == columns
+        for key, values in arrays.items():
+            if values is not None:
+                np.testing.assert_allclose(found[name][1][key], values, atol=4e-3, err_msg=name)
 
 
 def flip(path: Path, place: int) -> None:
