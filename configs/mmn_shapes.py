@@ -42,6 +42,10 @@ model = dict(
     ),
 )
 
+# Searching many videos at once: chosen on validation, `tools/reproduce.py library` and
+# `library_presence`.
+library = dict(score_power=16.0, presence_threshold=0.9959)
+
 # Beside the figures of all sentences: those whose combination of color, shape and action never
 # occurs in training, and the level of a random ranking.
 test_evaluator = dict(

@@ -37,6 +37,7 @@ from reproduction import (
     inference,
     library,
     library_faults,
+    library_presence,
     library_speed,
     tower_speed,
     towers,
@@ -74,6 +75,10 @@ EXPERIMENTS = dict(
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
     library=(library.library, library.render_library),
     library_faults=(library_faults.library_faults, library_faults.render_library_faults),
+    library_presence=(
+        library_presence.library_presence,
+        library_presence.render_library_presence,
+    ),
     library_speed=(
         partial(library_speed.library_speed, library_speed.KINDS),
         library_speed.render_library_speed,

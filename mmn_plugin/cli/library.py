@@ -17,7 +17,6 @@ from mmn_plugin.errors import UserError, user_message
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
 
 ACTIONS = ('add', 'update', 'remove', 'info', 'verify', 'compact', 'export')
-THRESHOLD = 0.95  # share of unrelated sentences that do worse than one that is somewhere
 
 
 def parse_library(argv: list[str]) -> argparse.Namespace:
@@ -217,8 +216,8 @@ def parse_search(argv: list[str]) -> argparse.Namespace:
     add('--where', type=text_argument, metavar='SQL', help=text)
     text = 'moment, or video: the best moment of each video (default: moment)'
     add('--group', choices=['moment', 'video'], default='moment', help=text)
-    text = 'presence below which a sentence probably is nowhere (default: %(default)s)'
-    add('--threshold', type=float, default=THRESHOLD, help=text)
+    text = "presence below which a sentence probably is nowhere (default: the library's)"
+    add('--threshold', type=float, help=text)
     text = 'write the moments as chapters; of several videos a file NAME.VIDEO.vtt for each'
     add('--vtt', type=writable_file, metavar='FILE.vtt', help=text)
     text = 'write the N best moments of each sentence as videos (default: none)'
@@ -249,10 +248,12 @@ def run_search(args: argparse.Namespace, answer: Callable) -> int:
     answers = library.search(
         args.sentences, args.top, args.video, args.where, args.group, args.page
     )
-    results, code = [], 0
+    results, code, threshold = [], 0, args.threshold
+    if threshold is None:
+        threshold = library.settings['presence_threshold']
     for sentence, hits in zip(args.sentences, answers, strict=True):
         presence = hits[0].presence if hits and args.page == 1 else None
-        present = None if presence is None else presence >= args.threshold
+        present = None if presence is None else presence >= threshold
         result = dict(sentence=sentence, hits=[asdict(hit) for hit in hits], present=present)
         print_hits(result, args)
         if args.clips:

@@ -56,8 +56,8 @@ class MomentLibrary:
             folder (`FolderStore`).
 
     Attributes:
-        settings (dict): Of the score over all videos, and ``nms_threshold``: the config's
-            ``library``, see ``BaseHead.library_defaults``.
+        settings (dict): Of the score over all videos, ``nms_threshold`` and
+            ``presence_threshold``: the config's ``library``, see ``BaseHead.library_defaults``.
 
     Raises:
         FileNotFoundError: If it is no library.

@@ -67,6 +67,16 @@ def test_a_search_prints_ranks_videos_times_and_presence(made, capsys):
             assert f'{hit.presence:.3f}' in line
 
 
+def test_a_library_has_a_threshold_of_its_own(library, capsys):
+    store = MomentLibrary(library, readonly=False).store
+    for threshold in (0.0, 1.0):
+        store.set('settings', store.get('settings') | dict(presence_threshold=threshold))
+        (found,), _ = answer(capsys, 'search', library, SENTENCES[0])
+        assert found['present'] is (threshold == 0)
+        (found,), _ = answer(capsys, 'search', library, SENTENCES[0], '--threshold', '0')
+        assert found['present'] is True
+
+
 def test_json_chapters_and_filters(made, capsys, tmp_path):
     folder, chapters = str(made.folder / 'LIB'), tmp_path / 'hits.vtt'
     options = ['--where', "folder = 'videos'", '--group', 'video', '--vtt', str(chapters)]

@@ -414,7 +414,7 @@ def test_the_configs_settings_of_a_library_are_kept_in_it(small, tmp_path):
     model = GroundingInferencer(small.config, small.checkpoint, device='cpu')
     model.config.library = dict(score_power=2.0)
     library = MomentLibrary.create(tmp_path / 'LIB', model, dict(nms_threshold=0.9))
-    expected = dict(nms_threshold=0.9, score_power=2.0, tower_weight=0.0)
+    expected = dict(nms_threshold=0.9, presence_threshold=0.95, score_power=2.0, tower_weight=0.0)
     assert library.settings == MomentLibrary(library.folder).settings == expected
 
 

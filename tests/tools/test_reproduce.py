@@ -204,6 +204,24 @@ def test_a_median_rank_beyond_the_hits_is_told_as_such(experiments):
     assert library.cells(seeds[1:2], columns) == ['> 1,000', '12.0']
 
 
+def test_the_threshold_of_a_library_is_the_best_mean_over_its_sizes(experiments):
+    module = experiments('library_presence')
+    small = np.array([0.2, 0.6, 0.8, 0.9]), np.array([0.1, 0.3, 0.5, 0.7])
+    large = np.array([0.7, 0.9]), np.array([0.1, 0.1, 0.65])
+    assert module.chosen([small]) == 0.6
+    assert module.chosen([small, large]) == 0.7
+    row = dict(auroc=90, default_answered=80, default_refused=70)
+    seeds = [dict(row, unrelated_answered=99.96, unrelated_refused=spread) for spread in (1, 3)]
+    per_seed = [dict(chosen=0.7, sizes={20: seed}) for seed in seeds]
+    text = module.render_library_presence(
+        dict(per_seed=per_seed, settings=dict(presence_threshold=0.7))
+    )
+    assert '| answered at 0.7, of what occurs, % | refused, of what does not, % |' in text
+    assert text.splitlines()[2] == (
+        '| 20 videos | 90.0 ± 0.0 | 80.0 ± 0.0 | 70.0 ± 0.0 | 100.0 ± 0.0 | 2.0 ± 1.4 |'
+    )
+
+
 def test_a_fault_that_a_library_does_not_stand_is_told_and_ends_with_an_error(
     experiments, monkeypatch, tmp_path
 ):

@@ -302,9 +302,10 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
     @property
     def library_defaults(self) -> dict:
         """Settings of a library, which is searched over many videos, with their values where none
-        are given: the config's ``library``.
+        are given: the config's ``library``. Below ``presence_threshold``, a presence as
+        `LibraryPresence` tells it, a sentence probably is nowhere in the library.
         """
-        return dict(nms_threshold=self.nms_threshold)
+        return dict(nms_threshold=self.nms_threshold, presence_threshold=0.95)
 
     def library_units(self, video: VideoEmbedding) -> VideoEmbedding:
         """What a library keeps of a video: moments, as vectors of any norm in the spaces of
