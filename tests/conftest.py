@@ -150,9 +150,14 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope='module')
 def _file_alone():
+    """Take back what runs in this process set in the environment, such as LOCAL_RANK."""
     from helpers.kept_runs import forget_runs
 
     forget_runs()
+    environment = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.fixture(autouse=True)
@@ -160,8 +165,10 @@ def _test_alone(_file_alone):
     """Take back what MMEngine keeps of runs that are made within: loggers, scopes and so on.
 
     A logger among it would write to where standard output was in that test, at its level; and by
-    names that hold the second it could be the next run's.
+    names that hold the second it could be the next run's. And of a function PyTorch compiles no
+    more than 8 variants, whoever asks for them.
     """
+    import torch
     from helpers.kept_runs import freeze_imports, kept_of_runs
 
     freeze_imports()
@@ -170,6 +177,7 @@ def _test_alone(_file_alone):
     for instances, before in kept:
         instances.clear()
         instances.update(before)
+    torch.compiler.reset()
 
 
 @pytest.fixture(scope='session')

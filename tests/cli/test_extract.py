@@ -102,7 +102,7 @@ def test_processes_of_torchrun_share_videos_under_one_bar(video, tmp_path, capfd
         tool=str(ROOT / 'mmn.py'),
         ranks=2,
         output=os.devnull,
-        environment={},
+        environment=dict(os.environ),
         arguments=[
             'extract',
             str(folder),

@@ -116,13 +116,13 @@ def test_an_option_that_is_no_setting_is_an_error_of_the_argument(option):
     assert option in output.splitlines()[-1]
 
 
-def test_an_error_of_another_kind_is_not_hidden():
+def test_an_error_of_another_kind_is_not_hidden(monkeypatch):
     class Broken(torch.nn.Module):
         def __init__(self, mapping=None):
             super().__init__()
             len(3) if mapping is None else mapping['absent']
 
-    MODELS.register_module(name='BrokenForTest', module=Broken, force=True)
+    monkeypatch.setitem(MODELS.module_dict, 'BrokenForTest', Broken)
     with pytest.raises(TypeError, match='has no len'), plain_errors():
         build_model(Config(dict(model=dict(type='BrokenForTest'))))
     with pytest.raises(KeyError, match='absent'), plain_errors():

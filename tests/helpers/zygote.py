@@ -67,7 +67,7 @@ class Zygote:
             tool=str(tool),
             output=str(output),
             launcher=launcher,
-            environment=environment,
+            environment=dict(os.environ, **environment),  # not that of the fork server's start
         )
         port = self.free_port()
         self._ranks = [
@@ -112,9 +112,10 @@ def _rank(request: dict, rank: int, port: int) -> None:
     handle = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
-    os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PYTHONPATH=path)
-    os.environ.update(request['environment'])
+    given = request['environment']
+    path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', given.get('PYTHONPATH', ''))))
+    os.environ.clear()
+    os.environ.update(given, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PYTHONPATH=path)
     if request['ranks'] > 1:
         os.environ.update(
             RANK=str(rank),
