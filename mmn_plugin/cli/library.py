@@ -16,6 +16,8 @@ from mmn_plugin.cli.main import Parser, add_device, add_model, chosen_config, co
 from mmn_plugin.errors import UserError, user_message
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
 
+NOWHERE = 'probably nowhere in this library; these come nearest'
+PICTURES = ('.png', '.jpg', '.jpeg')
 ACTIONS = ('add', 'update', 'remove', 'info', 'verify', 'compact', 'export')
 
 
@@ -220,6 +222,8 @@ def parse_search(argv: list[str]) -> argparse.Namespace:
     add('--threshold', type=float, help=text)
     text = 'write the moments as chapters; of several videos a file NAME.VIDEO.vtt for each'
     add('--vtt', type=writable_file, metavar='FILE.vtt', help=text)
+    text = 'draw a film strip of each moment, and where in its video that is'
+    add('--picture', type=writable_file, metavar='FILE.png', help=text)
     text = 'write the N best moments of each sentence as videos (default: none)'
     add('--clips', type=whole_number, default=0, metavar='N', help=text)
     text = 'with --clips: what a video shows before and after its moment (default: 0)'
@@ -231,6 +235,8 @@ def parse_search(argv: list[str]) -> argparse.Namespace:
         parser.error(f'--pad {args.pad:g}: give seconds of 0 or more')
     if bool(args.clips) != bool(args.out) or (args.pad and not args.clips):
         parser.error('--clips and --out need each other, and --pad needs --clips')
+    if args.picture and args.picture.suffix not in PICTURES:
+        parser.error(f'--picture {args.picture}: its name must end in {", ".join(PICTURES)}')
     return args
 
 
@@ -240,6 +246,7 @@ def run_search(args: argparse.Namespace, answer: Callable) -> int:
         mmn search LIB "a red ball moves left" "it blinks" --top 5
         mmn search LIB "a red ball moves left" --where "folder = 'kitchen' and duration < 600"
         mmn search LIB "a red ball moves left" --clips 3 --pad 2 --out DIR --json FILE.json
+        mmn search LIB "a red ball moves left" --top 5 --picture FILE.png
 
     The first moments are exactly those of the highest scores in the library. Exit code 1 if a clip
     could not be written.
@@ -266,6 +273,13 @@ def run_search(args: argparse.Namespace, answer: Callable) -> int:
         from mmn_plugin.library.answers import write_chapters
 
         print(*write_chapters(args.vtt, args.sentences, answers), sep='\n')
+    if args.picture:
+        from mmn_plugin.visualization import GroundingVisualizer
+
+        notes = [NOWHERE if result['present'] is False else '' for result in results]
+        picture = GroundingVisualizer.draw_hits(args.sentences, answers, notes)
+        GroundingVisualizer.save_image(picture, args.picture)
+        print(args.picture)
     answer(results)
     return code
 
@@ -286,7 +300,7 @@ def print_hits(result: dict, args: argparse.Namespace) -> None:
         table.add_row(str(rank), escape(hit['video_id']), span, f'{hit["score"]:.4f}', seen)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     if result['present'] is False:
-        print('probably nowhere in this library; these come nearest')
+        print(NOWHERE)
 
 
 def cut_clips(args: argparse.Namespace, sentence: str, hits: list) -> tuple[list[dict], int]:

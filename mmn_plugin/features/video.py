@@ -175,7 +175,12 @@ def sound_format(path: str | Path) -> tuple[int, str] | None:
         return sound.rate, 'mono' if sound.layout.nb_channels == 1 else 'stereo'
 
 
-def sample_frames(path: str | Path, count: int = 16, height: int = 144) -> np.ndarray:
+def sample_frames(
+    path: str | Path,
+    count: int = 16,
+    height: int = 144,
+    span: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Take pictures at even distances: of ``count`` equal parts of the video, the middle of each.
 
     Seeks to each place where the file can be sought in, so that the cost hardly grows with the
@@ -185,6 +190,8 @@ def sample_frames(path: str | Path, count: int = 16, height: int = 144) -> np.nd
         path (str | Path): The video.
         count (int): Number of pictures. Defaults to 16.
         height (int): Pixels they are scaled to, the sides' ratio kept. Defaults to 144.
+        span (tuple[float, float], optional): Start and end in seconds of the part that is looked
+            at. Defaults to None: the whole video.
 
     Returns:
         np.ndarray: (count, height, W, 3) uint8, RGB.
@@ -194,7 +201,8 @@ def sample_frames(path: str | Path, count: int = 16, height: int = 144) -> np.nd
     """
     info = probe_video(path)
     shape = height, max(2, round(info.width / info.height * height))
-    moments = (np.arange(count) + 0.5) / count * info.duration
+    start, end = span or (0.0, info.duration)
+    moments = start + (np.arange(count) + 0.5) / count * (end - start)
     with open_pictures(path, threads=0) as stream:
         return np.stack([_rgb(frame, shape) for frame in stream.pictures_at(moments)])
 

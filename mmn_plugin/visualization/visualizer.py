@@ -16,6 +16,7 @@ from mmn_plugin.files import OutputFolder, input_of
 from mmn_plugin.structures import GroundingDataSample, TubeDataSample
 
 from .curves import draw_score_curves
+from .hits import draw_hits
 from .moment_map import draw_moment_map
 from .timeline import draw_timeline
 from .tubes import draw_tubes
@@ -40,6 +41,7 @@ class GroundingVisualizer(Visualizer):
     draw_moment_map = staticmethod(draw_moment_map)
     draw_score_curves = staticmethod(draw_score_curves)
     draw_tubes = staticmethod(draw_tubes)
+    draw_hits = staticmethod(draw_hits)
 
     @master_only
     def add_datasample(

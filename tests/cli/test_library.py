@@ -6,6 +6,7 @@ import shutil
 import pytest
 from helpers.small_library import SENTENCES, small_library
 from helpers.tiny_grounder import write_scene
+from PIL import Image
 
 from mmn_plugin.cli.main import main
 from mmn_plugin.library import MomentLibrary
@@ -80,11 +81,14 @@ def test_a_library_has_a_threshold_of_its_own(library, capsys):
 def test_json_chapters_and_filters(made, capsys, tmp_path):
     folder, chapters = str(made.folder / 'LIB'), tmp_path / 'hits.vtt'
     options = ['--where', "folder = 'videos'", '--group', 'video', '--vtt', str(chapters)]
+    options += ['--picture', str(tmp_path / 'hits.png')]
     (found,), code = answer(capsys, 'search', folder, SENTENCES[0], *options)
     assert code == 0
     assert sorted(hit['video_id'] for hit in found['hits']) == ['blue', 'red']
     assert found['present'] is (found['hits'][0]['presence'] >= 0.95)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['hits.blue.vtt', 'hits.red.vtt']
+    names = ['hits.blue.vtt', 'hits.png', 'hits.red.vtt']
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert Image.open(tmp_path / 'hits.png').size[0] == 960
     assert SENTENCES[0] in (tmp_path / 'hits.red.vtt').read_text()
     main(['search', folder, SENTENCES[0], '--video', 'red', '--top', '2', '--vtt', str(chapters)])
     assert chapters.read_text().count('-->') == 2
@@ -154,6 +158,7 @@ def test_a_bad_video_is_told_and_the_exit_code_is_1(made, library, capsys, tmp_p
         (['search', 'LIB', 'a red box', '--clips', '1'], 2, '--clips and --out need each other'),
         (['search', 'LIB', 'a red box', '--pad', '-1'], 2, '--pad -1'),
         (['search', 'LIB', 'a red box', '--top', '0'], 2, '--top'),
+        (['search', 'LIB', 'a red box', '--picture', 'hits.txt'], 2, 'must end in .png'),
         (['search', 'LIB', '...'], 1, 'holds no word'),
         (['search', 'LIB', 'a red box', '--video', 'v9'], 1, "'v9'"),
         (['search', 'LIB', 'a red box', '--where', 'nose = 1'], 1, 'nose'),

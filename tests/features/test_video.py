@@ -195,6 +195,8 @@ def test_thumbnails_show_the_middle_of_equal_parts(video):
     found = numbers(sample_frames(video[0], 9, 48))
     moments = (np.arange(9) + 0.5) / 9 * probe_video(video[0]).duration
     np.testing.assert_array_equal(found, shown(video, moments))
+    found = numbers(sample_frames(video[0], 4, 48, (1.0, 3.0)))
+    np.testing.assert_array_equal(found, shown(video, np.array([1.25, 1.75, 2.25, 2.75])))
 
 
 @pytest.mark.parametrize(('start', 'end'), [(0.0, 1.0), (3.1, 4.2), (0.23, 0.47)])

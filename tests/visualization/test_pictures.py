@@ -1,6 +1,7 @@
 """What the pictures show, measured in their pixels."""
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ from helpers.tiny_models import sample_of as tiny_sample
 from matplotlib.text import Text
 from mmengine.structures import InstanceData
 
+from mmn_plugin.features.video_writing import VideoWriter
 from mmn_plugin.structures import MomentGrid
 from mmn_plugin.visualization import GroundingVisualizer, canvas
+from mmn_plugin.visualization import hits as hits_module
 from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
 from mmn_plugin.visualization.curves import draw_score_curves
 from mmn_plugin.visualization.timeline import Timeline, TimelineRow
 
-NAN = float('nan')
+NAN, DASH = float('nan'), '\N{EN DASH}'
 LONG = (
     'The person takes out a cutting board from the drawer below the counter, places it on the '
     'counter, then cuts $5 worth of carrots $in$ thin slices before washing everything.'
@@ -254,3 +257,49 @@ def test_score_curves_have_a_panel_per_sentence_a_color_per_curve_and_truth_behi
         assert len(pixels(image, color)[0]) > 200
     two = draw_score_curves(sample_of(sentences=('x', 'it $sleeps$')), dict(one=torch.rand(2, 16)))
     assert len(two) > len(draw_score_curves(sample_of(), dict(one=torch.rand(1, 1))))
+
+
+def hit(start, end, path='', presence=0.5):
+    fields = dict(start=start, end=end, path=str(path), duration=8.0, score=0.5)
+    return SimpleNamespace(video_id='garden', presence=presence, **fields)
+
+
+def test_the_bar_of_a_hit_covers_its_part_of_the_video(visualizer):
+    def bar(*moment):
+        image = visualizer.draw_hits(['a dog runs'], [[hit(*moment)]])
+        return span(image, canvas.PREDICTION)
+
+    left, right = bar(0.0, 8.0)
+    width = right - left
+    assert width > 600
+    assert bar(2.0, 4.0) == pytest.approx((left + width / 4, left + width / 2), abs=1.5)
+
+
+def test_the_film_strip_of_a_hit_shows_its_moment_alone(visualizer, tmp_path):
+    with VideoWriter(tmp_path / 'v.mp4', 4) as writer:
+        for color in ((250, 0, 0), (0, 250, 0)):
+            for _ in range(16):
+                writer.add(np.full((64, 96, 3), color, np.uint8))
+
+    def shown(*moment):
+        image = visualizer.draw_hits(['a dog'], [[hit(*moment, tmp_path / 'v.mp4')]]).astype(int)
+        light = [image[..., channel] - image.min(-1) > 150 for channel in (0, 1)]
+        return [int(np.count_nonzero(part) / 72 / 108 + 0.5) for part in light]  # pictures
+
+    assert shown(0.0, 3.5) == [6, 0]
+    assert shown(4.5, 8.0) == [0, 6]
+    assert shown(0.0, 8.0) == [3, 3]
+
+
+def test_hits_follow_their_sentences_with_a_note(visualizer, monkeypatch):
+    said = []
+    draw = hits_module.to_array
+    monkeypatch.setattr(hits_module, 'to_array', lambda f: said.extend(texts_of(f)) or draw(f))
+    answers = [[hit(1.0, 2.0), hit(3.0, 4.0, presence=None)], []]
+    image = visualizer.draw_hits(['a dog runs', 'it sleeps'], answers, ['nowhere', ''])
+    assert [text for text in said if text] == [
+        *('“a dog runs”', 'nowhere', '1 garden', f'1.0 {DASH} 2.0 of 8.0 s', 'score 0.500'),
+        *('presence 0.500', '2 garden', f'3.0 {DASH} 4.0 of 8.0 s', 'score 0.500'),
+        *('“it sleeps”', 'no moments'),
+    ]
+    assert image.shape[0] > visualizer.draw_hits(['a dog runs'], answers[:1]).shape[0]
