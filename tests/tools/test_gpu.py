@@ -38,6 +38,7 @@ def plan(gpu, tmp_path_factory):
         'sparse bf16': ('sparse', 'bf16', {}),
     }
     sizes = dict(batch_size=2, epoch_rows=20, test_videos=5, frames=30, library=500, repeats=2)
+    sizes['searched'] = 3000
     how = dict(device='cpu', seconds=0.01, golden='eval_charades.npz', towers=('tiny',))
     return gpu.Plan(configs=dict(tacos=config), variants=variants, **sizes, **how)
 
@@ -69,7 +70,7 @@ def test_all_other_parts_find_their_figures(gpu, plan, monkeypatch):
     monkeypatch.setattr(parts, 'tiny', write_recognizer, raising=False)
     run = SimpleNamespace(run=lambda command, **_: run_tool('train.py', *command[2:]))
     monkeypatch.setattr(parts, 'subprocess', SimpleNamespace(run=run.run, DEVNULL=None))
-    names = ['agreement-dense', 'memory', 'epoch', 'evaluation', 'extraction', 'scan']
+    names = ['agreement-dense', 'memory', 'epoch', 'evaluation', 'extraction', 'scan', 'search']
     *_, found = gpu.measure_parts(plan, names)
     assert (found['agreement-dense']['files'], found['agreement-dense']['failed']) == (1, [])
     for row in found['memory']['rows']:
@@ -83,6 +84,10 @@ def test_all_other_parts_find_their_figures(gpu, plan, monkeypatch):
     assert tower['decoded_per_second'] == pytest.approx(4 * 30 / tower['seconds'])
     assert tower['described_per_second'] == pytest.approx(4 * 8 / tower['seconds'])
     assert [row['sentences'] for row in found['scan']['rows']] == [1, 32]
+    for row, name in zip(found['search']['rows'], ('exact search', 'full scan'), strict=True):
+        assert (row['variant'], row['device']) == (name, 'cpu')
+        assert row['right'] == 1.0 or name == 'full scan' and row['right'] > 0.95  # in float32
+        assert row['ms'] > 0
     lines = gpu.render_gpu(dict(measured=found)).splitlines()
     assert [line.split(':')[0].removeprefix('- ') for line in lines] == names
 

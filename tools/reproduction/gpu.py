@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from . import gpu_parts
+from . import gpu_library, gpu_parts
 from .gpu_parts import CONFIGS, EXACT, Plan
 from .running import in_process
 from .tables import table
@@ -30,6 +30,7 @@ PARTS = {
     'evaluation': gpu_parts.evaluation,
     'extraction': gpu_parts.extraction,
     'scan': gpu_parts.scan,
+    'search': gpu_library.search,
     'gather': gpu_parts.gather,
 }
 
@@ -93,6 +94,13 @@ LINES = {
         f'{row["sentences"]} of {found["moments"]:,} moments {row["ms"]:.1f} ms '
         f'({row["gb_per_second"]:,.0f} GB/s)'
         for row in found['rows']
+    ),
+    'search': lambda found: (
+        f'the first {gpu_library.TOP_N} of {found["moments"]:,} moments: '
+        + ', '.join(
+            f'{row["variant"]} on {row["device"]} {row["ms"]:.1f} ms ({row["right"]:.0%} right)'
+            for row in found['rows']
+        )
     ),
     'gather': lambda found: (
         found.get('skipped')

@@ -82,6 +82,7 @@ class Plan:
         frames (int): Frames of each video whose features are extracted, at 30 per second.
         towers (tuple[str, ...]): Names of functions here that give an extractor's settings.
         library (int): Moments that are scanned.
+        searched (int): Moments of a library that is searched by bounds and in full.
         golden (str): Which golden files are compared.
     """
 
@@ -98,6 +99,7 @@ class Plan:
     frames: int = 1800
     towers: tuple[str, ...] = ('c3d', 'clip')
     library: int = 5_400_000
+    searched: int = 1_000_000
     golden: str = '*.npz'
 
 
