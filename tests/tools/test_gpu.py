@@ -86,7 +86,7 @@ def test_all_other_parts_find_their_figures(gpu, plan, monkeypatch):
     assert [row['sentences'] for row in found['scan']['rows']] == [1, 32]
     for row, name in zip(found['search']['rows'], ('exact search', 'full scan'), strict=True):
         assert (row['variant'], row['device']) == (name, 'cpu')
-        assert row['right'] == 1.0 or name == 'full scan' and row['right'] > 0.95  # in float32
+        assert row['right'] == 1.0 or (name == 'full scan' and row['right'] > 0.95)  # in float32
         assert row['ms'] > 0
     lines = gpu.render_gpu(dict(measured=found)).splitlines()
     assert [line.split(':')[0].removeprefix('- ') for line in lines] == names
