@@ -1,30 +1,15 @@
 # Zero-shot grounding on Shapes by a small VideoPrism (configs/shapes_towers/video.py).
-_base_ = [
-    '_base_/datasets/shapes_video.py',
-    '_base_/models/zero_shot.py',
-    '_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['mmn_plugin', 'mmn_plugin.shapes'], allow_failed_imports=False)
+_base_ = 'zero_shot_shapes_frames.py'
 
-grid = dict(num_clips=16, pooling_counts=[15])
-nms_threshold = 0.5
+extractor = dict(model='data/shapes/towers/video', clip_len=5)
 
 model = dict(
-    grid=grid,
-    tower={{_base_.extractor}},
+    tower=extractor,
     # Score and length correction: the best of tools/reproduce.py shapes_towers on validation.
-    head=dict(
-        score=dict(_delete_=True, type='rise', rise=0.0, steadiness=0.5, mean=0.5),
-        length_weight=0.05,
-        nms_threshold=nms_threshold,
-    ),
+    head=dict(score=dict(rise=0.0, steadiness=0.5, mean=0.5), length_weight=0.05),
 )
 
-train_dataloader = None
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-test_evaluator = dict(
-    duration_buckets=(),
-    subsets='data/shapes/annotations/test_subsets.json',
-    chance=dict(iou_threshold=nms_threshold, **grid),
-)
+dataset = dict(data_prefix=dict(features='towers/video.h5'))
+val_dataloader = dict(dataset=dataset)
+test_dataloader = dict(dataset=dataset)
+del dataset

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import VideoEmbedding, temporal_iou
+from mmn_plugin.structures import VideoEmbedding, nms_within
 
 SENTENCES, MOMENTS = 64, 8192  # compared at once: small enough for the processor's cache
 CANDIDATES = 8  # moments looked at for one that is kept, at first
@@ -212,7 +212,7 @@ def _best(pool, queries, score, nms_threshold, top_n: int, top_videos: int) -> t
     while True:
         wanted = min(total, wanted)
         values, rows, best = _compare(pool, queries, score, wanted)
-        kept = _kept(pool, rows, nms_threshold)
+        kept = nms_within(pool.video[rows], pool.spans[rows], nms_threshold)
         if wanted == total or (kept.sum(1) >= top_n).all():
             break
         wanted *= 4
@@ -252,24 +252,6 @@ def _merged(held: list[tuple[Tensor, Tensor]], wanted: int, sort: bool = True) -
     values, rows = (torch.cat(parts, 1) for parts in zip(*held, strict=True))
     values, places = values.topk(min(wanted, values.shape[1]), dim=1, sorted=sort)
     return values, rows.gather(1, places)
-
-
-def _kept(pool: MomentPool, rows: Tensor, nms_threshold: float) -> Tensor:
-    """Which of the rows (s, K) of the pool, best first, greedy NMS within each video keeps."""
-    group = pool.video[rows] + len(pool.counts) * torch.arange(len(rows))[:, None]
-    alive = group.flatten().argsort(stable=True)  # by sentence and video, best first
-    group, spans = group.flatten(), pool.spans[rows].flatten(0, 1)
-    kept = torch.zeros(rows.numel(), dtype=torch.bool)
-    while len(alive):
-        own = group[alive]
-        first = torch.ones(len(alive), dtype=torch.bool)
-        first[1:] = own[1:] != own[:-1]
-        picks = alive[first]
-        kept[picks] = True
-        nearest = picks[first.cumsum(0) - 1]  # each one's pick of this round
-        close = temporal_iou(spans[alive], spans[nearest]) > nms_threshold
-        alive = alive[~(first | close)]
-    return kept.view_as(rows)
 
 
 def _padded(values: Tensor, width: int, fill: float) -> Tensor:

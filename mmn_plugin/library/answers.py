@@ -1,17 +1,23 @@
-"""Moments of a library as answers: overlapping ones suppressed, pages, clips, chapters."""
+"""Moments of a library as answers: overlapping ones suppressed, presence, clips, chapters."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mmn_plugin.apis.candidates import Candidate, checked_pad, cut_candidates
 from mmn_plugin.apis.video_input import is_entry
-from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.errors import InputError, MissingFileError, UserError
 from mmn_plugin.features import webvtt
 from mmn_plugin.files import OutputFolder, safe_name, write_atomically
+from mmn_plugin.models.heads.zero_shot_head import read_sentences
+from mmn_plugin.structures import nms_within
 
 from .hits import Hits
 from .moment_store import Snapshot
@@ -20,6 +26,7 @@ from .search import ExactSearch
 # Moments that are asked for at first, for one that shall remain after NMS, or one of each video.
 FIRST = dict(moment=8, video=16)
 GROUPS = tuple(FIRST)
+FEWEST = 20  # unrelated sentences, below which nothing is said
 
 
 @dataclass(frozen=True)
@@ -45,44 +52,6 @@ class Hit:
     duration: float
 
 
-def distinct(
-    videos: np.ndarray, spans: np.ndarray, count: int, iou_threshold: float, group: str
-) -> np.ndarray:
-    """Greedy NMS within each video of ranked moments.
-
-    What it keeps of the first of a ranking is the first of what it keeps of the whole ranking.
-
-    Args:
-        videos (np.ndarray): (S, K) number of each moment's video, best moment first; -1 for none.
-        spans (np.ndarray): (S, K, 2) float32, seconds.
-        count (int): Moments to keep.
-        iou_threshold (float): IoU with a better moment of its video above which a moment goes.
-        group (str): ``'moment'``; or ``'video'`` for the best moment of each video alone.
-
-    Returns:
-        np.ndarray: (S, count) places in the rankings, -1 where fewer remain.
-    """
-    picks = np.full((len(videos), count), -1)
-    alive, every = videos >= 0, np.arange(len(videos))
-    starts, ends = spans[..., 0], spans[..., 1]
-    for rank in range(count if videos.shape[1] else 0):
-        best = alive.argmax(1)  # (S,), the first that remains
-        there = alive[every, best]
-        if not there.any():
-            break
-        picks[:, rank] = np.where(there, best, -1)
-        gone = videos == videos[every, best][:, None]  # (S, K)
-        if group == 'moment':
-            start, end = (edge[every, best][:, None] for edge in (starts, ends))
-            overlap = np.minimum(ends, end) - np.maximum(starts, start)
-            hull = np.maximum(ends, end) - np.minimum(starts, start)
-            with np.errstate(invalid='ignore'):  # an instant with itself
-                gone &= overlap.clip(min=0) / hull > iou_threshold
-        alive &= ~gone
-        alive[every, best] = False
-    return picks
-
-
 def best_moments(
     search: ExactSearch,
     snapshot: Snapshot,
@@ -101,8 +70,8 @@ def best_moments(
         queries (Mapping[str, Tensor]): (S, J) per space.
         allowed (Sequence[np.ndarray] | None): Rows that are looked at, as of `ExactSearch`.
         count (int): Moments of each sentence.
-        iou_threshold (float): As of `distinct`.
-        group (str): Likewise.
+        iou_threshold (float): As of `nms_within`, of the moments of a video.
+        group (str): ``'moment'``; or ``'video'`` for the best moment of each video alone.
 
     Returns:
         list[tuple[np.ndarray, np.ndarray, np.ndarray]]: Of each sentence numbers of videos (n,),
@@ -114,14 +83,15 @@ def best_moments(
     count = min(count, most)
     nothing = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0)
     answers, asked = [nothing for _ in left], FIRST[group] * count
+    threshold = iou_threshold if group == 'moment' else None
     while len(left) and most:
         asked = min(asked, most)
         found = search({space: rows[left] for space, rows in queries.items()}, asked, allowed)
         videos, spans = _moments(snapshot, found)
-        picks = distinct(videos, spans, count, iou_threshold, group)
-        done = (picks[:, -1] >= 0) | (asked == most)
+        stays = nms_within(torch.from_numpy(videos), torch.from_numpy(spans), threshold).numpy()
+        done = (stays.sum(1) >= count) | (asked == most)
         for place in np.flatnonzero(done):
-            kept = picks[place][picks[place] >= 0]
+            kept = np.flatnonzero(stays[place])[:count]
             answers[left[place]] = tuple(part[place, kept] for part in (videos, spans, found.score))
         left, asked = left[~done], asked * 4
     return answers
@@ -137,6 +107,76 @@ def _moments(snapshot: Snapshot, found: Hits) -> tuple[np.ndarray, np.ndarray]:
         videos[here] = snapshot.video_of_row[place][rows]
         spans[here] = segment.spans[rows]
     return videos, spans
+
+
+class LibraryPresence:
+    """Best scores of unrelated sentences over a whole library, kept until it changes.
+
+    Args:
+        library (MomentLibrary): The library.
+    """
+
+    KEY = 'unrelated'  # of the store's setting
+
+    def __init__(self, library) -> None:
+        self._library = library
+        self._queries = self._known = None
+
+    def of(self, scores: np.ndarray) -> np.ndarray | None:
+        """Presence of moments by their scores: with k of K unrelated sentences whose best moment
+        has a lower score s, ``(k + s) / (K + 1)``.
+
+        None where the model knows the words of too few unrelated sentences.
+        """
+        unrelated = self.measured()
+        if unrelated is None:
+            return None
+        below = np.searchsorted(unrelated, scores)
+        return (below + scores) / (len(unrelated) + 1)
+
+    def measured(self) -> np.ndarray | None:
+        """(K,) best scores of unrelated sentences, rising; measured where they are not known."""
+        snapshot, search = self._library.current()
+        numbers = np.sort(np.fromiter(snapshot.videos, np.int64, len(snapshot.videos)))
+        key = self._key(numbers)
+        if self._known is None or self._known['key'] != key:
+            with suppress(InputError):  # damaged: measured again
+                self._known = self._library.store.get(self.KEY)
+        if self._known is None or self._known['key'] != key:
+            self._measure(snapshot, search, numbers)
+        scores = self._known['scores']
+        return np.sort(scores) if len(scores) >= FEWEST else None
+
+    def _measure(self, snapshot, search, numbers: np.ndarray) -> None:
+        """Measure; where nothing but new videos has changed since the last time, in these alone."""
+        known, new = self._known, None
+        if known is not None and self._key(numbers[numbers <= known['last']]) == known['key']:
+            new = numbers[numbers > known['last']].tolist()
+        scores = self._best(search, snapshot.allowed(new))
+        if new is not None:
+            scores = np.maximum(scores, known['scores'])
+        last = int(numbers[-1]) if len(numbers) else -1
+        self._known = dict(key=self._key(numbers), last=last, scores=scores.tolist())
+        if not self._library.store.readonly:
+            with suppress(UserError):  # disk full: the library is complete without
+                self._library.store.set(self.KEY, self._known)
+
+    def _best(self, search, allowed) -> np.ndarray:
+        """(K,) best scores of the unrelated sentences among some moments."""
+        if self._queries is None:
+            sentences = read_sentences(None)
+            checks = self._library.model.model.inspect_sentences(sentences)
+            known = [s for s, (_, wrong) in zip(sentences, checks, strict=True) if wrong is None]
+            self._queries = self._library.embed_statements(known) if len(known) >= FEWEST else {}
+        if not self._queries:
+            return np.zeros(0)
+        hits = search(self._queries, 1, allowed)
+        return np.nan_to_num(hits.score[:, 0])
+
+    def _key(self, numbers: np.ndarray) -> str:
+        """What the scores depend on: the videos, whose numbers never come again, and the score."""
+        settings = json.dumps(self._library.settings, sort_keys=True).encode()
+        return hashlib.sha256(numbers.tobytes() + settings).hexdigest()[:16]
 
 
 def reranked(hits: list[Hit], rerank: Callable[[list[Hit]], Sequence[Hit]]) -> list[Hit]:

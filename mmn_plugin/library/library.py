@@ -9,17 +9,24 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mmn_plugin.apis import Candidate, GroundingInferencer
 from mmn_plugin.errors import InputError, UserError
+from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.files import OutputFolder
-from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.structures import VideoEmbedding
 
-from .adding import INCOMING, Adder, LibraryReport, named_sources, same_extractor, sort_out
-from .answers import GROUPS, Hit, best_moments, hit_candidates, reranked
+from .adding import (
+    INCOMING,
+    Adder,
+    LibraryReport,
+    Source,
+    find_sources,
+    named_sources,
+    sort_out,
+)
+from .answers import GROUPS, Hit, LibraryPresence, best_moments, hit_candidates, reranked
 from .database import NAME
 from .export import export_moments
 from .model_folder import (
@@ -29,9 +36,7 @@ from .model_folder import (
     require_same_model,
     write_model,
 )
-from .presence import LibraryPresence
 from .search import ExactSearch
-from .sources import Source, find_sources
 from .store import FolderStore, MomentStore, Snapshot, StoredVideo
 
 SENTENCES = 256  # that are ranked together
@@ -277,9 +282,10 @@ class MomentLibrary:
     def require_extractor(self, fingerprint: dict | None, name: str) -> None:
         """Refuse features of another extractor than those that are there; the first tells it."""
         theirs = self.store.get('extractor')
-        known = same_extractor(theirs, fingerprint, self.folder, name)
-        if known is not None and theirs is None:
-            self.store.set('extractor', known)
+        if theirs is not None:
+            require_same_extractor([theirs], [fingerprint], str(self.folder), [name])
+        elif fingerprint is not None:
+            self.store.set('extractor', fingerprint)
 
     def remove(self, video_ids: str | Sequence[str]) -> int:
         """Remove videos; their moments' rows are freed by `compact`.
@@ -418,19 +424,15 @@ class MomentLibrary:
         folder = OutputFolder(out_dir or tempfile.mkdtemp(prefix='mmn_clips_'))
         return hit_candidates(sentence, hits, n, pad, folder, refine)
 
-    @torch.inference_mode()
     def embed(self, sentences: list[str]) -> dict[str, Tensor]:
         """Unit vectors (S, J) of sentences in the spaces of the score, on the CPU."""
-        return self._unit(self.model.embed(sentences))
+        rewrite = self.model.rewrite
+        return self.embed_statements(list(map(rewrite, sentences)) if rewrite else sentences)
 
-    @torch.inference_mode()
     def embed_statements(self, sentences: list[str]) -> dict[str, Tensor]:
         """As `embed`, of sentences that are not rewritten."""
-        return self._unit([self.model.model.encode_sentences(sentences)])
-
-    def _unit(self, parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-        parts = [unit_vectors(part) for part in parts]
-        return {space: torch.cat([p[space] for p in parts]).cpu() for space in self.score.spaces}
+        found = self.model.model.sentence_vectors(sentences, self.model.sentence_batch)
+        return {space: found[space] for space in self.score.spaces}
 
     def _hits(self, snapshot: Snapshot, videos, spans, scores) -> list[Hit]:
         presence = self.presence.of(scores)

@@ -9,7 +9,15 @@ from .data_samples import (
     TubeEmbedding,
     VideoEmbedding,
 )
-from .moments import MomentGrid, box_iou, cell_bounds, cell_iou, temporal_iou, tube_iou
+from .moments import (
+    MomentGrid,
+    box_iou,
+    cell_bounds,
+    cell_iou,
+    nms_within,
+    temporal_iou,
+    tube_iou,
+)
 
 __all__ = [
     'GroundingDataSample',
@@ -22,6 +30,7 @@ __all__ = [
     'box_iou',
     'cell_bounds',
     'cell_iou',
+    'nms_within',
     'normalized_text',
     'temporal_iou',
     'tube_iou',

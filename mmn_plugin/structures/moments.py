@@ -30,6 +30,42 @@ def temporal_iou(moments_a: Tensor, moments_b: Tensor) -> Tensor:
     return intersection.clamp(min=0) / hull
 
 
+def nms_within(groups: Tensor, spans: Tensor, iou_threshold: float | None) -> Tensor:
+    """Greedy NMS of ranked moments, among those of each group alone, such as a video's.
+
+    What stays of the first of a ranking is the first of what stays of the whole ranking.
+
+    Args:
+        groups (Tensor): (S, K) int64 group of each moment, best moment first; -1 for no moment.
+        spans (Tensor): (S, K, 2) float32 seconds.
+        iou_threshold (float | None): IoU with a better moment of its group above which a moment
+            goes. None: the best moment of each group alone stays.
+
+    Returns:
+        Tensor: (S, K) bool, which moments stay.
+    """
+    kept = torch.zeros(groups.numel(), dtype=torch.bool)
+    if not len(kept):
+        return kept.view_as(groups)
+    there = (groups >= 0).flatten()
+    rankings = torch.arange(len(groups))[:, None]
+    groups, shape = (groups + (groups.max() + 1) * rankings).flatten(), groups.shape
+    spans, alive = spans.flatten(0, 1), groups.argsort(stable=True)  # by group, best first
+    alive = alive[there[alive]]
+    while len(alive):
+        own = groups[alive]
+        first = torch.ones(len(alive), dtype=torch.bool)
+        first[1:] = own[1:] != own[:-1]
+        picks = alive[first]
+        kept[picks] = True
+        if iou_threshold is None:
+            break
+        nearest = picks[first.cumsum(0) - 1]  # each one's pick of this round
+        close = temporal_iou(spans[alive], spans[nearest]) > iou_threshold
+        alive = alive[~(first | close)]
+    return kept.view(shape)
+
+
 class MomentGrid:
     """The valid cells (moments) of a 2D moment map, after 2D-TAN's sparse sampling.
 

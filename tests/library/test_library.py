@@ -20,7 +20,6 @@ from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.long_video import VideoEncoder
 from mmn_plugin.errors import InputError, MissingFileError, OperationError, UserError
 from mmn_plugin.library import Hit, MomentLibrary, answers
-from mmn_plugin.structures import temporal_iou
 
 
 @pytest.fixture(scope='module')
@@ -82,26 +81,6 @@ def test_by_video_each_one_stands_once_with_its_best_moment(small):
     best = {hit.video_id: hit for hit in reversed(moments)}
     (videos,) = small.library.search(SENTENCES[0], top=1000, group='video')
     assert videos == sorted(best.values(), key=lambda hit: -hit.score)
-
-
-def test_suppressed_is_what_overlaps_a_better_moment_of_its_own_video():
-    rng = np.random.default_rng(0)
-    videos = rng.integers(0, 3, (4, 60))
-    videos[1, 40:] = -1
-    starts = rng.random((4, 60, 1), np.float32) * 10
-    moments = np.concatenate([starts, starts + rng.random((4, 60, 1), np.float32) * 5], -1)
-    moments[2, 3] = moments[2, 4] = 1.0  # instants
-    found = answers.distinct(videos, moments, 50, 0.5, 'moment')
-    for place in range(4):
-        kept = []
-        for rank in np.flatnonzero(videos[place] >= 0):
-            own = [k for k in kept if videos[place, k] == videos[place, rank]]
-            others = torch.from_numpy(moments[place, own])
-            iou = temporal_iou(others, torch.from_numpy(moments[place, rank]))
-            if not (iou > 0.5).any():
-                kept.append(rank)
-        expected = [*kept[:50], *[-1] * (50 - len(kept))]
-        assert found[place].tolist() == expected
 
 
 def test_filters_choose_videos_before_the_search(small):

@@ -5,7 +5,15 @@ import pytest
 import torch
 from helpers.made_up_tubes import random_tube
 
-from mmn_plugin.structures import MomentGrid, box_iou, cell_bounds, cell_iou, tube_iou
+from mmn_plugin.structures import (
+    MomentGrid,
+    box_iou,
+    cell_bounds,
+    cell_iou,
+    nms_within,
+    temporal_iou,
+    tube_iou,
+)
 
 PUBLISHED = {'tacos': (128, [15, 8, 8, 8]), 'charades': (16, [15]), 'activitynet': (64, [15, 8, 8])}
 
@@ -139,3 +147,23 @@ def test_boundaries_are_rounded_half_to_even():
 def test_an_empty_answer_covers_nothing():
     truth = random_tube(np.random.default_rng(0), 5)
     assert tube_iou(np.zeros((0, 5), np.float32), truth) == (0, 0)
+
+
+@pytest.mark.parametrize('threshold', [0.0, 0.5, 1.0, None])
+def test_suppressed_is_what_overlaps_a_better_moment_of_its_own_group(threshold):
+    draw = torch.Generator().manual_seed(0)
+    groups = torch.randint(3, (4, 60), generator=draw)
+    groups[1, 40:] = groups[3] = -1  # fewer moments, and none
+    starts = torch.rand(4, 60, 1, generator=draw) * 10
+    spans = torch.cat([starts, starts + torch.rand(4, 60, 1, generator=draw) * 5], -1)
+    spans[2, 3] = spans[2, 4] = 1.0  # instants
+    found = nms_within(groups, spans, threshold)
+    for place in range(4):
+        kept = []
+        for rank in torch.nonzero(groups[place] >= 0).flatten().tolist():
+            own = [k for k in kept if groups[place, k] == groups[place, rank]]
+            close = temporal_iou(spans[place, own], spans[place, rank])
+            if not (len(own) if threshold is None else (close > threshold).any()):
+                kept.append(rank)
+        assert torch.nonzero(found[place]).flatten().tolist() == kept
+    assert nms_within(groups[:, :0], spans[:, :0], threshold).shape == (4, 0)

@@ -38,7 +38,6 @@ from mmn_plugin.evaluation import (
 )
 from mmn_plugin.files import writable_file, write_json
 from mmn_plugin.library import MomentLibrary
-from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.models.heads.zero_shot_head import build_score
 from mmn_plugin.shapes import WholeTruth
 from mmn_plugin.structures import VideoEmbedding
@@ -46,7 +45,7 @@ from mmn_plugin.structures.annotations import VideoAnnotation
 from mmn_plugin.tower_settings import with_model_root
 
 SPLITS = ('train', 'val', 'test')
-BATCH, SENTENCES = 16, 256  # encoded at once
+BATCH = 16  # videos encoded at once
 DEPTH = 1000  # hits of a sentence among which the first right one is looked for
 # What is tried on validation, by type of head: settings of the head, and of the library.
 SCORES = (
@@ -128,18 +127,8 @@ def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> Embe
             videos += model.encode_videos(batch['inputs'], batch['data_samples'])
             annotations += map(_annotation, batch['data_samples'])
     own = annotations[: len(asked)]
-    queries = embed_sentences(model, [text for video in own for text in video.sentences])
+    queries = model.sentence_vectors([text for video in own for text in video.sentences])
     return EmbeddedLibrary(videos, own, asked_sentences(own, annotations), queries)
-
-
-@torch.no_grad()
-def embed_sentences(model, sentences: Sequence[str]) -> dict[str, Tensor]:
-    """Unit vectors (S, J) per space."""
-    parts = [
-        unit_vectors(model.encode_sentences(sentences[first : first + SENTENCES]))
-        for first in range(0, len(sentences), SENTENCES)
-    ]
-    return {space: torch.cat([part[space] for part in parts]) for space in parts[0]}
 
 
 def _annotation(sample) -> VideoAnnotation:
@@ -257,7 +246,7 @@ def absence(model, videos: Sequence[VideoEmbedding], settings: dict, truth: Whol
     """
     presence = []
     for sentences in truth.drawn_sentences([video.video_id for video in videos]):
-        drawn = EmbeddedLibrary(list(videos), [], [], embed_sentences(model, sentences))
+        drawn = EmbeddedLibrary(list(videos), [], [], model.sentence_vectors(sentences))
         presence.append(drawn.rank(model.head, settings, own=False, top_n=1).scores[:, 0].tolist())
     about = dict(present=len(presence[0]), absent=len(presence[1]))
     return about | dict(auroc=100 * auroc(*presence))

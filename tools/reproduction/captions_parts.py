@@ -67,7 +67,8 @@ def in_order(change_weight: float) -> dict[str, float]:
     with chdir(ROOT):
         cfg = load_config(IN_ORDER)
         dataset = build_dataset(cfg, 'val')
-        settings = cfg.train_dataloader.dataset.pipeline[2]
+        steps = cfg.train_dataloader.dataset.pipeline
+        (settings,) = (step for step in steps if step.type == 'MomentsInOrder')
         give = TRANSFORMS.build(dict(settings, change_weight=change_weight))
         found, truth = [], []
         for packed in dataset:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
+from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.models.necks.tower_pool import moment_means
 from mmn_plugin.structures import GroundingDataSample, SentenceBatch, VideoEmbedding
 
@@ -184,6 +185,15 @@ class BaseLocalizer(BaseModel):
     def encode_sentences(self, sentences: Sequence[str]) -> dict[str, Tensor]:
         """Embed sentences, (S, J) per space."""
         return self.embed_sentences(sentences, self.data_preprocessor.batch_sentences([sentences]))
+
+    @torch.inference_mode()
+    def sentence_vectors(self, sentences: Sequence[str], batch: int = 256) -> dict[str, Tensor]:
+        """Unit vectors (S, J) of sentences per space, on the CPU; ``batch`` at a time."""
+        parts = [
+            unit_vectors(self.encode_sentences(sentences[first : first + batch]))
+            for first in range(0, len(sentences), batch)
+        ]
+        return {space: torch.cat([part[space] for part in parts]).cpu() for space in parts[0]}
 
     @torch.no_grad()
     def embed_sample(
