@@ -426,7 +426,7 @@ class GroundingInferencer(BaseInferencer):
         """Grid to draw a video's `score_moments` on; None where they are no moments of one grid."""
         return self.model.head.moment_map if encoded.num_windows == 1 else None
 
-    def embed(self, sentences: list[str], scores: int = 1) -> Iterator[dict[str, Tensor]]:
+    def embed(self, sentences: list[str], scores: int) -> Iterator[dict[str, Tensor]]:
         """Embeddings (s, J) per space, as many together as memory for ``scores`` of each allows."""
         if self.rewrite:
             sentences = list(map(self.rewrite, sentences))
