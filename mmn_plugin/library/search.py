@@ -9,19 +9,22 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 
+from .cutoff import Cutoff
 from .hits import PAIRS, Best, Hits, Score, brute_force, checked, exact_scores, joined
 from .segment import Segment
 
 __all__ = ['ExactSearch', 'Hits', 'Score', 'brute_force']
 
-# Bounds held at once in each space: 8 MB. Sentences that are searched for together share products.
+# Sums held at once: 8 MB. Sentences that are searched for together share products.
 _CELLS = 1 << 21
-_SENTENCES = 64  # no more than 256
+_SENTENCES = 64
 _FULL = 1 << 19  # coordinates that are made float32 at once, for a full scan
 # More moments than these shares left, and reading all coordinates in their order is faster.
-_LEFT_ALONE, _LEFT_TOGETHER = 0.5, 0.15
-_SAMPLE, _SEEDS = 1 << 15, 64  # moments that the first threshold is of
-_CLASSES, _GRID = 16, 24
+_LEFT_ALONE, _LEFT_TOGETHER = 0.2, 0.05
+_SEEDS, _BLOCK = 64, 64  # best moments that set the threshold; moments of which one may be it
+# Moments that the weights are of, and how many of them lie together, as memory is read in pages.
+_SAMPLE, _RUN = 1 << 12, 32
+_CLASSES = 16
 
 
 class ExactSearch:
@@ -34,19 +37,21 @@ class ExactSearch:
         x . q  <=  x_l . q_l + |rest of x| |rest of q|
 
     in each space, and the score rises in every product: a moment whose score of these bounds is
-    below the n-th best known one is out. So all moments are compared by the segment's first level;
-    a threshold comes from exact scores of moments with the best bounds; moments are dropped by
-    each space alone (what the score could be with the other spaces at their highest), then by the
-    bounds of all spaces together, and so on by the next level. What remains is scored in float64.
-    Where the first level leaves too many, all coordinates are read in the order they lie.
+    below the n-th best known one is out. All moments are compared by one number, the sum of the
+    bounds of the first level with a weight for each space, and a cutoff that no moment stays below
+    whose score reaches that one (`Cutoff`), which is first known from exact scores of the moments
+    with the largest sums. What is left is compared by the next level's bounds in all spaces, and so
+    on; what remains is scored in float64. Where the first level leaves too many, all coordinates
+    are read in the order they lie.
 
-    Rounding. Bounds are computed in float32, of unit roundoff u = 2^-24. A sum of l products in any
-    order, with the sentence rounded to float32, is off by at most ``gamma(l + 1) |x_l| |q_l|``,
-    where ``gamma(n) = n u / (1 - n u)`` (Higham, Accuracy and Stability, 3.1); the product with the
-    rest, adding it, and taking it away again where all coordinates are read, by less than
-    ``8 u |x| |q|``. Stored norms are rounded up. So ``gamma(J + 16) max|x| |q|`` is added to every
-    bound; and 2^-7 of ``max|x| |q|`` where PyTorch was allowed less than float32
-    (`torch.set_float32_matmul_precision`).
+    Rounding. Sums and bounds are computed in float32, of unit roundoff u = 2^-24. A sum of l
+    products in any order, with the sentence rounded to float32, is off by at most
+    ``gamma(l + 1) |x_l| |q_l|``, where ``gamma(n) = n u / (1 - n u)`` (Higham, Accuracy and
+    Stability, 3.1); the product with the rest, adding it, and taking it away again where all
+    coordinates are read, by less than ``8 u |x| |q|``. Stored norms are rounded up. So
+    ``gamma(J + 16) max|x| |q|`` is added to every bound, to a sum the weighted sum of these with
+    the J of all spaces together; and 2^-7 of ``max|x| |q|`` where PyTorch was allowed less than
+    float32 (`torch.set_float32_matmul_precision`).
 
     Several threads may search at once.
 
@@ -60,8 +65,8 @@ class ExactSearch:
 
     Attributes:
         last (dict[str, int | list[int]]): Of the last search: ``moments`` compared, pairs ``left``
-            after each step (each space alone, all together, by level), ``full_scans`` and
-            ``coordinates`` read.
+            after each step (the sums, all spaces by level), ``full_scans`` and ``coordinates``
+            read.
 
     Raises:
         InputError: If a segment lacks a space of the score.
@@ -83,7 +88,13 @@ class ExactSearch:
                 )
         self.segments, self.score = list(segments), score
         self.full_scan = full_scan
-        self._parts = [_Part(one, score.spaces, torch.device(device)) for one in segments]
+        parts = [
+            _Part(place, segment, score.spaces, torch.device(device))
+            for place, segment in enumerate(segments)
+            if segment.rows
+        ]
+        self._parts = sorted(parts, key=lambda part: -part.rows)
+        self._about: _About | None = None
         self.last: dict = {}
 
     def __call__(
@@ -107,17 +118,18 @@ class ExactSearch:
         queries = checked(queries, top_n, self.segments, self.score)
         count = len(next(iter(queries.values())))
         last = dict(moments=0, left=[], full_scans=0, coordinates=0)
-        order = sorted(range(len(self._parts)), key=lambda place: -self._parts[place].rows)
+        if self._about is None:
+            self._about = _About(self._parts, self.score.spaces)
         blocks = []
         for start in range(0, count, _SENTENCES):
             block = {space: rows[start : start + _SENTENCES] for space, rows in queries.items()}
             best = Best(min(_SENTENCES, count - start), top_n)
-            for place in order:
-                part = self._parts[place]
-                inside = None if allowed is None else np.asarray(allowed[place], bool)
-                sentences = _Sentences(part, block) if part.rows else None
+            cutoff = self._about.cutoff(self.score, block)
+            for part in self._parts:
+                inside = None if allowed is None else np.asarray(allowed[part.place], bool)
+                sentences = _Sentences(part, block, self._about.norms)
                 for rows, mask in part.chunks(inside, best.count):
-                    step = _Step(self.score, place, part, sentences, best, rows, mask, last)
+                    step = _Step(self.score, part, sentences, best, cutoff, rows, mask, last)
                     step.run(self.full_scan)
             blocks.append(best.hits())
         self.last = last
@@ -125,19 +137,20 @@ class ExactSearch:
 
 
 class _Part:
-    """A segment's arrays as tensors on the device, and what is computed of them once."""
+    """A segment's arrays as tensors on the device."""
 
-    def __init__(self, segment: Segment, spaces: tuple[str, ...], device: torch.device) -> None:
-        self.segment, self.spaces, self.device = segment, spaces, device
-        self.rows = len(segment.lengths)
+    def __init__(
+        self, place: int, segment: Segment, spaces: tuple[str, ...], device: torch.device
+    ) -> None:
+        self.place, self.segment, self.spaces, self.device = place, segment, spaces, device
+        self.rows = segment.rows
         self.first = {space: self._tensor(segment.first[space]) for space in spaces}
         self.others = {space: self._tensor(segment.others[space]) for space in spaces}
         self.rest = {space: self._tensor(segment.rest[space]) for space in spaces}
         self.lengths = self._tensor(segment.lengths)
         self.trust = None if segment.trust is None else self._tensor(segment.trust)
         self.stages = max(len(segment.levels[space]) for space in spaces)
-        self._norms: dict[str, float] = {}
-        self._classes: tuple | None = None
+        self.classes: Tensor | None = None
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         with warnings.catch_warnings():  # nobody writes to it
@@ -146,33 +159,13 @@ class _Part:
 
     def norm(self, space: str) -> float:
         """No less than the largest norm of a vector."""
-        if space not in self._norms:
-            squares = 0.0
-            for start in range(0, self.rows, _CELLS // 64):
-                part = slice(start, start + _CELLS // 64)
-                first = self.first[space][part].double().square().sum(1)
-                squares = max(
-                    squares, (first + self.rest[space][part, 0].double().square()).max().item()
-                )
-            self._norms[space] = squares**0.5 * (1 + 1e-9)
-        return self._norms[space]
-
-    def classes(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Moments of similar length: the class of each, (M,) int32, and (2, C) the least and the
-        largest length of each class; with trust (4, C), each with the least and the largest trust.
-        """
-        if self._classes is None:
-            sample = self.lengths[:: max(1, self.rows // 4096)].double()
-            edges = torch.quantile(sample, torch.linspace(0, 1, _CLASSES + 1)[1:-1].to(sample))
-            edges = edges.float().unique()
-            own = torch.bucketize(self.lengths, edges, out_int32=True)
-            present, own = own.unique(return_inverse=True)
-            lengths, trust = _extremes(self.lengths, own, len(present)), self.trust
-            if trust is not None:
-                lengths = lengths[[0, 0, 1, 1]]
-                trust = _extremes(trust, own, len(present))[[0, 1, 0, 1]]
-            self._classes = own.int(), lengths, trust
-        return self._classes
+        squares, size = 0.0, _CELLS // 64
+        for start in range(0, self.rows, size):
+            part = slice(start, start + size)
+            first = self.first[space][part].double().square().sum(1)
+            rest = self.rest[space][part, 0].double().square()
+            squares = max(squares, (first + rest).max().item())
+        return squares**0.5 * (1 + 1e-9)
 
     def chunks(self, allowed: np.ndarray | None, sentences: int) -> Iterator[tuple]:
         """Rows that are looked at at once, a slice or (r,) places, with a mask of them or None."""
@@ -187,21 +180,80 @@ class _Part:
             yield part if places is None else places[part], None if mask is None else mask[part]
 
 
+class _About:
+    """What is known of the moments of all segments together: norms, and lengths by class."""
+
+    def __init__(self, parts: Sequence[_Part], spaces: tuple[str, ...]) -> None:
+        self.norms = {
+            space: max([part.norm(space) for part in parts], default=0) for space in spaces
+        }
+        edges = torch.empty(0)
+        if len(spaces) == 1 and parts:  # with several the cells of their products cost enough
+            lengths = [part.lengths[:: max(1, part.rows // 4096)] for part in parts]
+            shares = torch.linspace(0, 1, _CLASSES + 1)[1:-1].double()
+            edges = torch.cat(lengths).cpu().double().quantile(shares).float().unique()
+        ends = torch.tensor([torch.inf, -torch.inf])[:, None].repeat(1, len(edges) + 1)
+        lengths, trust = ends.clone(), ends.clone()
+        for part in parts:
+            part.classes = torch.bucketize(part.lengths, edges.to(part.device), out_int32=True)
+            _widen(lengths, part.lengths, part.classes)
+            _widen(trust, torch.ones(1) if part.trust is None else part.trust, part.classes)
+        present = lengths[0] <= lengths[1]
+        lengths, trust = (torch.where(present, ends, 1.0).double() for ends in (lengths, trust))
+        self.lengths, self.trust = lengths, None
+        if any(part.trust is not None for part in parts):
+            self.lengths, self.trust = lengths[[0, 0, 1, 1]], trust[[0, 1, 0, 1]]
+
+    def cutoff(self, score: Score, queries: Mapping[str, np.ndarray]) -> Cutoff:
+        """That of sentences (S, J) per space."""
+        reach = {}
+        for space in score.spaces:
+            size = self.norms[space] * np.linalg.norm(queries[space], axis=1)
+            reach[space] = size * (1 + 1e-9)
+        return Cutoff(score, reach, self.lengths, self.trust)
+
+
+def _widen(ends: Tensor, values: Tensor, classes: Tensor) -> None:
+    """Make the least and the largest value (2, C) of each class hold for these, too."""
+    values, classes = values.cpu().expand(len(classes)), classes.cpu().long()
+    for row, how in zip(ends, ('amin', 'amax'), strict=True):
+        row.scatter_reduce_(0, classes, values, how)
+
+
 class _Sentences:
     """A block of S sentences in a segment's coordinates."""
 
-    def __init__(self, part: _Part, queries: Mapping[str, np.ndarray]) -> None:
-        self.exact, self.near, self.rest, self.margin = {}, {}, {}, {}
+    def __init__(
+        self, part: _Part, queries: Mapping[str, np.ndarray], norms: Mapping[str, float]
+    ) -> None:
+        self.exact, self.near, self.rests, self.rest, self.margin = {}, {}, {}, {}, {}
+        self.sizes = []
         for space in part.spaces:
             exact = queries[space] @ part.segment.rotation[space].T.astype(np.float64)  # (S, J)
             squares = np.cumsum(exact[:, ::-1] ** 2, 1)[:, ::-1]
             squares = np.pad(squares, ((0, 0), (0, 1)))
             rests = np.sqrt(squares[:, list(part.segment.levels[space])]) * (1 + 2.0**-22)
-            size = part.norm(space) * np.sqrt(squares[:, 0])  # (S,)
-            self.exact[space] = exact
+            size = norms[space] * np.sqrt(squares[:, 0])  # (S,)
+            self.exact[space], self.rests[space] = exact, rests
             self.near[space] = torch.from_numpy(exact.astype(np.float32)).to(part.device)
             self.rest[space] = torch.from_numpy(rests.astype(np.float32)).to(part.device)
             self.margin[space] = torch.from_numpy(_margin(exact.shape[1], size)).to(part.device)
+            self.sizes.append(size)
+        self.width = sum(exact.shape[1] for exact in self.exact.values())
+
+    def weighted(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], np.ndarray]:
+        """Sentences (J, S) and norms of their rests (S,) per space times weights (D, S), float32,
+        and the margin (S,) of sums of products with them.
+        """
+        near, rests = {}, {}
+        for space, weight in zip(self.exact, weights.numpy(), strict=True):
+            exact = self.exact[space].T * weight
+            device = self.near[space].device
+            near[space] = torch.from_numpy(exact.astype(np.float32)).to(device)
+            rest = self.rests[space][:, 0] * weight
+            rests[space] = torch.from_numpy(rest.astype(np.float32)).to(device)
+        sizes = np.stack(self.sizes) * weights.numpy()
+        return near, rests, _margin(self.width, sizes.sum(0))
 
 
 def _margin(width: int, size: np.ndarray) -> np.ndarray:
@@ -216,8 +268,8 @@ def _margin(width: int, size: np.ndarray) -> np.ndarray:
 class _Step:
     """One chunk of a segment's rows compared with a block of sentences."""
 
-    def __init__(self, score, place, part, sentences, best, rows, mask, last) -> None:
-        self.place, self.part, self.sentences, self.best = place, part, sentences, best
+    def __init__(self, score, part, sentences, best, cutoff, rows, mask, last) -> None:
+        self.part, self.sentences, self.best, self.cutoff = part, sentences, best, cutoff
         self.score, self.rows, self.mask, self.last = score, rows, mask, last
         if isinstance(rows, slice):
             self.places, self.start, self.count = None, rows.start, rows.stop - rows.start
@@ -227,48 +279,70 @@ class _Step:
     def run(self, full: bool) -> None:
         """Add to the best what this chunk has; ``full``: by reading all coordinates."""
         self.last['moments'] += self.count * self.best.count
-        bounds = self._first_bounds()
-        cells = self.count * self.best.count
-        if not full:
-            self._sample(bounds)
-            pairs = self._alone(bounds)
-            full = len(pairs[0]) > max(_LEFT_ALONE * cells, PAIRS)
-        if not full:
-            pairs = self._together(pairs, self._picked(bounds, pairs), seeds=True)
-            full = len(pairs[0]) > max(_LEFT_TOGETHER * cells, PAIRS)
-        if full:
-            self._all_coordinates(bounds)
-            self._sample(bounds)
-            pairs = self._alone(bounds)
-            pairs = self._together(pairs, self._picked(bounds, pairs), seeds=True)
-        else:
-            del bounds
-            for stage in range(1, self.part.stages + 1):
-                if len(pairs[0]) > self.best.count * self.best.top_n:
-                    pairs = self._together(pairs, self._bounds(pairs, stage))
+        first = np.isneginf(self.best.threshold).any()
+        if first:
+            self._aim()
+        sums, share = self._sums(), _LEFT_ALONE if self.best.count == 1 else _LEFT_TOGETHER
+        pairs = None if full else self._above(sums, first)
+        if pairs is None or len(pairs[0]) > max(share * sums.numel(), PAIRS):
+            full = True
+            self._all_coordinates(sums)
+            pairs = self._above(sums, True)
+        del sums
+        for stage in range(self.part.stages if full else 1, self.part.stages + 1):
+            if len(pairs[0]) > self.best.count * self.best.top_n:
+                pairs = self._together(pairs, self._bounds(pairs, stage))
         rows, sentences = self._on_host(pairs)
-        self.best.add(self.place, rows, sentences, self._exact(rows, sentences))
+        self.best.add(self.part.place, rows, sentences, self._exact(rows, sentences))
 
-    def _first_bounds(self) -> dict[str, Tensor]:
-        """(r, S) per space, from the first coordinates, without the margin."""
-        bounds = {}
+    def _aim(self) -> None:
+        """Weights by the bounds of the best of some moments."""
+        wanted = max(int(_SAMPLE / self.best.count**0.5), _RUN)
+        runs = torch.arange(0, self.count, max(_RUN * self.count // wanted, _RUN))
+        local = (runs[:, None] + torch.arange(_RUN)).flatten().to(self.part.device)
+        rows = self._global(local[local < self.count])
+        bounds = {}  # (r, S)
+        for space in self.part.spaces:
+            first = self.part.first[space].index_select(0, rows)
+            near, rest = self.sentences.near[space], self.sentences.rest[space][:, 0]
+            bound = torch.mm(first, near[:, : first.shape[1]].T)
+            bounds[space] = bound.addr_(self.part.rest[space][:, 0][rows], rest).double()
+        scores = self._scored(rows[:, None], bounds)
+        chosen = scores.topk(min(_SEEDS, len(rows)), 0, sorted=False).indices  # (K, S)
+        best = [bounds[space].gather(0, chosen).mean(0) for space in self.part.spaces]
+        self.cutoff.aim(torch.stack(best).cpu())
+
+    @property
+    def _seeds(self) -> int:
+        return max(_SEEDS // self.best.count, 2 * self.best.top_n)
+
+    def _expect(self, local: Tensor, sentences: Tensor) -> None:
+        """Raise thresholds by exact scores of pairs."""
+        rows, sentences = self._on_host((local, sentences))
+        self.best.expect(sentences, self._exact(rows, sentences))
+
+    def _sums(self) -> Tensor:
+        """(r, S) weighted sums of the bounds of the first level, without the margin."""
+        self.near, self.rests, self.margin = self.sentences.weighted(self.cutoff.weights)
+        sums = None
         for space in self.part.spaces:
             first, rest = self._of(self.part.first[space]), self._of(self.part.rest[space][:, 0])
-            near = self.sentences.near[space][:, : first.shape[1]]
-            bounds[space] = torch.mm(first, near.T).addr_(rest, self.sentences.rest[space][:, 0])
+            near = self.near[space][: first.shape[1]]
+            sums = torch.mm(first, near) if sums is None else sums.addmm_(first, near)
+            sums.addr_(rest, self.rests[space])
             self.last['coordinates'] += first.numel()
-        return bounds
+        return sums
 
-    def _all_coordinates(self, bounds: dict[str, Tensor]) -> None:
+    def _all_coordinates(self, sums: Tensor) -> None:
         """Make products of bounds, by reading all coordinates; in place."""
         self.last['full_scans'] += 1
         for space in self.part.spaces:
             rest, others = self._of(self.part.rest[space][:, 0]), self.part.others[space]
-            bound = bounds[space].addr_(rest, self.sentences.rest[space][:, 0], alpha=-1)
+            sums.addr_(rest, self.rests[space], alpha=-1)
             width = others.shape[1]
             if not width:
                 continue
-            near = self.sentences.near[space][:, -width:].T
+            near = self.near[space][-width:]
             size = max(_FULL // width, 1)
             buffer = near.new_empty(size, width)
             for start in range(0, self.count, size):
@@ -277,106 +351,64 @@ class _Step:
                     read = others[self.start + start : self.start + end]
                 else:
                     read = others.index_select(0, self.places[start:end])
-                bound[start:end].addmm_(buffer[: end - start].copy_(read), near)
+                sums[start:end].addmm_(buffer[: end - start].copy_(read), near)
             self.last['coordinates'] += self.count * width
 
-    def _sample(self, bounds: dict[str, Tensor]) -> None:
-        """Raise the thresholds by the best of some moments, where none is known."""
-        if self.count <= self.best.top_n or not np.isneginf(self.best.threshold).any():
-            return
-        wanted = max(_SAMPLE // self.best.count, _SAMPLE // 4, 4 * self.best.top_n)
-        step = max(self.count // wanted, 1)
-        local = torch.arange(0, self.count, step, device=self.part.device)  # (r',)
-        shape = self.best.count, len(local)
+    def _above(self, sums: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """Pairs whose sum exceeds the cutoff: rows of this chunk; sentences, rising.
+
+        The best of them raise it at ``first``, or if they are many.
+        """
+        for raised in (first, True):
+            if raised:
+                self._raise(sums)
+            self.cutoff.update(self.best.least())
+            pairs = self._exceeding(sums)
+            if raised or len(pairs[0]) <= 4 * self._seeds * self.best.count:
+                break
+        self._count('sums', pairs[0])
+        return pairs
+
+    def _raise(self, sums: Tensor) -> None:
+        """Raise thresholds by exact scores of the pairs with the largest sums."""
+        whole = self.count // _BLOCK * _BLOCK  # the largest lie in the blocks of the largest maxima
+        blocks = sums[:whole].view(-1, _BLOCK, self.best.count)
+        best = blocks.amax(1).T.topk(min(self._seeds, len(blocks)), sorted=False).indices  # (S, K)
+        local = (best[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=best.device)).flatten(1)
+        rest = torch.arange(whole, self.count, device=best.device).expand(self.best.count, -1)
+        local = torch.cat((local, rest), 1)
+        values = sums.T.gather(1, local)
+        if self.mask is not None:
+            values.masked_fill_(~self.mask[local], -torch.inf)
+        chosen = values.topk(min(self._seeds, values.shape[1]), sorted=False).indices
         pairs = (
-            local.expand(shape).flatten(),
-            torch.arange(self.best.count, device=local.device)[:, None].expand(shape).flatten(),
+            local.gather(1, chosen),
+            torch.arange(self.best.count, device=best.device)[:, None].expand_as(chosen),
         )
         if self.mask is not None:
             inside = self.mask[pairs[0]]
             pairs = pairs[0][inside], pairs[1][inside]
-        self._raise(pairs, self._scored(pairs, self._picked(bounds, pairs)))
+        self._expect(pairs[0].flatten(), pairs[1].flatten())
 
-    def _raise(self, pairs: tuple[Tensor, Tensor], scores: Tensor) -> None:
-        """Raise the thresholds by exact scores of the pairs with the best bounds."""
-        seeds = max(_SEEDS // self.best.count, 2 * self.best.top_n)
-        counts = torch.bincount(pairs[1], minlength=self.best.count).tolist()
-        starts = np.cumsum([0, *counts])
-        chosen = torch.cat(
-            [
-                part.topk(min(seeds, len(part)), sorted=False).indices + int(start)
-                for start, part in zip(starts, scores.split(counts), strict=False)
-            ]
-        )
-        rows, sentences = self._on_host((pairs[0][chosen], pairs[1][chosen]))
-        self.best.expect(sentences, self._exact(rows, sentences))
-
-    def _alone(self, bounds: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Pairs that no space rules out by itself: rows of this chunk; sentences, rising."""
-        margin = self.sentences.margin
-        tops = {space: bound.amax(0).double() + margin[space] for space, bound in bounds.items()}
-        left = None
-        for space, bound in bounds.items():
-            cut = self._cut(space, tops) - margin[space]  # (C, S)
-            cut = torch.nextafter(cut.float(), cut.new_tensor(-torch.inf).float())
-            if (cut == cut[:1]).all():
-                cut = cut[0]
-            else:
-                cut = cut.index_select(0, self._of(self.part.classes()[0]))  # (r, S)
-            reached = ~(bound <= cut)
-            left = reached if left is None else left.logical_and_(reached)
+    def _exceeding(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs whose sum exceeds the cutoff."""
+        least = self.cutoff.cutoff - torch.from_numpy(self.margin)  # (C, S)
+        least = torch.nextafter(least.float(), torch.tensor(-torch.inf)).to(self.part.device)
+        if len(least) > 1:
+            least = least.index_select(0, self._of(self.part.classes))  # (r, S)
+        left = (sums <= least).logical_not_()
         if self.mask is not None:
             left &= self.mask[:, None]
         if left.device.type == 'cpu':  # NumPy is several times faster
             found = torch.from_numpy(np.flatnonzero(left.numpy()))
         else:
             found = left.flatten().nonzero().flatten()
-        self._count('alone', found)
         if self.best.count == 1:
             return found, torch.zeros_like(found)
         sentences = found % self.best.count
         order = sentences.to(torch.uint8).numpy(force=True).argsort(kind='stable')  # a radix sort
         order = torch.from_numpy(order).to(found.device)
         return (found // self.best.count)[order], sentences[order]
-
-    def _cut(self, space: str, tops: dict[str, Tensor]) -> Tensor:
-        """(C, S) products in a space up to which no score reaches the threshold.
-
-        The other spaces are at their highest.
-        """
-        _, lengths, trust = self.part.classes()  # (4, C)
-        lengths = lengths.double()[..., None]
-        trust = None if trust is None else trust.double()[..., None]
-        least = torch.from_numpy(self.best.least()).to(self.part.device)  # (S,)
-        high = tops[space]
-        reach = self.part.norm(space) * torch.from_numpy(
-            np.linalg.norm(self.sentences.exact[space], axis=1)
-        ).to(high)
-        low = torch.minimum(-reach - self.sentences.margin[space], high)
-        low, high = (end.expand(lengths.shape[1], -1) for end in (low, high))  # (C, S)
-        steps = torch.linspace(0, 1, _GRID, dtype=torch.double, device=high.device)
-        ends = None
-        for _ in range(3):
-            grid = low + (high - low) * steps[:, None, None]  # (G, C, S)
-            products = {other: top.expand_as(grid)[:, None] for other, top in tops.items()}
-            products[space] = grid[:, None]
-            scores = self.score(products, lengths, trust)  # (G, 2 or 4, C, S)
-            reached = (~(scores < least)).any(1)  # (G, C, S)
-            if ends is None:  # no product reaches it, or every one does
-                ends = torch.where(reached[0], -torch.inf, torch.nan)
-                ends = torch.where(reached.any(0), ends, torch.inf)
-            index = reached.byte().argmax(0)  # (C, S), the first that does
-            index = torch.where(reached.any(0), index, _GRID - 1)[None]
-            low, high = (grid.gather(0, at)[0] for at in ((index - 1).clamp(min=0), index))
-        return torch.where(ends.isnan(), low, ends)
-
-    def _picked(self, bounds: dict[str, Tensor], pairs) -> dict[str, Tensor]:
-        """(P,) float64 per space: bounds of pairs, with their margins."""
-        flat = pairs[0] * self.best.count + pairs[1]
-        return {
-            space: bound.flatten().index_select(0, flat).double() + self._margin(space, pairs[1])
-            for space, bound in bounds.items()
-        }
 
     def _bounds(self, pairs: tuple[Tensor, Tensor], stage: int) -> dict[str, Tensor]:
         """The same from the coordinates of a level; after the last one, of all."""
@@ -400,17 +432,14 @@ class _Step:
             self.last['coordinates'] += level * len(pairs[0])
         return bounds
 
-    def _scored(self, pairs: tuple[Tensor, Tensor], products: dict[str, Tensor]) -> Tensor:
-        """(P,) scores of products."""
-        rows, trust = self._global(pairs[0]), self.part.trust
-        trust = None if trust is None else trust.index_select(0, rows).double()
-        return self.score(products, self.part.lengths.index_select(0, rows).double(), trust)
+    def _scored(self, rows: Tensor, products: dict[str, Tensor]) -> Tensor:
+        """Scores of products, of rows of the segment."""
+        trust = None if self.part.trust is None else self.part.trust[rows].double()
+        return self.score(products, self.part.lengths[rows].double(), trust)
 
-    def _together(self, pairs, bounds: dict[str, Tensor], seeds: bool = False) -> tuple:
-        """Pairs whose bounds of all spaces together reach the threshold; ``seeds`` raise it."""
-        scores = self._scored(pairs, bounds)
-        if seeds:
-            self._raise(pairs, scores)
+    def _together(self, pairs, bounds: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Pairs whose bounds of all spaces together reach the threshold."""
+        scores = self._scored(self._global(pairs[0]), bounds)
         least = torch.from_numpy(self.best.least()).to(scores)
         left = ~(scores < least[pairs[1]])
         pairs = pairs[0][left], pairs[1][left]
@@ -440,11 +469,3 @@ class _Step:
 
     def _count(self, step: str, left: Tensor) -> None:
         self.last['left'].append((step, len(left)))
-
-
-def _extremes(values: Tensor, groups: Tensor, count: int) -> Tensor:
-    """(2, C) the least and the largest value of each group."""
-    zeros = values.new_zeros(2, count)
-    for row, how in zip(zeros, ('amin', 'amax'), strict=True):
-        row.scatter_reduce_(0, groups, values, how, include_self=False)
-    return zeros

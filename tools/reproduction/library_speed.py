@@ -259,37 +259,23 @@ class PeakMemory:
 
 
 class Joined:
-    """The best moments from the best of each space.
+    """The best moments among the first 300 of each space: one scan of each, nothing proven."""
 
-    Every moment outside the K best of all spaces scores at most what the K-th products of all give;
-    K is doubled until the n-th best known score reaches that, if ``proven``.
-    """
-
-    def __init__(
-        self, segment: Segment, score, best_of_space: Mapping, proven: bool = True
-    ) -> None:
-        self.segment, self.score, self.proven = segment, score, proven
-        self.best_of_space = best_of_space
+    def __init__(self, segment: Segment, score, best_of_space: Mapping) -> None:
+        self.segment, self.score, self.best_of_space = segment, score, best_of_space
         rotation = segment.rotation
         self.turns = {space: rotation[space].T.astype(np.float64) for space in score.spaces}
 
     def __call__(self, query: Mapping[str, torch.Tensor]) -> np.ndarray:
         queries = {s: query[s].double().numpy() @ turn for s, turn in self.turns.items()}
-        count = FIRST
-        while True:
-            found = {
-                space: search(queries[space].astype(np.float32), count)
-                for space, search in self.best_of_space.items()
-            }
-            rows = np.unique(np.concatenate([rows for _, rows in found.values()]))
-            rows = rows[rows >= 0]  # an IVF index pads with -1
-            scores = exact_scores(self.segment, self.score, queries, rows, np.zeros(len(rows), int))
-            order = np.lexsort((rows, -scores))[:TOP_N]
-            lowest = {s: torch.tensor(values.min()).double() for s, (values, _) in found.items()}
-            bound = self.score(lowest, torch.ones(()).double(), None)
-            if not self.proven or scores[order[-1]] >= bound or count >= self.segment.rows:
-                return rows[order]
-            count *= 2
+        found = [
+            search(queries[space].astype(np.float32), FIRST)
+            for space, search in self.best_of_space.items()
+        ]
+        rows = np.unique(np.concatenate(found))
+        rows = rows[rows >= 0]  # an IVF index pads with -1
+        scores = exact_scores(self.segment, self.score, queries, rows, np.zeros(len(rows), int))
+        return rows[np.lexsort((rows, -scores))[:TOP_N]]
 
 
 def joined_variants(segment: Segment, score) -> dict[str, Joined]:
@@ -298,32 +284,24 @@ def joined_variants(segment: Segment, score) -> dict[str, Joined]:
     found = {
         'NumPy float32': Joined(segment, score, {s: numpy_best(x) for s, x in vectors.items()})
     }
-    makers = {FLAT: flat_index, PANORAMA: panorama_index, IVF: ivf_index}
-    for name, make in makers.items():
+    for name, make in {FLAT: flat_index, PANORAMA: panorama_index, IVF: ivf_index}.items():
         indexes = {space: faiss_best(make(x)) for space, x in vectors.items()}
-        found[name] = Joined(segment, score, indexes, proven=make is not ivf_index)
+        found[name] = Joined(segment, score, indexes)
     return found
 
 
 def numpy_best(vectors: np.ndarray) -> Callable:
-    """The K largest products, and their rows."""
+    """Rows of the largest products."""
 
-    def best(query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        products = vectors @ query[0]
-        rows = np.argpartition(-products, min(count, len(products)) - 1)[:count]
-        return products[rows], rows
+    def best(query: np.ndarray, count: int) -> np.ndarray:
+        return np.argpartition(vectors @ -query[0], min(count, len(vectors)) - 1)[:count]
 
     return best
 
 
 def faiss_best(index) -> Callable:
     """The same of an index."""
-
-    def best(query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        products, rows = index.search(query, min(count, index.ntotal))
-        return products[0], rows[0]
-
-    return best
+    return lambda query, count: index.search(query, min(count, index.ntotal))[1][0]
 
 
 def flat_index(vectors: np.ndarray):
