@@ -30,6 +30,7 @@ class Cutoff:
         trust (Tensor | None): (L, C) likewise.
 
     Attributes:
+        reach (Tensor): (spaces, S) float64, of the argument.
         weights (Tensor): (spaces, S) float64, of which ``weights * reach`` is 1 at most.
         cutoff (Tensor): (C, S) float64.
     """
@@ -43,11 +44,11 @@ class Cutoff:
     ) -> None:
         self.score, self.spaces = score, tuple(score.spaces)
         stacked = np.stack([reach[space] for space in self.spaces])  # (D, S)
-        self._reach = torch.from_numpy(stacked).clamp(min=1e-300)
+        self.reach = torch.from_numpy(stacked).clamp(min=1e-300)
         self._lengths, self._trust = lengths, trust
-        self._least = torch.full(self._reach.shape[1:], -torch.inf, dtype=torch.double)
-        self.weights = 1 / self._reach
-        count = lengths.shape[1], self._reach.shape[1]
+        self._least = torch.full(self.reach.shape[1:], -torch.inf, dtype=torch.double)
+        self.weights = 1 / self.reach
+        count = lengths.shape[1], self.reach.shape[1]
         self.cutoff = torch.full(count, -torch.inf, dtype=torch.double)
 
     def aim(self, products: Tensor) -> None:
@@ -56,11 +57,11 @@ class Cutoff:
         points = products[:, None, None]
         for place in range(len(self.spaces)):
             step = torch.zeros_like(points)
-            step[place] = 1e-3 * self._reach[place]
+            step[place] = 1e-3 * self.reach[place]
             gain = self._highest(points + step) - self._highest(points - step)  # (1, C, S)
-            slopes[place] = self._reach[place] * gain[0, 0]
+            slopes[place] = self.reach[place] * gain[0, 0]
         slopes = slopes / slopes.amax(0)
-        self.weights = slopes.nan_to_num(1.0, 1.0, 1.0).clamp(1e-6, 1) / self._reach
+        self.weights = slopes.nan_to_num(1.0, 1.0, 1.0).clamp(1e-6, 1) / self.reach
         self._least.fill_(-torch.inf)
 
     def update(self, least: np.ndarray) -> None:
@@ -76,7 +77,7 @@ class Cutoff:
         """
         spaces, classes = len(self.spaces), self._lengths.shape[1]
         parts = _PARTS.get(spaces, 2)
-        top = self._reach[:, None, None].expand(spaces, 1, classes, -1)
+        top = self.reach[:, None, None].expand(spaces, 1, classes, -1)
         steps = torch.linspace(0, 1, parts + 1, dtype=torch.double)[:, None, None]
         edges = []  # (parts + 1, C, S) of each space but the last
         for place in range(spaces - 1):
@@ -93,7 +94,7 @@ class Cutoff:
         """(N, C, S) the product in a space below which no score reaches the threshold, with the
         others as in points (N, C, S) of each space: infinity if none does, at the least -reach.
         """
-        reach = self._reach[place].expand_as(points[place])
+        reach = self.reach[place].expand_as(points[place])
         low, high = -reach, reach
         steps = torch.linspace(0, 1, _GRID, dtype=torch.double)
         never = None

@@ -17,7 +17,7 @@ LEVELS = (16, 48, 144)  # coordinates read before the next bound
 ROTATION_ROWS = 100_000  # a rotation is computed on no more rows than that
 DTYPES = {'float16': np.float16, 'float32': np.float32}
 _MAGIC = b'MMNMOMNT'
-_VERSION = 1
+_VERSION = 2
 _ALIGN = 64
 _CHUNK = 16_384  # rows
 
@@ -244,7 +244,8 @@ class SegmentWriter:
                 self._energy[space][index] += squares[:, :level].sum()
                 self._write(f'rest {level} of {space}', _rounded_up(np.sqrt(rest)))
             self._write(f'first of {space}', rounded[:, : levels[0]].astype(np.float32))
-            self._write(f'others of {space}', rounded[:, levels[0] :])
+            for start, end in _pairs(levels, len(squares.T)):
+                self._write(f'others {start} of {space}', rounded[:, start:end])
         self._write('spans', spans)
         self._write('lengths', lengths)
         if 'trust' in self._crc:
@@ -327,13 +328,14 @@ class Segment:
         trust (np.ndarray | None): (M,) float32; None: 1 for all.
         rotation (dict[str, np.ndarray]): (J, J) float32; a query's coordinates are this times it.
         first (dict[str, np.ndarray]): (M, L) float32, the first coordinates, of rounded values.
-        others (dict[str, np.ndarray]): (M, J - L) of `dtype`.
+        others (dict[str, tuple[np.ndarray, ...]]): The coordinates from each level to the next or
+            the last one, (M, their number) of `dtype`; none after the last.
         rest (dict[str, np.ndarray]): (M, K) float32, columns contiguous; the norm of the stored
             coordinates after each level, or a little more.
 
     Raises:
         MissingFileError: If there is no such file.
-        InputError: If it is no segment, truncated, of a newer format, or its header is damaged.
+        InputError: If it is no segment, truncated, of another format, or its header is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -351,14 +353,20 @@ class Segment:
         self.trust = self._view('trust') if 'trust' in self._blocks else None
         self.rotation = {space: self._view(f'rotation of {space}') for space in self.spaces}
         self.first = {space: self._view(f'first of {space}') for space in self.spaces}
-        self.others = {space: self._view(f'others of {space}') for space in self.spaces}
         self.rest = {space: self._rest(space) for space in self.spaces}
         self.widths = {space: len(rotation) for space, rotation in self.rotation.items()}
+        self.others = {
+            space: tuple(
+                self._view(f'others {start} of {space}')
+                for start, _ in _pairs(self.levels[space], width)
+            )
+            for space, width in self.widths.items()
+        }
 
     def vectors(self, space: str, rows: np.ndarray | slice) -> np.ndarray:
         """(n, J) float32: the stored, rotated coordinates of some moments."""
-        others = self.others[space][rows].astype(np.float32)
-        return np.concatenate((self.first[space][rows], others), axis=1)
+        others = (part[rows].astype(np.float32) for part in self.others[space])
+        return np.concatenate((self.first[space][rows], *others), axis=1)
 
     def verify(self, prefix: str = '') -> list[str]:
         """One line for each damaged block, of those whose names begin so."""
@@ -398,10 +406,11 @@ def _read_header(path: Path) -> dict:
     if zlib.crc32(text) != crc:
         raise InputError(f'{path}: the header is damaged (its checksum differs), or cut off')
     header = json.loads(text)
-    if header['version'] > _VERSION:
+    if header['version'] != _VERSION:
+        todo = 'update mmn_plugin' if header['version'] > _VERSION else 'make the library anew'
         raise InputError(
-            f'{path} has format {header["version"]}, and this version of mmn_plugin reads up to '
-            f'{_VERSION}: update mmn_plugin'
+            f'{path} has format {header["version"]}, and this version of mmn_plugin reads '
+            f'{_VERSION}: {todo}'
         )
     if size != header['size']:
         raise InputError(f'{path} is truncated: it has {size} of {header["size"]} bytes')
@@ -410,6 +419,13 @@ def _read_header(path: Path) -> dict:
 
 def _levels(width: int, levels: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(level for level in levels if level < width) or (width,)
+
+
+def _pairs(levels: tuple[int, ...], width: int) -> list[tuple[int, int]]:
+    """Ends of the coordinates between levels, up to the last one."""
+    return [
+        (start, end) for start, end in zip(levels, (*levels[1:], width), strict=True) if end > start
+    ]
 
 
 def _layout(rows, widths, levels, dtype, trust) -> list[dict]:
@@ -421,7 +437,8 @@ def _layout(rows, widths, levels, dtype, trust) -> list[dict]:
         shapes.append((f'rotation of {space}', (width, width), 'float32'))
         shapes.append((f'first of {space}', (rows, first), 'float32'))
         shapes += [(f'rest {level} of {space}', (rows,), 'float32') for level in levels[space]]
-        shapes.append((f'others of {space}', (rows, width - first), dtype))
+        for start, end in _pairs(levels[space], width):
+            shapes.append((f'others {start} of {space}', (rows, end - start), dtype))
     return [
         dict(name=name, offset=10**15, shape=shape, dtype=kind, crc32='0' * 8)
         for name, shape, kind in shapes

@@ -196,13 +196,15 @@ def test_verify_names_file_and_block_of_a_flipped_byte_and_compact_refuses(folde
     folder = copied(folder, tmp_path / 'lib')
     store, path = FolderStore(folder), first_segment(folder)
     before = store.snapshot().by_id
-    offset = store.snapshot().segments[0]._blocks['others of iou']['offset']
+    offset = store.snapshot().segments[0]._blocks['others 16 of iou']['offset']
     flip(path, offset + 5)
     assert store.verify() == [
-        f"{path}: the block 'others of iou' is damaged (its checksum differs); the videos in it: "
-        "'a', 'b'"
+        f"{path}: the block 'others 16 of iou' is damaged (its checksum differs); "
+        "the videos in it: 'a', 'b'"
     ]
-    with pytest.raises(InputError, match=r"'others of iou' is damaged .*names the videos to upd"):
+    with pytest.raises(
+        InputError, match=r"'others 16 of iou' is damaged .*names the videos to upd"
+    ):
         store.compact()
     assert store.snapshot().by_id == before
     store.remove(['a', 'b'])

@@ -65,9 +65,11 @@ def test_first_and_others_are_the_rounded_coordinates(tmp_path):
     segment = Segment(tmp_path / 'a')
     for space, width in WIDTHS.items():
         first, others = segment.first[space], segment.others[space]
-        assert (first.dtype, others.dtype) == (np.float32, np.float16)
-        assert first.shape == (50, min(width, 16))
-        assert others.shape == (50, max(width - 16, 0))
+        assert first.dtype == np.float32
+        assert all(part.dtype == np.float16 for part in others)
+        ends = np.cumsum([first.shape[1], *(part.shape[1] for part in others)])
+        assert ends.tolist() == [*segment.levels[space], width][: len(ends)]
+        assert ends[-1] == width
         assert np.array_equal(first, first.astype(np.float16))
 
 
@@ -143,7 +145,12 @@ def test_a_segment_of_no_moments_can_be_read(tmp_path):
 def test_the_arrays_cannot_be_written_to(tmp_path):
     write_segment(tmp_path / 'a', *moments(5))
     segment = Segment(tmp_path / 'a')
-    for values in (segment.spans, segment.first['iou'], segment.rest['iou'], segment.others['iou']):
+    for values in (
+        segment.spans,
+        segment.first['iou'],
+        segment.rest['iou'],
+        *segment.others['iou'],
+    ):
         with pytest.raises(ValueError, match='read-only'):
             values[0] = 1
 
@@ -216,11 +223,14 @@ def test_a_truncated_or_missing_segment_is_one_clear_error(tmp_path):
         Segment(path)
 
 
-def test_a_segment_of_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmn_plugin.library.segment._VERSION', 2)
+@pytest.mark.parametrize(
+    ('version', 'todo'), [(1, 'make the library anew'), (3, 'update mmn_plugin')]
+)
+def test_a_segment_of_another_format_is_refused(tmp_path, monkeypatch, version, todo):
+    monkeypatch.setattr('mmn_plugin.library.segment._VERSION', version)
     write_segment(tmp_path / 'a', *moments(3))
     monkeypatch.undo()
-    with pytest.raises(InputError, match=r'has format 2, and .* reads up to 1: update mmn_plugin'):
+    with pytest.raises(InputError, match=rf'has format {version}, and .* reads 2: {todo}'):
         Segment(tmp_path / 'a')
 
 

@@ -1,5 +1,6 @@
 """Exact search in a library of a million moments beside brute force and FAISS, in turns."""
 
+import json
 import os
 import statistics
 import threading
@@ -22,7 +23,7 @@ from mmn_plugin.models.heads.mutual_matching_head import MatchingScore
 from mmn_plugin.structures.annotations import read_annotations
 
 from . import captions
-from .running import ROOT, WORK, best_of, in_process, train
+from .running import CONFIG, ROOT, WORK, best_of, in_process, train
 from .tables import table
 
 TOP_N, SENTENCES, AT_ONCE, THREADS = 20, 20, 512, 8
@@ -38,6 +39,7 @@ LARGE = {
     **{f'model.{part}.embed_channels': 256 for part in ('neck', 'text_encoder')},
 }
 OURS, FULL, FLAT = 'ours', 'ours, reading all coordinates', 'two FAISS flat float16'
+SIDE_BY_SIDE = 'the same two, each in a thread'
 PANORAMA, IVF = 'FAISS Panorama', 'FAISS IVF, 64 of 1,024 lists'
 
 
@@ -57,14 +59,22 @@ MATCHING = MatchingScore(power=4.0, iou_scale=10.0, tower_weight=0.0)
 def captions_moments(name: str, options: Mapping | None = None) -> Path:
     """The folder with the moments of captions' MMN, trained with these options."""
     captions.make_corpus()
-    options = tuple(f'{key}={value}' for key, value in (options or {}).items())
-    work, _ = train(name, 0, options, captions.MMN, 1)
-    return embedded(best_of(work), ['described'])
+    return embedded(kept(name, captions.MMN, options), ['described'])
 
 
 def shapes_moments() -> Path:
     """The folder with the moments of Shapes' MMN, as the experiment ``shapes`` trains it."""
-    return embedded(best_of(train('shapes', 0)[0]), ['train', 'val', 'test'])
+    return embedded(kept('shapes', CONFIG), ['train', 'val', 'test'])
+
+
+def kept(name: str, config: str, options: Mapping | None = None) -> Path:
+    """Best checkpoint of a training; one of an earlier state of the package serves as well."""
+    options = tuple(f'{key}={value}' for key, value in (options or {}).items())
+    work, record = WORK / f'{name}_seed0', ROOT / WORK / f'{name}_seed0/finished.json'
+    found = json.loads(record.read_text()) if record.is_file() else {}
+    if found.get('config') != config or (options and found.get('options') != list(options)):
+        train(name, 0, options, config, 2 if config == CONFIG else 1)
+    return best_of(work)
 
 
 def embedded(checkpoint: Path, splits: list[str]) -> Path:
@@ -155,7 +165,9 @@ def library_speed(kinds: dict, /, repeats: int) -> dict:
     for kind, (make, file, score) in kinds.items():
         folder = make()
         found = in_process(figures_of, folder, file, score, repeats, limit=LIMIT)
-        rows.append(dict(kind=kind, **found))
+        record = folder.parent / 'finished.json'
+        training = json.loads(record.read_text()) if record.is_file() else None
+        rows.append(dict(kind=kind, training=training, **found))
     return dict(figures=rows, load=os.getloadavg()[0])
 
 
@@ -261,18 +273,20 @@ class PeakMemory:
 class Joined:
     """The best moments among the first 300 of each space: one scan of each, nothing proven."""
 
-    def __init__(self, segment: Segment, score, best_of_space: Mapping) -> None:
+    def __init__(
+        self, segment: Segment, score, best_of_space: Mapping, each: Callable = map
+    ) -> None:
         self.segment, self.score, self.best_of_space = segment, score, best_of_space
+        self.each = each
         rotation = segment.rotation
         self.turns = {space: rotation[space].T.astype(np.float64) for space in score.spaces}
 
     def __call__(self, query: Mapping[str, torch.Tensor]) -> np.ndarray:
         queries = {s: query[s].double().numpy() @ turn for s, turn in self.turns.items()}
-        found = [
-            search(queries[space].astype(np.float32), FIRST)
-            for space, search in self.best_of_space.items()
-        ]
-        rows = np.unique(np.concatenate(found))
+        spaces = self.best_of_space
+        vectors = [queries[space].astype(np.float32) for space in spaces]
+        found = self.each(lambda search, one: search(one, FIRST), spaces.values(), vectors)
+        rows = np.unique(np.concatenate(list(found)))
         rows = rows[rows >= 0]  # an IVF index pads with -1
         scores = exact_scores(self.segment, self.score, queries, rows, np.zeros(len(rows), int))
         return rows[np.lexsort((rows, -scores))[:TOP_N]]
@@ -287,6 +301,9 @@ def joined_variants(segment: Segment, score) -> dict[str, Joined]:
     for name, make in {FLAT: flat_index, PANORAMA: panorama_index, IVF: ivf_index}.items():
         indexes = {space: faiss_best(make(x)) for space, x in vectors.items()}
         found[name] = Joined(segment, score, indexes)
+        if make is flat_index and len(indexes) > 1:
+            pool = ThreadPoolExecutor(len(indexes))
+            found[SIDE_BY_SIDE] = Joined(segment, score, indexes, pool.map)
     return found
 
 
