@@ -128,10 +128,9 @@ KINDS = ('steep', 'flat', 'last', 'duplicates', 'grid', 'norms', 'zeros', 'oppos
 
 @pytest.fixture
 def small_steps(monkeypatch):
-    """Chunks, samples and shares so small that a few hundred moments take every path."""
-    for name, value in dict(
-        _CELLS=1 << 11, _SAMPLE=64, _SEEDS=8, _BLOCK=4, _RUN=2, _SENTENCES=3
-    ).items():
+    """Chunks and samples so small that a few hundred moments take every path."""
+    monkeypatch.setattr(arrays, 'CELLS', 1 << 11)
+    for name, value in dict(_SAMPLE=64, _SEEDS=8, _BLOCK=4, _RUN=2, _SENTENCES=3).items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, 'PAIRS', 16)
 

@@ -22,7 +22,7 @@ def speed():
 def folder(speed, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, 'ROOT', tmp_path)
     monkeypatch.setattr(speed, 'AT_ONCE', 24)
-    monkeypatch.setattr(speed, 'FIRST', 30)
+    monkeypatch.setattr(speed, 'FIRST', 3000)
     return speed.random_moments(3000, 32)
 
 
@@ -37,7 +37,7 @@ def test_without_faiss_it_is_told_what_to_install(speed, monkeypatch):
         speed.library_speed({}, 1)
 
 
-def test_the_best_of_each_space_are_joined_until_the_first_ones_are_proven(speed, folder):
+def test_one_scan_of_each_space_gives_the_moments_that_are_joined(speed, folder, monkeypatch):
     segment, score = Segment(folder / 'trained.moments'), speed.MATCHING
     asked = []
 
@@ -45,11 +45,15 @@ def test_the_best_of_each_space_are_joined_until_the_first_ones_are_proven(speed
         return lambda query, count: asked.append(count) or best(query, count)
 
     best = {s: counted(speed.numpy_best(segment.vectors(s, slice(None)))) for s in score.spaces}
-    for place in range(5):
-        query = query_of(folder, place)
+    for first in (30, 3000):
+        monkeypatch.setattr(speed, 'FIRST', first)
+        query = query_of(folder, first // 1000)
         wanted = brute_force([segment], query, score, speed.TOP_N).row[0]
-        assert np.array_equal(speed.Joined(segment, score, best)(query), wanted)
-    assert max(asked) > 30  # random directions need more
+        found = speed.Joined(segment, score, best)(query)
+        assert len(found) == speed.TOP_N
+        # random directions need more than 30 of each space
+        assert np.array_equal(found, wanted) == (first == 3000)
+    assert asked == [30, 30, 3000, 3000]
 
 
 def test_the_indexes_of_faiss_rank_as_a_full_scan(speed, folder):
@@ -57,7 +61,7 @@ def test_the_indexes_of_faiss_rank_as_a_full_scan(speed, folder):
     segment, score = Segment(folder / 'trained.moments'), speed.MATCHING
     variants, query = speed.joined_variants(segment, score), query_of(folder, 0)
     wanted = brute_force([segment], query, score, speed.TOP_N).row[0]
-    for name in (speed.FLAT, speed.PANORAMA):
+    for name in (speed.FLAT, speed.SIDE_BY_SIDE):
         assert np.array_equal(variants[name](query), wanted), name
     assert len(variants[speed.IVF](query)) == speed.TOP_N
 
