@@ -36,6 +36,7 @@ from reproduction import (
     gpu,
     inference,
     library,
+    library_adding,
     library_faults,
     library_presence,
     library_speed,
@@ -74,6 +75,7 @@ EXPERIMENTS = dict(
     gpu=(gpu.gpu, gpu.render_gpu),
     inference_cost=(inference.inference_cost, inference.render_inference_cost),
     library=(library.library, library.render_library),
+    library_adding=(library_adding.library_adding, library_adding.render_library_adding),
     library_faults=(library_faults.library_faults, library_faults.render_library_faults),
     library_presence=(
         library_presence.library_presence,
