@@ -5,7 +5,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from dataclasses import dataclass
@@ -141,9 +141,9 @@ LARGE_CAPTIONS = (lambda: captions_moments('mmn_captions_large', LARGE), 'traine
 SMALL_CAPTIONS = (lambda: captions_moments('mmn_captions'), 'trained', MATCHING)
 KINDS = {
     'MMN on captions, 256-d': LARGE_CAPTIONS,
-    'MMN on Shapes': (shapes_moments, 'trained', MATCHING),
     'a tower, all-MiniLM-L6-v2': (LARGE_CAPTIONS[0], 'tower', TowerScore()),
     'random directions': (lambda: random_moments(MILLION, 256), 'trained', MATCHING),
+    'MMN on Shapes': (shapes_moments, 'trained', MATCHING),
 }
 # The same on the model of the experiment ``captions``, so that nothing has to be trained anew.
 SMALL_KINDS = {
@@ -153,7 +153,7 @@ SMALL_KINDS = {
 }
 
 
-def library_speed(kinds: dict, /, repeats: int) -> dict:
+def library_speed(kinds: dict, /, repeats: int) -> Iterator[dict]:
     """The first 20 moments of 20 sentences by every variant, in turns, on each kind.
 
     Args:
@@ -168,7 +168,7 @@ def library_speed(kinds: dict, /, repeats: int) -> dict:
         record = folder.parent / 'finished.json'
         training = json.loads(record.read_text()) if record.is_file() else None
         rows.append(dict(kind=kind, training=training, **found))
-    return dict(figures=rows, load=os.getloadavg()[0])
+        yield dict(figures=rows, load=os.getloadavg()[0])
 
 
 def require_faiss():
