@@ -10,10 +10,10 @@ import numpy as np
 from mmn_plugin.errors import InputError
 
 from .moment_store import StoredVideo
-from .segment import ROTATION_ROWS, Segment, SegmentWriter, check_moments, rotation_of
+from .segment import ROTATION_ROWS, Axes, Segment, SegmentWriter, axes_of, check_moments
 
 Moments = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]
-Rotations = Mapping[str, np.ndarray]
+AxesOf = Mapping[str, Axes]
 
 
 def check_videos(videos: Sequence[StoredVideo], dtype: str) -> list[Moments]:
@@ -57,19 +57,17 @@ def widths_of(moments: Moments) -> dict[str, int]:
     return {space: vectors.shape[1] for space, vectors in moments[0].items()}
 
 
-def write_videos(
-    path: Path, videos: Sequence[Moments], dtype: str, rotations: Rotations | None
-) -> None:
-    """Write moments of videos, by rotations that are given or their own."""
+def write_videos(path: Path, videos: Sequence[Moments], dtype: str, axes: AxesOf | None) -> None:
+    """Write moments of videos, by axes that are given or their own."""
     rows = sum(len(spans) for _, spans, *_ in videos)
-    own, step = rotations is None, _step(rows)
+    own, step = axes is None, _step(rows)
     if own:
-        rotations = {
-            space: rotation_of((vectors[space][::step] for vectors, *_ in videos), width)
+        axes = {
+            space: axes_of((vectors[space][::step] for vectors, *_ in videos), width)
             for space, width in widths_of(videos[0]).items()
         }
     trust = any(trust is not None for *_, trust in videos)
-    with SegmentWriter(path, rows, rotations, dtype, trust, own) as writer:
+    with SegmentWriter(path, rows, axes, dtype, trust, own) as writer:
         for moments in videos:
             writer.append(*moments)
         writer.close()
@@ -79,9 +77,9 @@ def write_merged(
     path: Path,
     sources: Sequence[tuple[Segment, np.ndarray]],
     dtype: str,
-    rotations: Rotations | None,
+    axes: AxesOf | None,
 ) -> None:
-    """Write moments of other segments (rows rising), by rotations that are given or their own.
+    """Write moments of other segments (rows rising), by axes that are given or their own.
 
     Raises:
         InputError: If a segment is damaged; its damage would get a new checksum.
@@ -90,16 +88,16 @@ def write_merged(
         if problems := segment.verify():
             raise InputError(f'{problems[0]}; `mmn library verify` names the videos to update')
     count = sum(len(rows) for _, rows in sources)
-    own, step = rotations is None, _step(count)
+    own, step = axes is None, _step(count)
     if own:
-        rotations = {
-            space: rotation_of(
+        axes = {
+            space: axes_of(
                 (s.vectors(space, rows[::step]) @ s.rotation[space] for s, rows in sources), width
             )
             for space, width in sources[0][0].widths.items()
         }
     trust = any(segment.trust is not None for segment, _ in sources)
-    with SegmentWriter(path, count, rotations, dtype, trust, own) as writer:
+    with SegmentWriter(path, count, axes, dtype, trust, own) as writer:
         for segment, rows in sources:
             writer.copy(segment, rows)
         writer.close()

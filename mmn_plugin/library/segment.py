@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from mmn_plugin.errors import InputError, MissingFileError
 
 LEVELS = (16, 48, 144)  # coordinates read before the next bound
+# The first level holds this share of the squared norms, if one of these does: the flatter the
+# spectrum, the less a short one rules out.
+_FIRST, _SHARE = (16, 32, 64, 96), 0.75
 ROTATION_ROWS = 100_000  # a rotation is computed on no more rows than that
 DTYPES = {'float16': np.float16, 'float32': np.float32}
 _MAGIC = b'MMNMOMNT'
@@ -86,22 +90,39 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(torch.as_tensor(values).detach().float().cpu().numpy())
 
 
-def rotation_of(chunks: Iterable[np.ndarray], width: int) -> np.ndarray:
+class Axes(NamedTuple):
+    """Coordinates of a space.
+
+    Attributes:
+        rotation (np.ndarray): (J, J) float32; a vector's coordinates are this times the vector.
+        levels (tuple[int, ...]): Numbers of coordinates after which there is a bound, rising.
+    """
+
+    rotation: np.ndarray
+    levels: tuple[int, ...] = LEVELS
+
+
+def axes_of(chunks: Iterable[np.ndarray], width: int) -> Axes:
     """Eigenvectors of the uncentered second moment, by falling eigenvalue, in float64.
+
+    The first level is the shortest of 16, 32, 64 and 96 coordinates that hold three quarters of the
+    squared norms; 16 if none does.
 
     Args:
         chunks (Iterable[np.ndarray]): (n, J) vectors, some at a time.
         width (int): J.
 
-    Returns:
-        np.ndarray: (J, J) float32; a vector's coordinates are this times the vector.
     """
     moment = np.zeros((width, width))
     for chunk in chunks:
         for start in range(0, len(chunk), _CHUNK):
             part = chunk[start : start + _CHUNK].astype(np.float64)
             moment += part.T @ part
-    return np.ascontiguousarray(np.linalg.eigh(moment)[1].T[::-1], dtype=np.float32)
+    values, vectors = np.linalg.eigh(moment)
+    held = np.cumsum(values[::-1]) / max(values.sum(), 1e-300)
+    first = next((n for n in _FIRST if n < width and held[n - 1] >= _SHARE), LEVELS[0])
+    rotation = np.ascontiguousarray(vectors.T[::-1], dtype=np.float32)
+    return Axes(rotation, (first, 3 * first, 9 * first))
 
 
 class SegmentWriter:
@@ -112,29 +133,26 @@ class SegmentWriter:
     Args:
         path (str | Path): The file.
         rows (int): M, all moments together.
-        rotations (Mapping[str, np.ndarray]): (J, J) of each space, see `rotation_of`.
+        axes (Mapping[str, Axes]): Of each space, see `axes_of`.
         dtype (str): What coordinates are rounded to, ``float16`` or ``float32``. Defaults to
             ``float16``.
         trust (bool): Whether moments have a factor of trust. Defaults to False.
         own_rotation (bool): Whether the rotations were computed on these moments. Defaults to True.
-        levels (tuple[int, ...]): Numbers of coordinates after which there is a bound, rising.
-            Defaults to `LEVELS`.
     """
 
     def __init__(
         self,
         path: str | Path,
         rows: int,
-        rotations: Mapping[str, np.ndarray],
+        axes: Mapping[str, Axes],
         dtype: str = 'float16',
         trust: bool = False,
         own_rotation: bool = True,
-        levels: tuple[int, ...] = LEVELS,
     ) -> None:
-        self._rotations = {s: np.ascontiguousarray(r, np.float32) for s, r in rotations.items()}
+        self._rotations = {s: np.ascontiguousarray(a[0], np.float32) for s, a in axes.items()}
         self._dtype = DTYPES[dtype]
         widths = {space: len(rotation) for space, rotation in self._rotations.items()}
-        self._levels = {space: _levels(width, levels) for space, width in widths.items()}
+        self._levels = {space: _levels(widths[space], own.levels) for space, own in axes.items()}
         self._blocks = _layout(rows, widths, self._levels, dtype, trust)
         self._header = dict(
             version=_VERSION,
@@ -268,8 +286,7 @@ def write_segment(
     lengths: Tensor,
     trust: Tensor | None = None,
     dtype: str = 'float16',
-    rotations: Mapping[str, np.ndarray] | None = None,
-    levels: tuple[int, ...] = LEVELS,
+    axes: Mapping[str, Axes] | None = None,
 ) -> SegmentInfo:
     """Write moments that are all in memory.
 
@@ -281,9 +298,8 @@ def write_segment(
         trust (Tensor | None): (M,) factor on the scores. Defaults to None: 1 for all.
         dtype (str): What coordinates are rounded to, ``float16`` or ``float32``. Defaults to
             ``float16``.
-        rotations (Mapping[str, np.ndarray] | None): (J, J) of each space. Defaults to None: those
-            of these vectors, see `rotation_of`.
-        levels (tuple[int, ...]): As of `SegmentWriter`.
+        axes (Mapping[str, Axes] | None): Of each space. Defaults to None: those of these vectors,
+            see `axes_of`.
 
     Raises:
         InputError: As of `check_moments`.
@@ -291,15 +307,12 @@ def write_segment(
     vectors, spans, lengths, trust = check_moments(
         embeddings, spans, lengths, trust, dtype, str(path)
     )
-    if own := rotations is None:
+    if own := axes is None:
         step = -(-len(spans) // ROTATION_ROWS) or 1
-        rotations = {
-            space: rotation_of([values[::step]], values.shape[1])
-            for space, values in vectors.items()
+        axes = {
+            space: axes_of([values[::step]], values.shape[1]) for space, values in vectors.items()
         }
-    with SegmentWriter(
-        path, len(spans), rotations, dtype, trust is not None, own, levels
-    ) as writer:
+    with SegmentWriter(path, len(spans), axes, dtype, trust is not None, own) as writer:
         writer.append(vectors, spans, lengths, trust)
         return writer.close()
 
@@ -362,6 +375,11 @@ class Segment:
             )
             for space, width in self.widths.items()
         }
+
+    @property
+    def axes(self) -> dict[str, Axes]:
+        """Of each space."""
+        return {space: Axes(self.rotation[space], self.levels[space]) for space in self.spaces}
 
     def vectors(self, space: str, rows: np.ndarray | slice) -> np.ndarray:
         """(n, J) float32: the stored, rotated coordinates of some moments."""

@@ -18,7 +18,7 @@ from mmn_plugin.locks import FileLock
 
 from . import database
 from .moment_store import MomentStore, Snapshot, StoredVideo, VideoRow
-from .packing import Moments, Rotations, check_videos, widths_of, write_merged, write_videos
+from .packing import AxesOf, Moments, check_videos, widths_of, write_merged, write_videos
 from .segment import Segment
 
 __all__ = ['FolderStore', 'MomentStore', 'Snapshot', 'StoredVideo', 'VideoRow']
@@ -377,19 +377,19 @@ class FolderStore:
 
     def _write_moments(self, connection, checked: list[Moments], rows: int) -> int:
         """Write the moments of videos as a segment; returns its number."""
-        number, rotations = database.next_segment(connection), self._rotations_for(connection, rows)
+        number, axes = database.next_segment(connection), self._axes_for(connection, rows)
         with self._new_segment(number) as path:
-            write_videos(path, checked, self.get('dtype'), rotations)
+            write_videos(path, checked, self.get('dtype'), axes)
         return number
 
-    def _rotations_for(self, connection, rows: int) -> dict[str, np.ndarray] | None:
+    def _axes_for(self, connection, rows: int) -> AxesOf | None:
         """Those of the largest segment for fewer moments than it has, if these are few."""
         largest = connection.execute('SELECT number, rows FROM segments ORDER BY 2 DESC').fetchone()
         if largest is not None and rows < min(_OWN_ROTATION_ROWS, largest[1]):
             with suppress(UserError):
                 segment = Segment(self._path(largest[0]))
                 if not segment.verify('rotation of '):
-                    return segment.rotation
+                    return segment.axes
         return None
 
     def _merge(self, connection) -> None:
@@ -400,13 +400,11 @@ class FolderStore:
                 sizes.setdefault(int(math.log(rows, _MERGED)), {})[number] = rows
         for found in sizes.values():
             if len(found) >= _MERGED:
-                rotations = self._rotations_for(connection, sum(found.values()))
-                return self._rewrite(connection, set(found), rotations)
+                axes = self._axes_for(connection, sum(found.values()))
+                return self._rewrite(connection, set(found), axes)
 
-    def _rewrite(
-        self, connection, numbers: Collection[int], rotations: Rotations | None = None
-    ) -> None:
-        """Put the moments of some segments into a new one, of these rotations or its own."""
+    def _rewrite(self, connection, numbers: Collection[int], axes: AxesOf | None = None) -> None:
+        """Put the moments of some segments into a new one, of these axes or its own."""
         snapshot, number = self.snapshot(), database.next_segment(connection)
         sources, starts, count = [], {}, 0
         segments = zip(self._segments, snapshot.segments, snapshot.video_of_row, strict=True)
@@ -417,7 +415,7 @@ class FolderStore:
                 sources.append((segment, rows))
                 count += len(rows)
         with self._new_segment(number) as path:
-            write_merged(path, sources, self.get('dtype'), rotations)
+            write_merged(path, sources, self.get('dtype'), axes)
         moved = []
         for video in snapshot.videos.values():
             if video.segment in starts:

@@ -8,7 +8,7 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.library import arrays, cutoff
 from mmn_plugin.library import search as module
 from mmn_plugin.library.search import ExactSearch, brute_force
-from mmn_plugin.library.segment import Segment, write_segment
+from mmn_plugin.library.segment import Axes, Segment, write_segment
 
 SPACES = ('contrastive', 'iou', 'tower', 'fourth', 'fifth')
 
@@ -76,8 +76,8 @@ def segment_of(path, rng, rows, widths, kind, trust=False, dtype='float16', turn
     spans = torch.zeros(rows, 2)
     lengths = torch.from_numpy(rng.integers(1, 17, rows) / 16).float()
     trusted = torch.from_numpy(rng.random(rows)).float() if trust else None
-    rotations = None if turned else {s: np.eye(w, dtype=np.float32) for s, w in widths.items()}
-    write_segment(path, embeddings, spans, lengths, trusted, dtype, rotations)
+    axes = None if turned else {s: Axes(np.eye(w, dtype=np.float32)) for s, w in widths.items()}
+    write_segment(path, embeddings, spans, lengths, trusted, dtype, axes)
     return Segment(path)
 
 
@@ -213,14 +213,14 @@ def near_ties(rng, rows, width):
 
 def test_without_the_margin_rounding_loses_a_moment(tmp_path, small_steps, monkeypatch):
     width, score = 200, Matching(('contrastive',), power=1.0)
-    rotation, searched = dict(contrastive=np.eye(width, dtype=np.float32)), []
+    axes, searched = dict(contrastive=Axes(np.eye(width, dtype=np.float32))), []
     monkeypatch.setattr(cutoff, '_ROUNDS', 12)  # as close as float64 is
     for seed in range(5):  # which of them lose one depends on the processor
         rng = np.random.default_rng(seed)
         found, query = near_ties(rng, 600, width)
         embeddings = dict(contrastive=torch.from_numpy(found))
         path, spans, lengths = tmp_path / str(seed), torch.zeros(600, 2), torch.ones(600)
-        write_segment(path, embeddings, spans, lengths, None, 'float32', rotation)
+        write_segment(path, embeddings, spans, lengths, None, 'float32', axes)
         segments = [Segment(path)]
         queries = dict(contrastive=torch.from_numpy(query * rng.random(1))[None])
         wanted = brute_force(segments, queries, score, 5)

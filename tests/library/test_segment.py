@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.library.segment import Segment, SegmentWriter, write_segment
+from mmn_plugin.library.segment import Axes, Segment, SegmentWriter, write_segment
 
 WIDTHS = {'contrastive': 40, 'iou': 200, 'tower': 9}
 
@@ -85,12 +85,29 @@ def test_the_rotation_puts_the_largest_coordinates_first_and_the_spectrum_tells(
     assert info.spectrum['tower'] == (1,)
 
 
+@pytest.mark.parametrize(
+    ('decay', 'levels'), [(0.9, (16, 48, 144)), (0.985, (64, 192)), (1, (16, 48, 144))]
+)
+def test_the_first_level_holds_three_quarters_of_the_norms_if_one_does(tmp_path, decay, levels):
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.randn(2000, 200, generator=draw) * decay ** torch.arange(200)
+    columns = torch.zeros(2000, 2), torch.ones(2000)
+    write_segment(tmp_path / 'a', dict(iou=vectors), *columns, dtype='float32')
+    segment = Segment(tmp_path / 'a')
+    assert segment.levels == dict(iou=levels)
+    assert (segment.spectrum['iou'][0] >= 0.75) == (decay < 1)
+    write_segment(
+        tmp_path / 'b', dict(iou=vectors[:20]), *(c[:20] for c in columns), axes=segment.axes
+    )
+    assert Segment(tmp_path / 'b').levels == segment.levels
+
+
 def test_a_given_rotation_is_kept(tmp_path):
     embeddings, spans, lengths, _ = moments(300)
     write_segment(tmp_path / 'a', embeddings, spans, lengths)
     first = Segment(tmp_path / 'a')
     other = moments(20, seed=1)
-    write_segment(tmp_path / 'b', *other, rotations=first.rotation)
+    write_segment(tmp_path / 'b', *other, axes=first.axes)
     second = Segment(tmp_path / 'b')
     assert first.own_rotation
     assert not second.own_rotation
@@ -104,7 +121,7 @@ def test_moments_are_copied_exactly_with_the_same_rotation_and_turned_with_anoth
     write_segment(tmp_path / 'b', *moments(200, seed=1))
     segments = Segment(tmp_path / 'a'), Segment(tmp_path / 'b')
     rows = np.arange(0, 200, 3)
-    with SegmentWriter(tmp_path / 'c', 2 * len(rows), segments[0].rotation, trust=True) as writer:
+    with SegmentWriter(tmp_path / 'c', 2 * len(rows), segments[0].axes, trust=True) as writer:
         for segment in segments:
             writer.copy(segment, rows)
         writer.close()
@@ -121,8 +138,8 @@ def test_moments_are_copied_exactly_with_the_same_rotation_and_turned_with_anoth
 def test_moments_written_in_parts_are_the_same_file(tmp_path):
     embeddings, spans, lengths, trust = moments(90)
     write_segment(tmp_path / 'a', embeddings, spans, lengths, trust)
-    rotations = Segment(tmp_path / 'a').rotation
-    with SegmentWriter(tmp_path / 'b', 90, rotations, trust=True) as writer:
+    axes = Segment(tmp_path / 'a').axes
+    with SegmentWriter(tmp_path / 'b', 90, axes, trust=True) as writer:
         for part in (slice(0, 1), slice(1, 60), slice(60, 90)):
             vectors = {space: values[part].numpy() for space, values in embeddings.items()}
             writer.append(vectors, *(x[part].numpy() for x in (spans, lengths, trust)))
@@ -236,9 +253,9 @@ def test_a_segment_of_another_format_is_refused(tmp_path, monkeypatch, version, 
 
 def test_fewer_moments_than_announced_are_an_error(tmp_path):
     embeddings, *columns = moments(9)
-    rotations = {space: np.eye(width) for space, width in WIDTHS.items()}
+    axes = {space: Axes(np.eye(width)) for space, width in WIDTHS.items()}
     vectors = {space: values.numpy() for space, values in embeddings.items()}
-    with SegmentWriter(tmp_path / 'a', 10, rotations) as writer:
+    with SegmentWriter(tmp_path / 'a', 10, axes) as writer:
         writer.append(vectors, *(column.numpy() for column in columns))
         with pytest.raises(ValueError, match='9 of 10'):
             writer.close()
