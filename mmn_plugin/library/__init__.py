@@ -5,8 +5,9 @@ from .answers import Hit
 from .hits import Hits, Score, brute_force
 from .library import MomentLibrary
 from .moment_store import MomentStore, Snapshot, StoredVideo, VideoRow
+from .packing import write_segment
 from .search import ExactSearch
-from .segment import Segment, SegmentInfo, SegmentWriter, write_segment
+from .segment import Segment, SegmentInfo, SegmentWriter
 from .store import FolderStore
 
 __all__ = [

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmn_plugin.errors import InputError, MissingFileError
 
@@ -42,52 +40,6 @@ class SegmentInfo:
     crc32: dict[str, int]
     bytes: int
     spectrum: dict[str, tuple[float, ...]]
-
-
-def check_moments(
-    embeddings: Mapping[str, Tensor | np.ndarray],
-    spans: Tensor | np.ndarray,
-    lengths: Tensor | np.ndarray,
-    trust: Tensor | np.ndarray | None,
-    dtype: str,
-    name: str,
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]:
-    """Arrays of float32 that `SegmentWriter.append` takes, from what `write_segment` takes.
-
-    Messages begin with ``name``.
-
-    Raises:
-        InputError: If shapes disagree, a number is not finite, or a vector is longer than ``dtype``
-            can store.
-    """
-    if dtype not in DTYPES:
-        raise InputError(f'vectors are stored as {" or ".join(DTYPES)}, not as {dtype!r}')
-    vectors = {space: _array(values) for space, values in embeddings.items()}
-    spans, lengths = _array(spans), _array(lengths)
-    trust = None if trust is None else _array(trust)
-    rows = len(spans)
-    columns = {'spans': spans, 'lengths': lengths, **({} if trust is None else {'trust': trust})}
-    for key, values in {**columns, **vectors}.items():
-        wanted = {'spans': (rows, 2), 'lengths': (rows,), 'trust': (rows,)}.get(key)
-        if values.shape != (wanted or (rows, values.shape[-1])):
-            raise InputError(f'{name}: {key} are {values.shape}, which does not fit {rows} moments')
-        if not (finite := np.isfinite(values)).all():
-            moment = np.argwhere(~finite)[0][0]
-            raise InputError(f'{name}: {key} hold NaN or Inf, first in moment {moment}')
-    largest = float(np.finfo(DTYPES[dtype]).max)
-    for space, values in vectors.items():
-        norms = np.sqrt(np.einsum('mj,mj->m', values, values, dtype=np.float64))
-        if rows and norms.max() > largest:  # a rotation may turn all of it into one coordinate
-            raise InputError(
-                f'{name}: moment {norms.argmax()} has a vector of length {norms.max():.3g} in '
-                f'{space}, more than {dtype} can store ({largest:.3g}); scale the embeddings, or '
-                'store float32'
-            )
-    return vectors, spans, lengths, trust
-
-
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(torch.as_tensor(values).detach().float().cpu().numpy())
 
 
 class Axes(NamedTuple):
@@ -277,44 +229,6 @@ class SegmentWriter:
         self._file.seek(block['offset'] + self._written * row)
         self._file.write(data)
         self._crc[name] = zlib.crc32(data, self._crc[name])
-
-
-def write_segment(
-    path: str | Path,
-    embeddings: Mapping[str, Tensor],
-    spans: Tensor,
-    lengths: Tensor,
-    trust: Tensor | None = None,
-    dtype: str = 'float16',
-    axes: Mapping[str, Axes] | None = None,
-) -> SegmentInfo:
-    """Write moments that are all in memory.
-
-    Args:
-        path (str | Path): The file.
-        embeddings (Mapping[str, Tensor]): (M, J) of each space, vectors of any length.
-        spans (Tensor): (M, 2) start and end in seconds.
-        lengths (Tensor): (M,) a moment's length as a share of what was looked at at once.
-        trust (Tensor | None): (M,) factor on the scores. Defaults to None: 1 for all.
-        dtype (str): What coordinates are rounded to, ``float16`` or ``float32``. Defaults to
-            ``float16``.
-        axes (Mapping[str, Axes] | None): Of each space. Defaults to None: those of these vectors,
-            see `axes_of`.
-
-    Raises:
-        InputError: As of `check_moments`.
-    """
-    vectors, spans, lengths, trust = check_moments(
-        embeddings, spans, lengths, trust, dtype, str(path)
-    )
-    if own := axes is None:
-        step = -(-len(spans) // ROTATION_ROWS) or 1
-        axes = {
-            space: axes_of([values[::step]], values.shape[1]) for space, values in vectors.items()
-        }
-    with SegmentWriter(path, len(spans), axes, dtype, trust is not None, own) as writer:
-        writer.append(vectors, spans, lengths, trust)
-        return writer.close()
 
 
 class Segment:

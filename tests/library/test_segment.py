@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.library.segment import Axes, Segment, SegmentWriter, write_segment
+from mmn_plugin.library.packing import write_segment
+from mmn_plugin.library.segment import Axes, Segment, SegmentWriter
 
 WIDTHS = {'contrastive': 40, 'iou': 200, 'tower': 9}
 
