@@ -86,11 +86,11 @@ class MomentLibrary:
         self.folder, self._device = Path(folder), device
         self.store = FolderStore(self.folder, readonly) if store is None else store
         self._identity = self.store.get('identity')
-        if self._identity is None:
+        self.settings: dict = self.store.get('settings')
+        if self._identity is None or self.settings is None:
             raise InputError(
                 f'{self.folder} was never finished: make it again (`mmn library add` with a model)'
             )
-        self.settings: dict = self.store.get('settings')
         if model is not None:
             require_same_model(self._identity, identity_of(model), self.folder)
             self.model = model
@@ -313,7 +313,7 @@ class MomentLibrary:
 
     def verify(self) -> list[str]:
         """Compare all files with their checksums; one line for each damage."""
-        kept, found = self.store.get('files'), file_digests(self.folder)
+        kept, found = self.store.get('files', {}), file_digests(self.folder)
         damaged = [
             f'{self.folder / name}: {"is gone" if name not in found else "has changed"}: restore '
             'it from a copy, or make the library anew'
@@ -330,7 +330,7 @@ class MomentLibrary:
         model = self._identity['settings']
         tower = (model.get('tower') or {}).get('model')
         known = self.store.get(LibraryPresence.KEY)
-        files = [self.folder / name for name in self.store.get('files')]
+        files = [self.folder / name for name in self.store.get('files', {})]
         return dict(
             self.store.info(),
             model=model['type'] if tower is None else f'{model["type"]} ({tower})',

@@ -452,3 +452,12 @@ def test_videos_that_are_embedded_elsewhere_can_be_added(tmp_path, monkeypatch):
     assert library.search(shown[1], where="folder = 'kitchen'", group='video')[0][0].path == (
         '/videos/kitchen/a.mp4'
     )
+
+
+def test_a_setting_whose_name_is_damaged_is_found(copied):
+    with sqlite3.connect(copied.folder / 'library.sqlite') as connection:
+        connection.execute("UPDATE settings SET key = 'fires' WHERE key = 'files'")
+    connection.close()
+    (problem,) = MomentLibrary(copied.folder).verify()
+    assert "in settings the row of 'fires' is damaged" in problem
+    assert copied.info()['model_bytes'] == 0
