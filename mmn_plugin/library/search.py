@@ -15,7 +15,8 @@ from .segment import Segment
 __all__ = ['ExactSearch', 'Hits', 'Score', 'brute_force']
 
 _SENTENCES = 64  # that are searched for together, and share products
-_FULL = 1 << 19  # coordinates that are made float32 at once, for a full scan
+# Coordinates that are made float32 at once, for a full scan, and of these in one thread.
+_FULL, _PIECE = 1 << 19, (1 << 15) - 1
 _LEFT = 0.2  # of all pairs: more left, and reading all coordinates in their order is faster
 _SEEDS, _BLOCK = 64, 64  # best moments that set the threshold; moments of which one may be it
 # Moments that the weights are of, and how many of them lie together, as memory is read in pages.
@@ -202,16 +203,29 @@ class _Step:
             for others, near in zip(
                 self.part.others[space], self.sentences.others[space], strict=True
             ):
-                size = max(_FULL // others.shape[1], 1)
-                buffer = near.new_empty(size, others.shape[1])
-                for start in range(0, self.count, size):
-                    end = min(start + size, self.count)
-                    if self.places is None:
-                        read = others[self.start + start : self.start + end]
-                    else:
-                        read = others.index_select(0, self.places[start:end])
-                    sums[start:end].addmm_(buffer[: end - start].copy_(read), near.T)
+                self._add_products(sums, others, near.T)
                 self.last['coordinates'] += self.count * others.shape[1]
+
+    def _add_products(self, sums: Tensor, others: Tensor, near: Tensor) -> None:
+        """Add the products of coordinates with those of sentences, some rows at a time; in place.
+
+        Pieces that PyTorch copies in one thread: its threads and those of the product would wait
+        for each other's, which are busy waiting.
+        """
+        width = others.shape[1]
+        size = max(_FULL // width, 1)
+        threads = torch.get_num_threads() if others.device.type == 'cpu' else 1
+        piece = size if threads == 1 else max(_PIECE // width, 1)
+        buffer = near.new_empty(size, width)
+        for start in range(0, self.count, size):
+            end = min(start + size, self.count)
+            if self.places is None:
+                read = others[self.start + start : self.start + end]
+            else:
+                read = others.index_select(0, self.places[start:end])
+            for source, target in zip(read.split(piece), buffer.split(piece), strict=False):
+                target[: len(source)].copy_(source)
+            sums[start:end].addmm_(buffer[: end - start], near)
 
     def _by_level(self, pairs: tuple[Tensor, Tensor], sums: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs whose sums of the bounds of further levels, space by space, exceed the cutoff."""
