@@ -81,14 +81,7 @@ EXPERIMENTS = dict(
         library_presence.library_presence,
         library_presence.render_library_presence,
     ),
-    library_speed=(
-        partial(library_speed.library_speed, library_speed.KINDS),
-        library_speed.render_library_speed,
-    ),
-    library_speed_small=(
-        partial(library_speed.library_speed, library_speed.SMALL_KINDS),
-        library_speed.render_library_speed,
-    ),
+    library_speed=(library_speed.library_speed, library_speed.render_library_speed),
     loader=(training.loader, training.render_loader),
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),

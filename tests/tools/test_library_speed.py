@@ -34,7 +34,7 @@ def query_of(folder, place):
 def test_without_faiss_it_is_told_what_to_install(speed, monkeypatch):
     monkeypatch.setitem(sys.modules, 'faiss', None)
     with pytest.raises(InputError, match=r'pip install -r requirements/benchmark\.txt'):
-        next(speed.library_speed({}, 1))
+        next(speed.library_speed(1))
 
 
 def test_one_scan_of_each_space_gives_the_moments_that_are_joined(speed, folder, monkeypatch):

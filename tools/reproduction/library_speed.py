@@ -56,10 +56,10 @@ class TowerScore:
 MATCHING = MatchingScore(power=4.0, iou_scale=10.0, tower_weight=0.0)
 
 
-def captions_moments(name: str, options: Mapping | None = None) -> Path:
-    """The folder with the moments of captions' MMN, trained with these options."""
+def captions_moments() -> Path:
+    """The folder with the moments of captions' MMN, trained with the options `LARGE`."""
     captions.make_corpus()
-    return embedded(kept(name, captions.MMN, options), ['described'])
+    return embedded(kept('mmn_captions_large', captions.MMN, LARGE), ['described'])
 
 
 def shapes_moments() -> Path:
@@ -137,32 +137,24 @@ def write(folder: Path, embeddings: dict, lengths: torch.Tensor) -> None:
 
 
 # What is searched: how its folder is made, the file in it, the score.
-LARGE_CAPTIONS = (lambda: captions_moments('mmn_captions_large', LARGE), 'trained', MATCHING)
-SMALL_CAPTIONS = (lambda: captions_moments('mmn_captions'), 'trained', MATCHING)
+LARGE_CAPTIONS = (captions_moments, 'trained', MATCHING)
 KINDS = {
     'MMN on captions, 256-d': LARGE_CAPTIONS,
     'a tower, all-MiniLM-L6-v2': (LARGE_CAPTIONS[0], 'tower', TowerScore()),
     'random directions': (lambda: random_moments(MILLION, 256), 'trained', MATCHING),
     'MMN on Shapes': (shapes_moments, 'trained', MATCHING),
 }
-# The same on the model of the experiment ``captions``, so that nothing has to be trained anew.
-SMALL_KINDS = {
-    'MMN on captions, 128-d': SMALL_CAPTIONS,
-    'a tower, all-MiniLM-L6-v2': (SMALL_CAPTIONS[0], 'tower', TowerScore()),
-    'random directions': (lambda: random_moments(500_000, 128), 'trained', MATCHING),
-}
 
 
-def library_speed(kinds: dict, /, repeats: int) -> Iterator[dict]:
+def library_speed(repeats: int) -> Iterator[dict]:
     """The first 20 moments of 20 sentences by every variant, in turns, on each kind.
 
     Args:
-        kinds (dict): `KINDS` or `SMALL_KINDS`.
         repeats (int): Rounds over the sentences.
     """
     require_faiss()
     rows = []
-    for kind, (make, file, score) in kinds.items():
+    for kind, (make, file, score) in KINDS.items():
         folder = make()
         found = in_process(figures_of, folder, file, score, repeats, limit=LIMIT)
         record = folder.parent / 'finished.json'
