@@ -67,9 +67,10 @@ def test_a_model_is_searched_with_the_settings_that_validation_chose(kinds, kind
 
 
 def test_settings_of_the_config_are_used_and_further_videos_are_searched(kinds, tmp_path):
-    config, checkpoint = kinds.given['moments']
-    first, _ = evaluated(tmp_path, config, checkpoint, '--also', 'train')
-    assert (first['videos'], first['sentences']) == (9, kinds.sentences)
+    for kind in ('weak', 'moments'):  # training without timestamps, and with
+        config, checkpoint = kinds.given[kind]
+        first, _ = evaluated(tmp_path, config, checkpoint, '--also', 'train')
+        assert (first['videos'], first['sentences']) == (9, kinds.sentences)
     config_alone, _ = evaluated(tmp_path, config, checkpoint)
     assert config_alone['moments'] == 6 * 36
     options = ('--cfg-options', 'library.tower_weight=1000.0')

@@ -9,6 +9,7 @@ can be chosen on the validation split. Every moment is compared with every sente
 """
 
 import argparse
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -106,6 +107,16 @@ class EmbeddedLibrary:
     def video_ids(self) -> list[str]:
         """V ids."""
         return [video.video_id for video in self.videos]
+
+
+def split_dataset(config: Config, split: str):
+    """A split as the test split is read: with its timestamps, where training is without them."""
+    config = copy.deepcopy(config)
+    if config.get(f'{split}_dataloader') and config.get('test_dataloader'):
+        tested = copy.deepcopy(config.test_dataloader.dataset)
+        tested.ann_file = config[f'{split}_dataloader'].dataset.ann_file
+        config[f'{split}_dataloader'].dataset = tested
+    return build_dataset(config, split)
 
 
 @torch.no_grad()
@@ -291,7 +302,7 @@ def evaluated(args: argparse.Namespace) -> tuple[dict, LibraryRanking, list[Aske
     if args.library:
         if args.choose or args.checkpoint or args.shapes:
             raise InputError('--library is searched as it is: no checkpoint, --choose or --shapes')
-        datasets = [build_dataset(config, split) for split in (args.split, *also)]
+        datasets = [split_dataset(config, split) for split in (args.split, *also)]
         ranking, asked = search_folder(args.library, datasets[0], datasets[1:])
         return dict(figures=library_figures(ranking, asked)), ranking, asked
     model = read_model(config, args.checkpoint)
@@ -299,11 +310,11 @@ def evaluated(args: argparse.Namespace) -> tuple[dict, LibraryRanking, list[Aske
     if args.choose:
         if config.model.head.type == 'ZeroShotHead':
             compare_in_all_spaces(config, model)
-        chosen = choose(config, model, embed_library(model, build_dataset(config, 'val')))
+        chosen = choose(config, model, embed_library(model, split_dataset(config, 'val')))
         settings |= chosen['library']
         result['chosen'] = chosen
         print(f'chosen on validation: head {chosen["head"]}, library {chosen["library"]}')
-    datasets = [build_dataset(config, split) for split in (args.split, *also)]
+    datasets = [split_dataset(config, split) for split in (args.split, *also)]
     library = embed_library(model, datasets[0], datasets[1:])
     ranking = library.rank(model.head, settings)
     figures = library_figures(ranking, library.asked)
