@@ -38,6 +38,7 @@ from reproduction import (
     library,
     library_adding,
     library_faults,
+    library_large,
     library_presence,
     library_speed,
     tower_speed,
@@ -77,6 +78,7 @@ EXPERIMENTS = dict(
     library=(library.library, library.render_library),
     library_adding=(library_adding.library_adding, library_adding.render_library_adding),
     library_faults=(library_faults.library_faults, library_faults.render_library_faults),
+    library_large=(library_large.library_large, library_large.render_library_large),
     library_presence=(
         library_presence.library_presence,
         library_presence.render_library_presence,
