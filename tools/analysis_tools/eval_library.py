@@ -109,14 +109,17 @@ class EmbeddedLibrary:
         return [video.video_id for video in self.videos]
 
 
-def split_dataset(config: Config, split: str):
-    """A split as the test split is read: with its timestamps, where training is without them."""
+def split_dataset(config: Config, split: str, source: Config | None = None):
+    """A split as the test split is read: with its timestamps, where training is without them.
+
+    ``source`` names its annotations, where the config has none. Defaults to None: the config.
+    """
+    loader = (source or config).get(f'{split}_dataloader')
+    if not loader or not config.get('test_dataloader'):
+        return build_dataset(config, split)
     config = copy.deepcopy(config)
-    if config.get(f'{split}_dataloader') and config.get('test_dataloader'):
-        tested = copy.deepcopy(config.test_dataloader.dataset)
-        tested.ann_file = config[f'{split}_dataloader'].dataset.ann_file
-        config[f'{split}_dataloader'].dataset = tested
-    return build_dataset(config, split)
+    config.test_dataloader.dataset.ann_file = loader.dataset.ann_file
+    return build_dataset(config, 'test')
 
 
 @torch.no_grad()

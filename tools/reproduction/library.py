@@ -118,7 +118,7 @@ def searched(config: str, checkpoint: Path | None, rows: dict, also: list[str], 
     with chdir(ROOT):
         scores = [row['head']['score'] for row in rows.values() if 'score' in row['head']]
         cfg, model = read(config, checkpoint, scores)
-        more = [tool.split_dataset(cfg, split) for split in also]
+        more = [tool.split_dataset(cfg, split, load_config(MMN)) for split in also]
         videos = tool.embed_library(model, build_dataset(cfg, 'test'), more).every(step)
         figures = {}
         for row, setting in rows.items():
