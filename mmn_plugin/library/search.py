@@ -124,6 +124,7 @@ class ExactSearch:
             for part in self._parts:
                 inside = None if allowed is None else np.asarray(allowed[part.place], bool)
                 sentences = Sentences(part, block)
+                sentences.weigh(cutoff.weights.numpy(), cutoff.reach.numpy())
                 for rows, mask in part.chunks(inside, best.count):
                     step = _Step(self.score, part, sentences, best, cutoff, rows, mask, last)
                     step.run(self.full_scan)
@@ -149,7 +150,6 @@ class _Step:
         first = np.isneginf(self.best.threshold).any()
         if first:
             self._aim()
-        self.sentences.weigh(self.cutoff.weights.numpy(), self.cutoff.reach.numpy())
         sums = self._sums()
         if not full:
             pairs = self._above(sums, first)
@@ -179,6 +179,7 @@ class _Step:
         chosen = scores.topk(min(_SEEDS, len(rows)), 0, sorted=False).indices  # (K, S)
         best = [bounds[space].gather(0, chosen).mean(0) for space in self.part.spaces]
         self.cutoff.aim(torch.stack(best).cpu())
+        self.sentences.weigh(self.cutoff.weights.numpy(), self.cutoff.reach.numpy())
 
     @property
     def _seeds(self) -> int:

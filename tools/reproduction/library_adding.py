@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mmn_plugin.library import ExactSearch, Segment
@@ -15,7 +14,7 @@ from mmn_plugin.library.moment_store import StoredVideo
 from mmn_plugin.library.store import FolderStore
 from mmn_plugin.structures import VideoEmbedding
 
-from .library_speed import LARGE_CAPTIONS, TOP_N, at
+from .library_speed import LARGE_CAPTIONS, TOP_N, at, sentences_of
 from .running import ROOT, WORK
 from .tables import table
 
@@ -28,8 +27,7 @@ def library_adding() -> dict:
     make, file, score = LARGE_CAPTIONS
     folder = make()
     segment = Segment(folder / f'{file}.moments')
-    with np.load(folder / 'sentences.npz') as read:
-        sentences = {space: torch.from_numpy(read[space]) for space in score.spaces}
+    sentences = sentences_of(folder, score)
     with tempfile.TemporaryDirectory(dir=ROOT / WORK) as scratch:
         path = Path(scratch) / 'library'
         store = FolderStore.create(path)

@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mmn_plugin.library import ExactSearch, Segment, SegmentWriter
 
-from .library_speed import LARGE_CAPTIONS, TOP_N, PeakMemory, at
+from .library_speed import LARGE_CAPTIONS, TOP_N, PeakMemory, at, sentences_of
 from .running import ROOT, WORK
 from .tables import table
 
@@ -29,8 +28,7 @@ def library_large(repeats: int) -> dict:
     make, file, score = LARGE_CAPTIONS
     folder = make()
     segment = Segment(folder / f'{file}.moments')
-    with np.load(folder / 'sentences.npz') as read:
-        sentences = {space: torch.from_numpy(read[space]) for space in score.spaces}
+    sentences = sentences_of(folder, score)
     with tempfile.TemporaryDirectory(dir=ROOT / WORK) as scratch:
         path = Path(scratch) / 'large.moments'
         write_tiled(path, segment)

@@ -184,8 +184,7 @@ def figures_of(folder: Path, file: str, score, repeats: int) -> dict:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     require_faiss().omp_set_num_threads(cores)
-    with np.load(folder / 'sentences.npz') as sentences:
-        sentences = {space: torch.from_numpy(sentences[space]) for space in score.spaces}
+    sentences = sentences_of(folder, score)
     began = time.perf_counter()
     segment = Segment(folder / f'{file}.moments')
     ours = ExactSearch([segment], score)
@@ -205,6 +204,12 @@ def figures_of(folder: Path, file: str, score, repeats: int) -> dict:
         **joined_variants(segment, score),
     }
     return about | dict(variants=in_turns(variants, few, wanted, repeats))
+
+
+def sentences_of(folder: Path, score) -> dict[str, torch.Tensor]:
+    """(S, J) of each space of a score."""
+    with np.load(folder / 'sentences.npz') as read:
+        return {space: torch.from_numpy(read[space]) for space in score.spaces}
 
 
 def searcher(search: ExactSearch) -> Callable:
