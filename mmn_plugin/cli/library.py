@@ -325,6 +325,6 @@ def _why_nothing(library, args: argparse.Namespace) -> str:
     """Why no sentence has a hit."""
     if not library.store.snapshot().videos:
         return f'{args.library} is empty: `mmn library add {args.library} VIDEO ...`'
-    if args.page > 1:
-        return f'there is no page {args.page}'
-    return f'no video of {args.library} is one of --video and fits --where'
+    if not library.store.select(args.where, args.video):
+        return f'no video of {args.library} is one of --video and fits --where'
+    return f'there is no page {args.page}'

@@ -18,7 +18,8 @@ from .losses import (
     VideoMatchingLoss,
 )
 from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool, TowerPool
-from .negatives import Candidates, MemoryBank, NegativePool, Negatives, NegativeSource
+from .negative_source import MemoryBank, NegativeSource
+from .negatives import Candidates, NegativePool, Negatives
 from .ranking import (
     expected_iou,
     moment_scores,

@@ -1,6 +1,7 @@
 """The commands ``library`` and ``search``."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -66,6 +67,18 @@ def test_a_search_prints_ranks_videos_times_and_presence(made, capsys):
                 and hit.video_id in line and f' {rank} ' in line
             ]  # fmt: skip
             assert f'{hit.presence:.3f}' in line
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (('--where', 'duration > 1e6', '--page', '2'), 'no video of .* fits --where'),
+        (('--page', '900'), 'there is no page 900'),
+    ],
+)
+def test_a_search_without_hits_says_why(library, capsys, options, said):
+    assert main(['search', library, SENTENCES[0], *options]) == 0
+    assert re.search(said, capsys.readouterr().out)
 
 
 def test_a_library_has_a_threshold_of_its_own(library, capsys):

@@ -119,7 +119,7 @@ def test_synchronized_batchnorm_is_refused_where_pytorch_has_none():
 
 def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global():
     for ranks, scope, common in ((1, 'local', True), (2, 'local', False), (2, 'global', True)):
-        with mock.patch('mmn_plugin.models.negatives.get_world_size', return_value=ranks):
+        with mock.patch('mmn_plugin.models.negative_source.get_world_size', return_value=ranks):
             source = NegativeSource(scope, queue_size=4)
             source.bank.push(random_candidates([1, 2], 'ab', list('xyz')))
             states = dict(rank=source.rank_state(), common=source.common_state())

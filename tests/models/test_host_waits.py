@@ -20,7 +20,7 @@ from torch.optim import adam
 
 from mmn_plugin.engine import LossCheck
 from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
-from mmn_plugin.models import NegativeSource, negatives
+from mmn_plugin.models import NegativeSource, negative_source, negatives
 from mmn_plugin.structures import MomentGrid, TubeDataSample
 
 SPACES = ('iou', 'contrastive')
@@ -129,8 +129,8 @@ def two_ranks(monkeypatch):
 
     group = SimpleNamespace(group=SimpleNamespace(WORLD=None), all_reduce=lambda _: None)
     group.all_gather = lambda parts, rows: [part.copy_(rows) for part in parts]
+    monkeypatch.setattr(negative_source, 'get_world_size', lambda: 2)
     for name, value in (
-        ('get_world_size', lambda: 2),
         ('all_gather_object', gather),
         ('host_group', lambda _: 'the hosts'),
         ('all_reduce', lambda value, op: value),

@@ -112,9 +112,13 @@ def make_corpus() -> None:
 
 def trained(config: str, seed: int) -> tuple[Path, dict]:
     """Best checkpoint on validation of a training, and what it took."""
-    options = () if config == MSCL else ('model.head.expected_iou_power=None',)
-    work, used = train(Path(config).stem, seed, options, config, 1)
+    work, used = train(Path(config).stem, seed, options_of(config), config, 1)
     return best_of(work), used
+
+
+def options_of(config: str) -> tuple[str, ...]:
+    """Options that a config is trained with."""
+    return () if config == MSCL else ('model.head.expected_iou_power=None',)
 
 
 def loaded(config: str, checkpoint: Path | None, split: str, head: dict | None = None) -> tuple:

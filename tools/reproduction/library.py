@@ -1,6 +1,5 @@
 """All videos of a split searched at once: real language, and Shapes with its whole truth."""
 
-import json
 import multiprocessing
 import os
 import statistics
@@ -17,8 +16,8 @@ from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import library_figures
 from mmn_plugin.shapes import WholeTruth
 
-from .captions import MMN, MSCL, ZERO_SHOT, make_corpus, trained
-from .running import CONFIG, ROOT, WORK, best_of, train
+from .captions import MMN, MSCL, ZERO_SHOT, make_corpus, options_of
+from .running import CONFIG, ROOT, kept
 from .tables import spreads, table
 
 # All of them have MMN's moments but MSCL, whose stretches are of 32 clips.
@@ -40,19 +39,17 @@ def library(seeds: list[int]) -> Iterator[dict]:
     make_corpus()
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        trainings = {}
-        runs = {seed: kept('shapes', seed, CONFIG, trainings) for seed in seeds}
+        runs, trainings = kept_of(CONFIG, seeds)
         result = dict(trainings=trainings)
         result['shapes'] = dict(
             per_seed=list(pool.map(shapes_of, *zip(*runs.items(), strict=True)))
         )
         yield result
-        runs = {
-            (config, seed): kept(Path(config).stem, seed, config, trainings)
-            for config in (MMN, MSCL)
-            for seed in seeds
-        }
-        runs[ZERO_SHOT, seeds[0]] = None
+        runs = {(ZERO_SHOT, seeds[0]): None}
+        for config in (MMN, MSCL):
+            found, records = kept_of(config, seeds)
+            runs |= {(config, seed): run for seed, run in found.items()}
+            trainings |= records
         result['chosen'] = choose(pool, runs)
         result['test'] = over_videos(pool, runs, result['chosen'], [], 1)
         yield result
@@ -62,20 +59,15 @@ def library(seeds: list[int]) -> Iterator[dict]:
         yield result
 
 
-def kept(name: str, seed: int, config: str, trainings: dict) -> Path:
-    """Best checkpoint of another experiment's training, which is run where it is not there.
-
-    One of an earlier state of the package serves as well: which, ``trainings`` takes.
-    """
-    work = WORK / f'{name}_seed{seed}'
-    path = ROOT / work / 'finished.json'
-    if not path.is_file() or json.loads(path.read_text()).get('config') != config:
-        if config == CONFIG:
-            train(name, seed)
-        else:
-            trained(config, seed)
-    trainings[f'{name}_seed{seed}'] = json.loads(path.read_text())
-    return best_of(work)
+def kept_of(config: str, seeds: Sequence[int]) -> tuple[dict[int, Path], dict[str, dict]]:
+    """Checkpoints by seed of the experiment ``shapes`` or ``captions``, and their records."""
+    how = (Path(config).stem, options_of(config), 1)
+    name, options, processes = ('shapes', (), 2) if config == CONFIG else how
+    found = {seed: kept(name, seed, config, options, processes) for seed in seeds}
+    return (
+        {seed: run for seed, (run, _) in found.items()},
+        {f'{name}_seed{seed}': record for seed, (_, record) in found.items()},
+    )
 
 
 def read(config: str, checkpoint: Path | None, scores: Sequence[dict]) -> tuple[Config, object]:

@@ -16,7 +16,7 @@ from mmn_plugin.library import MomentLibrary
 from mmn_plugin.shapes import WholeTruth
 from mmn_plugin.structures.annotations import read_annotations
 
-from .library import kept
+from .library import kept_of
 from .running import CONFIG, ROOT
 from .tables import spreads, table
 
@@ -33,8 +33,7 @@ def library_presence(seeds: list[int]) -> dict:
     those of the experiment ``shapes``, as they are found.
     """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    trainings = {}
-    runs = {seed: kept('shapes', seed, CONFIG, trainings) for seed in seeds}
+    runs, trainings = kept_of(CONFIG, seeds)
     settings = dict(load_config(ROOT / CONFIG).library)
     rows = [dict(presence_of(run, settings), seed=seed) for seed, run in runs.items()]
     return dict(trainings=trainings, settings=settings, per_seed=rows)

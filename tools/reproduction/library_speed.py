@@ -23,7 +23,7 @@ from mmn_plugin.models.heads.mutual_matching_head import MatchingScore
 from mmn_plugin.structures.annotations import read_annotations
 
 from . import captions
-from .running import CONFIG, ROOT, WORK, best_of, in_process, train
+from .running import CONFIG, ROOT, WORK, in_process, kept
 from .tables import table
 
 TOP_N, SENTENCES, AT_ONCE, THREADS = 20, 20, 512, 8
@@ -31,13 +31,13 @@ FIRST = 300  # that every index is asked for
 LIMIT = 4 * 3600.0  # seconds for all variants on one kind of embeddings
 MILLION = 1_000_000
 # Captions' MMN with larger embeddings and more moments: 428 a video, two million in all.
-LARGE = {
-    **{f'{part}.num_clips': 32 for part in ('model.grid', 'test_evaluator.chance')},
-    **{f'{part}.pooling_counts': '[15,8]' for part in ('model.grid', 'test_evaluator.chance')},
-    **{f'model.backbone.{name}': 2 for name in ('kernel_size', 'stride')},
-    **{f'model.{part}': 256 for part in ('backbone.out_channels', 'neck.channels')},
-    **{f'model.{part}.embed_channels': 256 for part in ('neck', 'text_encoder')},
-}
+LARGE = (
+    *(f'{part}.num_clips=32' for part in ('model.grid', 'test_evaluator.chance')),
+    *(f'{part}.pooling_counts=[15,8]' for part in ('model.grid', 'test_evaluator.chance')),
+    *(f'model.backbone.{name}=2' for name in ('kernel_size', 'stride')),
+    *(f'model.{part}=256' for part in ('backbone.out_channels', 'neck.channels')),
+    *(f'model.{part}.embed_channels=256' for part in ('neck', 'text_encoder')),
+)
 OURS, FULL, FLAT = 'ours', 'ours, reading all coordinates', 'two FAISS flat float16'
 SIDE_BY_SIDE = 'the same two, each in a thread'
 PANORAMA, IVF = 'FAISS Panorama', 'FAISS IVF, 64 of 1,024 lists'
@@ -59,22 +59,14 @@ MATCHING = MatchingScore(power=4.0, iou_scale=10.0, tower_weight=0.0)
 def captions_moments() -> Path:
     """The folder with the moments of captions' MMN, trained with the options `LARGE`."""
     captions.make_corpus()
-    return embedded(kept('mmn_captions_large', captions.MMN, LARGE), ['described'])
+    checkpoint, _ = kept('mmn_captions_large', 0, captions.MMN, LARGE)
+    return embedded(checkpoint, ['described'])
 
 
 def shapes_moments() -> Path:
     """The folder with the moments of Shapes' MMN, as the experiment ``shapes`` trains it."""
-    return embedded(kept('shapes', CONFIG), ['train', 'val', 'test'])
-
-
-def kept(name: str, config: str, options: Mapping | None = None) -> Path:
-    """Best checkpoint of a training; one of an earlier state of the package serves as well."""
-    options = tuple(f'{key}={value}' for key, value in (options or {}).items())
-    work, record = WORK / f'{name}_seed0', ROOT / WORK / f'{name}_seed0/finished.json'
-    found = json.loads(record.read_text()) if record.is_file() else {}
-    if found.get('config') != config or (options and found.get('options') != list(options)):
-        train(name, 0, options, config, 2 if config == CONFIG else 1)
-    return best_of(work)
+    checkpoint, _ = kept('shapes', 0, CONFIG, processes=2)
+    return embedded(checkpoint, ['train', 'val', 'test'])
 
 
 def embedded(checkpoint: Path, splits: list[str]) -> Path:

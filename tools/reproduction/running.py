@@ -70,6 +70,21 @@ def train(
     return work, {key: found[key] for key in told}
 
 
+def kept(
+    name: str, seed: int, config: str, options: tuple[str, ...] = (), processes: int = 1
+) -> tuple[Path, dict]:
+    """Best checkpoint and record of another experiment's training, run where it is not there.
+
+    One of an earlier state of the package serves as well; the record says which.
+    """
+    work = WORK / f'{name}_seed{seed}'
+    record = ROOT / work / 'finished.json'
+    found = json.loads(record.read_text()) if record.is_file() else {}
+    if found.get('config') != config or found.get('options') != list(options):
+        train(name, seed, options, config, processes)
+    return best_of(work), json.loads(record.read_text())
+
+
 def cpu_seconds() -> float:
     """CPU time of all commands that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
