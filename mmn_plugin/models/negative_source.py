@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
@@ -48,6 +49,8 @@ class MemoryBank(nn.Module):
             for name in ('sentences', 'ground_truth', 'iou')
             if getattr(first, name) is not None
         }
+        if first.meaning is not None:
+            joined['meaning'] = np.concatenate([video.meaning for video in videos])
         return replace(
             first,
             moments=self.moments[: len(videos)],
@@ -73,6 +76,7 @@ class MemoryBank(nn.Module):
             new.map(lambda rows: rows[slice(0) if rows is new.moments else own].clone()),
             video_ids=[new.video_ids[video]],
             texts=new.texts[own],
+            meaning=None if new.meaning is None else new.meaning[own].copy(),
         )
         self.next_slot = (self.next_slot + 1) % self.size
 
@@ -81,8 +85,8 @@ class MemoryBank(nn.Module):
         if self.moments is None:
             return dict(size=self.size, video_ids=[])
         held = vars(self.candidates(self.moments.device).map(lambda rows: rows.cpu().clone()))
-        held['sentence_video'] = torch.from_numpy(held['sentence_video'])
-        return dict(held, size=self.size, next=self.next_slot)
+        arrays = {k: torch.from_numpy(v) for k, v in held.items() if isinstance(v, np.ndarray)}
+        return dict(held, **arrays, size=self.size, next=self.next_slot)
 
     def load_state(self, state: dict, device: torch.device | str = 'cpu') -> None:
         """Take over a stored state; a bank of another size keeps the newest videos of it.
@@ -94,7 +98,8 @@ class MemoryBank(nn.Module):
         held = {name: value for name, value in state.items() if name not in ('size', 'next')}
         if not held['video_ids']:
             return
-        held['sentence_video'] = held['sentence_video'].cpu().numpy()
+        for name in ('sentence_video', 'meaning'):
+            held[name] = None if held.get(name) is None else held[name].cpu().numpy()
         stored, count = Candidates(**held).map(lambda rows: rows.to(device)), len(held['video_ids'])
         oldest = state['next'] if count == state['size'] else 0  # of a full ring
         if self.size == state['size']:
@@ -138,6 +143,10 @@ class NegativeSource(nn.Module):
         exclude_same_text (bool): A sentence of another video with the same text, but for case,
             punctuation and white space, is no negative, and neither are the moments of that video
             near the sentence's ground truth. Defaults to False, as published.
+        exclude_similar (float, optional): Likewise a sentence of another video that means nearly
+            the same: the cosine of their vectors of the model's ``tower``, or of its frozen
+            language model where it has no tower, is at least so much, in (0, 1). Defaults to None:
+            only texts are compared.
 
     Attributes:
         bank (MemoryBank | None): The memory bank.
@@ -153,6 +162,7 @@ class NegativeSource(nn.Module):
         queue_size: int = 0,
         weight: float = 1.0,
         exclude_same_text: bool = False,
+        exclude_similar: float | None = None,
     ):
         super().__init__()
         problem = None
@@ -164,11 +174,14 @@ class NegativeSource(nn.Module):
             problem = f'weight={weight}: give a factor above 0'
         elif weight != 1 and scope == 'local' and not queue_size:
             problem = f"weight={weight}: scope='local', queue_size=0 has no negatives to weigh"
+        elif exclude_similar is not None and not 0 < exclude_similar < 1:
+            problem = f'exclude_similar={exclude_similar}: give a cosine between 0 and 1, or None'
         if problem:
             raise InputError(f'model.head.negatives.{problem}')
         self.scope = scope
         self.weight = weight
         self.exclude_same_text = exclude_same_text
+        self.exclude_similar = exclude_similar
         self.bank = MemoryBank(queue_size) if queue_size else None
         self.wide = True
         self._seen: Candidates | None = None
@@ -182,8 +195,16 @@ class NegativeSource(nn.Module):
         Args:
             own (Candidates): This process's batch, sentences in order of videos.
             training (bool): Whether the batch shall be remembered. Defaults to True.
+
+        Raises:
+            ValueError: If ``exclude_similar`` is set, and the batch has no ``meaning``.
         """
-        how = dict(weight=self.weight, exclude_same_text=self.exclude_same_text)
+        how = {k: getattr(self, k) for k in ('weight', 'exclude_same_text', 'exclude_similar')}
+        if self.exclude_similar is not None and own.meaning is None:
+            raise InputError(
+                'model.head.negatives.exclude_similar compares vectors of meaning, and this head '
+                "gives none: hand sentences['meaning'] to its `candidates`"
+            )
         everyone, first, share = own, (0, 0), None
         if self.wide and self.scope == 'global' and get_world_size() > 1:
             everyone, first = gather_candidates(own)
@@ -220,8 +241,7 @@ class NegativeSource(nn.Module):
 
     def load_rank_state(self, state: dict) -> None:
         """Take over what ``rank_state`` returned on this rank."""
-        if (bank := self._bank(common=False)) is not None:
-            bank.load_state(state)
+        self._load(self._bank(common=False), state)
 
     def common_state(self) -> dict:
         """The bank that all ranks have in common."""
@@ -230,5 +250,13 @@ class NegativeSource(nn.Module):
 
     def load_common_state(self, state: dict) -> None:
         """Take over what ``common_state`` returned on rank 0."""
-        if (bank := self._bank(common=True)) is not None:
-            bank.load_state(state)
+        self._load(self._bank(common=True), state)
+
+    def _load(self, bank: MemoryBank | None, state: dict) -> None:
+        if bank is None:
+            return
+        if state['video_ids'] and (state.get('meaning') is None) != (self.exclude_similar is None):
+            return print_log(
+                'exclude_similar was switched on or off: the memory bank begins anew', 'current'
+            )
+        bank.load_state(state)

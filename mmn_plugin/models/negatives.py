@@ -26,6 +26,8 @@ class Candidates:
         texts (list[str]): S normalized texts.
         iou (Tensor | None): (S, P), IoU of the moments of its video with a sentence's ground
             truth; None where nothing is known of when.
+        meaning (np.ndarray | None): (S, C) float32 unit vectors of what the sentences mean; None
+            where only their texts are compared.
     """
 
     moments: Tensor
@@ -35,6 +37,7 @@ class Candidates:
     video_ids: list[str]
     texts: list[str]
     iou: Tensor | None = None
+    meaning: np.ndarray | None = None
 
     def map(self, change) -> 'Candidates':
         """The same with ``change`` applied to every tensor."""
@@ -66,8 +69,8 @@ class NegativePool:
         candidates (Candidates): V videos, S' sentences.
         same_video (Pairs): (sentence of the batch, video here) that belong together.
         same_video_sentences (Pairs): (sentence of the batch, sentence here) of the same video.
-        same_text (Pairs): (sentence of the batch, sentence here) of the same text in different
-            videos; none where text plays no role.
+        same_meaning (Pairs): (sentence of the batch, sentence here) of the same text or of similar
+            meaning in different videos; none where neither plays a role. A pair may occur twice.
         first_sentence (int | None): Place here of the batch's first sentence; None where the
             batch is not part of this pool.
         log_weight (Tensor | None): (V,), logarithm of the weight of each video's moments and
@@ -77,7 +80,7 @@ class NegativePool:
     candidates: Candidates
     same_video: Pairs
     same_video_sentences: Pairs
-    same_text: Pairs
+    same_meaning: Pairs
     first_sentence: int | None = None
     log_weight: Tensor | None = None
 
@@ -89,6 +92,7 @@ class NegativePool:
         first: tuple[int, int] | None = None,
         weight: float = 1.0,
         exclude_same_text: bool = False,
+        exclude_similar: float | None = None,
     ) -> 'NegativePool':
         """Compare candidates with a batch.
 
@@ -99,6 +103,8 @@ class NegativePool:
                 among the candidates. Defaults to None: they are not part of them.
             weight (float): Weight of the candidates that are not this batch's. Defaults to 1.
             exclude_same_text (bool): Whether text plays a role. Defaults to False.
+            exclude_similar (float, optional): Cosine of ``meaning`` from which on sentences mean
+                the same. Defaults to None: meaning plays no role.
         """
         first_video, first_sentence = first or (None, None)
         log_weight = None
@@ -108,20 +114,23 @@ class NegativePool:
             if first is not None:
                 log_weight[first_video : first_video + len(own.video_ids)] = 0.0
         video_ids, others = own.sentence_video_ids, candidates.sentence_video_ids
-        same_text = equal_pairs(own.texts if exclude_same_text else [], candidates.texts)
-        elsewhere = np.array([video_ids[i] != others[j] for i, j in zip(*same_text, strict=True)])
-        same_text = tuple(index[elsewhere.astype(bool)] for index in same_text)
+        same = equal_pairs(own.texts if exclude_same_text else [], candidates.texts)
+        if exclude_similar is not None:
+            similar = np.nonzero(own.meaning @ candidates.meaning.T >= exclude_similar)
+            same = tuple(map(np.concatenate, zip(same, similar, strict=True)))
+        elsewhere = np.array([video_ids[i] != others[j] for i, j in zip(*same, strict=True)])
+        same = tuple(index[elsewhere.astype(bool)] for index in same)
         own_places = equal_pairs(video_ids, candidates.video_ids), equal_pairs(video_ids, others)
-        return cls(candidates, *own_places, same_text, first_sentence, log_weight)
+        return cls(candidates, *own_places, same, first_sentence, log_weight)
 
     def excluded_sentences(self) -> Pairs:
-        """(Sentence of the batch, sentence here) of the same video, then those of the same text."""
-        pairs = zip(self.same_video_sentences, self.same_text, strict=True)
+        """(Sentence of the batch, sentence here) of the same video, then of the same meaning."""
+        pairs = zip(self.same_video_sentences, self.same_meaning, strict=True)
         return tuple(map(np.concatenate, pairs))
 
     def excluded_videos(self) -> Pairs:
-        """(Sentence of the batch, video here): its own, then those that have its text."""
-        here, there = self.same_text
+        """(Sentence of the batch, video here): its own, then those that have its meaning."""
+        here, there = self.same_meaning
         pairs = zip(self.same_video, (here, self.candidates.sentence_video[there]), strict=True)
         return tuple(map(np.concatenate, pairs))
 
@@ -211,9 +220,9 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
         tuple[Candidates, tuple[int, int]]: All of them in order of ranks, and the places of this
         rank's first video and first sentence among them.
     """
-    about = own.video_ids, own.sentence_video, own.texts
+    about = own.video_ids, own.sentence_video, own.texts, own.meaning
     parts = all_gather_object(about, host_group(dist.group.WORLD))
-    video_ids, sentence_videos, texts = zip(*parts, strict=True)
+    video_ids, sentence_videos, texts, meanings = zip(*parts, strict=True)
     videos, sentences = list(map(len, video_ids)), list(map(len, texts))
     first_video, rank = [0, *accumulate(videos)], get_rank()
     places = zip(sentence_videos, first_video, strict=False)
@@ -222,5 +231,6 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
         sentence_video=np.concatenate([video + first for video, first in places]),
         video_ids=[*chain(*video_ids)],
         texts=[*chain(*texts)],
+        meaning=None if own.meaning is None else np.concatenate(meanings),
     )
     return gathered, (first_video[rank], sum(sentences[:rank]))

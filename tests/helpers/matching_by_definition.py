@@ -5,7 +5,9 @@ import torch
 from mmn_plugin.structures import temporal_iou
 
 
-def losses_by_definition(settings, own, others=(), weight=1.0, exclude_same_text=False):
+def losses_by_definition(
+    settings, own, others=(), weight=1.0, exclude_same_text=False, exclude_similar=None
+):
     """``loss_vid`` and ``loss_sent`` of the sentences of ``own`` against all candidates.
 
     Args:
@@ -14,6 +16,7 @@ def losses_by_definition(settings, own, others=(), weight=1.0, exclude_same_text
         others (Sequence[Candidates]): Candidates beside it.
         weight (float): Weight of those.
         exclude_same_text (bool): Whether text decides too.
+        exclude_similar (float): Cosine of meaning that decides too.
     """
     pools = [own, *others]
     videos = [
@@ -30,11 +33,12 @@ def losses_by_definition(settings, own, others=(), weight=1.0, exclude_same_text
     for s, place in enumerate(own.sentence_video.tolist()):
         name, moments = own.video_ids[place], own.moments[place]
 
-        def same_text(pool, k, s=s, name=name):
-            return (
-                exclude_same_text
-                and pool.texts[k] == own.texts[s]
-                and pool.video_ids[pool.sentence_video[k]] != name
+        def same_meaning(pool, k, s=s, name=name):
+            if pool.video_ids[pool.sentence_video[k]] == name:
+                return False
+            text = exclude_same_text and pool.texts[k] == own.texts[s]
+            return text or (
+                exclude_similar is not None and pool.meaning[k] @ own.meaning[s] >= exclude_similar
             )
 
         for p in own.iou[s].topk(settings['num_positive']).indices.tolist():
@@ -47,7 +51,7 @@ def losses_by_definition(settings, own, others=(), weight=1.0, exclude_same_text
                     pool.video_ids[pool.sentence_video[k]] == name
                     and overlap >= settings['sentence_removal_iou']
                 )
-                if not removed and not same_text(pool, k):
+                if not removed and not same_meaning(pool, k):
                     total = total + w * (moments[p] @ pool.sentences[k] / t).exp()
             vid.append(total.log() - positive / t)
             t = settings['temperature_sentence']
@@ -57,7 +61,7 @@ def losses_by_definition(settings, own, others=(), weight=1.0, exclude_same_text
                 if other == name:
                     q = q * (own.iou[s] < settings['negative_iou'])
                 for k in range(len(pool.sentences)):
-                    if pool.sentence_video[k] == v and same_text(pool, k):
+                    if pool.sentence_video[k] == v and same_meaning(pool, k):
                         q = q * (pool.iou[k] < settings['negative_iou'])
                 total = total + w * (q * (candidates @ own.sentences[s]) / t).exp().sum()
             sent.append(total.log() - positive / t)

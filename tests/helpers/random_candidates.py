@@ -8,7 +8,7 @@ from mmn_plugin.models import Candidates
 
 
 def random_candidates(counts, video_ids, texts=None, moments=7, channels=5):
-    """Normalized embeddings and targets of videos with so many sentences each, in float64."""
+    """Normalized embeddings, targets and meanings of videos with so many sentences, in float64."""
     sentences = sum(counts)
     starts = torch.rand(sentences, dtype=torch.float64)
     return Candidates(
@@ -21,4 +21,5 @@ def random_candidates(counts, video_ids, texts=None, moments=7, channels=5):
         video_ids=list(video_ids),
         texts=texts or [f'text {i}' for i in range(sentences)],
         iou=torch.rand(sentences, moments, dtype=torch.float64),
+        meaning=F.normalize(torch.randn(sentences, 2), dim=-1).numpy(),
     )

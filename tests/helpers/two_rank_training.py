@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from torch import nn
 
+from helpers.stub_tower import StubTower
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
 from helpers.tiny_weak import tiny_weak_model
 from mmn_plugin.models import NegativeSource
@@ -60,6 +61,10 @@ CASES = {
         source=dict(scope='global', queue_size=5, exclude_same_text=True),
         steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
     ),
+    'meanings': dict(
+        source=dict(scope='global', queue_size=5, exclude_similar=0.7),
+        steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
+    ),
     'accumulation': dict(
         accumulate=2,
         max_norm=0.05,
@@ -97,7 +102,7 @@ def build_model(settings: dict) -> nn.Module:
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             module.eval()
-    model.head.negatives = NegativeSource(**settings['source'])
+    model.head.negatives, model.tower = NegativeSource(**settings['source']), StubTower()
     return model
 
 

@@ -162,10 +162,14 @@ SCALED = dict(wrapper=AmpOptimWrapper, dtype='float16')
 
 
 @pytest.mark.parametrize('precision', [{}, SCALED], ids=['float32', 'loss scaler'])
-@pytest.mark.parametrize('source', [{}, dict(queue_size=4, exclude_same_text=True)])
+@pytest.mark.parametrize(
+    'source',
+    [{}, dict(queue_size=4, exclude_same_text=True), dict(queue_size=4, exclude_similar=0.9)],
+)
 @pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
 def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away):
-    model = build_tiny(config, head=dict(negatives=source))
+    frozen = dict(frozen='exclude_similar' in source)
+    model = build_tiny(config, head=dict(negatives=source), text_encoder=frozen)
     assert waits_of_a_step(model, padded_samples(), VIDEO, **precision) == ONCE
 
 

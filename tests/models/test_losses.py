@@ -55,7 +55,13 @@ def test_matching_losses_and_gradients_equal_the_formulas(counts, chunk_elements
 
 @pytest.mark.parametrize(
     'settings',
-    [dict(), dict(weight=0.3), dict(weight=2.0, exclude_same_text=True)],
+    [
+        dict(),
+        dict(weight=0.3),
+        dict(weight=2.0, exclude_same_text=True),
+        dict(exclude_similar=0.5),
+        dict(weight=2.0, exclude_same_text=True, exclude_similar=0.9),
+    ],
 )
 @pytest.mark.parametrize('num_positive', [1, 3])
 def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_positive):
@@ -63,7 +69,6 @@ def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_posit
     own = random_candidates([3, 1, 2, 1], 'abcc', list('xyxzxyz'))
     queue = random_candidates([2, 3, 2], 'bdb', list('xxyzyxx'))
     inputs = [x.requires_grad_() for c in (own, queue) for x in (c.moments, c.sentences)]
-    settings = dict(weight=1.0, exclude_same_text=False) | settings
     expected = losses_by_definition(
         SETTINGS | dict(num_positive=num_positive), own, [queue], **settings
     )

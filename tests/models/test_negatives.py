@@ -1,10 +1,15 @@
 """The memory bank, what a batch is compared with, and when two texts are the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.on_device import on_device
 from helpers.random_candidates import random_candidates
+from helpers.stub_tower import StubTower
+from helpers.tiny_models import batch_of, build_tiny, sample_of
 
 from mmn_plugin.models import MemoryBank, NegativeSource
 from mmn_plugin.structures import normalized_text
@@ -44,11 +49,15 @@ def batches(number=6):
 
 def test_the_bank_holds_the_last_videos_with_their_own_sentences():
     bank, everything = MemoryBank(4), batches()
+    rows = [pair for b in everything for pair in zip(b.sentences, b.meaning, strict=True)]
+    meanings = {float(row[0]): vector.tolist() for row, vector in rows}
     for number, batch in enumerate(everything, 1):
         bank.push(batch)
         last = list(pushed(*everything[:number]).items())[-4:]
         assert held(bank) == dict(last)
         candidates = bank.candidates(CPU)
+        for row, vector in zip(candidates.sentences, candidates.meaning, strict=True):
+            assert meanings[float(row[0])] == vector.tolist()
         assert len(candidates.texts) == len(candidates.iou) == len(candidates.sentences)
         for text, video in zip(candidates.texts, candidates.sentence_video, strict=True):
             assert candidates.video_ids[video].startswith('video_' + text.split()[1])
@@ -129,6 +138,67 @@ def test_texts_that_differ_in_case_punctuation_and_white_space_are_the_same():
 def test_only_with_the_option_does_text_matter():
     own = random_candidates([1, 1], 'ab', ['same', 'same'])
     plain = NegativeSource().collect(own).pools[0]
-    assert np.array(plain.same_text).size == 0
+    assert np.array(plain.same_meaning).size == 0
     strict = NegativeSource(exclude_same_text=True).collect(own).pools[0]
-    assert np.array(strict.same_text).tolist() == [[0, 1], [1, 0]]
+    assert np.array(strict.same_meaning).tolist() == [[0, 1], [1, 0]]
+
+
+def test_sentences_of_other_videos_of_similar_meaning_are_no_negatives_in_the_bank_either():
+    source = NegativeSource(queue_size=4, exclude_similar=0.8)
+    first, own = random_candidates([1, 1], 'ab'), random_candidates([2, 1], 'bc')
+    first.meaning[:] = [[0.6, 0.8], [0, 1]]
+    own.meaning[:] = [[0, 1], [1, 0], [0.28, 0.96]]
+    source.collect(first)
+    batch, bank = source.collect(own).pools
+    assert np.transpose(batch.same_meaning).tolist() == [[0, 2], [2, 0]]
+    assert np.transpose(bank.same_meaning).tolist() == [[0, 0], [2, 0], [2, 1]]
+
+
+@pytest.mark.parametrize(('before', 'now'), [(None, 0.8), (0.8, None)])
+def test_a_bank_begins_anew_where_meanings_are_compared_from_now_on_or_no_longer(before, now):
+    stored, source = (NegativeSource(queue_size=4, exclude_similar=x) for x in (before, now))
+    batch = random_candidates([1, 1], 'ab')
+    stored.collect(batch if before else replace(batch, meaning=None))
+    source.load_common_state(stored.common_state())
+    assert (len(stored.bank), len(source.bank)) == (2, 0)
+
+
+def test_meanings_are_the_towers_or_a_frozen_language_models_and_embedded_once():
+    batch = batch_of(model := build_tiny(text_encoder=dict(frozen=True)))
+    texts = [text for sample in batch['data_samples'] for text in sample.sentences]
+    means = F.normalize(model.text_encoder.token_means(batch['sentences']), dim=-1)
+    torch.testing.assert_close(model.meanings(texts, batch['sentences']), means)
+    torch.testing.assert_close(model.meanings(texts, None), means)  # they are kept
+    model = build_tiny(tower=dict(type='StubTower'))
+    for _ in range(2):
+        vectors = model.meanings(['the box', texts[0], 'the box'], None)
+        expected = StubTower().encode_sentences(['the box', texts[0], 'the box'])
+        torch.testing.assert_close(vectors, expected)
+    assert model.tower.asked == ['the box', texts[0]]
+
+
+@pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
+def test_a_model_leaves_similar_sentences_out_as_it_does_those_of_the_same_text(config):
+    similar = sample_of('v', ['the red box']), sample_of('vv', ['the box'])
+    losses = []
+    for setting, second in ((dict(exclude_similar=0.7), 1), (dict(exclude_same_text=True), 0)):
+        model = build_tiny(config, head=dict(negatives=setting), text_encoder=dict(frozen=True))
+        model.tower, batch = StubTower(), batch_of(model, similar)
+        if not second:  # embeddings as they are, but one text for both
+            for sample in batch['data_samples']:
+                sample.set_metainfo(dict(sentences=['the box']))
+        losses.append(model(**batch, mode='loss'))
+    plain = build_tiny(config, head=dict(negatives=None))(**batch, mode='loss')
+    assert losses[0] == losses[1] != plain
+
+
+def test_what_exclude_similar_needs_is_said():
+    for similar in (0.0, 1.0, -1):
+        with pytest.raises(ValueError, match=f'exclude_similar={similar}: give a cosine between'):
+            NegativeSource(exclude_similar=similar)
+    for config in ('mmn_charades.py', 'mscl_charades.py'):
+        with pytest.raises(ValueError, match=r'exclude_similar=0.8 compares .*set model\.tower'):
+            build_tiny(config, head=dict(negatives=dict(exclude_similar=0.8)))
+    own = replace(random_candidates([1], 'a'), meaning=None)
+    with pytest.raises(ValueError, match=r"hand sentences\['meaning'\] to its `candidates`"):
+        NegativeSource(exclude_similar=0.8).collect(own)

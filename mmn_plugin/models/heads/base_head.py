@@ -94,7 +94,8 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
 
         Args:
             embeddings (dict[str, Tensor]): (B, U, J) per space, as the neck gives them.
-            sentences (dict[str, Tensor]): (S, J) per space.
+            sentences (dict[str, Tensor]): (S, J) per space; with ``negatives.exclude_similar`` also
+                ``meaning``, (S, C) on the CPU, for `candidates`.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
             data_samples (list[GroundingDataSample]): B videos, with ground truth.
 
@@ -373,6 +374,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         data_samples: list[GroundingDataSample],
         ground_truth: Tensor | None = None,
         iou: Tensor | None = None,
+        meaning: Tensor | None = None,
     ) -> Candidates:
         """A batch's (B, U, J) and (S, J) with the names of its videos and its sentences' texts."""
         return Candidates(
@@ -383,6 +385,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             [sample.video_id for sample in data_samples],
             [normalized_text(text) for sample in data_samples for text in sample.sentences],
             iou,
+            None if meaning is None else meaning.numpy(),
         )
 
 

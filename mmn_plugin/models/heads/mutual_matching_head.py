@@ -111,7 +111,12 @@ class MutualMatchingHead(BaseHead):
             moments, sentences = unit_vectors(embeddings), unit_vectors(sentences)
             iou = self._iou(truth, sentence_video, data_samples)
             own = self.candidates(
-                moments['contrastive'], sentences['contrastive'], data_samples, truth, iou
+                moments['contrastive'],
+                sentences['contrastive'],
+                data_samples,
+                truth,
+                iou,
+                sentences.get('meaning'),
             )
             negatives = self.negatives.collect(own, self.training)
             loss_vid, loss_sent = self.loss_matching(own, positives, negatives)

@@ -108,7 +108,7 @@ class ScoreCurveHead(BaseHead):
             queries = unit_vectors(sentences)['contrastive']  # (S, J)
             stages = [embeddings[name] for name in self.stages]
             refined = stages[self.active_stages]  # (B, N, J)
-            own = self.candidates(refined, queries, data_samples)
+            own = self.candidates(refined, queries, data_samples, meaning=sentences.get('meaning'))
             negatives = self.negatives.collect(own, self.training)
             loss_vid, loss_sent = self.loss_matching(own, negatives)
             losses = dict(

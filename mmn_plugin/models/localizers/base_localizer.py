@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmaction.registry import MODELS
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.models.necks.tower_pool import moment_means
+from mmn_plugin.models.text_encoders.sentence_encoder import KEPT
 from mmn_plugin.structures import GroundingDataSample, SentenceBatch, VideoEmbedding
 
 
@@ -35,6 +37,10 @@ class BaseLocalizer(BaseModel):
     needs_weights = True
     tower = None
     tower_fingerprint: dict | None = None
+
+    def __init__(self, data_preprocessor: nn.Module, init_cfg: dict | None = None):
+        super().__init__(data_preprocessor, init_cfg)
+        self._meanings: dict[str, Tensor] = {}  # sentence -> (C,), on the CPU
 
     def build_tower(self, tower: dict | None, head: dict) -> None:
         """Set ``tower`` from its config; the head has to be there.
@@ -121,10 +127,46 @@ class BaseLocalizer(BaseModel):
         embeddings = self.neck(self.encode_clips(inputs, data_samples))  # (B, U, J) per space
         texts = {} if self.text_encoder is None else self.text_encoder(sentences)
         if mode == 'loss':
+            if self.head.negatives.exclude_similar is not None:
+                texts = dict(texts, meaning=self.meanings(_texts(data_samples), sentences))
             return self.head.loss(embeddings, texts, sentences.video, data_samples)
         if mode == 'tensor':
             return embeddings, texts
         raise RuntimeError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    @torch.no_grad()
+    def meanings(self, texts: Sequence[str], tokens: SentenceBatch | None) -> Tensor:
+        """Unit vectors (S, C), on the CPU, whose cosine says how much alike sentences mean.
+
+        They are the tower's, or else the frozen language model's means over tokens, and are kept
+        (of `KEPT` sentences at most), so that the device is waited for once per sentence.
+        """
+        rows = {text: row for row, text in enumerate(texts) if text not in self._meanings}
+        found = {}
+        if rows and self.tower is not None:
+            vectors = self.tower.encode_sentences([*rows])
+        elif rows:
+            vectors = self.text_encoder.token_means(tokens.take([*rows.values()]))
+        if rows:
+            found = dict(zip(rows, F.normalize(vectors, dim=-1).cpu(), strict=True))
+        result = torch.stack([found.get(text, self._meanings.get(text)) for text in texts])
+        if len(self._meanings) + len(found) <= KEPT:
+            self._meanings.update(found)
+        return result
+
+    def check_meanings(self) -> None:
+        """Refuse ``exclude_similar`` where nothing stays that says what sentences mean.
+
+        Raises:
+            ValueError: If it is set, and the model has neither a tower nor a frozen language model.
+        """
+        similar, frozen = self.head.negatives.exclude_similar, self.text_encoder.frozen
+        if similar is not None and self.tower is None and not frozen:
+            raise InputError(
+                f'model.head.negatives.exclude_similar={similar} compares what sentences mean by '
+                'weights that are never trained: set model.tower (a TextTower will do), or '
+                'model.text_encoder.frozen=True'
+            )
 
     def encode_videos(
         self, inputs: Tensor, data_samples: list[GroundingDataSample]

@@ -48,6 +48,7 @@ class MMN(BaseLocalizer):
         self.text_encoder = MODELS.build(text_encoder)
         self.head = MODELS.build(head, default_args=dict(grid=self.grid))
         self.build_tower(tower, head)
+        self.check_meanings()
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
         self.check_joint_space(neck, text_encoder)
         positives = head.get('loss_matching', {}).get('num_positive', 1)

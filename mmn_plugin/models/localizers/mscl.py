@@ -48,6 +48,7 @@ class MSCL(BaseLocalizer):
         self.text_encoder = MODELS.build(text_encoder)
         self.head = MODELS.build(head, default_args=dict(grid=self.grid))
         self.neck = MODELS.build(neck, default_args=dict(num_stages=len(self.head.windows)))
+        self.check_meanings()
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
 
     @property

@@ -228,7 +228,7 @@ class MutualMatchingLoss(nn.Module):
         return (torch.logaddexp(logits, others) - logits).mean()
 
     def ignored_sentences(self, pool: NegativePool, ground_truth: Tensor) -> PairMask:
-        """Sentences of the pool that are no negatives: of the same video and moment, or text.
+        """Sentences of the pool that are no negatives: of the same video and moment, or meaning.
 
         Rows are the S * K positive moments; a sentence's positives all have its mask.
         """
@@ -238,7 +238,7 @@ class MutualMatchingLoss(nn.Module):
         if pool.first_sentence is not None:
             # Oneself is the positive, whatever its overlap.
             masked = masked | (here + pool.first_sentence == there)
-        masked = torch.cat([masked, masked.new_ones(len(pool.same_text[0]))])
+        masked = torch.cat([masked, masked.new_ones(len(pool.same_meaning[0]))])
         K = self.num_positive
         rows, columns = pool.excluded_sentences()
         rows = (rows[:, None] * K + np.arange(K)).reshape(-1)
@@ -246,15 +246,15 @@ class MutualMatchingLoss(nn.Module):
         return PairMask.of(rows, columns.repeat(K), masked, -math.inf)
 
     def ignored_moments(self, pool: NegativePool, iou: Tensor) -> PairMask:
-        """Moments of the pool that are no negatives: those the sentence, or its text, describes.
+        """Moments of the pool that are no negatives: those that sentences of its meaning describe.
 
         Every copy of the sentence's video is masked like the video itself; where another video
-        has a sentence of the same text, the moments near that sentence's ground truth are.
+        has a sentence of the same meaning, the moments near that sentence's ground truth are.
         Published quirk: such a moment is multiplied by 0, so it still adds exp(0) = 1.
         """
         own = iou[on(pool.same_video[0], iou.device)]  # (n, P)
-        of_text = pool.candidates.iou[on(pool.same_text[1], iou.device)]
-        masked = torch.cat([own, of_text]) >= self.negative_iou
+        of_others = pool.candidates.iou[on(pool.same_meaning[1], iou.device)]
+        masked = torch.cat([own, of_others]) >= self.negative_iou
         return PairMask.of(*pool.excluded_videos(), masked, 0.0)
 
 
