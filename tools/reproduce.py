@@ -41,6 +41,7 @@ from reproduction import (
     library_large,
     library_presence,
     library_speed,
+    negatives_drift,
     tower_speed,
     towers,
     training,
@@ -88,6 +89,10 @@ EXPERIMENTS = dict(
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives=(experiments.negatives, experiments.render_negatives),
+    negatives_drift=(
+        negatives_drift.negatives_drift,
+        negatives_drift.render_negatives_drift,
+    ),
     optimizer=(training.optimizer, training.render_optimizer),
     quickstart=(experiments.quickstart, experiments.render_quickstart),
     shapes=(experiments.shapes, experiments.render_shapes),

@@ -1,0 +1,172 @@
+"""Why a queue of past embeddings does harm: they part from what the model gives now."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import eval_library as tool
+from PIL import Image
+
+from mmn_plugin.config import build_dataset, load_config
+from mmn_plugin.visualization.canvas import QUIET, RUNS, new_figure, style_axes, to_array
+
+from .captions import MMN, make_corpus
+from .drift_probe import AGES
+from .running import ROOT, best_of, train
+from .tables import table
+
+PICTURE = ROOT / 'docs' / 'images' / 'negatives_drift.png'
+SEED, QUEUE, EPOCHS = 0, 512, 5
+QUEUED, LOCAL, FROZEN = f'queue of {QUEUE}', 'local negatives', 'weights frozen'
+# So small a weight is below the rounding of float32: the bank is there to be looked at.
+NO_WEIGHT = 1e-12
+PROBES = (
+    'custom_imports.imports=[mmn_plugin,reproduction.drift_probe]',
+    'default_hooks.drift.type=DriftProbe',
+    f'model.head.negatives.queue_size={QUEUE}',
+)
+TRAININGS = {
+    QUEUED: (),
+    LOCAL: (f'model.head.negatives.weight={NO_WEIGHT}',),
+}
+LOSSES = {
+    'bank': 'what the bank holds',
+    'fresh': 'its videos, embedded again',
+    'shift undone': 'what it holds, the mean of each age moved to where it is now',
+    'batch': "the batch's own videos",
+}
+# of the videos of validation as a library
+FIGURES = {
+    'R1@0.5': 'R@1, IoU=0.5',
+    'R10@0.5': 'R@10, IoU=0.5',
+    'R100@0.5': 'R@100, IoU=0.5',
+    'VR1': 'video R@1',
+}
+KINDS = ('moments', 'sentences')
+
+
+def negatives_drift() -> Iterator[dict]:
+    """MMN on captions with a queue and without; then with the weights of the former frozen.
+
+    The first epochs of the config's schedule, one seed. Each training is kept as it ends.
+    """
+    make_corpus()
+    result = dict(seed=SEED, epochs=EPOCHS, queue=QUEUE, runs={})
+    for label, options in TRAININGS.items():
+        options = (*PROBES, *options, f'train_cfg.max_epochs={EPOCHS}')
+        result['runs'][label] = probed(f'negatives_drift_{len(result["runs"])}', options)
+        yield result
+    trained = f'load_from={result["runs"][QUEUED]["checkpoint"]}'
+    options = (*PROBES, 'train_cfg.max_epochs=1', trained, 'optim_wrapper.optimizer.lr=0')
+    result['runs'][FROZEN] = probed('negatives_drift_frozen', options)
+    draw(result, PICTURE)
+    yield result
+
+
+def probed(name: str, options: tuple[str, ...]) -> dict:
+    """A training's record, its figures on validation, and what its probes found."""
+    work, used = train(name, SEED, options, MMN, 1)
+    probes = json.loads((ROOT / work / 'drift.json').read_text())['probes']
+    checkpoint = str(best_of(work).relative_to(ROOT))
+    figures = dict(epochs=validation(work), library=searched(checkpoint))
+    return dict(used, checkpoint=checkpoint, validation=figures, probes=probes)
+
+
+def searched(checkpoint: str) -> dict[str, float]:
+    """Figures of the validation videos as a library, without the tower, at the best power."""
+    with chdir(ROOT):
+        cfg = load_config(MMN)
+        model = tool.read_model(cfg, checkpoint)
+        videos = tool.embed_library(model, build_dataset(cfg, 'val'))
+    trials = [trial for trial in tool.trials_of(cfg, model) if not trial[1]['tower_weight']]
+    best = max(tool.tried(model, videos, trials), key=lambda trial: trial['quality'])
+    return {name: best['figures'][name] for name in FIGURES} | best['library']
+
+
+def validation(work: Path) -> list[float]:
+    """R@1 at IoU=0.5 in its own video after each epoch."""
+    (log,) = (ROOT / work).glob('*/vis_data/scalars.json')
+    lines = map(json.loads, log.read_text().splitlines())
+    return [line['grounding/R1@0.5'] for line in lines if 'grounding/R1@0.5' in line]
+
+
+def means(probes: list[dict], name: str) -> list[float]:
+    """A figure by age, the mean of all probes of a full bank."""
+    full = [probe['ages'][name] for probe in probes if probe['ages']['age'] == list(AGES)]
+    return [statistics.fmean(values) for values in zip(*full, strict=True)]
+
+
+def draw(result: dict, path: Path) -> None:
+    """Cosine by age; the mean cosine with the bank, and both trainings' losses, by step."""
+    runs, figure = result['runs'], new_figure(1000, 720)
+    (by_age, similarity), losses = figure.subplots(2, 2)
+    for color, (label, found) in zip(RUNS, runs.items(), strict=False):
+        for kind, line in zip(KINDS, ('-', '--'), strict=True):
+            values = means(found['probes'], f'{kind} cosine')
+            by_age.plot(AGES, values, line, color=color, marker='.', label=f'{label}, {kind}')
+    style_axes(by_age, 'age of the stored embedding, steps', 'cosine, stored and embedded again')
+    for color, label in zip(RUNS, TRAININGS, strict=False):
+        probes = runs[label]['probes']
+        steps = [probe['step'] for probe in probes]
+        for name, line in (('bank', '-'), ('fresh', '--')):
+            values = [probe['similarity'][name] for probe in probes]
+            similarity.plot(steps, values, line, color=color, label=f'{label}: {LOSSES[name]}')
+    style_axes(similarity, 'step', "sentences' mean cosine with moments of")
+    highest = 0.0
+    for axes, label in zip(losses, TRAININGS, strict=True):
+        probes = runs[label]['probes']
+        steps = [probe['step'] for probe in probes]
+        for number, (name, words) in enumerate(LOSSES.items()):
+            values = [probe['losses'][name] for probe in probes]
+            highest = max(highest, *values)
+            axes.plot(steps, values, color=RUNS[2 + number], label=words)
+        style_axes(axes, 'step', 'contrastive losses against')
+        axes.set_title(f'trained with {label}', fontsize=10, color=QUIET)
+    for axes in losses:
+        axes.set_ylim(0, 1.05 * highest)
+    for axes in (by_age, similarity, *losses):
+        axes.legend(frameon=False, fontsize=8)
+    Image.fromarray(to_array(figure)).save(path)
+
+
+def told(result: dict) -> list[tuple[str, dict]]:
+    """The probes that the table shows: the first of a full bank, some, and the last."""
+    rows = []
+    for label, found in result['runs'].items():
+        full = [probe for probe in found['probes'] if probe['ages']['age'] == list(AGES)]
+        shown = full[:1] if label == FROZEN else [full[0], full[len(full) // 3], full[-1]]
+        rows += [(label, probe) for probe in shown]
+    return rows
+
+
+def render_negatives_drift(result: dict) -> str:
+    """Cosines, shares and losses at some steps of each training."""
+    rows = []
+    for label, probe in told(result):
+        ages = probe['ages']
+        cosines = [
+            ' / '.join(f'{ages[f"{kind} cosine"][place]:.2f}' for place in (0, -1))
+            for kind in KINDS
+        ]
+        share = ' / '.join(f'{100 * ages[f"{kind} common"][-1]:.0f}' for kind in KINDS)
+        losses = [f'{probe["losses"][name]:.2f}' for name in LOSSES]
+        rows.append([label, probe['step'], *cosines, share, *losses])
+    about = f'cosine with fresh ones, age {AGES[0]} / {AGES[-1]} steps'
+    header = ['training', 'step', f'moments: {about}', f'sentences: {about}']
+    header += [f'common part of the change, age {AGES[-1]}, moments / sentences, %']
+    header += [f'loss against {words}' for words in LOSSES.values()]
+    return f'{table(header, rows)}\n\n{validated(result)}'
+
+
+def validated(result: dict) -> str:
+    """In its own video the best epoch, and that epoch in the library."""
+    rows = []
+    for label, found in result['runs'].items():
+        if label in TRAININGS:
+            figures = found['validation']
+            library = [figures['library'][name] for name in FIGURES]
+            rows.append([label, *(f'{value:.1f}' for value in (max(figures['epochs']), *library))])
+    header = [f'validation, best of {result["epochs"]} epochs, %', 'in its own video R@1, IoU=0.5']
+    return table([*header, *(f'library: {name}' for name in FIGURES.values())], rows)
