@@ -1,7 +1,6 @@
 """How far a memory bank's embeddings part from fresh ones of the same videos, and what that does.
 
-A hook of a training: ``default_hooks.drift.type=DriftProbe`` with
-``custom_imports.imports=[mmn_plugin,reproduction.drift_probe]``.
+A hook of a training with ``tools/train.py``; the config has to import ``reproduction.drift_probe``.
 """
 
 from dataclasses import replace

@@ -10,23 +10,27 @@ import eval_library as tool
 from PIL import Image
 
 from mmn_plugin.config import build_dataset, load_config
+from mmn_plugin.files import write_atomically
 from mmn_plugin.visualization.canvas import QUIET, RUNS, new_figure, style_axes, to_array
 
 from .captions import MMN, make_corpus
 from .drift_probe import AGES
-from .running import ROOT, best_of, train
+from .running import ROOT, WORK, best_of, train
 from .tables import table
 
 PICTURE = ROOT / 'docs' / 'images' / 'negatives_drift.png'
-SEED, QUEUE, EPOCHS = 0, 512, 5
+SEED, QUEUE, EPOCHS = 0, 512, 4
+FEW = 896  # videos that fill the bank with weights frozen
 QUEUED, LOCAL, FROZEN = f'queue of {QUEUE}', 'local negatives', 'weights frozen'
 # So small a weight is below the rounding of float32: the bank is there to be looked at.
 NO_WEIGHT = 1e-12
-PROBES = (
-    'custom_imports.imports=[mmn_plugin,reproduction.drift_probe]',
-    'default_hooks.drift.type=DriftProbe',
-    f'model.head.negatives.queue_size={QUEUE}',
-)
+# the config, with the probe
+PROBED = WORK / 'negatives_drift.py'
+CONFIG = f"""_base_ = '../../{MMN}'
+custom_imports = dict(imports=['mmn_plugin', 'reproduction.drift_probe'])
+default_hooks = dict(drift=dict(type='DriftProbe'))
+model = dict(head=dict(negatives=dict(queue_size={QUEUE})))
+"""
 TRAININGS = {
     QUEUED: (),
     LOCAL: (f'model.head.negatives.weight={NO_WEIGHT}',),
@@ -55,11 +59,12 @@ def negatives_drift() -> Iterator[dict]:
     make_corpus()
     result = dict(seed=SEED, epochs=EPOCHS, queue=QUEUE, runs={})
     for label, options in TRAININGS.items():
-        options = (*PROBES, *options, f'train_cfg.max_epochs={EPOCHS}')
+        options = (*options, f'train_cfg.max_epochs={EPOCHS}')
         result['runs'][label] = probed(f'negatives_drift_{len(result["runs"])}', options)
         yield result
     trained = f'load_from={result["runs"][QUEUED]["checkpoint"]}'
-    options = (*PROBES, 'train_cfg.max_epochs=1', trained, 'optim_wrapper.optimizer.lr=0')
+    few = f'train_dataloader.dataset.indices={FEW}'
+    options = ('train_cfg.max_epochs=1', trained, 'optim_wrapper.optimizer.lr=0', few)
     result['runs'][FROZEN] = probed('negatives_drift_frozen', options)
     draw(result, PICTURE)
     yield result
@@ -67,7 +72,8 @@ def negatives_drift() -> Iterator[dict]:
 
 def probed(name: str, options: tuple[str, ...]) -> dict:
     """A training's record, its figures on validation, and what its probes found."""
-    work, used = train(name, SEED, options, MMN, 1)
+    write_atomically(ROOT / PROBED, CONFIG)
+    work, used = train(name, SEED, options, str(PROBED), 1)
     probes = json.loads((ROOT / work / 'drift.json').read_text())['probes']
     checkpoint = str(best_of(work).relative_to(ROOT))
     figures = dict(epochs=validation(work), library=searched(checkpoint))
