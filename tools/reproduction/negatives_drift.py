@@ -16,10 +16,10 @@ from mmn_plugin.visualization.canvas import QUIET, RUNS, new_figure, style_axes,
 from .captions import MMN, make_corpus
 from .drift_probe import AGES
 from .running import ROOT, WORK, best_of, train
-from .tables import table
+from .tables import spreads, table
 
 PICTURE = ROOT / 'docs' / 'images' / 'negatives_drift.png'
-SEED, QUEUE, EPOCHS = 0, 512, 4
+SEED, QUEUE, EPOCHS = 0, 512, 3
 FEW = 896  # videos that fill the bank with weights frozen
 QUEUED, LOCAL, FROZEN = f'queue of {QUEUE}', 'local negatives', 'weights frozen'
 # So small a weight is below the rounding of float32: the bank is there to be looked at.
@@ -41,8 +41,9 @@ LOSSES = {
     'shift undone': 'what it holds, the mean of each age moved to where it is now',
     'batch': "the batch's own videos",
 }
+OWN = 'grounding/R1@0.5'
 # of the videos of validation as a library
-FIGURES = {
+LIBRARY = {
     'R1@0.5': 'R@1, IoU=0.5',
     'R10@0.5': 'R@10, IoU=0.5',
     'R100@0.5': 'R@100, IoU=0.5',
@@ -58,9 +59,10 @@ def negatives_drift() -> Iterator[dict]:
     """
     make_corpus()
     result = dict(seed=SEED, epochs=EPOCHS, queue=QUEUE, runs={})
+    until = [f'train_cfg.{key}={EPOCHS}' for key in ('max_epochs', 'val_interval')]
     for label, options in TRAININGS.items():
-        options = (*options, f'train_cfg.max_epochs={EPOCHS}')
-        result['runs'][label] = probed(f'negatives_drift_{len(result["runs"])}', options)
+        found = probed(f'negatives_drift_{len(result["runs"])}', (*options, *until))
+        result['runs'][label] = found | dict(validation=searched(found))
         yield result
     trained = f'load_from={result["runs"][QUEUED]["checkpoint"]}'
     few = f'train_dataloader.dataset.indices={FEW}'
@@ -71,31 +73,30 @@ def negatives_drift() -> Iterator[dict]:
 
 
 def probed(name: str, options: tuple[str, ...]) -> dict:
-    """A training's record, its figures on validation, and what its probes found."""
+    """A training's record, its R@1 on validation, and what its probes found."""
     write_atomically(ROOT / PROBED, CONFIG)
     work, used = train(name, SEED, options, str(PROBED), 1)
     probes = json.loads((ROOT / work / 'drift.json').read_text())['probes']
     checkpoint = str(best_of(work).relative_to(ROOT))
-    figures = dict(epochs=validation(work), library=searched(checkpoint))
-    return dict(used, checkpoint=checkpoint, validation=figures, probes=probes)
+    return dict(used, checkpoint=checkpoint, probes=probes) | {OWN: own_video(work)}
 
 
-def searched(checkpoint: str) -> dict[str, float]:
+def searched(found: dict) -> dict[str, float]:
     """Figures of the validation videos as a library, without the tower, at the best power."""
     with chdir(ROOT):
         cfg = load_config(MMN)
-        model = tool.read_model(cfg, checkpoint)
+        model = tool.read_model(cfg, found['checkpoint'])
         videos = tool.embed_library(model, build_dataset(cfg, 'val'))
     trials = [trial for trial in tool.trials_of(cfg, model) if not trial[1]['tower_weight']]
     best = max(tool.tried(model, videos, trials), key=lambda trial: trial['quality'])
-    return {name: best['figures'][name] for name in FIGURES} | best['library']
+    return {name: best['figures'][name] for name in LIBRARY} | best['library']
 
 
-def validation(work: Path) -> list[float]:
-    """R@1 at IoU=0.5 in its own video after each epoch."""
+def own_video(work: Path) -> float:
+    """R@1 at IoU=0.5 in its own video after the last epoch."""
     (log,) = (ROOT / work).glob('*/vis_data/scalars.json')
     lines = map(json.loads, log.read_text().splitlines())
-    return [line['grounding/R1@0.5'] for line in lines if 'grounding/R1@0.5' in line]
+    return [line[OWN] for line in lines if OWN in line][-1]
 
 
 def means(probes: list[dict], name: str) -> list[float]:
@@ -167,12 +168,11 @@ def render_negatives_drift(result: dict) -> str:
 
 
 def validated(result: dict) -> str:
-    """In its own video the best epoch, and that epoch in the library."""
-    rows = []
-    for label, found in result['runs'].items():
-        if label in TRAININGS:
-            figures = found['validation']
-            library = [figures['library'][name] for name in FIGURES]
-            rows.append([label, *(f'{value:.1f}' for value in (max(figures['epochs']), *library))])
-    header = [f'validation, best of {result["epochs"]} epochs, %', 'in its own video R@1, IoU=0.5']
-    return table([*header, *(f'library: {name}' for name in FIGURES.values())], rows)
+    """Figures of both trainings in each sentence's own video, and in the library."""
+    rows = [
+        [label, *spreads([found | found['validation']], [OWN, *LIBRARY])]
+        for label, found in result['runs'].items()
+        if label in TRAININGS
+    ]
+    header = [f'validation, {result["epochs"]} epochs, %', 'in its own video R@1, IoU=0.5']
+    return table([*header, *(f'library {name}' for name in LIBRARY.values())], rows)
