@@ -19,6 +19,7 @@ from .grounding_dataset import (
 from .hcstvg import read_hcstvg_annotations, read_tracks
 from .joint_dataset import CorpusSampler, JointDataset
 from .prepare import write_random_features
+from .similar_video_sampler import SimilarVideoSampler
 from .transforms import (
     LoadClipFeatures,
     LoadTubes,
@@ -46,6 +47,7 @@ __all__ = [
     'PackTubeInputs',
     'PoolClipFeatures',
     'PoolTubeFeatures',
+    'SimilarVideoSampler',
     'TemporalGroundingDataset',
     'TubeError',
     'TubeFile',

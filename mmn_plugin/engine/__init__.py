@@ -16,6 +16,7 @@ from .optim import GroupedOptimWrapperConstructor
 from .preemption import Preempted, PreemptionHook
 from .resume import ResumableTrainLoop
 from .schedules import ContrastStageHook, CrossVideoNegativeHook, FreezeLanguageModelHook
+from .similar_video_hook import SimilarVideoHook
 from .start_checks import StartHook, build_runner
 from .visualization_hook import GroundingVisualizationHook
 
@@ -37,6 +38,7 @@ __all__ = [
     'PreemptionHook',
     'ResumableTrainLoop',
     'SafeCheckpointHook',
+    'SimilarVideoHook',
     'StartHook',
     'TrainingRecord',
     'WorkFolderInUseError',

@@ -35,6 +35,14 @@ train_dataloader = dict(**workers, dataset=dict(pipeline=[
     dict(type='PoolClipFeatures', num_segments={NUM_SEGMENTS}), dict(type='PackGroundingInputs')]))
 val_dataloader = dict(**workers)
 """
+HARD_BATCHES = (
+    'train_dataloader.sampler._delete_=True',
+    "train_dataloader.sampler.type='SimilarVideoSampler'",
+    'train_dataloader.sampler.group_size=4',
+    "default_hooks.similar_videos.type='SimilarVideoHook'",
+    "default_hooks.similar_videos.by='model'",
+    'default_hooks.similar_videos.interval=3',
+)
 EPOCHS, STEPS = 4, 3
 BANK = 'model.head.negatives'
 pytestmark = pytest.mark.skipif(not hasattr(__import__('os'), 'fork'), reason='needs fork')
@@ -266,6 +274,7 @@ def accumulated(lab):
         'default_hooks.checkpoint.iter_interval=4',
         "model.head.negatives.scope='global'",
         'model.head.negatives.exclude_same_text=True',
+        *HARD_BATCHES,
         'train_cfg.max_epochs=3',
     )
     clock = dict(clock=(90.0, 900.0))
@@ -295,8 +304,15 @@ def test_accumulation_and_bf16_resume_inside_a_window(lab, accumulated):
     ]
     banks = [load(path) for path in paths]
     assert len(banks[0][BANK]['video_ids']) == 5
+    assert banks[0]['hook.SimilarVideoHook']['epoch'] == 0  # kept where the run was resumed
     assert_same(*banks)
     assert_same(*(of_rank(whole.folder, rank, 3) for rank in (0, 1)))
+    drawn = [videos(whole.folder, rank) for rank in (0, 1)]
+    assert drawn == [videos(resumed.folder, rank) for rank in (0, 1)]
+    for epoch in range(3):
+        steps = [line for rank in drawn for at, line in rank.items() if at.startswith(f'{epoch} ')]
+        names = re.findall(r'train_\d', ' '.join(steps))
+        assert sorted(names) == [f'train_{i}' for i in range(10)]
 
 
 def test_checkpoints_by_time_are_rank_0s_decision_beside_those_of_every_so_many_iterations(
