@@ -104,10 +104,9 @@ def test_the_table_shows_the_first_of_a_full_bank_and_the_last(modules, tmp_path
         )
 
     probes = [probe(5, [1, 2]), *(probe(10 * n, list(drift.AGES)) for n in range(2, 9))]
-    run = {'probes': probes, drift.OWN: 3.14, 'validation': dict.fromkeys(drift.LIBRARY, 3.14)}
-    result = dict(epochs=2, runs=dict.fromkeys([*drift.TRAININGS, drift.FROZEN], run))
+    run = dict(probes=probes)
+    result = dict(runs=dict.fromkeys([*drift.TRAININGS, drift.FROZEN], run))
     lines = drift.render_negatives_drift(result).splitlines()
     assert [line.split(' | ')[1] for line in lines[2:9]] == [*('20', '40', '80') * 2, '20']
-    assert lines[-1] == f'| {drift.LOCAL} | 3.1 | 3.1 | 3.1 | 3.1 | 3.1 |'
     drift.draw(result, tmp_path / 'picture.png')
     assert (tmp_path / 'picture.png').stat().st_size > 1000
