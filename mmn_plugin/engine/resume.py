@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmaction.registry import LOOPS
-from mmengine.dist import barrier, get_rank
+from mmengine.dist import barrier, get_rank, get_world_size
+from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.models import NegativeSource
 
 from .checkpointing import SafeCheckpointHook
 from .dist import (
+    bare_model,
     broadcast_statistics,
     isolated_random_state,
     load_run_state,
@@ -118,6 +121,50 @@ def resumable_loader(loader: DataLoader) -> DataLoader:
     )
 
 
+def share_out_step(source: NegativeSource, dataloader: DataLoader | dict) -> None:
+    """Give a loader's config this process's share of ``videos_per_step`` as its batch size.
+
+    MMEngine scales the learning rate by the same config.
+
+    Args:
+        source (NegativeSource): The head's ``negatives``.
+        dataloader (DataLoader | dict): Of the training; changed in place.
+
+    Raises:
+        ValueError: If the processes cannot share the videos alike, a loader that is already built
+            has another batch size, or a piece has more videos than a batch.
+    """
+    name, wanted, ranks = 'model.head.negatives', source.videos_per_step, get_world_size()
+    is_config = isinstance(dataloader, dict)
+    if wanted is not None:
+        if wanted % ranks:
+            raise InputError(f'{name}.videos_per_step={wanted} is no multiple of {ranks} processes')
+        if is_config:
+            dataloader['batch_size'] = wanted // ranks
+        elif dataloader.batch_size != wanted // ranks:
+            raise InputError(
+                f'{name}.videos_per_step={wanted} needs batches of {wanted // ranks} videos, and '
+                f'the data loader was built with {dataloader.batch_size}: give its config'
+            )
+        print_log(f'a step has {wanted} videos: {ranks} x {wanted // ranks}', 'current')
+    size = dataloader.get('batch_size') if is_config else dataloader.batch_size
+    if source.piece is not None and size is not None and source.piece > size:
+        raise InputError(
+            f'{name}.piece={source.piece} is more than the {size} videos that a process has in a '
+            f'step: lower it, or raise {name}.videos_per_step or train_dataloader.batch_size'
+        )
+
+
+def _require_a_step(source: NegativeSource, dataset) -> None:
+    """Refuse a training set of fewer videos than a step."""
+    wanted = source.videos_per_step
+    if wanted is not None and not isinstance(dataset, IterableDataset) and len(dataset) < wanted:
+        raise InputError(
+            f'model.head.negatives.videos_per_step={wanted} is more than the {len(dataset)} videos '
+            'of the training set: lower it'
+        )
+
+
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` whose interruption leaves no trace in the weights.
@@ -131,6 +178,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
       Hooks and modules that keep something of a forward pass can let go of it in a method
       ``forget_iteration()``.
     - Before an epoch's checkpoint and validation all ranks get rank 0's statistics of BatchNorm.
+    - The loader's batch size is that of the head's ``negatives.videos_per_step``, if it has one
+      (see `share_out_step`).
 
     Checkpoints are saved, and brought back, by the run's `SafeCheckpointHook`. Where it has none
     (MMEngine's ``CheckpointHook`` serves too) it is given one, which saves when the run is asked to
@@ -160,7 +209,12 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         max_skips: int = 100,
         **kwargs,
     ):
+        sources = [m for m in bare_model(runner).modules() if isinstance(m, NegativeSource)]
+        for source in sources:
+            share_out_step(source, dataloader)
         super().__init__(runner, dataloader, max_epochs, **kwargs)
+        for source in sources:
+            _require_a_step(source, self.dataloader.dataset)
         make_gloo_safe()
         self.loss_check = LossCheck(bad_loss, max_skips)
         if not self._hooks(SafeCheckpointHook):

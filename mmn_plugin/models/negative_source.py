@@ -108,6 +108,18 @@ class MemoryBank(nn.Module):
             self._put(stored, video)
 
 
+def _problem_of_pieces(videos_per_step, piece, piece_statistics) -> str | None:
+    """What is wrong with these settings of `NegativeSource`."""
+    for name, count in dict(videos_per_step=videos_per_step, piece=piece).items():
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            return f'{name}={count!r}: give a number of videos, or None'
+    if piece_statistics not in ('piece', 'whole'):
+        return f"piece_statistics={piece_statistics!r}: give 'piece' or 'whole'"
+    if piece is None and piece_statistics == 'whole':
+        return "piece_statistics='whole': without `piece` it has no effect"
+    return None
+
+
 class NegativeSource(nn.Module):
     """Where a head's contrastive losses find their negatives: the head's ``negatives``.
 
@@ -130,6 +142,16 @@ class NegativeSource(nn.Module):
       of the queue, which the micro-batches before it have entered; never of the accumulated batch.
     - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
       takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
+    - ``piece``: a step of many videos in the memory of ``piece`` videos, beside all embeddings, at
+      the cost of embedding twice (`embed_in_pieces`). Losses and gradients are those of the batch
+      at once, but for two things: dropout draws masks piece by piece, the same in both passes; and
+      of BatchNorm ``piece_statistics`` decides. With ``'piece'`` each piece is normalized by its
+      own statistics, as in a batch of that size, and running statistics are updated once for each
+      piece. With ``'whole'`` a pass without graph over the whole batch (more time, and the memory
+      of its largest layer; it draws dropout of its own) takes the statistics of the batch and
+      updates the running ones; the pieces are normalized by them as constants, so that the
+      embeddings and losses are those of the batch at once, and the gradients lack what runs
+      through mean and variance.
 
     The bank is written beside the checkpoints that a run resumes from: each rank its own, or rank 0
     the common one.
@@ -147,6 +169,11 @@ class NegativeSource(nn.Module):
             the same: the cosine of their vectors of the model's ``tower``, or of its frozen
             language model where it has no tower, is at least so much, in (0, 1). Defaults to None:
             only texts are compared.
+        videos_per_step (int, optional): Videos of a step of all processes together;
+            `ResumableTrainLoop` sets ``train_dataloader.batch_size`` to each one's share. Defaults
+            to None: the loader's batch size.
+        piece (int, optional): Videos that a process embeds at a time. Defaults to None: all.
+        piece_statistics (str): ``'piece'`` or ``'whole'``. Defaults to ``'piece'``.
 
     Attributes:
         bank (MemoryBank | None): The memory bank.
@@ -163,9 +190,12 @@ class NegativeSource(nn.Module):
         weight: float = 1.0,
         exclude_same_text: bool = False,
         exclude_similar: float | None = None,
+        videos_per_step: int | None = None,
+        piece: int | None = None,
+        piece_statistics: str = 'piece',
     ):
         super().__init__()
-        problem = None
+        problem = _problem_of_pieces(videos_per_step, piece, piece_statistics)
         if scope not in ('local', 'global'):
             problem = f"scope={scope!r}: give 'local' or 'global'"
         elif not (isinstance(queue_size, int) and queue_size >= 0):
@@ -182,6 +212,8 @@ class NegativeSource(nn.Module):
         self.weight = weight
         self.exclude_same_text = exclude_same_text
         self.exclude_similar = exclude_similar
+        self.videos_per_step = videos_per_step
+        self.piece, self.piece_statistics = piece, piece_statistics
         self.bank = MemoryBank(queue_size) if queue_size else None
         self.wide = True
         self._seen: Candidates | None = None

@@ -23,6 +23,11 @@ class GroundingDataSample(BaseDataElement):
       moments survive NMS; ``pred_instances.scores``: (s, n), NaN likewise; on the CPU.
     """
 
+    @property
+    def num_inputs(self) -> int:
+        """Rows of a batch's ``inputs`` that are this video's."""
+        return 1
+
     def __getstate__(self) -> dict:
         """Ground truth leaves the process as an array: a tensor would cost a data loader more
         time than the few numbers in it (a shared file, and a connection to hand it over).
@@ -59,6 +64,11 @@ class TubeDataSample(GroundingDataSample):
       ``pred_instances.tube_index``: (s,) int64, the candidate's place in ``tubes``;
       ``pred_instances.scores``: (s,).
     """
+
+    @property
+    def num_inputs(self) -> int:
+        """Its tubes."""
+        return len(self.tubes)
 
 
 @dataclass

@@ -17,8 +17,10 @@ from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from mmn_plugin.engine import dist
-from mmn_plugin.engine.resume import ResumableBatchSampler, SeededDataset
+from mmn_plugin.engine import dist, resume
+from mmn_plugin.engine.resume import ResumableBatchSampler, SeededDataset, share_out_step
+from mmn_plugin.errors import InputError
+from mmn_plugin.models import NegativeSource
 
 SAFE = dict(
     type='SafeCheckpointHook', interval=1, save_best='score', rule='greater', iter_interval=2
@@ -237,3 +239,35 @@ def test_only_batchnorms_statistics_are_broadcast_and_no_bank_is_stored(monkeypa
     assert sent == [(id(model.get_buffer(name)), 0) for name in names]
     for given in (model, nn.DataParallel(model)):
         assert dist.bare_model(SimpleNamespace(model=given)) is model
+
+
+@pytest.mark.parametrize(
+    ('source', 'ranks', 'loader', 'message'),
+    [
+        (dict(videos_per_step=9), 2, dict(batch_size=1), '=9 is no multiple of 2 processes'),
+        (
+            dict(videos_per_step=6),
+            2,
+            DataLoader([1], 2),
+            'needs batches of 3 videos.* with 2: give',
+        ),
+        (dict(videos_per_step=8, piece=5), 2, dict(batch_size=9), 'piece=5 is more than the 4 v'),
+        (dict(piece=3), 1, DataLoader([1], 2), 'piece=3 is more than the 2 videos'),
+    ],
+)
+def test_a_step_that_processes_or_pieces_cannot_share_is_refused(
+    source, ranks, loader, message, monkeypatch
+):
+    monkeypatch.setattr(resume, 'get_world_size', lambda: ranks)
+    with pytest.raises(InputError, match=message):
+        share_out_step(NegativeSource(**source), loader)
+
+
+def test_a_step_is_shared_out_to_processes(monkeypatch):
+    monkeypatch.setattr(resume, 'get_world_size', lambda: 2)
+    loader = dict(batch_size=32)
+    share_out_step(NegativeSource(piece=4), loader)
+    assert loader == dict(batch_size=32)
+    share_out_step(NegativeSource(videos_per_step=8, piece=4), loader)
+    share_out_step(NegativeSource(videos_per_step=4), DataLoader([1], 2))
+    assert loader == dict(batch_size=4)

@@ -93,6 +93,7 @@ def test_a_validation_sentence_that_cannot_be_encoded_is_named(corpus, config, s
         ('default_hooks.checkpoint.save_best=grounding/R1@0.55', 'grounding/R1@0.5,'),
         ('model.neck.embed_channels=4', 'must be one size'),
         ('model.head.loss_matching.num_positive=99', 'fewer moments'),
+        ('model.head.negatives.videos_per_step=5', 'more than the 4 videos of the training set'),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(config, option, message):
@@ -163,8 +164,12 @@ def test_a_split_of_its_own_and_a_rate_that_follows_are_not_warned_of(corpus, co
     assert OPTIMISTIC in output  # a copy is the test split too
     assert 'the learning rate belongs to' not in output
     edit(corpus / 'val.json', lambda videos: videos.pop('test_0'))
-    code, output = train(config, own, 'auto_scale_lr.base_batch_size=8', flags=['--auto-scale-lr'])
+    step = ('model.head.negatives.videos_per_step=4', 'model.head.negatives.piece=2')
+    options = (own, 'auto_scale_lr.base_batch_size=8', *step)
+    code, output = train(config, *options, flags=['--auto-scale-lr'])
     assert code == 0
+    assert 'a step has 4 videos: 1 x 4' in output
+    assert 'the current batch size is 4. Scaling the original LR by 0.5' in output
     assert OPTIMISTIC not in output
     assert 'the learning rate belongs to' not in output
 

@@ -265,8 +265,8 @@ def test_an_interrupt_of_one_rank_saves_and_ends_all_with_the_code_of_an_interru
 
 @pytest.fixture(scope='module')
 def accumulated(lab):
-    """An unbroken and a stopped run with bf16 and windows of two iterations, and checkpoints by
-    clocks that disagree on how long an epoch lasts: 4.5 and 45 min.
+    """An unbroken and a stopped run with bf16, pieces, windows of two iterations, and checkpoints
+    by clocks that disagree on how long an epoch lasts: 4.5 and 45 min.
     """
     options = (
         'optim_wrapper.accumulative_counts=2',
@@ -275,6 +275,8 @@ def accumulated(lab):
         "model.head.negatives.scope='global'",
         'model.head.negatives.exclude_same_text=True',
         *HARD_BATCHES,
+        'model.head.negatives.videos_per_step=4',
+        'model.head.negatives.piece=1',
         'train_cfg.max_epochs=3',
     )
     clock = dict(clock=(90.0, 900.0))
@@ -286,7 +288,7 @@ def accumulated(lab):
     return legs
 
 
-def test_accumulation_and_bf16_resume_inside_a_window(lab, accumulated):
+def test_accumulation_bf16_and_pieces_resume_inside_a_window(lab, accumulated):
     whole, stopped, resumed = accumulated
     codes = [leg.codes for leg in accumulated]
     assert codes == [[0, 0], [143, 143], [0, 0]], stopped.output[-3000:]

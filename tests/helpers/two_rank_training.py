@@ -77,6 +77,15 @@ CASES = {
         source=dict(scope='global', queue_size=5, exclude_same_text=True),
         steps=[[[('a', 4), ('b', 3)], [('c', 1)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
     ),
+    'pieces of one and of two videos': dict(
+        source=dict(scope='global', piece=2, queue_size=5),
+        accumulate=2,
+        max_norm=0.05,
+        steps=[
+            [[('a', 2), ('b', 1), ('i', 1)], [('c', 1), ('d', 3)]],
+            [[('e', 1), ('f', 2), ('g', 3)], [('a', 2), ('h', 1), ('j', 1)]],
+        ],
+    ),
     'local': dict(source=dict(scope='local')),
 }
 

@@ -174,8 +174,9 @@ def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away
 
 
 @pytest.mark.parametrize('precision', [{}, SCALED], ids=['float32', 'loss scaler'])
-def test_a_whole_step_and_a_validation_of_tubes_wait_once(precision, away):
-    model = build_tiny('mmn_hcstvg.py')
+@pytest.mark.parametrize('piece', [None, 2])
+def test_a_whole_step_and_a_validation_of_tubes_wait_once(piece, precision, away):
+    model = build_tiny('mmn_hcstvg.py', head=dict(negatives=dict(piece=piece)))
     assert waits_of_a_step(model, tube_samples(), TUBES, **precision) == ONCE
 
 

@@ -39,7 +39,11 @@ def arguments(config):
 
 @pytest.mark.parametrize(
     'how',
-    [dict(dtype='bf16', frozen=True), dict(conv_mode='sparse')],
+    [
+        dict(dtype='bf16', frozen=True),
+        dict(conv_mode='sparse'),
+        dict(cfg_options=WIDE | {'model.head.negatives.piece': 8}),
+    ],
     ids=str,
 )
 def test_a_step_takes_what_is_estimated(arguments, how):
@@ -53,10 +57,11 @@ def test_a_step_takes_what_is_estimated(arguments, how):
 
 
 def test_parts_are_those_of_the_config(arguments):
-    options = {'model.head.negatives': dict(scope='global', queue_size=5)}
-    args = arguments(gpus=3, batch_size=4, cfg_options=WIDE | options)
+    options = dict(scope='global', queue_size=5, videos_per_step=12)
+    options = WIDE | {'model.head.negatives': options}
+    args = arguments(gpus=3, batch_size=None, cfg_options=options)
     estimate = MemoryEstimate(args)
-    parts = estimate.peak(4)
+    parts = estimate.peak(estimate.bench.batch_size)  # 4
     weights = sum(weight.nbytes for weight in estimate.model.parameters())
     assert parts['weights'] == pytest.approx(weights, rel=0.02)  # and statistics of BatchNorm
     assert parts['buckets of DDP'] == weights

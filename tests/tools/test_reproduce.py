@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.run_tool import ROOT
-from helpers.tiny_corpus import write_corpus
+from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_extractors import write_vision_model
 from helpers.tiny_grounder import GRID_SIZE, save_checkpoint, write_grounder, write_scene
 from helpers.tiny_models import sample_of
@@ -133,6 +133,20 @@ def test_extraction_beside_a_simulated_device_is_compared_with_its_parts(experim
     text = extraction.render_extraction(dict(simulated=[made_up] * 3, towers=towers))
     assert '| a thread ahead | 2.50 s | 1.25x | 0.83x |' in text
     assert '| tower | one step after the other | ' in text
+
+
+def test_a_batch_in_pieces_is_timed_beside_smaller_ones_at_once(experiments, monkeypatch, tmp_path):
+    pieces = experiments('pieces')
+    config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus'))
+    monkeypatch.setattr(pieces, 'CONFIG', str(config))
+    monkeypatch.setattr(pieces, 'WAYS', {'2 at once': (2, None), '4 in pieces of 2': (4, 2)})
+    rows = pieces.steps(repeats=1)
+    assert [row['videos'] for row in rows] == [2, 4]
+    figures = dict(spread=0.1, peak_mb=5.0)
+    rows = [dict(rows[0], seconds=2.0, ratio=1, **figures) for row in rows]
+    rows[1] |= dict(name='4 in pieces of 2', videos=4, seconds=6.0, ratio=1 / 3)
+    text = pieces.render_pieces(dict(rows=rows, load=0))
+    assert '| 4 in pieces of 2 | 1500.0 ms ± 10% | 1.50x | 5 MB |' in text
 
 
 def test_the_encoder_is_counted_as_committed(experiments):

@@ -151,6 +151,8 @@ class Benchmark:
         if not self.has_map and args.conv_mode != ['dense']:
             name = self.cfg.model.neck.type
             raise InputError(f'--conv-mode: the convolutions of {name} are dense')
+        if step := (self.cfg.model.head.get('negatives') or {}).get('videos_per_step'):
+            self.cfg.train_dataloader.batch_size = step // vars(args).get('gpus', 1)
         self.batch_size = args.batch_size or self.cfg.train_dataloader.batch_size
         torch.backends.cudnn.benchmark = self.cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
         torch.manual_seed(0)

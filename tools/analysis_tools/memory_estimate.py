@@ -44,7 +44,7 @@ from torch.utils._pytree import tree_iter
 from mmn_plugin.cli.main import count, tool_parser
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json
-from mmn_plugin.models import negatives
+from mmn_plugin.models import negative_source, negatives
 from mmn_plugin.models.text_encoders.sentence_encoder import BATCH_TOKENS
 
 CARDS = (24, 80, 141)  # GB
@@ -209,7 +209,6 @@ class MemoryEstimate:
             return found
 
         stand_ins = dict(
-            get_world_size=lambda: self.args.gpus,
             get_rank=lambda: 0,
             all_gather_object=lambda value, _: [value] * self.args.gpus,
             host_group=lambda _: None,
@@ -217,9 +216,12 @@ class MemoryEstimate:
             dist=SimpleNamespace(
                 all_gather=lambda *_: None, all_reduce=lambda *_: None, group=dist.group
             ),
-            gather_candidates=gathered,
         )
-        with mock.patch.multiple(negatives, **stand_ins):
+        source = dict(get_world_size=lambda: self.args.gpus, gather_candidates=gathered)
+        with (
+            mock.patch.multiple(negatives, **stand_ins),
+            mock.patch.multiple(negative_source, **source),
+        ):
             yield
 
     def largest(self, limit: float) -> int:

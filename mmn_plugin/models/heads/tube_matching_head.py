@@ -8,6 +8,7 @@ from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import on
 from mmn_plugin.structures import (
     MomentGrid,
@@ -64,6 +65,11 @@ class TubeMatchingHead(BaseHead):
             tubes of the batch, not of the videos' means.
         contrastive_weight (float): Weight of the contrastive losses.
         iou_scale (float): Factor on the cosine before the sigmoid. Defaults to 10.
+        negatives (dict, optional): ``videos_per_step``, ``piece`` and ``piece_statistics`` of
+            `NegativeSource`. Defaults to None.
+
+    Raises:
+        ValueError: If ``negatives`` has another setting, which tubes do not know.
     """
 
     def __init__(
@@ -73,8 +79,15 @@ class TubeMatchingHead(BaseHead):
         loss_iou: dict,
         contrastive_weight: float,
         iou_scale: float = 10.0,
+        negatives: dict | None = None,
     ):
-        super().__init__(grid, nms_threshold=1.0, top_n=1)
+        known = ('videos_per_step', 'piece', 'piece_statistics')
+        if unknown := [name for name in negatives or {} if name not in known]:
+            raise InputError(
+                f'model.head.negatives.{unknown[0]}: TubeMatchingHead has the negatives of the '
+                f"device's batch; it knows {', '.join(known)}"
+            )
+        super().__init__(grid, nms_threshold=1.0, top_n=1, negatives=negatives)
         self.grid = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)

@@ -12,6 +12,7 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.models.heads.base_head import unit_vectors
 from mmn_plugin.models.necks.tower_pool import moment_means
+from mmn_plugin.models.pieces import embed_in_pieces
 from mmn_plugin.models.text_encoders.sentence_encoder import KEPT
 from mmn_plugin.structures import GroundingDataSample, SentenceBatch, VideoEmbedding
 
@@ -124,15 +125,24 @@ class BaseLocalizer(BaseModel):
             videos = self.encode_videos(inputs, data_samples)
             texts = self.embed_sentences(_texts(data_samples), sentences)  # (S, J) per space
             return self.head.predict(videos, texts, data_samples)
-        embeddings = self.neck(self.encode_clips(inputs, data_samples))  # (B, U, J) per space
-        texts = {} if self.text_encoder is None else self.text_encoder(sentences)
         if mode == 'loss':
+            embeddings, texts = embed_in_pieces(self, inputs, sentences, data_samples)
             if self.head.negatives.exclude_similar is not None:
                 texts = dict(texts, meaning=self.meanings(_texts(data_samples), sentences))
             return self.head.loss(embeddings, texts, sentences.video, data_samples)
         if mode == 'tensor':
-            return embeddings, texts
+            return self.embed(inputs, sentences, data_samples)
         raise RuntimeError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def embed(
+        self,
+        inputs: Tensor,
+        sentences: SentenceBatch | None,
+        data_samples: list[GroundingDataSample] | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(B, U, J) and (S, J) per space, as neck and text encoder give them; args of `forward`."""
+        embeddings = self.neck(self.encode_clips(inputs, data_samples))
+        return embeddings, {} if self.text_encoder is None else self.text_encoder(sentences)
 
     @torch.no_grad()
     def meanings(self, texts: Sequence[str], tokens: SentenceBatch | None) -> Tensor:

@@ -51,6 +51,16 @@ class MMN(BaseLocalizer):
         self.check_meanings()
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
         self.check_joint_space(neck, text_encoder)
+        self._check_settings(neck, head)
+
+    def _check_settings(self, neck: dict, head: dict) -> None:
+        compiled, piece = neck.get('compile'), self.head.negatives.piece
+        if compiled and piece is not None:
+            raise InputError(
+                f'model.neck.compile={compiled} and model.head.negatives.piece={piece} do not go '
+                'together: PyTorch embeds pieces for the second time without its compiler, and so '
+                'must the first time'
+            )
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:
             raise InputError(

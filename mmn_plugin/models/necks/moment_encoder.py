@@ -1,7 +1,7 @@
 """Convolutions on the map of moments, and the ways to compute them."""
 
 import logging
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.models.pieces import copied_statistics, with_attributes
 from mmn_plugin.structures import MomentGrid
 
 from .sparse_conv import (
@@ -353,16 +354,4 @@ def _freed_casts(device: str):
 
 def _passes_of_checkpoint(norm: nn.Module) -> tuple:
     """Contexts of a checkpoint's first pass, and of the second, which must update nothing."""
-    return nullcontext(), _on_copies_of_statistics(norm)
-
-
-@contextmanager
-def _on_copies_of_statistics(norm: nn.Module):
-    buffers = dict(norm.named_buffers(recurse=False))
-    try:
-        for name, buffer in buffers.items():
-            setattr(norm, name, buffer.clone())
-        yield
-    finally:
-        for name, buffer in buffers.items():
-            setattr(norm, name, buffer)
+    return nullcontext(), with_attributes(copied_statistics([norm]))

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmn_plugin.models.pieces import tell_statistics
+
 from .sparse_plan import ConvChunk, ConvPlan, NormInputs
 
 _UNITS = {torch.bfloat16: 'amx_bf16', torch.float16: 'amx_fp16'}  # the matrix units of x86
@@ -401,6 +403,7 @@ def _batch_statistics(
             momentum = 1 / float(norm.num_batches_tracked)
         norm.running_mean.lerp_(mean + bias, momentum)
         norm.running_var.lerp_(squares / (count - 1), momentum)
+    tell_statistics(norm, mean + bias, squares / count)
     return mean, squares / count
 
 
