@@ -39,7 +39,7 @@ class BaseLocalizer(BaseModel):
     tower = None
     tower_fingerprint: dict | None = None
 
-    def __init__(self, data_preprocessor: nn.Module, init_cfg: dict | None = None):
+    def __init__(self, data_preprocessor: nn.Module | None = None, init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         self._meanings: dict[str, Tensor] = {}  # sentence -> (C,), on the CPU
 
