@@ -42,6 +42,7 @@ from reproduction import (
     library_presence,
     library_speed,
     negatives_drift,
+    negatives_library,
     pieces,
     tower_speed,
     towers,
@@ -90,6 +91,10 @@ EXPERIMENTS = dict(
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives=(experiments.negatives, experiments.render_negatives),
+    negatives_library=(
+        negatives_library.negatives_library,
+        negatives_library.render_negatives_library,
+    ),
     negatives_drift=(
         negatives_drift.negatives_drift,
         negatives_drift.render_negatives_drift,

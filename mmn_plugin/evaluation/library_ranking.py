@@ -155,10 +155,11 @@ def rank_library(
     """
     total = len(pool.spans)
     rows = len(next(iter(queries.values())))
-    found = []
+    found, wanted = [], CANDIDATES * top_n
     for first in range(0, rows, SENTENCES):
         part = {space: queries[space][first : first + SENTENCES] for space in score.spaces}
-        found.append(_best(pool, part, score, nms_threshold, top_n, top_videos))
+        best, wanted = _best(pool, part, score, nms_threshold, top_n, top_videos, wanted)
+        found.append(best)
     picked, scores, *videos = (torch.cat(parts) for parts in zip(*found, strict=True))
     none = picked < 0
     return LibraryRanking(
@@ -202,31 +203,34 @@ def rank_own_videos(
     return torch.cat(moments), torch.cat(scores)
 
 
-def _best(pool, queries, score, nms_threshold, top_n: int, top_videos: int) -> tuple[Tensor, ...]:
+def _best(
+    pool, queries, score, nms_threshold, top_n: int, top_videos: int, wanted: int
+) -> tuple[tuple[Tensor, ...], int]:
     """Of some sentences the rows (s, n) of the pool that are left, their scores, and the videos.
 
-    Greedy NMS of the best K moments is the beginning of greedy NMS of all; K grows until n are
-    kept.
+    Greedy NMS of the best K moments is the beginning of greedy NMS of all; K, ``wanted`` at first,
+    grows until n are kept, and is returned for the next sentences.
     """
-    total, wanted = len(pool.spans), CANDIDATES * top_n
+    total = len(pool.spans)
     while True:
         wanted = min(total, wanted)
         values, rows, best = _compare(pool, queries, score, wanted)
         kept = nms_within(pool.video[rows], pool.spans[rows], nms_threshold)
         if wanted == total or (kept.sum(1) >= top_n).all():
             break
-        wanted *= 4
+        wanted *= 2
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :top_n]  # kept ones first
     kept = kept.gather(1, order)
     rows = rows.gather(1, order).masked_fill(~kept, -1)
     values = values.gather(1, order).masked_fill(~kept, torch.nan)
     best, videos = best.sort(dim=1, descending=True, stable=True)
-    return (
+    found = (
         _padded(rows, top_n, -1),
         _padded(values, top_n, torch.nan),
         _padded(videos[:, :top_videos], top_videos, -1),
         _padded(best[:, :top_videos], top_videos, torch.nan),
     )
+    return found, wanted
 
 
 def _compare(pool, queries, score, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
