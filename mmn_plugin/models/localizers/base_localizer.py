@@ -170,8 +170,8 @@ class BaseLocalizer(BaseModel):
         Raises:
             ValueError: If it is set, and the model has neither a tower nor a frozen language model.
         """
-        similar, frozen = self.head.negatives.exclude_similar, self.text_encoder.frozen
-        if similar is not None and self.tower is None and not frozen:
+        similar = self.head.negatives.exclude_similar
+        if similar is not None and self.tower is None and not self.text_encoder.frozen:
             raise InputError(
                 f'model.head.negatives.exclude_similar={similar} compares what sentences mean by '
                 'weights that are never trained: set model.tower (a TextTower will do), or '
