@@ -137,7 +137,8 @@ def test_extraction_beside_a_simulated_device_is_compared_with_its_parts(experim
 
 def test_a_batch_in_pieces_is_timed_beside_smaller_ones_at_once(experiments, monkeypatch, tmp_path):
     pieces = experiments('pieces')
-    config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus'))
+    frozen = "model['text_encoder']['frozen'] = True\n"
+    config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus'), extra=frozen)
     monkeypatch.setattr(pieces, 'CONFIG', str(config))
     monkeypatch.setattr(pieces, 'WAYS', {'2 at once': (2, None), '4 in pieces of 2': (4, 2)})
     rows = pieces.steps(repeats=1)

@@ -168,7 +168,7 @@ class Benchmark:
         cfg = {key: value for key, value in self.cfg.optim_wrapper.items() if key in keys}
         optimizer = build_optim_wrapper(model.train(), dict(cfg, type='OptimWrapper'))
         self.optimizer = optimizer
-        FreezeLanguageModelHook.freeze(model, self.args.frozen)
+        FreezeLanguageModelHook.freeze(model, self.args.frozen or model.text_encoder.frozen)
 
         def step(batch: dict, autocast: torch.autocast) -> None:
             with optimizer.optim_context(model), autocast:

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from mmn_plugin.datasets import grounds_tubes, single_configs
 from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.hub import find_model
 from mmn_plugin.structures import GroundingDataSample
 from mmn_plugin.structures.annotations import read_annotations
 
@@ -34,7 +35,9 @@ def offline_config(cfg: Config) -> Config:
     encoder = cfg.model.text_encoder
     if name := encoder.pop('name_or_path', None):
         try:
-            encoder.config = AutoConfig.from_pretrained(name, local_files_only=True).to_dict()
+            encoder.config = AutoConfig.from_pretrained(
+                find_model(name), local_files_only=True
+            ).to_dict()
         except (OSError, ValueError):
             encoder.config = dict(model_type='distilbert')
             if Path(name).name != 'distilbert-base-uncased':
