@@ -91,6 +91,10 @@ EXPERIMENTS = dict(
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives=(experiments.negatives, experiments.render_negatives),
+    negatives_limits=(
+        negatives_library.negatives_limits,
+        negatives_library.render_negatives_limits,
+    ),
     negatives_library=(
         negatives_library.negatives_library,
         negatives_library.render_negatives_library,

@@ -66,3 +66,18 @@ def test_the_table_has_the_towers_columns_where_there_is_a_tower(negatives):
     assert shapes.endswith('| 3.1 ± 0.0 | 3 | 2 | 3 |')
     assert captions.count('3.1') == len(negatives.COLUMNS)
     assert shapes.count('3.1') == len(negatives.COLUMNS) - 2
+
+
+def test_what_may_limit_negatives_are_options_of_the_config(negatives):
+    parser, path = argparse.ArgumentParser(), ROOT / negatives.MMN
+    parser.add_argument('--options', nargs='*', action=DictAction)
+    configs = [
+        load_config(path, parser.parse_args(['--options', *options]).options)
+        for options in negatives.LIMITS.values()
+    ]
+    assert len({str(config.to_dict()) for config in configs}) == len(configs)
+    names = {name for _, name in negatives.COLUMNS.values()}
+    row = {negatives.ALONE: dict.fromkeys(names, 3.14), negatives.BOTH: dict.fromkeys(names, 2.0)}
+    rows = {'the config': row | {'train_cpu_seconds': 60.0}}
+    (line,) = negatives.render_negatives_limits(dict(rows=rows)).splitlines()[2:]
+    assert line == '| the config | 3.1 | 3.1 | 3.1 | 3.1 | 3.1 | 2.0 | 2.0 | 1 |'

@@ -65,6 +65,7 @@ RATES = (1.0, 3.0)  # factors on the config's learning rate that are tried for e
 POWERS, WEIGHTS = (4.0, 16.0, 64.0), (0.0, 8.0, 16.0)  # of a library's score
 ONE_IN = 3  # sentences in choosing
 ALONE, BOTH = 'alone', 'tower'
+OWN = 'video R1@0.5'
 
 
 def negatives_library(seeds: list[int]) -> Iterator[dict]:
@@ -78,20 +79,15 @@ def negatives_library(seeds: list[int]) -> Iterator[dict]:
     result = {corpus: {} for corpus in CORPORA}
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        jobs = list(product(CORPORA, ROWS))
-        tried = {
-            (*job, rate): pool.submit(figures_of, *job, seeds[0], rate)
-            for job in jobs
-            for rate in RATES
-        }
-        for corpus, row in jobs:
-            rates = {rate: tried[corpus, row, rate].result() for rate in RATES}
-            rate = max(rates, key=lambda factor: rates[factor]['quality'])
+        for corpus, row in product(CORPORA, ROWS):
+            tried = [pool.submit(figures_of, corpus, row, seeds[0], rate) for rate in RATES]
+            tried = {rate: run.result() for rate, run in zip(RATES, tried, strict=True)}
+            rate = max(tried, key=lambda factor: tried[factor]['quality'])
             others = [pool.submit(figures_of, corpus, row, seed, rate) for seed in seeds[1:]]
             result[corpus][row] = dict(
                 rate=rate,
-                tried={factor: found['quality'] for factor, found in rates.items()},
-                per_seed=[rates[rate], *(future.result() for future in others)],
+                tried={factor: found['quality'] for factor, found in tried.items()},
+                per_seed=[tried[rate], *(run.result() for run in others)],
             )
             yield result
 
@@ -131,24 +127,32 @@ def evaluated(corpus: str, checkpoint: Path) -> dict:
     with chdir(ROOT):
         cfg = load_config(CORPORA[corpus])
         model = tool.read_model(cfg, str(checkpoint))
-        weights = WEIGHTS if model.head.tower_spaces else WEIGHTS[:1]
-        trials = [({}, dict(score_power=p, tower_weight=w)) for p, w in product(POWERS, weights)]
-        val = tool.embed_library(model, build_dataset(cfg, 'val')).every(ONE_IN)
-        tried = tool.tried(model, val, trials)
+        chosen = on_validation(cfg, model, ONE_IN)
         test = tool.embed_library(model, build_dataset(cfg, 'test'))
         truth = WholeTruth('data/shapes') if corpus == 'shapes' else None
-        best = {ALONE: [trial for trial in tried if not trial['library']['tower_weight']]}
-        if len(weights) > 1:
-            best[BOTH] = tried
         found = {}
-        for name, trials in best.items():
-            chosen = max(trials, key=lambda trial: trial['quality'])
-            settings = chosen['library']
+        for name, trial in chosen.items():
+            settings = trial['library']
             figures = library_figures(test.rank(model.head, settings, own=False), test.asked)
             figures['presence'] = presence(model, test, settings, truth)
-            found[name] = figures | settings | dict(quality=chosen['quality'])
-        found[ALONE]['video R1@0.5'] = within_videos(model.head, test)
+            found[name] = figures | settings | dict(quality=trial['quality'])
+        found[ALONE][OWN] = within_videos(model.head, test)
     return dict(found, quality=found[ALONE]['quality'])
+
+
+def on_validation(cfg, model, step: int) -> dict[str, dict]:
+    """The best of all powers, and with the tower's space of all weights: figures and settings."""
+    weights = WEIGHTS if model.head.tower_spaces else WEIGHTS[:1]
+    trials = [({}, dict(score_power=p, tower_weight=w)) for p, w in product(POWERS, weights)]
+    library = tool.embed_library(model, build_dataset(cfg, 'val')).every(step)
+    tried = tool.tried(model, library, trials)
+    own = within_videos(model.head, library)
+    for trial in tried:
+        trial['figures'][OWN] = own
+    rows = {ALONE: [trial for trial in tried if not trial['library']['tower_weight']], BOTH: tried}
+    if len(weights) == 1:
+        rows.pop(BOTH)
+    return {name: max(found, key=lambda trial: trial['quality']) for name, found in rows.items()}
 
 
 def within_videos(head, library: tool.EmbeddedLibrary) -> float:
@@ -180,7 +184,7 @@ def presence(model, library: tool.EmbeddedLibrary, settings: dict, truth) -> flo
 
 # Columns of a table, and whose figures they are.
 COLUMNS = {
-    'in its own video, R@1': (ALONE, 'video R1@0.5'),
+    'in its own video, R@1': (ALONE, OWN),
     'library, R@1': (ALONE, 'R1@0.5'),
     'R@10': (ALONE, 'R10@0.5'),
     'R@100': (ALONE, 'R100@0.5'),
@@ -209,3 +213,66 @@ def rows_of(corpus: str, rows: dict) -> str:
         shown.append([label, *cells, f'{median:.0f}', f'{minutes:.0f}', f'{row["rate"]:g}'])
     header = [f'negatives of a sentence; {corpus}, test split, IoU=0.5, %', *columns]
     return table([*header, 'median rank', 'CPU minutes', 'learning rate x'], shown)
+
+
+# What may limit local negatives, one change at a time: options of a training.
+HEAD = 'model.head'
+LIMITS = {
+    'the config': (),
+    'weight of the contrastive losses 0.3 instead of 0.1': (f'{HEAD}.contrastive_weight=0.3',),
+    'weight 1': (f'{HEAD}.contrastive_weight=1.0',),
+    'temperature 0.05 instead of 0.1': tuple(
+        f'{HEAD}.loss_matching.temperature_{side}=0.05' for side in ('video', 'sentence')
+    ),
+    'temperature 0.2': tuple(
+        f'{HEAD}.loss_matching.temperature_{side}=0.2' for side in ('video', 'sentence')
+    ),
+    'joint spaces of 384 instead of 128': tuple(
+        f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
+    ),
+    "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
+    'twice the epochs': (
+        'train_cfg.max_epochs=20',
+        'param_scheduler.1.T_max=20',
+        'default_hooks.negatives.full_through_epoch=20',
+    ),
+    'a language model that is trained': (
+        'model.text_encoder.frozen=False',
+        'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
+    ),
+}
+
+
+def negatives_limits() -> Iterator[dict]:
+    """MMN on captions with one setting changed, first seed, on validation; each row as it ends."""
+    make_corpus()
+    os.environ['OMP_NUM_THREADS'] = '1'
+    rows, context = {}, multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
+        runs = {label: pool.submit(limited, label) for label in LIMITS}
+        for label, run in runs.items():
+            rows[label] = run.result()
+            yield dict(rows=rows)
+
+
+def limited(label: str) -> dict:
+    """Figures on validation of one training."""
+    torch.set_num_threads(1)
+    options = (*ALWAYS['captions'], *LIMITS[label])
+    name = f'negatives_limits_{list(LIMITS).index(label)}'
+    work, used = train(name, 0, options, MMN, 1)
+    with chdir(ROOT):
+        cfg = load_config(work / Path(MMN).name)  # as it was trained
+        found = on_validation(cfg, tool.read_model(cfg, str(best_of(work))), 1)
+    return used | {name: trial['figures'] | trial['library'] for name, trial in found.items()}
+
+
+def render_negatives_limits(result: dict) -> str:
+    """A row for each change."""
+    columns = {title: place for title, place in COLUMNS.items() if place[1] != 'presence'}
+    rows = []
+    for label, row in result['rows'].items():
+        cells = [f'{row[own][name]:.1f}' for own, name in columns.values()]
+        rows.append([label, *cells, f'{row["train_cpu_seconds"] / 60:.0f}'])
+    about = 'MMN on captions, validation (500 videos), one seed, IoU=0.5, %'
+    return table([about, *columns, 'CPU minutes'], rows)
