@@ -32,7 +32,9 @@ from mmn_plugin.evaluation import (
     TubeResult,
     format_table,
     match_predictions,
+    qvhighlights_figures,
     read_predictions,
+    read_qvhighlights,
     read_submission,
     score_submission,
 )
@@ -210,8 +212,13 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('eval', run_eval.__doc__)
     add = parser.add_argument
-    add('predictions', help='file of predictions or answers (.json)')
-    add('annotations', type=Path, help='annotation file (.json), of tubes also a tube file (.h5)')
+    add('predictions', help='file of predictions or answers (.json, of QVHighlights .jsonl)')
+    text = 'annotation file (.json, of QVHighlights .jsonl), of tubes also a tube file (.h5)'
+    add('annotations', type=Path, help=text)
+    text = 'format of both files (default: moments or tubes, by their content)'
+    add('--format', choices=['qvhighlights'], help=text)
+    text = 'of qvhighlights: leave out queries that one of the files lacks, else an error'
+    add('--shared-only', action='store_true', help=text)
     text = 'thresholds: m of IoU=m (0.3 0.5 0.7), of tubes R of vIoU@R (0.3 0.5)'
     add('--iou', type=float, nargs='+', help=text)
     add = parser.add_argument_group('moments').add_argument
@@ -231,6 +238,12 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     given = [args.chance_clips, args.chance_counts, args.chance_nms]
     if any(value is not None for value in given) and None in given:
         parser.error('the chance level needs --chance-clips, --chance-counts and --chance-nms')
+    if args.shared_only and not args.format:
+        parser.error('--shared-only needs --format qvhighlights')
+    taken = ('predictions', 'annotations', 'format', 'shared_only', 'json')
+    for name, value in vars(args).items():
+        if args.format and name not in taken and value != parser.get_default(name):
+            parser.error(f'--format {args.format} does not take --{name.replace("_", "-")}')
     return args
 
 
@@ -239,6 +252,7 @@ def run_eval(args: argparse.Namespace, answer: Callable) -> int:
 
         mmn eval PRED.json ANN.json        # moments
         mmn eval ANSWERS.json TRUTH        # tubes
+        mmn eval PRED.jsonl TRUTH.jsonl --format qvhighlights
 
     PRED.json is what ``tools/test.py --dump PRED.json`` writes, or any file of that format
     (docs/predictions.md); ANN.json is in the published annotation format. The same rules drop and
@@ -249,9 +263,15 @@ def run_eval(args: argparse.Namespace, answer: Callable) -> int:
     answer counts as 0; impossible answers (a frame twice, a box that ends before it begins, ...)
     are refused by name.
 
+    With ``--format qvhighlights`` both files have one object a line, as Moment-DETR, QD-DETR,
+    UniVTG, R2-Tuning and Lighthouse write them; the figures are those of the published evaluator.
+
     Figures are in percent.
     """
-    answer(score_tubes(args) if _holds_tubes(args) else score_moments(args))
+    if args.format:
+        answer(score_qvhighlights(args))
+    else:
+        answer(score_tubes(args) if _holds_tubes(args) else score_moments(args))
     return 0
 
 
@@ -315,6 +335,18 @@ def score_tubes(args: argparse.Namespace) -> dict[str, float]:
         print(f'{len(missing)} without an answer count as 0: {shown}')
     for name, value in figures.items():
         print(f'{name:<16}{value:.2f}')
+    return figures
+
+
+def score_qvhighlights(args: argparse.Namespace) -> dict[str, dict]:
+    """Print the figures that papers print, and return all under the published names."""
+    pairs, notes = read_qvhighlights(args.predictions, args.annotations, args.shared_only)
+    for note in notes:
+        print(f'note: {note}', file=sys.stderr)
+    figures = qvhighlights_figures(pairs)
+    print(f'{len(pairs)} queries; figures in percent')
+    for name, value in figures['brief'].items():
+        print(f'{name:<24}{value:6.2f}')
     return figures
 
 

@@ -16,6 +16,7 @@ from .predictions import (
     read_predictions,
     write_predictions,
 )
+from .qvhighlights import qvhighlights_figures, read_qvhighlights
 from .recall import (
     chance_level,
     format_table,
@@ -56,10 +57,12 @@ __all__ = [
     'match_predictions',
     'mean_iou',
     'predictions_content',
+    'qvhighlights_figures',
     'rank_library',
     'rank_own_videos',
     'ranked_iou',
     'read_predictions',
+    'read_qvhighlights',
     'read_submission',
     'read_tvr',
     'recall',

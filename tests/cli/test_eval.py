@@ -36,10 +36,17 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
 
 
 def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
+    truth = dict(qid=1, vid='a', duration=20, relevant_windows=[[0, 10]])
+    predicted = dict(qid=1, pred_relevant_windows=[[0, 8, 0.5]])
+    for name, line in (('truth', truth), ('pred', predicted)):
+        (tmp_path / f'{name}.jsonl').write_text(json.dumps(line))
     code = (
         'import sys, mmn\n'
-        'try: mmn.main()\n'
-        'except SystemExit as end: assert end.code == 0, end.code\n'
+        'options = sys.argv[1:]\n'
+        'for line in (options, "eval pred.jsonl truth.jsonl --format qvhighlights".split()):\n'
+        '    sys.argv[1:] = line\n'
+        '    try: mmn.main()\n'
+        '    except SystemExit as end: assert end.code == 0, end.code\n'
         'assert not {"mmaction", "transformers", "mmn_plugin.models"} & set(sys.modules)'
     )
     options = ['--iou', '0.3', '0.5', '--top-n', '1', '2']
@@ -54,6 +61,23 @@ def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
     assert found.returncode == 0, found.stderr
     [row] = [line.split() for line in found.stdout.splitlines() if line.split()[:1] == ['all']]
     assert row == ['all', '3', '66.67', '33.33', '100.00', '66.67', '50.00', '83.33', '37.78']
+    assert ['MR-short-mAP', '70.00'] in [line.split() for line in found.stdout.splitlines()]
+
+
+def test_the_published_figures_of_qvhighlights_are_met_to_every_digit(shared, tmp_path):
+    golden, annotations = (
+        shared / name / 'qvhighlights' for name in ('golden', 'data/annotations')
+    )
+    output = output_of(
+        'mmn eval {}/sample_val_preds.jsonl {}/highlight_val_release.jsonl --format qvhighlights '
+        '--json {}/figures.json',
+        golden,
+        annotations,
+        tmp_path,
+    )
+    expected = json.loads((golden / 'sample_val_preds_metrics_raw.json').read_text())
+    assert json.loads((tmp_path / 'figures.json').read_text()) == expected
+    assert 'note: predicted windows that reach beyond the video, scored as they are: 2' in output
 
 
 def test_settings_of_the_command_line_reach_the_figures_and_what_is_odd_is_noted(tmp_path):
@@ -98,6 +122,15 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, changes, options
     for message in messages:
         assert message in output
     assert not out.exists()
+
+
+def test_options_that_a_format_does_not_take_are_refused(tmp_path):
+    line = 'mmn eval pred.jsonl truth.jsonl'
+    output = output_of(line, '--format', 'qvhighlights', '--top-n', '1', code=2)
+    assert '--format qvhighlights does not take --top-n' in output
+    assert '--shared-only needs' in output_of(line, '--shared-only', code=2)
+    output = output_of(line, '--format', 'qvhighlights', code=1)
+    assert output == 'Error: pred.jsonl does not exist\n'
 
 
 def test_half_a_chance_level_is_refused():
