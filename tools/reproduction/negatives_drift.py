@@ -36,9 +36,10 @@ TRAININGS = {
 LOSSES = {
     'bank': 'what the bank holds',
     'fresh': 'its videos, embedded again',
-    'shift undone': 'what it holds, the mean of each age moved to where it is now',
+    'shift undone': 'what it holds, its mean moved to where it is now',
     'batch': "the batch's own videos",
 }
+DRAWN = ('bank', 'fresh', 'shift undone')
 KINDS = ('moments', 'sentences')
 
 
@@ -68,40 +69,42 @@ def probed(name: str, options: tuple[str, ...]) -> dict:
     return dict(used, checkpoint=str(work / f'epoch_{EPOCHS}.pth'), probes=probes)
 
 
+def probes_of(found: dict) -> list[dict]:
+    """Those of a full bank."""
+    return [probe for probe in found['probes'] if probe['ages']['age'] == list(AGES)]
+
+
 def means(probes: list[dict], name: str) -> list[float]:
-    """A figure by age, the mean of all probes of a full bank."""
-    full = [probe['ages'][name] for probe in probes if probe['ages']['age'] == list(AGES)]
-    return [statistics.fmean(values) for values in zip(*full, strict=True)]
+    """A figure by age, the mean of all probes."""
+    values = [probe['ages'][name] for probe in probes]
+    return [statistics.fmean(column) for column in zip(*values, strict=True)]
 
 
 def draw(result: dict, path: Path) -> None:
     """Cosine by age; the mean cosine with the bank, and both trainings' losses, by step."""
     runs, figure = result['runs'], new_figure(1000, 720)
     (by_age, similarity), losses = figure.subplots(2, 2)
+    losses[1].sharey(losses[0])
     for color, (label, found) in zip(RUNS, runs.items(), strict=False):
         for kind, line in zip(KINDS, ('-', '--'), strict=True):
-            values = means(found['probes'], f'{kind} cosine')
+            values = means(probes_of(found), f'{kind} cosine')
             by_age.plot(AGES, values, line, color=color, marker='.', label=f'{label}, {kind}')
     style_axes(by_age, 'age of the stored embedding, steps', 'cosine, stored and embedded again')
     for color, label in zip(RUNS, TRAININGS, strict=False):
-        probes = runs[label]['probes']
+        probes = probes_of(runs[label])
         steps = [probe['step'] for probe in probes]
         for name, line in (('bank', '-'), ('fresh', '--')):
             values = [probe['similarity'][name] for probe in probes]
             similarity.plot(steps, values, line, color=color, label=f'{label}: {LOSSES[name]}')
     style_axes(similarity, 'step', "sentences' mean cosine with moments of")
-    highest = 0.0
     for axes, label in zip(losses, TRAININGS, strict=True):
-        probes = runs[label]['probes']
+        probes = probes_of(runs[label])
         steps = [probe['step'] for probe in probes]
-        for number, (name, words) in enumerate(LOSSES.items()):
+        for color, name in zip(RUNS[2:], DRAWN, strict=False):
             values = [probe['losses'][name] for probe in probes]
-            highest = max(highest, *values)
-            axes.plot(steps, values, color=RUNS[2 + number], label=words)
+            axes.plot(steps, values, color=color, marker='.', label=LOSSES[name])
         style_axes(axes, 'step', 'contrastive losses against')
         axes.set_title(f'trained with {label}', fontsize=10, color=QUIET)
-    for axes in losses:
-        axes.set_ylim(0, 1.05 * highest)
     for axes in (by_age, similarity, *losses):
         axes.legend(frameon=False, fontsize=8)
     Image.fromarray(to_array(figure)).save(path)
@@ -111,7 +114,7 @@ def told(result: dict) -> list[tuple[str, dict]]:
     """The probes that the table shows: the first of a full bank, some, and the last."""
     rows = []
     for label, found in result['runs'].items():
-        full = [probe for probe in found['probes'] if probe['ages']['age'] == list(AGES)]
+        full = probes_of(found)
         shown = full[:1] if label == FROZEN else [full[0], full[len(full) // 3], full[-1]]
         rows += [(label, probe) for probe in shown]
     return rows
@@ -128,9 +131,11 @@ def render_negatives_drift(result: dict) -> str:
         ]
         share = ' / '.join(f'{100 * ages[f"{kind} common"][-1]:.0f}' for kind in KINDS)
         losses = [f'{probe["losses"][name]:.2f}' for name in LOSSES]
-        rows.append([label, probe['step'], *cosines, share, *losses])
-    about = f'cosine with fresh ones, age {AGES[0]} / {AGES[-1]} steps'
+        side = f'{probe["similarity"]["fresh"]:.2f}'
+        rows.append([label, probe['step'], *cosines, share, side, *losses])
+    about = f'cosine, stored and embedded again, age {AGES[0]} / {AGES[-1]} steps'
     header = ['training', 'step', f'moments: {about}', f'sentences: {about}']
     header += [f'common part of the change, age {AGES[-1]}, moments / sentences, %']
+    header += ["sentences' mean cosine with moments of its videos, embedded again"]
     header += [f'loss against {words}' for words in LOSSES.values()]
     return table(header, rows)
