@@ -18,6 +18,12 @@ import numpy as np
 import torch
 
 import mmn_plugin
+from mmn_plugin.cli.answers import (
+    add_answer_options,
+    print_figures,
+    require_answer_format,
+    score_answers,
+)
 from mmn_plugin.cli.main import (
     Parser,
     add_config_options,
@@ -30,7 +36,6 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
     GroundingMetric,
     TubeResult,
-    format_table,
     match_predictions,
     qvhighlights_figures,
     read_predictions,
@@ -212,11 +217,11 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser('eval', run_eval.__doc__)
     add = parser.add_argument
-    add('predictions', help='file of predictions or answers (.json, of QVHighlights .jsonl)')
+    add('predictions', help='file of predictions or answers (.json, with --format .jsonl)')
     text = 'annotation file (.json, of QVHighlights .jsonl), of tubes also a tube file (.h5)'
     add('annotations', type=Path, help=text)
-    text = 'format of both files (default: moments or tubes, by their content)'
-    add('--format', choices=['qvhighlights'], help=text)
+    text = 'format of the files (default: moments or tubes, by their content)'
+    add('--format', choices=['qvhighlights', 'answers'], help=text)
     text = 'of qvhighlights: leave out queries that one of the files lacks, else an error'
     add('--shared-only', action='store_true', help=text)
     text = 'thresholds: m of IoU=m (0.3 0.5 0.7), of tubes R of vIoU@R (0.3 0.5)'
@@ -234,7 +239,9 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     add('--chance-counts', type=int, nargs='+', metavar='C', help='pooling_counts of the grid')
     add('--chance-nms', type=float, metavar='IOU', help='threshold of NMS')
     add('--chance-seed', type=int, default=0, help='of the random rankings (0)')
+    add_answer_options(parser)
     args = parser.parse_args(argv)
+    require_answer_format(parser, args)
     given = [args.chance_clips, args.chance_counts, args.chance_nms]
     if any(value is not None for value in given) and None in given:
         parser.error('the chance level needs --chance-clips, --chance-counts and --chance-nms')
@@ -266,10 +273,17 @@ def run_eval(args: argparse.Namespace, answer: Callable) -> int:
     With ``--format qvhighlights`` both files have one object a line, as Moment-DETR, QD-DETR,
     UniVTG, R2-Tuning and Lighthouse write them; the figures are those of the published evaluator.
 
+        mmn eval ANSWERS.jsonl ANN.json --format answers --dump PRED.json      # free text
+
+    ANSWERS.jsonl has a line {"video_id": ..., "sentence": ..., "answer": ...} for each answer of a
+    language model, of which the times are read (docs/predictions.md).
+
     Figures are in percent.
     """
-    if args.format:
+    if args.format == 'qvhighlights':
         answer(score_qvhighlights(args))
+    elif args.format == 'answers':
+        answer(score_answers(args, _metric(args)))
     else:
         answer(score_tubes(args) if _holds_tubes(args) else score_moments(args))
     return 0
@@ -294,15 +308,15 @@ def _holds_tubes(args: argparse.Namespace) -> bool:
         return any(key in file.read(4096) for key in ('"st_frame"', '"bbox"'))
 
 
-def score_moments(args: argparse.Namespace) -> dict[str, float]:
-    """Print the table of moments, and return the figures under the metric's names."""
+def _metric(args: argparse.Namespace) -> GroundingMetric:
+    """The metric that the command line asks for."""
     chance = None
     if args.chance_clips is not None:
         mmn_plugin.register_components()  # NMS is a part of the models
         names = ('num_clips', 'pooling_counts', 'iou_threshold', 'seed')
         values = (args.chance_clips, args.chance_counts, args.chance_nms, args.chance_seed)
         chance = dict(zip(names, values, strict=True))
-    metric = GroundingMetric(
+    return GroundingMetric(
         args.top_n,
         args.iou or [0.3, 0.5, 0.7],
         args.duration_buckets,
@@ -310,16 +324,18 @@ def score_moments(args: argparse.Namespace) -> dict[str, float]:
         args.subsets,
         chance,
     )
+
+
+def score_moments(args: argparse.Namespace) -> dict[str, float]:
+    """Print the table of moments, and return the figures under the metric's names."""
+    metric = _metric(args)
     predictions = read_predictions(args.predictions)
     annotations = read_annotations(args.annotations)
     with _naming_both(args):
         results = match_predictions(predictions, annotations, max(args.top_n))
     for note in _notes(predictions, annotations, max(args.top_n)):
         print(f'note: {note}', file=sys.stderr)
-    rows = metric.summarize(results)
-    print(f'{len(results)} videos; figures in percent\n{format_table(rows)}')
-    metrics = metric.flatten(rows) | {'num_videos': len(results)}
-    return {f'grounding/{name}': value for name, value in metrics.items()}
+    return print_figures(metric, results)
 
 
 def score_tubes(args: argparse.Namespace) -> dict[str, float]:

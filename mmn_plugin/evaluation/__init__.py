@@ -1,5 +1,7 @@
 """Figures from ranked moments, in the loop or from a file of predictions."""
 
+from .answer_text import UNITS, AnswerReader, AnswerReading
+from .answers import ReadAnswer, answer_checks, answer_counts, answers_content, read_answers
 from .grounding_metric import DumpPredictions, GroundingMetric, VideoResultsMetric
 from .library_metric import (
     AskedSentence,
@@ -38,6 +40,9 @@ from .tube_metric import (
 from .tvr_files import read_tvr, write_tvr
 
 __all__ = [
+    'UNITS',
+    'AnswerReader',
+    'AnswerReading',
     'AskedSentence',
     'DumpPredictions',
     'DumpTubeSubmission',
@@ -46,9 +51,13 @@ __all__ = [
     'LibraryRanking',
     'MomentPool',
     'PredictionsError',
+    'ReadAnswer',
     'TubeGroundingMetric',
     'TubeResult',
     'VideoResultsMetric',
+    'answer_checks',
+    'answer_counts',
+    'answers_content',
     'asked_sentences',
     'chance_level',
     'check_thresholds',
@@ -61,6 +70,7 @@ __all__ = [
     'rank_library',
     'rank_own_videos',
     'ranked_iou',
+    'read_answers',
     'read_predictions',
     'read_qvhighlights',
     'read_submission',

@@ -136,3 +136,53 @@ def test_options_that_a_format_does_not_take_are_refused(tmp_path):
 def test_half_a_chance_level_is_refused():
     output = output_of('mmn eval', PREDICTIONS, ANNOTATIONS, '--chance-clips', '16', code=2)
     assert 'needs --chance-clips, --chance-counts and --chance-nms' in output
+
+
+def test_answers_of_language_models_are_read_and_scored_without_mmaction(tmp_path):
+    given = [
+        ('kitchen_01', 'a person opens the fridge', 'From 2.5 s to 10 s.'),
+        ('kitchen_01', 'then she washes the dishes', 'In scene 3-5.'),
+        ('garden_02', 'the dog digs a hole', 'It does not occur.'),
+    ]
+    keys = ('video_id', 'sentence', 'answer')
+    lines = [json.dumps(dict(zip(keys, line, strict=True))) for line in given]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(lines))
+    code = (
+        'import sys, mmn\n'
+        'try: mmn.main()\n'
+        'except SystemExit as end: assert end.code == 0, end.code\n'
+        'assert not {"mmaction", "transformers", "mmn_plugin.models"} & set(sys.modules)'
+    )
+    options = ['--format', 'answers', '--json', 'out.json', '--dump', 'pred.json']
+    found = subprocess.run(
+        [sys.executable, '-c', code, 'eval', 'x.jsonl', ANNOTATIONS, *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )
+    assert found.returncode == 0, found.stderr
+    assert (
+        "unread, video 'kitchen_01', 'then she washes the dishes': 'In scene 3-5.'" in found.stderr
+    )
+    assert '3 sentences: 1 answered with times, 1 as absent, 1 unread, 0 without' in found.stdout
+    figures = json.loads((tmp_path / 'out.json').read_text())
+    assert figures['grounding/R1@0.5'] == pytest.approx(100 / 3)
+    assert figures['grounding/read/R1@0.5'] == 50
+    assert figures['grounding/read/num_sentences'] == 2
+    assert figures['answers/unread'] == [dict(zip(keys, given[1], strict=True))]
+    content = json.loads((tmp_path / 'pred.json').read_text())
+    readings = [one.get('reading') for one in content['videos']['kitchen_01']['sentences']]
+    assert readings == ['times', None, 'unread']  # of one that is annotated with start >= end
+    # What was read is scored again as any predictions
+    again = tmp_path / 'again.json'
+    assert run_tool('mmn eval', tmp_path / 'pred.json', ANNOTATIONS, '--json', again)[0] == 0
+    again = json.loads(again.read_text())
+    assert again == {name: figures[name] for name in again}
+
+
+def test_options_of_answers_need_their_format(tmp_path):
+    code, output = run_tool('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8')
+    assert code == 2
+    assert '--num-frames needs --format answers' in output

@@ -1,0 +1,279 @@
+"""Answers of language models as predictions, with checks of what they were made of."""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mmn_plugin.errors import MissingFileError
+from mmn_plugin.structures.annotations import VideoAnnotation, normalized_text
+
+from .answer_text import AnswerReader, AnswerReading
+from .predictions import FORMAT, VERSION, PredictionsError, require
+from .recall import mean_iou, ranked_iou
+
+_KEYS = ('video_id', 'sentence', 'answer')
+_Span = tuple[float, float]
+
+
+@dataclass
+class ReadAnswer:
+    """What was answered to one sentence, and read in it.
+
+    Attributes:
+        video_id (str): The video.
+        duration (float): Its length in seconds.
+        index (int): The sentence's place in the annotation file's list.
+        sentence (str): As annotated.
+        answer (str | None): The text; None where there is no answer.
+        reading (AnswerReading): What was read, with spans as the answer has them.
+    """
+
+    video_id: str
+    duration: float
+    index: int
+    sentence: str
+    answer: str | None
+    reading: AnswerReading
+
+    @property
+    def moments(self) -> list[_Span]:
+        """Spans, cut where they go on after the end of the video; those outside of it stay."""
+        return [
+            (start, min(end, self.duration)) if start < self.duration else (start, end)
+            for start, end in self.reading.spans
+        ]
+
+
+def read_answers(
+    path: str | Path, annotations: Sequence[VideoAnnotation], reader: AnswerReader
+) -> tuple[list[ReadAnswer], int]:
+    """Read a file of answers: a line of JSON for each, with video_id, sentence and answer.
+
+    Sentences are found by their words (`normalized_text`). Where a video has one several times, a
+    single answer is for all of them; as many answers as there are belong to them in order.
+
+    Args:
+        path (str | Path): The file.
+        annotations (Sequence[VideoAnnotation]): Of all sentences that may be asked.
+        reader (AnswerReader): Reads the texts.
+
+    Returns:
+        tuple[list[ReadAnswer], int]: One for every annotated sentence, in order, also where there
+        is no answer; and the number of answers about videos that are not annotated.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        PredictionsError: If a line is broken, no video is annotated, an annotated video has no such
+            sentence, or a sentence is answered twice; the message has the line's number.
+    """
+    videos = {video.video_id: video for video in annotations}
+    given, left_out = defaultdict(list), 0
+    for where, line in _lines(Path(path)):
+        video_id, sentence, answer = (line[key] for key in _KEYS)
+        if video_id not in videos:
+            left_out += 1
+            continue
+        given[video_id, normalized_text(sentence)].append(
+            (where, answer if isinstance(answer, str) else json.dumps(answer))
+        )
+    require(given, f'{path} has no answer about a video of the annotations')
+    answers = [_read_video(video, given, reader) for video in annotations]
+    unknown = next(iter(given.items()), None)  # what no sentence has taken
+    if unknown:
+        (video_id, sentence), [(where, _), *_] = unknown
+        raise PredictionsError(
+            f'{where}: video {video_id!r} has no sentence {sentence!r}; sentences must be as '
+            'annotated but for case and punctuation'
+        )
+    return [answer for video in answers for answer in video], left_out
+
+
+def _lines(path: Path):
+    """Place and content of each line."""
+    if not path.is_file():
+        raise MissingFileError(f'file of answers {path} does not exist')
+    for number, line in enumerate(path.read_bytes().removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):
+        if not line.strip():
+            continue
+        where = f'{path}, line {number}'
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise PredictionsError(f'{where} is not JSON: {error}') from error
+        complete = isinstance(content, dict) and set(_KEYS) <= content.keys()
+        named = complete and all(isinstance(content[key], str) for key in _KEYS[:2])
+        require(named, f'{where} needs "video_id", "sentence" (texts) and "answer"')
+        yield where, content
+
+
+def _read_video(
+    video: VideoAnnotation, given: dict[tuple, list], reader: AnswerReader
+) -> list[ReadAnswer]:
+    """Answers to the sentences of one video, which are taken out of those given."""
+    keys = [(video.video_id, normalized_text(sentence)) for sentence in video.sentences]
+    asked = Counter(keys)
+    lines = {key: given.pop(key, []) for key in asked}
+    found, seen = [], Counter()
+    for key, index, sentence in zip(keys, video.sentence_index, video.sentences, strict=True):
+        own = lines[key]
+        if len(own) not in (0, 1, asked[key]):
+            raise PredictionsError(
+                f'{own[-1][0]}: sentence {sentence!r} of video {video.video_id!r} has '
+                f'{len(own)} answers, and is annotated {asked[key]} times; one of them must go'
+            )
+        answer = own[min(seen[key], len(own) - 1)][1] if own else None
+        seen[key] += 1
+        reading = reader.read(answer or '', sentence, video.duration)
+        found.append(ReadAnswer(video.video_id, video.duration, index, sentence, answer, reading))
+    return found
+
+
+def answers_content(answers: Sequence[ReadAnswer]) -> dict:
+    """What a file of predictions holds, with a ``reading`` for each sentence with an answer."""
+    videos: dict[str, dict] = {}
+    for one in answers:
+        entry = dict(index=one.index, sentence=one.sentence, moments=[*map(list, one.moments)])
+        if one.answer is not None:
+            entry['reading'] = one.reading.reading
+        video = videos.setdefault(one.video_id, {'duration': one.duration, 'sentences': []})
+        video['sentences'].append(entry)
+    return {'format': FORMAT, 'version': VERSION, 'videos': videos}
+
+
+def answer_counts(answers: Sequence[ReadAnswer]) -> dict[str, int]:
+    """How many sentences have an answer, and what was read.
+
+    Returns:
+        dict[str, int]: ``num_sentences``; of these ``num_times``, ``num_absent``, ``num_unread``
+        and ``num_missing`` (no answer); of the spans ``num_swapped`` (end first), ``num_clipped``
+        (at the end of the video) and ``num_outside`` (after it).
+    """
+    readings = Counter(one.reading.reading for one in answers if one.answer is not None)
+    spans = [(one.duration, *span) for one in answers for span in one.reading.spans]
+    return {
+        'num_sentences': len(answers),
+        **{f'num_{name}': readings[name] for name in ('times', 'absent', 'unread')},
+        'num_missing': sum(one.answer is None for one in answers),
+        'num_swapped': sum(one.reading.num_swapped for one in answers),
+        'num_clipped': sum(start < duration < end for duration, start, end in spans),
+        'num_outside': sum(start >= duration for duration, start, _ in spans),
+    }
+
+
+_FEWEST = 10  # answers with times below which no check says anything
+
+
+def answer_checks(
+    answers: Sequence[ReadAnswer], truth: Sequence[_Span]
+) -> tuple[dict[str, float], list[str]]:
+    """Look for signs that answers come of something else than the video.
+
+    Each sentence's first span is looked at, as it was read.
+
+    Args:
+        answers (Sequence[ReadAnswer]): S answers.
+        truth (Sequence[tuple[float, float]]): S true moments, in seconds.
+
+    Returns:
+        tuple[dict[str, float], list[str]]: Figures, and warnings with the number:
+
+        - ``latest_end``: 99 % of the spans end by then (seconds); warned of where over 10 % of the
+          true moments end later: frames were cut off, or the end of videos is never answered.
+        - ``percent_multiples_of_5``: of starts and ends above 0; warned of above 50 % and twice
+          the true moments' share: a habit.
+        - ``clock_factor``: median of the ratio of the spans' centers to the true ones; warned of
+          from 1.3 on, or below 1 / 1.3, where dividing by it raises mIoU by over 10 points: seconds
+          of another clock.
+        - ``percent_most_common_span``: warned of above 30 % and three times the true moments'.
+        - ``percent_videos_answered_alike``: of videos whose sentences have different moments, those
+          with the same span for all; warned of above 50 %.
+
+        No figures where there are fewer than 10 spans.
+    """
+    read = [(one, moment) for one, moment in zip(answers, truth, strict=True) if one.reading.spans]
+    if len(read) < _FEWEST:
+        return {}, []
+    found, true = [one.reading.spans[0] for one, _ in read], [moment for _, moment in read]
+    videos = [one.video_id for one, _ in read]
+    checks = (
+        _check_end(found, true),
+        _check_multiples(found, true),
+        _check_clock(found, true),
+        _check_most_common(found, true),
+        _check_videos(videos, found, true),
+    )
+    figures = {name: value for name, value, _ in checks}
+    return figures, [warning for *_, warning in checks if warning]
+
+
+_Check = tuple[str, float, str]  # name of a figure, its value, and a warning or ''
+
+
+def _check_end(found: list[_Span], true: list[_Span]) -> _Check:
+    latest = sorted(end for _, end in found)[math.ceil(0.99 * len(found)) - 1]
+    later = 100 * sum(end > latest for _, end in true) / len(true)
+    warning = later > 10 and (
+        f'99% of the answers end within the first {latest:.1f} s, but {later:.1f}% of the true '
+        'moments end later: was the model shown all of the videos?'
+    )
+    return 'latest_end', latest, warning or ''
+
+
+def _check_multiples(found: list[_Span], true: list[_Span]) -> _Check:
+    share, true_share = (
+        100 * sum(time % 5 == 0 for time in times) / max(len(times), 1)
+        for times in (
+            [time for span in spans for time in span if time > 0] for spans in (found, true)
+        )
+    )
+    warning = share > max(50, 2 * true_share) and (
+        f'{share:.1f}% of the answered times are multiples of 5 s, of the true ones '
+        f'{true_share:.1f}%: a habit of the model, coarser than the truth'
+    )
+    return 'percent_multiples_of_5', share, warning or ''
+
+
+def _check_clock(found: list[_Span], true: list[_Span]) -> _Check:
+    spans, moments = (torch.tensor(times, dtype=torch.float64) for times in (found, true))
+    factor = float((spans.sum(1) / moments.sum(1)).median())
+    before, after = (
+        100 * mean_iou(ranked_iou(times[:, None], moments)) for times in (spans, spans / factor)
+    )
+    far = not 1 / 1.3 < factor < 1.3
+    warning = (
+        far
+        and after > before + 10
+        and (
+            f'answered times are {factor:.3g} times the true ones (median); divided by it, mIoU '
+            f'would be {after:.1f} instead of {before:.1f}: is their clock that of the video?'
+        )
+    )
+    return 'clock_factor', factor, warning or ''
+
+
+def _check_most_common(found: list[_Span], true: list[_Span]) -> _Check:
+    (span, count), (_, true_count) = (Counter(spans).most_common(1)[0] for spans in (found, true))
+    share, true_share = 100 * count / len(found), 100 * true_count / len(true)
+    warning = share > max(30, 3 * true_share) and (
+        f'{share:.1f}% of the answers are the same span, {span[0]:g} to {span[1]:g} s'
+    )
+    return 'percent_most_common_span', share, warning or ''
+
+
+def _check_videos(videos: list[str], found: list[_Span], true: list[_Span]) -> _Check:
+    answered, occurring = defaultdict(set), defaultdict(set)
+    for video, span, moment in zip(videos, found, true, strict=True):
+        answered[video].add(span)
+        occurring[video].add(moment)
+    asked = [video for video, moments in occurring.items() if len(moments) > 1]
+    share = 100 * sum(len(answered[video]) == 1 for video in asked) / max(len(asked), 1)
+    warning = share > 50 and (
+        f'{share:.1f}% of the {len(asked)} videos have the same answer for all their sentences, '
+        'whose true moments differ: does the model read the sentence?'
+    )
+    return 'percent_videos_answered_alike', share, warning or ''
