@@ -245,11 +245,11 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     given = [args.chance_clips, args.chance_counts, args.chance_nms]
     if any(value is not None for value in given) and None in given:
         parser.error('the chance level needs --chance-clips, --chance-counts and --chance-nms')
-    if args.shared_only and not args.format:
+    if args.shared_only and args.format != 'qvhighlights':
         parser.error('--shared-only needs --format qvhighlights')
     taken = ('predictions', 'annotations', 'format', 'shared_only', 'json')
-    for name, value in vars(args).items():
-        if args.format and name not in taken and value != parser.get_default(name):
+    for name, value in vars(args).items() if args.format == 'qvhighlights' else ():
+        if name not in taken and value != parser.get_default(name):
             parser.error(f'--format {args.format} does not take --{name.replace("_", "-")}')
     return args
 
