@@ -52,6 +52,8 @@ for entry in sum((yaml.safe_load((root / name).read_text())['Models'] for name i
     config = load_config(root / entry['Config'])
     for part in [part for part in config.model.values() if isinstance(part, dict)]:
         part.update({k: 8 for k in ('out_channels', 'channels', 'embed_channels') if k in part})
+        if part.get('features'):  # of the size of the joint space
+            part.features = config.model.backbone.in_channels = 8
         if part.get('type') == 'SentenceEncoder' and part.pop('name_or_path', None):
             part.config = dict(model_type='distilbert', vocab_size=64, dim=8, n_heads=2)
     print(entry['Name'], type(MODELS.build(config.model)).__name__)

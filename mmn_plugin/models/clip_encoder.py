@@ -1,5 +1,6 @@
 """Clip encoders: with weights, and without."""
 
+import torch
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ class ClipEncoder(BaseModule):
         out_channels (int): Size of the clip embeddings (H).
         kernel_size (int): Segments averaged into one clip.
         stride (int): Segments from one clip to the next (R / N).
+        keep_features (bool): Append the features, averaged over each clip, for
+            ``MomentMapNeck.features``. Defaults to False.
     """
 
     def __init__(
@@ -22,9 +25,11 @@ class ClipEncoder(BaseModule):
         out_channels: int,
         kernel_size: int,
         stride: int,
+        keep_features: bool = False,
     ):
         super().__init__()
         self.in_channels = in_channels
+        self.keep_features = keep_features
         self.conv = nn.Conv1d(in_channels, out_channels, 1)
         self.pool = nn.AvgPool1d(kernel_size, stride)
 
@@ -35,10 +40,13 @@ class ClipEncoder(BaseModule):
             features (Tensor): (B, R, D).
 
         Returns:
-            Tensor: (B, H, N).
+            Tensor: (B, H, N), or (B, H + D, N) with the features.
         """
-        hidden = self.conv(features.transpose(1, 2)).relu()  # (B, H, R)
-        return self.pool(hidden)  # (B, H, N)
+        features = features.transpose(1, 2)  # (B, D, R)
+        hidden = self.pool(self.conv(features).relu())  # (B, H, N)
+        if not self.keep_features:
+            return hidden
+        return torch.cat([hidden, self.pool(features).to(hidden.dtype)], dim=1)
 
 
 @MODELS.register_module()

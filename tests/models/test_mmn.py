@@ -57,6 +57,14 @@ def test_features_that_do_not_fit_are_named(name, clips):
         model.data_preprocessor(dict(inputs=inputs, data_samples=SAMPLES))
 
 
+@pytest.mark.parametrize(
+    ('backbone', 'neck'), [(dict(keep_features=True), {}), ({}, dict(features=8))]
+)
+def test_a_neck_that_does_not_take_the_features_that_come_is_refused(backbone, neck):
+    with pytest.raises(ValueError, match=r'model\.neck\.features=\d, but .* appends \d'):
+        build_tiny(backbone=backbone, neck=neck)
+
+
 def encoder_of(**settings):
     return MODELS.build(dict(type='SentenceEncoder', embed_channels=4, **settings))
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmn_plugin.models.necks import MomentEncoder, MomentMapConv, MomentMapPool
+from mmn_plugin.models.clip_encoder import ClipEncoder
+from mmn_plugin.models.necks import (
+    MomentEncoder,
+    MomentMapConv,
+    MomentMapNeck,
+    MomentMapPool,
+)
+from mmn_plugin.models.necks.tower_pool import moment_means
 from mmn_plugin.structures import MomentGrid
 
 GRIDS = [(16, [15]), (32, [7, 4, 3]), (8, [0, 2])]
@@ -69,3 +76,19 @@ def test_kernels_that_cannot_be_padded_evenly_and_unknown_modes_are_refused():
         MomentEncoder(MomentGrid(8, [3]), 4, kernel_size=4, num_layers=1)
     with pytest.raises(ValueError, match="'tiled' is none of auto, dense, sparse, strips"):
         MomentEncoder(MomentGrid(8, [3]), 4, kernel_size=3, num_layers=2, conv_mode='tiled')
+
+
+@pytest.mark.parametrize('shape', GRIDS)
+def test_features_are_added_to_the_contrastive_space_and_to_no_other(shape):
+    grid, rows = MomentGrid(*shape), torch.randn(2, 2 * shape[0], 6)
+    plain = ClipEncoder(6, 4, 2, 2)
+    encoder = ClipEncoder(6, 4, 2, 2, keep_features=True)
+    necks = [MomentMapNeck(grid, 4, 6, 3, 2, features=size).eval() for size in (0, 6)]
+    encoder.load_state_dict(plain.state_dict())
+    necks[1].load_state_dict(necks[0].state_dict(), strict=False)
+    without, found = necks[0](plain(rows)), necks[1](encoder(rows))
+    assert torch.equal(found['iou'], without['iou'])
+    means = F.normalize(moment_means(rows, grid), dim=-1)
+    torch.testing.assert_close(found['contrastive'] - without['contrastive'], means)
+    found['contrastive'].sum().backward()
+    assert necks[1].fc_features.weight.grad.abs().max() > 0

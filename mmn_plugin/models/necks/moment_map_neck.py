@@ -7,10 +7,13 @@ import torch
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from mmn_plugin.models.initialization import begin_as_identity
 from mmn_plugin.structures import MomentGrid
 
 from .moment_encoder import MomentEncoder
+from .tower_pool import interval_weights, pooled
 
 
 class MomentMap(BaseModule):
@@ -97,6 +100,11 @@ class MomentMapNeck(BaseModule):
         num_layers (int): Layers of the moment encoder (L).
         moment_map (dict): Config of the map, ``MomentMapPool`` or ``MomentMapConv``. Defaults to
             ``dict(type='MomentMapPool')``.
+        features (int): The last channels of the clips are features of this size (D), as
+            ``ClipEncoder.keep_features`` appends them. Their mean over a moment, of unit length
+            and through a projection that begins as the identity, is added to the contrastive
+            embedding (D and J are one size), so that training begins near the features' own space,
+            which may tell videos apart. Defaults to 0: there are none.
         **encoder: How the encoder computes: ``conv_mode``, ``strip_rows``, ``memory_format``,
             ``compile``, ``gradient_checkpointing`` of :class:`MomentEncoder`.
     """
@@ -109,9 +117,17 @@ class MomentMapNeck(BaseModule):
         kernel_size: int,
         num_layers: int,
         moment_map: dict | None = None,
+        features: int = 0,
         **encoder,
     ):
         super().__init__()
+        self.features = features
+        if features:
+            self.fc_features = nn.Linear(features, embed_channels)
+            begin_as_identity(self.fc_features, 'model.neck.features')
+            first, last = grid.starts, grid.ends + 1
+            weights = interval_weights(first, last, grid.num_clips)  # (P, N)
+            self.register_buffer('moment_weights', weights, persistent=False)
         self.moment_map = MODELS.build(
             moment_map or dict(type='MomentMapPool'),
             default_args=dict(grid=grid, channels=channels),
@@ -124,10 +140,15 @@ class MomentMapNeck(BaseModule):
         """Embed all moments.
 
         Args:
-            clips (Tensor): (B, H, N).
+            clips (Tensor): (B, H, N), or (B, H + D, N) with features.
 
         Returns:
             dict[str, Tensor]: ``iou`` and ``contrastive``, each (B, P, J), not normalized.
         """
+        clips, features = clips.split([clips.shape[1] - self.features, self.features], dim=1)
         moments = self.encoder(self.moment_map(clips)).transpose(1, 2)  # (B, P, H)
-        return dict(iou=self.fc_iou(moments), contrastive=self.fc_contrastive(moments))
+        contrastive = self.fc_contrastive(moments)
+        if self.features:
+            means = pooled(features.transpose(1, 2), self.moment_weights)  # (B, P, D)
+            contrastive = contrastive + self.fc_features(normalize(means, dim=-1))
+        return dict(iou=self.fc_iou(moments), contrastive=contrastive)
