@@ -1,10 +1,12 @@
 """What a batch in pieces costs beside a batch at once."""
 
 import os
+import statistics
+import time
 from argparse import Namespace
 
 import torch
-from benchmark import Benchmark, Subject, alone, interleave, peak_of, prepared
+from benchmark import Benchmark, alone, peak_of, prepared
 
 from .tables import table
 
@@ -15,13 +17,21 @@ WAYS = {  # videos of a step, and of a piece
     f'{VIDEOS} in pieces of {PIECE}': (VIDEOS, PIECE),
     f'{VIDEOS} at once': (VIDEOS, None),
 }
+TIMED = list(WAYS)[:2]
 
 
 def pieces(repeats: int) -> dict:
-    """A training step each way, in turns, on one CPU thread, and its peak of memory."""
-    load, rows = os.getloadavg()[0], alone(steps, repeats)
-    for row in rows:
-        row['peak_mb'] = alone(peak_of, arguments(*WAYS[row['name']]))
+    """CPU time of training steps, in turns, on one thread, and the peak memory of each way."""
+    load = os.getloadavg()[0]
+    seconds = alone(seconds_per_video, repeats)
+    rows = [
+        dict(
+            name=name,
+            seconds_per_video=seconds.get(name),
+            peak_mb=alone(peak_of, arguments(*way)),
+        )
+        for name, way in WAYS.items()
+    ]
     return dict(config=CONFIG, rows=rows, load=load)
 
 
@@ -32,25 +42,37 @@ def arguments(videos: int, piece: int | None) -> Namespace:
     return Namespace(config=CONFIG, cfg_options=options, batch_size=videos, **how)
 
 
-def steps(repeats: int) -> list[dict]:
-    """Figures of each way."""
+def seconds_per_video(repeats: int) -> dict[str, list[float]]:
+    """CPU time of each way, once per repeat after a step that is not timed.
+
+    Other programs slow a clock more than the time of a CPU. Each turn takes as many videos.
+    """
     torch.set_num_threads(1)
-    subjects = []
+    found, most = {name: [] for name in TIMED}, max(WAYS[name][0] for name in TIMED)
     with prepared('cpu'):
-        for name, way in WAYS.items():
-            (step,) = Benchmark(arguments(*way)).subjects()
-            subjects.append(Subject(name, step.run, counts=step.counts))
-        interleave(subjects, repeats)
-    return [subject.row(subjects[0]) for subject in subjects]
+        steps = {name: Benchmark(arguments(*WAYS[name])).subjects()[0] for name in TIMED}
+        for step in steps.values():
+            step()
+        for _ in range(repeats):
+            for name, step in steps.items():
+                began = time.process_time()
+                for _ in range(most // WAYS[name][0]):
+                    step()
+                found[name].append((time.process_time() - began) / most)
+    return found
 
 
 def render_pieces(result: dict) -> str:
-    """A row per way; times are compared within a round."""
-    first, rows = result['rows'][0], []
+    """A row per way; times are compared within a turn."""
+    first, rows = result['rows'][0]['seconds_per_video'], []
     for row in result['rows']:
-        per_video = 1e3 * row['seconds'] / row['videos']
-        against = first['videos'] / row['videos'] / row['ratio']
-        figures = f'{per_video:.1f} ms ± {row["spread"]:.0%}', f'{against:.2f}x'
+        figures, seconds = ['', ''], row['seconds_per_video']
+        if seconds is not None:
+            ratio = statistics.median(
+                own / plain for own, plain in zip(seconds, first, strict=True)
+            )
+            figures = [f'{1e3 * statistics.median(seconds):.1f} ms', f'{ratio:.2f}x']
         rows.append([row['name'], *figures, f'{row["peak_mb"]:,.0f} MB'])
-    header = ['videos of a step', 'time per video', f'against {first["name"]}', 'peak memory']
-    return f'{table(header, rows)}\n\nLoad of the machine at the start: {result["load"]:.1f}.'
+    header = ['videos of a step', 'CPU time per video', f'against {result["rows"][0]["name"]}']
+    text = table([*header, 'peak memory'], rows)
+    return f'{text}\n\nLoad of the machine at the start: {result["load"]:.1f}.'
