@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmn_plugin.errors import InputError
 
+from .momentum_encoder import MomentumEncoder
 from .negatives import Candidates, NegativePool, Negatives, gather_candidates
 
 
@@ -174,8 +175,15 @@ class NegativeSource(nn.Module):
             to None: the loader's batch size.
         piece (int, optional): Videos that a process embeds at a time. Defaults to None: all.
         piece_statistics (str): ``'piece'`` or ``'whole'``. Defaults to ``'piece'``.
+        momentum (float, optional): The queue is filled by a `MomentumEncoder`, whose average keeps
+            so much of itself at every batch, such as 0.99. Its embeddings of the batch and of the
+            queue, the keys, are compared with what is trained in losses of their own
+            (``loss_vid_keys``, ``loss_sent_keys``), in which the positive is a key as well: moving
+            away from all keys gains nothing there. Costs one more forward pass. Defaults to None:
+            the queue keeps what was trained.
 
     Attributes:
+        momentum_encoder (MomentumEncoder | None): What fills the bank, with ``momentum``.
         bank (MemoryBank | None): The memory bank.
         wide (bool): Whether ``scope`` and ``queue_size`` are in force; scheduled.
 
@@ -193,6 +201,7 @@ class NegativeSource(nn.Module):
         videos_per_step: int | None = None,
         piece: int | None = None,
         piece_statistics: str = 'piece',
+        momentum: float | None = None,
     ):
         super().__init__()
         problem = _problem_of_pieces(videos_per_step, piece, piece_statistics)
@@ -206,6 +215,11 @@ class NegativeSource(nn.Module):
             problem = f"weight={weight}: scope='local', queue_size=0 has no negatives to weigh"
         elif exclude_similar is not None and not 0 < exclude_similar < 1:
             problem = f'exclude_similar={exclude_similar}: give a cosine between 0 and 1, or None'
+        elif momentum is not None and not (queue_size and 0 <= momentum < 1):
+            problem = (
+                f'momentum={momentum}, queue_size={queue_size}: give a number below 1, and a queue '
+                'to fill, or None'
+            )
         if problem:
             raise InputError(f'model.head.negatives.{problem}')
         self.scope = scope
@@ -215,10 +229,13 @@ class NegativeSource(nn.Module):
         self.videos_per_step = videos_per_step
         self.piece, self.piece_statistics = piece, piece_statistics
         self.bank = MemoryBank(queue_size) if queue_size else None
+        self.momentum_encoder = None if momentum is None else MomentumEncoder(momentum)
         self.wide = True
         self._seen: Candidates | None = None
 
-    def collect(self, own: Candidates, training: bool = True) -> Negatives:
+    def collect(
+        self, own: Candidates, training: bool = True, keys: Candidates | None = None
+    ) -> Negatives:
         """Negatives of a batch; in training its videos enter the bank, if there is one.
 
         They enter when the next batch comes, since this batch's backward still needs the bank as
@@ -227,29 +244,45 @@ class NegativeSource(nn.Module):
         Args:
             own (Candidates): This process's batch, sentences in order of videos.
             training (bool): Whether the batch shall be remembered. Defaults to True.
+            keys (Candidates, optional): The same batch, embedded by `momentum_encoder`. Defaults to
+                None: there is none.
 
         Raises:
-            ValueError: If ``exclude_similar`` is set, and the batch has no ``meaning``.
+            ValueError: If ``exclude_similar`` or ``momentum`` is set, and the head gives neither
+                ``meaning`` nor ``keys``.
         """
+        self._require(own, training, keys)
         how = {k: getattr(self, k) for k in ('weight', 'exclude_same_text', 'exclude_similar')}
+        everyone, first, share = own, (0, 0), None
+        if self.wide and self.scope == 'global' and get_world_size() > 1:
+            everyone, first = gather_candidates(own)
+            share = get_world_size() * len(own.sentences) / len(everyone.sentences)
+        pools, key_pools = [NegativePool.of(everyone, own, first, **how)], []
+        if keys is not None:
+            everyone = keys if everyone is own else gather_candidates(keys)[0]
+            key_pools = [NegativePool.of(everyone, own, first, **how)]
+        if self.wide and self.bank is not None:
+            self.settle()
+            remembered = self.bank.candidates(own.moments.device)
+            if remembered is not None:
+                wider = pools if keys is None else key_pools
+                wider.append(NegativePool.of(remembered, own, **how))
+            if training:
+                self._seen = everyone.map(Tensor.detach)
+        return Negatives(pools, share, keys, key_pools)
+
+    def _require(self, own: Candidates, training: bool, keys: Candidates | None) -> None:
+        """Refuse a batch that lacks what a setting needs."""
         if self.exclude_similar is not None and own.meaning is None:
             raise InputError(
                 'model.head.negatives.exclude_similar compares vectors of meaning, and this head '
                 "gives none: hand sentences['meaning'] to its `candidates`"
             )
-        everyone, first, share = own, (0, 0), None
-        if self.wide and self.scope == 'global' and get_world_size() > 1:
-            everyone, first = gather_candidates(own)
-            share = get_world_size() * len(own.sentences) / len(everyone.sentences)
-        pools = [NegativePool.of(everyone, own, first, **how)]
-        if self.wide and self.bank is not None:
-            self.settle()
-            remembered = self.bank.candidates(own.moments.device)
-            if remembered is not None:
-                pools.append(NegativePool.of(remembered, own, **how))
-            if training:
-                self._seen = everyone.map(Tensor.detach)
-        return Negatives(pools, share)
+        if self.momentum_encoder is not None and self.wide and training and keys is None:
+            raise InputError(
+                'model.head.negatives.momentum compares with keys of a momentum encoder, and this '
+                'head gives none: leave it out'
+            )
 
     def forget_iteration(self) -> None:
         """Keep the batch of an iteration that the train loop skips out of the bank."""

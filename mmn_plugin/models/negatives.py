@@ -1,7 +1,7 @@
 """Candidates to be negatives, and how they relate to a batch; gathering them over processes."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import accumulate, chain
 
@@ -154,6 +154,9 @@ class Negatives:
         pools (list[NegativePool]): The first one contains the batch itself.
         share (float | None): ``W * S / S_all``: W ranks, S sentences of this rank's batch, S_all
             of all ranks' batches. None where each rank's loss stands for itself, as published.
+        keys (Candidates | None): The batch, embedded by a `MomentumEncoder`; None without one.
+        key_pools (list[NegativePool]): What a loss of its own compares with ``keys``; the first
+            one contains ``keys``.
 
     With a share the mean is over all ranks' sentences. Let ``t_i`` be sentence i's term, so that
     one process with all videos would minimize ``L = sum_i t_i / S_all``. Rank r computes only its
@@ -167,6 +170,8 @@ class Negatives:
 
     pools: list[NegativePool]
     share: float | None = None
+    keys: Candidates | None = None
+    key_pools: list[NegativePool] = field(default_factory=list)
 
     def scale(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means over this rank's sentences -> losses of ``L_r``'s gradient and ``L``'s value."""

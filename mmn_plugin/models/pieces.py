@@ -47,21 +47,30 @@ def embed_in_pieces(
     if norms and source.piece_statistics == 'whole':
         first = again = _constants(norms, partial(model.embed, *batch))
     parts = []
-    for part in _split(source.piece, *batch):
+    for part in split_batch(source.piece, *batch):
         torch.clear_autocast_cache()  # a cast that pieces share would add up gradients in 16 bits
         contexts = partial(_contexts, first, again)
         parts.append(checkpoint(model.embed, *part, use_reentrant=False, context_fn=contexts))
+    return join_pieces(parts)
+
+
+def join_pieces(parts: list[Embeddings]) -> Embeddings:
+    """Embeddings of all pieces, one after the other."""
     return tuple(
         {space: torch.cat([part[space] for part in side]) for space in side[0]}
         for side in zip(*parts, strict=True)
     )
 
 
-def _split(
-    piece: int, inputs: Tensor, sentences: SentenceBatch, data_samples: list[GroundingDataSample]
+def split_batch(
+    piece: int | None,
+    inputs: Tensor,
+    sentences: SentenceBatch,
+    data_samples: list[GroundingDataSample],
 ) -> Iterator[tuple[Tensor, SentenceBatch, list[GroundingDataSample]]]:
-    """Arguments of ``embed`` of each piece."""
+    """Arguments of ``embed`` of each piece; None is all at once."""
     row = place = 0
+    piece = piece or len(data_samples)
     for first in range(0, len(data_samples), piece):
         samples = data_samples[first : first + piece]
         rows = slice(row, row := row + sum(sample.num_inputs for sample in samples))

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -121,7 +122,7 @@ def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global()
     for ranks, scope, common in ((1, 'local', True), (2, 'local', False), (2, 'global', True)):
         with mock.patch('mmn_plugin.models.negative_source.get_world_size', return_value=ranks):
             source = NegativeSource(scope, queue_size=4)
-            source.bank.push(random_candidates([1, 2], 'ab', list('xyz')))
+            source.bank.push(replace(random_candidates([1, 2], 'ab', list('xyz')), meaning=None))
             states = dict(rank=source.rank_state(), common=source.common_state())
             assert [bool(states[kind]) for kind in ('rank', 'common')] == [not common, common]
             other = NegativeSource(scope, queue_size=4)
@@ -131,14 +132,14 @@ def test_each_rank_keeps_its_own_bank_with_local_scope_and_all_one_with_global()
     assert NegativeSource().rank_state() == NegativeSource().common_state() == {}
 
 
-@pytest.fixture(scope='module')
-def queue_config(tmp_path_factory):
+@pytest.fixture(scope='module', params=[None, 0.9], ids=['queue', 'queue of a momentum encoder'])
+def queue_config(request, tmp_path_factory):
     """A run whose only memory, beside weights and optimizer, is the queue; it trained 3 epochs."""
     folder = tmp_path_factory.mktemp('queue')
     extra = (
         'default_hooks = dict(negatives=dict(full_through_epoch=3, from_epoch=2))\n'
         "model['head'] = dict(negatives=dict(scope='global', queue_size=5, "
-        'exclude_same_text=True))\n'
+        f'exclude_same_text=True, momentum={request.param}))\n'
     )
     corpus = write_corpus(folder / 'corpus')
     path = write_config(folder / 'tiny.py', corpus, epochs=3, dropout=0.0, extra=extra)

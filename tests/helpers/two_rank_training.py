@@ -57,6 +57,15 @@ CASES = {
             [[('b', 1), ('g', 2)], [('h', 1)]],
         ],
     ),
+    'a queue of a momentum encoder': dict(
+        source=dict(scope='global', queue_size=5, momentum=0.9),
+        loss=dict(num_positive=3),
+        steps=[
+            [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
+            [[('e', 1)], [('a', 2), ('f', 3)]],
+            [[('b', 1), ('g', 2)], [('h', 1)]],
+        ],
+    ),
     'texts': dict(
         source=dict(scope='global', queue_size=5, exclude_same_text=True),
         steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],

@@ -1,6 +1,7 @@
 """The losses of MMN against the reference page's formulas, their chunks, and their memory."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,22 @@ def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_posit
     assert_same_values_and_gradients(
         losses(own, pools, num_positive=num_positive, chunk_elements=50), expected, inputs
     )
+
+
+def test_keys_are_positives_and_negatives_of_what_is_trained():
+    own, queue = random_candidates([3, 1, 2], 'abc'), random_candidates([2, 3, 2], 'bde')
+    other = random_candidates([3, 1, 2], 'abc')
+    keys = replace(own, moments=other.moments, sentences=other.sentences)
+    inputs = [own.moments.requires_grad_(), own.sentences.requires_grad_()]
+    pools = [NegativePool.of(keys, own, (0, 0)), NegativePool.of(queue, own)]
+    negatives = Negatives([], keys=keys, key_pools=pools)
+    loss = MutualMatchingLoss(**SETTINGS)
+    positives = own.iou.topk(loss.num_positive, dim=1).indices
+    expected = [
+        losses_by_definition(SETTINGS, replace(own, **{name: getattr(keys, name)}), [queue])[place]
+        for place, name in enumerate(('sentences', 'moments'))
+    ]
+    assert_same_values_and_gradients(loss(own, positives, negatives, keys), expected, inputs)
 
 
 def test_a_sentence_is_no_negative_of_itself_whatever_overlap_removes_one():

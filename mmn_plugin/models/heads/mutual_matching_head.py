@@ -1,17 +1,20 @@
 """MMN's head: moments against sentences in two joint spaces."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.models.negatives import Candidates, Negatives
 from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding, temporal_iou
 
 from .base_head import BaseHead, own_video_products, owners, trusted, unit_vectors
+
+MATCHING = ('loss_vid', 'loss_sent', 'loss_vid_keys', 'loss_sent_keys')
 
 
 @MODELS.register_module()
@@ -97,6 +100,8 @@ class MutualMatchingHead(BaseHead):
     ) -> dict[str, Tensor]:
         """``loss_vid``, ``loss_sent``, ``loss_iou`` from the spaces ``iou`` and ``contrastive``.
 
+        With a `MomentumEncoder` also ``loss_vid_keys`` and ``loss_sent_keys``.
+
         Args and how they are computed: as of `BaseHead`. How they count over several ranks is the
         business of ``self.negatives``.
         """
@@ -118,17 +123,28 @@ class MutualMatchingHead(BaseHead):
                 iou,
                 sentences.get('meaning'),
             )
-            negatives = self.negatives.collect(own, self.training)
-            loss_vid, loss_sent = self.loss_matching(own, positives, negatives)
+            matching, negatives = self._matching(own, positives, moments, sentences)
             cosines = own_video_products(moments['iou'], sentences['iou'], counts)
             weight = self.contrastive_factor * self.contrastive_weight
             return negatives.scale(
                 dict(
-                    loss_vid=weight * loss_vid,
-                    loss_sent=weight * loss_sent,
+                    {name: weight * value for name, value in matching.items()},
                     loss_iou=self.loss_iou(self.iou_scale * cosines, iou),
                 )
             )
+
+    def _matching(
+        self, own: Candidates, positives: Tensor, moments: dict, sentences: dict
+    ) -> tuple[dict[str, Tensor], Negatives]:
+        """Both directions by name, those of the keys if there are any, and the negatives."""
+        keys = None
+        if 'keys' in moments:
+            keys = replace(own, moments=moments['keys'], sentences=sentences['keys'])
+        negatives = self.negatives.collect(own, self.training, keys)
+        losses = [*self.loss_matching(own, positives, negatives)]
+        if keys is not None:
+            losses += self.loss_matching(own, positives, negatives, keys)
+        return dict(zip(MATCHING, losses, strict=False)), negatives
 
     def _iou(self, truth: Tensor, video, data_samples: list[GroundingDataSample]) -> Tensor:
         """IoU of each true moment, (S, 2) seconds, with the moments of its video, (S, P)."""

@@ -173,7 +173,11 @@ class MutualMatchingLoss(nn.Module):
         self.chunk_elements = chunk_elements
 
     def forward(
-        self, own: Candidates, positives: Tensor, negatives: Negatives
+        self,
+        own: Candidates,
+        positives: Tensor,
+        negatives: Negatives,
+        keys: Candidates | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Both directions, each the mean over the batch's sentences and positives.
 
@@ -182,6 +186,9 @@ class MutualMatchingLoss(nn.Module):
             positives (Tensor): (S, K) indices on the host of each sentence's moments of highest
                 IoU.
             negatives (Negatives): What to compare with; its first pool holds the batch itself.
+            keys (Candidates, optional): The batch as a `MomentumEncoder` embeds it: compare with
+                ``negatives.key_pools``, and take positives from here, so that positive and
+                negatives are embedded by the same weights. Defaults to None.
 
         Returns:
             tuple[Tensor, Tensor]: Moment-to-sentences loss (``loss_vid``) and
@@ -190,9 +197,12 @@ class MutualMatchingLoss(nn.Module):
         device = own.moments.device
         positives = positives.to(device, non_blocking=True)  # (S, K)
         moments = own.moments[on(own.sentence_video, device)[:, None], positives]  # (S, K, J)
-        positive = (moments * own.sentences[:, None]).sum(-1)  # (S, K)
+        positive = to_moment = (moments * (keys or own).sentences[:, None]).sum(-1)  # (S, K)
+        if keys is not None:
+            place = on(own.sentence_video, device)[:, None], positives
+            to_moment = (keys.moments[place] * own.sentences[:, None]).sum(-1)  # (S, K)
         of_video, of_sentence = [], []
-        for pool in negatives.pools:
+        for pool in negatives.pools if keys is None else negatives.key_pools:
             others = pool.candidates
             of_video.append(
                 streaming_logsumexp(
@@ -215,10 +225,9 @@ class MutualMatchingLoss(nn.Module):
                 )[:, None]
             )
         of_sentence.append(torch.full_like(of_sentence[0], self.LOG_EPSILON))
-        logits = positive - self.margin
         return (
-            self._cross_entropy(logits / self.temperature_video, of_video),
-            self._cross_entropy(logits / self.temperature_sentence, of_sentence),
+            self._cross_entropy((positive - self.margin) / self.temperature_video, of_video),
+            self._cross_entropy((to_moment - self.margin) / self.temperature_sentence, of_sentence),
         )
 
     @staticmethod
