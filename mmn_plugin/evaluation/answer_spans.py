@@ -103,32 +103,42 @@ _START = r'(?:start|begin|beginn|début|debut|inici|inizi|comien|начал|на
 _STOP = r'(?:end|finish|stop|conclu|fin|termin|конец|законч|заканч|结束|結束|終了|종료)\w*'
 _NEAR = r'(?:(?!video|clip)[^⟦⟧]){0,40}?'
 _OPEN, _CLOSE = r'[\[(<{【|]\s?', r'\s?[\])>}】|]'
+_GOES_ON = r'(?:,| |\b(?:and|it|then|continu\w+|last\w*|onwards?|extend\w*|go\w*|runs?)\b){1,12}'
 _BETWEEN = r'\b(?:between|zwischen|entre|между|tra|fra)'
 _SPAN = re.compile(
     rf'{_T}{_TO}{_T}(?P<chain>{_TO}⟦)?'
     rf'|{_BETWEEN} {_FILL}{_T}(?: mark)? ?(?:and|und|et|y|e|и|&) {_FILL}{_T}'
     rf'|{_START}{_NEAR}{_T}{_NEAR}{_STOP}{_NEAR}{_T}'
     rf'|{_T}\s?(?:开始|開始){_NEAR}{_T}\s?(?:结束|結束)'
+    rf'|{_T}{_GOES_ON}(?:until|till|up to|to|ending at) {_FILL}{_T}'
     rf'|{_OPEN}{_T}\s?[,;|]\s?{_T}{_CLOSE}'
     rf'|{_OPEN}{_T}{_CLOSE}(?:{_TO}|\s?(?:,|and)?\s?){_OPEN}{_T}{_CLOSE}'
-    rf'|\A[^\w⟦⟧]*{_T}\s?[,;|\s]\s?{_T}[^\w⟦⟧]*\Z',
+    rf'|\A[^\w⟦⟧]*(?:\w+ ?: ?)?{_T}\s?[,;|\s]\s?{_T}[^\w⟦⟧]*\Z',
     re.I,
 )
 # A third time follows; what is in brackets belongs to a span in brackets alone.
 _MORE = re.compile(rf'(?:{_TO}|\s?(?:[,;/]|and)\s?|(?<=[\])>}}])\s?[\[<{{]\s?)⟦', re.I)
 _NEGATIVE = re.compile(r'(?:^|[\[(<,:]|(?<!⟧)\s)[-\u2212]⟦')
 _LENGTH_BEFORE = re.compile(
-    r'\b(?:for|lasts?|lasting|takes?|taking|durations?|every|an?|last|first|final|another|extra|'
-    r'next|additional)\W*(?:(?:of|is|about|around|approximately|roughly|only|the|from|it|this|event|'
-    r'action)\W+)*$',
+    r'\b(?:for|every|after|an?|last|first|final|another|extra|next|additional|waits?|pauses?)\W*'
+    r'(?:(?:of|is|about|around|approximately|roughly|only|the|from)\W+)*$'
+    r'|\b(?:delay|(?:takes?|took|taking)(?! place)|needs?|last(?:s|ed|ing)|durations?|elaps\w+|'
+    r'how long|forward|(?:span|pause|gap|break)s? of)\b[^.!?;\n]*$',
     re.I,
 )
 _LENGTH_AFTER = re.compile(
-    r'[\s-]*(?:long|later|after|before|apart|each|earlier|in length)\b', re.I
+    r'[\s-]*(?:long|later|after|before|apart|each|earlier|in length|pass|elapse|is how|'
+    r'of (?!the (?:video|clip)))',
+    re.I,
 )
-_EXTENT_BEFORE = re.compile(
-    r'\b(?:video|clip|footage)(?: itself)? (?:is|runs|lasts|spans|ranges|goes|covers)'
-    r'(?: from| between)?\s*$',
+_FROM_BEFORE = re.compile(rf'\b(?:from|von|de|du|desde|dal?|van|od|dari|từ|от) {_FILL}$', re.I)
+# How long the video is, what was shown of it, other things with clocks, and examples.
+_OTHER_BEFORE = re.compile(
+    r'(?:\b(?:video|clip|footage|recording)(?: itself)?,?(?: which| that)? '
+    r'(?:is|was|runs|lasts|spans|ranges|goes|covers|length|duration)(?: ⟦\d+⟧)?'
+    r'|\bframes (?:are|were)(?: \w+)?|\b(?:score|ratio|odds)(?: \w+)?'
+    r'|\b(?:for example|e\.g\.?|such as|formats?)(?: of)?)'
+    r'(?:\W|long\b|from\b|between\b)*$',
     re.I,
 )
 _NOT_BEFORE = re.compile(
@@ -161,12 +171,12 @@ def pairs_in(text: str, sentence: str) -> list[Pair]:
     matches = list(_SPAN.finditer(marked))
     for match, later in itertools.zip_longest(matches, matches[1:]):
         first, second = (times[int(place)] for place in match.groups() if (place or '').isdigit())
-        before, after = marked[: match.start()][-60:], marked[match.end() :]
+        before, after = marked[: match.start()][-80:], marked[match.end() :]
         more = _MORE.match(marked, match.end())
         loose = more and not (later and later.start() < more.end())
         if match['chain'] or loose or _NOT_BEFORE.search(before):
             raise UnsureError
-        if not _is_length(before, after, {first.unit, second.unit}):
+        if not _is_other(first, before, after):
             pairs.append((first, second))
             found.append(match)
     if any({a.unit, b.unit} <= {None, 'percent'} for a, b in pairs):
@@ -174,10 +184,13 @@ def pairs_in(text: str, sentence: str) -> list[Pair]:
     return pairs
 
 
-def _is_length(before: str, after: str, units: set[str | None]) -> bool:
-    """Whether a pair of times is no span: how long something takes, the video, or of a day."""
-    length = 'clock' not in units and (_LENGTH_BEFORE.search(before) or _LENGTH_AFTER.match(after))
-    return bool(length or _EXTENT_BEFORE.search(before) or _OF_DAY_AFTER.match(after))
+def _is_other(first: Time, before: str, after: str) -> bool:
+    """Whether a pair of times is how long something takes, the video, or of a day."""
+    spelled = first.unit and _FROM_BEFORE.search(before)  # "lasts from 3 s to 8 s" is a span
+    length = _LENGTH_BEFORE.search(before) or _LENGTH_AFTER.match(after)
+    if length and first.unit != 'clock' and not spelled:
+        return True
+    return bool(_OTHER_BEFORE.search(before) or _OF_DAY_AFTER.match(after))
 
 
 WORD = re.compile(r'[^\W\d_]+')
@@ -189,7 +202,7 @@ _KNOWN = frozenset(
         'happens happen happening takes place appears located video clip segment time times '
         'timestamp timestamps frame frames second seconds interval range span window period '
         'relevant start starts starting begins end ends ending during matches corresponds '
-        'localized percent answer prediction von vom de del desde da dal van od dari từ من от '
+        'localized percent answer prediction t von vom de del desde da dal van od dari từ من от '
         '\u0441 der das die im el la le les en dans vidéo evento événement ereignis'
     )
 )

@@ -85,7 +85,7 @@ class AnswerReader:
         says_absent = _says_absent(text)
         if reading.spans and not says_absent:
             corrected = len(reading.spans) > 1 and _CORRECTION.search(text)
-            return AnswerReading('unread') if corrected else reading
+            return AnswerReading('unread') if corrected or _REFUSAL.search(text) else reading
         return AnswerReading('absent' if says_absent and not TIME.search(text) else 'unread')
 
     def _to_seconds(self, pairs: list[Pair], duration: float) -> AnswerReading:
@@ -94,6 +94,8 @@ class AnswerReader:
             units = {time.unit for time in pair}
             if units == {None, 'clock'}:
                 raise UnsureError
+            if 'frames' in units and self.frame_rate is None and self.num_frames is None:
+                continue
             start, end = (
                 time.value
                 * self._scale(time.unit or (units - {None} or {self.unit}).pop(), duration)
@@ -115,8 +117,6 @@ class AnswerReader:
     def _scale(self, unit: str, duration: float) -> float:
         """Seconds that one of a unit is."""
         if unit == 'frames':
-            if self.frame_rate is None and self.num_frames is None:
-                raise UnsureError
             return 1 / self.frame_rate if self.frame_rate else duration / self.num_frames
         scales = {
             'milliseconds': 0.001,
@@ -128,6 +128,12 @@ class AnswerReader:
         return scales.get(unit, 1.0)
 
 
+_NOT_ABLE = r"(?:cannot|can not|can['\u2019]t|could not|couldn['\u2019]t|unable|not able)"
+_REFUSAL = re.compile(
+    rf"\bI(?: am|['\u2019]m)? {_NOT_ABLE}\b|\bit is (?:impossible|not possible)\b|"
+    rf'\b{_NOT_ABLE} (?:to )?(?:be )?(?:determine|identify|locate|pinpoint|tell)',
+    re.I,
+)
 _CORRECTION = re.compile(r'\b(?:wait|actually|correction|rather|hmm|scratch that|let me)\b', re.I)
 _THOUGHT = re.compile(r'[<◁](think|thinking|thought|reasoning)[>▷].*?[<◁]/\1[>▷]', re.I | re.S)
 _THOUGHT_ENDS = re.compile(r'[<◁]/(?:think|thinking|thought|reasoning)[>▷]', re.I)
@@ -184,7 +190,7 @@ _START_KEY, _END_KEY = (
 )
 _SPANS_KEY = re.compile(
     r'(?:pred|predicted|relevant|temporal|event|time|answer|final)*(?:times?|timestamps?|spans?|'
-    r'windows?|segments?|moments?|intervals?|ranges?|answers?|predictions?|results?)'
+    r'windows?|segments?|moments?|intervals?|ranges?|answers?|predictions?|results?)|\u2026'
 )
 
 
@@ -245,7 +251,7 @@ def _of_json(value: object, sentence: str) -> list[Pair]:
 
 
 def _of_object(value: dict, sentence: str) -> list[Pair]:
-    keys = {re.sub('[^a-z]', '', key.lower()): content for key, content in value.items()}
+    keys = {re.sub('[^a-z\u2026]', '', key.lower()): content for key, content in value.items()}
     starts, ends = (
         [(match[1], keys[key]) for key in keys if (match := pattern.fullmatch(key))]
         for pattern in (_START_KEY, _END_KEY)
@@ -267,7 +273,7 @@ def _of_value(value: object, unit: str | None) -> Time | None:
     """The time that a value of JSON is; None where it is none."""
     if is_number(value):
         return Time(float(value), unit)
-    match = isinstance(value, str) and TIME.fullmatch(_plain(value))
+    match = isinstance(value, str) and TIME.fullmatch(_plain(value).strip('<>'))
     time = match and time_of(match)
     return time._replace(unit=time.unit or unit) if time else None
 
