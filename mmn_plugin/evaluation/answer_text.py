@@ -92,7 +92,9 @@ class AnswerReader:
         reading = AnswerReading('times')
         for pair in pairs:
             units = {time.unit for time in pair}
-            if units == {None, 'clock'}:
+            if units == {None, 'clock'} or (
+                len(units - {None}) > 1 and units & {'percent', 'frames'}
+            ):
                 raise UnsureError
             if 'frames' in units and self.frame_rate is None and self.num_frames is None:
                 continue

@@ -278,6 +278,8 @@ UNREAD = [
     '[0.1, 3.2], [8.1]',
     'from 23 to 45, then 50',
     'from 3 to 0:08',
+    'from 3 s to 20%',
+    'from 3 s to frame 240',
     '1 min 5 s to 20 s',
     '[-1, -1]',
     'from -2 s to 5 s',
