@@ -5,6 +5,8 @@ documentation, whose indexes are fetched.
 """
 
 import os
+import re
+from pathlib import Path
 
 import mmn_plugin
 
@@ -42,10 +44,22 @@ if os.environ.get('DOCS_ONLINE') == '1':
 
 
 def setup(app):
-    """Keep napoleon from reading "Ground truth: ..." of a property as its type."""
+    """Connect what changes docstrings and pages on their way into the site."""
 
     def without_colon(app, what, name, obj, options, lines):
+        """Keep napoleon from reading "Ground truth: ..." of a property as its type."""
         if what == 'property' and lines:
             lines[0] = lines[0].replace(': ', ' \N{EN DASH} ', 1)
 
+    def link_to_included(app, docname, source):
+        """Files of tools/data/ are links on GitHub; in the site they are sections of data.md."""
+
+        def section(match):
+            title, *_ = (Path(app.srcdir) / match[1]).read_text(encoding='utf-8').splitlines()
+            return f'](data.md#{match[2] or title.removeprefix("# ").lower().replace(" ", "-")})'
+
+        link = r'\]\((\.\./tools/data/\w+/README\.md)(?:#([\w-]+))?\)'
+        source[0] = re.sub(link, section, source[0])
+
     app.connect('autodoc-process-docstring', without_colon, priority=400)  # before napoleon
+    app.connect('source-read', link_to_included)

@@ -22,6 +22,11 @@ launch() {
     case $processes in
         ''|*[!0-9]*|0) echo "the number of processes must be 1 or more, not '$processes'" >&2; exit 2 ;;
     esac
+    if ! command -v "${PYTHON:-python}" > /dev/null; then
+        echo "there is no ${PYTHON:-python}: activate the environment first, as in" \
+            "'. .venv/bin/activate', or name its interpreter in PYTHON" >&2
+        exit 2
+    fi
     exec "${PYTHON:-python}" "$tools/launch.py" --nnodes="$nodes" --node_rank="$node" \
         --master_addr="$address" ${PORT:+--master_port="$PORT"} \
         --nproc_per_node="$processes" "$script" "$@" --launcher pytorch

@@ -86,7 +86,7 @@ import json, sys
 videos = json.load(open(sys.argv[1]))
 print(next((v for v in videos if len(videos[v]["sentences"]) >= 3), next(iter(videos))))' \
     "$corpus/annotations/test.json")
-say "6/7 calibrating: from which presence on does a sentence occur in a video?"
+say "6/7 calibrating: below which score (\"presence\") does a sentence probably not occur in a video?"
 model=$work/model
 if [ "$model/README.md" -nt "$best" ]; then
     echo "calibrated already"
@@ -103,4 +103,11 @@ else
         --out "$work/grounding"
 fi
 say "done. Truth against prediction: $out/$work/grounding/${video}_timeline.png"
-echo "The model: $out/$model; ask it with: mmn ground VIDEO \"a red circle grows\" --checkpoint $out/$model"
+if [ -n "${MMN_PYTHON:-}" ]; then
+    ask=$(printf 'PYTHONPATH=%q %q -m mmn' "$PYTHONPATH" "$PYTHON")
+else
+    ask=$(printf '. %q && mmn' "$(dirname "$PYTHON")/activate")
+fi
+echo "The model: $out/$model. Ask it more:"
+printf '  %s ground %q "a red circle grows" --checkpoint %q\n' \
+    "$ask" "$PWD/$corpus/videos/$video.mp4" "$PWD/$model"

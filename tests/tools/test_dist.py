@@ -182,6 +182,7 @@ def test_the_exit_status_is_the_launchers(name, status, cluster):
     ('name', 'arguments', 'environment', 'message'),
     [
         *(('dist_train.sh', ['c.py', n], {}, 'number of processes') for n in ('0', 'two', '')),
+        ('dist_train.sh', ['c.py', '2'], dict(PYTHON='nopython'), '.venv/bin/activate'),
         ('dist_train.sh', [], {}, 'bash tools/dist_train.sh CONFIG'),
         ('dist_test.sh', [], {}, 'bash tools/dist_test.sh CONFIG'),
         ('slurm_train.sh', [], {}, 'bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG'),

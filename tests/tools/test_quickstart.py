@@ -158,3 +158,7 @@ def test_a_training_killed_before_its_last_validation_is_run_on(tmp_path):
     assert 'trained already' not in resumed.stdout
     assert 'trained already' in run(0).stdout
     assert (tmp_path / 'out/training').read_text().split() == ['called'] * 2
+
+    command = resumed.stdout.splitlines()[-1]
+    assert '-m mmn ground' in command
+    assert subprocess.check_output(['bash', '-c', command], text=True) == '4\n'  # PYTHON's answer
