@@ -59,7 +59,7 @@ ROWS = {
     '32 videos, without sentences that mean the same': (32, (MASKS,), 1),
     '32 videos that resemble each other, likewise': (32, (*HARD, MASKS), 1),
 }
-CORPORA = {'captions': MMN, 'shapes': CONFIG}
+CORPORA = {'captions': 'configs/mmn_captions_library.py', 'shapes': CONFIG}
 ALWAYS = {'captions': ('model.head.expected_iou_power=None',), 'shapes': ()}
 RATES = (1.0, 3.0)  # factors on the config's learning rate that are tried for each row
 POWERS, WEIGHTS = (4.0, 16.0, 64.0), (0.0, 8.0, 16.0)  # of a library's score
@@ -229,6 +229,13 @@ LIMITS = {
     ),
     'joint spaces of 384 instead of 128': tuple(
         f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
+    ),
+    "a contrastive space that begins as the features' own": (
+        'model.backbone.keep_features=True',
+        'model.neck.features=384',
+        'model.neck.embed_channels=384',
+        'model.text_encoder.embed_channels=384',
+        'model.text_encoder.identity=True',
     ),
     "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
     'twice the epochs': (
