@@ -45,11 +45,13 @@ def quiet_known_warnings() -> None:
 
     mmcv-lite says that it lacks a compiled operator; setuptools 80 and 81 say that
     ``pkg_resources``, which mmengine imports, will go (hence ``setuptools<82``). Needless with a
-    mmcv-lite after 2.1.0 and an MMEngine after 0.10.7 that do not say so.
+    mmcv-lite after 2.1.0 and an MMEngine after 0.10.7 that do not say so. PyTorch says that memory
+    is not pinned, which our configs ask for, where there is no accelerator to copy to.
     """
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API')
     warnings.filterwarnings('ignore', '.*broadcast_buffers. is deprecated')
+    warnings.filterwarnings('ignore', "'pin_memory' argument is set as true but no accelerator")
 
 
 def stand_in_for_drn() -> None:

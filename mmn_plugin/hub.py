@@ -108,16 +108,17 @@ def _not_found(name: str, place: str, root: str | None, remedy: str, error: OSEr
     reason = ' '.join(str(error).split())[:300]
     if Path(place).is_dir():
         return f'{place} is no complete model, copy or download all files of {name}: {reason}'
-    variables = (ROOT_VARIABLE, 'HF_HOME', 'HF_HUB_CACHE', 'HF_HUB_OFFLINE')
+    variables = ('HF_HOME', 'HF_HUB_CACHE', 'HF_HUB_OFFLINE')
     told = [f'{key}={os.environ[key]}' for key in variables if os.environ.get(key)]
+    searched = root or os.environ.get(ROOT_VARIABLE)
     return (
         f'there is no model {name!r}: it is no local folder, '
-        f'{f"--model-root {root} does not hold it" if root else "no --model-root is given"}, and '
+        f'{f"{searched} does not hold it" if searched else "no folder of models is given"}, and '
         f'the Hugging Face hub did not give it ({", ".join(told) or "no variable of it is set"}). '
-        'Check the name and the network; without a network give --model-root FOLDER with '
-        f'{name} in it, or set {ROOT_VARIABLE}, or HF_HOME to a cache that has it '
-        f'(HF_HUB_OFFLINE=1 spares the wait){f"; {remedy}" if remedy else ""}. '
-        f'The hub said: {reason}'
+        f'Check the name and the network. Without a network set {ROOT_VARIABLE} to a folder with '
+        f'{name} in it (for a tower --model-root of `mmn`, or model_root= in Python, does too), or '
+        f'HF_HOME to a cache that has it{f", {remedy}" if remedy else ""}; HF_HUB_OFFLINE=1 spares '
+        'the wait'
     )
 
 

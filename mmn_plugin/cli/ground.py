@@ -231,7 +231,7 @@ def print_table(sample: GroundingDataSample, top_n: int) -> None:
             table.add_row(name, 'truth', '{:.2f} - {:.2f}'.format(*row.truth))
             name = ''
         if not len(row.moments):
-            table.add_row(name, '', 'probably not in this video', f'({presence:.3f})')
+            table.add_row(name, '', 'probably not in this video', f'presence {presence:.3f}')
         for i, ((start, end), score) in enumerate(zip(row.moments, row.scores, strict=True)):
             iou = [] if overlaps is None else [f'{overlaps[i]:.2f}']
             table.add_row(name, str(i + 1), f'{start:.2f} - {end:.2f}', f'{score:.3f}', *iou)

@@ -103,6 +103,11 @@ def _created(args: argparse.Namespace):
     return MomentLibrary.create(args.library, model, dtype=args.dtype)
 
 
+def _counted(number: int, name: str) -> str:
+    """A number of things, in words."""
+    return f'{number:,} {name}{"" if number == 1 else "s"}'
+
+
 def _changed(args: argparse.Namespace, answer: Callable, change: Callable) -> int:
     """Add or update with a bar, and report; exit code 1 where a video could not be read."""
     from mmn_plugin.features.extraction import ProgressBar
@@ -150,7 +155,7 @@ def _remove(args: argparse.Namespace, answer: Callable) -> int:
     damaged = library.store.damaged() if args.damaged else []
     removed = library.remove([*args.videos, *damaged])
     answer(dict(removed=removed))
-    print(f'{removed} videos removed')
+    print(f'{_counted(removed, "video")} removed')
     return 0
 
 
@@ -159,9 +164,11 @@ def _info(args: argparse.Namespace, answer: Callable) -> int:
     info = _open(args, readonly=True).info()
     answer(info)
     settings = ', '.join(f'{name} {value}' for name, value in info['settings'].items())
+    removed = f' (and {info["removed_moments"]:,} removed ones)' if info['removed_moments'] else ''
     print(
-        f'{info["videos"]:,} videos, {info["hours"]:.2f} hours, {info["moments"]:,} moments '
-        f'({info["removed_moments"]:,} removed ones) in {info["segments"]} segments\n'
+        f'{_counted(info["videos"], "video")}, {info["hours"]:.2f} hours, '
+        f'{_counted(info["moments"], "moment")}{removed} in '
+        f'{_counted(info["segments"], "segment")}\n'
         f'{info["bytes"] / 1e6:,.1f} MB, and {info["model_bytes"] / 1e6:,.1f} MB of the model '
         f'{info["model"]}\nsettings: {settings}; vectors: {info["dtype"]}'
     )
@@ -190,7 +197,10 @@ def _compact(args: argparse.Namespace, answer: Callable) -> int:
     library.compact()
     after = library.info()
     answer(dict(before=before, after=after))
-    sizes = [f'{one["segments"]} segments, {one["bytes"] / 1e6:.1f} MB' for one in (before, after)]
+    sizes = [
+        f'{_counted(one["segments"], "segment")}, {one["bytes"] / 1e6:.1f} MB'
+        for one in (before, after)
+    ]
     print(f'{sizes[0]}, now {sizes[1]}')
     return 0
 
@@ -326,5 +336,6 @@ def _why_nothing(library, args: argparse.Namespace) -> str:
     if not library.store.snapshot().videos:
         return f'{args.library} is empty: `mmn library add {args.library} VIDEO ...`'
     if not library.store.select(args.where, args.video):
-        return f'no video of {args.library} is one of --video and fits --where'
+        filters = {'is one of --video': args.video, 'fits --where': args.where}
+        return f'no video of {args.library} {" and ".join(filter(filters.get, filters))}'
     return f'there is no page {args.page}'

@@ -33,6 +33,7 @@ class CheckReport:
 
     Attributes:
         counts (dict[str, dict[str, int]]): Split -> name of a number -> the number.
+        can_start (bool): Whether all files of annotations and features could be read.
     """
 
     STYLES = dict(error='bold red', warning='yellow', info='cyan')
@@ -40,14 +41,23 @@ class CheckReport:
     def __init__(self, num_examples: int = 3):
         self.num_examples = num_examples
         self.counts: dict[str, dict[str, int]] = defaultdict(Counter)
+        self.can_start = True
         self._findings: dict[tuple[str, str, str], Finding] = {}
 
     def add(self, level: str, split: str, what: str, example: str) -> None:
         """Count one more offender of a kind: file, video, sentence, and what to do."""
         finding = self._findings.setdefault((level, split, what), Finding(level, split, what))
         finding.count += 1
-        if len(finding.examples) < self.num_examples:  # such that every terminal can show it
-            finding.examples.append(LONE_SURROGATE.sub(lambda part: repr(part[0])[1:-1], example))
+        if len(finding.examples) < self.num_examples:
+            finding.examples.append(_shown(example))
+
+    def add_file(self, split: str, what: str, message: str) -> None:
+        """Add a file without which no training starts; splits that share it share the finding."""
+        self.can_start = False
+        new = Finding('error', split, what, 1, [_shown(message)][: self.num_examples])
+        finding = self._findings.setdefault(('error', message, what), new)
+        if finding is not new:
+            finding.split += f', {split}'
 
     @property
     def findings(self) -> list[Finding]:
@@ -68,7 +78,8 @@ class CheckReport:
             counts.add_column(name.replace('_', ' '), justify='right')
         for split, row in self.counts.items():
             counts.add_row(split, *(f'{row[name]:,}' if name in row else '' for name in columns))
-        console.print(counts)
+        if columns:
+            console.print(counts)
         table = Table('level', 'split', 'finding', 'count', title='Findings', show_lines=True)
         table.add_column('first offenders', overflow='fold')
         for finding in self.findings:
@@ -83,8 +94,13 @@ class CheckReport:
             )
         if self._findings:
             console.print(table)
-        console.print(
-            '[bold green]PASSED[/]: nothing stands against training'
-            if self.passed
-            else '[bold red]FAILED[/]: training would be wrong'
-        )
+        if self.passed:
+            console.print('[bold green]PASSED[/]: nothing stands against training')
+        else:
+            failing = 'training would be wrong' if self.can_start else 'no training could start'
+            console.print(f'[bold red]FAILED[/]: {failing}')
+
+
+def _shown(text: str) -> str:
+    """A text such that every terminal can show it."""
+    return LONE_SURROGATE.sub(lambda part: repr(part[0])[1:-1], text)

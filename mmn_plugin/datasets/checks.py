@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import VIDEO_SUFFIXES
 from mmn_plugin.features.feature_file import CONSTANT, ZERO, lack_of_content
+from mmn_plugin.hub import from_hub
 from mmn_plugin.structures import tube_iou
 from mmn_plugin.structures.annotations import (
     LONE_SURROGATE,
@@ -91,7 +92,7 @@ class SplitCheck:
         try:
             content = load_annotation_file(path)
         except (FileNotFoundError, AnnotationError) as error:
-            self.error('unusable annotation file', str(error))
+            self.report.add_file(self.split, 'unusable annotation file', str(error))
             return []
         videos, name = [], Path(path).name
         for video_id, entry in content.items():
@@ -181,7 +182,7 @@ class SplitCheck:
                 store = open_feature_store(path, key)
                 available = store.video_ids()
             except (FileNotFoundError, FeatureError) as error:
-                self.error('unusable feature file', str(error))
+                self.report.add_file(self.split, 'unusable feature file', str(error))
                 continue
             for video_id in video_ids:
                 if video_id not in available:
@@ -243,7 +244,7 @@ class SplitCheck:
         try:
             file = TubeFile(dataset.ann_file)
         except (FileNotFoundError, TubeError) as error:
-            self.error('unusable tube file', str(error))
+            self.report.add_file(self.split, 'unusable tube file', str(error))
             return []
         for video_id in self.track(file.video_ids(), f'{self.split}: {file.path}'):
             where = f'{file.path}: video {video_id!r}'
@@ -394,7 +395,9 @@ def _language_model(
         if name is config is None:
             return tokenizer.inspect, tokenizer.max_length, None
         language_model = (
-            AutoConfig.for_model(**config) if name is None else AutoConfig.from_pretrained(name)
+            AutoConfig.for_model(**config)
+            if name is None
+            else from_hub(AutoConfig.from_pretrained, name)
         )
     except (OSError, ValueError, KeyError, TypeError) as mistake:
         part = 'tokenizer cannot be built' if tokenizer is None else 'language model not found'

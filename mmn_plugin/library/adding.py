@@ -241,7 +241,7 @@ class Adder:
         if videos:
             self._extract(videos, workers)
         good = [pair for pair in named.items() if pair[0] not in self.report.failures]
-        with self.progress('moments') as bar:
+        with self.progress('videos embedded') as bar:
             for done, (video_id, source, video) in enumerate(self._embedded(good), 1):
                 if video is not None:
                     self._keep(video_id, source, video)

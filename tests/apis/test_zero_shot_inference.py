@@ -137,13 +137,14 @@ def test_a_root_is_the_models_own_folder_or_holds_all_of_them(zero_shot, tmp_pat
 
 def test_what_is_missing_is_said_with_where_it_was_looked_for(zero_shot, tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.delenv('MMN_MODEL_ROOT', raising=False)
     name = zero_shot.config.extractor.model
     for root, message in (
         (
             None,
-            f"no model '{name}'.*no --model-root is given.*give --model-root FOLDER with {name}",
+            f"no model '{name}'.*no folder of models is given.*to a folder with {name} in it",
         ),
-        (tmp_path, f"no model '{name}'.*--model-root {tmp_path} does not hold it"),
+        (tmp_path, f"no model '{name}'.*{tmp_path} does not hold it"),
     ):
         inferencer = GroundingInferencer(str(zero_shot.path), device='cpu', model_root=root)
         with pytest.raises(DownloadError, match=message):
@@ -208,7 +209,7 @@ def test_a_saved_model_names_no_folder_of_this_machine(zero_shot, tmp_path):
         )
         assert again(zero_shot.video, SENTENCES) == expected
     again = GroundingInferencer.from_pretrained(tmp_path / 'model', device='cpu')
-    with pytest.raises(DownloadError, match=f'give --model-root FOLDER with {folder.name} in it'):
+    with pytest.raises(DownloadError, match=f'MMN_MODEL_ROOT to a folder with {folder.name} in'):
         again(zero_shot.video, SENTENCES)
 
 

@@ -157,7 +157,8 @@ ERRORS = [  # how a dataset is broken, options, what is said
     (described(rows=25, **CHUNKS), [], "video 'test_1' was written in 3 of 4 chunks"),
     (described(rows=25, **CHUNKS), ['--quick'], "video 'test_1' was written in 3 of 4 chunks"),
     (bad_files, [], 'error │ val │ unusable annotation file'),
-    (bad_files, [], 'error │ train │ unusable feature file'),
+    (bad_files, [], 'error │ train, val, test │ unusable feature file │ 1'),
+    (bad_files, [], 'FAILED: no training could start'),
     (lambda tiny: tiny.change('train', 'val_2'), [], 'videos in both splits │ 1 │ val_2'),
     (
         lambda tiny: [tiny.change(split, 'caf\udce9') for split in SPLITS],

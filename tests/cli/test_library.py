@@ -72,7 +72,8 @@ def test_a_search_prints_ranks_videos_times_and_presence(made, capsys):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        (('--where', 'duration > 1e6', '--page', '2'), 'no video of .* fits --where'),
+        (('--where', 'duration > 1e6', '--page', '2'), r'no video of \S+ fits --where\n'),
+        (('--video', 'v0', '--where', 'duration > 1e6'), 'is one of --video and fits --where'),
         (('--page', '900'), 'there is no page 900'),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_model_without_training_is_served_without_a_checkpoint(
     model = ('--model', write_zero_shot(folder))
     assert 'http://127' in webui(*model, '--model-root', folder / 'models')
     missing = webui(*model, code=1)
-    assert 'without a network give --model-root FOLDER with org/clip in it' in missing
+    assert 'set MMN_MODEL_ROOT to a folder with org/clip in it (for a tower --model-root' in missing
 
 
 def test_without_gradio_the_message_says_how_to_get_it(grounder):

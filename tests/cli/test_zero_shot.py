@@ -56,7 +56,7 @@ def test_what_is_below_the_models_own_threshold_is_said(home):
     ('arguments', 'message'),
     [
         (['--model', 'mmn_taco'], "there is no model 'mmn_taco'; did you mean 'mmn_tacos'?"),
-        (['--model', 'CONFIG'], 'no --model-root is given'),
+        (['--model', 'CONFIG'], 'no folder of models is given'),
         (['--model', 'CONFIG', '--model-root', 'EMPTY'], 'does not hold it'),
         (['--model', 'CONFIG', '--model-root', 'EMPTY/none'], 'none is no folder'),
         (['--model', 'mmn_tacos'], "no weights of 'mmn_tacos' are published"),
@@ -74,6 +74,7 @@ def test_what_is_below_the_models_own_threshold_is_said(home):
 )
 def test_mistakes_end_in_one_message(home, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.delenv('MMN_MODEL_ROOT', raising=False)
     (tmp_path / 'empty').mkdir()
     names = dict(CONFIG=home / 'zero_shot_clip.py', EMPTY=tmp_path / 'empty')
     names['EMPTY/none'] = tmp_path / 'empty' / 'none'
