@@ -141,6 +141,7 @@ def test_a_batch_in_pieces_is_timed_beside_smaller_ones_at_once(experiments, mon
     config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus'), extra=frozen)
     monkeypatch.setattr(pieces, 'CONFIG', str(config))
     monkeypatch.setattr(pieces, 'WAYS', {'2 at once': (2, None), '4 in pieces of 2': (4, 2)})
+    monkeypatch.setattr(pieces, 'TIMED', list(pieces.WAYS))
     found = pieces.seconds_per_video(repeats=1)
     assert all(0 < seconds < 1 for (seconds,) in found.values())
     figures = zip(pieces.WAYS, ([0.2, 0.5], [0.3, 0.6]), strict=True)
