@@ -86,10 +86,13 @@ def from_hub(
         ValueError: If they are there and transformers cannot use them.
     """
     from safetensors import SafetensorError
+    from transformers.utils import cached_file
 
     place = find_model(name, root)
     try:
         with quiet():
+            if not Path(place).is_dir():  # loaders of several files wait for each in vain
+                cached_file(place, 'config.json', revision=options.get('revision'))
             return load(place, **options)
     except InputError:
         raise

@@ -3,8 +3,9 @@
 import pytest
 from helpers.tiny_towers import write_text_tower
 
+from mmn_plugin.errors import DownloadError
 from mmn_plugin.features import TextTower
-from mmn_plugin.hub import find_model, published_name
+from mmn_plugin.hub import find_model, from_hub, published_name
 from mmn_plugin.models import SentenceEncoder, SentenceTokenizer
 
 NAME = 'some-org/some-model'
@@ -79,6 +80,13 @@ def test_the_error_names_the_places_and_what_to_set(tmp_path):
     message = str(raised.value)
     for part in (f'{tmp_path} does not hold it', 'HF_HUB_OFFLINE=1', 'HF_HOME'):
         assert part in message
+
+
+def test_the_hub_is_asked_once_for_a_model_that_it_does_not_give():
+    asked = []
+    with pytest.raises(DownloadError, match='there is no model'):
+        from_hub(asked.append, NAME)
+    assert not asked
 
 
 def test_encoder_and_tokenizer_look_there_too(tmp_path, monkeypatch):
