@@ -1,4 +1,4 @@
-"""From which presence on a sentence counts as occurring."""
+"""The presence below which a sentence counts as absent from a video."""
 
 import random
 from collections.abc import Mapping, Sequence

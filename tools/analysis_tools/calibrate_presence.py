@@ -1,4 +1,4 @@
-"""Measure from which presence on a sentence counts as occurring in a video.
+"""Measure the presence below which a sentence counts as absent from a video.
 
     python tools/analysis_tools/calibrate_presence.py CHECKPOINT --out FOLDER
 
