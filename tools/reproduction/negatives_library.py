@@ -36,6 +36,7 @@ SOURCE = 'model.head.negatives'
 
 GLOBAL, QUEUE = f'{SOURCE}.scope=global', f'{SOURCE}.queue_size'
 FROM = 'default_hooks.negatives.from_epoch=3'
+MOMENTUM = f'{SOURCE}.momentum=0.99'
 SAMPLER = 'train_dataloader.sampler'
 HARD = (
     f'{SAMPLER}._delete_=True',
@@ -55,6 +56,8 @@ ROWS = {
     '512 videos, in pieces of 32': (512, (), 1),
     '32 videos, and a queue of 64': (32, (f'{QUEUE}=64', FROM), 1),
     '32 videos, and a queue of 512': (32, (f'{QUEUE}=512', FROM), 1),
+    '32 videos, and a queue of 64 with momentum': (32, (f'{QUEUE}=64', MOMENTUM), 1),
+    '32 videos, and a queue of 512 with momentum': (32, (f'{QUEUE}=512', MOMENTUM), 1),
     '32 videos that resemble each other': (32, HARD, 1),
     '32 videos, without sentences that mean the same': (32, (MASKS,), 1),
     '32 videos that resemble each other, likewise': (32, (*HARD, MASKS), 1),
