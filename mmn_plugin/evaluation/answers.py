@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from mmn_plugin.errors import MissingFileError
 from mmn_plugin.structures.annotations import VideoAnnotation, normalized_text
 
 from .answer_text import AnswerReader, AnswerReading
-from .predictions import FORMAT, VERSION, PredictionsError, require
+from .predictions import FORMAT, VERSION, PredictionsError, read_json_lines, require
 from .recall import mean_iou, ranked_iou
 
 _KEYS = ('video_id', 'sentence', 'answer')
@@ -95,16 +94,7 @@ def read_answers(
 
 def _lines(path: Path):
     """Place and content of each line."""
-    if not path.is_file():
-        raise MissingFileError(f'file of answers {path} does not exist')
-    for number, line in enumerate(path.read_bytes().removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):
-        if not line.strip():
-            continue
-        where = f'{path}, line {number}'
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PredictionsError(f'{where} is not JSON: {error}') from error
+    for where, content in read_json_lines(path):
         complete = isinstance(content, dict) and set(_KEYS) <= content.keys()
         named = complete and all(isinstance(content[key], str) for key in _KEYS[:2])
         require(named, f'{where} needs "video_id", "sentence" (texts) and "answer"')

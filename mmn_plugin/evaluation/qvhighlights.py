@@ -5,7 +5,6 @@ Where that one fails or drops a query without a word, an empty list of windows i
 counts them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmn_plugin.errors import MissingFileError
 from mmn_plugin.structures import temporal_iou
 
-from .predictions import PredictionsError, is_number, require
+from .predictions import is_number, read_json_lines, require
 
 THRESHOLDS = [round(0.5 + 0.05 * step, 2) for step in range(10)]  # of IoU
 RANGES = {'full': (0, np.inf), 'long': (30, 150), 'middle': (10, 30), 'short': (0, 10)}  # seconds
@@ -326,25 +324,15 @@ def _odd_windows(predicted: Sequence, true: Sequence, duration: float) -> Counte
 
 def _read(path: str | Path, check: Callable[[str, dict], None]) -> dict[int | str, dict]:
     """Lines by ``qid``."""
-    if not Path(path).is_file():
-        raise MissingFileError(f'{path} does not exist')
     lines: dict[int | str, dict] = {}
-    with open(path, encoding='utf-8', errors='surrogateescape') as file:
-        for number, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            where = f'{path}, line {number}'
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise PredictionsError(f'{where} is not JSON: {error}') from error
-            require(isinstance(line, dict), f'{where} is not an object, {{"qid": ...}}')
-            qid = line.get('qid')
-            valid = isinstance(qid, int | str) and not isinstance(qid, bool)
-            require(valid, f'{where} has qid={qid!r}; expected a number or a text')
-            require(qid not in lines, f'{where} has qid {qid!r}, which came before')
-            check(f'{where} (qid {qid!r})', line)
-            lines[qid] = line
+    for where, line in read_json_lines(path):
+        require(isinstance(line, dict), f'{where} is not an object, {{"qid": ...}}')
+        qid = line.get('qid')
+        valid = isinstance(qid, int | str) and not isinstance(qid, bool)
+        require(valid, f'{where} has qid={qid!r}; expected a number or a text')
+        require(qid not in lines, f'{where} has qid {qid!r}, which came before')
+        check(f'{where} (qid {qid!r})', line)
+        lines[qid] = line
     require(lines, f'{path} is empty')
     for key in (*WINDOWS, *SALIENCY):
         lacking = [qid for qid, line in lines.items() if key not in line]

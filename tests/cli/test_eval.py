@@ -35,30 +35,38 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
     assert json.loads(out.read_text()) == in_loop
 
 
-def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
-    truth = dict(qid=1, vid='a', duration=20, relevant_windows=[[0, 10]])
-    predicted = dict(qid=1, pred_relevant_windows=[[0, 8, 0.5]])
-    for name, line in (('truth', truth), ('pred', predicted)):
-        (tmp_path / f'{name}.jsonl').write_text(json.dumps(line))
+def run_without_models(folder, *lines):
+    """Output of command lines, in one process that must not load what models need."""
     code = (
         'import sys, mmn\n'
-        'options = sys.argv[1:]\n'
-        'for line in (options, "eval pred.jsonl truth.jsonl --format qvhighlights".split()):\n'
+        'for line in eval(sys.argv[1]):\n'
         '    sys.argv[1:] = line\n'
         '    try: mmn.main()\n'
         '    except SystemExit as end: assert end.code == 0, end.code\n'
         'assert not {"mmaction", "transformers", "mmn_plugin.models"} & set(sys.modules)'
     )
-    options = ['--iou', '0.3', '0.5', '--top-n', '1', '2']
     found = subprocess.run(
-        [sys.executable, '-c', code, 'eval', PREDICTIONS, ANNOTATIONS, *options],
-        cwd=tmp_path,
+        [sys.executable, '-c', code, repr([[str(word) for word in line] for line in lines])],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=600,
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )
     assert found.returncode == 0, found.stderr
+    return found
+
+
+def test_sample_files_are_scored_without_mmaction_and_transformers(tmp_path):
+    truth = dict(qid=1, vid='a', duration=20, relevant_windows=[[0, 10]])
+    predicted = dict(qid=1, pred_relevant_windows=[[0, 8, 0.5]])
+    for name, line in (('truth', truth), ('pred', predicted)):
+        (tmp_path / f'{name}.jsonl').write_text(json.dumps(line))
+    lines = [
+        ['eval', PREDICTIONS, ANNOTATIONS, '--iou', '0.3', '0.5', '--top-n', '1', '2'],
+        ['eval', 'pred.jsonl', 'truth.jsonl', '--format', 'qvhighlights'],
+    ]
+    found = run_without_models(tmp_path, *lines)
     [row] = [line.split() for line in found.stdout.splitlines() if line.split()[:1] == ['all']]
     assert row == ['all', '3', '66.67', '33.33', '100.00', '66.67', '50.00', '83.33', '37.78']
     assert ['MR-short-mAP', '70.00'] in [line.split() for line in found.stdout.splitlines()]
@@ -147,22 +155,8 @@ def test_answers_of_language_models_are_read_and_scored_without_mmaction(tmp_pat
     keys = ('video_id', 'sentence', 'answer')
     lines = [json.dumps(dict(zip(keys, line, strict=True))) for line in given]
     (tmp_path / 'x.jsonl').write_text('\n'.join(lines))
-    code = (
-        'import sys, mmn\n'
-        'try: mmn.main()\n'
-        'except SystemExit as end: assert end.code == 0, end.code\n'
-        'assert not {"mmaction", "transformers", "mmn_plugin.models"} & set(sys.modules)'
-    )
     options = ['--format', 'answers', '--json', 'out.json', '--dump', 'pred.json']
-    found = subprocess.run(
-        [sys.executable, '-c', code, 'eval', 'x.jsonl', ANNOTATIONS, *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-    )
-    assert found.returncode == 0, found.stderr
+    found = run_without_models(tmp_path, ['eval', 'x.jsonl', ANNOTATIONS, *options])
     assert (
         "unread, video 'kitchen_01', 'then she washes the dishes': 'In scene 3-5.'" in found.stderr
     )
