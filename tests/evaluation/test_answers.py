@@ -96,7 +96,7 @@ def test_a_broken_file_is_refused_by_line(tmp_path, lines, message):
 
 
 def test_a_file_that_does_not_exist_or_is_no_text_is_refused(tmp_path):
-    with pytest.raises(MissingFileError, match='absent.jsonl does not exist'):
+    with pytest.raises(MissingFileError, match=r'absent\.jsonl does not exist'):
         read_answers(tmp_path / 'absent.jsonl', VIDEOS, AnswerReader())
     (tmp_path / 'x.jsonl').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(PredictionsError, match='line 1 is not JSON'):
