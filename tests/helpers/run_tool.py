@@ -1,5 +1,6 @@
 """Run a tool as the shell would, in this process (a new one spends seconds on imports)."""
 
+import argparse
 import contextlib
 import io
 import re
@@ -7,6 +8,10 @@ import runpy
 import sys
 from pathlib import Path
 from unittest import mock
+
+from mmengine.config import DictAction
+
+from mmn_plugin.config import load_config
 
 from .kept_runs import forget_runs
 
@@ -49,3 +54,10 @@ def output_of(line: str, *arguments, code: int = 0) -> str:
     assert found == code, output
     assert 'Traceback' not in output
     return output
+
+
+def config_with(path, options):
+    """A config with options of the command line, ``KEY=VALUE``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction)
+    return load_config(str(path), parser.parse_args(['--options', *options]).options)

@@ -4,9 +4,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.run_tool import ROOT
+from helpers.run_tool import ROOT, config_with
 
-from mmn_plugin.config import load_config
 from mmn_plugin.errors import InputError
 from mmn_plugin.library import Segment, brute_force
 from mmn_plugin.structures import MomentGrid
@@ -100,8 +99,7 @@ def test_figures_of_all_variants_are_told_against_the_flat_scan(speed, folder, m
 
 
 def test_the_large_model_has_a_million_moments(speed):
-    options = dict(speed.LARGE, **{'model.grid.pooling_counts': [15, 8]})
-    config = load_config(str(ROOT / speed.captions.MMN), options)
+    config = config_with(ROOT / speed.captions.MMN, speed.LARGE)
     assert config.model.neck.embed_channels == config.model.text_encoder.embed_channels == 256
     pooling = config.test_dataloader.dataset.pipeline[1]
     assert pooling.num_segments // config.model.backbone.stride == config.model.grid.num_clips

@@ -1,12 +1,10 @@
 """The experiment that compares sources of negatives."""
 
-import argparse
 import runpy
 import sys
 
 import pytest
-from helpers.run_tool import ROOT
-from mmengine.config import DictAction
+from helpers.run_tool import ROOT, config_with
 
 from mmn_plugin.config import load_config
 
@@ -19,12 +17,11 @@ def negatives():
 
 @pytest.mark.parametrize('corpus', ['captions', 'shapes'])
 def test_all_rows_step_over_as_many_videos_but_those_that_name_more(negatives, corpus):
-    parser, path = argparse.ArgumentParser(), ROOT / negatives.CORPORA[corpus]
-    parser.add_argument('--options', nargs='+', action=DictAction)
+    path = ROOT / negatives.CORPORA[corpus]
     plain = load_config(path)
     for row, (videos, _, _) in negatives.ROWS.items():
         options = negatives.options_of(corpus, row, 3.0)
-        config = load_config(path, parser.parse_args(['--options', *options]).options)
+        config = config_with(path, options)
         source = config.model.head.get('negatives', {})
         per_batch = source.get('videos_per_step', config.train_dataloader.batch_size)
         assert per_batch == videos
@@ -69,12 +66,8 @@ def test_the_table_has_the_towers_columns_where_there_is_a_tower(negatives):
 
 
 def test_what_may_limit_negatives_are_options_of_the_config(negatives):
-    parser, path = argparse.ArgumentParser(), ROOT / negatives.MMN
-    parser.add_argument('--options', nargs='*', action=DictAction)
-    configs = [
-        load_config(path, parser.parse_args(['--options', *options]).options)
-        for options in negatives.LIMITS.values()
-    ]
+    path = ROOT / negatives.MMN
+    configs = [config_with(path, options) for options in negatives.LIMITS.values()]
     assert len({str(config.to_dict()) for config in configs}) == len(configs)
     names = {name for _, name in negatives.COLUMNS.values()}
     row = {negatives.ALONE: dict.fromkeys(names, 3.14), negatives.BOTH: dict.fromkeys(names, 2.0)}
