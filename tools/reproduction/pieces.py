@@ -17,7 +17,6 @@ WAYS = {  # videos of a step, and of a piece
     f'{VIDEOS} in pieces of {PIECE}': (VIDEOS, PIECE),
     f'{VIDEOS} at once': (VIDEOS, None),
 }
-TIMED = list(WAYS)[:2]
 
 
 def pieces(repeats: int) -> dict:
@@ -27,7 +26,7 @@ def pieces(repeats: int) -> dict:
     rows = [
         dict(
             name=name,
-            seconds_per_video=seconds.get(name),
+            seconds_per_video=seconds[name],
             peak_mb=alone(peak_of, arguments(*way)),
         )
         for name, way in WAYS.items()
@@ -48,9 +47,9 @@ def seconds_per_video(repeats: int) -> dict[str, list[float]]:
     Other programs slow a clock more than the time of a CPU. Each turn takes as many videos.
     """
     torch.set_num_threads(1)
-    found, most = {name: [] for name in TIMED}, max(WAYS[name][0] for name in TIMED)
+    found, most = {name: [] for name in WAYS}, max(videos for videos, _ in WAYS.values())
     with prepared('cpu'):
-        steps = {name: Benchmark(arguments(*WAYS[name])).subjects()[0] for name in TIMED}
+        steps = {name: Benchmark(arguments(*WAYS[name])).subjects()[0] for name in WAYS}
         for step in steps.values():
             step()
         for _ in range(repeats):
@@ -64,15 +63,14 @@ def seconds_per_video(repeats: int) -> dict[str, list[float]]:
 
 def render_pieces(result: dict) -> str:
     """A row per way; times are compared within a turn."""
-    first, rows = result['rows'][0]['seconds_per_video'], []
-    for row in result['rows']:
-        figures, seconds = ['', ''], row['seconds_per_video']
-        if seconds is not None:
-            ratio = statistics.median(
-                own / plain for own, plain in zip(seconds, first, strict=True)
-            )
-            figures = [f'{1e3 * statistics.median(seconds):.1f} ms', f'{ratio:.2f}x']
-        rows.append([row['name'], *figures, f'{row["peak_mb"]:,.0f} MB'])
-    header = ['videos of a step', 'CPU time per video', f'against {result["rows"][0]["name"]}']
+    rows, found = [], result['rows']
+    for row in found:
+        cells = [f'{1e3 * statistics.median(row["seconds_per_video"]):.1f} ms']
+        for other in (found[0], found[-1]):
+            pairs = zip(row['seconds_per_video'], other['seconds_per_video'], strict=True)
+            cells.append(f'{statistics.median(own / plain for own, plain in pairs):.2f}x')
+        rows.append([row['name'], *cells, f'{row["peak_mb"]:,.0f} MB'])
+    header = ['videos of a step', 'CPU time per video']
+    header += [f'against {other["name"]}' for other in (found[0], found[-1])]
     text = table([*header, 'peak memory'], rows)
     return f'{text}\n\nLoad of the machine at the start: {result["load"]:.1f}.'
