@@ -70,7 +70,10 @@ def test_processes_that_a_killed_training_has_started_hold_nothing(tmp_path):
         end(process)
         try:
             os.kill(worker, 0)  # it is still there
-            TrainingRecord(tmp_path).require_unused()
+            record = TrainingRecord(tmp_path)
+            record.require_unused()
+            assert record.acquire() is None
+            record.release()
         finally:
             os.kill(worker, signal.SIGKILL)
 
@@ -91,9 +94,10 @@ def test_what_asks_in_the_training_process_takes_no_lock_away(tmp_path, monkeypa
 
 
 def test_a_training_holds_its_folder_until_it_is_over(tmp_path):
-    asked = Hook()
-    asked.after_train_epoch = lambda runner: refused_elsewhere(tmp_path)
+    asked, epochs = Hook(), []
+    asked.after_train_epoch = lambda runner: epochs.append(refused_elsewhere(tmp_path))
     tiny_run(tmp_path, dict(type='SafeCheckpointHook'), epochs=1, hooks=[asked])
+    assert len(epochs) == 1  # it was asked
     with in_another_process(TrainingRecord(tmp_path).require_unused):
         pass
 
