@@ -14,7 +14,7 @@ from mmn_plugin.library.moment_store import StoredVideo
 from mmn_plugin.library.store import FolderStore
 from mmn_plugin.structures import VideoEmbedding
 
-from .library_speed import LARGE_CAPTIONS, TOP_N, at, sentences_of
+from .library_speed import TOP_N, at, large_captions
 from .running import ROOT, WORK
 from .tables import table
 
@@ -24,10 +24,7 @@ AT_ONCE = 100_000  # moments that the library is filled by
 
 def library_adding() -> dict:
     """Milliseconds of adding a video, of the searches beside it, and of the first one after it."""
-    make, file, score = LARGE_CAPTIONS
-    folder = make()
-    segment = Segment(folder / f'{file}.moments')
-    sentences = sentences_of(folder, score)
+    segment, sentences, score = large_captions()
     with tempfile.TemporaryDirectory(dir=ROOT / WORK) as scratch:
         path = Path(scratch) / 'library'
         store = FolderStore.create(path)

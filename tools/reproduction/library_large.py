@@ -10,7 +10,7 @@ import numpy as np
 
 from mmn_plugin.library import ExactSearch, Segment, SegmentWriter
 
-from .library_speed import LARGE_CAPTIONS, TOP_N, PeakMemory, at, sentences_of
+from .library_speed import TOP_N, PeakMemory, at, large_captions
 from .running import ROOT, WORK
 from .tables import table
 
@@ -25,10 +25,7 @@ def library_large(repeats: int) -> dict:
     Args:
         repeats (int): Rounds over the sentences.
     """
-    make, file, score = LARGE_CAPTIONS
-    folder = make()
-    segment = Segment(folder / f'{file}.moments')
-    sentences = sentences_of(folder, score)
+    segment, sentences, score = large_captions()
     with tempfile.TemporaryDirectory(dir=ROOT / WORK) as scratch:
         path = Path(scratch) / 'large.moments'
         write_tiled(path, segment)

@@ -204,6 +204,13 @@ def sentences_of(folder: Path, score) -> dict[str, torch.Tensor]:
         return {space: torch.from_numpy(read[space]) for space in score.spaces}
 
 
+def large_captions() -> tuple[Segment, dict[str, torch.Tensor], MatchingScore]:
+    """The million moments of `LARGE_CAPTIONS`, the sentences that are asked, and the score."""
+    make, file, score = LARGE_CAPTIONS
+    folder = make()
+    return Segment(folder / f'{file}.moments'), sentences_of(folder, score), score
+
+
 def searcher(search: ExactSearch) -> Callable:
     """Rows of the best moments."""
     return lambda query: search(query, TOP_N).row[0]
