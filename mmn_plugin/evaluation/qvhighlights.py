@@ -14,12 +14,11 @@ import torch
 
 from mmn_plugin.structures import temporal_iou
 
+from .average_precision import LONGEST, THRESHOLDS, average_precision, window_iou
 from .predictions import is_number, read_json_lines, require
 
-THRESHOLDS = [round(0.5 + 0.05 * step, 2) for step in range(10)]  # of IoU
 RANGES = {'full': (0, np.inf), 'long': (30, 150), 'middle': (10, 30), 'short': (0, 10)}  # seconds
 LEVELS = {'Fair': 2, 'Good': 3, 'VeryGood': 4}  # least score of a clip that an annotator marks
-LONGEST = 10  # windows of a query that mAP takes
 CLIP = 2  # seconds
 ANNOTATORS = 3
 WINDOWS = 'pred_relevant_windows', 'relevant_windows'  # of a prediction and of a truth
@@ -139,7 +138,7 @@ def retrieval_figures(
         chosen = there & (length > above) & (length <= most)
         queries = chosen.any(1) | (name == 'full')
         if queries.any():
-            precision = average_precision(_iou(*ranked, true, chosen), chosen)[queries]
+            precision = average_precision(window_iou(*ranked, true, chosen), chosen)[queries]
             average = {'average': _percent(precision.mean(0).mean())}
             figures[name] = {
                 'MR-mAP': _by_threshold(precision) | average,
@@ -152,39 +151,10 @@ def _first_hits(
     first: tuple[np.ndarray, np.ndarray], true: np.ndarray, there: np.ndarray
 ) -> np.ndarray:
     """Whether the window listed first reaches each threshold (Q, 10), its union being the hull."""
-    fit = _iou(*first, true, there)[:, 0]  # (Q, T)
+    fit = window_iou(*first, true, there)[:, 0]  # (Q, T)
     best = np.take_along_axis(true, fit.argmax(1)[:, None, None], 1)[:, 0]  # (Q, 2)
     iou = temporal_iou(*map(torch.from_numpy, (first[0][:, 0, :2], best))).numpy()
     return (fit.max(1) > 0)[:, None] & (iou[:, None] >= THRESHOLDS)
-
-
-def average_precision(iou: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Average precision of each query at each of the IoU thresholds, as of VOC 2011.
-
-    Each predicted window takes the true one of highest IoU that is still free, if that reaches the
-    threshold.
-
-    Args:
-        iou (np.ndarray): (Q, P, T) of predicted windows, best first, and true ones; -1 where there
-            is none.
-        true (np.ndarray): (Q, T) bool, which true windows there are.
-
-    Returns:
-        np.ndarray: (Q, 10) in [0, 1]; 0 where there is no true window.
-    """
-    free = np.repeat(true[..., None], len(THRESHOLDS), axis=2)  # (Q, T, 10)
-    hits = np.zeros((len(iou), iou.shape[1], len(THRESHOLDS)), bool)  # (Q, P, 10)
-    for rank in range(iou.shape[1]):
-        fit = np.where(free, iou[:, rank, :, None], -1)
-        best = fit.shape[1] - 1 - fit[:, ::-1].argmax(1, keepdims=True)  # the last among equals
-        hit = np.take_along_axis(fit, best, 1) >= THRESHOLDS  # (Q, 1, 10)
-        np.put_along_axis(free, best, np.take_along_axis(free, best, 1) & ~hit, 1)
-        hits[:, rank] = hit[:, 0]
-    found = hits.cumsum(1)
-    recall = found / true.sum(1).clip(1)[:, None, None]
-    precision = found / np.arange(1, iou.shape[1] + 1)[:, None]
-    precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    return (np.diff(recall, axis=1, prepend=0) * precision).sum(1)
 
 
 def highlight_figures(
@@ -248,17 +218,6 @@ def _padded(lists: Sequence[Sequence], width: int) -> tuple[np.ndarray, np.ndarr
     there = np.arange(longest) < np.array([len(one) for one in lists])[:, None]
     windows[there] = np.array([window for one in lists for window in one]).reshape(-1, width)
     return windows, there
-
-
-def _iou(
-    predicted: np.ndarray, predicted_there: np.ndarray, true: np.ndarray, there: np.ndarray
-) -> np.ndarray:
-    """IoU (Q, P, T) by the ordinary union; -1 where one of the windows is not there."""
-    start, end = predicted[:, :, None, 0], predicted[:, :, None, 1]
-    true_start, true_end = true[:, None, :, 0], true[:, None, :, 1]
-    common = (np.minimum(end, true_end) - np.maximum(start, true_start)).clip(0)
-    iou = common / (end - start + (true_end - true_start) - common)
-    return np.where(predicted_there[:, :, None] & there[:, None], iou, -1)
 
 
 def _percent(value: float) -> float:

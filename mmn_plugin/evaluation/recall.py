@@ -12,17 +12,22 @@ from mmn_plugin.structures import MomentGrid, temporal_iou
 
 
 def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
-    """IoU of every ranked moment with its sentence's ground truth.
+    """IoU of every ranked moment with that of its sentence's true windows that it fits best.
 
     Args:
         ranked (Tensor): (S, n, 2) seconds, best first, NaN where fewer than n.
-        ground_truth (Tensor): (S, 2) seconds.
+        ground_truth (Tensor): (S, 2) seconds, or (S, M, 2) of several windows, NaN where a sentence
+            has fewer than M.
 
     Returns:
-        Tensor: (S, n) float32 in [0, 1], 0 where there is no moment.
+        Tensor: (S, n) float32 in [0, 1], 0 where there is no moment or no window.
     """
-    iou = temporal_iou(ranked.to(torch.float32), ground_truth.to(torch.float32)[:, None])
-    return iou.nan_to_num(nan=0.0)
+    ranked, truth = ranked.to(torch.float32), ground_truth.to(torch.float32)
+    truth = truth if truth.dim() == 3 else truth[:, None]
+    best = ranked.new_zeros(ranked.shape[:2])
+    for window in truth.unbind(1):  # few: M arrays of (S, n) at a time
+        best = best.maximum(temporal_iou(ranked, window[:, None]).nan_to_num(nan=0.0))
+    return best
 
 
 def recall(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) -> Tensor:
@@ -109,7 +114,8 @@ def chance_level(
     sqrt(p (1 - p) / min_samples), at most 0.5 % of 10,000).
 
     Args:
-        moments (Tensor): (S, 2) ground truth in seconds.
+        moments (Tensor): (S, 2) or (S, M, 2) ground truth in seconds, as of `ranked_iou`: a moment
+            counts by the window that it fits best.
         durations (Tensor): (S,) seconds, the length of each sentence's video.
         grid (MomentGrid): Moments that a model would choose from.
         iou_threshold (float): Threshold of NMS.
@@ -131,7 +137,7 @@ def chance_level(
     mean_ious = []
     for rows in torch.arange(len(moments)).split(_CHUNK):
         spans = grid.spans(durations[rows])  # (s, P, 2)
-        iou = temporal_iou(spans, moments[rows, None])  # (s, P)
+        iou = ranked_iou(spans, moments[rows])  # (s, P)
         mean_ious += iou.double().mean(1).tolist()
         single += torch.stack([(iou >= thr).sum() for thr in iou_thrs])
         for _ in range(repeats):

@@ -32,6 +32,19 @@ def test_iou_equal_to_the_threshold_in_float32_is_a_hit():
     assert recall(iou, (1,), (0.7,)).item() == 1
 
 
+def test_a_moment_counts_by_the_window_that_it_fits_best():
+    windows = torch.full((4, 3, 2), NAN)
+    windows[:, 0] = GROUND_TRUTH
+    assert torch.equal(ranked_iou(RANKED, windows), IOU)
+    windows[2, 2] = torch.tensor([30.0, 50.0])
+    windows[0] = NAN  # the sentence does not occur
+    iou = ranked_iou(RANKED, windows)
+    assert iou[2].tolist() == [0, 0.5, 0.25]
+    assert iou[0].tolist() == [0, 0, 0]
+    assert torch.equal(iou[[1, 3]], IOU[[1, 3]])
+    assert ranked_iou(RANKED, windows[:, :0]).tolist() == [[0] * 3] * 4
+
+
 def test_mean_iou_is_of_the_best_ranked_moment_and_zero_without_one():
     assert mean_iou(IOU) == 0.125
 
@@ -68,6 +81,22 @@ def test_first_rank_is_the_exact_share_of_moments():
     expected = [(iou >= thr).double().mean().item() for thr in (0.3, 0.7)]
     assert table[0].tolist() == pytest.approx(expected, abs=1e-12)
     assert miou == pytest.approx(iou.double().mean().item(), abs=1e-12)
+
+
+def test_chance_of_several_windows_is_that_of_the_best_one():
+    windows = torch.full((3, 2, 2), NAN)
+    windows[:, 1] = MOMENTS
+    settings = dict(top_n=(1, 2), iou_thrs=(0.3, 0.7), min_samples=300)
+    one = chance_level(MOMENTS, DURATIONS, GRID, 0.5, **settings)
+    table, miou = chance_level(windows, DURATIONS, GRID, 0.5, **settings)
+    assert torch.equal(table, one[0])
+    assert miou == one[1]
+    windows[0, 0] = torch.tensor([6.0, 8.0])
+    (single, _), miou = chance_level(windows, DURATIONS, GRID, 0.5, **settings)
+    fit = GRID.iou(windows[0], 8.0).amax(0)  # (P,)
+    gained = (fit >= 0.3).double().mean() - (GRID.iou(MOMENTS[:1], 8.0) >= 0.3).double().mean()
+    assert single[0].item() - one[0][0, 0].item() == pytest.approx(gained.item() / 3)
+    assert miou > one[1]
 
 
 def test_further_ranks_agree_with_random_rankings_of_another_seed():

@@ -1,0 +1,70 @@
+"""Average precision of ranked windows against its definition, window by window."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from mmn_plugin.evaluation.average_precision import THRESHOLDS, ranked_precision
+
+NAN = math.nan
+
+
+def by_definition(ranked, windows, threshold):
+    """Interpolated precision summed over the steps of recall, from lists of (start, end)."""
+    free, hits = list(windows), []
+    for start, end in ranked[:10]:
+        overlaps = [
+            max(0.0, min(end, b) - max(start, a)) / (max(end, b) - min(start, a)) for a, b in free
+        ]
+        best = max(overlaps, default=0.0)
+        hits.append(best >= threshold)
+        if hits[-1]:
+            free.pop(len(overlaps) - 1 - overlaps[::-1].index(best))
+    curve = [(sum(hits[:n]) / len(windows), sum(hits[:n]) / n) for n in range(1, len(hits) + 1)]
+    total, before = 0.0, 0.0
+    for place, (recall, _) in enumerate(curve):
+        total += (recall - before) * max(precision for _, precision in curve[place:])
+        before = recall
+    return total
+
+
+def drawn(generator, count):
+    start = torch.randint(0, 30, (count, 1), generator=generator)
+    length = torch.randint(1, 16, (count, 1), generator=generator)
+    return torch.cat([start, start + length], 1).float()
+
+
+def test_random_rankings_have_the_precision_of_the_definition():
+    generator = torch.Generator().manual_seed(3)
+    counts = torch.randint(0, 14, (60, 2), generator=generator).tolist()
+    ranked = [drawn(generator, moments) for moments, _ in counts]
+    windows = [drawn(generator, 1 + number % 5) for _, number in counts]
+    found = ranked_precision(
+        *(pad_sequence(lists, True, padding_value=NAN) for lists in (ranked, windows))
+    )
+    expected = [
+        [by_definition(row.tolist(), true.tolist(), threshold) for threshold in THRESHOLDS]
+        for row, true in zip(ranked, windows, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert 0 < found.mean() < found[:, 0].mean() < 1
+
+
+@pytest.mark.parametrize(
+    ('ranked', 'expected'),
+    [
+        ([[0, 10], [20, 30]], 1.0),
+        ([[40, 50], [0, 10], [20, 30]], 2 / 3),  # precisions 0, 1/2, 2/3: the later is higher
+        ([[0, 10], [1, 10], [20, 30]], 0.5 + 0.5 * 2 / 3),  # a window is found once
+        ([[0, 10], [NAN, NAN]], 0.5),
+        ([[NAN, NAN], [NAN, NAN]], 0.0),
+        ([[40, 50]] * 10 + [[0, 10]], 0.0),  # the first ten count
+    ],
+)
+def test_of_two_windows(ranked, expected):
+    windows = torch.tensor([[[0.0, 10.0], [20.0, 30.0], [NAN, NAN]]])
+    found = ranked_precision(torch.tensor([ranked], dtype=torch.float32), windows)
+    assert found.tolist() == [[pytest.approx(expected)] * 10]
