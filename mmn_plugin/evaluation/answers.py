@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from mmn_plugin.structures.annotations import VideoAnnotation, normalized_text
+from mmn_plugin.structures.json_lines import read_json_lines
 
 from .answer_text import AnswerReader, AnswerReading
-from .predictions import FORMAT, VERSION, PredictionsError, read_json_lines, require
+from .predictions import FORMAT, VERSION, PredictionsError, require
 from .recall import mean_iou, ranked_iou
 
 _KEYS = ('video_id', 'sentence', 'answer')
@@ -94,7 +95,7 @@ def read_answers(
 
 def _lines(path: Path):
     """Place and content of each line."""
-    for where, content in read_json_lines(path):
+    for where, content in read_json_lines(path, PredictionsError):
         complete = isinstance(content, dict) and set(_KEYS) <= content.keys()
         named = complete and all(isinstance(content[key], str) for key in _KEYS[:2])
         require(named, f'{where} needs "video_id", "sentence" (texts) and "answer"')

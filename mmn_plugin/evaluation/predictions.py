@@ -2,17 +2,17 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmn_plugin.errors import InputError, MissingFileError
+from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures.annotations import VideoAnnotation
+from mmn_plugin.structures.json_lines import is_number
 
 
 class PredictionsError(InputError):
@@ -21,40 +21,12 @@ class PredictionsError(InputError):
 
 FORMAT = 'mmn_plugin/predictions'
 VERSION = 1
-LARGEST = torch.finfo(torch.float32).max
 
 
 def require(holds: object, message: str) -> None:
     """Refuse a file, with this message, unless something holds of it."""
     if not holds:
         raise PredictionsError(message)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value of a JSON file is a number that float32 can hold."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= LARGEST  # an int may be too large for a float, and NaN fails
-
-
-def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """Place, for messages, and content of each line of a file; empty lines are left out.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        PredictionsError: If a line is not JSON.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f'{path} does not exist')
-    for number, line in enumerate(path.read_bytes().removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):
-        if not line.strip():
-            continue
-        where = f'{path}, line {number}'
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PredictionsError(f'{where} is not JSON: {error}') from error
-        yield where, content
 
 
 @dataclass

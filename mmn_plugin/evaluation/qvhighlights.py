@@ -6,23 +6,31 @@ counts them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mmn_plugin.structures import temporal_iou
+from mmn_plugin.structures.json_lines import is_number
+from mmn_plugin.structures.qvhighlights import (
+    ANNOTATORS,
+    CLIP,
+    SALIENCY,
+    WINDOWS,
+    Refuse,
+    check_truth,
+    check_windows,
+    num_clips,
+    read_query_lines,
+)
 
 from .average_precision import LONGEST, THRESHOLDS, average_precision, window_iou
-from .predictions import is_number, read_json_lines, require
+from .predictions import PredictionsError, require
 
 RANGES = {'full': (0, np.inf), 'long': (30, 150), 'middle': (10, 30), 'short': (0, 10)}  # seconds
 LEVELS = {'Fair': 2, 'Good': 3, 'VeryGood': 4}  # least score of a clip that an annotator marks
-CLIP = 2  # seconds
-ANNOTATORS = 3
-WINDOWS = 'pred_relevant_windows', 'relevant_windows'  # of a prediction and of a truth
-SALIENCY = 'pred_saliency_scores', 'saliency_scores'
 
 Pair = tuple[dict, dict]  # lines of a query: prediction and truth
 
@@ -49,7 +57,8 @@ def read_qvhighlights(
         FileNotFoundError: If a file does not exist.
         PredictionsError: If a line cannot be used, or the files do not belong together.
     """
-    predicted, true = _read(predictions, _check_prediction), _read(truth, _check_truth)
+    predicted = read_query_lines(predictions, _check_prediction, PredictionsError)
+    true = read_query_lines(truth, check_truth, PredictionsError)
     lacking = [qid for qid in true if qid not in predicted]
     others = [qid for qid in predicted if qid not in true]
     left_out = []
@@ -229,13 +238,9 @@ def _by_threshold(values: np.ndarray) -> dict[str, float]:
     return dict(zip(map(str, THRESHOLDS), map(_percent, values.mean(0)), strict=True))
 
 
-def _num_clips(truth: dict) -> int:
-    return int(truth['duration'] / CLIP)
-
-
 def _annotated(truth: dict) -> np.ndarray:
     """Scores (clips, annotators); 0 of clips that are not listed."""
-    scores = np.zeros((_num_clips(truth), ANNOTATORS))
+    scores = np.zeros((num_clips(truth['duration']), ANNOTATORS))
     for clip, given in zip(truth['relevant_clip_ids'], truth['saliency_scores'], strict=True):
         scores[clip] = given
     return scores
@@ -259,7 +264,8 @@ def _notes(pairs: Sequence[Pair]) -> list[str]:
             counts += _odd_windows(prediction[WINDOWS[0]], truth[WINDOWS[1]], truth['duration'])
     if parts['highlights']:
         counts['queries with more or fewer saliency scores than clips, cut or filled with 0'] = sum(
-            len(prediction[SALIENCY[0]]) != _num_clips(truth) for prediction, truth in pairs
+            len(prediction[SALIENCY[0]]) != num_clips(truth['duration'])
+            for prediction, truth in pairs
         )
     return notes + [f'{what}: {number}' for what, number in counts.items() if number]
 
@@ -281,79 +287,15 @@ def _odd_windows(predicted: Sequence, true: Sequence, duration: float) -> Counte
     return counts
 
 
-def _read(path: str | Path, check: Callable[[str, dict], None]) -> dict[int | str, dict]:
-    """Lines by ``qid``."""
-    lines: dict[int | str, dict] = {}
-    for where, line in read_json_lines(path):
-        require(isinstance(line, dict), f'{where} is not an object, {{"qid": ...}}')
-        qid = line.get('qid')
-        valid = isinstance(qid, int | str) and not isinstance(qid, bool)
-        require(valid, f'{where} has qid={qid!r}; expected a number or a text')
-        require(qid not in lines, f'{where} has qid {qid!r}, which came before')
-        check(f'{where} (qid {qid!r})', line)
-        lines[qid] = line
-    require(lines, f'{path} is empty')
-    for key in (*WINDOWS, *SALIENCY):
-        lacking = [qid for qid, line in lines.items() if key not in line]
-        require(
-            len(lacking) in (0, len(lines)),
-            f'{path}: {len(lacking)} of {len(lines)} lack "{key}", such as qid {lacking[:1]}: '
-            'all need it, or none',
-        )
-    return lines
-
-
-def _check_windows(where: str, line: dict, key: str, form: str) -> None:
-    windows, width = line[key], form.count(',') + 1
-    require(isinstance(windows, list), f'{where}: "{key}" is no list of {form}')
-    for window in windows:
-        require(
-            isinstance(window, list) and len(window) == width and all(map(is_number, window)),
-            f'{where} has {window!r} in "{key}"; expected {form}, finite numbers',
-        )
-        require(
-            window[0] <= window[1],
-            f'{where} has the window {window!r}, which ends before it starts',
-        )
-
-
-def _check_prediction(where: str, line: dict) -> None:
+def _check_prediction(where: str, line: dict, error: Refuse) -> None:
     windows, saliency = WINDOWS[0], SALIENCY[0]
-    require(windows in line or saliency in line, f'{where} has no "{windows}" and no "{saliency}"')
+    if windows not in line and saliency not in line:
+        raise error(f'{where} has no "{windows}" and no "{saliency}"')
     if windows in line:
-        _check_windows(where, line, windows, '[start, end, score]')
+        check_windows(where, line, windows, '[start, end, score]', error)
     if saliency in line:
         scores = line[saliency]
-        require(
-            isinstance(scores, list) and scores and all(map(is_number, scores)),
-            f'{where}: "{saliency}" is not a list of finite numbers, one per clip of {CLIP} s',
-        )
-
-
-def _check_truth(where: str, line: dict) -> None:
-    duration = line.get('duration')
-    require(
-        'vid' in line and is_number(duration) and duration > 0,
-        f'{where} needs "vid", and "duration" in seconds',
-    )
-    if WINDOWS[1] in line:
-        _check_windows(where, line, WINDOWS[1], '[start, end]')
-        empty = [window for window in line[WINDOWS[1]] if window[0] == window[1]]
-        require(not empty, f'{where} has the true window {empty[:1]}, which is empty')
-    if SALIENCY[1] not in line:
-        return
-    clips, scores = line.get('relevant_clip_ids'), line[SALIENCY[1]]
-    lists = isinstance(clips, list) and isinstance(scores, list) and len(clips) == len(scores)
-    require(lists, f'{where} needs as many "relevant_clip_ids" as "{SALIENCY[1]}"')
-    known = set(range(_num_clips(line)))
-    wrong = [clip for clip in clips if not isinstance(clip, int) or clip not in known]
-    require(
-        known and not wrong and len(set(clips)) == len(clips),
-        f'{where}: "relevant_clip_ids" has {wrong[:1]} or a clip twice; there are {len(known)} '
-        f'clips of {CLIP} s, from 0',
-    )
-    for given in scores:
-        require(
-            isinstance(given, list) and len(given) == ANNOTATORS and all(map(is_number, given)),
-            f'{where} has {given!r} in "{SALIENCY[1]}"; expected {ANNOTATORS} numbers from 0 to 4',
-        )
+        if not (isinstance(scores, list) and scores and all(map(is_number, scores))):
+            raise error(
+                f'{where}: "{saliency}" is not a list of finite numbers, one per clip of {CLIP} s'
+            )
