@@ -29,7 +29,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.structures import InstanceData
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -48,7 +47,7 @@ from mmn_plugin.evaluation import (
 )
 from mmn_plugin.features import webvtt
 from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
-from mmn_plugin.structures import GroundingDataSample, MomentGrid
+from mmn_plugin.structures import GroundingDataSample, MomentGrid, true_windows
 from mmn_plugin.structures.annotations import read_annotations
 from mmn_plugin.tower_settings import with_model_root
 from mmn_plugin.visualization import GroundingVisualizer
@@ -163,7 +162,7 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
     top_n = max(args.top_n, args.clips)
     sample = inferencer.predict(encoded, sentences, top_n, whole=outputs is not None)
     sample.set_metainfo(dict(sentence_index=indices))
-    sample.gt_instances = InstanceData(moments=torch.tensor(truth, dtype=torch.float32))
+    sample.gt_instances = true_windows(truth)
     found, threshold = sample.pred_instances, inferencer.threshold_of(sample)
     if threshold is not None:
         absent = found.presence < threshold  # (s,)
@@ -182,7 +181,7 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
 
 
 def choose_sentences(args: argparse.Namespace) -> tuple[list[str], list[int], list]:
-    """Sentences, their numbers as of the annotations, and their true moments or NaN.
+    """Sentences, their numbers as of the annotations, and their windows, [[NaN, NaN]] if unknown.
 
     Sentences that are not annotated are numbered after those that may be.
 
@@ -194,14 +193,14 @@ def choose_sentences(args: argparse.Namespace) -> tuple[list[str], list[int], li
         names = (printable(Path(args.video).name), video_name(args.video))
         for entry in read_annotations(args.annotations):
             if entry.video_id in names:
-                own = list(zip(entry.sentences, entry.sentence_index, entry.moments, strict=True))
+                own = list(zip(entry.sentences, entry.sentence_index, entry.windows, strict=True))
                 break
     if args.sentences:
         known = {sentence: (index, truth) for sentence, index, truth in reversed(own)}
         used, free = set(), count(1 + max((index for index, _ in known.values()), default=-1))
         chosen = []
         for sentence in args.sentences:
-            index, truth = known.get(sentence, (None, [torch.nan] * 2))
+            index, truth = known.get(sentence, (None, [[torch.nan] * 2]))
             index = next(free) if index is None or index in used else index
             used.add(index)
             chosen.append((sentence, index, truth))
@@ -260,7 +259,7 @@ def draw_pictures(
         picture = visualizer.draw_moment_map(
             grid,
             sample.pred_instances.unit_scores[0],  # (P,)
-            sample.gt_instances.moments[0],
+            sample.windows[0],
             sample.pred_instances.moments[0],
             duration=sample.duration,
             title=f'“{sample.sentences[0]}”',

@@ -103,7 +103,7 @@ class TemporalGroundingDataset(FeatureDataset):
             the entry is the array.
         weak (bool): Weakly supervised training: learn when from which sentence belongs to which
             video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence;
-            neither the entries nor the samples hold ``moments`` or ground truth. Defaults to False.
+            neither the entries nor the samples hold ``windows`` or ground truth. Defaults to False.
         corpus (str, optional): Name of the corpus, of several in a `JointDataset`. Entries and
             samples then have it as ``corpus``, and their ``video_id`` is ``CORPUS/ID``, so that two
             corpora may use the same id; annotations and feature files have the id alone. Defaults
@@ -175,7 +175,7 @@ class TemporalGroundingDataset(FeatureDataset):
             )
         if self.weak:
             for entry in data_list:
-                del entry['moments']
+                del entry['windows']
         if self.feature_files:
             self._check_features(data_list)
         for entry in data_list if self.corpus else ():

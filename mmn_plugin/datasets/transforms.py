@@ -14,7 +14,9 @@ from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
     TubeDataSample,
+    as_windows,
     temporal_iou,
+    true_windows,
 )
 
 from .feature_store import FeatureError, FeatureStore, open_feature_store
@@ -170,8 +172,8 @@ class MomentsInOrder(BaseTransform):
     For weakly-supervised training of a method that needs moments (`TemporalGroundingDataset` with
     ``weak=True``); it says nothing where sentences are in no order.
 
-    Required keys: ``features`` (R, D), ``sentences``, ``duration``. Added key: ``moments``, list of
-    s (start, end) in seconds.
+    Required keys: ``features`` (R, D), ``sentences``, ``duration``. Added key: ``windows``, list of
+    s lists of one [start, end] in seconds.
 
     Args:
         num_clips (int): N; moments begin and end with one of N equal clips. R is a multiple.
@@ -179,7 +181,7 @@ class MomentsInOrder(BaseTransform):
         end_change (float): Change at both ends of the video.
 
     Raises:
-        ValueError: If R is no multiple of N, or moments are there already.
+        ValueError: If R is no multiple of N, or there are ``windows`` or ``moments`` already.
     """
 
     def __init__(self, num_clips: int, change_weight: float, end_change: float):
@@ -187,9 +189,9 @@ class MomentsInOrder(BaseTransform):
         self.change_weight, self.end_change = change_weight, end_change
 
     def transform(self, results: dict) -> dict:
-        """Add ``moments``."""
+        """Add ``windows``."""
         features, num_clips = torch.as_tensor(results['features']), self.grid.num_clips
-        if len(features) % num_clips or 'moments' in results:
+        if len(features) % num_clips or {'windows', 'moments'} & {*results}:
             raise InputError(
                 f'MomentsInOrder of {num_clips} clips: give it features of a multiple of as many '
                 f'rows ({len(features)} of video {results["video_id"]!r}), and weak=True in the '
@@ -205,7 +207,8 @@ class MomentsInOrder(BaseTransform):
         values = temporal_iou(parts[:, None], spans) + self.change_weight * (
             change[starts] + change[ends + 1]
         )  # (s, P)
-        results['moments'] = (spans[values.argmax(1)] * results['duration']).tolist()
+        best = spans[values.argmax(1)] * results['duration']  # (s, 2)
+        results['windows'] = best[:, None].tolist()
         return results
 
 
@@ -214,8 +217,9 @@ class PackGroundingInputs(BaseTransform):
     """Pack a video's pooled features and its sentences.
 
     Required keys: ``features`` (R, D), ``video_id``, ``duration``, ``sentences``. Optional:
-    ``moments`` (list of s [start, end] in seconds), ``sentence_index``, ``corpus``; without
-    ``moments`` the sample has no ground truth, as in inference.
+    ``windows`` (list of s lists of windows [start, end] in seconds, [] for a sentence that does not
+    occur; or ``moments``, list of s [start, end]), ``sentence_index``, ``corpus``; without them the
+    sample has no ground truth, as in inference.
 
     Returns ``inputs``, (R, D) float32 tensor, and ``data_samples``, a `GroundingDataSample`.
     """
@@ -223,9 +227,9 @@ class PackGroundingInputs(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Make ``inputs`` and ``data_samples``."""
         sample = GroundingDataSample(metainfo=dict(duration=float(results['duration'])))
-        if 'moments' in results:
-            moments = np.asarray(results['moments'], dtype=np.float32).reshape(-1, 2)  # (s, 2)
-            sample.gt_instances = InstanceData(moments=torch.from_numpy(moments))
+        truth = results.get('windows', results.get('moments'))
+        if truth is not None:
+            sample.gt_instances = true_windows([as_windows(entry) for entry in truth])
         return _packed(results, sample)
 
 

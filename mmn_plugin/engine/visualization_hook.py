@@ -166,7 +166,7 @@ class GroundingVisualizationHook(Hook):
         )
         self._keep(runner, image, sample.video_id, 'timeline', mode, step)
         for i, sentence in enumerate(sample.sentences[: self.max_maps if grid is not None else 0]):
-            truth = sample.gt_instances.moments[i] if 'gt_instances' in sample else None
+            truth = sample.windows[i] if 'gt_instances' in sample else None
             image = visualizer.draw_moment_map(
                 grid,
                 scores[i],

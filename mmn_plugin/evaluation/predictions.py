@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
+from mmn_plugin.structures import only_windows, windows_by_sentence
 from mmn_plugin.structures.annotations import VideoAnnotation
 from mmn_plugin.structures.json_lines import is_number
 
@@ -80,14 +81,16 @@ class GroundingResult:
         """Take what evaluation needs from a `GroundingDataSample` as a dict.
 
         Raises:
-            ValueError: If there are no predictions, or not one for every sentence.
+            ValueError: If there are no predictions, or not one for every sentence, or not every
+                sentence has exactly one window.
         """
         if 'pred_instances' not in sample or 'gt_instances' not in sample:
             raise InputError(
                 f'video {sample.get("video_id")!r} reached the metric without '
                 'pred_instances and gt_instances; run the model in mode="predict"'
             )
-        truth, found = sample['gt_instances']['moments'], sample['pred_instances']
+        windows = windows_by_sentence(sample['gt_instances'], len(sample['sentences']))
+        truth, found = only_windows(windows, sample['video_id']), sample['pred_instances']
         tensors = (truth, found['moments'], found['scores'])
         return cls(
             sample['video_id'],

@@ -1,6 +1,6 @@
 """What all other packages share."""
 
-from .annotations import normalized_text
+from .annotations import as_windows, normalized_text
 from .data_samples import (
     GroundingDataSample,
     SentenceBatch,
@@ -8,6 +8,9 @@ from .data_samples import (
     TubeDataSample,
     TubeEmbedding,
     VideoEmbedding,
+    only_windows,
+    true_windows,
+    windows_by_sentence,
 )
 from .moments import (
     MomentGrid,
@@ -27,11 +30,15 @@ __all__ = [
     'TubeDataSample',
     'TubeEmbedding',
     'VideoEmbedding',
+    'as_windows',
     'box_iou',
     'cell_bounds',
     'cell_iou',
     'nms_within',
     'normalized_text',
+    'only_windows',
     'temporal_iou',
+    'true_windows',
     'tube_iou',
+    'windows_by_sentence',
 ]

@@ -3,8 +3,11 @@
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
@@ -30,8 +33,10 @@ class VideoAnnotation:
     Attributes:
         video_id (str): Key of the video in the annotation file and the feature files.
         duration (float): Seconds.
-        moments (list[tuple[float, float]] | None): Start and end of each sentence's moment, in
-            seconds, within [0, ``duration``]; None where they were not read.
+        windows (list[list[tuple[float, float]]] | None): For each sentence the windows in which it
+            is true, start and end in seconds within [0, ``duration``], in the file's order; none
+            for a sentence that does not occur. None where they were not read. An entry that is a
+            single (start, end) becomes a list of it.
         sentences (list[str]): Exactly as annotated.
         sentence_index (list[int]): The sentence's place in the file's own list, which counts the
             dropped ones too.
@@ -39,9 +44,37 @@ class VideoAnnotation:
 
     video_id: str
     duration: float
-    moments: list[tuple[float, float]] | None
+    windows: list[list[tuple[float, float]]] | None
     sentences: list[str]
     sentence_index: list[int]
+
+    def __post_init__(self):
+        if self.windows is not None:
+            self.windows = [as_windows(entry) for entry in self.windows]
+
+    @property
+    def moments(self) -> list[tuple[float, float]] | None:
+        """Each sentence's only window; None where they were not read.
+
+        Raises:
+            AnnotationError: If a sentence has none or several.
+        """
+        if self.windows is None:
+            return None
+        found = zip(self.sentence_index, self.sentences, self.windows, strict=True)
+        for index, sentence, windows in found:
+            if len(windows) != 1:
+                raise AnnotationError(
+                    f'video {self.video_id!r}, sentence {index} ({sentence!r}) has {len(windows)} '
+                    'windows; this is for sentences that have exactly one'
+                )
+        return [window for (window,) in self.windows]
+
+
+def as_windows(entry: Sequence) -> list[tuple[float, float]]:
+    """Windows of a sentence, given as one [start, end], as a list of them, or as []."""
+    single = len(entry) and not np.ndim(entry[0])
+    return [tuple(window) for window in ([entry] if single else entry)]
 
 
 # Part of a character that UTF-16 writes in two, or a byte of undecodable text: no encoding has it.
@@ -60,16 +93,18 @@ def broken_character(text: str) -> str | None:
 def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 
-    The file maps a video's id to ``timestamps`` [[start, end], ...] and ``sentences``, and either
-    to ``duration`` (then all times are seconds) or to ``fps`` and ``num_frames`` (then they are
-    frames: time = frame / fps, duration = num_frames / fps). As published, a sentence whose
-    start >= end as annotated is dropped, then start is clamped to >= 0 and end to <= duration. A
+    The file maps a video's id to ``timestamps`` and ``sentences``, and either to ``duration`` (then
+    all times are seconds) or to ``fps`` and ``num_frames`` (then they are frames: time = frame /
+    fps, duration = num_frames / fps). A sentence's timestamp is [start, end], a list of such
+    windows, or [] for a sentence that does not occur in the video. As published, a sentence whose
+    start >= end as annotated is dropped, then start is clamped to >= 0 and end to <= duration. The
+    same holds for each window of a list, and a sentence of whose list none is left is dropped. A
     video left without a sentence is dropped.
 
     Args:
         path (str | Path): JSON file.
         timed (bool): Whether ``timestamps`` are read. Without, they may be absent, wrong, or others
-            than the sentences', and no sentence is dropped for them; ``moments`` is None then.
+            than the sentences', and no sentence is dropped for them; ``windows`` is None then.
             Defaults to True.
 
     Returns:
@@ -150,10 +185,10 @@ def parse_video(
         if not isinstance(sentence, str):
             raise AnnotationError(f'{here} is not a string')
         if timed:
-            moment = _moment(here, timestamp, duration, unit, found)
-            if moment is None:
+            windows = _windows(here, timestamp, duration, unit, found)
+            if windows is None:
                 continue
-            video.moments.append(moment)
+            video.windows.append(windows)
         video.sentences.append(sentence)
         video.sentence_index.append(index)
     errors = [AnnotationError(message, kind) for level, kind, message in found if level == 'error']
@@ -181,18 +216,40 @@ def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
     return float(entry['duration']), 1.0
 
 
-def _moment(
+def _windows(
     here: str, timestamp: list, duration: float, unit: float, flaws: list
+) -> list[tuple[float, float]] | None:
+    """Clamped seconds of one sentence's windows; None where the sentence is left out."""
+    if _is_window(timestamp):
+        window = _window(here, timestamp, duration, unit, 'sentence', flaws)
+        return None if window is None else [window]
+    if not isinstance(timestamp, list) or not all(map(_is_window, timestamp)):
+        raise AnnotationError(
+            f'{here} has the timestamp {timestamp!r}; expected [start, end], a list of them, or [] '
+            'for a sentence that does not occur'
+        )
+    found = [_window(here, window, duration, unit, 'window', flaws) for window in timestamp]
+    windows = [window for window in found if window is not None]
+    if timestamp and not windows:
+        message = f'{here}: none of its {len(timestamp)} windows is left'
+        flaws.append(('warning', 'no usable window: sentence dropped', message))
+        return None
+    return windows
+
+
+def _is_window(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _window(
+    here: str, window: list, duration: float, unit: float, dropped: str, flaws: list
 ) -> tuple[float, float] | None:
-    """Clamped seconds of one timestamp; None where the sentence is left out."""
-    well_formed = isinstance(timestamp, list) and len(timestamp) == 2
-    if not well_formed or not all(map(_is_number, timestamp)):
-        raise AnnotationError(f'{here} has the timestamp {timestamp!r}; expected [start, end]')
-    start, end = (time / unit for time in timestamp)
+    """Clamped seconds of one window; None where it is left out, as what is ``dropped`` says."""
+    start, end = (time / unit for time in window)
     span = f'{here}: its moment, {start:.9g} to {end:.9g} s,'
     inside = f'the video of {duration:.9g} s'
-    if timestamp[0] >= timestamp[1]:
-        flaws.append(('warning', 'start >= end: sentence dropped', f'{span} has start >= end'))
+    if window[0] >= window[1]:
+        flaws.append(('warning', f'start >= end: {dropped} dropped', f'{span} has start >= end'))
         return None
     # Published code would go on with a moment of negative length; no rule mends such a sentence.
     if start >= duration or end <= 0:

@@ -1,6 +1,6 @@
 """What travels from the dataset to the metric: samples, sentences, token ids, embeddings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmn_plugin.errors import InputError
+
 
 class GroundingDataSample(BaseDataElement):
     """A video with all its sentences.
@@ -18,7 +20,10 @@ class GroundingDataSample(BaseDataElement):
     strings), ``sentence_index`` (list of s ints: the sentence's place in the annotation file,
     whose unusable sentences are dropped).
 
-    - ``gt_instances.moments``: (s, 2) float32, seconds.
+    - ``gt_instances.moments``: (W, 2) float32, seconds, the windows in which the sentences are
+      true, in the sentences' order; ``gt_instances.sentence``: (W,) int64, each window's place in
+      ``sentences``. The latter is there only where not every sentence has exactly one window, so
+      that W = s without it. `windows` reads both.
     - ``pred_instances.moments``: (s, n, 2) float32, seconds, best first, NaN where fewer than n
       moments survive NMS; ``pred_instances.scores``: (s, n), NaN likewise; on the CPU.
     """
@@ -28,6 +33,11 @@ class GroundingDataSample(BaseDataElement):
         """Rows of a batch's ``inputs`` that are this video's."""
         return 1
 
+    @property
+    def windows(self) -> list[Tensor]:
+        """For each of s sentences the windows (W_i, 2) in which it is true; W_i may be 0."""
+        return windows_by_sentence(self.gt_instances, len(self.sentences))
+
     def __getstate__(self) -> dict:
         """Ground truth leaves the process as an array: a tensor would cost a data loader more
         time than the few numbers in it (a shared file, and a connection to hand it over).
@@ -36,17 +46,59 @@ class GroundingDataSample(BaseDataElement):
         truth = state.get('gt_instances')
         if (
             truth is not None
-            and truth.all_keys() == ['moments']
-            and (truth.moments.device.type == 'cpu')
+            and 'moments' in truth
+            and {*truth.all_keys()} <= {'moments', 'sentence'}
+            and truth.moments.device.type == 'cpu'
         ):
-            state['gt_instances'] = truth.moments.detach().numpy()
+            state['gt_instances'] = {key: value.detach().numpy() for key, value in truth.items()}
         return state
 
     def __setstate__(self, state: dict) -> None:
         truth = state.get('gt_instances')
-        if isinstance(truth, np.ndarray):
-            state['gt_instances'] = InstanceData(moments=torch.from_numpy(truth.copy()))
+        if isinstance(truth, dict):
+            tensors = {key: torch.from_numpy(value.copy()) for key, value in truth.items()}
+            state['gt_instances'] = InstanceData(**tensors)
         self.__dict__.update(state)
+
+
+def true_windows(windows: Sequence[Sequence]) -> InstanceData:
+    """Ground truth of a `GroundingDataSample`.
+
+    Args:
+        windows (Sequence[Sequence]): For each of s sentences its windows (start, end) in seconds;
+            none for a sentence that does not occur.
+    """
+    flat = [window for own in windows for window in own]
+    moments = np.asarray(flat, dtype=np.float32).reshape(-1, 2)  # (W, 2)
+    truth = InstanceData(moments=torch.from_numpy(moments))
+    counts = list(map(len, windows))
+    if any(count != 1 for count in counts):
+        truth.sentence = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return truth
+
+
+def windows_by_sentence(truth: Mapping | InstanceData, num_sentences: int) -> list[Tensor]:
+    """Windows (W_i, 2) of each sentence, of ``gt_instances`` or the same as a dict."""
+    sentence, moments = truth.get('sentence'), truth.get('moments')
+    if sentence is None:
+        return list(moments.split(1))
+    counts = torch.bincount(sentence, minlength=num_sentences)
+    return list(moments.split(counts.tolist()))
+
+
+def only_windows(windows: Sequence[Tensor], video_id: str) -> Tensor:
+    """The windows (s, 2) of sentences that have exactly one.
+
+    Raises:
+        InputError: If a sentence of the video has none or several.
+    """
+    for place, own in enumerate(windows):
+        if len(own) != 1:
+            raise InputError(
+                f'video {video_id!r}: its sentence {place} (counted from 0) has {len(own)} '
+                'windows; this is for sentences that have exactly one'
+            )
+    return torch.cat([*windows]) if len(windows) else torch.zeros(0, 2)
 
 
 class TubeDataSample(GroundingDataSample):

@@ -67,8 +67,8 @@ def draw_score_curves(sample: GroundingDataSample, curves: Mapping[str, Tensor])
             middles = (np.arange(len(values)) + 0.5) * duration / len(values)
             _plot(axes, middles, values, color)
         if known:
-            start, end = sample.gt_instances.moments[index].tolist()
-            axes.axvspan(start, end, color=fade(TRUTH, 0.6), linewidth=0, zorder=0)
+            for start, end in sample.windows[index].tolist():
+                axes.axvspan(start, end, color=fade(TRUTH, 0.6), linewidth=0, zorder=0)
         axes.set_xlim(0, duration)
         axes.set_xticks(ticks, [tick_text(tick, duration) for tick in ticks])
         axes.locator_params(axis='y', nbins=4)

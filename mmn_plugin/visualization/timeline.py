@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import GroundingDataSample, temporal_iou
+from mmn_plugin.structures import GroundingDataSample, only_windows, temporal_iou
 
 from .canvas import (
     GRID,
@@ -78,7 +78,9 @@ class TimelineRow:
             for row, curve in zip(rows, _array(curves), strict=True):
                 row.curve = curve
         if truth and 'gt_instances' in sample:
-            for row, moment in zip(rows, _array(sample.gt_instances.moments), strict=True):
+            for row, moment in zip(
+                rows, _array(only_windows(sample.windows, sample.video_id)), strict=True
+            ):
                 row.truth = None if np.isnan(moment).any() else moment
         if predictions and 'pred_instances' in sample:
             found = _array(sample.pred_instances.moments), _array(sample.pred_instances.scores)

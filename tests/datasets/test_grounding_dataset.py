@@ -18,12 +18,13 @@ from mmengine.structures import InstanceData
 
 from mmn_plugin.datasets import (
     FeatureError,
+    PackGroundingInputs,
     TemporalGroundingDataset,
     open_feature_store,
     stack_videos,
     write_random_features,
 )
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, true_windows
 from mmn_plugin.structures.annotations import AnnotationError
 
 
@@ -58,8 +59,42 @@ def test_a_sample_is_a_video_with_its_usable_sentences(build):
     inputs = dataset[0]['inputs']
     assert (inputs.shape, inputs.dtype) == ((4, 5), torch.float32)
     info = dataset.get_data_info(0)
-    assert info['moments'] == [(0.0, 4.0), (10.0, 20.0)]
+    assert info['windows'] == [[(0.0, 4.0)], [(10.0, 20.0)]]
     assert not any(isinstance(value, torch.Tensor | np.ndarray) for value in info.values())
+
+
+def windows_of(sample):
+    return [own.tolist() for own in sample.windows]
+
+
+def test_a_sample_knows_the_windows_of_each_of_its_sentences(corpus, build):
+    sample = build()[0]['data_samples']
+    assert windows_of(sample) == [[[0, 4]], [[10, 20]]]
+    assert sample.gt_instances.all_keys() == ['moments']  # as where sentences have one moment each
+    entry = dict(
+        duration=20.0,
+        timestamps=[[], [[6, 8], [1, 3]], [0, 20], []],
+        sentences=['absent', 'twice', 'once', 'absent as well'],
+    )
+    (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry}))
+    sample = build()[0]['data_samples']
+    assert windows_of(sample) == [[], [[6, 8], [1, 3]], [[0, 20]], []]
+    assert sample.gt_instances.sentence.tolist() == [1, 1, 2]
+    assert sample.gt_instances.moments.dtype == torch.float32
+    entry.update(timestamps=[[]], sentences=['absent'])
+    (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry}))
+    (own,) = build()[0]['data_samples'].windows
+    assert own.shape == (0, 2)
+
+
+@pytest.mark.parametrize('key', ['moments', 'windows'])
+@pytest.mark.parametrize('kind', [list, np.array, torch.tensor])
+def test_a_pipeline_may_give_one_moment_for_each_sentence(key, kind):
+    given = {key: kind([[0.0, 4.0], [1.5, 2.0]])}
+    results = dict(features=np.ones((4, 5)), video_id='v', duration=9, sentences=['a', 'b'])
+    sample = PackGroundingInputs().transform(results | given)['data_samples']
+    assert sample.gt_instances.moments.tolist() == [[0, 4], [1.5, 2]]
+    assert windows_of(sample) == [[[0, 4]], [[1.5, 2]]]
 
 
 def test_a_weak_sample_has_every_sentence_and_no_ground_truth(build):
@@ -68,7 +103,7 @@ def test_a_weak_sample_has_every_sentence_and_no_ground_truth(build):
     assert sample.sentences == ['He took out pot', 'reversed', 'He washed plate']
     assert sample.sentence_index == [0, 1, 2]
     assert 'gt_instances' not in sample
-    assert 'moments' not in dataset.get_data_info(0)
+    assert 'windows' not in dataset.get_data_info(0)
 
 
 @pytest.mark.parametrize('kind', [str, Path, os.fsencode])
@@ -193,6 +228,10 @@ def test_a_sample_comes_back_from_another_process_or_a_copy_whole():
         assert again.sentences == sample.sentences
         again.gt_instances.moments[0, 0] = 9.0
         assert sample.gt_instances.moments[0, 0] == 1
+    several = GroundingDataSample(metainfo=dict(sentences=['a', 'b', 'c']))
+    several.gt_instances = true_windows([[], [(1, 2), (3, 4)], []])
+    for again in (pickle.loads(pickle.dumps(several)), copy.deepcopy(several)):
+        assert windows_of(again) == [[], [[1, 2], [3, 4]], []]
     sample.gt_instances.labels = torch.ones(2)
     sample.pred_instances = InstanceData(scores=torch.ones(2, 5))
     again = pickle.loads(pickle.dumps(sample))

@@ -15,7 +15,8 @@ def moments_of(features, count, **settings):
         duration=80.0,
         video_id='v',
     )
-    return MomentsInOrder(**settings).transform(results)['moments']
+    windows = MomentsInOrder(**settings).transform(results)['windows']
+    return [window for (window,) in windows]
 
 
 def two_scenes(change, rows=16):
@@ -47,5 +48,6 @@ def test_timestamps_that_are_there_and_rows_that_do_not_divide_are_refused():
     with pytest.raises(InputError, match="'v'"):
         moments_of(np.ones((12, 3)), 2)
     results = dict(features=np.ones((8, 3)), sentences=['a'], duration=1.0, video_id='v')
-    with pytest.raises(InputError, match='weak=True'):
-        MomentsInOrder(8, 0.0, 0.0).transform(results | dict(moments=[[0, 1]]))
+    for there in (dict(moments=[[0, 1]]), dict(windows=[[[0, 1]]])):
+        with pytest.raises(InputError, match='weak=True'):
+            MomentsInOrder(8, 0.0, 0.0).transform(results | there)

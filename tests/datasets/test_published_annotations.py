@@ -50,7 +50,7 @@ def test_every_video_passes_the_pipeline(shared, tmp_path, split):
     counted = 0
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
-        moments = np.array(info['moments'])
+        moments = np.array(info['windows'])[:, 0]
         counted += len(info['sentences'])
         assert len(moments) == len(info['sentences']) == len(info['sentence_index'])
         assert (moments[:, 0] < moments[:, 1]).all()

@@ -46,6 +46,41 @@ def test_moments_become_seconds_within_the_video(tmp_path, entry, moments, index
     assert len(found.sentences) == len(moments)
 
 
+@pytest.mark.parametrize(
+    ('timestamp', 'windows', 'kinds'),
+    [
+        ([], [], []),
+        ([[1, 5]], [(1.0, 5.0)], []),
+        ([[7, 9], [1, 5], [4, 6], [1, 5]], [(7.0, 9.0), (1.0, 5.0), (4.0, 6.0), (1.0, 5.0)], []),
+        (
+            [[-2, 5], [8, 30]],
+            [(0.0, 5.0), (8.0, 20.0)],
+            ['start before the video: clamped to 0', 'end after the video: clamped to its end'],
+        ),
+        ([[5, 5], [1, 5]], [(1.0, 5.0)], ['start >= end: window dropped']),
+        (
+            [[5, 5], [9, 7]],
+            None,
+            ['start >= end: window dropped'] * 2 + ['no usable window: sentence dropped'],
+        ),
+        ([[1, 5], [20, 30]], [(1.0, 5.0)], ['moment outside its video']),
+    ],
+)
+def test_a_sentence_has_none_one_or_several_windows(timestamp, windows, kinds):
+    flaws = []
+    found = parse_video('a.json', 'a', video(timestamps=[timestamp, [7.5, 9]]), flaws=flaws)
+    assert [kind for _, kind, _ in flaws] == kinds
+    assert all("sentence 0 ('one')" in message for *_, message in flaws)
+    assert found.windows == ([[(7.5, 9.0)]] if windows is None else [windows, [(7.5, 9.0)]])
+
+
+def test_whoever_needs_one_window_per_sentence_hears_which_sentence_has_not():
+    for timestamp in ([], [[1, 5], [7, 9]]):
+        found = parse_video('a.json', 'a', video(timestamps=[[1, 5], timestamp]))
+        with pytest.raises(AnnotationError, match=r"'a', sentence 1 \('two'\) has [02] windows"):
+            _ = found.moments
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'absent\.json does not exist'):
         read_annotations(tmp_path / 'absent.json')
@@ -68,6 +103,9 @@ def test_a_missing_file_is_named(tmp_path):
         ({'a': video(sentences=['one', 2])}, r'sentence 1 \(2\) is not a string'),
         ({'a': video(timestamps=[[1, 5], [1, 2, 3]])}, r"sentence 1 \('two'\) has the timestamp"),
         ({'a': video(timestamps=[[1, 5], [1, float('nan')]])}, 'expected'),
+        ({'a': video(timestamps=[[1, 5], [[1, 2], 3]])}, r"sentence 1 \('two'\) has the timestamp"),
+        ({'a': video(timestamps=[[1, 5], None])}, r'None; expected .* or \[\] for a sentence that'),
+        ({'a': video(timestamps=[[1, 5], [[1, 2], [20, 30]]])}, r'sentence 1 .*lies outside the'),
         ({'a': video(timestamps=[[1, 5], [20, 30]])}, r"sentence 1 \('two'\).*lies outside the"),
         ({'a': video(timestamps=[[-9, 0], [1, 2]])}, r"sentence 0 \('one'\).*lies outside the"),
     ],

@@ -85,18 +85,21 @@ class Browser:
 
     def moment(self, sample, i: int) -> tuple[str, str, list]:
         """Truth and best IoU of a sentence as text, and what draws its map."""
-        moment = sample.gt_instances.moments[i]
-        overlaps = self.grid.iou(moment[None], sample.duration)[0]  # (P,)
+        windows = sample.windows[i]  # (W, 2)
+        if not len(windows):
+            return 'does not occur', '', []
+        overlaps = self.grid.iou(windows, sample.duration).amax(0)  # (P,)
         draw = partial(
             self.visualizer.draw_moment_map,
             self.grid,
             overlaps,
-            moment,
+            windows,
             duration=sample.duration,
             title=f'“{sample.sentences[i]}”',
             label='IoU with the ground truth',
         )
-        return '{:.2f} - {:.2f}'.format(*moment.tolist()), f'{overlaps.max():.2f}', [draw]
+        truth = ', '.join('{:.2f} - {:.2f}'.format(*window) for window in windows.tolist())
+        return truth, f'{overlaps.max():.2f}', [draw]
 
     def tube(self, sample, i: int) -> tuple[str, str, list]:
         """The same of tubes: the map of the best one, and its boxes beside the true ones."""

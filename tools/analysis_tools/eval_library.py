@@ -146,10 +146,10 @@ def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> Embe
 
 
 def _annotation(sample) -> VideoAnnotation:
-    moments = list(map(tuple, sample.gt_instances.moments.tolist()))
+    windows = [own.tolist() for own in sample.windows]
     indices = list(sample.sentence_index)
     return VideoAnnotation(
-        sample.video_id, sample.duration, moments, list(sample.sentences), indices
+        sample.video_id, sample.duration, windows, list(sample.sentences), indices
     )
 
 

@@ -10,7 +10,13 @@ from torch import Tensor
 from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, Negatives
 from mmn_plugin.models.ranking import moment_scores
-from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding, temporal_iou
+from mmn_plugin.structures import (
+    GroundingDataSample,
+    MomentGrid,
+    VideoEmbedding,
+    only_windows,
+    temporal_iou,
+)
 
 from .base_head import BaseHead, own_video_products, owners, trusted, unit_vectors
 
@@ -106,7 +112,9 @@ class MutualMatchingHead(BaseHead):
         business of ``self.negatives``.
         """
         counts = [len(sample.sentences) for sample in data_samples]
-        truth = torch.cat([s.gt_instances.moments for s in data_samples]).cpu()  # (S, 2)
+        truth = torch.cat(
+            [only_windows(s.windows, s.video_id) for s in data_samples]
+        ).cpu()  # (S, 2)
         # Ties are resolved on the CPU, as in the published figures; and from the samples, which are
         # there already, because the host would wait for whatever the device computes.
         positives = self._iou(truth, owners(counts), data_samples)

@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from mmaction.registry import MODELS
 from mmengine.optim import build_optim_wrapper
-from mmengine.structures import InstanceData
 
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import PoolClipFeatures
 from mmn_plugin.engine import CrossVideoNegativeHook, FreezeLanguageModelHook
 from mmn_plugin.models import moment_scores
 from mmn_plugin.models.published_weights import UNUSED, from_published, published_name
-from mmn_plugin.structures import GroundingDataSample, VideoEmbedding
+from mmn_plugin.structures import GroundingDataSample, VideoEmbedding, true_windows
 
 from .golden_file import GoldenFile, Report
 from .ranking import check_ranking
@@ -123,7 +122,7 @@ def check_data(report: Report, golden: GoldenFile, model) -> list[GroundingDataS
     for video in videos:
         metainfo = {name: getattr(video, name) for name in names}
         samples.append(GroundingDataSample(metainfo=metainfo))
-        samples[-1].gt_instances = InstanceData(moments=torch.tensor(video.moments))
+        samples[-1].gt_instances = true_windows(video.windows)
     moments = {str(v): sample.gt_instances.moments for v, sample in enumerate(samples)}
     report.compare('moments', moments, golden.group('moments'), 0.0)
     report.compare('durations', [v.duration for v in videos], golden['durations'], 0.0)
