@@ -22,11 +22,14 @@ from .sentences import (
 )
 from .truth import WholeTruth
 from .tubes import ShapesTracker, ShapesTubes
+from .windows import ABSENCES, OCCURRENCES, WindowsSampler, WindowsScene
 
 __all__ = [
+    'ABSENCES',
     'ACTIONS',
     'BLANK_SENTENCE',
     'COLORS',
+    'OCCURRENCES',
     'OPPOSITES',
     'SHAPES',
     'CorpusError',
@@ -41,6 +44,8 @@ __all__ = [
     'ShapesTubes',
     'TubeFeatureExtractor',
     'WholeTruth',
+    'WindowsSampler',
+    'WindowsScene',
     'build_vocabulary',
     'held_out_combinations',
     'mask_sentence',

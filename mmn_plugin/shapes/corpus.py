@@ -1,7 +1,7 @@
 """The corpus on disk: rendered videos and annotations."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,8 +13,18 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.features import VideoWriter, run_parallel
 from mmn_plugin.files import read_json, replacing, write_atomically, write_json
 
-from .scene import COLORS, DURATION, FPS, Event, Scene, SceneObject, SceneSampler
+from .scene import (
+    COLORS,
+    DURATION,
+    FPS,
+    Event,
+    Scene,
+    SceneObject,
+    SceneSampler,
+    held_out_combinations,
+)
 from .sentences import BLANK_SENTENCE, WORD_CLASSES, build_vocabulary, mask_sentence
+from .windows import ABSENCES, OCCURRENCES, WindowsSampler
 
 
 class CorpusError(InputError):
@@ -147,11 +157,20 @@ class ShapesCorpus:
       and ``shape``; ``<id>`` has the attribute ``event_objects``, each sentence's object;
     - ``vocab.txt`` of the training sentences, and ``manifest.json``.
 
+    With ``absent_and_repeated`` sentences are true of no moment, of one or of two, as
+    `WindowsSampler` draws them. Then ``test_subsets.json`` has, of the sentences that are true of a
+    moment, also the subsets ``once`` and ``twice``; ``test_absent.json`` has the places of the
+    others by what they are about; ``event_objects`` has the object of each event, in order of their
+    start; and there is no ``test_unseen.json`` and no ablation, since a sentence that is not true
+    may become so where words are removed.
+
     Args:
         folder (str | Path): Where to write.
         num_videos (int): Over all splits, at least 10. Default: 1500.
         seed (int): Same seed, same annotations to the byte. Default: 0.
         size (int): Side of the frames in pixels, even. Default: 96.
+        absent_and_repeated (bool): Whether some events happen twice, and some sentences are about
+            what does not happen in their video. Default: False.
 
     Raises:
         CorpusError: If the arguments make no corpus, or the folder holds a different one.
@@ -160,7 +179,12 @@ class ShapesCorpus:
     SHARES = dict(train=0.8, val=0.08, test=0.12)
 
     def __init__(
-        self, folder: str | Path, num_videos: int = 1500, seed: int = 0, size: int = 96
+        self,
+        folder: str | Path,
+        num_videos: int = 1500,
+        seed: int = 0,
+        size: int = 96,
+        absent_and_repeated: bool = False,
     ) -> None:
         if num_videos < 10:
             raise CorpusError(f'{num_videos} videos do not make three splits; ask for at least 10')
@@ -169,7 +193,6 @@ class ShapesCorpus:
         if seed < 0:
             raise CorpusError(f'seed {seed} is negative; take 0 or more')
         self.folder = Path(folder)
-        self.sampler = SceneSampler(seed)
         self.size = size
         self.splits = self._split(num_videos)
         self.manifest = dict(
@@ -182,8 +205,11 @@ class ShapesCorpus:
             duration=DURATION,
             # Scene i is drawn from the seed pair (seed, i), so these ranges share no seed.
             scene_seeds={name: [part.start, part.stop - 1] for name, part in self.splits.items()},
-            held_out=sorted(map(list, self.sampler.held_out)),
+            held_out=sorted(map(list, held_out_combinations(seed))),
         )
+        if absent_and_repeated:
+            self.manifest['absent_and_repeated'] = True
+        self.sampler = sampler_of(self.manifest)
         self._check_folder()
 
     def _split(self, num_videos: int) -> dict[str, range]:
@@ -209,9 +235,10 @@ class ShapesCorpus:
             raise CorpusError(f'{path} is not a manifest of Shapes; choose a new folder') from None
         if found != self.manifest:
             differences = ', '.join(
-                f'{key}={found.get(key)} instead of {value}'
-                for key, value in self.manifest.items()
-                if found.get(key) != value and key not in ('scene_seeds', 'held_out')
+                f'{key}={found.get(key)} instead of {self.manifest.get(key)}'
+                for key in {**self.manifest, **found}
+                if found.get(key) != self.manifest.get(key)
+                and key not in ('scene_seeds', 'held_out')
             )
             raise CorpusError(
                 f'{self.folder} holds another corpus ({differences}); choose a new '
@@ -266,35 +293,37 @@ class ShapesCorpus:
         self._write_manifest(complete=True)
 
     def _write_annotations(self, entries: dict[str, dict]) -> None:
-        ids = self.video_ids
         splits = {
             name: {video: entries[video]['annotation'] for video in videos}
-            for name, videos in ids.items()
+            for name, videos in self.video_ids.items()
         }
         files = {f'annotations/{name}.json': split for name, split in splits.items()}
-        subsets = {
-            name: {video: entries[video][name] for video in ids['test'] if entries[video][name]}
-            for name in ('seen', 'unseen')
-        }
+        several = 'absent_and_repeated' in self.manifest
+        subsets = self._places(entries, ('seen', 'unseen', *(OCCURRENCES if several else ())))
         files['annotations/test_subsets.json'] = subsets
-        files['annotations/test_unseen.json'] = {
-            video: dict(
-                duration=splits['test'][video]['duration'],
-                timestamps=[splits['test'][video]['timestamps'][i] for i in unseen],
-                sentences=[splits['test'][video]['sentences'][i] for i in unseen],
-            )
-            for video, unseen in subsets['unseen'].items()
-        }
-        for keep, (name, split) in product(('blank', *WORD_CLASSES), splits.items()):
-            files[f'ablations/{keep}/{name}.json'] = {
-                video: dict(entry, sentences=[mask_sentence(s, [keep]) for s in entry['sentences']])
-                for video, entry in split.items()
-            }
+        if several:
+            files['annotations/test_absent.json'] = self._places(entries, ABSENCES)
+        else:
+            files |= _parts(splits, subsets['unseen'])
         for name, content in files.items():
             write_json(content, self.folder / name, indent=None)
         sentences = [s for entry in splits['train'].values() for s in entry['sentences']]
         vocabulary = build_vocabulary([*sentences, BLANK_SENTENCE])
         write_atomically(self.folder / 'vocab.txt', '\n'.join(vocabulary) + '\n')
+
+    def _places(self, entries: dict[str, dict], names: Iterable[str]) -> dict[str, dict]:
+        """Name -> video of test -> places of the sentences that bear it."""
+        found = {
+            name: {
+                video: [i for i, borne in enumerate(entries[video]['names']) if name in borne]
+                for video in self.video_ids['test']
+            }
+            for name in names
+        }
+        return {
+            name: {video: places for video, places in videos.items() if places}
+            for name, videos in found.items()
+        }
 
     def _write_tubes(self, entries: dict[str, dict]) -> None:
         with (
@@ -312,6 +341,41 @@ class ShapesCorpus:
         write_json({**self.manifest, 'complete': complete}, self.folder / 'manifest.json')
 
 
+def _parts(splits: dict[str, dict], unseen: dict[str, list[int]]) -> dict[str, dict]:
+    """Files of annotations with some of the sentences, or of their words."""
+    files = {
+        'annotations/test_unseen.json': {
+            video: dict(
+                duration=splits['test'][video]['duration'],
+                timestamps=[splits['test'][video]['timestamps'][i] for i in places],
+                sentences=[splits['test'][video]['sentences'][i] for i in places],
+            )
+            for video, places in unseen.items()
+        }
+    }
+    for keep, (name, split) in product(('blank', *WORD_CLASSES), splits.items()):
+        files[f'ablations/{keep}/{name}.json'] = {
+            video: dict(entry, sentences=[mask_sentence(s, [keep]) for s in entry['sentences']])
+            for video, entry in split.items()
+        }
+    return files
+
+
+def sampler_of(manifest: dict) -> SceneSampler:
+    """What draws the scenes of a corpus again, by its manifest."""
+    kind = WindowsSampler if manifest.get('absent_and_repeated') else SceneSampler
+    return kind(manifest['seed'])
+
+
+def check_one_moment(folder: str | Path, manifest: dict) -> None:
+    """Raise a CorpusError where sentences of a corpus have no moment or several ones."""
+    if manifest.get('absent_and_repeated'):
+        raise CorpusError(
+            f'sentences of {folder} have no moment or several ones, and this needs one of each: '
+            'take a corpus made without --absent-and-repeated'
+        )
+
+
 def read_events(folder: str | Path, split: str) -> dict[str, list[Event]]:
     """Events of the videos of a written corpus, in the order of their sentences.
 
@@ -326,10 +390,12 @@ def read_events(folder: str | Path, split: str) -> dict[str, list[Event]]:
 
     Raises:
         FileNotFoundError: If the folder holds no corpus.
+        CorpusError: If its sentences have no moment or several ones.
     """
     path = Path(folder) / 'manifest.json'
     manifest = read_json(path, f'{folder} holds no Shapes corpus: {path} is missing', CorpusError)
-    sampler, (first, last) = SceneSampler(manifest['seed']), manifest['scene_seeds'][split]
+    check_one_moment(folder, manifest)
+    sampler, (first, last) = sampler_of(manifest), manifest['scene_seeds'][split]
     return {
         video: sampler.sample(index, video, split == 'train').events
         for index in range(first, last + 1)
@@ -344,11 +410,13 @@ def _make_video(sampler: SceneSampler, size: int, folder: Path, job: tuple) -> d
     path = folder / f'{video_id}.mp4'
     if not path.is_file():
         write_video(path, SceneRenderer(size).render(scene), scene.fps)
-    known = [event.combination not in sampler.held_out for event in scene.events]
+    known = ['unseen' if one in sampler.held_out else 'seen' for one in scene.asked]
     return dict(
         annotation=scene.annotation(),
         event_objects=scene.event_objects(),
-        seen=[i for i, seen in enumerate(known) if seen],
-        unseen=[i for i, seen in enumerate(known) if not seen],
+        names=[
+            [kind, seen] if kind in OCCURRENCES else [kind]
+            for kind, seen in zip(scene.kinds, known, strict=True)
+        ],
         tubes=[(item.color, item.shape, item.tube(size)) for item in scene.objects],
     )

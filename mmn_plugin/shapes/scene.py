@@ -7,6 +7,8 @@ import numpy as np
 
 from .sentences import say
 
+Combination = tuple[str, str, str]  # color, shape, action
+
 # RGB of each color. All are saturated and brighter than any background.
 COLORS = {
     'red': (228, 62, 58),
@@ -23,13 +25,12 @@ ACTIONS = ('left', 'right', 'up', 'down', 'grow', 'shrink', 'blink', 'loop')
 
 DURATION = 24.0  # seconds of a video
 FPS = 8
-EVENT_FRAMES = (28, 60)  # shortest and longest event
 
 # One in this many combinations is held out of training.
 HELD_OUT_MODULUS = 8
 
 
-def held_out_combinations(seed: int) -> set[tuple[str, str, str]]:
+def held_out_combinations(seed: int) -> set[Combination]:
     """Combinations of (color, shape, action) that no training video shows.
 
     The triples lie on a diagonal of the color x shape x action box, so that training still shows
@@ -68,7 +69,7 @@ class Event:
     end: float
 
     @property
-    def combination(self) -> tuple[str, str, str]:
+    def combination(self) -> Combination:
         """(color, shape, action)."""
         return self.color, self.shape, self.action
 
@@ -153,6 +154,16 @@ class Scene:
     sentences: list[str]
     background: tuple[int, int]
 
+    @property
+    def asked(self) -> list[Combination]:
+        """What each sentence is about."""
+        return [event.combination for event in self.events]
+
+    @property
+    def kinds(self) -> list[str]:
+        """How often each sentence is true of the scene."""
+        return ['once'] * len(self.sentences)
+
     def annotation(self) -> dict:
         """The video's entry in the published annotation format.
 
@@ -167,8 +178,15 @@ class Scene:
 
     def event_objects(self) -> list[int]:
         """The place of each event's object in ``objects``."""
-        looks = [(item.color, item.shape) for item in self.objects]
-        return [looks.index(event.look) for event in self.events]
+        return [
+            next(
+                place
+                for place, item in enumerate(self.objects)
+                if (item.color, item.shape) == event.look
+                and item.present[round(event.start * self.fps)]
+            )
+            for event in self.events
+        ]
 
 
 class ObjectPlanner:
@@ -196,7 +214,8 @@ class ObjectPlanner:
         objects: list[SceneObject] = []
         for i in rng.permutation(len(looks)):
             own = [event for event in events if event.look == looks[i]]
-            objects.append(self._place(rng, looks[i], own, objects))
+            present = self._presence(rng, own)
+            objects.append(self._place(rng, looks[i], own, present, objects))
         return objects
 
     @staticmethod
@@ -211,8 +230,9 @@ class ObjectPlanner:
             if (color, shape) not in looks:
                 return color, shape
 
-    def _place(self, rng, look: tuple, events: list[Event], others: list) -> SceneObject:
-        present = self._presence(rng, events)
+    def _place(
+        self, rng, look: tuple, events: list[Event], present: np.ndarray, others: list
+    ) -> SceneObject:
         best, best_overlap, found = None, np.inf, 0
         while found < self.CANDIDATES:
             way = self._way(rng, events)
@@ -300,6 +320,8 @@ class SceneSampler:
         seed (int): The corpus' seed. Default: 0.
     """
 
+    EVENT_FRAMES = (28, 60)  # shortest and longest event
+    DRAWN_AT_ONCE = 1  # ways to lay the events out in time; the first that fits is taken
     # Two events that overlap more than this would make one answer right for both.
     MAX_EVENT_IOU = 0.2
     # An object rests at least so long (seconds) between two of its events.
@@ -338,7 +360,7 @@ class SceneSampler:
             background=(top, bottom),
         )
 
-    def _combinations(self, rng, training: bool) -> list[tuple[str, str, str]]:
+    def _combinations(self, rng, training: bool) -> list[Combination]:
         while True:
             center = tuple(str(rng.choice(values)) for values in (list(COLORS), SHAPES, ACTIONS))
             if not training and rng.random() < self.HELD_OUT_SHARE:
@@ -364,13 +386,15 @@ class SceneSampler:
 
     def _place_in_time(self, rng, triples: list) -> list[Event]:
         """Random starts and lengths; whole frames, so that annotation and picture agree."""
-        low, high = EVENT_FRAMES
-        total = round(DURATION * FPS)
+        low, high = self.EVENT_FRAMES
+        shape, total = (self.DRAWN_AT_ONCE, len(triples)), round(DURATION * FPS)
         while True:
-            lengths = rng.integers(low, high + 1, len(triples))
-            starts = np.array([rng.integers(0, total - length + 1) for length in lengths])
-            if self._compatible(triples, starts, starts + lengths):
+            lengths = rng.integers(low, high + 1, shape)
+            starts = rng.integers(0, total - lengths + 1)
+            fits = self._compatible(triples, starts, starts + lengths)
+            if fits.any():
                 break
+        starts, lengths = (values[fits.argmax()] for values in (starts, lengths))
         order = np.argsort(starts, kind='stable')
         return [
             Event(
@@ -381,14 +405,17 @@ class SceneSampler:
             for i in order
         ]
 
-    def _compatible(self, triples: list, starts: np.ndarray, ends: np.ndarray) -> bool:
-        inside = np.minimum(ends[:, None], ends) - np.maximum(starts[:, None], starts)
-        hull = np.maximum(ends[:, None], ends) - np.minimum(starts[:, None], starts)
-        pairs = np.triu(np.ones_like(inside, bool), 1)
-        if (inside[pairs] > self.MAX_EVENT_IOU * hull[pairs]).any():
-            return False
+    def _compatible(self, triples: list, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Whether events can lie so: (n,) bool, of starts and ends (n, events) in frames."""
+        inside = np.minimum(ends[:, :, None], ends[:, None]) - np.maximum(
+            starts[:, :, None], starts[:, None]
+        )  # (n, events, events)
+        hull = np.maximum(ends[:, :, None], ends[:, None]) - np.minimum(
+            starts[:, :, None], starts[:, None]
+        )
         same = np.array([[a[:2] == b[:2] for b in triples] for a in triples])
-        if (inside[pairs & same] > -self.REST * FPS).any():
-            return False
-        at_once = ((starts[:, None] <= starts) & (starts < ends[:, None])).sum(0)
-        return bool(at_once.max() <= 2)
+        most = np.where(same, -self.REST * FPS, self.MAX_EVENT_IOU * hull)
+        pairs = np.triu(np.ones_like(same), 1)
+        at_once = (starts[:, :, None] <= starts[:, None]) & (starts[:, None] < ends[:, :, None])
+        apart = (inside <= most) | ~pairs
+        return apart.all((1, 2)) & (at_once.sum(1).max(1) <= 2)

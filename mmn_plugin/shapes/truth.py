@@ -12,16 +12,14 @@ from mmn_plugin.evaluation import AskedSentence
 from mmn_plugin.files import read_json
 from mmn_plugin.structures.annotations import VideoAnnotation
 
-from .corpus import CorpusError
-from .scene import ACTIONS, COLORS, SHAPES, Event, SceneSampler
+from .corpus import CorpusError, sampler_of
+from .scene import ACTIONS, COLORS, SHAPES, Combination, Event, Scene
 from .sentences import say
-
-Combination = tuple[str, str, str]
 
 
 class WholeTruth:
-    """What is true in which videos of a corpus: annotations name one moment for each sentence, and
-    events of the same color, shape and action in other videos are as right.
+    """What is true in which videos of a corpus: annotations name a sentence's moments in its own
+    video, and events of the same color, shape and action in other videos are as right.
 
     Args:
         folder (str | Path): The corpus.
@@ -34,13 +32,17 @@ class WholeTruth:
         path = Path(folder) / 'manifest.json'
         missing = f'{folder} is no corpus of Shapes: it has no manifest.json'
         manifest = read_json(path, missing, CorpusError)
-        self.sampler = SceneSampler(manifest['seed'])
+        self.sampler = sampler_of(manifest)
         self._last_of_training = manifest['scene_seeds']['train'][1]
 
-    def events(self, video_id: str) -> list[Event]:
-        """Events of a video, in the order of its annotated sentences."""
+    def scene(self, video_id: str) -> Scene:
+        """Description of a video."""
         index = int(video_id.rpartition('_')[2])
-        return self.sampler.sample(index, video_id, index <= self._last_of_training).events
+        return self.sampler.sample(index, video_id, index <= self._last_of_training)
+
+    def events(self, video_id: str) -> list[Event]:
+        """All that happens in a video, in order of its start, whatever its sentences are about."""
+        return self.scene(video_id).events
 
     def answers(self, video_ids: Sequence[str]) -> dict[Combination, list[tuple]]:
         """Moments (place of the video, start, end) of each combination that occurs in a library."""
@@ -60,17 +62,21 @@ class WholeTruth:
             video_ids (Sequence[str]): Videos of the library, in its order.
 
         Returns:
-            list[AskedSentence]: S sentences, video by video, the annotated answer first.
+            list[AskedSentence]: S sentences, video by video, the moments in their own video first;
+            those that are true of none there are left out.
         """
         place = {video_id: number for number, video_id in enumerate(video_ids)}
         happening, found = self.answers(video_ids), []
         for video in annotations:
-            events = self.events(video.video_id)
+            asked, own = self.scene(video.video_id).asked, place[video.video_id]
             for index, sentence in zip(video.sentence_index, video.sentences, strict=True):
-                event = events[index]
-                own = (place[video.video_id], event.start, event.end)
-                others = [answer for answer in happening[event.combination] if answer != own]
-                rows = torch.tensor([own, *others], dtype=torch.float64)
+                # sorting keeps the order of all others
+                answers = sorted(
+                    happening.get(asked[index], []), key=lambda answer, own=own: answer[0] != own
+                )
+                if not answers or answers[0][0] != own:
+                    continue
+                rows = torch.tensor(answers, dtype=torch.float64)
                 found.append(AskedSentence(sentence, rows[:, 0].long(), rows[:, 1:].float()))
         return found
 

@@ -13,7 +13,7 @@ from mmn_plugin.features import VideoReader, probe_video, run_parallel
 from mmn_plugin.features.extractor import TRACKERS
 from mmn_plugin.structures import box_iou
 
-from .corpus import CorpusError
+from .corpus import CorpusError, check_one_moment
 from .features import HUES, SATURATION, TubeFeatureExtractor, shade
 
 
@@ -176,7 +176,8 @@ class ShapesTubes:
             to None: `CandidateTubes`.
 
     Raises:
-        CorpusError: If the folder holds no complete corpus.
+        CorpusError: If the folder holds no complete corpus, or sentences of it have no moment or
+            several ones.
     """
 
     def __init__(self, corpus: str | Path, seed: int = 0, tracker: Callable | None = None):
@@ -193,6 +194,7 @@ class ShapesTubes:
                 f'{self.corpus} holds no complete Shapes corpus; make it with '
                 f'tools/data/make_shapes.py {self.corpus}'
             )
+        check_one_moment(self.corpus, self.manifest)
         self.extractor = TubeFeatureExtractor(size=self.manifest['size'])
         frames = round(self.manifest['duration'] * self.manifest['fps'])
         self.candidates = CandidateTubes(self.manifest['size'], frames)

@@ -1,5 +1,6 @@
 """The scripts that make Shapes and its tubes, and a vocabulary."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,14 @@ def test_a_corpus_is_made_and_another_one_is_not_mixed_with_it(tmp_path):
     assert 'another corpus (seed=0 instead of 1)' in output_of(*arguments, '--seed', 1, code=1)
     output = output_of(*arguments, '--workers', '-1', code=2)
     assert "argument --workers: '-1' is not a whole number" in output
+
+
+def test_a_corpus_with_absent_and_repeated_moments_is_asked_for(tmp_path):
+    arguments = (TOOL, tmp_path, '--videos', 10, '--size', 32, '--absent-and-repeated')
+    assert '8 train, 1 val, 1 test' in output_of(*arguments)
+    (entry,) = json.loads((tmp_path / 'annotations/test.json').read_text()).values()
+    assert [] in entry['timestamps']
+    assert 'another corpus' in output_of(*arguments[:-1], code=1)
 
 
 def test_after_a_kill_it_goes_on(tmp_path):

@@ -24,9 +24,11 @@ def main() -> None:
     add('--size', type=int, default=96, help='side of the frames in pixels (default: 96)')
     text = 'processes; 0: none but this one (default: 2)'
     add('--workers', type=whole_number, default=2, help=text)
+    text = 'some events happen twice, and some sentences are about what does not happen'
+    add('--absent-and-repeated', action='store_true', help=text)
     args = parser.parse_args()
     with plain_errors():
-        corpus = ShapesCorpus(args.out, args.videos, args.seed, args.size)
+        corpus = ShapesCorpus(args.out, args.videos, args.seed, args.size, args.absent_and_repeated)
         with ProgressBar('videos') as bar:
             corpus.write(args.workers, bar)
     counts = ', '.join(f'{len(part)} {name}' for name, part in corpus.splits.items())
