@@ -52,7 +52,7 @@ def test_a_head_that_says_how_three_spaces_fuse_scores_and_ranks():
 @pytest.mark.parametrize('power', [None, 2.0])
 def test_videos_of_different_numbers_of_units_are_ranked_together_as_alone(power):
     torch.manual_seed(0)
-    head = MeanHead(GRID, nms_threshold=0.5, expected_iou_power=power)
+    head = MeanHead(GRID, nms_threshold=0.5, expected_iou_power=power, curves=True)
     videos = [
         VideoEmbedding(
             {space: F.normalize(value, dim=-1) for space, value in embeddings(units, 4).items()},
@@ -70,6 +70,7 @@ def test_videos_of_different_numbers_of_units_are_ranked_together_as_alone(power
         alone, found = head.ground(video, own), sample.pred_instances
         torch.testing.assert_close(found.scores, alone.scores, equal_nan=True)
         torch.testing.assert_close(found.moments, alone.moments, equal_nan=True)
+        torch.testing.assert_close(found.curves, head.curve(video, head.score(video, own)))
 
 
 def test_trust_is_a_factor_on_scores():

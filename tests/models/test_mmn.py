@@ -28,6 +28,19 @@ def test_predictions_are_ranked_within_the_video_whatever_else_is_in_the_batch(m
             assert torch.equal(kept, kept.sort(descending=True).values)
 
 
+@pytest.mark.parametrize(('name', 'clips'), [('mmn_charades.py', 8), ('mscl_charades.py', 16)])
+def test_curves_are_predicted_where_the_head_is_asked_for_them(name, clips):
+    asked, plain = (build_tiny(name, head=head).eval() for head in (dict(curves=True), {}))
+    with torch.no_grad():
+        found, without = (one(**batch_of(one), mode='predict') for one in (asked, plain))
+    inputs = batch_of(plain)['inputs']
+    for sample, other, features in zip(found, without, inputs, strict=True):
+        curves = sample.pred_instances.pop('curves')
+        assert curves.shape == (len(sample.sentences), clips)
+        torch.testing.assert_close(curves, plain.head.curve(*plain.score_sample(features, other)))
+        assert {*sample.pred_instances.keys()} == {*other.pred_instances.keys()}
+
+
 def test_losses_are_weighted_and_scheduled(model):
     model.eval()  # BatchNorm on its buffers, so that both passes agree
     full = model(**batch_of(model), mode='loss')

@@ -2,7 +2,6 @@
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +20,8 @@ from mmn_plugin.structures import (
     VideoEmbedding,
     normalized_text,
 )
+
+from .library_score import FusedScore
 
 # Values of the curve of a video that was encoded in several windows, for pictures.
 CURVE_STEPS = 96
@@ -42,6 +43,8 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         expected_iou_power (float, optional): The proposal of the highest `expected_iou`, with this
             power of their scores, is the first of a ranking; chosen on validation. Defaults to
             None: that of the highest score, as published.
+        curves (bool): Predict each sentence's score over time as well, see `curve`. Defaults to
+            False.
 
     Attributes:
         contrastive_factor (float): Scheduled factor on the contrastive losses, 1 unless
@@ -67,6 +70,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         top_n: int = 5,
         negatives: dict | None = None,
         expected_iou_power: float | None = None,
+        curves: bool = False,
     ):
         super().__init__()
         if expected_iou_power is not None and not expected_iou_power > 0:
@@ -78,6 +82,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         self.nms_threshold = nms_threshold
         self.top_n = top_n
         self.negatives = NegativeSource(**negatives or {})
+        self.curves = curves
         self.contrastive_factor = 1.0
 
     @abstractmethod
@@ -214,7 +219,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         return self.presence_of(video, self.cosines(video, sentences))
 
     def curve(self, video: VideoEmbedding, scores: Tensor) -> Tensor:
-        """Scores over time, for pictures.
+        """Scores over time, for pictures and the saliency of clips.
 
         Args:
             video (VideoEmbedding): One video.
@@ -331,7 +336,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         Raises:
             ValueError: If a setting is out of its range.
         """
-        return FusedScore(self, (*self.joint_spaces, *self.tower_spaces))
+        return FusedScore(self.fuse, (*self.joint_spaces, *self.tower_spaces))
 
     def predict(
         self,
@@ -347,12 +352,18 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             data_samples (list[GroundingDataSample]): B videos; ground truth is not looked at.
 
         Returns:
-            list[GroundingDataSample]: The samples, with ``pred_instances`` as of `rank`.
+            list[GroundingDataSample]: The samples, with ``pred_instances`` as of `rank`, and with
+            the setting ``curves`` their ``curves`` (s, K).
         """
         counts = [len(sample.sentences) for sample in data_samples]
         video = VideoEmbedding.stack(videos)
-        ranked = self.rank(video, self.score(video, sentences, counts), counts=counts)
-        return self.assign(ranked, data_samples)
+        scores = self.score(video, sentences, counts)  # (S, U)
+        self.assign(self.rank(video, scores, counts=counts), data_samples)
+        if self.curves:
+            rows = zip(data_samples, videos, scores.cpu().split(counts), strict=True)
+            for sample, one, own in rows:  # a shorter video's units are the first ones
+                sample.pred_instances.curves = self.curve(one, own[:, : len(one.spans)])
+        return data_samples
 
     @staticmethod
     def assign(
@@ -387,33 +398,6 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             iou,
             None if meaning is None else meaning.numpy(),
         )
-
-
-@dataclass(frozen=True)
-class FusedScore:
-    """A head's `fuse` as the score of a library, for moments of any number of videos.
-
-    Attributes:
-        head (BaseHead): The head.
-        spaces (tuple[str, ...]): Spaces of the products.
-    """
-
-    head: BaseHead
-    spaces: tuple[str, ...]
-
-    def __call__(
-        self, products: dict[str, Tensor], lengths: Tensor, trust: Tensor | None = None
-    ) -> Tensor:
-        """Scores (...) of products (...) per space; see ``BaseHead.library_score``."""
-        spans = torch.stack([torch.zeros_like(lengths), lengths], -1)
-        # moments of many videos in one: nothing of it but length and number of windows counts
-        video = VideoEmbedding({}, spans, 'library', duration=1.0, num_windows=2)
-        return trusted(self.head.fuse(products, video), trust)
-
-
-def trusted(scores: Tensor, trust: Tensor | None) -> Tensor:
-    """Scores times the trust in their moments, float64."""
-    return scores.double() if trust is None else scores.double() * trust
 
 
 def unit_vectors(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:

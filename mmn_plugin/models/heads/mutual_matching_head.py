@@ -18,7 +18,8 @@ from mmn_plugin.structures import (
     temporal_iou,
 )
 
-from .base_head import BaseHead, own_video_products, owners, trusted, unit_vectors
+from .base_head import BaseHead, own_video_products, owners, unit_vectors
+from .library_score import trusted
 
 MATCHING = ('loss_vid', 'loss_sent', 'loss_vid_keys', 'loss_sent_keys')
 
@@ -53,6 +54,7 @@ class MutualMatchingHead(BaseHead):
         window_tower_weight (float, optional): Instead of ``tower_weight`` in a video of several
             windows. Defaults to None.
         expected_iou_power (float, optional): As of `BaseHead`. Defaults to None.
+        curves (bool): As of `BaseHead`. Defaults to False.
 
     Raises:
         ValueError: If a weight is below 0: the score would fall where the cosine rises.
@@ -75,8 +77,9 @@ class MutualMatchingHead(BaseHead):
         tower_weight: float = 0.0,
         window_tower_weight: float | None = None,
         expected_iou_power: float | None = None,
+        curves: bool = False,
     ):
-        super().__init__(grid, nms_threshold, top_n, negatives, expected_iou_power)
+        super().__init__(grid, nms_threshold, top_n, negatives, expected_iou_power, curves)
         for name, weight in dict(
             tower_weight=tower_weight, window_tower_weight=window_tower_weight
         ).items():

@@ -13,7 +13,8 @@ from mmn_plugin.models.negatives import on
 from mmn_plugin.models.ranking import moment_scores, score_runs, score_stretches
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
-from .base_head import BaseHead, trusted, unit_vectors
+from .base_head import BaseHead, unit_vectors
+from .library_score import trusted
 
 
 @MODELS.register_module()
@@ -44,6 +45,7 @@ class ScoreCurveHead(BaseHead):
         negatives (dict, optional): As of `BaseHead`, for the video-level loss. Defaults to None.
         around_weight (float): Of stretches, see `score_stretches`. Defaults to 0.5.
         length_weight (float): Likewise. Defaults to 0.
+        curves (bool): As of `BaseHead`. Defaults to False.
 
     Attributes:
         grid (MomentGrid): All moments of N clips: the runs that can be.
@@ -69,8 +71,9 @@ class ScoreCurveHead(BaseHead):
         negatives: dict | None = None,
         around_weight: float = 0.5,
         length_weight: float = 0.0,
+        curves: bool = False,
     ):
-        super().__init__(grid, nms_threshold, top_n, negatives)
+        super().__init__(grid, nms_threshold, top_n, negatives, curves=curves)
         falling = list(windows) == sorted(windows, reverse=True) and min(windows, default=1) >= 1
         thresholds = None if run_thresholds is None else list(run_thresholds)
         inside = thresholds is None or (thresholds and all(0 < share < 1 for share in thresholds))

@@ -132,6 +132,7 @@ class ZeroShotHead(BaseHead):
             validation. Defaults to 0.
         unrelated (Sequence[str] | str, optional): Sentences that are in no video, or a file with
             one per line. Defaults to None: the package's own, of everyday life.
+        curves (bool): As of `BaseHead`. Defaults to False.
 
     Attributes:
         tower_spaces (tuple[str, ...]): Spaces that the score needs, see `TowerPool`.
@@ -152,8 +153,9 @@ class ZeroShotHead(BaseHead):
         center: float = 0.0,
         length_weight: float = 0.0,
         unrelated: Sequence[str] | str | None = None,
+        curves: bool = False,
     ):
-        super().__init__(grid, nms_threshold, top_n)
+        super().__init__(grid, nms_threshold, top_n, curves=curves)
         self.moment_map = grid
         self.tower = tower
         self.combine = build_score(**score)
