@@ -61,6 +61,10 @@ class MemoryBank(nn.Module):
             **joined,
         )
 
+    def ages(self) -> np.ndarray:
+        """(V,) int64, how many videos were stored after each of those of `candidates`."""
+        return (self.next_slot - 1 - np.arange(len(self))) % self.size
+
     def push(self, new: Candidates) -> None:
         """Add videos; the oldest make room, and what is not finite becomes zeros."""
         new = new.map(lambda rows: rows.detach().nan_to_num(0.0, 0.0, 0.0))
@@ -163,6 +167,8 @@ class NegativeSource(nn.Module):
         weight (float): Weight of the negatives from outside the device's batch: each adds
             ``weight * exp(similarity / temperature)`` to a denominator. Defaults to 1, like any
             other negative; with another value a sentence's loss depends on which rank it is on.
+        half_life (float, optional): A video of the queue weighs half as much again for so many
+            videos that were stored after it. Defaults to None: its age plays no role.
         exclude_same_text (bool): A sentence of another video with the same text, but for case,
             punctuation and white space, is no negative, and neither are the moments of that video
             near the sentence's ground truth. Defaults to False, as published.
@@ -202,6 +208,7 @@ class NegativeSource(nn.Module):
         piece: int | None = None,
         piece_statistics: str = 'piece',
         momentum: float | None = None,
+        half_life: float | None = None,
     ):
         super().__init__()
         problem = _problem_of_pieces(videos_per_step, piece, piece_statistics)
@@ -215,6 +222,11 @@ class NegativeSource(nn.Module):
             problem = f"weight={weight}: scope='local', queue_size=0 has no negatives to weigh"
         elif exclude_similar is not None and not 0 < exclude_similar < 1:
             problem = f'exclude_similar={exclude_similar}: give a cosine between 0 and 1, or None'
+        elif half_life is not None and not (queue_size and 0 < half_life < math.inf):
+            problem = (
+                f'half_life={half_life}, queue_size={queue_size}: give a number of videos above 0, '
+                'and a queue whose videos age, or None'
+            )
         elif momentum is not None and not (queue_size and 0 <= momentum < 1):
             problem = (
                 f'momentum={momentum}, queue_size={queue_size}: give a number below 1, and a queue '
@@ -229,6 +241,7 @@ class NegativeSource(nn.Module):
         self.videos_per_step = videos_per_step
         self.piece, self.piece_statistics = piece, piece_statistics
         self.bank = MemoryBank(queue_size) if queue_size else None
+        self.half_life = half_life
         self.momentum_encoder = None if momentum is None else MomentumEncoder(momentum)
         self.wide = True
         self._seen: Candidates | None = None
@@ -265,8 +278,10 @@ class NegativeSource(nn.Module):
             self.settle()
             remembered = self.bank.candidates(own.moments.device)
             if remembered is not None:
-                wider = pools if keys is None else key_pools
-                wider.append(NegativePool.of(remembered, own, **how))
+                pool = NegativePool.of(remembered, own, **how)
+                if self.half_life is not None:
+                    pool = pool.weighted(-math.log(2) / self.half_life * self.bank.ages())
+                (pools if keys is None else key_pools).append(pool)
             if training:
                 self._seen = everyone.map(Tensor.detach)
         return Negatives(pools, share, keys, key_pools)

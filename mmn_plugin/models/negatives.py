@@ -123,6 +123,11 @@ class NegativePool:
         own_places = equal_pairs(video_ids, candidates.video_ids), equal_pairs(video_ids, others)
         return cls(candidates, *own_places, same, first_sentence, log_weight)
 
+    def weighted(self, log_weight: np.ndarray) -> 'NegativePool':
+        """The same with (V,) logarithms added to the weights of its videos."""
+        added = torch.from_numpy(log_weight).to(self.candidates.moments)
+        return replace(self, log_weight=added + (0 if self.log_weight is None else self.log_weight))
+
     def excluded_sentences(self) -> Pairs:
         """(Sentence of the batch, sentence here) of the same video, then of the same meaning."""
         pairs = zip(self.same_video_sentences, self.same_meaning, strict=True)

@@ -11,6 +11,7 @@ from helpers.random_candidates import random_candidates
 from helpers.stub_tower import StubTower
 from helpers.tiny_models import batch_of, build_tiny, sample_of
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models import MemoryBank, NegativeSource
 from mmn_plugin.structures import normalized_text
 
@@ -121,6 +122,26 @@ def test_backward_may_use_the_bank_until_the_next_batch():
         pools = source.collect(batch).pools
         (batch.sentences @ pools[1].candidates.moments[0, 0]).sum().backward()
         assert torch.equal(batch.sentences.grad, expected.expand_as(batch.sentences))
+
+
+def test_a_video_of_the_queue_weighs_half_as_much_for_each_half_life_of_younger_ones():
+    source, everything = NegativeSource(queue_size=4, weight=3.0, half_life=2.0), batches()
+    stored = []
+    for batch in everything[:5]:
+        pools = source.collect(batch).pools
+        if stored:
+            pool = pools[1]
+            ages = {video: age for age, video in enumerate(reversed(stored))}
+            expected = [3 * 0.5 ** (ages[name] / 2) for name in pool.candidates.video_ids]
+            torch.testing.assert_close(pool.log_weight.exp(), pool.log_weight.new_tensor(expected))
+        stored = (stored + batch.video_ids)[-4:]
+    assert len(stored) == 4  # the ring has come round
+
+
+@pytest.mark.parametrize('settings', [dict(half_life=8), dict(queue_size=4, half_life=0)])
+def test_a_half_life_needs_a_queue_that_ages(settings):
+    with pytest.raises(InputError, match=r'negatives\.half_life=[08], queue_size='):
+        NegativeSource(**settings)
 
 
 def test_texts_that_differ_in_case_punctuation_and_white_space_are_the_same():

@@ -1,7 +1,10 @@
 """The experiment that compares sources of negatives."""
 
+import json
 import runpy
 import sys
+from concurrent.futures import Executor, Future
+from itertools import product
 
 import pytest
 from helpers.run_tool import ROOT, config_with
@@ -47,20 +50,82 @@ def test_a_training_is_measured_once(negatives, tmp_path, monkeypatch):
         negatives, 'evaluated', lambda *job: asked.append(job) or dict(quality=0.25)
     )
     row = next(iter(negatives.ROWS))
-    found = [negatives.figures_of('shapes', row, 4, 1.0) for _ in range(2)]
-    assert found == 2 * [dict(seed=4, train_cpu_seconds=60.0, quality=0.25)]
+    first, second = (negatives.figures_of('shapes', row, 1.0, 4) for _ in range(2))
+    assert first == second
+    assert negatives.place_of(first) == ('shapes', row, 1.0, 4)
+    assert first['quality'] == 0.25
+    assert negatives.is_current(first)
+    assert not negatives.is_current(first | dict(options=first['options'][1:]))
     assert len(asked) == 1
 
 
-def test_the_table_has_the_towers_columns_where_there_is_a_tower(negatives):
+def run_of(negatives, place, **figures):
+    options = list(negatives.options_of(*place[:3]))
+    about = dict(zip(('corpus', 'row', 'rate', 'seed'), place, strict=True), options=options)
+    return about | figures
+
+
+class AtOnce(Executor):
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def test_the_experiment_goes_on_from_its_result_and_tries_rates_with_the_first_seed(
+    negatives, tmp_path, monkeypatch
+):
+    made = []
+
+    def figures_of(*place):
+        made.append(place)
+        return run_of(negatives, place, quality=place[2])
+
+    monkeypatch.setattr(negatives, 'CORPORA', dict(shapes=negatives.CORPORA['shapes']))
+    monkeypatch.setattr(negatives, 'ROWS', dict([*negatives.ROWS.items()][:2]))
+    monkeypatch.setattr(negatives, 'RESULT', tmp_path / 'result.json')
+    monkeypatch.setattr(negatives, 'figures_of', figures_of)
+    monkeypatch.setattr(negatives, 'make_corpus', lambda: None)
+    monkeypatch.setattr(negatives, 'state_of_code', lambda: ['one', 'two'])
+    monkeypatch.setattr(negatives, 'ProcessPoolExecutor', lambda *_: AtOnce())
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    results = [json.loads(json.dumps(part)) for part in negatives.negatives_library([5, 6])]
+    first, second = negatives.ROWS
+    high = max(negatives.RATES)
+    tried = [('shapes', row, rate, 5) for row in (first, second) for rate in negatives.RATES]
+    assert sorted(made) == sorted([*tried, ('shapes', first, high, 6), ('shapes', second, high, 6)])
+    assert [len(part['runs']) for part in results] == [1, 2, 3, 4, 5, 6, 6]
+
+    def again(result):
+        made.clear()
+        negatives.RESULT.write_text(json.dumps(result))
+        (*_, last) = negatives.negatives_library([5, 6])
+        return sorted(map(negatives.place_of, last['runs']))
+
+    whole = again(results[-1])
+    assert not made
+    assert again(results[2]) == whole
+    assert len(made) == 3
+    assert again(results[-1] | dict(code=['one', 'other'])) == whole
+    assert len(made) == 6
+
+
+def test_the_table_has_rows_whose_rates_were_all_tried_and_columns_of_the_tower(negatives):
     names = {name for _, name in negatives.COLUMNS.values()} | {'MedR@0.5'}
     alone = dict.fromkeys(names, 3.14)
-    seed = {negatives.ALONE: alone, 'train_cpu_seconds': 120.0}
-    rows = {'local': dict(rate=3.0, per_seed=[seed, seed])}
-    with_tower = {'local': dict(rate=1.0, per_seed=[seed | {negatives.BOTH: alone}])}
-    text = negatives.render_negatives_library(dict(shapes=rows, captions=with_tower))
+    runs = []
+    for corpus, spaces in dict(
+        captions=(negatives.ALONE, negatives.BOTH), shapes=[negatives.ALONE]
+    ).items():
+        figures = dict.fromkeys(spaces, alone) | dict(train_cpu_seconds=120.0)
+        row, other = [*negatives.ROWS][:2]
+        places = [*product([corpus], [row], negatives.RATES, [0]), (corpus, row, 3.0, 1)]
+        places.append((corpus, other, 1.0, 0))
+        runs += [run_of(negatives, place, quality=place[2], **figures) for place in places]
+    text = negatives.render_negatives_library(dict(seeds=[0, 1], runs=runs))
     captions, shapes = text.split('\n\n')
-    assert shapes.endswith('| 3.1 ± 0.0 | 3 | 2 | 3 |')
+    assert len(shapes.splitlines()) == 3
+    assert shapes.endswith('| 3.1 ± 0.0 | 3 | 2 | 3 | 2 |')
     assert captions.count('3.1') == len(negatives.COLUMNS)
     assert shapes.count('3.1') == len(negatives.COLUMNS) - 2
 

@@ -6,7 +6,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import chdir
 from itertools import product
 from pathlib import Path
@@ -27,16 +27,28 @@ from mmn_plugin.shapes import WholeTruth
 
 from .captions import MMN, make_corpus
 from .library import absence_of
-from .running import CONFIG, ROOT, best_of, train
+from .running import CONFIG, ROOT, best_of, state_of_code, train
 from .tables import spreads, table
+
+RESULT = ROOT / 'docs/results/negatives_library.json'
+
+
+def of_epochs(number: int) -> tuple[str, ...]:
+    """Options of a training of so many epochs."""
+    return (
+        f'train_cfg.max_epochs={number}',
+        f'train_cfg.val_interval={number}',
+        f'default_hooks.negatives.full_through_epoch={number}',
+    )
+
 
 # A step of the optimizer is 32 videos, unless its row names more.
 STEP = 32
 SOURCE = 'model.head.negatives'
 
 GLOBAL, QUEUE = f'{SOURCE}.scope=global', f'{SOURCE}.queue_size'
-FROM = 'default_hooks.negatives.from_epoch=3'
-MOMENTUM = f'{SOURCE}.momentum=0.99'
+FROM = 'default_hooks.negatives.from_epoch=2'
+MOMENTUM, AGED = f'{SOURCE}.momentum=0.99', f'{SOURCE}.half_life=128'
 SAMPLER = 'train_dataloader.sampler'
 HARD = (
     f'{SAMPLER}._delete_=True',
@@ -58,41 +70,77 @@ ROWS = {
     '32 videos, and a queue of 512': (32, (f'{QUEUE}=512', FROM), 1),
     '32 videos, and a queue of 64 with momentum': (32, (f'{QUEUE}=64', MOMENTUM), 1),
     '32 videos, and a queue of 512 with momentum': (32, (f'{QUEUE}=512', MOMENTUM), 1),
+    'the same, half the weight every 128 videos': (32, (f'{QUEUE}=512', MOMENTUM, AGED), 1),
     '32 videos that resemble each other': (32, HARD, 1),
     '32 videos, without sentences that mean the same': (32, (MASKS,), 1),
     '32 videos that resemble each other, likewise': (32, (*HARD, MASKS), 1),
 }
 CORPORA = {'captions': 'configs/mmn_captions_library.py', 'shapes': CONFIG}
-ALWAYS = {'captions': ('model.head.expected_iou_power=None',), 'shapes': ()}
+# Fewer epochs than the configs have, and validation at the end alone, for all rows alike.
+SCHEDULES = {
+    'captions': ('model.head.expected_iou_power=None', *of_epochs(4), 'param_scheduler.1.T_max=4'),
+    'shapes': (*of_epochs(8), 'param_scheduler.0.milestones=[5,7]'),
+}
 RATES = (1.0, 3.0)  # factors on the config's learning rate that are tried for each row
-POWERS, WEIGHTS = (4.0, 16.0, 64.0), (0.0, 8.0, 16.0)  # of a library's score
-ONE_IN = 3  # sentences in choosing
+POWERS, WEIGHTS = (4.0, 16.0, 64.0), (0.0, 8.0)  # of a library's score
+ONE_IN = dict(val=3, test=2)  # sentences that are asked
 ALONE, BOTH = 'alone', 'tower'
 OWN = 'video R1@0.5'
 
 
 def negatives_library(seeds: list[int]) -> Iterator[dict]:
-    """Rows of both corpora, each written as it ends; what was measured before is taken as it is.
+    """A run for each corpus, row, learning rate and seed, each written as it ends.
 
     The learning rate of a row is chosen with the first seed, and a library's power and weight of
-    the tower for each training, by the mean of R@1, R@10 and R@100 on validation.
+    the tower for each training, by the mean of R@1, R@10 and R@100 on validation. Runs that the
+    result has already, of the same package, configs and options, are taken as they are.
     """
     make_corpus()
     os.environ['OMP_NUM_THREADS'] = '1'
-    result = {corpus: {} for corpus in CORPORA}
+    code, runs = state_of_code(), []
+    if RESULT.is_file():
+        before = json.loads(RESULT.read_text())
+        runs = [run for run in before['runs'] if before['code'] == code and is_current(run)]
+    first = [(*place, seeds[0]) for place in product(CORPORA, ROWS, RATES)]
+    for ended in measured(first, runs):
+        yield dict(code=code, runs=ended)
+    others = [
+        (corpus, row, best_rate(runs, corpus, row, seeds[0]), seed)
+        for seed, corpus, row in product(seeds[1:], CORPORA, ROWS)
+    ]
+    for ended in measured(others, runs):
+        yield dict(code=code, runs=ended)
+    yield dict(code=code, runs=runs)
+
+
+def measured(jobs: list[tuple], runs: list[dict]) -> Iterator[list[dict]]:
+    """``runs``, to which each job that is not among them is added as it ends."""
+    known = {place_of(run) for run in runs}
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        for corpus, row in product(CORPORA, ROWS):
-            tried = [pool.submit(figures_of, corpus, row, seeds[0], rate) for rate in RATES]
-            tried = {rate: run.result() for rate, run in zip(RATES, tried, strict=True)}
-            rate = max(tried, key=lambda factor: tried[factor]['quality'])
-            others = [pool.submit(figures_of, corpus, row, seed, rate) for seed in seeds[1:]]
-            result[corpus][row] = dict(
-                rate=rate,
-                tried={factor: found['quality'] for factor, found in tried.items()},
-                per_seed=[tried[rate], *(run.result() for run in others)],
-            )
-            yield result
+        futures = [pool.submit(figures_of, *job) for job in jobs if job not in known]
+        for future in as_completed(futures):
+            runs.append(future.result())
+            yield runs
+
+
+def place_of(run: dict) -> tuple:
+    """What a run is of: corpus, row, factor on the learning rate, seed."""
+    return run['corpus'], run['row'], run['rate'], run['seed']
+
+
+def is_current(run: dict) -> bool:
+    """Whether the table has such a run, trained by the same options."""
+    corpus, row, rate, _ = place_of(run)
+    known = corpus in CORPORA and row in ROWS and rate in RATES
+    return known and run['options'] == list(options_of(corpus, row, rate))
+
+
+def best_rate(runs: list[dict], corpus: str, row: str, seed: int) -> float:
+    """The learning rate that was best on validation, of those that were tried with this seed."""
+    place = corpus, row, seed
+    tried = {run['rate']: run for run in runs if (run['corpus'], run['row'], run['seed']) == place}
+    return max(tried, key=lambda rate: tried[rate]['quality'])
 
 
 def options_of(corpus: str, row: str, rate: float) -> tuple[str, ...]:
@@ -111,17 +159,19 @@ def options_of(corpus: str, row: str, rate: float) -> tuple[str, ...]:
         options += (
             f'param_scheduler.0.end={max(1, config.param_scheduler[0].end * STEP // videos)}',
         )
-    return (*ALWAYS[corpus], *options)
+    return (*SCHEDULES[corpus], *options)
 
 
-def figures_of(corpus: str, row: str, seed: int, rate: float) -> dict:
+def figures_of(corpus: str, row: str, rate: float, seed: int) -> dict:
     """What one training gives; kept beside it, so that it is measured once."""
     torch.set_num_threads(1)
     name = re.sub(r'\W+', '_', f'negatives_{corpus}_{row}_{rate:g}')
-    work, used = train(name, seed, options_of(corpus, row, rate), CORPORA[corpus], ROWS[row][2])
+    options = options_of(corpus, row, rate)
+    work, used = train(name, seed, options, CORPORA[corpus], ROWS[row][2])
     kept = ROOT / work / 'library.json'
     if not kept.is_file():
-        kept.write_text(json.dumps(used | evaluated(corpus, best_of(work))))
+        about = dict(corpus=corpus, row=row, rate=rate, options=list(options))
+        kept.write_text(json.dumps(about | used | evaluated(corpus, best_of(work))))
     return json.loads(kept.read_text())
 
 
@@ -130,8 +180,8 @@ def evaluated(corpus: str, checkpoint: Path) -> dict:
     with chdir(ROOT):
         cfg = load_config(CORPORA[corpus])
         model = tool.read_model(cfg, str(checkpoint))
-        chosen = on_validation(cfg, model, ONE_IN)
-        test = tool.embed_library(model, build_dataset(cfg, 'test'))
+        chosen = on_validation(cfg, model, ONE_IN['val'])
+        test = tool.embed_library(model, build_dataset(cfg, 'test')).every(ONE_IN['test'])
         truth = WholeTruth('data/shapes') if corpus == 'shapes' else None
         found = {}
         for name, trial in chosen.items():
@@ -200,22 +250,38 @@ COLUMNS = {
 
 def render_negatives_library(result: dict) -> str:
     """A table for each corpus."""
-    return '\n\n'.join(rows_of(corpus, result[corpus]) for corpus in CORPORA if result.get(corpus))
+    tables = []
+    for corpus in CORPORA:
+        rows = {row: chosen_runs(result, corpus, row) for row in ROWS}
+        tables += [table_of(corpus, {row: runs for row, runs in rows.items() if runs})]
+    return '\n\n'.join(filter(None, tables))
 
 
-def rows_of(corpus: str, rows: dict) -> str:
-    """A row for each source of negatives."""
-    first = next(iter(rows.values()))['per_seed'][0]
+def chosen_runs(result: dict, corpus: str, row: str) -> list[dict]:
+    """A row's runs at its best learning rate; none while not all rates were tried."""
+    runs = [run for run in result['runs'] if place_of(run)[:2] == (corpus, row)]
+    first = result['seeds'][0]
+    if {run['rate'] for run in runs if run['seed'] == first} != {*RATES}:
+        return []
+    rate = best_rate(runs, corpus, row, first)
+    return [run for run in runs if run['rate'] == rate]
+
+
+def table_of(corpus: str, rows: dict[str, list[dict]]) -> str:
+    """A row for each source of negatives; empty without one."""
+    if not rows:
+        return ''
+    first = next(iter(rows.values()))[0]
     columns = {title: place for title, place in COLUMNS.items() if place[0] in first}
     shown = []
-    for label, row in rows.items():
-        seeds = row['per_seed']
-        cells = [spreads([s[own] for s in seeds], [name])[0] for own, name in columns.values()]
-        median = statistics.median(seed[ALONE]['MedR@0.5'] for seed in seeds)
-        minutes = statistics.fmean(seed['train_cpu_seconds'] for seed in seeds) / 60
-        shown.append([label, *cells, f'{median:.0f}', f'{minutes:.0f}', f'{row["rate"]:g}'])
+    for label, runs in rows.items():
+        cells = [spreads([run[own] for run in runs], [name])[0] for own, name in columns.values()]
+        median = statistics.median(run[ALONE]['MedR@0.5'] for run in runs)
+        minutes = statistics.fmean(run['train_cpu_seconds'] for run in runs) / 60
+        seeds, rate = len(runs), runs[0]['rate']
+        shown.append([label, *cells, f'{median:.0f}', f'{minutes:.0f}', f'{rate:g}', seeds])
     header = [f'negatives of a sentence; {corpus}, test split, IoU=0.5, %', *columns]
-    return table([*header, 'median rank', 'CPU minutes', 'learning rate x'], shown)
+    return table([*header, 'median rank', 'CPU minutes', 'learning rate x', 'seeds'], shown)
 
 
 # What may limit local negatives, one change at a time: options of a training.
@@ -241,11 +307,7 @@ LIMITS = {
         'model.text_encoder.identity=True',
     ),
     "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
-    'twice the epochs': (
-        'train_cfg.max_epochs=20',
-        'param_scheduler.1.T_max=20',
-        'default_hooks.negatives.full_through_epoch=20',
-    ),
+    'twice the epochs': (*of_epochs(8), 'param_scheduler.1.T_max=8'),
     'a language model that is trained': (
         'model.text_encoder.frozen=False',
         'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
@@ -268,7 +330,7 @@ def negatives_limits() -> Iterator[dict]:
 def limited(label: str) -> dict:
     """Figures on validation of one training."""
     torch.set_num_threads(1)
-    options = (*ALWAYS['captions'], *LIMITS[label])
+    options = (*SCHEDULES['captions'], *LIMITS[label])
     name = f'negatives_limits_{list(LIMITS).index(label)}'
     work, used = train(name, 0, options, MMN, 1)
     with chdir(ROOT):

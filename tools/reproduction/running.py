@@ -50,8 +50,9 @@ def train(
     long experiment that was stopped goes on where it was.
     """
     work = WORK / f'{name}_seed{seed}'
-    code = run('git', 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs').split()
-    wanted = dict(code=code, config=config, options=list(options), processes=processes, seed=seed)
+    wanted = dict(
+        code=state_of_code(), config=config, options=list(options), processes=processes, seed=seed
+    )
     record = ROOT / work / 'finished.json'
     found = json.loads(record.read_text()) if record.is_file() else {}
     if not wanted.items() <= found.items():
@@ -68,6 +69,11 @@ def train(
         record.write_text(json.dumps(found))
     told = ('seed', 'train_seconds', 'train_cpu_seconds', 'train_commit')
     return work, {key: found[key] for key in told}
+
+
+def state_of_code() -> list[str]:
+    """What the last commit's package and configs are known by."""
+    return run('git', 'rev-parse', 'HEAD:mmn_plugin', 'HEAD:configs').split()
 
 
 def kept(
