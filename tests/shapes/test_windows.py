@@ -22,6 +22,7 @@ from mmn_plugin.shapes import (
 )
 from mmn_plugin.shapes.sentences import COLOR_WORDS, SHAPE_WORDS
 from mmn_plugin.structures import temporal_iou
+from mmn_plugin.structures.annotations import read_annotations
 
 SEED, TRAIN = 3, 100
 
@@ -177,6 +178,24 @@ def test_a_corpus_says_none_one_or_two_moments_and_why(corpus):
     words = set((corpus.folder / 'vocab.txt').read_text().split())
     assert {word for names in COLOR_WORDS.values() for word in names} <= words
     assert not (corpus.folder / 'ablations').exists()
+
+
+def test_in_a_library_a_sentence_is_true_of_its_own_windows_first(corpus):
+    videos = read_annotations(corpus.folder / 'annotations/test.json')
+    library = [f'shapes_{i:05d}' for i in range(20)]
+    asked = WholeTruth(corpus.folder).asked(videos, library)
+    own = [
+        (library.index(video.video_id), windows)
+        for video in videos
+        for windows in video.windows
+        if windows
+    ]
+    assert len(asked) == len(own) < sum(len(video.sentences) for video in videos)
+    for one, (place, windows) in zip(asked, own, strict=True):
+        answers = list(zip(one.videos.tolist(), map(tuple, one.moments.tolist()), strict=True))
+        assert answers[: len(windows)] == [(place, window) for window in windows]
+        assert place not in [video for video, _ in answers[len(windows) :]]
+    assert any(len(one.videos) > len(windows) for one, (_, windows) in zip(asked, own, strict=True))
 
 
 def test_what_needs_one_moment_for_each_sentence_refuses_it(corpus):
