@@ -29,18 +29,23 @@ def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
 def measure_presence(
     inferencer, dataset, absent: Mapping[str, Sequence[str]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Presence of all annotated sentences in their videos, and of all absent ones.
+    """Presence of the annotated sentences in their videos, and of those that do not occur.
 
     Args:
         inferencer (GroundingInferencer): The model.
         dataset: Gives packed samples, as a test does.
-        absent (Mapping[str, Sequence[str]]): Sentences that do not occur, by video id.
+        absent (Mapping[str, Sequence[str]]): Sentences that do not occur, by video id, beside
+            those that are annotated so.
     """
     found = [], []
     for packed in dataset:
         sample = packed['data_samples']
         encoded = inferencer.video_encoder.encode_pooled(packed['inputs'], sample)
-        asked = (sample.sentences, absent[sample.video_id])
+        occurring = list(zip(sample.sentences, map(len, sample.windows), strict=True))
+        asked = (
+            [sentence for sentence, count in occurring if count],
+            [sentence for sentence, count in occurring if not count] + [*absent[sample.video_id]],
+        )
         for values, sentences in zip(found, asked, strict=True):
             if sentences:
                 values.append(inferencer.predict(encoded, sentences).pred_instances.presence)

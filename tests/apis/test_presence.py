@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from helpers.tiny_corpus import FEATURE_SIZE
 from helpers.tiny_grounder import write_grounder
 from mmaction.registry import DATASETS
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 
 from mmn_plugin.apis import GroundingInferencer, presence
 from mmn_plugin.apis.presence import auroc, calibrate_presence, tail_of, threshold_at
@@ -53,6 +55,22 @@ def test_the_threshold_keeps_the_share_of_present_sentences(inferencer, dataset,
     assert again.meta['presence'] == found
     with pytest.raises(ValueError, match=r'keep=1\.0'):
         calibrate_presence(inferencer, dataset, 1.0)
+
+
+def test_sentences_annotated_as_absent_count_as_absent(inferencer, dataset):
+    packed = dataset[0]
+    none = {packed['data_samples'].video_id: []}
+    present, others = presence.measure_presence(inferencer, [packed], none)
+    assert len(others) == 0
+    sample = packed['data_samples'].clone()
+    count = len(sample.sentences)
+    truth = InstanceData(moments=sample.gt_instances.moments[1:])
+    truth.sentence = torch.arange(1, count)  # nothing of the first one
+    sample.gt_instances = truth
+    packed = dict(packed, data_samples=sample)
+    rest, absent = presence.measure_presence(inferencer, [packed], none)
+    assert np.allclose([*absent, *rest], present)
+    assert len(absent) == 1
 
 
 def test_absent_sentences_are_those_of_other_videos(inferencer, dataset):
