@@ -4,8 +4,8 @@
 
 Takes the sentences of the config's validation set that occur in their videos as present, and those
 that do not, and some of other videos, as absent; the threshold keeps a share of the present ones,
-and rises with a video's length so that the share of the absent ones that pass stays. FOLDER is then a model with its threshold
-(from_pretrained, and --checkpoint of the tools).
+and rises with a video's length so that the share of the absent ones that pass stays. FOLDER is then
+a model with its threshold (from_pretrained, and --checkpoint of the tools).
 """
 
 import argparse
