@@ -6,24 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.evaluation import auroc
 from mmn_plugin.structures import GroundingDataSample, normalized_text
-
-
-def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
-    """Probability that a present sentence has more presence than an absent one, ties half.
-
-    Raises:
-        ValueError: If there is none of either.
-    """
-    if not len(present) or not len(absent):
-        raise InputError(
-            f'{len(present)} present and {len(absent)} absent sentences: at least one '
-            'of each is needed'
-        )
-    from scipy.stats import mannwhitneyu  # takes a while to import
-
-    pairs = mannwhitneyu(present, absent, method='asymptotic').statistic
-    return float(pairs / (len(present) * len(absent)))
 
 
 def measure_presence(

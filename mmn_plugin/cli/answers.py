@@ -45,6 +45,8 @@ def require_answer_format(parser: argparse.ArgumentParser, args: argparse.Namesp
 def print_figures(metric: GroundingMetric, results: Sequence[GroundingResult]) -> dict[str, float]:
     """Print the table of results, and return the figures under the metric's names."""
     rows = metric.summarize(results)
+    for note in metric.notes(results):
+        print(f'note: {note}', file=sys.stderr)
     print(f'{len(results)} videos; figures in percent\n{format_table(rows)}')
     metrics = metric.flatten(rows) | {'num_videos': len(results)}
     return {f'grounding/{name}': value for name, value in metrics.items()}
@@ -61,9 +63,9 @@ def score_answers(args: argparse.Namespace, metric: GroundingMetric) -> dict:
     if args.dump:
         write_json(content, args.dump)
     truth = {
-        (video.video_id, index): moment
+        (video.video_id, index): windows
         for video in annotations
-        for index, moment in zip(video.sentence_index, video.moments, strict=True)
+        for index, windows in zip(video.sentence_index, video.windows, strict=True)
     }
     answers = [one for one in answers if (one.video_id, one.index) in truth]
     counts = answer_counts(answers)
@@ -74,7 +76,7 @@ def score_answers(args: argparse.Namespace, metric: GroundingMetric) -> dict:
         name: video | {'sentences': {one['index']: one for one in video['sentences']}}
         for name, video in content['videos'].items()
     }
-    results = match_predictions(predictions, annotations, max(args.top_n))
+    results = match_predictions(predictions, annotations, metric.num_ranks)
     unread = [
         dict(video_id=one.video_id, sentence=one.sentence, answer=one.answer)
         for one in answers
@@ -104,8 +106,10 @@ def _print_counts(
 ) -> None:
     print(
         '{num_sentences} sentences: {num_times} answered with times, {num_absent} as absent, '
-        '{num_unread} unread, {num_missing} without an answer; unread, absent and missing ones '
-        'are misses, "read" is without unread and missing ones'.format(**counts)
+        '{num_unread} unread, {num_missing} without an answer; of sentences that occur, unread, '
+        'absent and missing ones are misses, "read" is without unread and missing ones'.format(
+            **counts
+        )
     )
     notes = {
         'spans had their end first, and were swapped': counts['num_swapped'],

@@ -226,19 +226,7 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     add('--shared-only', action='store_true', help=text)
     text = 'thresholds: m of IoU=m (0.3 0.5 0.7), of tubes R of vIoU@R (0.3 0.5)'
     add('--iou', type=float, nargs='+', help=text)
-    add = parser.add_argument_group('moments').add_argument
-    add('--top-n', type=int, nargs='+', default=[1, 5], help='n of R@n (1 5)')
-    text = 'edges between groups by length of the moment (10 30)'
-    add('--duration-buckets', type=float, nargs='*', default=[10, 30], help=text)
-    text = 'unit of the edges; share: of the video (seconds)'
-    add('--duration-unit', choices=['seconds', 'share'], default='seconds', help=text)
-    text = 'JSON file {name: {video id: [sentence index, ...]}} of groups to report apart'
-    add('--subsets', help=text)
-    add = parser.add_argument_group('chance level (a random ranking after NMS)').add_argument
-    add('--chance-clips', type=int, metavar='N', help='num_clips of the grid')
-    add('--chance-counts', type=int, nargs='+', metavar='C', help='pooling_counts of the grid')
-    add('--chance-nms', type=float, metavar='IOU', help='threshold of NMS')
-    add('--chance-seed', type=int, default=0, help='of the random rankings (0)')
+    _add_moment_options(parser)
     add_answer_options(parser)
     args = parser.parse_args(argv)
     require_answer_format(parser, args)
@@ -254,6 +242,26 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+def _add_moment_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('moments').add_argument
+    add('--top-n', type=int, nargs='+', default=[1, 5], help='n of R@n (1 5)')
+    text = 'edges between groups by length of the moment (10 30)'
+    add('--duration-buckets', type=float, nargs='*', default=[10, 30], help=text)
+    text = 'unit of the edges; share: of the video (seconds)'
+    add('--duration-unit', choices=['seconds', 'share'], default='seconds', help=text)
+    text = 'JSON file {name: {video id: [sentence index, ...]}} of groups to report apart'
+    add('--subsets', help=text)
+    text = 'mAP also where every sentence has one window (else where one has several)'
+    add('--average-precision', action='store_true', help=text)
+    text = 'presence below which a sentence is rejected (default: only one without a moment)'
+    add('--presence-threshold', type=float, metavar='X', help=text)
+    add = parser.add_argument_group('chance level (a random ranking after NMS)').add_argument
+    add('--chance-clips', type=int, metavar='N', help='num_clips of the grid')
+    add('--chance-counts', type=int, nargs='+', metavar='C', help='pooling_counts of the grid')
+    add('--chance-nms', type=float, metavar='IOU', help='threshold of NMS')
+    add('--chance-seed', type=int, default=0, help='of the random rankings (0)')
+
+
 def run_eval(args: argparse.Namespace, answer: Callable) -> int:
     """Score a file of predictions against annotations, without a model.
 
@@ -263,7 +271,9 @@ def run_eval(args: argparse.Namespace, answer: Callable) -> int:
 
     PRED.json is what ``tools/test.py --dump PRED.json`` writes, or any file of that format
     (docs/predictions.md); ANN.json is in the published annotation format. The same rules drop and
-    clamp annotations, and the same functions compute the figures, as in the evaluation loop.
+    clamp annotations, and the same functions compute the figures, as in the evaluation loop. Where
+    sentences are true several times there is mAP as well, and where some do not occur AUROC of
+    presence, and how many are rejected, with --presence-threshold.
 
     ANSWERS.json is what ``tools/test.py --submission`` writes, in the format of the HC-STVG
     challenge; TRUTH is the dataset's annotation JSON, or a tube file (.h5). A video without an
@@ -323,6 +333,8 @@ def _metric(args: argparse.Namespace) -> GroundingMetric:
         args.duration_unit,
         args.subsets,
         chance,
+        args.average_precision,
+        args.presence_threshold,
     )
 
 
@@ -332,7 +344,7 @@ def score_moments(args: argparse.Namespace) -> dict[str, float]:
     predictions = read_predictions(args.predictions)
     annotations = read_annotations(args.annotations)
     with _naming_both(args):
-        results = match_predictions(predictions, annotations, max(args.top_n))
+        results = match_predictions(predictions, annotations, metric.num_ranks)
     for note in _notes(predictions, annotations, max(args.top_n)):
         print(f'note: {note}', file=sys.stderr)
     return print_figures(metric, results)

@@ -219,17 +219,17 @@ def choose_sentences(args: argparse.Namespace) -> tuple[list[str], list[int], li
 def print_table(sample: GroundingDataSample, top_n: int) -> None:
     """One line per sentence and rank."""
     rows = TimelineRow.from_sample(sample, top_n)
-    with_truth = any(row.truth is not None for row in rows)
+    with_truth = any(row.iou() is not None for row in rows)
     table = Table(title=escape(f'{sample.video_id}, {sample.duration:.1f} s'), title_justify='left')
     table.add_column('sentence')
     for name in ('rank', 'start - end (s)', 'score', *(['IoU'] if with_truth else [])):
         table.add_column(name, justify='right', no_wrap=True)
     for row, presence in zip(rows, sample.pred_instances.presence.tolist(), strict=True):
         overlaps, name = row.iou(), escape(row.sentence)
-        if row.truth is not None:
-            table.add_row(name, 'truth', '{:.2f} - {:.2f}'.format(*row.truth))
+        for words in _truth(row):
+            table.add_row(name, 'truth', words)
             name = ''
-        if not len(row.moments):
+        if row.rejected:
             table.add_row(name, '', 'probably not in this video', f'presence {presence:.3f}')
         for i, ((start, end), score) in enumerate(zip(row.moments, row.scores, strict=True)):
             iou = [] if overlaps is None else [f'{overlaps[i]:.2f}']
@@ -237,6 +237,14 @@ def print_table(sample: GroundingDataSample, top_n: int) -> None:
             name = ''
         table.add_section()
     Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def _truth(row: TimelineRow) -> list[str]:
+    """A line for each true window, or one that says that there is none."""
+    if row.truth is None:
+        return []
+    windows = ['{:.2f} - {:.2f}'.format(*window) for window in row.truth]
+    return windows or ['does not occur']
 
 
 def draw_pictures(

@@ -2,7 +2,8 @@
 
 from .answer_text import UNITS, AnswerReader, AnswerReading
 from .answers import ReadAnswer, answer_checks, answer_counts, answers_content, read_answers
-from .grounding_metric import DumpPredictions, GroundingMetric, VideoResultsMetric
+from .base_metric import VideoResultsMetric
+from .grounding_metric import DumpPredictions, GroundingMetric
 from .library_metric import (
     AskedSentence,
     asked_sentences,
@@ -18,6 +19,7 @@ from .predictions import (
     read_predictions,
     write_predictions,
 )
+from .presence import auroc
 from .qvhighlights import qvhighlights_figures, read_qvhighlights
 from .recall import (
     chance_level,
@@ -59,6 +61,7 @@ __all__ = [
     'answer_counts',
     'answers_content',
     'asked_sentences',
+    'auroc',
     'chance_level',
     'check_thresholds',
     'format_table',

@@ -125,12 +125,14 @@ def _read_video(
 
 
 def answers_content(answers: Sequence[ReadAnswer]) -> dict:
-    """What a file of predictions holds, with a ``reading`` for each sentence with an answer."""
+    """What a file of predictions holds, with a ``reading`` for each sentence.
+
+    Of a sentence without an answer nothing was read: ``unread``, which is no rejection.
+    """
     videos: dict[str, dict] = {}
     for one in answers:
         entry = dict(index=one.index, sentence=one.sentence, moments=[*map(list, one.moments)])
-        if one.answer is not None:
-            entry['reading'] = one.reading.reading
+        entry['reading'] = one.reading.reading
         video = videos.setdefault(one.video_id, {'duration': one.duration, 'sentences': []})
         video['sentences'].append(entry)
     return {'format': FORMAT, 'version': VERSION, 'videos': videos}
@@ -160,42 +162,44 @@ _FEWEST = 10  # answers with times below which no check says anything
 
 
 def answer_checks(
-    answers: Sequence[ReadAnswer], truth: Sequence[_Span]
+    answers: Sequence[ReadAnswer], truth: Sequence[Sequence[_Span]]
 ) -> tuple[dict[str, float], list[str]]:
     """Look for signs that answers come of something else than the video.
 
-    Each sentence's first span is looked at, as it was read.
+    The first span of each sentence that occurs is looked at, as it was read.
 
     Args:
         answers (Sequence[ReadAnswer]): S answers.
-        truth (Sequence[tuple[float, float]]): S true moments, in seconds.
+        truth (Sequence[Sequence[tuple[float, float]]]): S lists of true windows, in seconds.
 
     Returns:
         tuple[dict[str, float], list[str]]: Figures, and warnings with the number:
 
         - ``latest_end``: 99 % of the spans end by then (seconds); warned of where over 10 % of the
-          true moments end later: frames were cut off, or the end of videos is never answered.
+          true windows end later: frames were cut off, or the end of videos is never answered.
         - ``percent_multiples_of_5``: of starts and ends above 0; warned of above 50 % and twice
-          the true moments' share: a habit.
+          the true windows' share: a habit.
         - ``clock_factor``: median of the ratio of the spans' centers to the true ones; warned of
           from 1.3 on, or below 1 / 1.3, where dividing by it raises mIoU by over 10 points: seconds
-          of another clock.
-        - ``percent_most_common_span``: warned of above 30 % and three times the true moments'.
+          of another clock. Of sentences with one true window; 1 where there are fewer than 10.
+        - ``percent_most_common_span``: warned of above 30 % and three times the true windows'.
         - ``percent_videos_answered_alike``: of videos whose sentences have different moments, those
           with the same span for all; warned of above 50 %.
 
         No figures where there are fewer than 10 spans.
     """
-    read = [(one, moment) for one, moment in zip(answers, truth, strict=True) if one.reading.spans]
+    pairs = zip(answers, truth, strict=True)
+    read = [(one, windows) for one, windows in pairs if one.reading.spans and windows]
     if len(read) < _FEWEST:
         return {}, []
-    found, true = [one.reading.spans[0] for one, _ in read], [moment for _, moment in read]
+    found, true = [one.reading.spans[0] for one, _ in read], [windows for _, windows in read]
+    flat = [window for windows in true for window in windows]
     videos = [one.video_id for one, _ in read]
     checks = (
-        _check_end(found, true),
-        _check_multiples(found, true),
+        _check_end(found, flat),
+        _check_multiples(found, flat),
         _check_clock(found, true),
-        _check_most_common(found, true),
+        _check_most_common(found, flat),
         _check_videos(videos, found, true),
     )
     figures = {name: value for name, value, _ in checks}
@@ -229,8 +233,12 @@ def _check_multiples(found: list[_Span], true: list[_Span]) -> _Check:
     return 'percent_multiples_of_5', share, warning or ''
 
 
-def _check_clock(found: list[_Span], true: list[_Span]) -> _Check:
-    spans, moments = (torch.tensor(times, dtype=torch.float64) for times in (found, true))
+def _check_clock(found: list[_Span], true: list[Sequence[_Span]]) -> _Check:
+    # Of several windows it is not known which one was meant.
+    single = [(span, *own) for span, own in zip(found, true, strict=True) if len(own) == 1]
+    if len(single) < _FEWEST:
+        return 'clock_factor', 1.0, ''
+    spans, moments = torch.tensor(single, dtype=torch.float64).unbind(1)
     factor = float((spans.sum(1) / moments.sum(1)).median())
     before, after = (
         100 * mean_iou(ranked_iou(times[:, None], moments)) for times in (spans, spans / factor)
@@ -256,11 +264,11 @@ def _check_most_common(found: list[_Span], true: list[_Span]) -> _Check:
     return 'percent_most_common_span', share, warning or ''
 
 
-def _check_videos(videos: list[str], found: list[_Span], true: list[_Span]) -> _Check:
+def _check_videos(videos: list[str], found: list[_Span], true: list[Sequence[_Span]]) -> _Check:
     answered, occurring = defaultdict(set), defaultdict(set)
-    for video, span, moment in zip(videos, found, true, strict=True):
+    for video, span, windows in zip(videos, found, true, strict=True):
         answered[video].add(span)
-        occurring[video].add(moment)
+        occurring[video].add(tuple(windows))
     asked = [video for video, moments in occurring.items() if len(moments) > 1]
     share = 100 * sum(len(answered[video]) == 1 for video in asked) / max(len(asked), 1)
     warning = share > 50 and (

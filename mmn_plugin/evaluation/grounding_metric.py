@@ -2,110 +2,26 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from mmengine.dist import all_reduce
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS  # where MMAction2's finds them; `mmn eval` does without
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.files import read_json, writable_file
+from mmn_plugin.files import read_json
 from mmn_plugin.structures import MomentGrid
 
+from .average_precision import LONGEST, ranked_precision
+from .base_metric import DumpMetric, VideoResultsMetric, item_key
 from .predictions import GroundingResult, write_predictions
-from .recall import chance_level, format_table, mean_iou, ranked_iou, recall
-
-
-class VideoResultsMetric(BaseMetric):
-    """Base of metrics over videos with many sentences; every sentence counts once.
-
-    `BaseMetric` cuts the collected results to the number of dataset items, which a dataset counts
-    in videos: one result per sentence would lose most of them, so a result here is a video. The cut
-    also assumes that what samplers repeat, to give every process as many videos, comes last. Here
-    all results are kept and repeated ones are known by what they are. They are then sorted, so
-    that nothing depends on the number of processes.
-
-    Args:
-        **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`.
-
-    Attributes:
-        result_type (type): What is kept of a video, by its ``from_data_sample``.
-    """
-
-    result_type = GroundingResult
-    _dataset_size = 0
-
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Keep what evaluation needs of a batch, on the CPU.
-
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): Data samples as dicts, with predictions.
-        """
-        self.results.extend(map(self.result_type.from_data_sample, data_samples))
-
-    def evaluate(self, size: int) -> dict:
-        """Collect from all processes and compute.
-
-        Args:
-            size (int): Number of dataset items.
-
-        Returns:
-            dict: Metric names, prefixed, and values; the same on all processes.
-        """
-        total = torch.tensor(len(self.results))
-        all_reduce(total)
-        self._dataset_size = size
-        return super().evaluate(int(total))
-
-    def unique_results(self, results: Sequence) -> list:
-        """Drop repeated results and sort; warn where the dataset has more items."""
-        unique = {}
-        for result in results:
-            unique.setdefault(_item_key(result), result)
-        missing = self._dataset_size - len(unique)
-        if missing > 0:
-            print_log(
-                f"{missing} of the dataset's {self._dataset_size} items were not evaluated "
-                '(or are in it twice); is drop_last set in the dataloader?',
-                logger='current',
-                level=logging.WARNING,
-            )
-        return [unique[key] for key in sorted(unique)]
-
-
-def _item_key(result) -> tuple:
-    """Identity of the dataset item: the same item evaluated twice has the same key."""
-    return result.video_id, tuple(result.sentence_index), tuple(result.sentences)
-
-
-class DumpMetric(VideoResultsMetric):
-    """Base of metrics that write what they collect as JSON, and report no figures.
-
-    Args:
-        out_file_path (str): Path of the file; must end in ``.json``. Its folder is made.
-        **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`.
-
-    Raises:
-        ValueError: If the path does not end in ``.json``, or cannot be written.
-    """
-
-    default_prefix = 'dump'  # without a prefix a metric warns
-
-    def __init__(self, out_file_path: str, **kwargs):
-        super().__init__(**kwargs)
-        if Path(out_file_path).suffix != '.json':
-            raise InputError(
-                f'{type(self).__name__} writes JSON: {out_file_path} must end in .json '
-                '(for a pickle use DumpResults)'
-            )
-        writable_file(out_file_path)
-        self.out_file_path = out_file_path
+from .presence import Presence
+from .recall import chance_level, format_table, mean_iou, padded_windows, ranked_iou, recall
 
 
 @METRICS.register_module()
@@ -119,6 +35,17 @@ class GroundingMetric(VideoResultsMetric):
     (``grounding/0-10s/R1@0.5``), for named subsets and for chance. A group without a sentence is
     left out. The log gets a table of all of it. Files of predictions are scored by `summarize`.
 
+    A moment's IoU is that with the window of its sentence that it fits best. Where a sentence has
+    several windows, ``mAP`` is reported as well, as QVHighlights defines it (see
+    `average_precision`): the mean over IoU 0.5, 0.55, ..., 0.95, and ``mAP@0.5``, ``mAP@0.75``.
+
+    Sentences that do not occur are left out of all that. Where there are any, ``absent/`` has
+    ``num_sentences``, ``AUROC`` of presence, ``rejected`` (share of them that is rejected),
+    ``kept`` (share of the present sentences that is not) and ``accuracy``, the mean of the two; the
+    same of corpora and subsets (``grounding/NAME/absent/AUROC``). A sentence is rejected if it has
+    no moment, or its presence is below the threshold. The presence is that of the predictions, or
+    without it the score of the best moment; the log says which.
+
     Of a `JointDataset` each corpus is a group
     (``grounding/charades/R1@0.5``), and ``mean`` (``grounding/mean/R1@0.5``) is the mean of the
     corpora's figures, whatever their sizes; all sentences together are mostly the largest corpus'.
@@ -127,7 +54,8 @@ class GroundingMetric(VideoResultsMetric):
         top_n (Sequence[int]): The n of R@n. Defaults to (1, 5).
         iou_thrs (Sequence[float]): The m of IoU=m. Defaults to (0.3, 0.5, 0.7).
         duration_buckets (Sequence[float]): Inner edges between groups by length of the true moment;
-            a length on an edge belongs to the longer group. Empty for none. Defaults to (10, 30).
+            a length on an edge belongs to the longer group, and a sentence to that of its longest
+            window. Empty for none. Defaults to (10, 30).
         duration_unit (str): ``seconds``, or ``share`` of the video. Defaults to ``seconds``.
         subsets (dict | str, optional): Named groups reported apart, {name: {video id: [sentence
             index, ...]}}, or the path of a JSON file with that. The index counts the sentences of
@@ -135,6 +63,10 @@ class GroundingMetric(VideoResultsMetric):
         chance (dict, optional): Adds the chance level of a model that ranks moments of this grid:
             ``num_clips``, ``pooling_counts`` and ``iou_threshold`` (of NMS), perhaps ``seed`` and
             ``min_samples`` (see `chance_level`).
+        average_precision (bool): Report mAP also where every sentence has one window. Defaults to
+            False.
+        presence_threshold (float, optional): Presence below which a sentence is rejected. Defaults
+            to None: only sentences without a moment are.
         **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`; ``prefix`` defaults to
             ``grounding``.
 
@@ -153,6 +85,8 @@ class GroundingMetric(VideoResultsMetric):
         duration_unit: str = 'seconds',
         subsets: dict | str | None = None,
         chance: dict | None = None,
+        average_precision: bool = False,
+        presence_threshold: float | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -169,7 +103,10 @@ class GroundingMetric(VideoResultsMetric):
             )
         self.top_n, self.iou_thrs = tuple(top_n), tuple(iou_thrs)
         self.duration_buckets, self.duration_unit = tuple(duration_buckets), duration_unit
+        if presence_threshold is not None and not math.isfinite(presence_threshold):
+            raise InputError(f'presence_threshold={presence_threshold}; give a finite number')
         self.subsets, self.chance = _load_subsets(subsets), _check_chance(chance)
+        self.average_precision, self.presence_threshold = average_precision, presence_threshold
         self._chance_figures: tuple[Tensor, dict[str, float]] | None = None
 
     @property
@@ -177,7 +114,13 @@ class GroundingMetric(VideoResultsMetric):
         """Names of the figures of all sentences, without the prefix."""
         table = [f'R{n}@{thr:g}' for n in self.top_n for thr in self.iou_thrs]
         means = [f'R{n}_mean' for n in self.top_n]
-        return [*table, *means, 'mIoU', 'num_sentences', 'num_videos']
+        precision = _PRECISION if self.average_precision else ()
+        return [*table, *means, 'mIoU', *precision, 'num_sentences', 'num_videos']
+
+    @property
+    def num_ranks(self) -> int:
+        """How many ranked moments of a sentence the figures look at, at most."""
+        return max(*self.top_n, LONGEST)
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what evaluation needs of a batch, on the CPU.
@@ -197,7 +140,10 @@ class GroundingMetric(VideoResultsMetric):
 
     def compute_metrics(self, results: list[GroundingResult]) -> dict:
         """Figures of all videos, and a table of them in the log."""
-        rows = self.summarize(self.unique_results(results))
+        results = self.unique_results(results)
+        rows = self.summarize(results)
+        for note in self.notes(results):
+            print_log(note, logger='current')
         print_log(f'Grounding (percent)\n{format_table(rows)}', logger='current')
         return self.flatten(rows) | {'num_videos': float(len({r.video_id for r in results}))}
 
@@ -211,7 +157,8 @@ class GroundingMetric(VideoResultsMetric):
 
         Returns:
             dict[str, dict[str, float]]: Group (``''`` for all sentences, which come first) ->
-            ``R1@0.5`` and so on, ``R1_mean``, ``mIoU``, in percent, and ``num_sentences``.
+            ``R1@0.5`` and so on, ``R1_mean``, ``mIoU``, in percent, and ``num_sentences``; of
+            sentences that do not occur ``absent``, ``GROUP/absent`` -> see the class.
 
         Raises:
             ValueError: If there is no sentence, fewer moments per sentence than R@n asks for, or
@@ -219,20 +166,34 @@ class GroundingMetric(VideoResultsMetric):
         """
         if not sum(len(result.sentences) for result in results):
             raise InputError('there is no sentence to evaluate')
-        results = sorted(results, key=_item_key)
-        truth = torch.cat([result.ground_truth for result in results])  # (S, 2)
+        results = sorted(results, key=item_key)
+        judged = self._judge(results)
         durations = torch.tensor([result.duration for result in results for _ in result.sentences])
-        ranked = torch.cat([result.moments[:, : max(self.top_n)] for result in results])
-        iou = ranked_iou(ranked, truth)  # (S, max n)
-        rows = {'': self._of(iou), **self._corpora(results, iou)}
-        for name, mask in (*self._lengths(truth, durations), *self._subsets(results)):
-            if name in rows:
-                raise InputError(f'subset {name!r} has the name of another group: rename it')
-            if mask.any():
-                rows[name] = self._of(iou[mask])
-        if self.chance:
-            rows['chance'] = self._chance(truth, durations)
+        rows = self._rows('', torch.ones_like(judged.absent), judged)
+        rows |= self._corpora(results, judged)
+        for name, mask in (*self._lengths(judged.truth, durations), *self._subsets(results)):
+            own = self._rows(name, mask, judged)
+            for other in rows.keys() & {name, *own}:
+                raise InputError(f'subset {other!r} has the name of another group: rename it')
+            rows |= own
+        here = ~judged.absent
+        if self.chance and here.any():
+            rows['chance'] = self._chance(judged.truth[here], durations[here])
         return rows
+
+    def notes(self, results: Sequence[GroundingResult]) -> list[str]:
+        """What a reader of the figures should know about the predictions."""
+        notes = []
+        if self._has_precision(results):
+            counts = [(~result.moments[..., 0].isnan()).sum(1) for result in results]
+            longest = int(torch.cat(counts).max())
+            if longest < LONGEST:
+                notes.append(
+                    f'mAP takes the first {LONGEST} moments of a sentence; no sentence has more '
+                    f'than {longest}'
+                )
+        absent = any(not len(own) for result in results for own in result.windows)
+        return notes + (Presence.of(results).notes(self.presence_threshold) if absent else [])
 
     @staticmethod
     def flatten(rows: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -244,34 +205,64 @@ class GroundingMetric(VideoResultsMetric):
             if (group, name) != ('chance', 'num_sentences')
         }
 
-    def _of(self, iou: Tensor) -> dict[str, float]:
-        return self._figures(recall(iou, self.top_n, self.iou_thrs), mean_iou(iou), len(iou))
+    def _has_precision(self, results: Sequence[GroundingResult]) -> bool:
+        several = (len(own) > 1 for result in results for own in result.windows)
+        return self.average_precision or any(several)
 
-    def _figures(self, table: Tensor, miou: float, number: int) -> dict[str, float]:
+    def _judge(self, results: list[GroundingResult]) -> '_Judged':
+        truth = padded_windows([own for result in results for own in result.windows])
+        ranked = torch.cat([result.moments[:, : max(self.top_n)] for result in results])
+        precision = presence = None
+        if self._has_precision(results):
+            longer = torch.cat([result.moments[:, :LONGEST] for result in results])
+            precision = ranked_precision(longer, truth)
+        absent = truth.isnan().flatten(1).all(1)
+        if absent.any():
+            presence = Presence.of(results)
+        return _Judged(truth, ranked_iou(ranked, truth), precision, absent, presence)
+
+    def _rows(self, name: str, group: Tensor, judged: '_Judged') -> dict[str, dict[str, float]]:
+        """Row of a group (S,) of sentences and that of its absent ones, as far as it has any."""
+        rows, here = {}, group & ~judged.absent
+        if here.any():
+            table = recall(judged.iou[here], self.top_n, self.iou_thrs)
+            figures = self._figures(table, mean_iou(judged.iou[here]))
+            if judged.precision is not None:
+                figures |= _precision_figures(judged.precision[here.numpy()])
+            # a float, because MMEngine writes an int to its log as null
+            rows[name] = figures | {'num_sentences': float(here.sum())}
+        if judged.presence is not None and (group & judged.absent).any():
+            own = judged.presence.figures(judged.absent, group, self.presence_threshold)
+            rows[f'{name}/absent' if name else 'absent'] = own
+        return rows
+
+    def _figures(self, table: Tensor, miou: float) -> dict[str, float]:
         percent = (100 * table).tolist()
         values = [value for row in percent for value in row]
         means = [sum(row) / len(row) for row in percent]
-        # a float, because MMEngine writes an int to its log as null
-        return dict(zip(self.names, [*values, *means, 100 * miou, float(number)], strict=False))
+        return dict(zip(self.names, [*values, *means, 100 * miou], strict=False))
 
-    def _corpora(self, results: list[GroundingResult], iou: Tensor) -> dict[str, dict[str, float]]:
+    def _corpora(
+        self, results: list[GroundingResult], judged: '_Judged'
+    ) -> dict[str, dict[str, float]]:
         """Rows of the corpora and of their mean; none where no result names its corpus."""
         corpus = [result.corpus for result in results for _ in result.sentences]  # S names
-        rows = {
-            name: self._of(iou[torch.tensor([own == name for own in corpus])])
-            for name in sorted({*corpus} - {None})
-        }
-        if not rows:
-            return {}
-        names = rows[min(rows)]
-        mean = {name: sum(row[name] for row in rows.values()) / len(rows) for name in names}
-        return {**rows, 'mean': mean | {'num_sentences': float(len(corpus))}}
+        rows: dict[str, dict[str, float]] = {}
+        names = sorted({*corpus} - {None})
+        for name in names:
+            rows |= self._rows(name, torch.tensor([own == name for own in corpus]), judged)
+        found = [rows[name] for name in names if name in rows]
+        if found:
+            mean = {name: sum(row[name] for row in found) / len(found) for name in found[0]}
+            rows['mean'] = mean | {'num_sentences': float((~judged.absent).sum())}
+        return rows
 
     def _lengths(self, truth: Tensor, durations: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Groups by length of the true moment: name and mask (S,)."""
+        """Groups by length of the longest window: name and mask (S,)."""
         if not self.duration_buckets:
             return
-        length, unit = truth[:, 1] - truth[:, 0], 's'
+        lengths, unit = truth[..., 1] - truth[..., 0], 's'  # (S, M)
+        length = lengths.nan_to_num(nan=-1.0).amax(1)  # in no group where there is none
         if self.duration_unit == 'share':
             length, unit = length / durations, '_of_video'
         for low, high in itertools.pairwise([0.0, *self.duration_buckets, torch.inf]):
@@ -295,15 +286,44 @@ class GroundingMetric(VideoResultsMetric):
             yield name, torch.tensor([key in wanted for key in place])
 
     def _chance(self, truth: Tensor, durations: Tensor) -> dict[str, float]:
-        key = torch.cat([truth, durations[:, None]], dim=1)  # (S, 3)
+        key = torch.cat([truth.flatten(1).nan_to_num(nan=-1.0), durations[:, None]], dim=1)
         # Every validation of a training asks for the same figures.
         if self._chance_figures is None or not torch.equal(self._chance_figures[0], key):
             settings = dict(self.chance)
             grid = MomentGrid(settings.pop('num_clips'), settings.pop('pooling_counts'))
             settings |= dict(top_n=self.top_n, iou_thrs=self.iou_thrs)
             table, miou = chance_level(truth, durations, grid, **settings)
-            self._chance_figures = key, self._figures(table, miou, len(truth))
+            figures = self._figures(table, miou) | {'num_sentences': float(len(truth))}
+            self._chance_figures = key, figures
         return self._chance_figures[1]
+
+
+@dataclass
+class _Judged:
+    """S sentences, judged.
+
+    Attributes:
+        truth (Tensor): (S, M, 2) true windows in seconds, NaN where fewer than M.
+        iou (Tensor): (S, n) of `ranked_iou`.
+        precision (np.ndarray | None): (S, 10) of `ranked_precision`; None where it is not reported.
+        absent (Tensor): (S,) bool, which do not occur.
+        presence (Presence | None): None where all do.
+    """
+
+    truth: Tensor
+    iou: Tensor
+    precision: np.ndarray | None
+    absent: Tensor
+    presence: Presence | None
+
+
+_PRECISION = {'mAP': slice(None), 'mAP@0.5': 0, 'mAP@0.75': 5}  # thresholds of each
+
+
+def _precision_figures(precision: np.ndarray) -> dict[str, float]:
+    """Percent of (S, 10); the exactly rounded sum over S, so that no order changes it."""
+    means = np.array([math.fsum(column) for column in precision.T.tolist()]) / len(precision)
+    return {name: 100 * float(means[at].mean()) for name, at in _PRECISION.items()}
 
 
 def _load_subsets(subsets: dict | str | None) -> dict:

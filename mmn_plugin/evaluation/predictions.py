@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
-from mmn_plugin.structures import only_windows, windows_by_sentence
+from mmn_plugin.structures import windows_by_sentence
 from mmn_plugin.structures.annotations import VideoAnnotation
 from mmn_plugin.structures.json_lines import is_number
 
@@ -22,6 +22,7 @@ class PredictionsError(InputError):
 
 FORMAT = 'mmn_plugin/predictions'
 VERSION = 1
+READINGS = 'times', 'absent', 'unread'  # what the answer of a language model says
 
 
 def require(holds: object, message: str) -> None:
@@ -39,13 +40,18 @@ class GroundingResult:
         duration (float): Its length in seconds.
         sentence_index (list[int]): s places in the annotation file's list.
         sentences (list[str]): s sentences.
-        ground_truth (Tensor): (s, 2) float32 seconds.
+        windows (list[Tensor]): s true windows (W, 2) float32 seconds of each sentence; none of one
+            that does not occur.
         moments (Tensor): (s, n, 2) float32 seconds, best first, NaN where fewer.
         scores (Tensor): (s, n) float32, NaN likewise.
         clips (list[list[dict]] | None): Per sentence the clips that were cut around its first
             moments: ``file``, ``offset`` (second of the video at which it begins), ``duration``.
             Defaults to None: none were.
         corpus (str | None): Name of the corpus that it is from, where the dataset has one.
+        presence (Tensor): (s,) float32, how much speaks for each sentence occurring at all, NaN
+            where the model does not say. Defaults to all NaN.
+        readings (list[str | None]): What was read in the answer to each sentence, one of
+            `READINGS`; None where there is none. Defaults to none at all.
 
     Raises:
         ValueError: If there is not one of each for every sentence.
@@ -55,17 +61,23 @@ class GroundingResult:
     duration: float
     sentence_index: list[int]
     sentences: list[str]
-    ground_truth: Tensor
+    windows: list[Tensor]
     moments: Tensor
     scores: Tensor
     clips: list[list[dict]] | None = None
     corpus: str | None = None
+    presence: Tensor | None = None
+    readings: list[str | None] | None = None
 
     def __post_init__(self):
         num = len(self.sentences)
+        self.presence = torch.full((num,), torch.nan) if self.presence is None else self.presence
+        self.readings = [None] * num if self.readings is None else self.readings
         shapes = {
             'sentence_index': (len(self.sentence_index), num),
-            'ground truth': (tuple(self.ground_truth.shape), (num, 2)),
+            'true windows': (len(self.windows), num),
+            'presence': (tuple(self.presence.shape), (num,)),
+            'readings': (len(self.readings), num),
             'moments': (tuple(self.moments.shape), (num, *self.moments.shape[1:2], 2)),
             'scores': (tuple(self.scores.shape), tuple(self.moments.shape[:2])),
         }
@@ -81,8 +93,7 @@ class GroundingResult:
         """Take what evaluation needs from a `GroundingDataSample` as a dict.
 
         Raises:
-            ValueError: If there are no predictions, or not one for every sentence, or not every
-                sentence has exactly one window.
+            ValueError: If there are no predictions, or not one for every sentence.
         """
         if 'pred_instances' not in sample or 'gt_instances' not in sample:
             raise InputError(
@@ -90,16 +101,32 @@ class GroundingResult:
                 'pred_instances and gt_instances; run the model in mode="predict"'
             )
         windows = windows_by_sentence(sample['gt_instances'], len(sample['sentences']))
-        truth, found = only_windows(windows, sample['video_id']), sample['pred_instances']
-        tensors = (truth, found['moments'], found['scores'])
+        found = sample['pred_instances']
+        presence = found.get('presence')
         return cls(
             sample['video_id'],
             float(sample['duration']),
             [int(index) for index in sample['sentence_index']],
             list(sample['sentences']),
-            *(tensor.detach().to('cpu', torch.float32) for tensor in tensors),
+            list(map(_plain, windows)),
+            _plain(found['moments']),
+            _plain(found['scores']),
             corpus=sample.get('corpus'),
+            presence=None if presence is None else _plain(presence),
         )
+
+    def __getstate__(self) -> dict:
+        """Windows leave the process as one tensor: each of many would cost more than all of it."""
+        windows = torch.cat([torch.zeros(0, 2), *self.windows]), list(map(len, self.windows))
+        return self.__dict__ | {'windows': windows}
+
+    def __setstate__(self, state: dict) -> None:
+        flat, counts = state['windows']
+        self.__dict__ = state | {'windows': list(flat.split(counts))}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to('cpu', torch.float32)
 
 
 def predictions_content(results: Sequence[GroundingResult]) -> dict:
@@ -128,6 +155,11 @@ def predictions_content(results: Sequence[GroundingResult]) -> dict:
                 'moments': result.moments[row, valid].tolist(),
                 'scores': result.scores[row, valid].tolist(),
             }
+            presence = float(result.presence[row])
+            if not math.isnan(presence):
+                sentence['presence'] = presence
+            if result.readings[row] is not None:
+                sentence['reading'] = result.readings[row]
             if result.clips is not None:
                 sentence['clips'] = result.clips[row]
             video['sentences'].append(sentence)
@@ -164,12 +196,13 @@ def read_predictions(path: str | Path) -> dict[str, dict]:
 
     Returns:
         dict[str, dict]: video id -> {``duration``, ``sentences``: {index: {``sentence``,
-        ``moments``, perhaps ``scores``}}}.
+        ``moments``, perhaps ``scores``, ``presence``, ``reading``}}}.
 
     Raises:
         FileNotFoundError: If there is no such file.
         PredictionsError: If it is not a file of predictions, or holds NaN, a moment with
-            start >= end, scores that rise down the list, or a sentence twice.
+            start >= end, scores that rise down the list, or a sentence twice, or one that has
+            moments though its answer says that it is absent.
     """
     path = Path(path)
     content = read_json(path, f'file of predictions {path} does not exist', PredictionsError)
@@ -221,31 +254,41 @@ def _match_video(prediction: dict, video: VideoAnnotation, top_n: int) -> Ground
     )
     num = len(video.sentences)
     moments, scores = torch.full((num, top_n, 2), torch.nan), torch.full((num, top_n), torch.nan)
-    for row, (index, sentence) in enumerate(
-        zip(video.sentence_index, video.sentences, strict=True)
-    ):
-        predicted = prediction['sentences'].get(index)
-        require(predicted, f'{where}: predictions lack sentence {index} ({sentence!r})')
-        require(
-            predicted['sentence'] == sentence,
-            f'{where}: sentence {index} is {predicted["sentence"]!r} in the predictions but '
-            f'{sentence!r} in the annotations; indices count all sentences of the annotation '
-            'file, from 0',
-        )
+    presence, readings = torch.full((num,), torch.nan), []
+    asked = zip(video.sentence_index, video.sentences, strict=True)
+    for row, (index, sentence) in enumerate(asked):
+        predicted = _predicted(where, prediction, index, sentence)
         ranked = predicted['moments'][:top_n]
         if ranked:
             moments[row, : len(ranked)] = torch.tensor(ranked, dtype=torch.float32)
             given = predicted.get('scores', [torch.nan] * len(ranked))
             scores[row, : len(ranked)] = torch.tensor(given[:top_n], dtype=torch.float32)
+        presence[row] = predicted.get('presence', torch.nan)
+        readings.append(predicted.get('reading'))
     return GroundingResult(
         video.video_id,
         video.duration,
         video.sentence_index,
         video.sentences,
-        torch.tensor(video.moments, dtype=torch.float32),
+        [torch.tensor(own, dtype=torch.float32).reshape(-1, 2) for own in video.windows],
         moments,
         scores,
+        presence=presence,
+        readings=readings,
     )
+
+
+def _predicted(where: str, prediction: dict, index: int, sentence: str) -> dict:
+    """What is predicted for one sentence of a video."""
+    predicted = prediction['sentences'].get(index)
+    require(predicted, f'{where}: predictions lack sentence {index} ({sentence!r})')
+    require(
+        predicted['sentence'] == sentence,
+        f'{where}: sentence {index} is {predicted["sentence"]!r} in the predictions but '
+        f'{sentence!r} in the annotations; indices count all sentences of the annotation '
+        'file, from 0',
+    )
+    return predicted
 
 
 def _check_video(where: str, video: dict) -> dict:
@@ -284,6 +327,18 @@ def _check_sentence(where: str, sentence: dict) -> None:
             moment[0] < moment[1],
             f'{where} has the moment {moment!r}, which is empty or ends before it starts',
         )
+    if 'presence' in sentence:
+        presence = sentence['presence']
+        require(is_number(presence), f'{where} has presence={presence!r}; expected a finite number')
+    reading = sentence.get('reading')
+    require(
+        reading in (None, *READINGS),
+        f'{where} has reading={reading!r}; expected one of {", ".join(READINGS)}',
+    )
+    require(
+        reading not in READINGS[1:] or not moments,
+        f'{where} has moments and the reading {reading!r}, which is for sentences without',
+    )
     if scores is None:
         return
     one_each = isinstance(scores, list) and len(scores) == len(moments)

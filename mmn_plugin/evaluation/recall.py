@@ -6,9 +6,20 @@ from io import StringIO
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.structures import MomentGrid, temporal_iou
+
+
+def padded_windows(windows: Sequence[Tensor]) -> Tensor:
+    """(S, M, 2) windows of S sentences, NaN where fewer than M, the most there are but at least 1.
+
+    Args:
+        windows (Sequence[Tensor]): S tensors (W, 2) float32 seconds.
+    """
+    padded = pad_sequence([*windows, torch.zeros(1, 2)], True, torch.nan)
+    return padded[:-1]
 
 
 def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
@@ -70,23 +81,32 @@ def mean_iou(iou: Tensor) -> float:
 
 
 def format_table(rows: dict[str, dict[str, float]]) -> str:
-    """Figures of groups of sentences as a table in plain text, in percent.
+    """Figures of groups of sentences as tables in plain text, in percent.
+
+    Sentences that do not occur have other figures, and a table of their own below.
 
     Args:
         rows (dict[str, dict[str, float]]): As of `GroundingMetric.summarize`.
     """
+    absent = {name: row for name, row in rows.items() if f'/{name}'.endswith('/absent')}
+    here = {name or 'all': row for name, row in rows.items() if name not in absent}
+    return '\n'.join(_format_table(part) for part in (here, absent) if part)
+
+
+def _format_table(rows: dict[str, dict[str, float]]) -> str:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    names = [name for name in rows[''] if name != 'num_sentences']
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    names.remove('num_sentences')
     table = Table(box=SIMPLE)
     table.add_column('sentences')
     for name in ('number', *names):
         table.add_column(name, justify='right', no_wrap=True)
     for group, figures in rows.items():
-        values = [f'{figures[name]:.2f}' for name in names]
-        table.add_row(group or 'all', f'{figures["num_sentences"]:.0f}', *values)
+        values = [f'{figures[name]:.2f}' if name in figures else '' for name in names]
+        table.add_row(group, f'{figures["num_sentences"]:.0f}', *values)
     console = Console(file=StringIO(), width=40 + 11 * len(names), color_system=None)
     console.print(table)
     return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines() if line.strip())

@@ -14,7 +14,7 @@ from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json, write_atomically
 from mmn_plugin.structures import MomentGrid, cell_bounds, cell_iou, tube_iou
 
-from .grounding_metric import DumpMetric, VideoResultsMetric
+from .base_metric import DumpMetric, VideoResultsMetric
 from .predictions import FORMAT, PredictionsError, is_number, require
 
 

@@ -16,7 +16,9 @@ from mmn_plugin.structures import GroundingDataSample
 
 from .canvas import (
     GRID,
+    QUIET,
     RUNS,
+    SMALL,
     TRUTH,
     fade,
     new_figure,
@@ -54,6 +56,8 @@ def draw_score_curves(sample: GroundingDataSample, curves: Mapping[str, Tensor])
                 f'the curves {name!r} of video {sample.video_id!r} are '
                 f'{len(values)} for {len(sample.sentences)} sentences'
             )
+    from matplotlib.patches import Patch
+
     titles = [wrap(f'“{text}”', WIDTH - 90, 10.5, 'bold') for text in sample.sentences]
     heights = [LINE * len(title) + PANEL for title in titles]
     figure = new_figure(WIDTH, sum(heights) + 12)
@@ -67,14 +71,24 @@ def draw_score_curves(sample: GroundingDataSample, curves: Mapping[str, Tensor])
             middles = (np.arange(len(values)) + 0.5) * duration / len(values)
             _plot(axes, middles, values, color)
         if known:
-            for start, end in sample.windows[index].tolist():
-                axes.axvspan(start, end, color=fade(TRUTH, 0.6), linewidth=0, zorder=0)
+            _shade(axes, sample.windows[index])
         axes.set_xlim(0, duration)
         axes.set_xticks(ticks, [tick_text(tick, duration) for tick in ticks])
         axes.locator_params(axis='y', nbins=4)
         style_axes(axes, time_unit(duration))
-    _add_legend(figure, panels[0], [*curves, *['truth'] * known], WIDTH)
+    handles = [*panels[0].lines, *[Patch(color=fade(TRUTH, 0.6), linewidth=0)] * known]
+    _add_legend(figure, handles, [*curves, *['truth'] * known], WIDTH)
     return to_array(figure)
+
+
+def _shade(axes, windows: Tensor) -> None:
+    """Shade the true windows (W, 2) of a sentence, or say that there is none."""
+    for start, end in windows.tolist():
+        axes.axvspan(start, end, color=fade(TRUTH, 0.6), linewidth=0, zorder=0)
+    if not len(windows):
+        box = dict(facecolor='white', edgecolor='none', alpha=0.85, pad=1.5)
+        style = plain(size=SMALL, color=QUIET, va='top', transform=axes.transAxes, bbox=box)
+        axes.text(0.01, 0.97, 'does not occur', **style)
 
 
 def _plot(axes, x, y, color: str) -> None:
@@ -82,13 +96,13 @@ def _plot(axes, x, y, color: str) -> None:
     axes.plot(x, y, color=color, linewidth=1.6, marker='o' if len(x) < 3 else None, ms=4)
 
 
-def _add_legend(figure, axes, names: Sequence[str], width: float) -> None:
-    """Name what a panel shows above all panels; the picture gets higher by it."""
+def _add_legend(figure, handles: Sequence, names: Sequence[str], width: float) -> None:
+    """Name what panels show above all panels; the picture gets higher by it."""
     names = [printable(name) for name in names]
     columns = max(1, int(width / (60 + max(text_width(name, 9.5) for name in names))))
     resize(figure, width, figure.bbox.height + LINE * -(-len(names) // columns))
     legend = figure.legend(
-        [*axes.lines, *axes.patches],
+        handles,
         ['…'] * len(names),  # matplotlib leaves out names that begin with an underscore
         loc='outside upper left',
         ncols=min(len(names), columns),
@@ -242,5 +256,5 @@ def draw_training_curves(
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         style_axes(axes, 'epoch' if by_epoch and '/' in key else 'iteration')
-    _add_legend(figure, panels[0], [log.name for log in logs], width)
+    _add_legend(figure, panels[0].lines, [log.name for log in logs], width)
     return to_array(figure)

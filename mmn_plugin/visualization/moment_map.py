@@ -50,7 +50,8 @@ def draw_moment_map(
         grid (MomentGrid): Which moments exist.
         values (Tensor | np.ndarray): (P,), one per moment.
         ground_truth (Tensor | np.ndarray | None): (2,) or (k, 2) seconds; the cell with the
-            largest IoU is framed. Defaults to None.
+            largest IoU with each is framed, and with k = 0 the legend says that the sentence does
+            not occur. Defaults to None: unknown, as is NaN.
         peaks (Tensor | np.ndarray | None): (n, 2) seconds, best first; numbered. Defaults to
             None.
         duration (float): Seconds of the video.
@@ -99,7 +100,8 @@ def draw_moment_map(
     _frame(axes, cells, max(side, 12))
     # in a large cell the number fits into the frame
     _number(axes, peaks, avoid=cells if side < 2 * RADIUS + 6 else [])
-    _draw_legend(axes, bool(cells), bool(len(peaks)))
+    absent = ground_truth is not None and not len(ground_truth)
+    _draw_legend(axes, bool(cells), bool(len(peaks)), absent)
     return to_array(figure)
 
 
@@ -168,7 +170,7 @@ def _number(axes, peaks: np.ndarray, avoid: list[np.ndarray]) -> None:
         )
 
 
-def _draw_legend(axes, truth: bool, peaks: bool) -> None:
+def _draw_legend(axes, truth: bool, peaks: bool, absent: bool) -> None:
     """Explain the marks, in the corner where a moment would end before it starts."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -177,10 +179,11 @@ def _draw_legend(axes, truth: bool, peaks: bool) -> None:
     circle = dict(markersize=9, color='white', markeredgecolor=TEXT)
     entries = [
         Line2D([], [], marker='s', linestyle='none', label='ground truth', **frame),
+        Line2D([], [], linestyle='none', label='does not occur (truth)'),
         Line2D([], [], marker='o', linestyle='none', label='predictions by rank', **circle),
         Patch(color=ABSENT, label='no such moment'),
     ]
     style = dict(framealpha=1, edgecolor='white', labelcolor=TEXT, borderpad=0.7)
-    handles = list(itertools.compress(entries, (truth, peaks, True)))
+    handles = list(itertools.compress(entries, (truth, absent, peaks, True)))
     legend = axes.legend(handles=handles, loc='lower left', fontsize=SMALL, **style)
     legend.set_zorder(10)

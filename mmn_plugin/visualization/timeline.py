@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import GroundingDataSample, only_windows, temporal_iou
+from mmn_plugin.structures import GroundingDataSample, temporal_iou
 
 from .canvas import (
     GRID,
@@ -38,11 +38,13 @@ class TimelineRow:
 
     Attributes:
         sentence (str): The sentence.
-        truth (np.ndarray | None): (2,) start and end in seconds, None where unknown.
+        truth (np.ndarray | None): (W, 2) true windows, start and end in seconds; none (W = 0) where
+            it does not occur, None where that is unknown.
         moments (np.ndarray): (n, 2) predicted moments in seconds, best first.
         scores (np.ndarray): (n,).
         curve (np.ndarray | None): (K,) scores of K equal parts of the video, see `score_curve`;
             None where unknown.
+        rejected (bool): Whether the prediction is that it does not occur. Defaults to False.
     """
 
     sentence: str
@@ -50,12 +52,16 @@ class TimelineRow:
     moments: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
     curve: np.ndarray | None = None
+    rejected: bool = False
 
     def iou(self) -> np.ndarray | None:
-        """IoU of each predicted moment with the truth, (n,); None where it is unknown."""
-        if self.truth is None:
+        """IoU of each predicted moment with the true window that it fits best, (n,); None where
+        there is none.
+        """
+        if self.truth is None or not len(self.truth):
             return None
-        return temporal_iou(*map(torch.as_tensor, (self.moments, self.truth))).numpy()
+        moments, windows = map(torch.as_tensor, (self.moments, self.truth))
+        return temporal_iou(moments[:, None], windows).amax(1).numpy()
 
     @classmethod
     def from_sample(
@@ -63,7 +69,7 @@ class TimelineRow:
     ) -> list['TimelineRow']:
         """Make the rows of a data sample; arguments as of `draw_timeline`.
 
-        A NaN moment counts as absent.
+        A NaN moment is none, and a truth of NaN is unknown.
 
         Raises:
             ValueError: If there is not one curve per sentence.
@@ -78,15 +84,14 @@ class TimelineRow:
             for row, curve in zip(rows, _array(curves), strict=True):
                 row.curve = curve
         if truth and 'gt_instances' in sample:
-            for row, moment in zip(
-                rows, _array(only_windows(sample.windows, sample.video_id)), strict=True
-            ):
-                row.truth = None if np.isnan(moment).any() else moment
+            for row, windows in zip(rows, map(_array, sample.windows), strict=True):
+                row.truth = None if np.isnan(windows).any() else windows
         if predictions and 'pred_instances' in sample:
             found = _array(sample.pred_instances.moments), _array(sample.pred_instances.scores)
             for row, moments, scores in zip(rows, *found, strict=True):
                 there = ~np.isnan(moments).any(-1)  # (n,)
                 row.moments, row.scores = moments[there][:top_n], scores[there][:top_n]
+                row.rejected = not there.any()
         return rows
 
 
@@ -167,7 +172,7 @@ class Timeline:
         curves = [float(row.curve.max()) for row in rows if row.curve is not None]
         self.top_score = max(curves, default=0.0)
         self.columns = ['score'] if any(len(row.moments) for row in rows) else []
-        if self.columns and any(row.truth is not None for row in rows):
+        if self.columns and any(row.iou() is not None for row in rows):
             self.columns.append('IoU')
         self.room = WIDTH - LEFT - COLUMN * max(len(self.columns), 1) - 20  # pixels of the bars
         self.pixel = duration / self.room  # its width in seconds
@@ -233,29 +238,24 @@ class Timeline:
         for i, name in enumerate(self.columns if len(row.moments) else []):
             self._figure(i, self.top - 0.5, name, color=QUIET)
         top = self.top = self.top + 0.2
-        empty = row.truth is None and not len(row.moments)
-        if row.truth is not None:
-            self._draw_lane('truth', row.truth, TRUTH, TEXT)
-        figures = row.scores[:, None]  # (n, 1 or 2)
-        if row.truth is not None:
-            figures = np.column_stack([row.scores, row.iou()])
-        for rank, (moment, values) in enumerate(zip(row.moments, figures, strict=True)):
+        self._draw_truth(row)
+        below = self.top - 0.5
+        figures = [values for values in (row.scores, row.iou()) if values is not None]
+        for rank, (moment, *values) in enumerate(zip(row.moments, *figures, strict=True)):
             for i, value in enumerate(values):
                 self._figure(i, self.top + 0.5, f'{value:.2f}')
             color = fade(PREDICTION, min(0.18 * rank, 0.72))
-            self._draw_lane(f'rank {rank + 1}', moment, color, 'white' if rank < 2 else TEXT)
-        if empty:
-            self._draw_track()
-            self._beside(0, self.top + 0.5, 6, 'probably not in this video', color=QUIET)
-            self.top += 1
+            self._draw_lane(f'rank {rank + 1}', [moment], color, 'white' if rank < 2 else TEXT)
+        if row.rejected:
+            self._draw_words('probably not in this video')
         if row.curve is not None and self.top_score > 0:
             self._draw_curve(row.curve)
-        if self.top > top + empty:
+        if self.top > top:
             ticks = time_ticks(self.duration, TICKS)
             self.axes.vlines(ticks, top, self.top, color=GRID, linewidth=0.8, zorder=0.5)
-        if row.truth is not None:  # its shadow over the predictions
+        for window in row.truth if row.truth is not None else ():  # its shadow over the predictions
             self.axes.fill_betweenx(
-                [top + 0.5, self.top], *row.truth, color=TRUTH, alpha=0.16, lw=0, zorder=0.7
+                [below, self.top], *window, color=TRUTH, alpha=0.16, lw=0, zorder=0.7
             )
         self.top += GAP
 
@@ -266,22 +266,51 @@ class Timeline:
     def _draw_track(self) -> None:
         self.axes.barh(self.top + 0.5, self.duration, BAR, color=TRACK, zorder=0)
 
-    def _draw_lane(self, label: str, moment, color: str, inside: str) -> None:
-        """One bar with its label, and its times beside it or, where it is long, in it."""
+    def _draw_truth(self, row: TimelineRow) -> None:
+        """The true windows; those that touch have a lane each."""
+        if row.truth is None:
+            return
+        if not len(row.truth):
+            self._draw_words('does not occur', 'truth')
+        lanes: list[list] = []
+        for window in sorted(row.truth.tolist()):
+            apart = [lane for lane in lanes if lane[-1][1] + 3 * self.pixel <= window[0]]
+            if apart:
+                apart[0].append(window)
+            else:
+                lanes.append([window])
+        for place, lane in enumerate(lanes):
+            self._draw_lane('' if place else 'truth', lane, TRUTH, TEXT)
+
+    def _draw_words(self, words: str, label: str = '') -> None:
+        """A lane that says something in place of bars."""
         self._draw_track()
-        y = self.top + 0.5
+        self.labels[self.top + 0.5] = label
+        self._beside(0, self.top + 0.5, 6, words, color=QUIET)
+        self.top += 1
+
+    def _draw_lane(self, label: str, moments: Sequence, color: str, inside: str) -> None:
+        """Bars with their label, and the times of each beside it or, where it is long, in it."""
+        self._draw_track()
+        y, taken = self.top + 0.5, 0.0
         self.labels[y] = label
-        start, end = np.clip(np.asarray(moment, float), 0, self.duration)
-        length = max(end - start, 2.5 * self.pixel)
-        self.axes.barh(y, length, BAR, min(start, self.duration - length), color=color)
-        times = ' \N{EN DASH} '.join(format_time(t, self.duration) for t in moment)
-        room = (6 + text_width(times, SMALL)) * self.pixel
-        if end + room <= self.duration:
-            self._beside(end, y, 6, times)
-        elif start >= room:
-            self._beside(start, y, -6, times, ha='right')
-        else:
-            self._beside((start + end) / 2, y, 0, times, ha='center', color=inside)
+        starts = [float(np.clip(start, 0, self.duration)) for start, _ in moments]
+        for moment, free in zip(moments, [*starts[1:], self.duration], strict=True):
+            start, end = np.clip(np.asarray(moment, float), 0, self.duration)
+            length = max(end - start, 2.5 * self.pixel)
+            self.axes.barh(y, length, BAR, min(start, self.duration - length), color=color)
+            times = ' \N{EN DASH} '.join(format_time(t, self.duration) for t in moment)
+            room = (6 + text_width(times, SMALL)) * self.pixel
+            if end + room <= free:
+                self._beside(end, y, 6, times)
+                taken = end + room
+            elif start - room >= taken:
+                self._beside(start, y, -6, times, ha='right')
+                taken = end
+            else:
+                if len(moments) == 1 or length >= room:  # else there is no place for it
+                    self._beside((start + end) / 2, y, 0, times, ha='center', color=inside)
+                taken = end
         self.top += 1
 
     def _draw_curve(self, curve: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmn_plugin.apis import GroundingInferencer, presence
-from mmn_plugin.apis.presence import auroc, calibrate_presence, tail_of, threshold_at
+from mmn_plugin.apis.presence import calibrate_presence, tail_of, threshold_at
 
 
 @pytest.fixture(scope='module')
@@ -28,17 +28,6 @@ def dataset(grounder):
 @pytest.fixture
 def inferencer(grounder):
     return GroundingInferencer(grounder.config, grounder.checkpoint, 'cpu')
-
-
-def test_auroc_counts_pairs_in_the_right_order():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        present, absent = rng.integers(0, 6, 7) + 1.0, rng.integers(0, 6, 9) + 0.0
-        pairs = present[:, None] - absent
-        assert auroc(present, absent) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-    assert auroc([2, 3], [0, 1]) == 1
-    with pytest.raises(ValueError, match='0 present and 1 absent'):
-        auroc([], [1])
 
 
 def test_the_threshold_keeps_the_share_of_present_sentences(inferencer, dataset, tmp_path):

@@ -11,7 +11,7 @@ from helpers.run_tool import ROOT, output_of, run_tool
 DATA = ROOT / 'tests/data/predictions'
 
 sys.path.insert(0, str(ROOT / 'tests/evaluation'))
-from made_up_results import sample_of  # noqa: E402
+from made_up_results import annotations_of, sample_of, samples_of_windows  # noqa: E402
 
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric  # noqa: E402
 from mmn_plugin.structures.annotations import read_annotations  # noqa: E402
@@ -33,6 +33,27 @@ def test_figures_from_the_file_equal_the_ones_in_the_loop_exactly(shared, tmp_pa
     out = tmp_path / 'out' / 'figures.json'
     assert run_tool(line, tmp_path, annotations, out)[0] == 0
     assert json.loads(out.read_text()) == in_loop
+
+
+@pytest.mark.parametrize('presence', [True, False])
+def test_figures_of_none_or_several_windows_equal_the_ones_in_the_loop_exactly(tmp_path, presence):
+    samples = samples_of_windows(presence=presence)
+    subsets = {'first': {video.video_id: [0] for video, _ in samples}}
+    for name, content in (('ann', annotations_of(samples)), ('subsets', subsets)):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    settings = dict(subsets=subsets, presence_threshold=0.45)
+    metrics = [GroundingMetric(**settings), DumpPredictions(str(tmp_path / 'pred.json'))]
+    for metric in metrics:
+        metric.process(None, [sample.to_dict() for _, sample in samples])
+    in_loop, _ = (metric.evaluate(len(samples)) for metric in metrics)
+    line = 'mmn eval pred.json ann.json --subsets subsets.json --presence-threshold 0.45 --json'
+    found = run_without_models(tmp_path, [*line.split()[1:], 'out.json'])
+    assert json.loads((tmp_path / 'out.json').read_text()) == in_loop
+    assert {'grounding/first/absent/AUROC', 'grounding/10-30s/mAP'} <= in_loop.keys()
+    source = 'as the predictions give it' if presence else 'the score of their best moment'
+    assert f'note: presence of sentences: {source}' in found.stderr
+    (absent,) = (line for line in found.stdout.splitlines() if line.split()[:1] == ['absent'])
+    assert f'{in_loop["grounding/absent/AUROC"]:.2f}' in absent
 
 
 def run_without_models(folder, *lines):
@@ -168,7 +189,7 @@ def test_answers_of_language_models_are_read_and_scored_without_mmaction(tmp_pat
     assert figures['answers/unread'] == [dict(zip(keys, given[1], strict=True))]
     content = json.loads((tmp_path / 'pred.json').read_text())
     readings = [one.get('reading') for one in content['videos']['kitchen_01']['sentences']]
-    assert readings == ['times', None, 'unread']  # of one that is annotated with start >= end
+    assert readings == ['times', 'unread', 'unread']  # the second has no answer
     # What was read is scored again as any predictions
     again = tmp_path / 'again.json'
     assert run_tool('mmn eval', tmp_path / 'pred.json', ANNOTATIONS, '--json', again)[0] == 0

@@ -102,6 +102,7 @@ def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
     schema = json.loads((ROOT / 'docs/predictions.schema.json').read_text())
     known = schema['$defs']['sentence']['properties']
     assert sentence.keys() == known.keys() - {'reading'}
+    assert -1 <= sentence['presence'] <= 1
     duration = probe_video(grounder.video).duration
     assert len(sentence['clips']) == len(sentence['moments']) > 5  # more than --top-n
     for clip, (start, end) in zip(sentence['clips'], sentence['moments'], strict=True):

@@ -7,13 +7,16 @@ import torch
 from helpers.made_up_tubes import random_video
 from mmengine.structures import InstanceData
 
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, true_windows
+from mmn_plugin.structures.annotations import VideoAnnotation
 
 
 def sample_of(annotation, top_n=5):
-    """Moments around the true one, the same for a video whenever asked; some are missing."""
+    """Moments around the first true one, the same for a video whenever asked; some are missing."""
     generator = torch.Generator().manual_seed(zlib.crc32(annotation.video_id.encode()))
-    truth = torch.tensor(annotation.moments, dtype=torch.float32)  # (s, 2)
+    anywhere = 0, annotation.duration / 2  # of a sentence that does not occur
+    first = [own[0] if own else anywhere for own in annotation.windows]
+    truth = torch.tensor(first, dtype=torch.float32)  # (s, 2)
     noise = torch.rand(len(truth), top_n, 2, generator=generator) - 0.5
     moments = truth[:, None] + noise * (truth[:, 1] - truth[:, 0])[:, None, None]  # (s, n, 2)
     scores = torch.rand(len(truth), top_n, generator=generator).sort(descending=True).values
@@ -27,9 +30,45 @@ def sample_of(annotation, top_n=5):
             sentence_index=annotation.sentence_index,
         )
     )
-    sample.gt_instances = InstanceData(moments=truth)
+    sample.gt_instances = true_windows(annotation.windows)
     sample.pred_instances = InstanceData(moments=moments, scores=scores)
     return sample
+
+
+def samples_of_windows(videos=40, seed=0, presence=True):
+    """Videos with sentences of none to three windows, as samples; some sentences are rejected."""
+    rng, samples = np.random.default_rng(seed), []
+    for place in range(videos):
+        duration = float(rng.uniform(20, 80))
+        number = int(rng.integers(1, 6))
+        windows = [
+            [tuple(sorted(rng.uniform(0, duration, 2))) for _ in range(count)]
+            for count in rng.choice(4, number, p=[0.25, 0.45, 0.2, 0.1])
+        ]
+        texts = [f'sentence {index}' for index in range(number)]
+        annotation = VideoAnnotation(f'v{place:02d}', duration, windows, texts, list(range(number)))
+        sample = sample_of(annotation, top_n=12)
+        rejected = torch.from_numpy(rng.random(number) < 0.2)
+        sample.pred_instances.moments[rejected] = torch.nan
+        sample.pred_instances.scores[rejected] = torch.nan
+        if presence:
+            sample.pred_instances.presence = (
+                torch.from_numpy(rng.random(number)).float().round(decimals=1)
+            )
+        samples.append((annotation, sample))
+    return samples
+
+
+def annotations_of(samples):
+    """An annotation file's content, for `samples_of_windows`."""
+    return {
+        video.video_id: dict(
+            duration=video.duration,
+            sentences=video.sentences,
+            timestamps=[[*map(list, own)] for own in video.windows],
+        )
+        for video, _ in samples
+    }
 
 
 def tube_sample_of(video, answers):

@@ -45,7 +45,7 @@ def test_answers_become_predictions_of_every_annotated_sentence(tmp_path):
     waves = dict(sentence='Somebody waves.', moments=[[30, 40], [1, 2]], reading='times')
     assert videos['b']['sentences'] == [
         dict(waves, index=0),
-        dict(index=1, sentence='a dog', moments=[]),  # not answered: nothing was read
+        dict(index=1, sentence='a dog', moments=[], reading='unread'),  # not answered
         dict(waves, index=2, sentence='Somebody waves'),
     ]
     assert videos['a']['sentences'][0]['moments'] == [[25, 30]]
@@ -112,8 +112,8 @@ def checks(answer, number=40, sentences=2):
         videos.append(VideoAnnotation(name, 200.0, None, texts, list(range(sentences))))
         for text in texts:
             start = generator.uniform(0, 150)
-            truth.append((start, start + generator.uniform(5, 40)))
-            given[name, text] = answer(*truth[-1])
+            truth.append([(start, start + generator.uniform(5, 40))])
+            given[name, text] = answer(*truth[-1][0])
     lines = [line(*key, f'{start:.2f} s to {end:.2f} s') for key, (start, end) in given.items()]
     return videos, truth, lines
 

@@ -12,7 +12,7 @@ from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up_results import sample_of, tube_samples
+from made_up_results import sample_of, samples_of_windows, tube_samples
 
 from mmn_plugin.datasets import TubeVideo, write_tube_file
 from mmn_plugin.evaluation import (
@@ -48,6 +48,15 @@ def of_moments(rank, ranks, annotations, path, order):
     return evaluate(rank, ranks, samples, [metric, DumpPredictions(path)], order)
 
 
+def of_windows(rank, ranks, path, order):
+    samples = [sample for _, sample in samples_of_windows()]
+    metric = GroundingMetric(
+        presence_threshold=0.5,
+        chance=dict(num_clips=8, pooling_counts=[7], iou_threshold=0.4, min_samples=500),
+    )
+    return evaluate(rank, ranks, samples, [metric, DumpPredictions(path)], order)
+
+
 def of_tubes(rank, ranks, path):
     metric = TubeGroundingMetric(bounds=dict(num_clips=16, pooling_counts=[15]))
     return evaluate(rank, ranks, tube_samples(), [metric, DumpTubeSubmission(path)])
@@ -78,6 +87,18 @@ def test_more_processes_find_the_same(shared, tmp_path, monkeypatch, single, ran
     found = in_ranks(tmp_path, of_moments, *given, ranks=ranks)
     assert found == [single[0]] * ranks
     assert (tmp_path / 'predictions.json').read_bytes() == single[1]
+
+
+@pytest.mark.parametrize(('ranks', 'order'), [(2, 'default'), (3, 'repeated first')])
+def test_several_processes_find_the_same_of_none_or_several_windows(
+    tmp_path, monkeypatch, ranks, order
+):
+    monkeypatch.chdir(tmp_path)
+    single = of_windows(0, 1, 'single.json', 'default')
+    found = in_ranks(tmp_path, of_windows, ranks, 'several.json', order, ranks=ranks)
+    assert found == [single] * ranks
+    assert Path('several.json').read_bytes() == Path('single.json').read_bytes()
+    assert {'grounding/mAP', 'grounding/absent/AUROC', 'grounding/chance/R1@0.5'} <= single.keys()
 
 
 def test_several_processes_find_the_same_of_tubes_and_the_scorer_too(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from mmengine.structures import InstanceData
 
 from mmn_plugin.features.video_writing import VideoWriter
-from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures import MomentGrid, true_windows
 from mmn_plugin.visualization import GroundingVisualizer, canvas
 from mmn_plugin.visualization import hits as hits_module
 from mmn_plugin.visualization.canvas import format_time, text_width, time_ticks, wrap
@@ -71,6 +71,36 @@ def test_a_bar_covers_its_part_of_the_time_axis(visualizer, kind, color):
     assert bar(6.0, 12.0) == pytest.approx((left + width / 4, left + width / 2), abs=1.5)
 
 
+def windows_of(windows, moments):
+    sample = sample_of(moments=moments, sentences=['x'] * len(windows))
+    sample.gt_instances = true_windows(windows)
+    return sample
+
+
+def test_all_windows_of_a_sentence_are_drawn_apart_and_one_that_does_not_occur_says_so(visualizer):
+    apart = [[(2.0, 4.0), (12.0, 18.0)]]
+    columns = np.unique(
+        pixels(visualizer.draw_timeline(windows_of(apart, [[[2.0, 4.0]]])), canvas.TRUTH)[1]
+    )
+    first, second = np.split(columns, np.nonzero(np.diff(columns) > 1)[0] + 1)
+    assert len(second) == pytest.approx(3 * len(first), abs=2)
+    shown = [[(2.0, 4.0), (3.0, 6.0), (8.0, 9.0), (4.0, 5.0)], [], [(1.0, 2.0)]]
+    moments = [[[7.5, 9.0]], [[1.0, 2.0]], [[NAN, NAN]]]
+    rows = TimelineRow.from_sample(windows_of(shown, moments), top_n=1)
+    assert [None if row.iou() is None else row.iou().tolist() for row in rows] == [
+        [pytest.approx(2 / 3)],
+        None,
+        [],
+    ]
+    timeline = Timeline(rows, 24.0, 'garden')
+    timeline.draw()
+    lanes = [text.get_text() for text in timeline.axes.get_yticklabels()]
+    assert lanes == ['truth', '', '', 'rank 1', 'truth', 'rank 1', 'truth', '']  # 3 that touch
+    texts = texts_of(timeline.figure)
+    assert texts.count('does not occur') == texts.count('probably not in this video') == 1
+    assert {f'3.0 {DASH} 6.0', f'8.0 {DASH} 9.0', '0.67'} <= set(texts)
+
+
 def test_what_is_unknown_or_left_out_is_not_drawn(visualizer):
     known, unknown = sample_of([[1.0, 5.0]], [[[2.0, 6.0]]]), sample_of([[NAN] * 2], [[[1.0, 2.0]]])
     for sample, settings, drawn in (
@@ -114,7 +144,7 @@ def test_no_text_overlaps_another_or_leaves_the_timeline(duration):
     shares = np.array([[0, 1e-3], [0, 1], [0.99, 1], [0.4, 0.4], [0.1, 0.9]])
     scores, curve = np.full(5, 0.5), np.linspace(0, 1, 16)
     rows = [
-        TimelineRow(sentence, np.array([0.2, 0.7]) * duration, shares * duration, scores, curve)
+        TimelineRow(sentence, np.array([[0.2, 0.7]]) * duration, shares * duration, scores, curve)
         for sentence in (LONG, 'x', 'pneumono' * 40)
     ]
     timeline = Timeline(rows, duration, 'a_long_name_' * 20, np.zeros((9, 90, 160, 3), np.uint8))
@@ -176,6 +206,19 @@ def test_the_map_frames_the_cell_that_is_nearest_to_the_truth(visualizer, figure
     rows, columns = rows[~in_legend], columns[~in_legend]
     assert (rows.min() + rows.max()) / 2 == pytest.approx(len(marked) - y, abs=2)
     assert (columns.min() + columns.max()) / 2 == pytest.approx(x, abs=2)
+
+
+def test_the_map_frames_a_cell_for_each_window_or_says_that_there_is_none(visualizer, figures):
+    grid = MomentGrid(8, [7])
+    for truth in ([[0, 3], [6, 15]], torch.zeros(0, 2), [NAN, NAN], None):
+        visualizer.draw_moment_map(grid, torch.zeros(36), truth, duration=24.0)
+    frames = [
+        [line.get_xydata()[0].tolist() for line in figure.axes[0].lines if line.get_marker() == 's']
+        for figure in figures
+    ]
+    assert frames == [[[3, 0], [15, 6]] * 2, [], [], []]  # a white line behind the other
+    said = ['does not occur (truth)' in texts_of(figure) for figure in figures]
+    assert said == [False, True, False, False]
 
 
 def test_cells_that_do_not_exist_are_grey_and_large_values_dark(visualizer, figures):
@@ -255,6 +298,15 @@ def test_score_curves_have_a_panel_per_sentence_a_color_per_curve_and_truth_behi
     assert (pixels(image, canvas.fade(canvas.TRUTH, 0.6))[1] > 360).mean() > 0.8
     for color in canvas.RUNS[:2]:
         assert len(pixels(image, color)[0]) > 200
+    shaded = pixels(
+        draw_score_curves(
+            windows_of([[], [(0.0, 3.0), (12.0, 24.0)]], [[[1.0, 2.0]]] * 2),
+            dict(one=torch.ones(2, 8)),
+        ),
+        canvas.fade(canvas.TRUTH, 0.6),
+    )
+    in_panels = shaded[0] > 40  # below the legend
+    assert (shaded[1][in_panels] > 360).mean() == pytest.approx(0.8, abs=0.02)
     two = draw_score_curves(sample_of(sentences=('x', 'it $sleeps$')), dict(one=torch.rand(2, 16)))
     assert len(two) > len(draw_score_curves(sample_of(), dict(one=torch.rand(1, 1))))
 

@@ -21,7 +21,6 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 import mmn_plugin  # noqa: F401  makes the rest importable
-from mmn_plugin.apis.presence import auroc
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.cli.main import add_model_root, tool_parser
 from mmn_plugin.config import build_dataset, load_config, needs_weights
@@ -31,6 +30,7 @@ from mmn_plugin.evaluation import (
     LibraryRanking,
     MomentPool,
     asked_sentences,
+    auroc,
     library_figures,
     rank_library,
     rank_own_videos,

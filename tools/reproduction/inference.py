@@ -18,9 +18,10 @@ from made_up_data import offline_config
 from mmaction.registry import DATASETS, MODELS
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import auroc, calibrate_presence, measure_presence
+from mmn_plugin.apis.presence import calibrate_presence, measure_presence
 from mmn_plugin.apis.video_input import VideoFeatures
 from mmn_plugin.config import load_config
+from mmn_plugin.evaluation import auroc
 from mmn_plugin.shapes import read_events
 from mmn_plugin.shapes.corpus import write_video
 from mmn_plugin.structures import temporal_iou

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from mmn_plugin.apis import GroundingInferencer
-from mmn_plugin.apis.presence import auroc
 from mmn_plugin.config import load_config
+from mmn_plugin.evaluation import auroc
 from mmn_plugin.library import MomentLibrary
 from mmn_plugin.shapes import WholeTruth
 from mmn_plugin.structures.annotations import read_annotations

@@ -14,10 +14,10 @@ from pathlib import Path
 import eval_library as tool
 import torch
 
-from mmn_plugin.apis.presence import auroc
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import (
     MomentPool,
+    auroc,
     library_figures,
     rank_own_videos,
     ranked_iou,
