@@ -102,7 +102,8 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             sentences (dict[str, Tensor]): (S, J) per space; with ``negatives.exclude_similar`` also
                 ``meaning``, (S, C) on the CPU, for `candidates`.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            data_samples (list[GroundingDataSample]): B videos, with ground truth.
+            data_samples (list[GroundingDataSample]): B videos, with ground truth: ``windows`` are
+                none, one or several for each sentence.
 
         Returns:
             dict[str, Tensor]: Named ``loss_...``; their sum is the total.
