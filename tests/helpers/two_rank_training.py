@@ -156,7 +156,7 @@ def build_model(settings: dict) -> nn.Module:
     return model
 
 
-def sample(name: str, count: int, settings: dict = CASE) -> tuple[torch.Tensor, GroundingDataSample]:
+def sample(name: str, count: int, about: dict = CASE) -> tuple[torch.Tensor, GroundingDataSample]:
     """A video's features and sentences, which its name and their number decide."""
     generator = torch.Generator().manual_seed(ord(name))
     duration = 20.0 + ord(name) % 7
@@ -168,10 +168,10 @@ def sample(name: str, count: int, settings: dict = CASE) -> tuple[torch.Tensor, 
             sentences=[SENTENCES[(ord(name) + i) % len(SENTENCES)] for i in range(count)],
         )
     )
-    windows = settings['windows']
+    windows = about['windows']
     counts = [windows[(ord(name) + i) % len(windows)] for i in range(count)]
     starts = torch.rand(sum(counts), generator=generator) * duration / 2
-    if not settings['weak']:
+    if not about['weak']:
         own = torch.stack([starts, starts + duration / 4], 1).split(counts)
         result.gt_instances = true_windows([part.tolist() for part in own])
     return torch.randn(NUM_SEGMENTS, FEATURE_SIZE, generator=generator), result
