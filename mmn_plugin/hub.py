@@ -54,6 +54,29 @@ def find_model(name: str, root: str | None = None) -> str:
     return str(name)
 
 
+WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin')
+
+
+def is_local(name: str, root: str | None = None, revision: str | None = None) -> bool:
+    """Whether a model's weights are on this machine: in a folder, or in the Hugging Face cache.
+
+    Args:
+        name (str): Folder, or name on the Hub.
+        root (str, optional): As of `find_model`. Defaults to None.
+        revision (str, optional): Branch, tag or commit. Defaults to None: the main one.
+
+    Raises:
+        ValueError: As of `find_model`, and if the name is no name of a model.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    place = find_model(name, root)
+    if Path(place).is_dir():
+        return True
+    found = (try_to_load_from_cache(place, file, revision=revision) for file in WEIGHTS)
+    return any(isinstance(path, str) for path in found)
+
+
 @cache
 def _say_stand_in(folder: str, name: str) -> None:
     """Tell once that a folder serves whatever it holds; its own name may be any."""

@@ -5,7 +5,7 @@ from helpers.tiny_towers import write_text_tower
 
 from mmn_plugin.errors import DownloadError
 from mmn_plugin.features import TextTower
-from mmn_plugin.hub import find_model, from_hub, published_name
+from mmn_plugin.hub import find_model, from_hub, is_local, published_name
 from mmn_plugin.models import SentenceEncoder, SentenceTokenizer
 
 NAME = 'some-org/some-model'
@@ -117,3 +117,21 @@ def test_weights_that_are_missing_are_named(tmp_path):
     save_file(weights, tmp_path / 'model.safetensors', metadata=dict(format='pt'))
     with pytest.raises(ValueError, match=r'lacks weights of AutoModel.*layer\.1\.output'):
         TextTower(folder).encode_sentences(['a man'])
+
+
+def test_weights_are_on_this_machine_in_a_folder_or_in_the_cache(tmp_path, monkeypatch):
+    root = tmp_path / 'models'
+    folder_of_model(root / NAME)
+    assert is_local(NAME, str(root))
+    assert not is_local(NAME)
+    snapshot = tmp_path / 'cache' / 'models--some-org--some-model' / 'snapshots' / 'abc'
+    snapshot.mkdir(parents=True)
+    refs = snapshot.parents[1] / 'refs'
+    refs.mkdir()
+    (refs / 'main').write_text('abc')
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'cache'))
+    (snapshot / 'config.json').write_text('{}')
+    assert not is_local(NAME)  # its configuration alone
+    (snapshot / 'model.safetensors').touch()
+    assert is_local(NAME)
+    assert not is_local(NAME, revision='other')

@@ -15,7 +15,8 @@ class Finding:
     """A kind of fault in one split (or several), how often it occurs, and the first places.
 
     The level is ``'error'`` (training or evaluation would be wrong or end), ``'warning'`` (the
-    dataset's own rules mend it) or ``'info'``.
+    dataset's own rules mend it) or ``'info'``. ``share`` is that of the split's sentences, where
+    sentences are counted, else None.
     """
 
     level: str
@@ -23,6 +24,7 @@ class Finding:
     what: str
     count: int = 0
     examples: list[str] = field(default_factory=list)
+    share: float | None = None
 
 
 class CheckReport:
@@ -34,6 +36,8 @@ class CheckReport:
     Attributes:
         counts (dict[str, dict[str, int]]): Split -> name of a number -> the number.
         can_start (bool): Whether all files of annotations and features could be read.
+        labels (dict[str, SplitLabels]): Split -> the labels that a person should look at.
+        compared_by (str): What said which sentences mean the same.
     """
 
     STYLES = dict(error='bold red', warning='yellow', info='cyan')
@@ -42,12 +46,20 @@ class CheckReport:
         self.num_examples = num_examples
         self.counts: dict[str, dict[str, int]] = defaultdict(Counter)
         self.can_start = True
+        self.labels: dict = {}
+        self.compared_by = ''
         self._findings: dict[tuple[str, str, str], Finding] = {}
 
-    def add(self, level: str, split: str, what: str, example: str) -> None:
-        """Count one more offender of a kind: file, video, sentence, and what to do."""
+    def add(
+        self, level: str, split: str, what: str, example: str, total: int | None = None
+    ) -> None:
+        """Count one more offender of a kind: file, video, sentence, and what to do.
+
+        ``total`` is the number of sentences of which it is a share.
+        """
         finding = self._findings.setdefault((level, split, what), Finding(level, split, what))
         finding.count += 1
+        finding.share = finding.count / total if total else None
         if len(finding.examples) < self.num_examples:
             finding.examples.append(_shown(example))
 
@@ -85,15 +97,18 @@ class CheckReport:
         for finding in self.findings:
             more = finding.count - len(finding.examples)
             shown = [*finding.examples, f'and {more} more'] if more > 0 else finding.examples
+            share = '' if finding.share is None else f' ({finding.share:.2%})'
             table.add_row(
                 f'[{self.STYLES[finding.level]}]{finding.level}[/]',
                 finding.split,
                 escape(finding.what),
-                str(finding.count),
+                f'{finding.count}{share}',
                 escape('\n'.join(shown)),
             )
         if self._findings:
             console.print(table)
+        if self.labels:
+            console.print(f'Sentences were compared by {escape(self.compared_by)}.')
         if self.passed:
             console.print('[bold green]PASSED[/]: nothing stands against training')
         else:

@@ -3,7 +3,7 @@
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -29,6 +29,7 @@ from mmn_plugin.structures.data_samples import token_limit
 from .check_report import CheckReport
 from .feature_store import FeatureError, FeatureStore, open_feature_store
 from .grounding_dataset import TemporalGroundingDataset, TubeGroundingDataset, single_configs
+from .label_check import LabelGroup, check_labels, past_end
 from .tube_file import TubeError, TubeFile, TubeVideo
 
 
@@ -81,6 +82,7 @@ class SplitCheck:
     in_channels: int | None  # D that the model takes; None: not compared
     quick: bool
     track: Track
+    past_end: list[LabelGroup] = field(default_factory=list)
 
     def __post_init__(self):
         self.counts = self.report.counts[self.split]
@@ -113,6 +115,7 @@ class SplitCheck:
             usable = not any(level == 'error' for level, _, _ in flaws)
             if usable and video.sentences:
                 videos.append(video)
+                self.past_end += filter(None, [past_end(video, entry)])
             elif usable:
                 self.warning('video without usable sentence: dropped', where)
         self._count(videos)
@@ -325,7 +328,7 @@ def check_config(
     model = cfg.get('model') or {}
     in_channels = (model.get('backbone') or {}).get('in_channels')
     language = _language(model, partial(report.add, 'error', 'all'))
-    video_ids, scanned = defaultdict(dict), defaultdict(set)
+    video_ids, scanned, labels = defaultdict(dict), defaultdict(set), defaultdict(list)
     for split in wanted:
         for part in single_configs(cfg[f'{split}_dataloader']['dataset']):
             corpus = part.get('corpus')
@@ -344,7 +347,9 @@ def check_config(
                 check.sentences(videos, *language)
             if features and not dataset.feature_files:
                 check.error('no features', 'data_prefix.features is not set')
+            labels[label].append((videos, check.past_end, prefix))
     check_splits({split: {*names} for split, names in video_ids.items()}, report)
+    check_labels(labels, report, model, quick, track)
     return report
 
 

@@ -90,6 +90,9 @@ def broken_character(text: str) -> str | None:
     )
 
 
+ROUNDING = 1e-6  # seconds that an end may lie past a duration, which is often a rounded number
+
+
 def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 
@@ -262,7 +265,7 @@ def _window(
     if start < 0:
         message = f'{span} begins before {inside}'
         flaws.append(('warning', 'start before the video: clamped to 0', message))
-    if end > duration:
+    if end > duration + ROUNDING:
         message = f'{span} ends after {inside}'
         flaws.append(('warning', 'end after the video: clamped to its end', message))
     return float(max(start, 0.0)), float(min(end, duration))

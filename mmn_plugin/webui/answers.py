@@ -41,8 +41,7 @@ class ExampleVideo:
     Attributes:
         name (str): What the visitor chooses by.
         path (Path): The file.
-        truth (dict): Sentence -> its true windows (start, end) in seconds; none of a sentence that
-            does not occur.
+        truth (dict): Sentence -> true moment (start, end) in seconds.
     """
 
     name: str
@@ -81,7 +80,7 @@ class ExampleVideo:
             cls(
                 video.video_id,
                 files[video.video_id],
-                dict(itertools.islice(zip(video.sentences, video.windows, strict=True), sentences)),
+                dict(itertools.islice(zip(video.sentences, video.moments, strict=True), sentences)),
             )
             for video in read_annotations(annotations)
             if video.video_id in files
@@ -100,7 +99,7 @@ class Answer:
         moments (list): [start, end] in seconds, best first.
         scores (list[float]): One per moment.
         present (bool): False if the model holds that this does not happen in the video.
-        truth (list | None): True windows (start, end), of an example; None where unknown.
+        truth (tuple | None): True start and end, of an example.
         curve (np.ndarray | None): (K,), the score over time.
         moment_map (np.ndarray | None): (H, W, 3) uint8, the heat map.
     """
@@ -109,7 +108,7 @@ class Answer:
     moments: list
     scores: list[float]
     present: bool = True
-    truth: list | None = None
+    truth: tuple | None = None
     curve: np.ndarray | None = None
     moment_map: np.ndarray | None = None
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mmn_plugin.cli.main import main
 from mmn_plugin.datasets import write_random_features
+from mmn_plugin.evaluation import GroundingMetric
 
 VOCAB = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'he', 'took', 'out', 'pot', 'washed', '.']
 SPLITS = ('train', 'val', 'test')
@@ -270,6 +271,44 @@ def test_splits_and_values_that_are_not_asked_for_are_not_looked_at(tiny, check)
     code, text = check('--split', 'val', 'test')
     assert code == 0
     assert 'info │ val, test │ videos in both splits │ 3' in text
+
+
+def test_labels_to_look_at_are_told_drawn_and_no_error(tiny, check, tmp_path):
+    same = ['He took out pot.', 'he took out POT', 'He washed pot twice', 'he']
+    times = [[0, 5], [[4, 9], [10, 18]], [3, 4], [0, 21]]
+    tiny.change('val', 'val_2', sentences=same, timestamps=times)
+    folder, file = tmp_path / 'labels', tmp_path / 'found.json'
+    code, text = check('--labels', str(folder), '--json', str(file), '--pictures', '1')
+    assert code == 0
+    assert (
+        'info │ val │ sentences of one video that mean the same at different times │ 2 (20.00%)'
+        in text
+    )
+    assert "'he took out POT'), 4.0 to 9.0 s, 10.0 to 18.0 s; but sentence 0 ('He took" in text
+    assert 'info │ val │ sentences with one window, of several moments by their text │ 1 ' in text
+    assert 'info │ val │ sentences whose windows cover the video │ 1 (10.00%)' in text
+    assert 'warning │ val │ end after the video: clamped to its end │ 1' in text
+    assert 'windows that end after the video' not in text  # it is one finding
+    assert 'compared by their texts alone (the config has no tower' in text
+    found = json.loads(file.read_text())
+    counts = {kind: told['count'] for kind, told in found['labels']['val'].items()}
+    assert counts == dict(same_meaning=2, several_moments=1, whole_video=1, past_end=1)
+    (offender,) = found['labels']['val']['past_end']['offenders']
+    assert offender == dict(
+        video_id='val_2', sentence_index=3, sentence='he', windows=[[0.0, 21.0]]
+    )
+    assert found['labels']['train']['same_meaning'] == dict(count=0, share=0.0, offenders=[])
+    page = (folder / 'labels.html').read_text()
+    assert page.count('<img') == 4
+    assert '<td>val</td><td>10</td><td>2 (20.00%)</td>' in page
+    subsets = json.loads((folder / 'val.json').read_text())
+    assert subsets['same_meaning'] == {'val_2': [0, 1]}
+    assert subsets['no_finding']['val_1'] == [0, 1]
+    assert GroundingMetric(subsets=str(folder / 'val.json')).subsets == subsets
+    assert check('--labels', str(folder))[0] == 0  # its own files are replaced
+    (folder / 'val.json').write_text('{}')
+    with pytest.raises(SystemExit):
+        check('--labels', str(folder))
 
 
 def test_first_offenders_are_named_and_the_rest_counted(tiny, check):

@@ -34,6 +34,7 @@ CASES = {
     'mmn extract': 'absent.mp4 --out OUT',
     'mmn extract absent.mp4': '--out a.h5 --json OUT.json',
     'mmn check': 'absent.py --json OUT.json',
+    'mmn check absent.py': '--labels OUT',
     'mmn web': 'absent.pth --json OUT.json',
     'mmn ground': 'absent.mp4 sentence --checkpoint absent.pth --out OUT',
     'mmn ground absent.mp4': 'sentence --checkpoint absent.pth --json OUT.json',
