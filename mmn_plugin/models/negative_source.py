@@ -45,6 +45,9 @@ class MemoryBank(nn.Module):
             self.load_state(self.state(), device)
         videos = self.videos[: len(self)]
         first = videos[0]
+        if first.ground_truth is not None:
+            most = max(video.ground_truth.shape[1] for video in videos)
+            videos = [video.with_windows(most) for video in videos]
         joined = {
             name: torch.cat([getattr(video, name) for video in videos])
             for name in ('sentences', 'ground_truth', 'iou')
@@ -66,8 +69,10 @@ class MemoryBank(nn.Module):
         return (self.next_slot - 1 - np.arange(len(self))) % self.size
 
     def push(self, new: Candidates) -> None:
-        """Add videos; the oldest make room, and what is not finite becomes zeros."""
+        """Add videos; the oldest make room, and embeddings that are not finite become zeros."""
+        truth = new.ground_truth  # NaN is no flaw there
         new = new.map(lambda rows: rows.detach().nan_to_num(0.0, 0.0, 0.0))
+        new = replace(new, ground_truth=truth)
         for video in range(len(new.video_ids)):
             self._put(new, video)
 
@@ -111,6 +116,11 @@ class MemoryBank(nn.Module):
             self.next_slot = oldest
         for video in np.roll(np.arange(count), -oldest).tolist():
             self._put(stored, video)
+
+
+def _share(own: int, everyone: int) -> float:
+    """`Negatives.share` of so many of this rank's and of all ranks'."""
+    return get_world_size() * own / max(everyone, 1)
 
 
 def _problem_of_pieces(videos_per_step, piece, piece_statistics) -> str | None:
@@ -247,7 +257,11 @@ class NegativeSource(nn.Module):
         self._seen: Candidates | None = None
 
     def collect(
-        self, own: Candidates, training: bool = True, keys: Candidates | None = None
+        self,
+        own: Candidates,
+        training: bool = True,
+        keys: Candidates | None = None,
+        num_rows: int | None = None,
     ) -> Negatives:
         """Negatives of a batch; in training its videos enter the bank, if there is one.
 
@@ -259,6 +273,8 @@ class NegativeSource(nn.Module):
             training (bool): Whether the batch shall be remembered. Defaults to True.
             keys (Candidates, optional): The same batch, embedded by `momentum_encoder`. Defaults to
                 None: there is none.
+            num_rows (int, optional): Rows of this batch over which the contrastive losses are
+                means. Defaults to None: one for each sentence.
 
         Raises:
             ValueError: If ``exclude_similar`` or ``momentum`` is set, and the head gives neither
@@ -266,10 +282,11 @@ class NegativeSource(nn.Module):
         """
         self._require(own, training, keys)
         how = {k: getattr(self, k) for k in ('weight', 'exclude_same_text', 'exclude_similar')}
-        everyone, first, share = own, (0, 0), None
+        everyone, first, share, row_share = own, (0, 0), None, None
         if self.wide and self.scope == 'global' and get_world_size() > 1:
-            everyone, first = gather_candidates(own)
-            share = get_world_size() * len(own.sentences) / len(everyone.sentences)
+            everyone, first, all_rows = gather_candidates(own, num_rows)
+            share = _share(len(own.sentences), len(everyone.sentences))
+            row_share = None if num_rows is None else _share(num_rows, all_rows)
         pools, key_pools = [NegativePool.of(everyone, own, first, **how)], []
         if keys is not None:
             everyone = keys if everyone is own else gather_candidates(keys)[0]
@@ -284,7 +301,7 @@ class NegativeSource(nn.Module):
                 (pools if keys is None else key_pools).append(pool)
             if training:
                 self._seen = everyone.map(Tensor.detach)
-        return Negatives(pools, share, keys, key_pools)
+        return Negatives(pools, share, keys, key_pools, row_share)
 
     def _require(self, own: Candidates, training: bool, keys: Candidates | None) -> None:
         """Refuse a batch that lacks what a setting needs."""

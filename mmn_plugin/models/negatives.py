@@ -1,6 +1,7 @@
 """Candidates to be negatives, and how they relate to a batch; gathering them over processes."""
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import accumulate, chain
@@ -8,6 +9,7 @@ from itertools import accumulate, chain
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from mmengine.dist import all_gather_object, all_reduce, get_rank
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -20,12 +22,14 @@ class Candidates:
     Attributes:
         moments (Tensor): (V, P, J), L2-normalized.
         sentences (Tensor): (S, J), L2-normalized.
-        ground_truth (Tensor | None): (S, 2), seconds; None where nothing is known of when.
+        ground_truth (Tensor | None): (S, M, 2), seconds, up to M windows in which a sentence is
+            true, as of `padded_windows`; (S, 2) becomes (S, 1, 2). None where nothing is known of
+            when.
         sentence_video (np.ndarray): (S,) int64, place in ``video_ids`` of a sentence's video.
         video_ids (list[str]): V ids; a video that occurs twice is the same video.
         texts (list[str]): S normalized texts.
         iou (Tensor | None): (S, P), IoU of the moments of its video with a sentence's ground
-            truth; None where nothing is known of when.
+            truth, as of `best_iou`; None where nothing is known of when.
         meaning (np.ndarray | None): (S, C) float32 unit vectors of what the sentences mean; None
             where only their texts are compared.
     """
@@ -39,9 +43,20 @@ class Candidates:
     iou: Tensor | None = None
     meaning: np.ndarray | None = None
 
+    def __post_init__(self):
+        if self.ground_truth is not None and self.ground_truth.dim() == 2:
+            self.ground_truth = self.ground_truth[:, None]
+
     def map(self, change) -> 'Candidates':
         """The same with ``change`` applied to every tensor."""
         return replace(self, **{k: change(v) for k, v in vars(self).items() if torch.is_tensor(v)})
+
+    def with_windows(self, count: int) -> 'Candidates':
+        """The same with so many windows per sentence (M), which are no fewer than there are."""
+        if self.ground_truth is None or self.ground_truth.shape[1] == count:
+            return self
+        more = (0, 0, 0, count - self.ground_truth.shape[1])
+        return replace(self, ground_truth=F.pad(self.ground_truth, more, value=torch.nan))
 
     @property
     def sentence_video_ids(self) -> list[str]:
@@ -162,27 +177,44 @@ class Negatives:
         keys (Candidates | None): The batch, embedded by a `MomentumEncoder`; None without one.
         key_pools (list[NegativePool]): What a loss of its own compares with ``keys``; the first
             one contains ``keys``.
+        row_share (float | None): ``share`` of the rows over which contrastive losses are means,
+            where they are not one for each sentence. Defaults to None: ``share``.
 
-    With a share the mean is over all ranks' sentences. Let ``t_i`` be sentence i's term, so that
-    one process with all videos would minimize ``L = sum_i t_i / S_all``. Rank r computes only its
-    own terms, and minimizes ``L_r = W * sum_{i of r} t_i / S_all = share_r * (mean of its
+    With a share the mean is over all ranks' sentences, or rows. Let ``t_i`` be a row's term, so
+    that one process with all videos would minimize ``L = sum_i t_i / S_all``. Rank r computes its
+    own terms alone, and minimizes ``L_r = W * sum_{i of r} t_i / S_all = share_r * (mean of its
     terms)``. Gathered embeddings hand their gradient back to the rank that owns them, summed over
     ranks; so the gradient on all ranks' parameters together is that of ``sum_r L_r = W * L``, and
     DistributedDataParallel's mean over W ranks leaves exactly the gradient of L. Clipping comes
     after that mean, so it sees L's norm. The IoU loss is a mean over sentences and the P moments
-    of each, P the same for all, so the same share serves it.
+    of each, P the same for all, so the share of sentences serves it.
     """
 
     pools: list[NegativePool]
     share: float | None = None
     keys: Candidates | None = None
     key_pools: list[NegativePool] = field(default_factory=list)
+    row_share: float | None = None
 
-    def scale(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over this rank's sentences -> losses of ``L_r``'s gradient and ``L``'s value."""
+    def scale(
+        self, losses: dict[str, Tensor], over_sentences: Container[str] = ()
+    ) -> dict[str, Tensor]:
+        """Means over this rank's rows -> losses of ``L_r``'s gradient and ``L``'s value.
+
+        Args:
+            losses (dict[str, Tensor]): Scalars.
+            over_sentences (Container[str]): Names of those that are means over sentences where the
+                others are over rows. Defaults to none.
+        """
         if self.share is None:
             return losses
-        own = torch.stack(list(losses.values())) * self.share
+        rows = self.share if self.row_share is None else self.row_share
+        own = torch.stack(
+            [
+                value * (self.share if name in over_sentences else rows)
+                for name, value in losses.items()
+            ]
+        )
         over_all = own.detach().clone()
         all_reduce(over_all, op='mean')
         return dict(zip(losses, own + (over_all - own.detach()), strict=True))
@@ -194,7 +226,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, sizes):
         ctx.sizes = sizes
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded = rows.new_zeros(max(1, *sizes), *rows.shape[1:])  # not all backends gather nothing
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded)
@@ -223,16 +255,24 @@ def host_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     return world if dist.get_backend(world) == 'gloo' else dist.new_group(backend='gloo')
 
 
-def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
+def gather_candidates(
+    own: Candidates, num_rows: int | None = None
+) -> tuple[Candidates, tuple[int, int], int | None]:
     """Every rank's candidates; ranks may have different numbers of videos and of sentences.
 
+    Args:
+        own (Candidates): This rank's.
+        num_rows (int, optional): A number to add up over ranks. Defaults to None.
+
     Returns:
-        tuple[Candidates, tuple[int, int]]: All of them in order of ranks, and the places of this
-        rank's first video and first sentence among them.
+        tuple[Candidates, tuple[int, int], int | None]: All of them in order of ranks, the places of
+        this rank's first video and first sentence among them, and the sum of ``num_rows``.
     """
-    about = own.video_ids, own.sentence_video, own.texts, own.meaning
+    windows = 0 if own.ground_truth is None else own.ground_truth.shape[1]
+    about = own.video_ids, own.sentence_video, own.texts, own.meaning, windows, num_rows
     parts = all_gather_object(about, host_group(dist.group.WORLD))
-    video_ids, sentence_videos, texts, meanings = zip(*parts, strict=True)
+    video_ids, sentence_videos, texts, meanings, windows, rows = zip(*parts, strict=True)
+    own = own.with_windows(max(windows))
     videos, sentences = list(map(len, video_ids)), list(map(len, texts))
     first_video, rank = [0, *accumulate(videos)], get_rank()
     places = zip(sentence_videos, first_video, strict=False)
@@ -243,4 +283,5 @@ def gather_candidates(own: Candidates) -> tuple[Candidates, tuple[int, int]]:
         texts=[*chain(*texts)],
         meaning=None if own.meaning is None else np.concatenate(meanings),
     )
-    return gathered, (first_video[rank], sum(sentences[:rank]))
+    first = first_video[rank], sum(sentences[:rank])
+    return gathered, first, None if num_rows is None else sum(rows)

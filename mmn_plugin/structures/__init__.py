@@ -14,10 +14,12 @@ from .data_samples import (
 )
 from .moments import (
     MomentGrid,
+    best_iou,
     box_iou,
     cell_bounds,
     cell_iou,
     nms_within,
+    padded_windows,
     temporal_iou,
     tube_iou,
 )
@@ -31,12 +33,14 @@ __all__ = [
     'TubeEmbedding',
     'VideoEmbedding',
     'as_windows',
+    'best_iou',
     'box_iou',
     'cell_bounds',
     'cell_iou',
     'nms_within',
     'normalized_text',
     'only_windows',
+    'padded_windows',
     'temporal_iou',
     'true_windows',
     'tube_iou',

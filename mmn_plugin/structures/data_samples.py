@@ -81,7 +81,7 @@ def windows_by_sentence(truth: Mapping | InstanceData, num_sentences: int) -> li
     """Windows (W_i, 2) of each sentence, of ``gt_instances`` or the same as a dict."""
     sentence, moments = truth.get('sentence'), truth.get('moments')
     if sentence is None:
-        return list(moments.split(1))
+        return list(moments[:, None].unbind())
     counts = torch.bincount(sentence, minlength=num_sentences)
     return list(moments.split(counts.tolist()))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmn_plugin.errors import InputError
 
@@ -28,6 +29,30 @@ def temporal_iou(moments_a: Tensor, moments_b: Tensor) -> Tensor:
     intersection = torch.minimum(end_a, end_b) - torch.maximum(start_a, start_b)
     hull = torch.maximum(end_a, end_b) - torch.minimum(start_a, start_b)
     return intersection.clamp(min=0) / hull
+
+
+def padded_windows(windows: Sequence[Tensor]) -> Tensor:
+    """Windows (W_i, 2) of S sentences as (S, M, 2): M is the most that one has, at least 1, and
+    what a sentence has fewer is NaN.
+    """
+    padded = pad_sequence([torch.zeros(1, 2), *windows], batch_first=True, padding_value=torch.nan)
+    return padded[1:]
+
+
+def best_iou(windows: Tensor, spans: Tensor) -> Tensor:
+    """IoU of moments with that of their sentence's windows that they fit best.
+
+    Args:
+        windows (Tensor): (S, M, 2) seconds, as of `padded_windows`.
+        spans (Tensor): (P, 2) or (S, P, 2) seconds, the moments.
+
+    Returns:
+        Tensor: (S, P); 0 for a sentence without a window.
+    """
+    iou = temporal_iou(windows[:, :1], spans)
+    for place in range(1, windows.shape[1]):
+        iou = torch.fmax(iou, temporal_iou(windows[:, place, None], spans))
+    return iou.nan_to_num(nan=0.0)
 
 
 def nms_within(groups: Tensor, spans: Tensor, iou_threshold: float | None) -> Tensor:
@@ -165,6 +190,20 @@ class MomentGrid:
         """
         spans = self.spans(duration).to(moments.device)
         return temporal_iou(moments.to(torch.float32)[:, None], spans[None])
+
+    def best_iou(self, windows: Sequence[Tensor], duration: float) -> Tensor:
+        """IoU of every moment of the grid with that of each sentence's windows that it fits best.
+
+        Args:
+            windows (Sequence[Tensor]): For each of s sentences its windows (W_i, 2) in seconds, as
+                of `GroundingDataSample.windows`.
+            duration (float): Seconds of the video.
+
+        Returns:
+            Tensor: (s, P) float32; 0 for a sentence without a window.
+        """
+        padded = padded_windows(windows)
+        return best_iou(padded, self.spans(duration).to(padded.device))
 
     def to_map(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Lay values of the moments out on the map.

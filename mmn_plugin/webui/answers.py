@@ -41,7 +41,8 @@ class ExampleVideo:
     Attributes:
         name (str): What the visitor chooses by.
         path (Path): The file.
-        truth (dict): Sentence -> true moment (start, end) in seconds.
+        truth (dict): Sentence -> its true windows (start, end) in seconds; none of a sentence that
+            does not occur.
     """
 
     name: str
@@ -80,7 +81,7 @@ class ExampleVideo:
             cls(
                 video.video_id,
                 files[video.video_id],
-                dict(itertools.islice(zip(video.sentences, video.moments, strict=True), sentences)),
+                dict(itertools.islice(zip(video.sentences, video.windows, strict=True), sentences)),
             )
             for video in read_annotations(annotations)
             if video.video_id in files
@@ -99,7 +100,7 @@ class Answer:
         moments (list): [start, end] in seconds, best first.
         scores (list[float]): One per moment.
         present (bool): False if the model holds that this does not happen in the video.
-        truth (tuple | None): True start and end, of an example.
+        truth (list | None): True windows (start, end), of an example; None where unknown.
         curve (np.ndarray | None): (K,), the score over time.
         moment_map (np.ndarray | None): (H, W, 3) uint8, the heat map.
     """
@@ -108,7 +109,7 @@ class Answer:
     moments: list
     scores: list[float]
     present: bool = True
-    truth: tuple | None = None
+    truth: list | None = None
     curve: np.ndarray | None = None
     moment_map: np.ndarray | None = None
 

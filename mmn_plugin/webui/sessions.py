@@ -107,7 +107,7 @@ class UserSession:
         duration (float): Seconds.
         folder (Path | None): Folder to delete with the session; None for an example's, which
             all visitors share.
-        truth (dict): Sentence -> true moment (start, end), where known.
+        truth (dict): Sentence -> its true windows (start, end), where known.
         encoded (VideoEmbedding | None): None until the model has seen the video.
         used (float): When it was last asked about (`time.monotonic`).
         deleted (bool): Whether the visitor has left it; nothing more is to be done for it.

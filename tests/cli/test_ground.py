@@ -65,6 +65,27 @@ def test_the_videos_own_sentences_come_with_truth_and_files_that_can_be_scored(g
     output_of('mmn', 'eval', tmp_path / 'scene.json', tmp_path / 'ann.json')
 
 
+def test_all_true_windows_are_listed_and_a_sentence_without_one_says_so(grounder, tmp_path):
+    content = json.loads(grounder.annotations.read_text())
+    content['scene']['timestamps'] = [[[2.0, 8.0], [12.0, 13.5]], [], [9.0, 20.0]]
+    content['scene']['sentences'][1] = 'a blue box'
+    (tmp_path / 'ann.json').write_text(json.dumps(content))
+    output = ground(
+        grounder, '--annotations', tmp_path / 'ann.json', '--out', tmp_path, '--top-n', '2'
+    )
+    truth = [line.split('truth')[1].split()[:4] for line in output.splitlines() if 'truth' in line]
+    words = [' '.join(one).strip('│ ') for one in truth]
+    assert words == ['2.00 - 8.00', '12.00 - 13.50', 'does not occur', '9.00 - 20.00']
+    found = tmp_path / 'figures.json'
+    del content['other']
+    (tmp_path / 'ann.json').write_text(json.dumps(content))
+    output_of('mmn eval', tmp_path / 'scene.json', tmp_path / 'ann.json', '--json', found)
+    figures = json.loads(found.read_text())
+    assert figures['grounding/num_sentences'] == 2
+    assert figures['grounding/absent/num_sentences'] == 1
+    assert {'grounding/mAP', 'grounding/absent/AUROC'} <= figures.keys()
+
+
 def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path):
     output = ground(
         grounder, 'a blue box', 'a red box', 'a red box', '--annotations', grounder.annotations,

@@ -92,7 +92,7 @@ def test_examples_are_the_annotated_videos_of_a_folder(examples, tmp_path):
     found = ExampleVideo.read_folder(examples)
     assert [one.name for one in found] == ['a', 'b']
     assert found[0].path == examples / 'videos' / 'a.mp4'
-    assert found[0].truth == {'a red box': (1.0, 2.0)}
+    assert found[0].truth == {'a red box': [(1.0, 2.0)]}
     assert ExampleVideo.read_folder(examples, count=1) == found[:1]
     corpus = tmp_path / 'annotations'
     corpus.mkdir()

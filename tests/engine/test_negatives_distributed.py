@@ -7,7 +7,7 @@ import torch
 from helpers.processes import in_ranks
 from helpers.two_rank_training import CASES, case, train
 
-EXACT = [name for name in CASES if name != 'local']
+EXACT = [name for name in CASES if name not in ('local', 'nothing occurs')]
 
 
 def train_all(rank, folder):
@@ -65,6 +65,14 @@ def test_running_statistics_are_those_of_all_ranks(ranks, name):
     for rank in ranks:
         assert largest_difference(rank[name]['statistics'], expected) < 1e-10
     assert all(value.min() < value.max() for value in expected.values())  # no longer 0 or 1
+
+
+def test_a_step_in_which_nothing_occurs_anywhere_changes_nothing(ranks):
+    for steps in (*(rank['nothing occurs'] for rank in ranks), train(case('nothing occurs'), None)):
+        for losses in steps['losses']:
+            assert losses == dict(loss_vid=0.0, loss_sent=0.0, loss_iou=0.0)
+        for gradients in steps['gradients']:
+            assert not any(value.any() for value in gradients.values())
 
 
 def test_local_negatives_do_not(ranks):

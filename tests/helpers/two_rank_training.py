@@ -7,14 +7,13 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
-from mmengine.structures import InstanceData
 from torch import nn
 
 from helpers.stub_tower import StubTower
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, VOCABULARY, tiny_model
 from helpers.tiny_weak import tiny_weak_model
 from mmn_plugin.models import NegativeSource
-from mmn_plugin.structures import GroundingDataSample
+from mmn_plugin.structures import GroundingDataSample, true_windows
 
 SENTENCES = (
     'A person opens the door.',
@@ -36,6 +35,8 @@ CASE = dict(
     train_bn=False,
     conv_mode='dense',
     weak=False,
+    windows=(1,),  # of a sentence, in turn
+    head={},
 )
 CASES = {
     '3 sentences per rank': {},
@@ -95,6 +96,35 @@ CASES = {
             [[('e', 1), ('f', 2), ('g', 3)], [('a', 2), ('h', 1), ('j', 1)]],
         ],
     ),
+    'several windows, and none': dict(
+        windows=(2, 0, 1, 3),
+        source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        loss=dict(num_positive=3),
+        steps=[
+            [[('a', 2), ('b', 1)], [('c', 1), ('d', 4)]],
+            [[('e', 4)], [('a', 2), ('f', 3)]],
+        ],
+    ),
+    'a rank in which nothing occurs': dict(
+        windows=(0, 1),  # the only sentence of b and of d does not
+        steps=[[[('b', 1)], [('a', 2), ('c', 1)]], [[('a', 1), ('e', 2)], [('d', 1)]]],
+    ),
+    'sentences that are ignored': dict(
+        windows=(0, 2, 1),
+        head=dict(absent='ignore', positives='sentence'),
+        source=dict(scope='global', queue_size=5, momentum=0.9),
+        loss=dict(num_positive=2),
+        steps=[
+            [[('a', 2), ('b', 1)], [('c', 1), ('d', 4)]],
+            [[('e', 4)], [('c', 1)]],
+        ],
+    ),
+    'nothing occurs': dict(
+        windows=(0,),
+        head=dict(absent='ignore'),
+        source=dict(scope='global', queue_size=5),
+        steps=[[[('a', 1)], [('c', 2)]]] * 2,
+    ),
     'local': dict(source=dict(scope='local')),
 }
 
@@ -120,11 +150,13 @@ def build_model(settings: dict) -> nn.Module:
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             module.eval()
+    for name, value in settings['head'].items():
+        setattr(model.head, name, value)
     model.head.negatives, model.tower = NegativeSource(**settings['source']), StubTower()
     return model
 
 
-def sample(name: str, count: int, weak: bool = False) -> tuple[torch.Tensor, GroundingDataSample]:
+def sample(name: str, count: int, about: dict = CASE) -> tuple[torch.Tensor, GroundingDataSample]:
     """A video's features and sentences, which its name and their number decide."""
     generator = torch.Generator().manual_seed(ord(name))
     duration = 20.0 + ord(name) % 7
@@ -136,9 +168,12 @@ def sample(name: str, count: int, weak: bool = False) -> tuple[torch.Tensor, Gro
             sentences=[SENTENCES[(ord(name) + i) % len(SENTENCES)] for i in range(count)],
         )
     )
-    starts = torch.rand(count, generator=generator) * duration / 2
-    if not weak:
-        result.gt_instances = InstanceData(moments=torch.stack([starts, starts + duration / 4], 1))
+    windows = about['windows']
+    counts = [windows[(ord(name) + i) % len(windows)] for i in range(count)]
+    starts = torch.rand(sum(counts), generator=generator) * duration / 2
+    if not about['weak']:
+        own = torch.stack([starts, starts + duration / 4], 1).split(counts)
+        result.gt_instances = true_windows([part.tolist() for part in own])
     return torch.randn(NUM_SEGMENTS, FEATURE_SIZE, generator=generator), result
 
 
@@ -174,7 +209,7 @@ def train(settings: dict, rank: int | None) -> dict:
     seen, gradients = [], []
     for ranks in settings['steps']:
         videos = ranks[rank] if rank is not None else [video for part in ranks for video in part]
-        inputs, samples = zip(*(sample(*video, settings['weak']) for video in videos), strict=True)
+        inputs, samples = zip(*(sample(*video, settings) for video in videos), strict=True)
         inputs = [value.to(settings['dtype']) for value in inputs]
         data = plain.data_preprocessor(dict(inputs=inputs, data_samples=list(samples)))
         with optim.optim_context(model):

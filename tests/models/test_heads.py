@@ -70,6 +70,7 @@ def test_videos_of_different_numbers_of_units_are_ranked_together_as_alone(power
         alone, found = head.ground(video, own), sample.pred_instances
         torch.testing.assert_close(found.scores, alone.scores, equal_nan=True)
         torch.testing.assert_close(found.moments, alone.moments, equal_nan=True)
+        torch.testing.assert_close(found.presence, alone.presence)
         torch.testing.assert_close(found.curves, head.curve(video, head.score(video, own)))
 
 

@@ -21,7 +21,7 @@ from torch.optim import adam
 from mmn_plugin.engine import LossCheck
 from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
 from mmn_plugin.models import NegativeSource, negative_source, negatives
-from mmn_plugin.structures import MomentGrid, TubeDataSample
+from mmn_plugin.structures import MomentGrid, TubeDataSample, true_windows
 
 SPACES = ('iou', 'contrastive')
 
@@ -47,10 +47,19 @@ def stand_in(monkeypatch, head):
     return head
 
 
+def with_windows(samples, counts=(2, 0, 1)):
+    """The same with so many windows for each sentence, in turn."""
+    for sample in samples:
+        own = [[(k, k + 5.0) for k in range(count)] for count in counts]
+        sample.gt_instances = true_windows(own[: len(sample.sentences)])
+    return samples
+
+
+@pytest.mark.parametrize('windows', [False, True])
 @pytest.mark.parametrize('source', [NegativeSource(), NegativeSource(exclude_same_text=True)])
-def test_losses_and_their_gradients_do_not_wait(source, monkeypatch):
+def test_losses_and_their_gradients_do_not_wait(source, windows, monkeypatch):
     model = build_tiny()
-    batch = batch_of(model, samples())
+    batch = batch_of(model, with_windows(samples()) if windows else samples())
     video = batch['sentences'].video
     head = stand_in(monkeypatch, model.head)
     head.negatives = source
@@ -171,6 +180,12 @@ def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away
     frozen = dict(frozen='exclude_similar' in source)
     model = build_tiny(config, head=dict(negatives=source), text_encoder=frozen)
     assert waits_of_a_step(model, padded_samples(), VIDEO, **precision) == ONCE
+
+
+@pytest.mark.parametrize('settings', [dict(positives='sentence'), dict(absent='ignore')], ids=str)
+def test_a_whole_step_with_several_windows_or_none_waits_once(settings, away):
+    model = build_tiny(head=dict(settings, negatives=dict(queue_size=4)))
+    assert waits_of_a_step(model, with_windows(padded_samples()), VIDEO) == ONCE
 
 
 @pytest.mark.parametrize('precision', [{}, SCALED], ids=['float32', 'loss scaler'])

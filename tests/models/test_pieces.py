@@ -19,24 +19,31 @@ from torch import nn
 from mmn_plugin.engine import LossCheck
 from mmn_plugin.errors import InputError
 from mmn_plugin.models import NegativeSource
-from mmn_plugin.structures import TubeDataSample
+from mmn_plugin.structures import TubeDataSample, true_windows
 
 SENTENCES = ['a person opens the door', 'the red box', 'then the box', 'the blue box closes slowly']
 COUNTS = (1, 4, 2, 1, 3, 1, 2)  # sentences of each video
 
 
-def videos(counts=COUNTS, first=0):
-    """Videos whose ids, and so their features, differ in length."""
-    return [
+def videos(counts=COUNTS, first=0, windows=None):
+    """Videos whose ids, and so their features, differ in length; sentences with so many windows,
+    in turn.
+    """
+    made = [
         sample_of('v' * (first + place + 1), SENTENCES[:count], duration=20.0 + place)
         for place, count in enumerate(counts)
     ]
+    for place, sample in enumerate(made if windows else ()):
+        numbers = range(place, place + len(sample.sentences))
+        own = [[(k, k + 5.0 + n) for k in range(windows[n % len(windows)])] for n in numbers]
+        sample.gt_instances = true_windows(own)
+    return made
 
 
 def model_of(name='mmn_charades.py', trained_norm=False, dtype=torch.float64, **settings):
     """In training; BatchNorm, unless trained, is frozen on made-up statistics."""
-    source = settings.pop('negatives', {})
-    model = build_tiny(name, head=dict(negatives=source), **settings).to(dtype).train()
+    source, head = settings.pop('negatives', {}), settings.pop('head', {})
+    model = build_tiny(name, head=dict(head, negatives=source), **settings).to(dtype).train()
     for norm in norms_of(model):
         norm.running_mean.uniform_(-0.1, 0.1)
         norm.running_var.uniform_(0.5, 1.5)
@@ -91,6 +98,8 @@ CASES = {
     'cells': dict(neck=dict(conv_mode='sparse')),
     'a queue': dict(negatives=dict(queue_size=5, exclude_same_text=True)),
     'a frozen language model': dict(text_encoder=dict(frozen=True)),
+    'several windows, and none': dict(head=dict(positives='sentence')),
+    'sentences that are ignored': dict(head=dict(absent='ignore'), negatives=dict(queue_size=5)),
     'MSCL': dict(name='mscl_charades.py', negatives=dict(queue_size=5)),
     'tubes': dict(name='mmn_hcstvg.py'),
 }
@@ -102,7 +111,9 @@ def test_losses_and_gradients_are_those_of_the_batch_at_once(case):
     if case == 'tubes':
         batches = [tube_batch(model)]
     else:  # a queue is empty at the first
-        batches = [batch_of(model, videos()), batch_of(model, videos((2, 1, 1, 5), first=5))]
+        windows = (0, 2, 1) if 'head' in CASES[case] else None
+        made = videos(windows=windows), videos((2, 1, 1, 5), first=5, windows=windows)
+        batches = [batch_of(model, samples) for samples in made]
     found = {}
     for piece in (None, 3):
         model.head.negatives = NegativeSource(**CASES[case].get('negatives', {}), piece=piece)

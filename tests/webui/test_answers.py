@@ -41,7 +41,7 @@ def grounder(folder):
 
 @pytest.fixture
 def session(folder):
-    return UserSession('my scene.mp4', write_scene(folder), 24.0, truth={'a red box': (2.0, 8.0)})
+    return UserSession('my scene.mp4', write_scene(folder), 24.0, truth={'a red box': [(2.0, 8.0)]})
 
 
 class Elements(HTMLParser):
@@ -69,7 +69,7 @@ def test_answers_are_those_of_the_inferencer(grounder, session):
     embedding.assert_called_once()  # for moments, curves, and maps
     expected = grounder.inferencer(str(session.path), ['a red box', 'the door'])
     assert [answer.moments for answer in answers] == [one['moments'] for one in expected]
-    assert [answer.truth for answer in answers] == [(2.0, 8.0), None]
+    assert [answer.truth for answer in answers] == [[(2.0, 8.0)], None]
     assert answers[0].curve.max() == pytest.approx(answers[0].scores[0])
     assert answers[0].map_png().startswith(b'\x89PNG')
 
@@ -198,6 +198,16 @@ def test_a_video_in_windows_has_bars_and_a_curve_without_map(grounder, session, 
     assert len(page.named('button', 'mmn-moment')) == 4  # and the truth
     assert page.named('svg')
     assert not page.named('details')
+
+
+def test_each_true_window_can_be_played_and_a_sentence_without_one_says_so(session):
+    shown = [[(1.0, 2.0), (3.0, 4.0)], [], None]
+    answers = [Answer('a box', [[6.0, 12.0]], [0.9], truth=windows) for windows in shown]
+    page = Elements(answers_html(session, answers))
+    labels = [button['aria-label'] for button in page.named('button', 'mmn-moment')]
+    assert [label[:11] for label in labels].count('True moment') == 2
+    assert len(labels) == 2 + 3
+    assert page.text.count('In truth it does not occur.') == 1
 
 
 def test_bars_lie_where_the_moments_are(session):

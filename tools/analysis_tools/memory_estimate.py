@@ -202,9 +202,9 @@ class MemoryEstimate:
         """Context in which the embeddings of all GPUs are gathered; the others' have no values."""
         gather, storages = negatives.gather_candidates, self.storages
 
-        def gathered(own: negatives.Candidates) -> tuple:
+        def gathered(*own) -> tuple:
             storages.part = 'embeddings of all GPUs'
-            found = gather(own)
+            found = gather(*own)
             storages.part = 'head'
             return found
 

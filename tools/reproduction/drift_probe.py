@@ -172,7 +172,7 @@ class Against(nn.Module):
         super().__init__()
         self.given = candidates
 
-    def collect(self, own: Candidates, training: bool = True, keys=None) -> Negatives:
+    def collect(self, own: Candidates, *_) -> Negatives:
         """As of `NegativeSource`."""
         if self.given is None:
             return Negatives([NegativePool.of(own, own, (0, 0))])

@@ -102,7 +102,8 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             sentences (dict[str, Tensor]): (S, J) per space; with ``negatives.exclude_similar`` also
                 ``meaning``, (S, C) on the CPU, for `candidates`.
             sentence_video (Tensor): (S,), place in the batch of each sentence's video.
-            data_samples (list[GroundingDataSample]): B videos, with ground truth.
+            data_samples (list[GroundingDataSample]): B videos, with ground truth: ``windows`` are
+                none, one or several for each sentence.
 
         Returns:
             dict[str, Tensor]: Named ``loss_...``; their sum is the total.
@@ -128,12 +129,12 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         """
 
     def presence_of(self, video: VideoEmbedding, cosines: dict[str, Tensor]) -> Tensor:
-        """Presence (S,) in one video from the cosines (S, U): by default the largest contrastive
-        one.
+        """Presence (S,) in one video from the cosines (S, U): by default the largest one in the
+        first joint space, the contrastive one.
 
         That space is trained over videos, so it tells best whether a sentence occurs.
         """
-        return cosines['contrastive'].amax(1)
+        return cosines[self.joint_spaces[0]].amax(1)
 
     def split(
         self, embeddings: dict[str, Tensor], data_samples: list[GroundingDataSample]
@@ -352,16 +353,26 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
             data_samples (list[GroundingDataSample]): B videos; ground truth is not looked at.
 
         Returns:
-            list[GroundingDataSample]: The samples, with ``pred_instances`` as of `rank`, and with
-            the setting ``curves`` their ``curves`` (s, K).
+            list[GroundingDataSample]: The samples, with ``pred_instances`` as of `rank`, the
+            ``presence`` (s,) of their sentences, and with the setting ``curves`` their ``curves``
+            (s, K).
         """
         counts = [len(sample.sentences) for sample in data_samples]
         video = VideoEmbedding.stack(videos)
-        scores = self.score(video, sentences, counts)  # (S, U)
-        self.assign(self.rank(video, scores, counts=counts), data_samples)
+        cosines = self.cosines(video, sentences, counts)
+        scores = self._scores(video, cosines, counts)  # (S, U)
+        parts = {space: rows.split(counts) for space, rows in cosines.items()}
+        presence = [  # a shorter video's units are the first ones
+            self.presence_of(
+                one, {space: own[i][:, : len(one.spans)] for space, own in parts.items()}
+            )
+            for i, one in enumerate(videos)
+        ]
+        ranked = self.rank(video, scores, counts=counts, presence=torch.cat(presence))
+        self.assign(ranked, data_samples)
         if self.curves:
             rows = zip(data_samples, videos, scores.cpu().split(counts), strict=True)
-            for sample, one, own in rows:  # a shorter video's units are the first ones
+            for sample, one, own in rows:
                 sample.pred_instances.curves = self.curve(one, own[:, : len(one.spans)])
         return data_samples
 

@@ -2,20 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmaction.registry import MODELS
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.negatives import Candidates, Negatives
+from mmn_plugin.models.negatives import Candidates, Negatives, on
 from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
     VideoEmbedding,
-    only_windows,
+    best_iou,
+    padded_windows,
     temporal_iou,
+    true_windows,
 )
 
 from .base_head import BaseHead, own_video_products, owners, unit_vectors
@@ -55,9 +59,16 @@ class MutualMatchingHead(BaseHead):
             windows. Defaults to None.
         expected_iou_power (float, optional): As of `BaseHead`. Defaults to None.
         curves (bool): As of `BaseHead`. Defaults to False.
+        positives (str): Of a sentence with several windows ``'window'`` takes the moments of
+            highest IoU with each window as positives, and ``'sentence'`` those of highest IoU with
+            the window that they fit best, as many as if it had one. Defaults to ``'window'``.
+        absent (str): A sentence without a window has no positive. ``'repel'``: it is a negative of
+            all moments, of its own video too, and the target of its IoU loss is 0. ``'ignore'``: no
+            loss sees it. Defaults to ``'repel'``.
 
     Raises:
-        ValueError: If a weight is below 0: the score would fall where the cosine rises.
+        ValueError: If a weight is below 0: the score would fall where the cosine rises; or if
+            ``positives`` or ``absent`` is none of these.
     """
 
     joint_spaces = ('contrastive', 'iou')
@@ -78,6 +89,8 @@ class MutualMatchingHead(BaseHead):
         window_tower_weight: float | None = None,
         expected_iou_power: float | None = None,
         curves: bool = False,
+        positives: str = 'window',
+        absent: str = 'repel',
     ):
         super().__init__(grid, nms_threshold, top_n, negatives, expected_iou_power, curves)
         for name, weight in dict(
@@ -85,6 +98,13 @@ class MutualMatchingHead(BaseHead):
         ).items():
             if weight is not None and not weight >= 0:
                 raise InputError(f'model.head.{name}={weight}; it must be at least 0')
+        for name, value, known in (
+            ('positives', positives, ('window', 'sentence')),
+            ('absent', absent, ('repel', 'ignore')),
+        ):
+            if value not in known:
+                raise InputError(f'model.head.{name}={value!r}: give {known[0]!r} or {known[1]!r}')
+        self.positives, self.absent = positives, absent
         self.grid = self.moment_map = grid
         self.loss_matching = MODELS.build(loss_matching)
         self.loss_iou = MODELS.build(loss_iou)
@@ -114,18 +134,17 @@ class MutualMatchingHead(BaseHead):
         Args and how they are computed: as of `BaseHead`. How they count over several ranks is the
         business of ``self.negatives``.
         """
+        if self.absent == 'ignore':
+            sentences, data_samples = without_absent(sentences, data_samples)
         counts = [len(sample.sentences) for sample in data_samples]
-        truth = torch.cat(
-            [only_windows(s.windows, s.video_id) for s in data_samples]
-        ).cpu()  # (S, 2)
+        windows = [own.cpu() for sample in data_samples for own in sample.windows]
         # Ties are resolved on the CPU, as in the published figures; and from the samples, which are
         # there already, because the host would wait for whatever the device computes.
-        positives = self._iou(truth, owners(counts), data_samples)
-        positives = positives.topk(self.loss_matching.num_positive, dim=1).indices  # (S, K)
-        truth = truth.to(sentence_video.device, non_blocking=True)
+        positives = self._positives(windows, data_samples)
         with torch.autocast(sentence_video.device.type, enabled=False):
             moments, sentences = unit_vectors(embeddings), unit_vectors(sentences)
-            iou = self._iou(truth, sentence_video, data_samples)
+            truth = padded_windows(windows).to(sentence_video.device, non_blocking=True)
+            iou = best_iou(truth, self._spans(data_samples, truth.device))  # (S, P)
             own = self.candidates(
                 moments['contrastive'],
                 sentences['contrastive'],
@@ -137,31 +156,62 @@ class MutualMatchingHead(BaseHead):
             matching, negatives = self._matching(own, positives, moments, sentences)
             cosines = own_video_products(moments['iou'], sentences['iou'], counts)
             weight = self.contrastive_factor * self.contrastive_weight
+            logits = self.iou_scale * cosines
             return negatives.scale(
                 dict(
                     {name: weight * value for name, value in matching.items()},
-                    loss_iou=self.loss_iou(self.iou_scale * cosines, iou),
-                )
+                    loss_iou=self.loss_iou(logits, iou) if len(iou) else logits.sum(),
+                ),
+                over_sentences=('loss_iou',),
             )
 
     def _matching(
-        self, own: Candidates, positives: Tensor, moments: dict, sentences: dict
+        self, own: Candidates, positives: 'Positives', moments: dict, sentences: dict
     ) -> tuple[dict[str, Tensor], Negatives]:
         """Both directions by name, those of the keys if there are any, and the negatives."""
         keys = None
         if 'keys' in moments:
             keys = replace(own, moments=moments['keys'], sentences=sentences['keys'])
-        negatives = self.negatives.collect(own, self.training, keys)
-        losses = [*self.loss_matching(own, positives, negatives)]
-        if keys is not None:
-            losses += self.loss_matching(own, positives, negatives, keys)
+        negatives = self.negatives.collect(own, self.training, keys, len(positives.moments))
+        losses = []
+        for other in (None,) if keys is None else (None, keys):
+            losses += self.loss_matching(
+                own,
+                positives.moments,
+                negatives,
+                other,
+                sentence=positives.sentence,
+                window=positives.window,
+            )
         return dict(zip(MATCHING, losses, strict=False)), negatives
 
-    def _iou(self, truth: Tensor, video, data_samples: list[GroundingDataSample]) -> Tensor:
-        """IoU of each true moment, (S, 2) seconds, with the moments of its video, (S, P)."""
+    def _positives(
+        self, windows: list[Tensor], data_samples: list[GroundingDataSample]
+    ) -> 'Positives':
+        """Positives of S sentences by their windows (W_i, 2), on the host."""
+        counts = np.array([len(own) for own in windows], dtype=np.int64)
+        spans = self._spans(data_samples, 'cpu')  # (S, P, 2)
+        if self.positives == 'window' or counts.max(initial=0) <= 1:
+            sentence = np.repeat(np.arange(len(windows)), counts)
+            window = np.arange(len(sentence)) - np.repeat(counts.cumsum() - counts, counts)
+            flat = torch.cat([*windows, torch.zeros(0, 2)])  # (G, 2)
+            iou = temporal_iou(flat[:, None], spans[sentence])  # (G, P)
+            window = torch.from_numpy(window)[:, None].expand_as(iou)
+        else:
+            sentence = np.flatnonzero(counts)
+            padded = padded_windows(windows)[sentence, :, None]  # (G, M, 1, 2)
+            overlaps = temporal_iou(padded, spans[sentence][:, None]).nan_to_num(nan=-1.0)
+            iou, window = overlaps.max(1)  # (G, P)
+        moments = iou.topk(self.loss_matching.num_positive, dim=1).indices  # (G, K)
+        if (counts == 1).all():
+            return Positives(moments)
+        return Positives(moments, sentence, window.gather(1, moments))
+
+    def _spans(self, data_samples: list[GroundingDataSample], device) -> Tensor:
+        """Seconds (S, P, 2) of the moments of each sentence's video."""
         durations = torch.tensor([sample.duration for sample in data_samples])
-        spans = self.grid.spans(durations.to(truth.device, non_blocking=True))  # (B, P, 2)
-        return temporal_iou(truth[:, None], spans[video])
+        spans = self.grid.spans(durations.to(device, non_blocking=True))  # (B, P, 2)
+        return spans[on(owners([len(sample.sentences) for sample in data_samples]), device)]
 
     def fuse(self, cosines: dict[str, Tensor], video: VideoEmbedding, counts=None) -> Tensor:
         """``(0.5 * contrastive + 0.5) ** score_power * sigmoid(iou_scale * iou)``, (S, P); with a
@@ -204,6 +254,38 @@ class MutualMatchingHead(BaseHead):
                 'model.head.tower_weight or window_tower_weight above 0'
             )
         return MatchingScore(power, self.iou_scale, weight)
+
+
+class Positives(NamedTuple):
+    """Positive moments of a batch, on the host; arguments of `MutualMatchingLoss`.
+
+    Attributes:
+        moments (Tensor): (G, K) int64.
+        sentence (np.ndarray | None): (G,) int64; None where each sentence has one window.
+        window (Tensor | None): (G, K) int64, likewise.
+    """
+
+    moments: Tensor
+    sentence: np.ndarray | None = None
+    window: Tensor | None = None
+
+
+def without_absent(
+    sentences: dict[str, Tensor], data_samples: list[GroundingDataSample]
+) -> tuple[dict[str, Tensor], list[GroundingDataSample]]:
+    """A batch without the sentences that have no window; its videos stay."""
+    windows = [sample.windows for sample in data_samples]
+    kept = np.flatnonzero([len(one) > 0 for own in windows for one in own])
+    if len(kept) == sum(map(len, windows)):
+        return sentences, data_samples
+    samples = []
+    for sample, own in zip(data_samples, windows, strict=True):
+        there = [place for place, one in enumerate(own) if len(one)]
+        texts = [sample.sentences[place] for place in there]
+        about = dict(video_id=sample.video_id, duration=sample.duration, sentences=texts)
+        samples.append(GroundingDataSample(metainfo=about))
+        samples[-1].gt_instances = true_windows([own[place].tolist() for place in there])
+    return {space: rows[on(kept, rows.device)] for space, rows in sentences.items()}, samples
 
 
 @dataclass(frozen=True)

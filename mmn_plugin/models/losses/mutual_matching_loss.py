@@ -10,7 +10,7 @@ from mmaction.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives, on
+from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives, Pairs, on
 from mmn_plugin.structures import temporal_iou
 
 
@@ -140,10 +140,11 @@ class MutualMatchingLoss(nn.Module):
     that memory does not grow with their number.
 
     Args:
-        num_positive (int): Moments of highest IoU that are a sentence's positives.
-        negative_iou (float): Moments of the sentence's own video are negatives below this IoU.
-        sentence_removal_iou (float): A sentence of the same video whose ground truth overlaps
-            this one's by at least this IoU is no negative.
+        num_positive (int): Moments of highest IoU that are a sentence's positives (K).
+        negative_iou (float): Moments of the sentence's own video are negatives below this IoU with
+            all of its windows.
+        sentence_removal_iou (float): A sentence of the same video is no negative of a positive
+            moment if one of its windows overlaps the moment's by at least this IoU.
         margin (float): Subtracted from a positive pair's similarity (m).
         temperature_video (float): Of the moment-to-sentences direction (t_v).
         temperature_sentence (float): Of the sentence-to-moments direction (t_s).
@@ -178,29 +179,35 @@ class MutualMatchingLoss(nn.Module):
         positives: Tensor,
         negatives: Negatives,
         keys: Candidates | None = None,
+        sentence: np.ndarray | None = None,
+        window: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Both directions, each the mean over the batch's sentences and positives.
+        """Both directions, each the mean over the batch's positives; 0 where there is none.
 
         Args:
             own (Candidates): The batch.
-            positives (Tensor): (S, K) indices on the host of each sentence's moments of highest
-                IoU.
+            positives (Tensor): (G, K) indices on the host of moments of highest IoU.
             negatives (Negatives): What to compare with; its first pool holds the batch itself.
             keys (Candidates, optional): The batch as a `MomentumEncoder` embeds it: compare with
                 ``negatives.key_pools``, and take positives from here, so that positive and
                 negatives are embedded by the same weights. Defaults to None.
+            sentence (np.ndarray, optional): (G,) int64, never falling, the sentence that each row
+                of ``positives`` is of. Defaults to None: G = S, one row for each.
+            window (Tensor, optional): (G, K) on the host, each positive's window among those of its
+                sentence. Defaults to None: the first.
 
         Returns:
             tuple[Tensor, Tensor]: Moment-to-sentences loss (``loss_vid``) and
             sentence-to-moments loss (``loss_sent``), scalars.
         """
         device = own.moments.device
-        positives = positives.to(device, non_blocking=True)  # (S, K)
-        moments = own.moments[on(own.sentence_video, device)[:, None], positives]  # (S, K, J)
-        positive = to_moment = (moments * (keys or own).sentences[:, None]).sum(-1)  # (S, K)
+        rows = _Rows(own, sentence, window)
+        video = own.sentence_video if sentence is None else own.sentence_video[sentence]
+        place = on(video, device)[:, None], positives.to(device, non_blocking=True)  # (G, K)
+        moments = own.moments[place]  # (G, K, J)
+        positive = to_moment = (moments * rows.of((keys or own).sentences)[:, None]).sum(-1)
         if keys is not None:
-            place = on(own.sentence_video, device)[:, None], positives
-            to_moment = (keys.moments[place] * own.sentences[:, None]).sum(-1)  # (S, K)
+            to_moment = (keys.moments[place] * rows.of(own.sentences)[:, None]).sum(-1)  # (G, K)
         of_video, of_sentence = [], []
         for pool in negatives.pools if keys is None else negatives.key_pools:
             others = pool.candidates
@@ -209,19 +216,21 @@ class MutualMatchingLoss(nn.Module):
                     moments.flatten(0, 1),
                     others.sentences[:, None],
                     self.temperature_video,
-                    self.ignored_sentences(pool, own.ground_truth),
+                    self.ignored_sentences(pool, rows),
                     pool.sentence_log_weight(),
                     self.chunk_elements,
                 ).view_as(positive)
             )
             of_sentence.append(
-                streaming_logsumexp(
-                    own.sentences,
-                    others.moments,
-                    self.temperature_sentence,
-                    self.ignored_moments(pool, own.iou),
-                    pool.log_weight,
-                    self.chunk_elements,
+                rows.of(
+                    streaming_logsumexp(
+                        own.sentences,
+                        others.moments,
+                        self.temperature_sentence,
+                        self.ignored_moments(pool, own.iou),
+                        pool.log_weight,
+                        self.chunk_elements,
+                    )
                 )[:, None]
             )
         of_sentence.append(torch.full_like(of_sentence[0], self.LOG_EPSILON))
@@ -232,27 +241,31 @@ class MutualMatchingLoss(nn.Module):
 
     @staticmethod
     def _cross_entropy(logits: Tensor, others: list[Tensor]) -> Tensor:
-        """Mean over positives (S, K), each against itself and all others."""
-        others = torch.stack(others).logsumexp(0)  # (S, K) or (S, 1)
-        return (torch.logaddexp(logits, others) - logits).mean()
+        """Mean over positives (G, K), each against itself and all others."""
+        others = torch.stack(others).logsumexp(0)  # (G, K) or (G, 1)
+        terms = torch.logaddexp(logits, others) - logits
+        return terms.mean() if len(terms) else terms.sum()
 
-    def ignored_sentences(self, pool: NegativePool, ground_truth: Tensor) -> PairMask:
+    def ignored_sentences(self, pool: NegativePool, rows: '_Rows') -> PairMask:
         """Sentences of the pool that are no negatives: of the same video and moment, or meaning.
 
-        Rows are the S * K positive moments; a sentence's positives all have its mask.
+        Rows are the G * K positive moments, each with its own window.
         """
-        here, there = (on(index, ground_truth.device) for index in pool.same_video_sentences)
-        overlap = temporal_iou(ground_truth[here], pool.candidates.ground_truth[there])
-        masked = overlap >= self.sentence_removal_iou  # (n,)
+        device = rows.windows.device
+        here, there = rows.pairs(pool.same_video_sentences)
+        truth = pool.candidates.ground_truth[on(there, device)][:, None]  # (n, 1, M, 2)
+        overlap = temporal_iou(rows.windows[on(here, device)][:, :, None], truth)  # (n, 1 or K, M)
+        masked = (overlap >= self.sentence_removal_iou).any(-1)
         if pool.first_sentence is not None:
             # Oneself is the positive, whatever its overlap.
-            masked = masked | (here + pool.first_sentence == there)
-        masked = torch.cat([masked, masked.new_ones(len(pool.same_meaning[0]))])
+            oneself = rows.sentence[here] + pool.first_sentence == there
+            masked = masked | on(oneself, device)[:, None]
+        here_too, there_too = rows.pairs(pool.same_meaning)
         K = self.num_positive
-        rows, columns = pool.excluded_sentences()
-        rows = (rows[:, None] * K + np.arange(K)).reshape(-1)
-        masked = masked.repeat_interleave(K)[:, None]
-        return PairMask.of(rows, columns.repeat(K), masked, -math.inf)
+        masked = torch.cat([masked.expand(-1, K), masked.new_ones(len(here_too), K)])
+        here = (np.concatenate([here, here_too])[:, None] * K + np.arange(K)).reshape(-1)
+        there = np.concatenate([there, there_too]).repeat(K)
+        return PairMask.of(here, there, masked.reshape(-1, 1), -math.inf)
 
     def ignored_moments(self, pool: NegativePool, iou: Tensor) -> PairMask:
         """Moments of the pool that are no negatives: those that sentences of its meaning describe.
@@ -265,6 +278,42 @@ class MutualMatchingLoss(nn.Module):
         of_others = pool.candidates.iou[on(pool.same_meaning[1], iou.device)]
         masked = torch.cat([own, of_others]) >= self.negative_iou
         return PairMask.of(*pool.excluded_videos(), masked, 0.0)
+
+
+class _Rows:
+    """Which sentence each of the G rows of positives is of, and which window each positive.
+
+    Args: as of `MutualMatchingLoss.forward`.
+
+    Attributes:
+        sentence (np.ndarray): (G,) int64, never falling.
+        windows (Tensor): (G, K, 2), or (G, 1, 2) where a row's positives all have one.
+    """
+
+    def __init__(self, own: Candidates, sentence: np.ndarray | None, window: Tensor | None):
+        self._all = sentence is None
+        count, device = len(own.sentences), own.ground_truth.device
+        self.sentence = np.arange(count) if sentence is None else sentence
+        self._counts = np.bincount(self.sentence, minlength=count)  # (S,) rows of each sentence
+        if window is None:
+            self.windows = self.of(own.ground_truth[:, :1])
+        else:
+            place = on(self.sentence, device)[:, None], window.to(device, non_blocking=True)
+            self.windows = own.ground_truth[place]
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values (S, ...) of the sentences as those of the rows, (G, ...)."""
+        return values if self._all else values[on(self.sentence, values.device)]
+
+    def pairs(self, pairs: Pairs) -> Pairs:
+        """Pairs (sentence of the batch, other) as pairs (row, other): one for each of its rows."""
+        here, there = pairs
+        if self._all:
+            return pairs
+        counts = self._counts[here]
+        number = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        first = self._counts.cumsum() - self._counts  # (S,) place of each sentence's first row
+        return np.repeat(first[here], counts) + number, np.repeat(there, counts)
 
 
 @MODELS.register_module()

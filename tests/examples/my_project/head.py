@@ -30,7 +30,7 @@ class SoftMatchingHead(BaseHead):
         counts = [len(sample.sentences) for sample in data_samples]
         cosines = self.cosines(videos, sentences, counts)['contrastive']  # (S, P)
         iou = torch.cat(
-            [self.units.iou(s.gt_instances.moments, s.duration) for s in data_samples]
+            [self.units.best_iou(s.windows, s.duration) for s in data_samples]
         )  # (S, P)
         return dict(loss_moments=self.loss_moments(cosines, iou.to(cosines.device)))
 

@@ -24,7 +24,7 @@ class SoftMatchingLoss(nn.Module):
 
         Args:
             cosines (Tensor): (S, P), of each sentence with the moments of its video.
-            iou (Tensor): (S, P), of its true moment with them.
+            iou (Tensor): (S, P), of its true moment with them; 0 where it does not occur.
         """
         target = iou**self.sharpness
         target = target / target.sum(1, keepdim=True).clamp(min=1e-6)
