@@ -116,13 +116,20 @@ class GroundingResult:
         )
 
     def __getstate__(self) -> dict:
-        """Windows leave the process as one tensor: each of many would cost more than all of it."""
-        windows = torch.cat([torch.zeros(0, 2), *self.windows]), list(map(len, self.windows))
-        return self.__dict__ | {'windows': windows}
+        """All leaves the process as a few arrays: a tensor, of which windows would be many, takes
+        far longer than the numbers in it.
+        """
+        flat = torch.cat([torch.zeros(0, 2), *self.windows])
+        state = self.__dict__ | dict(windows=flat, counts=list(map(len, self.windows)))
+        return {key: state[key].numpy() if key in _TENSORS else state[key] for key in state}
 
     def __setstate__(self, state: dict) -> None:
-        flat, counts = state['windows']
-        self.__dict__ = state | {'windows': list(flat.split(counts))}
+        counts, state = state['counts'], {key: state[key] for key in state if key != 'counts'}
+        state |= {key: torch.from_numpy(state[key]) for key in _TENSORS}
+        self.__dict__ = state | {'windows': list(state['windows'].split(counts))}
+
+
+_TENSORS = 'windows', 'moments', 'scores', 'presence'
 
 
 def _plain(tensor: Tensor) -> Tensor:

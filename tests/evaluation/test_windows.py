@@ -217,6 +217,33 @@ def _overlap(one, other):
     return common / (max(one[1], other[1]) - min(one[0], other[0]))
 
 
+def test_recall_and_map_of_real_predictions_are_the_published_evaluators(shared):
+    folders = shared / 'golden/qvhighlights', shared / 'data/annotations/qvhighlights'
+    golden = json.loads((folders[0] / 'sample_val_preds_metrics_raw.json').read_text())['full']
+    predicted, truth = (
+        {line['qid']: line for line in map(json.loads, path.read_text().splitlines())}
+        for path in (
+            folders[0] / 'sample_val_preds.jsonl',
+            folders[1] / 'highlight_val_release.jsonl',
+        )
+    )
+    results = []
+    for qid, line in truth.items():
+        ranked = torch.tensor(predicted[qid]['pred_relevant_windows'])[None, :10]  # (1, n, 3)
+        windows = torch.tensor(line['relevant_windows'], dtype=torch.float32)
+        ranked = torch.nn.functional.pad(ranked, (0, 0, 0, 10 - ranked.shape[1]), value=NAN)
+        moments, scores = ranked[..., :2], ranked[..., 2]
+        results.append(
+            GroundingResult(str(qid), line['duration'], [0], [''], [windows], moments, scores)
+        )
+    figures = GroundingMetric((1,), THRESHOLDS, duration_buckets=()).summarize(results)['']
+    for threshold in THRESHOLDS:
+        assert round(figures[f'R1@{threshold:g}'], 2) == golden['MR-R1'][str(threshold)]
+    assert round(figures['mAP'], 2) == golden['MR-mAP']['average']
+    assert round(figures['mAP@0.5'], 2) == golden['MR-mAP']['0.5']
+    assert round(figures['mAP@0.75'], 2) == golden['MR-mAP']['0.75']
+
+
 def test_results_leave_a_process_with_their_windows_and_are_written_with_their_presence(tmp_path):
     given = result([0.2, 0.3, 0.1, 0.6])
     again = pickle.loads(pickle.dumps(given))
