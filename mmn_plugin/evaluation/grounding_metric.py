@@ -192,8 +192,11 @@ class GroundingMetric(VideoResultsMetric):
                     f'mAP takes the first {LONGEST} moments of a sentence; no sentence has more '
                     f'than {longest}'
                 )
-        absent = any(not len(own) for result in results for own in result.windows)
-        return notes + (Presence.of(results).notes(self.presence_threshold) if absent else [])
+        if any(not len(own) for result in results for own in result.windows):
+            notes += Presence.of(results).notes(self.presence_threshold)
+        elif self.presence_threshold is not None:
+            notes.append('the threshold of presence is not used: every sentence occurs')
+        return notes
 
     @staticmethod
     def flatten(rows: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -197,6 +197,41 @@ def test_answers_of_language_models_are_read_and_scored_without_mmaction(tmp_pat
     assert again == {name: figures[name] for name in again}
 
 
+def test_answers_that_say_absent_are_right_where_the_sentence_does_not_occur(tmp_path):
+    timestamps = [[[1, 5], [11, 15]], [], [], [7, 9], []]
+    texts = ['a dog runs', 'a cat sits', 'it rains', 'a man waves', 'it snows']
+    given = ['From 11 s to 15 s.', 'It does not occur.', '3 s to 4 s', 'It does not occur.']
+    content = {'v': dict(duration=20, timestamps=timestamps, sentences=texts)}
+    (tmp_path / 'ann.json').write_text(json.dumps(content))
+    lines = [
+        json.dumps(dict(video_id='v', sentence=text, answer=answer))
+        for text, answer in zip(texts, given, strict=False)  # the last is not answered
+    ]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(lines))
+    options = ['--format', 'answers', '--json', 'out.json', '--dump', 'pred.json']
+    again = ['eval', 'pred.json', 'ann.json', '--json', 'again.json']
+    found = run_without_models(tmp_path, ['eval', 'x.jsonl', 'ann.json', *options], again)
+    note = 'note: 2 sentences have moments but neither presence nor scores: no AUROC'
+    assert note in found.stderr
+    figures = json.loads((tmp_path / 'out.json').read_text())
+    expected = {
+        'R1@0.7': 50,
+        'mAP@0.5': 25,  # of the first sentence one of two windows
+        'num_sentences': 2,
+        'absent/num_sentences': 3,
+        'absent/rejected': 100 / 3,
+        'absent/kept': 50,
+        'absent/accuracy': 125 / 3,
+        'read/absent/rejected': 50,
+        'read/absent/num_sentences': 2,
+    }
+    found = {name: figures[f'grounding/{name}'] for name in expected}
+    assert found == pytest.approx(expected)
+    assert (figures['answers/num_absent'], figures['answers/num_missing']) == (2, 1)
+    again = json.loads((tmp_path / 'again.json').read_text())
+    assert again == {name: figures[name] for name in again}
+
+
 def test_options_of_answers_need_their_format(tmp_path):
     code, output = run_tool('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8')
     assert code == 2

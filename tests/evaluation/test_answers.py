@@ -158,3 +158,19 @@ def test_few_answers_have_no_figures(tmp_path):
     videos, truth, lines = checks(lambda start, end: (0, 1), number=8)
     answers, _ = read(tmp_path / 'x.jsonl', *lines, videos=videos)
     assert answer_checks(answers, truth) == ({}, [])
+
+
+def test_checks_look_at_sentences_that_occur_and_at_one_window_for_the_clock(tmp_path):
+    videos, truth, lines = checks(lambda start, end: (2 * start, 2 * end), number=60)
+    answers, _ = read(tmp_path / 'x.jsonl', *lines, videos=videos)
+    for place in range(60):
+        if place % 3 == 1:
+            truth[place] = []
+        elif place % 3 == 2:
+            truth[place] = [(0.5, 1.0), *truth[place]]
+    figures, warnings = answer_checks(answers, truth)
+    assert figures['clock_factor'] == pytest.approx(2)  # of 20 sentences
+    assert 'are 2 times the true ones' in ' '.join(warnings)
+    twice = [[(0.5, 1.0), *windows] if windows else [] for windows in truth]
+    assert answer_checks(answers, twice)[0]['clock_factor'] == 1
+    assert answer_checks(answers, [[]] * 60) == ({}, [])

@@ -158,6 +158,8 @@ def test_one_window_for_each_sentence_has_the_figures_of_always_and_map_on_deman
     assert {*more} - {*found} == {'mAP', 'mAP@0.5', 'mAP@0.75'}
     assert [*more, 'num_videos'] == metric.names
     assert found.items() <= more.items()
+    unused = GroundingMetric(presence_threshold=0.5).notes(results)
+    assert unused == ['the threshold of presence is not used: every sentence occurs']
     assert metric.notes(results) == [
         'mAP takes the first 10 moments of a sentence; no sentence has more than 5'
     ]
