@@ -169,7 +169,7 @@ def test_checks_look_at_sentences_that_occur_and_at_one_window_for_the_clock(tmp
         elif place % 3 == 2:
             truth[place] = [(0.5, 1.0), *truth[place]]
     figures, warnings = answer_checks(answers, truth)
-    assert figures['clock_factor'] == pytest.approx(2)  # of 20 sentences
+    assert figures['clock_factor'] == pytest.approx(2, rel=0.01)  # of 20 sentences
     assert 'are 2 times the true ones' in ' '.join(warnings)
     twice = [[(0.5, 1.0), *windows] if windows else [] for windows in truth]
     assert answer_checks(answers, twice)[0]['clock_factor'] == 1
