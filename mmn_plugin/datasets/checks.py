@@ -100,7 +100,7 @@ class SplitCheck:
         for video_id, entry in content.items():
             flaws, where = [], f'{name}: video {video_id!r}'
             try:
-                video = parse_video(name, video_id, entry, timed, flaws)
+                video = parse_video(name, video_id, entry, timed, flaws, timed)
             except AnnotationError as error:
                 self.error(error.kind, str(error))
                 continue

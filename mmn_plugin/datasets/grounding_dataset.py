@@ -102,7 +102,8 @@ class TemporalGroundingDataset(FeatureDataset):
             (ActivityNet: ``'c3d_features'``), one for all files or one each. Defaults to None:
             the entry is the array.
         weak (bool): Weakly supervised training: learn when from which sentence belongs to which
-            video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence;
+            video alone. ``timestamps`` are not read, need not be in the file, and drop no sentence,
+            but for [], a sentence that does not occur in the video: it is left out, with a warning;
             neither the entries nor the samples hold ``windows`` or ground truth. Defaults to False.
         corpus (str, optional): Name of the corpus, of several in a `JointDataset`. Entries and
             samples then have it as ``corpus``, and their ``video_id`` is ``CORPUS/ID``, so that two
@@ -191,7 +192,7 @@ class TemporalGroundingDataset(FeatureDataset):
         Raises:
             AnnotationError: If the annotations cannot be used.
         """
-        return read_annotations(self.ann_file, timed=not self.weak)
+        return read_annotations(self.ann_file, timed=not self.weak, absent=not self.weak)
 
     def get_data_info(self, idx: int) -> dict:
         """One video's annotation, and where its features are."""

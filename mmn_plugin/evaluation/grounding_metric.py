@@ -15,13 +15,13 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
-from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures import MomentGrid, padded_windows
 
 from .average_precision import LONGEST, ranked_precision
 from .base_metric import DumpMetric, VideoResultsMetric, item_key
 from .predictions import GroundingResult, write_predictions
 from .presence import Presence
-from .recall import chance_level, format_table, mean_iou, padded_windows, ranked_iou, recall
+from .recall import chance_level, format_table, mean_iou, ranked_iou, recall
 
 
 @METRICS.register_module()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import normalized_text, temporal_iou
+from mmn_plugin.structures import normalized_text, padded_windows, temporal_iou
 from mmn_plugin.structures.annotations import VideoAnnotation
 
 from .library_ranking import LibraryRanking
@@ -27,23 +27,33 @@ class AskedSentence:
     Attributes:
         sentence (str): As annotated.
         videos (Tensor): (t,) int64 places in the library of the answers' videos; the annotated
-            one comes first.
+            ones come first.
         moments (Tensor): (t, 2) float32 seconds.
+        num_windows (int): Annotated answers: windows of one video. Defaults to 1.
     """
 
     sentence: str
     videos: Tensor
     moments: Tensor
+    num_windows: int = 1
+
+    @property
+    def windows(self) -> Tensor:
+        """(W, 2) seconds, the annotated answers."""
+        return self.moments[: self.num_windows]
 
     def alone(self) -> 'AskedSentence':
-        """With the annotated answer as the only right one."""
-        return AskedSentence(self.sentence, self.videos[:1], self.moments[:1])
+        """With the annotated answers as the only right ones."""
+        own = self.videos[: self.num_windows]
+        return AskedSentence(self.sentence, own, self.windows, self.num_windows)
 
 
 def asked_sentences(
     asked: Sequence[VideoAnnotation], library: Sequence[VideoAnnotation]
 ) -> list[AskedSentence]:
     """Sentences with their right answers: all moments that carry the same normalized sentence.
+
+    A sentence that does not occur in its video has no annotated answer and is not asked.
 
     Args:
         asked (Sequence[VideoAnnotation]): Videos whose sentences are asked.
@@ -58,17 +68,21 @@ def asked_sentences(
     place = {video.video_id: number for number, video in enumerate(library)}
     same = defaultdict(list)
     for video in library:
-        for sentence, moment in zip(video.sentences, video.moments, strict=True):
-            same[normalized_text(sentence)].append((place[video.video_id], *moment))
+        for sentence, windows in zip(video.sentences, video.windows, strict=True):
+            answers = [(place[video.video_id], *window) for window in windows]
+            same[normalized_text(sentence)] += answers
     found = []
     for video in asked:
         if video.video_id not in place:
             raise InputError(f'video {video.video_id!r} is asked about, and not in the library')
-        for sentence, moment in zip(video.sentences, video.moments, strict=True):
-            own = (place[video.video_id], *moment)
-            others = [answer for answer in same[normalized_text(sentence)] if answer != own]
-            answers = torch.tensor([own, *others], dtype=torch.float64)
-            found.append(AskedSentence(sentence, answers[:, 0].long(), answers[:, 1:].float()))
+        for sentence, windows in zip(video.sentences, video.windows, strict=True):
+            if not windows:
+                continue
+            own = [(place[video.video_id], *window) for window in windows]
+            others = [answer for answer in same[normalized_text(sentence)] if answer not in own]
+            rows = torch.tensor([*own, *others], dtype=torch.float64)
+            answers = rows[:, 0].long(), rows[:, 1:].float()
+            found.append(AskedSentence(sentence, *answers, len(own)))
     return found
 
 
@@ -86,7 +100,8 @@ def library_figures(
     median over the sentences of the first right hit's rank, or of the number of moments in the
     library where no hit is right; ``VR10``, a right answer's video is among the first 10, and
     ``SumR``, the sum of these (as of partially relevant video retrieval, MS-SL). With the prefix
-    ``any/`` every right answer counts, and else the annotated one alone. ``own/R10@0.5`` is of
+    ``any/`` every right answer counts, and else the annotated windows alone, of which any is right
+    where a sentence has several. ``own/R10@0.5`` is of
     the sentence's own video, where that was ranked (TVR's SVMR).
 
     Args:
@@ -124,7 +139,7 @@ def library_figures(
         figures |= recalls | {f'{prefix}SumR': sum(recalls.values())}
     if ranking.own_moments is None:
         return figures
-    truth = torch.cat([one.moments[:1] for one in asked])
+    truth = padded_windows([one.windows for one in asked])  # (S, M, 2)
     table = 100 * recall(ranked_iou(ranking.own_moments, truth), top_n, iou_thrs)
     names = [f'own/R{n}@{threshold:g}' for threshold in iou_thrs for n in top_n]
     return figures | dict(zip(names, table.T.flatten().tolist(), strict=True))

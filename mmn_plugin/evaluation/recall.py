@@ -6,20 +6,9 @@ from io import StringIO
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.structures import MomentGrid, temporal_iou
-
-
-def padded_windows(windows: Sequence[Tensor]) -> Tensor:
-    """(S, M, 2) windows of S sentences, NaN where fewer than M, the most there are but at least 1.
-
-    Args:
-        windows (Sequence[Tensor]): S tensors (W, 2) float32 seconds.
-    """
-    padded = pad_sequence([*windows, torch.zeros(1, 2)], True, torch.nan)
-    return padded[:-1]
+from mmn_plugin.structures import MomentGrid, best_iou
 
 
 def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
@@ -33,12 +22,8 @@ def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
     Returns:
         Tensor: (S, n) float32 in [0, 1], 0 where there is no moment or no window.
     """
-    ranked, truth = ranked.to(torch.float32), ground_truth.to(torch.float32)
-    truth = truth if truth.dim() == 3 else truth[:, None]
-    best = ranked.new_zeros(ranked.shape[:2])
-    for window in truth.unbind(1):  # few: M arrays of (S, n) at a time
-        best = best.maximum(temporal_iou(ranked, window[:, None]).nan_to_num(nan=0.0))
-    return best
+    truth = ground_truth.to(torch.float32)
+    return best_iou(truth if truth.dim() == 3 else truth[:, None], ranked.to(torch.float32))
 
 
 def recall(iou: Tensor, top_n: Sequence[int], iou_thrs: Sequence[float]) -> Tensor:

@@ -8,7 +8,6 @@ from .data_samples import (
     TubeDataSample,
     TubeEmbedding,
     VideoEmbedding,
-    only_windows,
     true_windows,
     windows_by_sentence,
 )
@@ -39,7 +38,6 @@ __all__ = [
     'cell_iou',
     'nms_within',
     'normalized_text',
-    'only_windows',
     'padded_windows',
     'temporal_iou',
     'true_windows',

@@ -1,5 +1,6 @@
 """Annotation files: videos with sentences and the moments at which they occur."""
 
+import logging
 import math
 import re
 import unicodedata
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
@@ -93,7 +95,9 @@ def broken_character(text: str) -> str | None:
 ROUNDING = 1e-6  # seconds that an end may lie past a duration, which is often a rounded number
 
 
-def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
+def read_annotations(
+    path: str | Path, timed: bool = True, absent: bool = True
+) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 
     The file maps a video's id to ``timestamps`` and ``sentences``, and either to ``duration`` (then
@@ -109,6 +113,8 @@ def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotati
         timed (bool): Whether ``timestamps`` are read. Without, they may be absent, wrong, or others
             than the sentences', and no sentence is dropped for them; ``windows`` is None then.
             Defaults to True.
+        absent (bool): Whether sentences are kept whose timestamp is []; how many are left out is
+            logged. Defaults to True.
 
     Returns:
         list[VideoAnnotation]: In the order of the file.
@@ -117,8 +123,16 @@ def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotati
         FileNotFoundError: If the file does not exist.
         AnnotationError: If it is not in the published format or a moment lies outside its video.
     """
-    entries = load_annotation_file(path).items()
-    videos = (parse_video(path, video_id, entry, timed) for video_id, entry in entries)
+    content = load_annotation_file(path)
+    videos = [parse_video(path, *entry, timed, absent=absent) for entry in content.items()]
+    left_out = 0 if absent else sum(len(_absent(entry)) for entry in content.values())
+    if left_out:
+        print_log(
+            f'{path}: {left_out} sentences that do not occur in their video (timestamp []) are '
+            'left out; where [] means that a moment is not known, remove "timestamps"',
+            'current',
+            logging.WARNING,
+        )
     return [video for video in videos if video.sentences]
 
 
@@ -150,6 +164,7 @@ def parse_video(
     entry: dict,
     timed: bool = True,
     flaws: list[tuple[str, str, str]] | None = None,
+    absent: bool = True,
 ) -> VideoAnnotation:
     """Apply the rules of `read_annotations` to one video; it may be left without a sentence.
 
@@ -161,6 +176,7 @@ def parse_video(
         flaws (list, optional): Takes level (``'error'`` or, where the rules mend it,
             ``'warning'``), kind and message of what is wrong with single moments, which are left
             out then. Defaults to None: the first error is raised.
+        absent (bool): See `read_annotations`. Defaults to True.
 
     Raises:
         AnnotationError: If the entry is not in the format; without ``flaws`` also if a moment lies
@@ -182,11 +198,14 @@ def parse_video(
     if len(timestamps) != len(sentences):
         raise AnnotationError(f'{where} has {counts}; they belong together one to one')
     video = VideoAnnotation(video_id, duration, [] if timed else None, [], [])
-    found = [] if flaws is None else flaws
+    found, left_out = [] if flaws is None else flaws, set() if absent else _absent(entry)
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
         here = f'{where}, sentence {index} ({sentence!r})'
         if not isinstance(sentence, str):
             raise AnnotationError(f'{here} is not a string')
+        if index in left_out:
+            found.append(('warning', 'sentence that does not occur: left out', here))
+            continue
         if timed:
             windows = _windows(here, timestamp, duration, unit, found)
             if windows is None:
@@ -198,6 +217,14 @@ def parse_video(
     if flaws is None and errors:
         raise errors[0]
     return video
+
+
+def _absent(entry: dict) -> set[int]:
+    """Places of an entry's sentences that do not occur; none where timestamps are others'."""
+    timestamps, sentences = entry.get('timestamps'), entry['sentences']
+    if not isinstance(timestamps, list) or len(timestamps) != len(sentences):
+        return set()
+    return {place for place, timestamp in enumerate(timestamps) if timestamp == []}
 
 
 def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:

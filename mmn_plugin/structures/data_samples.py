@@ -10,8 +10,6 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmn_plugin.errors import InputError
-
 
 class GroundingDataSample(BaseDataElement):
     """A video with all its sentences.
@@ -84,21 +82,6 @@ def windows_by_sentence(truth: Mapping | InstanceData, num_sentences: int) -> li
         return list(moments[:, None].unbind())
     counts = torch.bincount(sentence, minlength=num_sentences)
     return list(moments.split(counts.tolist()))
-
-
-def only_windows(windows: Sequence[Tensor], video_id: str) -> Tensor:
-    """The windows (s, 2) of sentences that have exactly one.
-
-    Raises:
-        InputError: If a sentence of the video has none or several.
-    """
-    for place, own in enumerate(windows):
-        if len(own) != 1:
-            raise InputError(
-                f'video {video_id!r}: its sentence {place} (counted from 0) has {len(own)} '
-                'windows; this is for sentences that have exactly one'
-            )
-    return torch.cat([*windows]) if len(windows) else torch.zeros(0, 2)
 
 
 class TubeDataSample(GroundingDataSample):

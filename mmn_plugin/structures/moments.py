@@ -44,15 +44,15 @@ def best_iou(windows: Tensor, spans: Tensor) -> Tensor:
 
     Args:
         windows (Tensor): (S, M, 2) seconds, as of `padded_windows`.
-        spans (Tensor): (P, 2) or (S, P, 2) seconds, the moments.
+        spans (Tensor): (P, 2) or (S, P, 2) seconds, the moments; NaN where there is none.
 
     Returns:
-        Tensor: (S, P); 0 for a sentence without a window.
+        Tensor: (S, P); 0 where there is no window or no moment.
     """
-    iou = temporal_iou(windows[:, :1], spans)
-    for place in range(1, windows.shape[1]):
-        iou = torch.fmax(iou, temporal_iou(windows[:, place, None], spans))
-    return iou.nan_to_num(nan=0.0)
+    iou = spans.new_zeros(len(windows), spans.shape[-2])
+    for window in windows.unbind(1):  # few: M arrays of (S, P) at a time
+        iou = torch.fmax(iou, temporal_iou(window[:, None], spans))
+    return iou
 
 
 def nms_within(groups: Tensor, spans: Tensor, iou_threshold: float | None) -> Tensor:

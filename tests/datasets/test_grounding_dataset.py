@@ -24,6 +24,7 @@ from mmn_plugin.datasets import (
     stack_videos,
     write_random_features,
 )
+from mmn_plugin.errors import InputError
 from mmn_plugin.structures import GroundingDataSample, true_windows
 from mmn_plugin.structures.annotations import AnnotationError
 
@@ -104,6 +105,17 @@ def test_a_weak_sample_has_every_sentence_and_no_ground_truth(build):
     assert sample.sentence_index == [0, 1, 2]
     assert 'gt_instances' not in sample
     assert 'windows' not in dataset.get_data_info(0)
+
+
+def test_weak_training_does_not_see_what_does_not_occur(corpus, build):
+    entry = dict(duration=20.0, timestamps=[[], [[1, 3], [6, 8]]], sentences=['absent', 'twice'])
+    (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry}))
+    sample = build(weak=True)[0]['data_samples']
+    assert (sample.sentences, sample.sentence_index) == (['twice'], [1])
+    entry['timestamps'] = [[], []]
+    (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry}))
+    with pytest.raises(InputError, match='has no usable sentence: there is none'):
+        build(weak=True)
 
 
 @pytest.mark.parametrize('kind', [str, Path, os.fsencode])

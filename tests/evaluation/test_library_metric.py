@@ -99,6 +99,25 @@ def test_sentences_of_other_videos_count_as_the_annotations_of_the_library_say()
         asked_sentences(LIBRARY[:1], LIBRARY[1:])
 
 
+def test_each_window_of_a_sentence_is_right_and_one_that_does_not_occur_is_not_asked():
+    windows = [[(0, 10), (50, 60)], [], [(20, 40)]]
+    first = VideoAnnotation('a', 100.0, windows, ['A dog runs.', 'a man sings', 'rain'], [0, 1, 2])
+    asked = asked_sentences([first], [first, *LIBRARY[1:]])
+    assert [(one.sentence, one.num_windows) for one in asked] == [('A dog runs.', 2), ('rain', 1)]
+    assert asked[0].videos.tolist() == [0, 0, 1]
+    assert asked[0].alone().moments.tolist() == [[0, 10], [50, 60]]
+    own = torch.tensor([[[50.0, 56.0], [0, 10]], [[0, 9], [20, 30]]])
+    found = library_figures(
+        # the second window, then the first; the same span in another video, then the own one
+        ranking_of([(1, 0, 9), (0, 50, 59)], [(1, 20, 40)], own=(own, torch.ones(2, 2).double())),
+        asked,
+        top_n=(1, 2),
+        top_videos=(1,),
+    )
+    assert (found['R1@0.5'], found['R2@0.5'], found['R2@0.7']) == (0, 50, 50)
+    assert [found[f'own/R{n}@{iou}'] for n in (1, 2) for iou in (0.5, 0.7)] == [50, 0, 100, 50]
+
+
 def test_the_sentences_own_video_is_a_task_of_its_own():
     own = torch.tensor([[[0.0, 6.0]], [[0, 9]], [[20, 40]], [[0, 80]]])
     found = library_figures(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mmn_plugin.structures import annotations
 from mmn_plugin.structures.annotations import AnnotationError, parse_video, read_annotations
 
 
@@ -125,6 +126,28 @@ def test_sentences_alone_are_read_whatever_the_timestamps(tmp_path, timestamps):
     [only] = read_annotations(write(tmp_path, content), timed=False)
     assert (only.video_id, only.duration, only.moments) == ('a', 20.0, None)
     assert (only.sentences, only.sentence_index) == (['one', 'two'], [0, 1])
+
+
+@pytest.mark.parametrize('timed', [True, False])
+def test_sentences_that_do_not_occur_are_left_out_and_counted_where_that_is_asked(
+    tmp_path, timed, monkeypatch
+):
+    content = {
+        'a': video(timestamps=[[], [1, 5]]),
+        'b': video(timestamps=[[], []]),
+        'c': video(timestamps=[[[1, 5], [7, 8]], [7.5, 9]]),
+    }
+    path = write(tmp_path, content)
+    said = []
+    monkeypatch.setattr(annotations, 'print_log', lambda message, *_: said.append(message))
+    videos = read_annotations(path, timed, absent=False)
+    assert [(v.video_id, v.sentence_index) for v in videos] == [('a', [1]), ('c', [0, 1])]
+    assert '3 sentences that do not occur in their video' in ' '.join(said)
+    assert [v.sentence_index for v in read_annotations(path, timed)] == [[0, 1]] * 3
+    content['a']['timestamps'] = [[]]  # others than the sentences'
+    if not timed:
+        first, *_ = read_annotations(write(tmp_path, content), timed, absent=False)
+        assert first.sentence_index == [0, 1]
 
 
 def test_a_file_without_sentences_is_refused(tmp_path):

@@ -78,6 +78,22 @@ def test_settings_of_the_config_are_used_and_further_videos_are_searched(kinds, 
     assert other['figures'] != config_alone['figures']
 
 
+def test_sentences_that_do_not_occur_are_left_out_and_counted(kinds, tmp_path):
+    config, checkpoint = kinds.given['moments']
+    videos = json.loads(json.dumps(kinds.videos))
+    first = next(iter(videos.values()))
+    start, end = first['timestamps'][0]
+    first['sentences'] += ['the box', 'a person opens the door']
+    first['timestamps'] += [[], [[start, end], [0.0, 1.0]]]
+    (tmp_path / 'windows.json').write_text(json.dumps(videos))
+    options = ('--cfg-options', f'test_dataloader.dataset.ann_file={tmp_path}/windows.json')
+    found, output = evaluated(tmp_path, config, checkpoint, '--tvr', tmp_path / 'hits', *options)
+    assert (found['sentences'], found['absent']) == (kinds.sentences + 1, 1)
+    assert '1 sentences that do not occur in their video are left out' in output
+    rows = json.loads((tmp_path / 'hits').read_text())['VCMR']
+    assert len(rows) == kinds.sentences + 1
+
+
 def test_hits_are_written_as_tvr_has_them(kinds, tmp_path):
     output_of(TOOL, *kinds.given['moments'], '--tvr', tmp_path / 'hits.json')
     content = json.loads((tmp_path / 'hits.json').read_text())

@@ -141,8 +141,9 @@ def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> Embe
             videos += model.encode_videos(batch['inputs'], batch['data_samples'])
             annotations += map(_annotation, batch['data_samples'])
     own = annotations[: len(asked)]
-    queries = model.sentence_vectors([text for video in own for text in video.sentences])
-    return EmbeddedLibrary(videos, own, asked_sentences(own, annotations), queries)
+    answers = asked_sentences(own, annotations)
+    queries = model.sentence_vectors([one.sentence for one in answers])
+    return EmbeddedLibrary(videos, own, answers, queries)
 
 
 def _annotation(sample) -> VideoAnnotation:
@@ -162,10 +163,11 @@ def compare_in_all_spaces(config: Config, model, scores: Sequence[dict] = SCORES
 
 def search_folder(
     folder: str, asked: Iterable, also: Sequence[Iterable] = ()
-) -> tuple[LibraryRanking, list[AskedSentence]]:
+) -> tuple[LibraryRanking, list[AskedSentence], list[VideoAnnotation]]:
     """A library on disk, asked by its own search for every sentence; args as of `embed_library`.
 
-    Videos of the library that no dataset annotates stay in it.
+    Videos of the library that no dataset annotates stay in it. Hits, sentences, and the annotations
+    that these are of.
     """
     library = MomentLibrary(folder)
     snapshot = library.store.snapshot()
@@ -180,7 +182,7 @@ def search_folder(
     texts = [one.sentence for one in answers]
     hits = library.search(texts, DEPTH), library.search(texts, 100, group='video')
     pool = sum(int((numbers >= 0).sum()) for numbers in snapshot.video_of_row)
-    return LibraryRanking.from_hits(*hits, list(snapshot.by_id), pool, DEPTH), answers
+    return LibraryRanking.from_hits(*hits, list(snapshot.by_id), pool, DEPTH), answers, own
 
 
 def set_head(head, settings: dict) -> None:
@@ -306,8 +308,9 @@ def evaluated(args: argparse.Namespace) -> tuple[dict, LibraryRanking, list[Aske
         if args.choose or args.checkpoint or args.shapes:
             raise InputError('--library is searched as it is: no checkpoint, --choose or --shapes')
         datasets = [split_dataset(config, split) for split in (args.split, *also)]
-        ranking, asked = search_folder(args.library, datasets[0], datasets[1:])
-        return dict(figures=library_figures(ranking, asked)), ranking, asked
+        ranking, asked, own = search_folder(args.library, datasets[0], datasets[1:])
+        result = dict(figures=library_figures(ranking, asked))
+        return result | left_out(own, asked), ranking, asked
     model = read_model(config, args.checkpoint)
     settings, result = dict(config.get('library') or {}), {}
     if args.choose:
@@ -324,7 +327,16 @@ def evaluated(args: argparse.Namespace) -> tuple[dict, LibraryRanking, list[Aske
     if args.shapes:
         found = whole_truth(model, library, ranking, settings, WholeTruth(args.shapes))
         figures |= {f'whole/{name}': value for name, value in found.items()}
-    return result | dict(figures=figures), ranking, library.asked
+    result |= dict(figures=figures) | left_out(library.annotations, library.asked)
+    return result, ranking, library.asked
+
+
+def left_out(annotations: list[VideoAnnotation], asked: list[AskedSentence]) -> dict[str, int]:
+    """How many sentences do not occur in their video, ``absent``, where there are any."""
+    absent = sum(len(video.sentences) for video in annotations) - len(asked)
+    if absent:
+        print(f'{absent:,} sentences that do not occur in their video are left out')
+    return dict(absent=absent) if absent else {}
 
 
 def main() -> None:

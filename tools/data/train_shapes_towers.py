@@ -25,6 +25,7 @@ from mmn_plugin.features.video import RGBVideoReader
 from mmn_plugin.files import read_json, writable_folder, write_json
 from mmn_plugin.models.text_encoders.tokenizer import SentenceTokenizer
 from mmn_plugin.shapes import OPPOSITES, Event, read_events, say_opposites
+from mmn_plugin.structures.annotations import parse_video
 
 SPECIAL = {f'{name}_token': token for name, token in SentenceTokenizer.SPECIAL.items()}
 MAX_TOKENS = 24  # the longest sentence has 16
@@ -99,7 +100,8 @@ def read_videos(corpus: Path, split: str, preparation: FramePreparation, fps: fl
     with ProgressBar(f'{split} videos') as bar:
         for name, entry in annotations.items():
             frames = np.stack(list(RGBVideoReader(corpus / f'videos/{name}.mp4', fps)))
-            moments = [(round(a * fps), round(b * fps)) for a, b in entry['timestamps']]
+            annotation = parse_video(f'{split}.json', name, entry)
+            moments = [(round(a * fps), round(b * fps)) for a, b in annotation.moments]
             scaled = preparation.scale(torch.from_numpy(frames))
             videos.append(Video(scaled, moments, entry['sentences'], events[name]))
             bar(len(videos), len(annotations))
