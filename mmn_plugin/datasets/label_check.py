@@ -247,19 +247,20 @@ def past_end(video: VideoAnnotation, entry: dict) -> LabelGroup | None:
 
     Args:
         video (VideoAnnotation): As it was read.
-        entry (dict): Its value in the annotation file; None is found where it has no
-            ``timestamps``, or where they were not read.
+        entry (dict): Its value in the annotation file; nothing is found where it has no
+            ``timestamps``, or where they were not read, or other sentences were dropped than those
+            without a usable window.
     """
     if video.windows is None or 'timestamps' not in entry:
         return None
     unit = entry.get('fps', 1) if 'num_frames' in entry else 1
-    places, windows = [], []
-    for place, index in enumerate(video.sentence_index):
-        annotated = as_windows(entry['timestamps'][index])
-        if any(end / unit > video.duration + ROUNDING for _, end in annotated):
-            places.append(place)
-            windows.append([(start / unit, end / unit) for start, end in annotated])
-    return LabelGroup(replace(taken(video, places), windows=windows)) if places else None
+    annotated = map(as_windows, entry['timestamps'])
+    usable = [own for own in annotated if not own or any(start < end for start, end in own)]
+    late = {}
+    for place, own in enumerate(usable if len(usable) == len(video.sentences) else ()):
+        if any(end / unit > video.duration + ROUNDING for _, end in own):
+            late[place] = [(start / unit, end / unit) for start, end in own]
+    return LabelGroup(replace(taken(video, [*late]), windows=[*late.values()])) if late else None
 
 
 def local_tower(model: Mapping, quick: bool = False) -> tuple[object | None, str]:

@@ -1,5 +1,7 @@
 """Which labels a person is asked to look at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -206,7 +208,10 @@ def test_windows_past_the_end_are_told_as_annotated_and_rounding_is_none():
     group = past_end(parsed, entry)
     assert group.video.sentence_index == [1, 3]
     assert group.video.windows == [[(15.0, 21.0)], [(0.0, 3.0), (18.0, 20.5)]]
-    assert past_end(parsed, dict(entry, timestamps=[[0, 10]] * 4)) is None
+    other = replace(parsed, sentence_index=[7, 8, 30])  # of a whole file
+    assert past_end(other, entry).video.sentence_index == [8, 30]
+    assert past_end(parsed, dict(entry, timestamps=[[0, 10]] * 3)) is None
+    assert past_end(parsed, dict(num_frames=200)) is None
 
 
 def test_what_compares_sentences_is_told(tmp_path, monkeypatch):

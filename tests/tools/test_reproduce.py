@@ -150,6 +150,28 @@ def test_a_batch_in_pieces_is_timed_beside_smaller_ones_at_once(experiments, mon
     assert '| 4 in pieces of 2 | 450.0 ms | 1.35x | 0.88x | 5 MB |' in text
 
 
+def test_labels_are_counted_by_text_and_with_vectors(experiments, monkeypatch, tmp_path):
+    module, folder = experiments('labels'), tmp_path / 'annotations' / 'tiny'
+    folder.mkdir(parents=True)
+    sentences = ['a man opens the door', 'A man opens the door!', 'the dog runs again', 'red ball']
+    entry = dict(duration=9.0, timestamps=[[0, 1], [3, 5], [5, 10], [0, 9]], sentences=sentences)
+    (folder / 'val.json').write_text(json.dumps(dict(v=entry)))
+    monkeypatch.setattr(module, 'shared_folder', lambda name: tmp_path)
+    tiny = ('Tiny', 'tiny', 'TemporalGroundingDataset', module.PUBLISHED)
+    monkeypatch.setattr(module, 'DATASETS', [tiny])
+    tower = dict(type='TextTower', model=write_text_tower(tmp_path / 'tower'))
+    monkeypatch.setattr(module, 'TOWER', tower)
+    found = module.labels()
+    (row,) = found['rows']
+    counts = dict(sentences=4, same_meaning=2, several_moments=1, whole_video=1, past_end=1)
+    assert row['text']['splits'] == dict(val=counts)
+    assert 'and vectors of' in row['vectors']['compared_by']
+    assert row['vectors']['splits']['val']['same_meaning'] >= 2
+    row['vectors']['splits']['val']['same_meaning'] = 3
+    line = '| Tiny, val | 4 | 2 (50.00%) | 3 (75.00%) | 1 (25.00%) | 1 (25.00%) | 1 (25.00%) |'
+    assert line in module.render_labels(found)
+
+
 def test_the_encoder_is_counted_as_committed(experiments):
     module = experiments('encoder_counts')
     result = json.loads((ROOT / 'docs' / 'results' / 'encoder_counts.json').read_text())
