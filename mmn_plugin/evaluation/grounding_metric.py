@@ -63,8 +63,8 @@ class GroundingMetric(VideoResultsMetric):
         chance (dict, optional): Adds the chance level of a model that ranks moments of this grid:
             ``num_clips``, ``pooling_counts`` and ``iou_threshold`` (of NMS), perhaps ``seed`` and
             ``min_samples`` (see `chance_level`).
-        average_precision (bool): Report mAP also where every sentence has one window. Defaults to
-            False.
+        average_precision (bool): Report mAP also where every sentence has one window; needed where
+            ``save_best`` names it. Defaults to False.
         presence_threshold (float, optional): Presence below which a sentence is rejected. Defaults
             to None: only sentences without a moment are.
         **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`; ``prefix`` defaults to
