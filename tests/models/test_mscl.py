@@ -17,7 +17,8 @@ from mmengine.config import Config
 
 from mmn_plugin.apis.long_video import LongVideo
 from mmn_plugin.engine import ContrastStageHook
-from mmn_plugin.structures import VideoEmbedding, temporal_iou
+from mmn_plugin.errors import InputError
+from mmn_plugin.structures import VideoEmbedding, temporal_iou, true_windows
 
 
 def build(**head):
@@ -32,6 +33,13 @@ def model():
 def assert_trains(losses, model):
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_sentence_that_is_known_not_to_occur_is_refused_in_training(model):
+    sample = sample_of('v', ['the box', 'the red box'])
+    sample.gt_instances = true_windows([[(1, 5), (7, 9)], []])
+    with pytest.raises(InputError, match=r"'v', sentence 'the red box' does not occur.*weak=True"):
+        model(**batch_of(model, [sample]), mode='loss')
 
 
 def test_moments_are_runs_of_the_curve_ranked_by_contrast(model):

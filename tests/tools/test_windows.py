@@ -2,6 +2,7 @@
 
 import json
 
+import torch
 from helpers.run_tool import output_of
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_grounder import save_checkpoint
@@ -19,6 +20,41 @@ def with_windows(path):
             video['timestamps'][place] = [[], [start, end], two][number % 3]
             number += 1
     path.write_text(json.dumps(content))
+
+
+def test_mmn_is_trained_on_them_and_resumes_with_its_queue(tmp_path):
+    corpus = write_corpus(tmp_path / 'corpus')
+    with_windows(corpus / 'train.json')
+    extra = "model['head'] = dict(positives='sentence', negatives=dict(queue_size=3))"
+    config = write_config(tmp_path / 'tiny.py', corpus, extra=extra)
+    workers = 'train_dataloader.num_workers=1 train_dataloader.persistent_workers=True'
+    line = f'train.py {{}} --work-dir {{}} --cfg-options {workers} train_cfg.max_epochs={{}}'
+    output_of(line, config, tmp_path / 'whole', 2)
+    output_of(line, config, tmp_path / 'halves', 1)
+    output_of(line.replace('{} --work', '{} --resume --work'), config, tmp_path / 'halves', 2)
+    whole, halves = (
+        torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)['state_dict']
+        for name in ('whole', 'halves')
+    )
+    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+    assert all(value.isfinite().all() for value in whole.values())
+
+
+def test_browsing_tells_and_draws_every_window(tmp_path):
+    corpus = write_corpus(tmp_path / 'corpus', train=1, test=3)
+    with_windows(corpus / 'test.json')
+    config, out = write_config(tmp_path / 'tiny.py', corpus), tmp_path / 'out'
+    line = 'analysis_tools/browse_dataset.py {} --split test --number 9 --out {}'
+    output = output_of(line, config, out)
+    windows = [
+        (f'{name}_{place}.png', own)
+        for name, video in json.loads((corpus / 'test.json').read_text()).items()
+        for place, own in enumerate(video['timestamps'])
+    ]
+    absent = [name for name, own in windows if not own]
+    assert output.count('does not occur') == len(absent) > 0
+    assert any(isinstance(own[0], list) for _, own in windows if own)
+    assert {path.name for path in out.glob('*.png')} == {name for name, own in windows if own}
 
 
 def test_a_dumped_test_is_scored_to_the_figures_of_the_loop_and_its_pictures_are_drawn(tmp_path):

@@ -105,8 +105,13 @@ class ScoreCurveHead(BaseHead):
 
         Args: as of `BaseHead`. Embeddings are L2-normalized clips before any stage and after each,
         as `FrameNeck` names them; videos and sentences find each other through the last stage that
-        has begun. Of the samples ids and texts are looked at, nothing else.
+        has begun. Of the samples ids and texts are looked at, and whether a sentence is known
+        not to occur; nothing else.
+
+        Raises:
+            InputError: If a sentence does not occur in its video.
         """
+        _require_occurring(data_samples)
         with torch.autocast(sentence_video.device.type, enabled=False):
             queries = unit_vectors(sentences)['contrastive']  # (S, J)
             stages = [embeddings[name] for name in self.stages]
@@ -182,6 +187,19 @@ class ScoreCurveHead(BaseHead):
             contrast = score_stretches(curves, self.grid, self.around_weight, self.length_weight)
             return contrast.clamp(-1, 1), torch.ones_like(contrast)
         return score_runs(curves, self.run_thresholds, self.grid, self.threshold_halving)
+
+
+def _require_occurring(data_samples: list[GroundingDataSample]) -> None:
+    """Refuse a sentence that is known not to occur: it would be a positive of its video."""
+    for sample in data_samples:
+        windows = sample.windows if 'gt_instances' in sample else ()
+        for sentence, own in zip(sample.sentences, windows, strict=False):
+            if not len(own):
+                raise InputError(
+                    f'video {sample.video_id!r}, sentence {sentence!r} does not occur in its '
+                    'video, and training without timestamps would learn that it does: set '
+                    'weak=True in the training dataset, which leaves such sentences out'
+                )
 
 
 @dataclass(frozen=True)
