@@ -21,6 +21,7 @@ from .predictions import (
 )
 from .presence import auroc
 from .qvhighlights import qvhighlights_figures, read_qvhighlights
+from .qvhighlights_metric import DumpQVHighlights, QVHighlightsMetric
 from .recall import (
     chance_level,
     format_table,
@@ -47,12 +48,14 @@ __all__ = [
     'AnswerReading',
     'AskedSentence',
     'DumpPredictions',
+    'DumpQVHighlights',
     'DumpTubeSubmission',
     'GroundingMetric',
     'GroundingResult',
     'LibraryRanking',
     'MomentPool',
     'PredictionsError',
+    'QVHighlightsMetric',
     'ReadAnswer',
     'TubeGroundingMetric',
     'TubeResult',

@@ -82,20 +82,24 @@ class DumpMetric(VideoResultsMetric):
     """Base of metrics that write what they collect as JSON, and report no figures.
 
     Args:
-        out_file_path (str): Path of the file; must end in ``.json``. Its folder is made.
+        out_file_path (str): Path of the file; must end in ``suffix``. Its folder is made.
         **kwargs: Those of :class:`mmengine.evaluator.BaseMetric`.
 
+    Attributes:
+        suffix (str): ``.json``, or ``.jsonl`` of one object a line.
+
     Raises:
-        ValueError: If the path does not end in ``.json``, or cannot be written.
+        ValueError: If the path does not end in ``suffix``, or cannot be written.
     """
 
     default_prefix = 'dump'  # without a prefix a metric warns
+    suffix = '.json'
 
     def __init__(self, out_file_path: str, **kwargs):
         super().__init__(**kwargs)
-        if Path(out_file_path).suffix != '.json':
+        if Path(out_file_path).suffix != self.suffix:
             raise InputError(
-                f'{type(self).__name__} writes JSON: {out_file_path} must end in .json '
+                f'{type(self).__name__} writes JSON: {out_file_path} must end in {self.suffix} '
                 '(for a pickle use DumpResults)'
             )
         writable_file(out_file_path)

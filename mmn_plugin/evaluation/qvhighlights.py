@@ -78,7 +78,7 @@ def read_qvhighlights(
             f'qid {line["qid"]!r} is of the video {prediction.get("vid")!r} in {predictions}, but '
             f'of {line["vid"]!r} in {truth}',
         )
-    return pairs, left_out + _notes(pairs)
+    return pairs, left_out + pair_notes(pairs)
 
 
 def qvhighlights_figures(pairs: Sequence[Pair]) -> dict[str, dict]:
@@ -251,7 +251,7 @@ def _both_have(pairs: Sequence[Pair], keys: tuple[str, str]) -> bool:
     return all(key in line for line, key in zip(pairs[0], keys, strict=True))
 
 
-def _notes(pairs: Sequence[Pair]) -> list[str]:
+def pair_notes(pairs: Sequence[Pair]) -> list[str]:
     """What a reader of the figures should know about the files."""
     parts = {'windows': _both_have(pairs, WINDOWS), 'highlights': _both_have(pairs, SALIENCY)}
     require(any(parts.values()), f'neither {WINDOWS} nor {SALIENCY} are in both files')
