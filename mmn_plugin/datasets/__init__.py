@@ -12,6 +12,7 @@ from .feature_store import (
 from .grounding_dataset import (
     TemporalGroundingDataset,
     TubeGroundingDataset,
+    dataset_class,
     grounds_tubes,
     single_configs,
     stack_videos,
@@ -19,6 +20,7 @@ from .grounding_dataset import (
 from .hcstvg import read_hcstvg_annotations, read_tracks
 from .joint_dataset import CorpusSampler, JointDataset
 from .prepare import write_random_features
+from .qvhighlights import QVHighlightsDataset
 from .similar_video_sampler import SimilarVideoSampler
 from .transforms import (
     LoadClipFeatures,
@@ -47,6 +49,7 @@ __all__ = [
     'PackTubeInputs',
     'PoolClipFeatures',
     'PoolTubeFeatures',
+    'QVHighlightsDataset',
     'SimilarVideoSampler',
     'TemporalGroundingDataset',
     'TubeError',
@@ -55,6 +58,7 @@ __all__ = [
     'TubeVideo',
     'check_config',
     'check_frames',
+    'dataset_class',
     'grounds_tubes',
     'open_feature_store',
     'read_hcstvg_annotations',

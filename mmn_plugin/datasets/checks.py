@@ -21,8 +21,6 @@ from mmn_plugin.structures.annotations import (
     LONE_SURROGATE,
     AnnotationError,
     VideoAnnotation,
-    load_annotation_file,
-    parse_video,
 )
 from mmn_plugin.structures.data_samples import token_limit
 
@@ -30,6 +28,7 @@ from .check_report import CheckReport
 from .feature_store import FeatureError, FeatureStore, open_feature_store
 from .grounding_dataset import TemporalGroundingDataset, TubeGroundingDataset, single_configs
 from .label_check import LabelGroup, check_labels, past_end
+from .row_times import row_problem
 from .tube_file import TubeError, TubeFile, TubeVideo
 
 
@@ -89,18 +88,18 @@ class SplitCheck:
         self.error = partial(self.report.add, 'error', self.split)
         self.warning = partial(self.report.add, 'warning', self.split)
 
-    def annotations(self, path: str | Path, timed: bool) -> list[VideoAnnotation]:
+    def annotations(self, dataset: TemporalGroundingDataset) -> list[VideoAnnotation]:
         """Check an annotation file; gives the usable videos, as the dataset would hold them."""
         try:
-            content = load_annotation_file(path)
+            content = dataset.load_entries()
         except (FileNotFoundError, AnnotationError) as error:
             self.report.add_file(self.split, 'unusable annotation file', str(error))
             return []
-        videos, name = [], Path(path).name
+        videos, name = [], Path(dataset.ann_file).name
         for video_id, entry in content.items():
             flaws, where = [], f'{name}: video {video_id!r}'
             try:
-                video = parse_video(name, video_id, entry, timed, flaws, timed)
+                video = dataset.parse_entry(name, video_id, entry, flaws)
             except AnnotationError as error:
                 self.error(error.kind, str(error))
                 continue
@@ -162,8 +161,8 @@ class SplitCheck:
         if isinstance(dataset, TubeGroundingDataset):
             self.quick = self.quick or bool(seen)
             return self.tubes(dataset)
-        videos = self.annotations(dataset.ann_file, not dataset.weak)
-        self.features(dataset, [video.video_id for video in videos], seen)
+        videos = self.annotations(dataset)
+        self.features(dataset, {video.video_id: video.duration for video in videos}, seen)
         return videos
 
     def ids(self, names: Iterable[str], dataset, origin: dict[str, list[str]]) -> None:
@@ -176,9 +175,15 @@ class SplitCheck:
                 self.error('one id in two datasets', where)
 
     def features(
-        self, dataset: TemporalGroundingDataset, video_ids: Sequence[str], skip: Container[str]
+        self,
+        dataset: TemporalGroundingDataset,
+        durations: Mapping[str, float],
+        skip: Container[str],
     ) -> None:
-        """Check that every video has usable features; of some the values were checked before."""
+        """Check that every video, given with its seconds, has usable features.
+
+        The values of some were checked before.
+        """
         sizes, files = [], dataset.feature_files
         for path, key in zip(files, dataset.feature_keys, strict=True):
             try:
@@ -187,17 +192,24 @@ class SplitCheck:
             except (FileNotFoundError, FeatureError) as error:
                 self.report.add_file(self.split, 'unusable feature file', str(error))
                 continue
-            for video_id in video_ids:
+            for video_id in durations:
                 if video_id not in available:
                     self.error('video without features', store.where(video_id))
-            self.counts['with_features'] += len(available & {*video_ids})
-            fresh = [name for name in video_ids if name in available and name not in skip]
-            sizes += self._store(store, self.track(fresh, f'{self.split}: {path}'))
+            self.counts['with_features'] += len(available & {*durations})
+            fresh = [name for name in durations if name in available and name not in skip]
+            fresh = self.track(fresh, f'{self.split}: {path}')
+            sizes += self._store(store, fresh, durations, dataset.row_seconds)
             store.close()
         if len(sizes) == len(files):
             self._compare_with_model(', '.join(files), sizes)
 
-    def _store(self, store: FeatureStore, video_ids: Iterable[str]) -> list[int]:
+    def _store(
+        self,
+        store: FeatureStore,
+        video_ids: Iterable[str],
+        durations: Mapping[str, float],
+        row_seconds: float | None,
+    ) -> list[int]:
         """Check each video; give the size D of most videos, none where no video is usable."""
         sizes, constant = {}, []
         for video_id in video_ids:
@@ -210,6 +222,8 @@ class SplitCheck:
                 self.error(error.kind, str(error))
                 continue
             sizes[where] = [int(shape[1])]
+            if row_seconds and (told := row_problem(shape[0], durations[video_id], row_seconds)):
+                self.error('more or fewer rows than the video lasts', f'{where}: {told}')
             problem = None if self.quick else lack_of_content(features)
             if problem == CONSTANT:
                 constant.append(where)

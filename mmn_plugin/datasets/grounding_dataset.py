@@ -15,7 +15,12 @@ from mmengine.utils import is_abs
 from torch.utils.data import default_collate
 
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
+from mmn_plugin.structures.annotations import (
+    VideoAnnotation,
+    load_annotation_file,
+    parse_video,
+    tell_left_out,
+)
 
 from .feature_store import FeatureError, describe_folder, open_feature_store
 from .tube_file import TubeError, TubeFile
@@ -109,6 +114,10 @@ class TemporalGroundingDataset(FeatureDataset):
             samples then have it as ``corpus``, and their ``video_id`` is ``CORPUS/ID``, so that two
             corpora may use the same id; annotations and feature files have the id alone. Defaults
             to None.
+        row_seconds (float, optional): Seconds that a row of the features covers, where they came at
+            one rate whatever the length of a video. Files are then cut to the shortest of them, and
+            rows to the video's duration, see `fit_rows`. Defaults to None: each file's rows cover
+            the whole video.
         **kwargs: ``pipeline``, ``test_mode`` (a sample that the pipeline refuses is an error rather
             than replaced) and so on, see `mmengine.dataset.BaseDataset`.
 
@@ -120,6 +129,7 @@ class TemporalGroundingDataset(FeatureDataset):
     """
 
     METAINFO = dict(dataset_type='temporal_grounding')
+    submission: str | None = None  # metric that writes answers as a challenge takes them
 
     def __init__(
         self,
@@ -129,6 +139,7 @@ class TemporalGroundingDataset(FeatureDataset):
         feature_key: str | Sequence[str | None] | None = None,
         weak: bool = False,
         corpus: str | None = None,
+        row_seconds: float | None = None,
         **kwargs,
     ):
         # GroundingMetric has groups of the two names
@@ -138,8 +149,11 @@ class TemporalGroundingDataset(FeatureDataset):
                 '"chance"'
             )
         self.feature_key = feature_key
+        if row_seconds is not None and not row_seconds > 0:
+            raise InputError(f'row_seconds={row_seconds}; it must be above 0, or None')
         self.weak = weak
         self.corpus = corpus
+        self.row_seconds = row_seconds
         data_prefix = dict(data_prefix or {})
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=data_prefix, **kwargs)
 
@@ -174,8 +188,8 @@ class TemporalGroundingDataset(FeatureDataset):
             raise InputError(
                 f'{self.ann_file} has no usable sentence: {why}. Run `mmn check` on the config'
             )
-        if self.weak:
-            for entry in data_list:
+        for entry in data_list:
+            if self.weak or entry['windows'] is None:  # samples without truth
                 del entry['windows']
         if self.feature_files:
             self._check_features(data_list)
@@ -187,12 +201,28 @@ class TemporalGroundingDataset(FeatureDataset):
         return data_list
 
     def read_videos(self) -> list[VideoAnnotation]:
-        """Usable sentences of all videos; a dataset of annotations in another format overrides it.
+        """Usable sentences of all videos, of those that have any.
+
+        A dataset of annotations in another format overrides `load_entries`, or all of this.
 
         Raises:
             AnnotationError: If the annotations cannot be used.
         """
-        return read_annotations(self.ann_file, timed=not self.weak, absent=not self.weak)
+        entries = self.load_entries()
+        videos = [self.parse_entry(self.ann_file, *item) for item in entries.items()]
+        if self.weak:
+            tell_left_out(self.ann_file, entries)
+        return [video for video in videos if video.sentences]
+
+    def load_entries(self) -> dict[str, dict]:
+        """Entries of all videos by id, as of the published format; see `load_annotation_file`."""
+        return load_annotation_file(self.ann_file)
+
+    def parse_entry(
+        self, path: str | Path, video_id: str, entry: dict, flaws: list | None = None
+    ) -> VideoAnnotation:
+        """A video with its usable sentences, perhaps none; args as of `parse_video`."""
+        return parse_video(path, video_id, entry, not self.weak, flaws, not self.weak)
 
     def get_data_info(self, idx: int) -> dict:
         """One video's annotation, and where its features are."""
@@ -202,6 +232,7 @@ class TemporalGroundingDataset(FeatureDataset):
                 feature_files=self.feature_files,
                 feature_keys=self.feature_keys,
                 feature_sizes=self.feature_sizes,
+                row_seconds=self.row_seconds,
             )
         return info
 
@@ -258,6 +289,7 @@ class TubeGroundingDataset(FeatureDataset):
     """
 
     METAINFO = dict(dataset_type='tube_grounding')
+    submission = 'DumpTubeSubmission'
 
     def __init__(self, ann_file: str, streams: Sequence[str], data_root: str = '', **kwargs):
         if isinstance(streams, str) or not streams:
@@ -343,15 +375,21 @@ def single_configs(cfg: dict) -> Iterator[dict]:
         yield cfg
 
 
-def grounds_tubes(config: Config) -> bool:
-    """Whether a config is of tubes and not of moments, by its datasets, which may be wrapped.
-
-    The config of a saved folder is of moments: it keeps a pipeline without its dataset's type.
-    """
+def dataset_class(config: Config) -> type | None:
+    """Class of a config's datasets, which may be wrapped; None where it is not registered."""
     for split in ('test', 'val', 'train'):
         dataset = (config.get(f'{split}_dataloader') or {}).get('dataset')
         if dataset:
             kind = next(single_configs(dataset), {}).get('type')
             kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-            return isinstance(kind, type) and issubclass(kind, TubeGroundingDataset)
-    return False
+            return kind if isinstance(kind, type) else None
+    return None
+
+
+def grounds_tubes(config: Config) -> bool:
+    """Whether a config is of tubes and not of moments.
+
+    The config of a saved folder is of moments: it keeps a pipeline without its dataset's type.
+    """
+    kind = dataset_class(config)
+    return kind is not None and issubclass(kind, TubeGroundingDataset)

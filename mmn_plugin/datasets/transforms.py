@@ -20,6 +20,7 @@ from mmn_plugin.structures import (
 )
 
 from .feature_store import FeatureError, FeatureStore, open_feature_store
+from .row_times import fit_rows, row_problem
 from .tube_file import TubeFile
 
 
@@ -33,15 +34,17 @@ class LoadClipFeatures(BaseTransform):
     of names within a video's entry, or None each), ``feature_sizes`` (list of D that each file must
     have), ``feature_versions`` (list of what `FeatureStore.video_version` gave, which the files
     must still be), ``stored_id`` (the video's name in the files, where that is not its
-    ``video_id``). `TemporalGroundingDataset` gives them all.
+    ``video_id``), ``row_seconds`` (seconds that a row covers; then ``duration`` is needed too).
+    `TemporalGroundingDataset` gives them all.
 
     Added keys: ``features``, (T, D) float32; with several files a list of (T_k, D_k), which
     `PoolClipFeatures` pools each by itself and joins along D. They may differ in length: each
-    covers the whole video.
+    covers the whole video. With ``row_seconds`` they have one length, see `fit_rows`.
 
     Raises:
-        FeatureError: If a video's features are absent, changed, damaged, empty, not finite, or not
-            of the size of the other videos; the message names file and video.
+        FeatureError: If a video's features are absent, changed, damaged, empty, not finite, not of
+            the size of the other videos, or of far more or fewer rows than ``row_seconds`` and the
+            duration say; the message names file and video.
     """
 
     def __init__(self):
@@ -65,6 +68,11 @@ class LoadClipFeatures(BaseTransform):
                     f'videos of size {size}. Extract it again with the same network'
                 )
             streams.append(features)
+        if row_seconds := results.get('row_seconds'):
+            for path, features in zip(files, streams, strict=True):
+                if problem := row_problem(len(features), results['duration'], row_seconds):
+                    raise FeatureError(f'{path}: video {video_id!r}: {problem}')
+            streams = fit_rows(streams, results['duration'], row_seconds)
         results['features'] = streams[0] if len(streams) == 1 else streams
         return results
 
@@ -85,20 +93,47 @@ class PoolClipFeatures(BaseTransform):
         clamp_last (bool): Clamp every boundary to T - 1, as published for MMN: the last row then
             enters no mean unless it is alone. False lets b_R be T, as in the HC-STVG variant; an
             empty segment then takes row min(b_i, T - 1). Defaults to True.
+        source_sizes (Sequence[int], optional): D_k of each source, in the order of the dataset's
+            feature files. An array (T, D) of all of them, as of inference, is then treated like
+            them, each source by itself. Defaults to None: whatever comes.
+
+    Raises:
+        FeatureError: When features are of other sizes than ``source_sizes``.
     """
 
-    def __init__(self, num_segments: int, clamp_last: bool = True):
+    def __init__(
+        self,
+        num_segments: int,
+        clamp_last: bool = True,
+        source_sizes: Sequence[int] | None = None,
+    ):
         if num_segments < 1:
             raise InputError(f'num_segments={num_segments}; it must be at least 1')
         self.num_segments = num_segments
         self.clamp_last = clamp_last
+        self.source_sizes = None if source_sizes is None else list(source_sizes)
 
     def transform(self, results: dict) -> dict:
         """Replace ``features`` by the pooled ones."""
         features = results['features']
         streams = features if isinstance(features, list | tuple) else [features]
+        if self.source_sizes is not None:
+            streams = self._by_source(streams, results.get('video_id'))
         results['features'] = self.pool_streams(streams)
         return results
+
+    def _by_source(self, streams: Sequence[np.ndarray], video_id: str | None) -> list[np.ndarray]:
+        """Streams (T_k, D_k) of the sources, from them or from one array of all."""
+        wanted, found = self.source_sizes, [stream.shape[1] for stream in streams]
+        if found == [sum(wanted)]:
+            return np.split(streams[0], np.cumsum(wanted)[:-1], axis=1)
+        if found != wanted:
+            raise FeatureError(
+                f'video {video_id!r} has features of sizes {found}, but source_sizes of '
+                f'PoolClipFeatures are {wanted}: give the sources in this order, or all in one '
+                'array'
+            )
+        return list(streams)
 
     def pool_streams(self, streams: Sequence[np.ndarray]) -> np.ndarray:
         """Pool each stream (T_k, D_k) by itself and join them along D: (R, D) float32."""
@@ -135,7 +170,8 @@ class PoolClipFeatures(BaseTransform):
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(num_segments={self.num_segments}, clamp_last={self.clamp_last})'
+            f'{type(self).__name__}(num_segments={self.num_segments}, '
+            f'clamp_last={self.clamp_last}, source_sizes={self.source_sizes})'
         )
 
 
@@ -222,7 +258,14 @@ class PackGroundingInputs(BaseTransform):
     sample has no ground truth, as in inference.
 
     Returns ``inputs``, (R, D) float32 tensor, and ``data_samples``, a `GroundingDataSample`.
+
+    Args:
+        meta_keys (Sequence[str]): Further keys that become meta information of the sample where
+            they are there, such as the ``lines`` of `QVHighlightsDataset`. Defaults to none.
     """
+
+    def __init__(self, meta_keys: Sequence[str] = ()):
+        self.meta_keys = tuple(meta_keys)
 
     def transform(self, results: dict) -> dict:
         """Make ``inputs`` and ``data_samples``."""
@@ -230,6 +273,7 @@ class PackGroundingInputs(BaseTransform):
         truth = results.get('windows', results.get('moments'))
         if truth is not None:
             sample.gt_instances = true_windows([as_windows(entry) for entry in truth])
+        sample.set_metainfo({key: results[key] for key in self.meta_keys if key in results})
         return _packed(results, sample)
 
 

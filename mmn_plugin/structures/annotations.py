@@ -125,7 +125,14 @@ def read_annotations(
     """
     content = load_annotation_file(path)
     videos = [parse_video(path, *entry, timed, absent=absent) for entry in content.items()]
-    left_out = 0 if absent else sum(len(_absent(entry)) for entry in content.values())
+    if not absent:
+        tell_left_out(path, content)
+    return [video for video in videos if video.sentences]
+
+
+def tell_left_out(path: str | Path, content: dict) -> None:
+    """Warn of the absent sentences of a file's entries, which `parse_video` leaves out if asked."""
+    left_out = sum(len(_absent(entry)) for entry in content.values())
     if left_out:
         print_log(
             f'{path}: {left_out} sentences that do not occur in their video (timestamp []) are '
@@ -133,7 +140,6 @@ def read_annotations(
             'current',
             logging.WARNING,
         )
-    return [video for video in videos if video.sentences]
 
 
 def load_annotation_file(path: str | Path) -> dict:

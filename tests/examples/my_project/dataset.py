@@ -5,15 +5,14 @@ import csv
 from mmaction.registry import DATASETS
 
 from mmn_plugin.datasets import TemporalGroundingDataset
-from mmn_plugin.structures.annotations import VideoAnnotation, parse_video
 
 
 @DATASETS.register_module()
 class TableDataset(TemporalGroundingDataset):
     """A table of sentences: columns video, duration, start, end (seconds), sentence."""
 
-    def read_videos(self) -> list[VideoAnnotation]:
-        """Usable sentences by video, under the rules that all datasets have."""
+    def load_entries(self) -> dict[str, dict]:
+        """Entries of all videos, for the rules that all datasets have."""
         entries = {}
         with open(self.ann_file, encoding='utf-8', newline='') as file:
             for row in csv.DictReader(file):
@@ -23,5 +22,4 @@ class TableDataset(TemporalGroundingDataset):
                 )
                 entry['timestamps'].append([float(row['start']), float(row['end'])])
                 entry['sentences'].append(row['sentence'])
-        videos = [parse_video(self.ann_file, name, entry) for name, entry in entries.items()]
-        return [video for video in videos if video.sentences]
+        return entries
