@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.cli.main import explicit_amp, run_command, run_parser
 from mmn_plugin.config import needs_weights, require_checkpoint
-from mmn_plugin.datasets import grounds_tubes
+from mmn_plugin.datasets import TubeGroundingDataset, dataset_class
 from mmn_plugin.engine import add_amp, apply_test_amp
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import writable_file
@@ -29,8 +29,8 @@ def parse_args() -> argparse.Namespace:
     add('checkpoint', nargs='?', help=text)
     text = 'write the predictions: FILE.json for `mmn eval`, FILE.pkl for data samples as MMAction2'
     add('--dump', metavar='FILE', help=text)
-    text = 'write the tubes of a spatio-temporal test as the HC-STVG challenge takes them, for '
-    add('--submission', metavar='FILE.json', help=text + '`mmn eval` too')
+    text = 'write the answers as the challenge takes them, for `mmn eval` too: tubes of HC-STVG '
+    add('--submission', metavar='FILE', help=text + '(.json), moments of QVHighlights (.jsonl)')
     text = 'draw timelines and moment maps, or tubes, of some videos into this folder'
     add('--show-dir', metavar='DIR', help=text)
     text = 'with --show-dir: draw one of how many videos (default: 10)'
@@ -70,7 +70,8 @@ def add_writers(cfg: Config, args: argparse.Namespace) -> None:
         return
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-    tubes = grounds_tubes(cfg)
+    kind = dataset_class(cfg)
+    tubes = kind is not None and issubclass(kind, TubeGroundingDataset)
     if args.dump:
         suffix = Path(args.dump).suffix
         if suffix not in DUMPS:
@@ -82,14 +83,16 @@ def add_writers(cfg: Config, args: argparse.Namespace) -> None:
             )
         evaluators.append(dict(type=DUMPS[suffix], out_file_path=args.dump))
     if args.submission:
-        if not tubes:
+        submission = getattr(kind, 'submission', None)
+        if submission is None:
             raise InputError(
-                '--submission is for tubes; of moments --dump FILE.json writes the answers'
+                '--submission is for tubes and for QVHighlightsDataset; of other moments --dump '
+                'FILE.json writes the answers'
             )
         for metric in evaluators:
             if metric['type'] == 'TubeGroundingMetric':
                 metric['require_truth'] = False  # a challenge keeps it to itself
-        evaluators.append(dict(type='DumpTubeSubmission', out_file_path=args.submission))
+        evaluators.append(dict(type=submission, out_file_path=args.submission))
     cfg.test_evaluator = evaluators
 
 

@@ -118,8 +118,9 @@ def test_memory_is_that_of_the_device_that_is_measured(monkeypatch):
     assert set(asked) == {'cuda:1'}
 
 
-def recorded_of(name, split, ann_file='absent.json'):
-    return annotation_statistics(dict(data_root=f'data/{name}/', ann_file=ann_file), split)
+def recorded_of(name, split, ann_file='absent.json', **settings):
+    settings |= dict(data_root=f'data/{name}/', ann_file=str(ann_file))
+    return annotation_statistics(settings, split)
 
 
 def test_a_typical_batch_has_the_sentences_of_all_videos():
@@ -130,10 +131,14 @@ def test_a_typical_batch_has_the_sentences_of_all_videos():
 
 
 def test_what_is_recorded_is_what_the_annotation_files_hold(shared):
-    for name in ('tacos', 'charades_sta'):
-        path = shared / 'data' / 'annotations' / name / 'test.json'
+    for name, file, settings in (
+        ('tacos', 'test.json', {}),
+        ('charades_sta', 'test.json', {}),
+        ('qvhighlights', 'highlight_test_with_gt.jsonl', dict(type='QVHighlightsDataset')),
+    ):
+        path = shared / 'data' / 'annotations' / name / file
         sentences, tokens, _ = recorded_of(name, 'test')
-        counted, words, _ = recorded_of(name, 'test', path)
+        counted, words, _ = recorded_of(name, 'test', path, **settings)
         assert sentences.tolist() == counted.tolist()
         assert np.median(tokens) == pytest.approx(np.median(words), abs=1)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmaction.registry import DATASETS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from transformers import AutoConfig
@@ -15,7 +16,6 @@ from mmn_plugin.datasets import grounds_tubes, single_configs
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.hub import find_model
 from mmn_plugin.structures import GroundingDataSample
-from mmn_plugin.structures.annotations import read_annotations
 
 RECORDED = Path(__file__).with_name('annotation_statistics.json')
 
@@ -102,7 +102,8 @@ def annotation_statistics(dataset: dict, split: str) -> tuple:
     root = Path(dataset.get('data_root', ''))
     path = root / dataset['ann_file']
     if path.is_file():
-        videos = read_annotations(path)
+        settings = dict(dataset, pipeline=[], data_prefix={}, lazy_init=True)
+        videos = DATASETS.build(dict(type='TemporalGroundingDataset') | settings).read_videos()
         texts = [sentence for video in videos for sentence in video.sentences]
         counts = [len(video.sentences) for video in videos]
         tokens = [2 + len(re.findall(r'\w+|[^\w\s]', text)) for text in texts]  # [CLS] and [SEP]

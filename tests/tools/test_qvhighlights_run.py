@@ -1,0 +1,71 @@
+"""QVHighlights' config from training to a submission that our evaluator scores."""
+
+import json
+
+import pytest
+from helpers.run_tool import output_of
+from helpers.tiny_qvhighlights import FILES, write_qvhighlights, write_qvhighlights_config
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Folder with a corpus, a config and a training."""
+    folder = tmp_path_factory.mktemp('qvhighlights')
+    corpus = write_qvhighlights(folder / 'corpus')
+    config = write_qvhighlights_config(folder / 'tiny.py', corpus)
+    output_of('mmn check', config)
+    output_of('train.py', config, '--work-dir', folder / 'run')
+    return folder
+
+
+def test_a_test_after_training_gives_the_figures_of_its_submission(trained, tmp_path):
+    (best,) = (trained / 'run').glob('best_qvhighlights_MR-full-mAP_epoch_*.pth')
+    answers, scores = tmp_path / 'answers.jsonl', tmp_path / 'scores.json'
+    options = ('--work-dir', tmp_path / 'test', '--submission', answers)
+    output_of('test.py', trained / 'tiny.py', best, *options)
+    truth = trained / 'corpus' / f'{FILES["test"]}.jsonl'
+    files = (answers, truth, '--format', 'qvhighlights', '--json', scores)
+    assert 'note' not in output_of('mmn eval', *files)
+    figures = json.loads(next(tmp_path.glob('test/*/*.json')).read_text().splitlines()[-1])
+    brief = json.loads(scores.read_text())['brief']
+    assert {'MR-full-R1@0.5', 'MR-full-mAP', 'HL-min-VeryGood-Hit1'} < brief.keys()
+    assert {name: figures[f'qvhighlights/{name}'] for name in brief} == brief
+    assert figures['qvhighlights/num_queries'] == 6
+    asked = list(map(json.loads, truth.read_text().splitlines()))
+    for line, one in zip(asked, map(json.loads, answers.read_text().splitlines()), strict=True):
+        assert (one['qid'], one['vid']) == (line['qid'], line['vid'])
+        assert len(one['pred_saliency_scores']) == line['duration'] // 2
+        windows = one['pred_relevant_windows']
+        assert 0 < len(windows) <= 10
+        assert all(0 <= start < end <= line['duration'] for start, end, _ in windows)
+        # the clips of highest saliency are those of the first window
+        assert max(one['pred_saliency_scores']) == windows[0][2]
+
+
+def test_a_file_without_truth_can_be_answered(trained, tmp_path):
+    path = tmp_path / 'queries.jsonl'
+    lines = map(json.loads, (trained / f'corpus/{FILES["test"]}.jsonl').read_text().splitlines())
+    kept = ({key: line[key] for key in ('qid', 'query', 'vid', 'duration')} for line in lines)
+    path.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    answers = tmp_path / 'answers.jsonl'
+    output = output_of(
+        'test.py {} {} --work-dir {} --submission {} --cfg-options {}',
+        trained / 'tiny.py',
+        trained / 'run' / 'epoch_2.pth',
+        tmp_path / 'test',
+        answers,
+        f'test_dataloader.dataset.ann_file={path}',
+    )
+    assert 'the queries have no truth: there are no figures' in output
+    assert len(answers.read_text().splitlines()) == 6
+
+
+def test_a_submission_of_another_kind_of_file_is_refused_before_the_test(trained, tmp_path):
+    output = output_of(
+        'test.py',
+        trained / 'tiny.py',
+        trained / 'run' / 'epoch_2.pth',
+        *('--work-dir', tmp_path / 'test', '--submission', tmp_path / 'answers.json'),
+        code=1,
+    )
+    assert 'answers.json must end in .jsonl' in output.splitlines()[-1]
