@@ -251,7 +251,7 @@ def past_end(video: VideoAnnotation, entry: dict) -> LabelGroup | None:
             ``timestamps``, or where they were not read, or other sentences were dropped than those
             without a usable window.
     """
-    if video.windows is None or 'timestamps' not in entry:
+    if video.windows is None or not isinstance(entry, Mapping) or 'timestamps' not in entry:
         return None
     unit = entry.get('fps', 1) if 'num_frames' in entry else 1
     annotated = map(as_windows, entry['timestamps'])
