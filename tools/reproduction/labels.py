@@ -45,16 +45,16 @@ def labels() -> dict:
 
 
 def counted(config: Config) -> dict:
-    """Seconds, what compared sentences, and for each split its sentences and those of each kind."""
-    began = time.perf_counter()
+    """Seconds of CPU time, what compared sentences, and for each split its sentences and those of each kind."""
+    began = time.process_time()
     report = check_config(config, features=False)
-    seconds = time.perf_counter() - began
+    cpu_seconds = time.process_time() - began
     splits = {}
     for split, found in report.labels.items():
         splits[split] = dict(sentences=found.num_sentences)
         for kind, figures in found.figures().items():
             splits[split][kind] = figures['count']
-    return dict(seconds=seconds, compared_by=report.compared_by, splits=splits)
+    return dict(cpu_seconds=cpu_seconds, compared_by=report.compared_by, splits=splits)
 
 
 def render_labels(result: dict) -> str:
@@ -70,9 +70,10 @@ def render_labels(result: dict) -> str:
             counts += [by_text[kind] for kind in others]
             cells = [f'{count:,} ({count / total:.2%})' if count else '0' for count in counts]
             rows.append([f'{row["dataset"]}, {split}', f'{total:,}', *cells])
-    slowest = max(row['text']['seconds'] for row in result['rows'])
+    text, vectors = (
+        max(row[way]['cpu_seconds'] for row in result['rows']) for way in ('text', 'vectors')
+    )
     return (
-        f'{table(heads, rows)}\n\nBy text alone a dataset takes {slowest:.1f} s or '
-        f'less, with vectors of {result["tower"]} on the CPU up to '
-        f'{max(row["vectors"]["seconds"] for row in result["rows"]) / 60:.0f} minutes.'
+        f'{table(heads, rows)}\n\nThe largest dataset took {text:.0f} s of CPU time by text alone, '
+        f'and {vectors / 60:.0f} minutes with vectors of {result["tower"]} without a GPU.'
     )
