@@ -45,7 +45,7 @@ def labels() -> dict:
 
 
 def counted(config: Config) -> dict:
-    """Seconds of CPU time, what compared sentences, and for each split its sentences and those of each kind."""
+    """CPU time, what compared sentences, and for each split its sentences and those by kind."""
     began = time.process_time()
     report = check_config(config, features=False)
     cpu_seconds = time.process_time() - began
