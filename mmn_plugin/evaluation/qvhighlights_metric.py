@@ -132,17 +132,14 @@ class QVHighlightsMetric(VideoResultsMetric):
     result_type = QVHighlightsResult
 
     def compute_metrics(self, results: list[QVHighlightsResult]) -> dict:
-        """Figures of all queries, which the log gets as well, with notes on odd ones."""
+        """Figures of all queries; the log gets notes on odd ones."""
         pairs = pairs_in_order(self.unique_results(results))
         if not {WINDOWS[1], SALIENCY[1]} & {*pairs[0][1]}:
             print_log('the queries have no truth: there are no figures', logger='current')
             return {}
         for note in pair_notes(pairs):
             print_log(f'note: {note}', logger='current')
-        figures = qvhighlights_figures(pairs)['brief']
-        shown = ', '.join(f'{name} {value:.2f}' for name, value in figures.items())
-        print_log(f'QVHighlights (percent): {shown}', logger='current')
-        return figures | {'num_queries': float(len(pairs))}
+        return qvhighlights_figures(pairs)['brief'] | {'num_queries': float(len(pairs))}
 
 
 @METRICS.register_module()

@@ -4,14 +4,23 @@ import json
 
 import pytest
 from helpers.run_tool import output_of
-from helpers.tiny_qvhighlights import FILES, write_qvhighlights, write_qvhighlights_config
+from helpers.tiny_qvhighlights import (
+    FILES,
+    write_lines,
+    write_qvhighlights,
+    write_qvhighlights_config,
+)
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """Folder with a corpus, a config and a training."""
+    """Folder with a corpus, in which one query does not occur, a config and a training."""
     folder = tmp_path_factory.mktemp('qvhighlights')
     corpus = write_qvhighlights(folder / 'corpus')
+    path = corpus / f'{FILES["train"]}.jsonl'
+    lines = list(map(json.loads, path.read_text().splitlines()))
+    lines[3].update(relevant_windows=[], relevant_clip_ids=[], saliency_scores=[])
+    write_lines(path, lines)
     config = write_qvhighlights_config(folder / 'tiny.py', corpus)
     output_of('mmn check', config)
     output_of('train.py', config, '--work-dir', folder / 'run')
