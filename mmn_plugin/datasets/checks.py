@@ -118,6 +118,11 @@ class SplitCheck:
             elif usable:
                 self.warning('video without usable sentence: dropped', where)
         self._count(videos)
+        numbers = [len(own) for video in videos for own in video.windows or ()]
+        several = sum(number > 1 for number in numbers)
+        for kind, count in dict(absent=numbers.count(0), in_several_windows=several).items():
+            if count:
+                self.counts[kind] += count
         return videos
 
     def _count(self, videos: Sequence[VideoAnnotation | TubeVideo]) -> None:

@@ -102,6 +102,17 @@ def test_a_sound_dataset_passes(check):
         assert f'{split} │ 4 │ 8 │' in text  # videos and sentences
 
 
+def test_sentences_that_are_absent_or_true_more_than_once_are_counted(tiny, check, tmp_path):
+    tiny.change('train', 'train_1', timestamps=[[], [[0, 5], [7, 9]]])
+    tiny.change('train', 'train_2', timestamps=[[], [4, 18]])
+    code, _ = check('--json', str(tmp_path / 'found.json'))
+    assert code == 0
+    counts = json.loads((tmp_path / 'found.json').read_text())['counts']
+    kinds = ('videos', 'sentences', 'absent', 'in_several_windows')
+    assert [counts['train'][kind] for kind in kinds] == [4, 8, 2, 1]
+    assert {'absent', 'in_several_windows'}.isdisjoint(counts['val'])
+
+
 def annotated(split, **changes):
     return lambda tiny: tiny.change(split, f'{split}_2', **changes)
 
