@@ -217,9 +217,11 @@ def run_check(args: argparse.Namespace, answer: Callable) -> int:
         lambda items, text: track(items, text, console=progress, transient=True),
     )
     report.render(Console(width=None if sys.stdout.isatty() else 160))
-    if args.labels:
+    if args.labels and report.labels:
         write_labels(args.labels, report.labels, report.compared_by, args.pictures)
         print(f'Labels to look at are in {args.labels.path}/.')
+    elif args.labels:
+        print('No windows of sentences were read: there are no labels to look at.')
     findings = [asdict(finding) for finding in report.findings]
     labels = {split: found.figures() for split, found in report.labels.items()}
     answer(

@@ -322,6 +322,16 @@ def test_labels_to_look_at_are_told_drawn_and_no_error(tiny, check, tmp_path):
         check('--labels', str(folder))
 
 
+def test_without_timestamps_there_are_no_labels_to_look_at(tiny, check, tmp_path):
+    weak = [f'{split}_dataloader.dataset.weak=True' for split in SPLITS]
+    folder, file = tmp_path / 'labels', tmp_path / 'found.json'
+    code, text = check('--labels', str(folder), '--json', str(file), '--cfg-options', *weak)
+    assert code == 0
+    assert 'there are no labels to look at' in text
+    assert not folder.exists()
+    assert json.loads(file.read_text())['labels'] == {}
+
+
 def test_first_offenders_are_named_and_the_rest_counted(tiny, check):
     for i in range(4):
         tiny.features(f'train_{i}', None)
