@@ -70,14 +70,14 @@ class WholeTruth:
         for video in annotations:
             asked, own = self.scene(video.video_id).asked, place[video.video_id]
             for index, sentence in zip(video.sentence_index, video.sentences, strict=True):
-                # sorting keeps the order of all others
-                answers = sorted(
-                    happening.get(asked[index], []), key=lambda answer, own=own: answer[0] != own
-                )
-                if not answers or answers[0][0] != own:
+                answers = happening.get(asked[index], [])
+                here = [answer for answer in answers if answer[0] == own]
+                if not here:
                     continue
-                rows = torch.tensor(answers, dtype=torch.float64)
-                found.append(AskedSentence(sentence, rows[:, 0].long(), rows[:, 1:].float()))
+                others = [answer for answer in answers if answer[0] != own]
+                rows = torch.tensor([*here, *others], dtype=torch.float64)
+                answers = rows[:, 0].long(), rows[:, 1:].float()
+                found.append(AskedSentence(sentence, *answers, len(here)))
         return found
 
     def drawn_sentences(

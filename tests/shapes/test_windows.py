@@ -193,6 +193,7 @@ def test_in_a_library_a_sentence_is_true_of_its_own_windows_first(corpus):
     assert len(asked) == len(own) < sum(len(video.sentences) for video in videos)
     for one, (place, windows) in zip(asked, own, strict=True):
         answers = list(zip(one.videos.tolist(), map(tuple, one.moments.tolist()), strict=True))
+        assert [tuple(window) for window in one.windows.tolist()] == windows
         assert answers[: len(windows)] == [(place, window) for window in windows]
         assert place not in [video for video, _ in answers[len(windows) :]]
     assert any(len(one.videos) > len(windows) for one, (_, windows) in zip(asked, own, strict=True))
