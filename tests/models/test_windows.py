@@ -67,8 +67,9 @@ class Batch:
             texts = [f'text {(len(own) + place) % 3}' for place in range(len(own))]
             about = dict(video_id=name, duration=20.0 + len(own), sentences=texts)
             samples.append(GroundingDataSample(metainfo=about))
-            starts = [torch.rand(count, generator=rng) * 15 for count in own]
-            lengths = [torch.rand(count, generator=rng) * 5 + 0.5 for count in own]
+            # many overlap, and of those of two sentences not always the first ones
+            starts = [torch.rand(count, generator=rng) * 14 for count in own]
+            lengths = [torch.rand(count, generator=rng) * 7 + 1 for count in own]
             pairs = zip(starts, lengths, strict=True)
             windows = [torch.stack([start, start + length], 1) for start, length in pairs]
             samples[-1].gt_instances = true_windows([own.tolist() for own in windows])
@@ -188,7 +189,7 @@ def assert_as_defined(losses, expected, batch):
 MIXED = [
     {'a': [1, 1], 'b': [1]},
     {'a': [2, 1], 'b': [3]},
-    {'a': [0, 1, 4], 'b': [2, 0], 'c': [1]},
+    {'a': [0, 1, 4, 3], 'b': [2, 0, 2, 3, 1], 'c': [1]},
     {'a': [0, 0], 'b': [2]},
     {'a': [0, 0], 'b': [0]},
 ]
@@ -287,6 +288,12 @@ def test_a_bank_that_was_stored_with_one_moment_for_each_sentence_is_read():
     bank.load_state(dict(state, ground_truth=state['ground_truth'][:, 0]))
     source.load_common_state(bank.state())
     assert torch.equal(source.common_state()['ground_truth'], state['ground_truth'])
+
+
+def test_a_bank_keeps_which_windows_there_are():
+    Batch.of({'a': [0, 2], 'b': [1]}).losses(head := head_of(dict(queue_size=4)))
+    truth = head.negatives.common_state()['ground_truth']
+    assert truth.isnan().all(-1).tolist() == [[True, True], [False, False], [False, True]]
 
 
 def test_the_best_window_counts_and_none_is_an_iou_of_zero():
