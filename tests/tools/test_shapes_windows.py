@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.run_tool import ROOT, config_with
+from helpers.run_tool import ROOT, config_with, output_of
 from mmaction.registry import MODELS
 
 from mmn_plugin.evaluation import GroundingResult
@@ -103,3 +103,30 @@ def test_tables_have_a_row_for_each_training_and_each_presence(experiment, resul
     assert [line.split(' | ')[1] for line in second.splitlines()[2:]] == ['cosine', 'score']
     assert '12.3 ± 0.0' in second
     assert note == '2 sentences of the test split have one window, 1 two, 2 none.'
+
+
+def test_the_config_is_trained_on_the_corpus_and_its_checkpoint_scored(
+    experiment, tmp_path, monkeypatch
+):
+    folder = tmp_path / experiment.CORPUS
+    output_of('data/make_shapes.py --videos 20 --workers 0 --absent-and-repeated {}', folder)
+    output_of('mmn extract {} --out {} --workers 0', folder / 'videos', folder / 'features.h5')
+    for name in ('configs', 'mmn_plugin', 'tools'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setattr(experiment, 'ROOT', tmp_path)
+    monkeypatch.setattr(experiment, 'best_of', lambda work: work / 'epoch_1.pth')
+
+    def train(name, seed, options, config, processes):
+        monkeypatch.chdir(tmp_path)
+        line = 'train.py {} --work-dir {} --seed {} --cfg-options train_cfg.max_epochs=1'
+        output_of(line, config, tmp_path / name, seed)
+        return tmp_path / name, dict(seed=seed)
+
+    monkeypatch.setattr(experiment, 'train', train)
+    row = list(experiment.ROWS)[2]
+    found = experiment.figures_of(row, 0)
+    assert found['once/num_sentences'] + found['twice/num_sentences'] == found['num_sentences']
+    assert found['absent/num_sentences'] == 4 * 2  # kinds, videos of test
+    for kind in experiment.KINDS.values():
+        assert 0 <= found[f'{kind}absent/AUROC'] <= 100
+    assert row in experiment.render_shapes_windows(dict(per_seed={row: [found]}))
