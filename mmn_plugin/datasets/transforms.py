@@ -259,6 +259,9 @@ class PackGroundingInputs(BaseTransform):
 
     Returns ``inputs``, (R, D) float32 tensor, and ``data_samples``, a `GroundingDataSample`.
 
+    Raises:
+        InputError: If there are not the windows of each sentence.
+
     Args:
         meta_keys (Sequence[str]): Further keys that become meta information of the sample where
             they are there, such as the ``lines`` of `QVHighlightsDataset`. Defaults to none.
@@ -272,6 +275,12 @@ class PackGroundingInputs(BaseTransform):
         sample = GroundingDataSample(metainfo=dict(duration=float(results['duration'])))
         truth = results.get('windows', results.get('moments'))
         if truth is not None:
+            counts = len(truth), len(results['sentences'])
+            if counts[0] != counts[1]:
+                raise InputError(
+                    f'video {results["video_id"]!r} has windows of {counts[0]} sentences, but '
+                    f'{counts[1]} sentences; they belong together one to one'
+                )
             sample.gt_instances = true_windows([as_windows(entry) for entry in truth])
         sample.set_metainfo({key: results[key] for key in self.meta_keys if key in results})
         return _packed(results, sample)

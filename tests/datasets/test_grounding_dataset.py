@@ -98,6 +98,13 @@ def test_a_pipeline_may_give_one_moment_for_each_sentence(key, kind):
     assert windows_of(sample) == [[[0, 4]], [[1.5, 2]]]
 
 
+def test_windows_of_more_or_fewer_sentences_than_there_are_are_refused():
+    results = dict(features=np.ones((4, 5)), video_id='v', duration=9, sentences=['a', 'b'])
+    for windows in ([[0, 4]], [[[0, 4]], [], []]):
+        with pytest.raises(InputError, match=rf"'v' has windows of {len(windows)} sentences, but"):
+            PackGroundingInputs().transform(results | dict(windows=windows))
+
+
 def test_a_weak_sample_has_every_sentence_and_no_ground_truth(build):
     dataset = build(weak=True)
     sample = dataset[0]['data_samples']
