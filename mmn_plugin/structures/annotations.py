@@ -195,14 +195,7 @@ def parse_video(
             'and "duration" (or "fps" and "num_frames")'
         )
     duration, unit = _duration_and_unit(where, entry)
-    sentences = entry.get('sentences')
-    timestamps = entry.get('timestamps') if timed else sentences
-    if not isinstance(timestamps, list) or not isinstance(sentences, list):
-        lists = 'lists "timestamps" and "sentences"' if timed else 'list "sentences"'
-        raise AnnotationError(f'{where} needs the {lists}')
-    counts = f'{len(timestamps)} timestamps but {len(sentences)} sentences'
-    if len(timestamps) != len(sentences):
-        raise AnnotationError(f'{where} has {counts}; they belong together one to one')
+    timestamps, sentences = _lists(where, entry, timed)
     video = VideoAnnotation(video_id, duration, [] if timed else None, [], [])
     found, left_out = [] if flaws is None else flaws, set() if absent else _absent(entry)
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
@@ -223,6 +216,19 @@ def parse_video(
     if flaws is None and errors:
         raise errors[0]
     return video
+
+
+def _lists(where: str, entry: dict, timed: bool) -> tuple[list, list]:
+    """An entry's timestamps, or where they are not read its sentences instead; and sentences."""
+    sentences = entry.get('sentences')
+    timestamps = entry.get('timestamps') if timed else sentences
+    if not isinstance(timestamps, list) or not isinstance(sentences, list):
+        lists = 'lists "timestamps" and "sentences"' if timed else 'list "sentences"'
+        raise AnnotationError(f'{where} needs the {lists}')
+    counts = f'{len(timestamps)} timestamps but {len(sentences)} sentences'
+    if len(timestamps) != len(sentences):
+        raise AnnotationError(f'{where} has {counts}; they belong together one to one')
+    return timestamps, sentences
 
 
 def _absent(entry: dict) -> set[int]:

@@ -98,12 +98,8 @@ class MutualMatchingHead(BaseHead):
         ).items():
             if weight is not None and not weight >= 0:
                 raise InputError(f'model.head.{name}={weight}; it must be at least 0')
-        for name, value, known in (
-            ('positives', positives, ('window', 'sentence')),
-            ('absent', absent, ('repel', 'ignore')),
-        ):
-            if value not in known:
-                raise InputError(f'model.head.{name}={value!r}: give {known[0]!r} or {known[1]!r}')
+        _require_one_of('positives', positives, 'window', 'sentence')
+        _require_one_of('absent', absent, 'repel', 'ignore')
         self.positives, self.absent = positives, absent
         self.grid = self.moment_map = grid
         self.loss_matching = MODELS.build(loss_matching)
@@ -254,6 +250,11 @@ class MutualMatchingHead(BaseHead):
                 'model.head.tower_weight or window_tower_weight above 0'
             )
         return MatchingScore(power, self.iou_scale, weight)
+
+
+def _require_one_of(name: str, value: object, one: str, other: str) -> None:
+    if value not in (one, other):
+        raise InputError(f'model.head.{name}={value!r}: give {one!r} or {other!r}')
 
 
 class Positives(NamedTuple):

@@ -208,36 +208,38 @@ class MutualMatchingLoss(nn.Module):
         positive = to_moment = (moments * rows.of((keys or own).sentences)[:, None]).sum(-1)
         if keys is not None:
             to_moment = (keys.moments[place] * rows.of(own.sentences)[:, None]).sum(-1)  # (G, K)
-        of_video, of_sentence = [], []
-        for pool in negatives.pools if keys is None else negatives.key_pools:
-            others = pool.candidates
-            of_video.append(
-                streaming_logsumexp(
-                    moments.flatten(0, 1),
-                    others.sentences[:, None],
-                    self.temperature_video,
-                    self.ignored_sentences(pool, rows),
-                    pool.sentence_log_weight(),
-                    self.chunk_elements,
-                ).view_as(positive)
-            )
-            of_sentence.append(
-                rows.of(
-                    streaming_logsumexp(
-                        own.sentences,
-                        others.moments,
-                        self.temperature_sentence,
-                        self.ignored_moments(pool, own.iou),
-                        pool.log_weight,
-                        self.chunk_elements,
-                    )
-                )[:, None]
-            )
+        pools = negatives.pools if keys is None else negatives.key_pools
+        found = [self._all_negatives(pool, own, moments, rows) for pool in pools]
+        of_video, of_sentence = map(list, zip(*found, strict=True))
         of_sentence.append(torch.full_like(of_sentence[0], self.LOG_EPSILON))
         return (
             self._cross_entropy((positive - self.margin) / self.temperature_video, of_video),
             self._cross_entropy((to_moment - self.margin) / self.temperature_sentence, of_sentence),
         )
+
+    def _all_negatives(
+        self, pool: NegativePool, own: Candidates, moments: Tensor, rows: '_Rows'
+    ) -> tuple[Tensor, Tensor]:
+        """A pool's sentences against the positives (G, K, J), as (G, K), and its moments against
+        their sentences, as (G, 1): logarithms of sums.
+        """
+        of_video = streaming_logsumexp(
+            moments.flatten(0, 1),
+            pool.candidates.sentences[:, None],
+            self.temperature_video,
+            self.ignored_sentences(pool, rows),
+            pool.sentence_log_weight(),
+            self.chunk_elements,
+        )
+        of_sentence = streaming_logsumexp(
+            own.sentences,
+            pool.candidates.moments,
+            self.temperature_sentence,
+            self.ignored_moments(pool, own.iou),
+            pool.log_weight,
+            self.chunk_elements,
+        )
+        return of_video.view(moments.shape[:2]), rows.of(of_sentence)[:, None]
 
     @staticmethod
     def _cross_entropy(logits: Tensor, others: list[Tensor]) -> Tensor:
