@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 from mmaction.registry import MODELS
@@ -198,20 +199,23 @@ def windows_iou(one: list[tuple[float, float]], other: list[tuple[float, float]]
     return (covered(one) + covered(other) - union) / union if union else 1.0
 
 
-def same_meaning(sentences: Sequence[str], vectors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(n, 2) places of the pairs that mean the same, first < second."""
-    texts = [normalized_text(sentence) for sentence in sentences]
-    codes = np.unique(texts, return_inverse=True)[1]
-    has_text = np.array([bool(text) for text in texts])
-    equal = (codes[:, None] == codes) & has_text[:, None]  # (s, s)
+def same_meaning(
+    sentences: Sequence[str], vectors: Mapping[str, np.ndarray]
+) -> list[tuple[int, int]]:
+    """Places of the pairs that mean the same, first < second."""
+    places = defaultdict(list)
+    for place, sentence in enumerate(sentences):
+        places[normalized_text(sentence)].append(place)
+    places.pop('', None)
+    pairs = {pair for own in places.values() for pair in combinations(own, 2)}
     there = [place for place, sentence in enumerate(sentences) if sentence in vectors]
     if there:
         known = np.stack([vectors[sentences[place]] for place in there])
-        for i, j in np.argwhere(np.triu(known @ known.T >= SAME_MEANING, 1)):
+        for i, j in np.argwhere(np.triu(known @ known.T >= SAME_MEANING, 1)).tolist():
             first, second = there[i], there[j]
             if not told_apart(sentences[first], sentences[second]):
-                equal[first, second] = True
-    return np.argwhere(np.triu(equal, 1))
+                pairs.add((first, second))
+    return sorted(pairs)
 
 
 def disagreements(
@@ -225,7 +229,7 @@ def disagreements(
             one. Defaults to none: text alone decides.
     """
     others = defaultdict(dict)  # of a place: those that it disagrees with, and the IoU
-    for i, j in same_meaning(video.sentences, vectors or {}).tolist():
+    for i, j in same_meaning(video.sentences, vectors or {}):
         iou = windows_iou(video.windows[i], video.windows[j])
         if iou < SAME_TIME:
             others[i][j] = others[j][i] = iou
@@ -323,7 +327,8 @@ def check_labels(
         if not timed:
             continue
         report.labels[split] = labels = look_at_labels(timed, tower, track, ends)
+        total = labels.num_sentences
         for kind, groups in labels.groups.items():
             for group in groups if kind != 'past_end' else ():
                 for example in group.examples():
-                    report.add('info', split, KINDS[kind], example, labels.num_sentences)
+                    report.add('info', split, KINDS[kind], example, total)
