@@ -127,3 +127,35 @@ def test_what_the_metric_needs_is_named(tmp_path):
             QVHighlightsMetric().process(None, [lacking])
     with pytest.raises(InputError, match=r'out\.json must end in \.jsonl'):
         DumpQVHighlights(str(tmp_path / 'out.json'))
+
+
+def test_moment_detrs_published_predictions_have_the_published_figures_in_the_loop(shared):
+    golden = shared / 'golden' / 'qvhighlights'
+    truth = shared / 'data' / 'annotations' / 'qvhighlights' / 'highlight_val_release.jsonl'
+    lines = map(json.loads, (golden / 'sample_val_preds.jsonl').read_text().splitlines())
+    predicted = {line['qid']: line for line in lines}
+    videos = {}
+    for place, line in enumerate(map(json.loads, truth.read_text().splitlines())):
+        videos.setdefault(line['vid'], []).append((place, line))
+    samples = []
+    for vid, own in videos.items():
+        answers = [predicted[line['qid']] for _, line in own]
+        windows = torch.tensor([answer['pred_relevant_windows'] for answer in answers])
+        curves = torch.zeros(len(own), own[0][1]['duration'] // 2)
+        for curve, answer in zip(curves, answers, strict=True):
+            given = torch.tensor(answer['pred_saliency_scores'])
+            curve[: len(given)] = given  # some lack the last clip, which the evaluator gives 0
+        samples.append(
+            dict(
+                video_id=vid,
+                sentence_index=list(range(len(own))),
+                sentences=[line['query'] for _, line in own],
+                lines=own,
+                pred_instances=dict(
+                    moments=windows[..., :2], scores=windows[..., 2], curves=curves
+                ),
+            )
+        )
+    found = evaluate(QVHighlightsMetric(), samples[::-1])
+    expected = json.loads((golden / 'sample_val_preds_metrics_raw.json').read_text())['brief']
+    assert {name: found[f'qvhighlights/{name}'] for name in expected} == expected
