@@ -97,12 +97,14 @@ def test_tables_have_a_row_for_each_training_and_each_presence(experiment, resul
     found |= {f'{experiment.SCORE}{name}': value for name, value in found.items()}
     found |= {f'{kind}absent/{name}': 12.34 for kind in ('elsewhere/', 'untrained/')
               for name in ('AUROC', 'rejected')}  # fmt: skip
+    found['train_cpu_seconds'] = 120
     text = experiment.render_shapes_windows(dict(per_seed={'row': [found, found]}))
     first, second, note = text.split('\n\n')
     assert first.splitlines()[2].startswith('| row | 50.0 ± 0.0 |')
     assert [line.split(' | ')[1] for line in second.splitlines()[2:]] == ['cosine', 'score']
     assert '12.3 ± 0.0' in second
-    assert note == '2 sentences of the test split have one window, 1 two, 2 none.'
+    assert note.startswith('2 sentences of the test split have one window, 1 two, 2 none.')
+    assert note.endswith('rows: 0.800. All trainings together took 4 CPU minutes.')
 
 
 def test_the_config_is_trained_on_the_corpus_and_its_checkpoint_scored(
@@ -120,7 +122,7 @@ def test_the_config_is_trained_on_the_corpus_and_its_checkpoint_scored(
         monkeypatch.chdir(tmp_path)
         line = 'train.py {} --work-dir {} --seed {} --cfg-options train_cfg.max_epochs=1'
         output_of(line, config, tmp_path / name, seed)
-        return tmp_path / name, dict(seed=seed)
+        return tmp_path / name, dict(seed=seed, train_cpu_seconds=1)
 
     monkeypatch.setattr(experiment, 'train', train)
     row = list(experiment.ROWS)[2]
