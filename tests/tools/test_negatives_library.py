@@ -136,6 +136,33 @@ def test_what_may_limit_negatives_are_options_of_the_config(negatives):
     assert len({str(config.to_dict()) for config in configs}) == len(configs)
     names = {name for _, name in negatives.COLUMNS.values()}
     row = {negatives.ALONE: dict.fromkeys(names, 3.14), negatives.BOTH: dict.fromkeys(names, 2.0)}
-    rows = {'the config': row | {'train_cpu_seconds': 60.0}}
-    (line,) = negatives.render_negatives_limits(dict(rows=rows)).splitlines()[2:]
-    assert line == '| the config | 3.1 | 3.1 | 3.1 | 3.1 | 3.1 | 2.0 | 2.0 | 1 |'
+    runs = [dict(row=label, train_cpu_seconds=60.0, **row) for label in ('weight 1', 'the config')]
+    lines = negatives.render_negatives_limits(dict(runs=runs)).splitlines()[2:]
+    figures = '3.1 | 3.1 | 3.1 | 3.1 | 3.1 | 2.0 | 2.0 | 1 |'
+    assert lines == [f'| the config | {figures}', f'| weight 1 | {figures}']
+
+
+def test_limits_go_on_from_their_result(negatives, tmp_path, monkeypatch):
+    made = []
+
+    def limited(row):
+        made.append(row)
+        return dict(row=row, options=negatives.limit_options(row))
+
+    monkeypatch.setattr(negatives, 'LIMITS', dict([*negatives.LIMITS.items()][:3]))
+    monkeypatch.setattr(negatives, 'LIMITS_RESULT', tmp_path / 'result.json')
+    monkeypatch.setattr(negatives, 'limited', limited)
+    monkeypatch.setattr(negatives, 'make_corpus', lambda: None)
+    monkeypatch.setattr(negatives, 'state_of_code', lambda: ['one', 'two'])
+    monkeypatch.setattr(negatives, 'ProcessPoolExecutor', lambda *_: AtOnce())
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    first, second, third = negatives.LIMITS
+    parts = [json.loads(json.dumps(part)) for part in negatives.negatives_limits()]
+    assert [len(part['runs']) for part in parts] == [1, 2, 3, 3]
+    kept = next(run for run in parts[-1]['runs'] if run['row'] == second)
+    other = dict(row=first, options=['of another schedule'])
+    negatives.LIMITS_RESULT.write_text(json.dumps(parts[-1] | dict(runs=[other, kept])))
+    made.clear()
+    (*_, last) = negatives.negatives_limits()
+    assert made == [first, third]
+    assert sorted(run['row'] for run in last['runs']) == sorted([first, second, third])

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import chdir
 from itertools import product
@@ -31,6 +31,7 @@ from .running import CONFIG, ROOT, best_of, state_of_code, train
 from .tables import spreads, table
 
 RESULT = ROOT / 'docs/results/negatives_library.json'
+LIMITS_RESULT = ROOT / 'docs/results/negatives_limits.json'
 
 
 def of_epochs(number: int) -> tuple[str, ...]:
@@ -95,33 +96,41 @@ def negatives_library(seeds: list[int]) -> Iterator[dict]:
     the tower for each training, by the mean of R@1, R@10 and R@100 on validation. Runs that the
     result has already, of the same package, configs and options, are taken as they are.
     """
-    make_corpus()
-    os.environ['OMP_NUM_THREADS'] = '1'
-    code, runs = state_of_code(), []
-    if RESULT.is_file():
-        before = json.loads(RESULT.read_text())
-        runs = [run for run in before['runs'] if before['code'] == code and is_current(run)]
+    runs, part = start(RESULT, is_current)
     first = [(*place, seeds[0]) for place in product(CORPORA, ROWS, RATES)]
-    for ended in measured(first, runs):
-        yield dict(code=code, runs=ended)
+    for _ in measured(figures_of, first, runs, place_of):
+        yield part
     others = [
         (corpus, row, best_rate(runs, corpus, row, seeds[0]), seed)
         for seed, corpus, row in product(seeds[1:], CORPORA, ROWS)
     ]
-    for ended in measured(others, runs):
-        yield dict(code=code, runs=ended)
-    yield dict(code=code, runs=runs)
+    for _ in measured(figures_of, others, runs, place_of):
+        yield part
+    yield part
 
 
-def measured(jobs: list[tuple], runs: list[dict]) -> Iterator[list[dict]]:
-    """``runs``, to which each job that is not among them is added as it ends."""
+def start(path: Path, current: Callable[[dict], bool]) -> tuple[list[dict], dict]:
+    """Runs of a result that are as good as new ones, and the result that they are part of."""
+    make_corpus()
+    os.environ['OMP_NUM_THREADS'] = '1'
+    code, runs = state_of_code(), []
+    if path.is_file():
+        before = json.loads(path.read_text())
+        runs = [run for run in before['runs'] if before['code'] == code and current(run)]
+    return runs, dict(code=code, runs=runs)
+
+
+def measured(
+    function: Callable, jobs: Sequence[tuple], runs: list[dict], place_of: Callable
+) -> Iterator[None]:
+    """Add to ``runs`` what a function makes of each job that is not among them, as it ends."""
     known = {place_of(run) for run in runs}
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        futures = [pool.submit(figures_of, *job) for job in jobs if job not in known]
+        futures = [pool.submit(function, *job) for job in jobs if job not in known]
         for future in as_completed(futures):
             runs.append(future.result())
-            yield runs
+            yield
 
 
 def place_of(run: dict) -> tuple:
@@ -316,35 +325,40 @@ LIMITS = {
 
 
 def negatives_limits() -> Iterator[dict]:
-    """MMN on captions with one setting changed, first seed, on validation; each row as it ends."""
-    make_corpus()
-    os.environ['OMP_NUM_THREADS'] = '1'
-    rows, context = {}, multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        runs = {label: pool.submit(limited, label) for label in LIMITS}
-        for label, run in runs.items():
-            rows[label] = run.result()
-            yield dict(rows=rows)
+    """MMN on captions with one setting changed, first seed, on validation; each row as it ends.
+
+    Rows that the result has already are taken as of `negatives_library`.
+    """
+    runs, part = start(LIMITS_RESULT, lambda run: run['options'] == limit_options(run['row']))
+    for _ in measured(limited, [(row,) for row in LIMITS], runs, lambda run: (run['row'],)):
+        yield part
+    yield part
 
 
-def limited(label: str) -> dict:
+def limit_options(row: str) -> list[str]:
+    """Options of a row's training; none of a row that is none of the table's."""
+    return [*SCHEDULES['captions'], *LIMITS[row]] if row in LIMITS else []
+
+
+def limited(row: str) -> dict:
     """Figures on validation of one training."""
     torch.set_num_threads(1)
-    options = (*SCHEDULES['captions'], *LIMITS[label])
-    name = f'negatives_limits_{list(LIMITS).index(label)}'
-    work, used = train(name, 0, options, MMN, 1)
+    options = limit_options(row)
+    name = f'negatives_limits_{list(LIMITS).index(row)}'
+    work, used = train(name, 0, tuple(options), MMN, 1)
     with chdir(ROOT):
         cfg = load_config(work / Path(MMN).name)  # as it was trained
         found = on_validation(cfg, tool.read_model(cfg, str(best_of(work))), 1)
-    return used | {name: trial['figures'] | trial['library'] for name, trial in found.items()}
+    figures = {name: trial['figures'] | trial['library'] for name, trial in found.items()}
+    return dict(row=row, options=options, **used, **figures)
 
 
 def render_negatives_limits(result: dict) -> str:
     """A row for each change."""
     columns = {title: place for title, place in COLUMNS.items() if place[1] != 'presence'}
     rows = []
-    for label, row in result['rows'].items():
-        cells = [f'{row[own][name]:.1f}' for own, name in columns.values()]
-        rows.append([label, *cells, f'{row["train_cpu_seconds"] / 60:.0f}'])
+    for run in sorted(result['runs'], key=lambda run: [*LIMITS].index(run['row'])):
+        cells = [f'{run[own][name]:.1f}' for own, name in columns.values()]
+        rows.append([run['row'], *cells, f'{run["train_cpu_seconds"] / 60:.0f}'])
     about = 'MMN on captions, validation (500 videos), one seed, IoU=0.5, %'
     return table([about, *columns, 'CPU minutes'], rows)
