@@ -189,8 +189,8 @@ class GroundingMetric(VideoResultsMetric):
             longest = int(torch.cat(counts).max())
             if longest < LONGEST:
                 notes.append(
-                    f'mAP takes the first {LONGEST} moments of a sentence; no sentence has more '
-                    f'than {longest}'
+                    f'mAP takes the first {LONGEST} moments of a sentence; the most that one has '
+                    f'is {longest}'
                 )
         if any(not len(own) for result in results for own in result.windows):
             notes += Presence.of(results).notes(self.presence_threshold)

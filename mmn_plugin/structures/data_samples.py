@@ -76,12 +76,15 @@ def true_windows(windows: Sequence[Sequence]) -> InstanceData:
 
 
 def windows_by_sentence(truth: Mapping | InstanceData, num_sentences: int) -> list[Tensor]:
-    """Windows (W_i, 2) of each sentence, of ``gt_instances`` or the same as a dict."""
+    """Windows (W_i, 2) of each sentence, of ``gt_instances`` or the same as a dict.
+
+    Those of a sentence stay in their order, whatever the order of sentences.
+    """
     sentence, moments = truth.get('sentence'), truth.get('moments')
     if sentence is None:
         return list(moments[:, None].unbind())
     counts = torch.bincount(sentence, minlength=num_sentences)
-    return list(moments.split(counts.tolist()))
+    return list(moments[sentence.argsort(stable=True)].split(counts.tolist()))
 
 
 class TubeDataSample(GroundingDataSample):

@@ -161,7 +161,7 @@ def test_one_window_for_each_sentence_has_the_figures_of_always_and_map_on_deman
     unused = GroundingMetric(presence_threshold=0.5).notes(results)
     assert unused == ['the threshold of presence is not used: every sentence occurs']
     assert metric.notes(results) == [
-        'mAP takes the first 10 moments of a sentence; no sentence has more than 5'
+        'mAP takes the first 10 moments of a sentence; the most that one has is 5'
     ]
 
 
