@@ -103,7 +103,7 @@ def test_tables_have_a_row_for_each_training_and_each_presence(experiment, resul
     assert first.splitlines()[2].startswith('| row | 50.0 ± 0.0 |')
     assert [line.split(' | ')[1] for line in second.splitlines()[2:]] == ['cosine', 'score']
     assert '12.3 ± 0.0' in second
-    assert note.startswith('2 sentences of the test split have one window, 1 two, 2 none.')
+    assert note.startswith('2 sentences of the test split have one window, 1 two, 2 none; 1 of')
     assert note.endswith('rows: 0.800. All trainings together took 4 CPU minutes.')
 
 
