@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
@@ -19,7 +20,11 @@ from mmn_plugin.evaluation import (
     read_answers,
 )
 from mmn_plugin.files import writable_file, write_json
-from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.structures.annotations import (
+    AnnotationError,
+    VideoAnnotation,
+    read_annotations,
+)
 
 _OPTIONS = ('dump', 'unit', 'frame_rate', 'num_frames')
 _SHOWN = 3  # unread answers on the screen
@@ -42,6 +47,34 @@ def require_answer_format(parser: argparse.ArgumentParser, args: argparse.Namesp
         parser.error(f'--{given[0].replace("_", "-")} needs --format answers')
 
 
+def require_apart(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse to write a file over one that is read, or two into one."""
+    taken = {Path(path).resolve() for path in (args.predictions, args.annotations)}
+    if args.subsets:
+        taken.add(Path(args.subsets).resolve())
+    for name in ('json', 'dump'):
+        path = getattr(args, name)
+        if path in (None, '-'):
+            continue
+        if Path(path).resolve() in taken:
+            parser.error(f'--{name} {path} would replace another file of this command')
+        taken.add(Path(path).resolve())
+
+
+def usable_annotations(path: str | Path) -> list[VideoAnnotation]:
+    """Annotations of a file that has at least one usable sentence.
+
+    Raises:
+        AnnotationError: If there is none.
+    """
+    annotations = read_annotations(path)
+    if not annotations:
+        raise AnnotationError(
+            f'{path} has no usable sentence: there is none, or every one has start >= end'
+        )
+    return annotations
+
+
 def print_figures(metric: GroundingMetric, results: Sequence[GroundingResult]) -> dict[str, float]:
     """Print the table of results, and return the figures under the metric's names."""
     rows = metric.summarize(results)
@@ -55,7 +88,7 @@ def print_figures(metric: GroundingMetric, results: Sequence[GroundingResult]) -
 def score_answers(args: argparse.Namespace, metric: GroundingMetric) -> dict:
     """Print the table of answers and warnings; return figures, warnings and unread answers."""
     reader = AnswerReader(args.unit or 'seconds', args.frame_rate, args.num_frames)
-    annotations = read_annotations(args.annotations)
+    annotations = usable_annotations(args.annotations)
     # Sentences that the figures leave out may have been answered as well.
     asked = read_annotations(args.annotations, timed=False)
     answers, left_out = read_answers(args.predictions, asked, reader)

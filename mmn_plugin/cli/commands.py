@@ -22,7 +22,9 @@ from mmn_plugin.cli.answers import (
     add_answer_options,
     print_figures,
     require_answer_format,
+    require_apart,
     score_answers,
+    usable_annotations,
 )
 from mmn_plugin.cli.main import (
     Parser,
@@ -45,7 +47,6 @@ from mmn_plugin.evaluation import (
     score_submission,
 )
 from mmn_plugin.files import OutputFolder, writable_file
-from mmn_plugin.structures.annotations import read_annotations
 
 DEFAULT = 'extractors/shapes_grid.py'
 MEET = datetime.timedelta(minutes=10)  # for all processes to find each other
@@ -204,13 +205,14 @@ def run_check(args: argparse.Namespace, answer: Callable) -> int:
     from mmn_plugin.config import load_config
     from mmn_plugin.datasets import check_config
     from mmn_plugin.tower_settings import with_model_root
-    from mmn_plugin.visualization.label_page import label_files, write_labels
+    from mmn_plugin.visualization.label_page import label_files, split_names, write_labels
 
+    config = with_model_root(load_config(args.config, args.cfg_options), args.model_root)
     if args.labels:
-        args.labels.claim(dict.fromkeys(label_files(args.split or ('train', 'val', 'test'))))
+        args.labels.claim(dict.fromkeys(label_files(split_names(config, args.split))))
     progress = Console(stderr=True)
     report = check_config(
-        with_model_root(load_config(args.config, args.cfg_options), args.model_root),
+        config,
         args.split,
         args.quick,
         args.examples,
@@ -253,6 +255,7 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
     add_answer_options(parser)
     args = parser.parse_args(argv)
     require_answer_format(parser, args)
+    require_apart(parser, args)
     given = [args.chance_clips, args.chance_counts, args.chance_nms]
     if any(value is not None for value in given) and None in given:
         parser.error('the chance level needs --chance-clips, --chance-counts and --chance-nms')
@@ -365,7 +368,7 @@ def score_moments(args: argparse.Namespace) -> dict[str, float]:
     """Print the table of moments, and return the figures under the metric's names."""
     metric = _metric(args)
     predictions = read_predictions(args.predictions)
-    annotations = read_annotations(args.annotations)
+    annotations = usable_annotations(args.annotations)
     with _naming_both(args):
         results = match_predictions(predictions, annotations, metric.num_ranks)
     for note in _notes(predictions, annotations, max(args.top_n)):

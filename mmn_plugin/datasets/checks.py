@@ -118,12 +118,21 @@ class SplitCheck:
             elif usable:
                 self.warning('video without usable sentence: dropped', where)
         self._count(videos)
+        self._windows(videos, str(dataset.ann_file))
+        return videos
+
+    def _windows(self, videos: Sequence[VideoAnnotation], path: str) -> None:
+        """Count sentences with none or several windows; tell where nothing is left to learn."""
+        if not videos:
+            self.error('no usable sentence: training and test end', path)
         numbers = [len(own) for video in videos for own in video.windows or ()]
         several = sum(number > 1 for number in numbers)
+        if numbers and not any(numbers):
+            kind = 'no sentence has a window: moments are neither learned nor scored'
+            self.warning(kind, path)
         for kind, count in dict(absent=numbers.count(0), in_several_windows=several).items():
             if count:
                 self.counts[kind] += count
-        return videos
 
     def _count(self, videos: Sequence[VideoAnnotation | TubeVideo]) -> None:
         self.counts['videos'] += len(videos)

@@ -61,13 +61,16 @@ def read_qvhighlights(
     true = read_query_lines(truth, check_truth, PredictionsError)
     lacking = [qid for qid in true if qid not in predicted]
     others = [qid for qid in predicted if qid not in true]
+    alike = set(map(str, lacking)) & set(map(str, others))
+    types = '; qids are numbers in one of them and texts in the other' if alike else ''
     left_out = []
     for name, qids in ((predictions, lacking), (truth, others)):
         if qids:
             require(
                 shared_only,
-                f'{name} lacks {len(qids)} queries of the other file, such as qid {qids[0]!r}: '
-                'both must have the same ones, or shared_only (--shared-only) leaves these out',
+                f'{name} lacks {len(qids)} queries of the other file, such as qid {qids[0]!r}'
+                f'{types}: both must have the same ones, or shared_only (--shared-only) leaves '
+                'these out',
             )
             left_out.append(f'queries left out that {name} lacks: {len(qids)}')
     pairs = [(predicted[qid], line) for qid, line in true.items() if qid in predicted]
@@ -77,6 +80,11 @@ def read_qvhighlights(
             prediction.get('vid', line['vid']) == line['vid'],
             f'qid {line["qid"]!r} is of the video {prediction.get("vid")!r} in {predictions}, but '
             f'of {line["vid"]!r} in {truth}',
+        )
+        require(
+            prediction.get(SALIENCY[0]) != [] or SALIENCY[1] not in line,
+            f'{predictions}: qid {line["qid"]!r} has no number in "{SALIENCY[0]}"; expected one '
+            f'per clip of {CLIP} s',
         )
     return pairs, left_out + pair_notes(pairs)
 
@@ -295,7 +303,7 @@ def _check_prediction(where: str, line: dict, error: Refuse) -> None:
         check_windows(where, line, windows, '[start, end, score]', error)
     if saliency in line:
         scores = line[saliency]
-        if not (isinstance(scores, list) and scores and all(map(is_number, scores))):
+        if not (isinstance(scores, list) and all(map(is_number, scores))):  # [] of a short video
             raise error(
                 f'{where}: "{saliency}" is not a list of finite numbers, one per clip of {CLIP} s'
             )

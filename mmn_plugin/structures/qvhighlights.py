@@ -3,6 +3,7 @@
 The format of QVHighlights (Moment-DETR, NeurIPS 2021): https://github.com/jayleicn/moment_detr.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from .json_lines import is_number, read_json_lines
 
 CLIP = 2  # seconds of a clip whose saliency is annotated and predicted
 ANNOTATORS = 3
+HIGHEST = 4  # saliency that an annotator gives; the lowest is 0
 WINDOWS = 'pred_relevant_windows', 'relevant_windows'  # of a prediction and of a truth
 SALIENCY = 'pred_saliency_scores', 'saliency_scores'
 
@@ -42,7 +44,7 @@ def read_query_lines(
             raise error(f'{where} is not an object, {{"qid": ...}}')
         qid = line.get('qid')
         if not isinstance(qid, int | str) or isinstance(qid, bool):
-            raise error(f'{where} has qid={qid!r}; expected a number or a text')
+            raise error(f'{where} has qid={qid!r}; expected a whole number or a text')
         if qid in lines:
             raise error(f'{where} has qid {qid!r}, which came before')
         check(f'{where} (qid {qid!r})', line, error)
@@ -96,18 +98,20 @@ def _check_saliency(where: str, line: dict, clips_there: int, error: Refuse) -> 
     clips, scores = line.get('relevant_clip_ids'), line[SALIENCY[1]]
     if not (isinstance(clips, list) and isinstance(scores, list) and len(clips) == len(scores)):
         raise error(f'{where} needs as many "relevant_clip_ids" as "{SALIENCY[1]}"')
-    known = set(range(clips_there))
-    wrong = [clip for clip in clips if not isinstance(clip, int) or clip not in known]
-    if not known or wrong or len(set(clips)) != len(clips):
+    if not clips_there:
+        raise error(f'{where} has saliency of a video that is shorter than a clip of {CLIP} s')
+    there = range(clips_there)
+    wrong = [clip for clip in clips if type(clip) is not int or clip not in there]
+    wrong = wrong or [clip for clip, count in Counter(clips).items() if count > 1]
+    if wrong:
         raise error(
-            f'{where}: "relevant_clip_ids" has {wrong[:1]} or a clip twice; there are '
+            f'{where}: "relevant_clip_ids" has {wrong[0]!r} twice, or it is none of the '
             f'{clips_there} clips of {CLIP} s, from 0'
         )
     for given in scores:
-        if not (
-            isinstance(given, list) and len(given) == ANNOTATORS and all(map(is_number, given))
-        ):
+        listed = isinstance(given, list) and len(given) == ANNOTATORS
+        if not (listed and all(is_number(score) and 0 <= score <= HIGHEST for score in given)):
             raise error(
                 f'{where} has {given!r} in "{SALIENCY[1]}"; expected {ANNOTATORS} numbers from 0 '
-                'to 4'
+                f'to {HIGHEST}'
             )

@@ -2,12 +2,13 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 
 import numpy as np
 
+from mmn_plugin.datasets.grounding_dataset import single_configs
 from mmn_plugin.datasets.label_check import KINDS, LabelGroup, SplitLabels
 from mmn_plugin.files import OutputFolder, write_atomically, write_json
 from mmn_plugin.structures import GroundingDataSample, true_windows
@@ -96,6 +97,22 @@ def _picture(group: LabelGroup, kind: str) -> str:
     indices = ', '.join(map(str, group.video.sentence_index))
     text = f'{escape(group.video.video_id)}, sentence index {indices}'
     return f'<figure><img alt="" src="data:image/png;base64,{image}">{text}</figure>'
+
+
+def split_names(cfg: Mapping, splits: Sequence[str] | None = None) -> list[str]:
+    """What a check of a config calls its parts: splits, or ``SPLIT CORPUS`` of those of several.
+
+    Args:
+        cfg (Mapping): As of `check_config`.
+        splits (Sequence[str], optional): As of `check_config`. Defaults to all.
+    """
+    found = []
+    for split in splits or ('train', 'val', 'test'):
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+        for part in single_configs(dataset) if dataset else ():
+            corpus = part.get('corpus')
+            found.append(f'{split} {corpus}' if corpus else split)
+    return found
 
 
 def label_files(splits: Iterable[str]) -> list[str]:

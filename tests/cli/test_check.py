@@ -332,6 +332,31 @@ def test_without_timestamps_there_are_no_labels_to_look_at(tiny, check, tmp_path
     assert json.loads(file.read_text())['labels'] == {}
 
 
+def test_labels_of_a_corpus_that_cannot_be_written_end_the_check_before_it_begins(
+    tiny, check, tmp_path, capsys
+):
+    folder = tmp_path / 'labels'
+    folder.mkdir()
+    (folder / 'val_kitchen.json').write_text('mine')
+    text = tiny.config.read_text()
+    tiny.config.write_text(text.replace("'val.json'", "'val.json', 'corpus': 'kitchen'"))
+    with pytest.raises(SystemExit):
+        check('--labels', str(folder))
+    output, error = capsys.readouterr()
+    assert output == ''
+    assert 'val_kitchen.json is there and was not written by this program' in error
+
+
+def test_a_split_of_which_no_sentence_is_left_or_occurs_is_told(tiny, check):
+    for video in range(4):
+        tiny.change('train', f'train_{video}', timestamps=[[5, 5], [[9, 4]]])
+        tiny.change('val', f'val_{video}', timestamps=[[], []])
+    code, text = check()
+    assert code == 1
+    assert 'error │ train │ no usable sentence: training and test end │ 1 │' in text
+    assert 'warning │ val │ no sentence has a window: moments are neither learned nor' in text
+
+
 def test_first_offenders_are_named_and_the_rest_counted(tiny, check):
     for i in range(4):
         tiny.features(f'train_{i}', None)

@@ -232,6 +232,44 @@ def test_answers_that_say_absent_are_right_where_the_sentence_does_not_occur(tmp
     assert again == {name: figures[name] for name in again}
 
 
+@pytest.mark.parametrize(
+    ('options', 'replaced'),
+    [
+        ('--dump {ann}', 'ann'),
+        ('--json {ann}', 'ann'),
+        ('--json {subsets} --subsets {subsets}', 'subsets'),
+        ('--json {out} --dump {out}', 'out'),
+    ],
+)
+def test_no_file_of_a_command_replaces_another(tmp_path, options, replaced):
+    paths = {name: tmp_path / f'{name}.json' for name in ('ann', 'subsets', 'out')}
+    paths['ann'].write_bytes(ANNOTATIONS.read_bytes())
+    paths['subsets'].write_text('{}')
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    line = f'mmn eval answers.jsonl {paths["ann"]} --format answers {options.format(**paths)}'
+    output = output_of(line, code=2)
+    assert f'{paths[replaced]} would replace another file of this command' in output
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize('format', ['', '--format answers'])
+@pytest.mark.parametrize(
+    'entry',
+    [
+        dict(duration=9, timestamps=[], sentences=[]),
+        dict(duration=9, timestamps=[[5, 5]], sentences=['a person opens the fridge']),
+    ],
+)
+def test_annotations_without_a_usable_sentence_are_named(tmp_path, format, entry):
+    truth, answers = tmp_path / 'ann.json', tmp_path / 'answers.jsonl'
+    truth.write_text(json.dumps({'kitchen_01': entry}))
+    line = dict(video_id='kitchen_01', sentence='a person opens the fridge', answer='1 s to 2 s')
+    answers.write_text(json.dumps(line))
+    read = answers if format else PREDICTIONS
+    output = output_of(f'mmn eval {{}} {{}} {format}', read, truth, code=1)
+    assert output.startswith(f'Error: {truth} has no usable sentence')
+
+
 def test_options_of_answers_need_their_format(tmp_path):
     code, output = run_tool('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8')
     assert code == 2

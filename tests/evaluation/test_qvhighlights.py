@@ -193,7 +193,12 @@ def test_both_files_can_be_cut_to_the_queries_that_they_share(tmp_path):
         (dict(pred_relevant_windows=[[0, float('nan'), 1]]), r'line 2 .*nan.* finite'),
         (dict(pred_relevant_windows='0-4'), r'line 2 .* is no list'),
         (dict(pred_saliency_scores=[0.5, float('inf')]), r'line 2 .* not a list of finite numbers'),
-        (dict(pred_saliency_scores=[]), r'line 2 .* not a list of finite numbers'),
+        (dict(pred_saliency_scores=[]), r'pred.jsonl: qid 8 has no number'),
+        (dict(qid=8.0), r'line 2 has qid=8.0; expected a whole number'),
+        (
+            PREDICTION | dict(qid='8'),
+            r'qid 8; qids are numbers in one of them and texts in the other: both',
+        ),
         (dict(qid=8, vid='park_0_11'), r'line 2 .* has no "pred_relevant_windows" and no'),
         (without(PREDICTION, 'pred_saliency_scores') | dict(qid=8), r'1 of 2 lack .*\[8\]'),
         (dict(vid='park_9_20'), r"qid 8 is of the video 'park_9_20'"),
@@ -213,17 +218,30 @@ def test_a_prediction_that_cannot_be_used_is_named(tmp_path, line, message):
         (dict(duration=None), 'needs "vid", and "duration"'),
         (dict(relevant_windows=[[4, 4]]), r'true window \[\[4, 4\]\], which is empty'),
         (dict(relevant_windows=[[4, 0]]), 'ends before it starts'),
-        (dict(relevant_clip_ids=[0, 5]), r'has \[5\] or a clip twice; there are 5 clips'),
-        (dict(relevant_clip_ids=[0, 0]), 'a clip twice'),
+        (dict(relevant_clip_ids=[0, 5]), r'has 5 twice, or it is none of the 5 clips'),
+        (dict(relevant_clip_ids=[0, 0]), 'has 0 twice'),
+        (dict(relevant_clip_ids=[0, True]), 'has True twice, or it is none'),
         (dict(relevant_clip_ids=[0]), 'needs as many'),
         (dict(saliency_scores=[[1, 2], [1, 2]]), 'expected 3 numbers'),
-        (dict(duration=1), 'there are 0 clips'),
+        (dict(saliency_scores=[[1, 2, 5], [1, 2, 3]]), 'expected 3 numbers from 0 to 4'),
+        (dict(saliency_scores=[[1, 2, -1], [1, 2, 3]]), 'expected 3 numbers from 0 to 4'),
+        (dict(duration=1), 'shorter than a clip of 2 s'),
     ],
 )
 def test_a_truth_that_cannot_be_used_is_named(tmp_path, changes, message):
     paths = files(tmp_path, [PREDICTION], ['', TRUTH | changes])
     with pytest.raises(PredictionsError, match=rf'truth.jsonl, line 2 \(qid 7\).*{message}'):
         read_qvhighlights(*paths)
+
+
+def test_a_video_shorter_than_a_clip_needs_no_saliency_where_highlights_are_not_scored(tmp_path):
+    short = without(TRUTH, 'saliency_scores', 'relevant_clip_ids')
+    short |= dict(qid=8, duration=1.5, relevant_windows=[[0, 1]])
+    truths = [without(TRUTH, 'saliency_scores'), short]
+    predictions = [PREDICTION, PREDICTION | dict(qid=8, pred_saliency_scores=[])]
+    pairs, notes = read_qvhighlights(*files(tmp_path, predictions, truths))
+    assert len(pairs) == 2
+    assert 'highlights are not scored: not both files have them' in notes
 
 
 def test_files_without_a_line_or_a_part_in_common_are_refused(tmp_path):
