@@ -325,6 +325,15 @@ class SafeCheckpointHook(CheckpointHook):
         """Write the best checkpoint before those that it replaces are deleted."""
         if not self.save_best:
             return
+        lacking = [name for name in self.save_best if name not in ('auto', *metrics)]
+        if metrics and lacking:  # of no figures at all MMEngine warns
+            runner.logger.warning(
+                f'no best checkpoint is chosen: default_hooks.checkpoint.save_best={lacking[0]!r} '
+                f'is not among the figures of this validation ({", ".join(sorted(metrics))}). Do '
+                'its annotations have a sentence with a window? Choose another figure, or correct '
+                'them'
+            )
+            return
         last, self.last_ckpt = self.last_ckpt, None  # else the epoch's would be written again
         single = len(self.save_best) == 1
         if single:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
-from mmn_plugin.structures import MomentGrid, padded_windows
+from mmn_plugin.structures import MomentGrid, padded_windows, true_windows
 
 from .average_precision import LONGEST, ranked_precision
 from .base_metric import DumpMetric, VideoResultsMetric, item_key
@@ -357,6 +357,15 @@ def _check_chance(chance: dict | None) -> dict | None:
     return chance
 
 
+class _Answers(GroundingResult):
+    """A result that may be of sentences without truth, and then has no window."""
+
+    @classmethod
+    def from_data_sample(cls, sample: dict) -> GroundingResult:
+        unknown = true_windows([[]] * len(sample['sentences']))
+        return super().from_data_sample({'gt_instances': unknown, **sample})
+
+
 @METRICS.register_module()
 class DumpPredictions(DumpMetric):
     """Writes the ranked moments of every sentence to a file that can be scored without the model.
@@ -366,8 +375,11 @@ class DumpPredictions(DumpMetric):
     Arguments are those of `DumpMetric`.
 
     A file belongs to one annotation file: of datasets that have a ``corpus`` each corpus gets a
-    file of its own, ``FILE_CORPUS.json``, with the ids of its annotations.
+    file of its own, ``FILE_CORPUS.json``, with the ids of its annotations. Nothing need be known of
+    when the sentences are true.
     """
+
+    result_type = _Answers
 
     def compute_metrics(self, results: list[GroundingResult]) -> dict:
         """Write the files; there are no figures."""

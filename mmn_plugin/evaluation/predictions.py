@@ -95,10 +95,17 @@ class GroundingResult:
         Raises:
             ValueError: If there are no predictions, or not one for every sentence.
         """
-        if 'pred_instances' not in sample or 'gt_instances' not in sample:
+        name = sample.get('video_id')
+        if 'pred_instances' not in sample:
             raise InputError(
-                f'video {sample.get("video_id")!r} reached the metric without '
-                'pred_instances and gt_instances; run the model in mode="predict"'
+                f'video {name!r} reached the metric without pred_instances; run the model in '
+                'mode="predict"'
+            )
+        if 'gt_instances' not in sample:
+            raise InputError(
+                f'video {name!r} reached the metric without the windows of its sentences '
+                '(gt_instances), and there are no figures without them; annotations without '
+                'timestamps can be answered with DumpPredictions alone'
             )
         windows = windows_by_sentence(sample['gt_instances'], len(sample['sentences']))
         found = sample['pred_instances']

@@ -10,6 +10,8 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmn_plugin.errors import InputError
+
 
 class GroundingDataSample(BaseDataElement):
     """A video with all its sentences.
@@ -33,7 +35,17 @@ class GroundingDataSample(BaseDataElement):
 
     @property
     def windows(self) -> list[Tensor]:
-        """For each of s sentences the windows (W_i, 2) in which it is true; W_i may be 0."""
+        """For each of s sentences the windows (W_i, 2) in which it is true; W_i may be 0.
+
+        Raises:
+            InputError: If nothing is known of when the sentences are true.
+        """
+        if 'gt_instances' not in self:
+            raise InputError(
+                f'video {self.get("video_id")!r} has no windows of its sentences, which this '
+                'method needs: give annotations with timestamps, and no weak=True in the dataset, '
+                'or a method for weakly supervised training (docs/weak_supervision.md)'
+            )
         return windows_by_sentence(self.gt_instances, len(self.sentences))
 
     def __getstate__(self) -> dict:

@@ -11,6 +11,8 @@ from helpers.tiny_qvhighlights import (
     write_qvhighlights_config,
 )
 
+from mmn_plugin.evaluation import read_predictions
+
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
@@ -56,17 +58,46 @@ def test_a_file_without_truth_can_be_answered(trained, tmp_path):
     lines = map(json.loads, (trained / f'corpus/{FILES["test"]}.jsonl').read_text().splitlines())
     kept = ({key: line[key] for key in ('qid', 'query', 'vid', 'duration')} for line in lines)
     path.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    answers = tmp_path / 'answers.jsonl'
+    answers, predictions = tmp_path / 'answers.jsonl', tmp_path / 'predictions.json'
     output = output_of(
-        'test.py {} {} --work-dir {} --submission {} --cfg-options {}',
+        'test.py {} {} --work-dir {} --submission {} --dump {} --cfg-options {}',
         trained / 'tiny.py',
         trained / 'run' / 'epoch_2.pth',
         tmp_path / 'test',
         answers,
+        predictions,
         f'test_dataloader.dataset.ann_file={path}',
     )
     assert 'the queries have no truth: there are no figures' in output
-    assert len(answers.read_text().splitlines()) == 6
+    lines = list(map(json.loads, answers.read_text().splitlines()))
+    assert len(lines) == 6
+    windows = {
+        (name, one['sentence']): one['moments']
+        for name, video in read_predictions(predictions).items()
+        for one in video['sentences'].values()
+    }
+    for line in lines:
+        found = [window[:2] for window in line['pred_relevant_windows']]
+        assert found == windows[line['vid'], line['query']]
+
+
+def test_a_validation_without_the_figure_of_save_best_loses_no_training(trained, tmp_path):
+    path = tmp_path / 'highlights.jsonl'
+    text = (trained / f'corpus/{FILES["val"]}.jsonl').read_text()
+    lines = list(map(json.loads, text.splitlines()))
+    for line in lines:
+        del line['relevant_windows']
+    write_lines(path, lines)
+    output = output_of(
+        'train.py {} --work-dir {} --cfg-options {}',
+        trained / 'tiny.py',
+        tmp_path / 'run',
+        f'val_dataloader.dataset.ann_file={path}',
+    )
+    assert "save_best='qvhighlights/MR-full-mAP' is not among the figures of this" in output
+    assert 'qvhighlights/HL-min-Good-mAP' in output
+    assert (tmp_path / 'run' / 'epoch_2.pth').is_file()
+    assert not [*(tmp_path / 'run').glob('best_*')]
 
 
 def test_a_submission_of_another_kind_of_file_is_refused_before_the_test(trained, tmp_path):

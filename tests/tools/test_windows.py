@@ -40,6 +40,16 @@ def test_mmn_is_trained_on_them_and_resumes_with_its_queue(tmp_path):
     assert all(value.isfinite().all() for value in whole.values())
 
 
+def test_a_method_that_needs_windows_says_so_where_training_has_none(tmp_path):
+    config = write_config(tmp_path / 'tiny.py', write_corpus(tmp_path / 'corpus', train=2))
+    weak = 'train_dataloader.dataset.weak=True'
+    line = 'train.py {} --work-dir {} --cfg-options {}'
+    error = output_of(line, config, tmp_path / 'work', weak, code=1).splitlines()[-1]
+    assert error.startswith("Error: video 'train_")
+    assert 'has no windows of its sentences' in error
+    assert 'no weak=True' in error
+
+
 def test_browsing_tells_and_draws_every_window(tmp_path):
     corpus = write_corpus(tmp_path / 'corpus', train=1, test=3)
     with_windows(corpus / 'test.json')
