@@ -79,6 +79,8 @@ class AnswerReader:
             pairs = _structured(text, sentence) or pairs_in(text, sentence)
             if pairs == _NOWHERE:
                 return AnswerReading('absent')
+            if self.unit == 'seconds' and _OF_VIDEO.search(text) and any(map(_may_be_part, pairs)):
+                raise UnsureError
             reading = self._to_seconds(pairs, duration)
         except UnsureError:
             return AnswerReading('unread')
@@ -128,6 +130,14 @@ class AnswerReader:
             'fraction': duration,
         }
         return scales.get(unit, 1.0)
+
+
+_OF_VIDEO = re.compile(r'\bof the (?:\w+ )?(?:video|clip)\b', re.I)
+
+
+def _may_be_part(pair: Pair) -> bool:
+    """Whether bare numbers may be a part of the video: "from 0.1 to 0.4 of the video"."""
+    return all(time.unit is None and time.value <= 1 for time in pair)
 
 
 _NOT_ABLE = r"(?:cannot|can not|can['\u2019]t|could not|couldn['\u2019]t|unable|not able)"

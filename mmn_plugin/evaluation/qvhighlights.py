@@ -74,7 +74,7 @@ def read_qvhighlights(
             )
             left_out.append(f'queries left out that {name} lacks: {len(qids)}')
     pairs = [(predicted[qid], line) for qid, line in true.items() if qid in predicted]
-    require(pairs, f'{predictions} and {truth} share no query')
+    require(pairs, f'{predictions} and {truth} share no query{types}')
     for prediction, line in pairs:
         require(
             prediction.get('vid', line['vid']) == line['vid'],

@@ -266,6 +266,9 @@ UNREAD = [
     'For example, "from 3 s to 8 s".',
     'I see frames from 0 s to 30 s and cannot determine when it happens.',
     'The score was 0:05 - 0:09.',
+    # seconds, or a part of the video
+    'from 0.1 to 0.4 of the video',
+    '[0.1, 0.4] of the whole video',
     # more times than can be paired, and times that cannot be paired
     '[3.2, 8.1, 12.0]',
     '[1, 2, 3, 4]',
@@ -361,6 +364,9 @@ def test_what_is_not_sure_stays_unread(answer):
         (dict(unit='percent'), 'from 10 to 20.', [(6, 12)]),
         (dict(unit='percent'), 'from 3.2 s to 8.1 s', [(3.2, 8.1)]),
         (dict(unit='fraction'), '{0.1,0.2}', [(6, 12)]),
+        (dict(unit='fraction'), 'from 0.1 to 0.2 of the video', [(6, 12)]),
+        (dict(), '0.1 s - 0.4 s of the video', [(0.1, 0.4)]),
+        (dict(), '0.1 to 8.1 of the video', [(0.1, 8.1)]),
         (dict(unit='milliseconds'), '[3200, 8100]', [(3.2, 8.1)]),
         (dict(unit='minutes'), '0.5 - 0.75', [(30, 45)]),
     ],

@@ -175,6 +175,9 @@ def test_both_files_can_be_cut_to_the_queries_that_they_share(tmp_path):
     ]
     with pytest.raises(PredictionsError, match='share no query'):
         read_qvhighlights(*files(tmp_path, predictions[1:], truths), shared_only=True)
+    texts = [PREDICTION | dict(qid='7')]
+    with pytest.raises(PredictionsError, match='share no query; qids are numbers in one'):
+        read_qvhighlights(*files(tmp_path, texts, truths), shared_only=True)
 
 
 @pytest.mark.parametrize(
