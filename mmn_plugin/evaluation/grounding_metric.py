@@ -16,6 +16,7 @@ from torch import Tensor
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
 from mmn_plugin.structures import MomentGrid, padded_windows, true_windows
+from mmn_plugin.structures.json_lines import is_number
 
 from .average_precision import LONGEST, ranked_precision
 from .base_metric import DumpMetric, VideoResultsMetric, item_key
@@ -103,8 +104,8 @@ class GroundingMetric(VideoResultsMetric):
             )
         self.top_n, self.iou_thrs = tuple(top_n), tuple(iou_thrs)
         self.duration_buckets, self.duration_unit = tuple(duration_buckets), duration_unit
-        if presence_threshold is not None and not math.isfinite(presence_threshold):
-            raise InputError(f'presence_threshold={presence_threshold}; give a finite number')
+        if presence_threshold is not None and not is_number(presence_threshold):
+            raise InputError(f'presence_threshold={presence_threshold!r}; give a finite number')
         self.subsets, self.chance = _load_subsets(subsets), _check_chance(chance)
         self.average_precision, self.presence_threshold = average_precision, presence_threshold
         self._chance_figures: tuple[Tensor, dict[str, float]] | None = None

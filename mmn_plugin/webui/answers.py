@@ -81,7 +81,9 @@ class ExampleVideo:
             cls(
                 video.video_id,
                 files[video.video_id],
-                dict(itertools.islice(zip(video.sentences, video.windows, strict=True), sentences)),
+                _truth(
+                    itertools.islice(zip(video.sentences, video.windows, strict=True), sentences)
+                ),
             )
             for video in read_annotations(annotations)
             if video.video_id in files
@@ -89,6 +91,15 @@ class ExampleVideo:
         if not examples:
             raise MissingFileError(f'{folder}: no video is named as one in {annotations}')
         return examples[:count]
+
+
+def _truth(known: Iterable[tuple[str, list]]) -> dict[str, list]:
+    """Windows of each sentence; of one that is annotated several times all of them."""
+    truth: dict[str, list] = {}
+    for sentence, windows in known:
+        own = truth.setdefault(sentence, [])
+        own += [window for window in windows if window not in own]
+    return truth
 
 
 @dataclass

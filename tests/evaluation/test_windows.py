@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from made_up_results import sample_of, samples_of_windows
 from test_average_precision import by_definition
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric, GroundingResult, format_table
 from mmn_plugin.evaluation.average_precision import THRESHOLDS
 from mmn_plugin.structures.annotations import VideoAnnotation
@@ -257,3 +258,9 @@ def test_results_leave_a_process_with_their_windows_and_are_written_with_their_p
     metric.evaluate(1)
     sentences = json.loads((tmp_path / 'pred.json').read_text())['videos']['a']['sentences']
     assert [one['presence'] for one in sentences] == given.presence.tolist()
+
+
+@pytest.mark.parametrize('threshold', ['abc', float('nan'), float('inf'), True, [0.5]])
+def test_a_threshold_that_is_no_number_is_refused(threshold):
+    with pytest.raises(InputError, match='presence_threshold=.*give a finite number'):
+        GroundingMetric(presence_threshold=threshold)

@@ -107,11 +107,19 @@ def test_hits_are_written_as_tvr_has_them(kinds, tmp_path):
     assert content['VR'][0]['predictions'][0] == [best[0], 0, 0, best[3]]
 
 
-def test_what_cannot_be_evaluated_is_said_in_one_line(kinds):
+def test_what_cannot_be_evaluated_is_said_in_one_line(kinds, tmp_path):
     config, checkpoint = kinds.given['moments']
+    absent = tmp_path / 'absent.json'
+    nowhere = {
+        name: dict(video, timestamps=[[]] * len(video['sentences']))
+        for name, video in kinds.videos.items()
+    }
+    absent.write_text(json.dumps(nowhere))
+    absent = f'test_dataloader.dataset.ann_file={absent}'
     for message, arguments in (
         ('only with a checkpoint', [config]),
         ('score_power=-1', [config, checkpoint, '--cfg-options', 'library.score_power=-1']),
+        ('none of the sentences occurs', [config, checkpoint, '--cfg-options', absent]),
         ('no corpus of Shapes', [config, checkpoint, '--shapes', ROOT / 'docs']),
         ('searched as it is', [config, checkpoint, '--library', ROOT / 'docs']),
     ):

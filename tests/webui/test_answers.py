@@ -18,6 +18,7 @@ from mmn_plugin.evaluation import read_predictions
 from mmn_plugin.webui import Limits, PageError, UserSession
 from mmn_plugin.webui.answers import (
     Answer,
+    ExampleVideo,
     Turns,
     VideoGrounder,
     answers_html,
@@ -254,3 +255,15 @@ def test_what_a_visitor_types_is_text_and_nothing_else(session):
         assert not page.named('script')
         assert not any('onclick' in attributes for _, attributes in page.elements)
         assert EVIL in page.text  # as it was typed
+
+
+def test_an_example_has_all_windows_of_a_sentence_that_is_annotated_several_times(tmp_path):
+    (tmp_path / 'v.mp4').touch()
+    video = dict(
+        duration=20.0,
+        timestamps=[[1, 2], [], [[4, 6], [1, 2]]],
+        sentences=['a box', 'a ring', 'a box'],
+    )
+    (tmp_path / 'annotations.json').write_text(json.dumps(dict(v=video)))
+    (example,) = ExampleVideo.read_folder(tmp_path)
+    assert example.truth == {'a box': [(1, 2), (4, 6)], 'a ring': []}

@@ -142,6 +142,11 @@ def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> Embe
             annotations += map(_annotation, batch['data_samples'])
     own = annotations[: len(asked)]
     answers = asked_sentences(own, annotations)
+    if not answers:
+        raise InputError(
+            f'{getattr(asked, "ann_file", "the dataset")}: none of the sentences occurs in its '
+            'video, so there is nothing to search for; choose another split or file'
+        )
     queries = model.sentence_vectors([one.sentence for one in answers])
     return EmbeddedLibrary(videos, own, answers, queries)
 
