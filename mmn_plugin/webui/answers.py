@@ -20,7 +20,7 @@ from mmn_plugin.apis.video_input import VideoFeatures
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.evaluation.predictions import FORMAT, VERSION
 from mmn_plugin.features import VIDEO_SUFFIXES, VideoLimitError, VideoReadError
-from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.structures.annotations import VideoAnnotation, read_annotations
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.canvas import (
     TRUTH,
@@ -81,9 +81,7 @@ class ExampleVideo:
             cls(
                 video.video_id,
                 files[video.video_id],
-                _truth(
-                    itertools.islice(zip(video.sentences, video.windows, strict=True), sentences)
-                ),
+                _truth(video, sentences),
             )
             for video in read_annotations(annotations)
             if video.video_id in files
@@ -93,10 +91,11 @@ class ExampleVideo:
         return examples[:count]
 
 
-def _truth(known: Iterable[tuple[str, list]]) -> dict[str, list]:
-    """Windows of each sentence; of one that is annotated several times all of them."""
+def _truth(video: VideoAnnotation, count: int) -> dict[str, list]:
+    """Windows of the first sentences; of one that is annotated several times all of them."""
     truth: dict[str, list] = {}
-    for sentence, windows in known:
+    known = zip(video.sentences, video.windows, strict=True)
+    for sentence, windows in itertools.islice(known, count):
         own = truth.setdefault(sentence, [])
         own += [window for window in windows if window not in own]
     return truth

@@ -262,5 +262,5 @@ def test_results_leave_a_process_with_their_windows_and_are_written_with_their_p
 
 @pytest.mark.parametrize('threshold', ['abc', float('nan'), float('inf'), True, [0.5]])
 def test_a_threshold_that_is_no_number_is_refused(threshold):
-    with pytest.raises(InputError, match='presence_threshold=.*give a finite number'):
+    with pytest.raises(InputError, match=r'presence_threshold=.*give a finite number'):
         GroundingMetric(presence_threshold=threshold)
