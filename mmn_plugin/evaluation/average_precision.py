@@ -20,12 +20,14 @@ def window_iou(
         there (np.ndarray): (Q, T) bool.
 
     Returns:
-        np.ndarray: (Q, P, T); -1 where one of the windows is not there.
+        np.ndarray: (Q, P, T); 0 of two equal instants, -1 where one of the windows is not there.
     """
     start, end = predicted[:, :, None, 0], predicted[:, :, None, 1]
     true_start, true_end = true[:, None, :, 0], true[:, None, :, 1]
     common = (np.minimum(end, true_end) - np.maximum(start, true_start)).clip(0)
-    iou = common / (end - start + (true_end - true_start) - common)
+    union = end - start + (true_end - true_start) - common
+    # Windows of less than float32 resolves are instants: nothing is divided by nothing.
+    iou = np.divide(common, union, out=np.zeros_like(union), where=union != 0)
     return np.where(predicted_there[:, :, None] & there[:, None], iou, -1)
 
 

@@ -68,3 +68,11 @@ def test_of_two_windows(ranked, expected):
     windows = torch.tensor([[[0.0, 10.0], [20.0, 30.0], [NAN, NAN]]])
     found = ranked_precision(torch.tensor([ranked], dtype=torch.float32), windows)
     assert found.tolist() == [[pytest.approx(expected)] * 10]
+
+
+@pytest.mark.filterwarnings('error')
+def test_instants_have_no_iou_and_warn_of_nothing():
+    ranked = torch.tensor([[[1.0, 1.0], [2.0, 4.0]]])
+    windows = torch.tensor([[[1.0, 1.0], [2.0, 4.0], [NAN, NAN]]])
+    precision = ranked_precision(ranked, windows)
+    assert precision.tolist() == [[0.25] * len(THRESHOLDS)]  # one of two, at the second rank
