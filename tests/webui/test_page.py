@@ -40,7 +40,7 @@ def serving(inferencer, folder, temporary):
         with SessionStore(Limits(megabytes=0.5, seconds=60), upload_seconds=3600.0) as store:
             from mmn_plugin.webui.page import GroundingPage
 
-            example = ExampleVideo('Shapes 1', write_scene(folder), {'a red box': (2.0, 8.0)})
+            example = ExampleVideo('Shapes 1', write_scene(folder), {'a red box': [(2.0, 8.0)]})
             page = GroundingPage(VideoGrounder(inferencer), store, [example])
             url = page.launch()
             yield SimpleNamespace(url=url, store=store, inferencer=inferencer, folder=folder)
