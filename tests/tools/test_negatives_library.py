@@ -72,8 +72,17 @@ class AtOnce(Executor):
         return future
 
 
+@pytest.fixture
+def at_once(negatives, monkeypatch):
+    """Trainings that are stood in for are run one by one, here."""
+    monkeypatch.setattr(negatives, 'make_corpus', lambda: None)
+    monkeypatch.setattr(negatives, 'state_of_code', lambda: ['one', 'two'])
+    monkeypatch.setattr(negatives, 'ProcessPoolExecutor', lambda *_: AtOnce())
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+
+
 def test_the_experiment_goes_on_from_its_result_and_tries_rates_with_the_first_seed(
-    negatives, tmp_path, monkeypatch
+    negatives, at_once, tmp_path, monkeypatch
 ):
     made = []
 
@@ -85,10 +94,6 @@ def test_the_experiment_goes_on_from_its_result_and_tries_rates_with_the_first_s
     monkeypatch.setattr(negatives, 'ROWS', dict([*negatives.ROWS.items()][:2]))
     monkeypatch.setattr(negatives, 'RESULT', tmp_path / 'result.json')
     monkeypatch.setattr(negatives, 'figures_of', figures_of)
-    monkeypatch.setattr(negatives, 'make_corpus', lambda: None)
-    monkeypatch.setattr(negatives, 'state_of_code', lambda: ['one', 'two'])
-    monkeypatch.setattr(negatives, 'ProcessPoolExecutor', lambda *_: AtOnce())
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     results = [json.loads(json.dumps(part)) for part in negatives.negatives_library([5, 6])]
     first, second = negatives.ROWS
     high = max(negatives.RATES)
@@ -142,7 +147,7 @@ def test_what_may_limit_negatives_are_options_of_the_config(negatives):
     assert lines == [f'| the config | {figures}', f'| weight 1 | {figures}']
 
 
-def test_limits_go_on_from_their_result(negatives, tmp_path, monkeypatch):
+def test_limits_go_on_from_their_result(negatives, at_once, tmp_path, monkeypatch):
     made = []
 
     def limited(row):
@@ -152,10 +157,6 @@ def test_limits_go_on_from_their_result(negatives, tmp_path, monkeypatch):
     monkeypatch.setattr(negatives, 'LIMITS', dict([*negatives.LIMITS.items()][:3]))
     monkeypatch.setattr(negatives, 'LIMITS_RESULT', tmp_path / 'result.json')
     monkeypatch.setattr(negatives, 'limited', limited)
-    monkeypatch.setattr(negatives, 'make_corpus', lambda: None)
-    monkeypatch.setattr(negatives, 'state_of_code', lambda: ['one', 'two'])
-    monkeypatch.setattr(negatives, 'ProcessPoolExecutor', lambda *_: AtOnce())
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     first, second, third = negatives.LIMITS
     parts = [json.loads(json.dumps(part)) for part in negatives.negatives_limits()]
     assert [len(part['runs']) for part in parts] == [1, 2, 3, 3]
