@@ -198,22 +198,24 @@ class SplitCheck:
 
         The values of some were checked before.
         """
-        sizes, files = [], dataset.feature_files
+        sizes, files, complete = [], dataset.feature_files, {*durations}
         for path, key in zip(files, dataset.feature_keys, strict=True):
             try:
                 store = open_feature_store(path, key)
                 available = store.video_ids()
             except (FileNotFoundError, FeatureError) as error:
                 self.report.add_file(self.split, 'unusable feature file', str(error))
+                complete.clear()
                 continue
             for video_id in durations:
                 if video_id not in available:
                     self.error('video without features', store.where(video_id))
-            self.counts['with_features'] += len(available & {*durations})
+            complete &= available
             fresh = [name for name in durations if name in available and name not in skip]
             fresh = self.track(fresh, f'{self.split}: {path}')
             sizes += self._store(store, fresh, durations, dataset.row_seconds)
             store.close()
+        self.counts['with_features'] += len(complete) if files else 0
         if len(sizes) == len(files):
             self._compare_with_model(', '.join(files), sizes)
 

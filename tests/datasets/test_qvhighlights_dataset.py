@@ -208,7 +208,7 @@ def test_a_sound_corpus_passes_the_check(config):
     report = check_config(config)
     assert report.passed
     assert not report.findings
-    assert report.counts['train']['videos'] == 8
+    assert report.counts['train']['videos'] == report.counts['train']['with_features'] == 8
     assert report.counts['train']['sentences'] == 9
     assert report.counts['train']['feature_size'] == 7
 
