@@ -259,12 +259,12 @@ class PackGroundingInputs(BaseTransform):
 
     Returns ``inputs``, (R, D) float32 tensor, and ``data_samples``, a `GroundingDataSample`.
 
-    Raises:
-        InputError: If there are not the windows of each sentence.
-
     Args:
         meta_keys (Sequence[str]): Further keys that become meta information of the sample where
             they are there, such as the ``lines`` of `QVHighlightsDataset`. Defaults to none.
+
+    Raises:
+        InputError: If there are not the windows of each sentence.
     """
 
     def __init__(self, meta_keys: Sequence[str] = ()):

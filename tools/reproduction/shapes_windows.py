@@ -19,6 +19,7 @@ from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import GroundingMetric, GroundingResult
 from mmn_plugin.evaluation.average_precision import LONGEST
+from mmn_plugin.evaluation.presence import Presence
 from mmn_plugin.files import write_json
 
 from .library_presence import chosen
@@ -123,12 +124,9 @@ def scored(
 
 def presences(results: Sequence[GroundingResult]) -> tuple[np.ndarray, np.ndarray]:
     """Presence of the sentences that have a window, and of those that have none."""
-    found: tuple[list[float], list[float]] = [], []
-    for result in results:
-        best = result.scores[:, 0] if result.presence.isnan().any() else result.presence
-        for windows, value in zip(result.windows, best.tolist(), strict=True):
-            found[not len(windows)].append(value)
-    return np.array(found[0]), np.array(found[1])
+    values = Presence.of(results).values.double()
+    absent = torch.tensor([not len(own) for result in results for own in result.windows])
+    return values[~absent].numpy(), values[absent].numpy()
 
 
 def subsets_of(results: Sequence[GroundingResult]) -> dict[str, dict]:
