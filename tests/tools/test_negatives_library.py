@@ -7,9 +7,13 @@ from concurrent.futures import Executor, Future
 from itertools import product
 
 import pytest
+import torch
+from helpers.random_candidates import random_candidates
 from helpers.run_tool import ROOT, config_with
 
 from mmn_plugin.config import load_config
+from mmn_plugin.models import NegativePool, Negatives
+from mmn_plugin.models.losses import MutualMatchingLoss
 
 
 @pytest.fixture(scope='module')
@@ -167,3 +171,29 @@ def test_limits_go_on_from_their_result(negatives, at_once, tmp_path, monkeypatc
     (*_, last) = negatives.negatives_limits()
     assert made == [first, third]
     assert sorted(run['row'] for run in last['runs']) == sorted([first, second, third])
+
+
+def test_learnt_temperatures_give_the_loss_of_fixed_ones_and_its_derivative(negatives):
+    from reproduction.learnt_temperature import LearntTemperatureLoss
+
+    torch.manual_seed(0)
+    own = random_candidates([2, 1, 3], range(3))
+    settings = dict(num_positive=2, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3)
+    batch = own, own.iou.topk(2).indices, Negatives([NegativePool.of(own, own, (0, 0))])
+
+    def fixed(video, sentence):
+        temperatures = dict(temperature_video=video, temperature_sentence=sentence)
+        return torch.stack(MutualMatchingLoss(**settings, **temperatures)(*batch))
+
+    learnt = LearntTemperatureLoss(**settings, temperature_video=0.1, temperature_sentence=0.2)
+    learnt.double()
+    found = torch.stack(learnt(*batch))
+    torch.testing.assert_close(found, fixed(0.1, 0.2), rtol=1e-6, atol=0)
+    found.sum().backward()
+    step = 1e-3
+    slopes = [
+        (fixed(0.1 * video, 0.2 * sentence) - fixed(0.1 / video, 0.2 / sentence)).sum().item()
+        / (2 * step)
+        for video, sentence in torch.exp(step * torch.eye(2)).tolist()
+    ]
+    assert learnt.log_temperature.grad.tolist() == pytest.approx(slopes, rel=1e-4)

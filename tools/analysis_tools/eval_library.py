@@ -11,7 +11,7 @@ can be chosen on the validation split. Every moment is compared with every sente
 import argparse
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -98,11 +98,6 @@ class EmbeddedLibrary:
             ranking.own_moments, ranking.own_scores = rank_own_videos(*how, places)
         return ranking
 
-    def every(self, step: int) -> 'EmbeddedLibrary':
-        """With one sentence in so many; all videos stay."""
-        queries = {space: rows[::step] for space, rows in self.queries.items()}
-        return replace(self, asked=self.asked[::step], queries=queries)
-
     @property
     def video_ids(self) -> list[str]:
         """V ids."""
@@ -123,7 +118,9 @@ def split_dataset(config: Config, split: str, source: Config | None = None):
 
 
 @torch.no_grad()
-def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> EmbeddedLibrary:
+def embed_library(
+    model, asked: Iterable, also: Sequence[Iterable] = (), step: int = 1
+) -> EmbeddedLibrary:
     """Embed the videos of datasets, and the sentences of the first one.
 
     Args:
@@ -131,6 +128,7 @@ def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> Embe
         asked (Iterable): Dataset whose sentences are asked.
         also (Sequence[Iterable]): Further datasets whose videos are in the library; their moments
             are right answers as well where the sentence is the same. Defaults to none.
+        step (int): One sentence in so many is asked. Defaults to 1.
     """
     annotations, videos = [], []
     for dataset in (asked, *also):
@@ -147,6 +145,7 @@ def embed_library(model, asked: Iterable, also: Sequence[Iterable] = ()) -> Embe
             f'{getattr(asked, "ann_file", "the dataset")}: none of the sentences occurs in its '
             'video, so there is nothing to search for; choose another split or file'
         )
+    answers = answers[::step]
     queries = model.sentence_vectors([one.sentence for one in answers])
     return EmbeddedLibrary(videos, own, answers, queries)
 

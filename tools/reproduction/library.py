@@ -83,7 +83,7 @@ def validated(config: str, checkpoint: Path | None) -> list[dict]:
     """What all settings give on validation."""
     with chdir(ROOT):
         cfg, model = read(config, checkpoint, tool.SCORES)
-        videos = tool.embed_library(model, build_dataset(cfg, 'val')).every(CHOOSING)
+        videos = tool.embed_library(model, build_dataset(cfg, 'val'), step=CHOOSING)
         trials = tool.tried(model, videos, tool.trials_of(cfg, model))
     return [{key: trial[key] for key in ('head', 'library', 'quality')} for trial in trials]
 
@@ -111,7 +111,7 @@ def searched(config: str, checkpoint: Path | None, rows: dict, also: list[str], 
         scores = [row['head']['score'] for row in rows.values() if 'score' in row['head']]
         cfg, model = read(config, checkpoint, scores)
         more = [tool.split_dataset(cfg, split, load_config(MMN)) for split in also]
-        videos = tool.embed_library(model, build_dataset(cfg, 'test'), more).every(step)
+        videos = tool.embed_library(model, build_dataset(cfg, 'test'), more, step)
         figures = {}
         for row, setting in rows.items():
             tool.set_head(model.head, setting['head'])

@@ -190,7 +190,7 @@ def evaluated(corpus: str, checkpoint: Path) -> dict:
         cfg = load_config(CORPORA[corpus])
         model = tool.read_model(cfg, str(checkpoint))
         chosen = on_validation(cfg, model, ONE_IN['val'])
-        test = tool.embed_library(model, build_dataset(cfg, 'test')).every(ONE_IN['test'])
+        test = tool.embed_library(model, build_dataset(cfg, 'test'), step=ONE_IN['test'])
         truth = WholeTruth('data/shapes') if corpus == 'shapes' else None
         found = {}
         for name, trial in chosen.items():
@@ -206,7 +206,7 @@ def on_validation(cfg, model, step: int) -> dict[str, dict]:
     """The best of all powers, and with the tower's space of all weights: figures and settings."""
     weights = WEIGHTS if model.head.tower_spaces else WEIGHTS[:1]
     trials = [({}, dict(score_power=p, tower_weight=w)) for p, w in product(POWERS, weights)]
-    library = tool.embed_library(model, build_dataset(cfg, 'val')).every(step)
+    library = tool.embed_library(model, build_dataset(cfg, 'val'), step=step)
     tried = tool.tried(model, library, trials)
     own = within_videos(model.head, library)
     for trial in tried:
@@ -305,6 +305,10 @@ LIMITS = {
     'temperature 0.2': tuple(
         f'{HEAD}.loss_matching.temperature_{side}=0.2' for side in ('video', 'sentence')
     ),
+    'temperatures that are learnt, from 0.1 on': (
+        'custom_imports.imports=[mmn_plugin,reproduction.learnt_temperature]',
+        f'{HEAD}.loss_matching.type=LearntTemperatureLoss',
+    ),
     'joint spaces of 384 instead of 128': tuple(
         f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
     ),
@@ -316,6 +320,7 @@ LIMITS = {
         'model.text_encoder.identity=True',
     ),
     "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
+    'kernels of 3 instead of 5': ('model.neck.kernel_size=3',),
     'twice the epochs': (*of_epochs(8), 'param_scheduler.1.T_max=8'),
     'a language model that is trained': (
         'model.text_encoder.frozen=False',
