@@ -261,6 +261,8 @@ def parse_eval(argv: list[str]) -> argparse.Namespace:
         parser.error('the chance level needs --chance-clips, --chance-counts and --chance-nms')
     if args.shared_only and args.format != 'qvhighlights':
         parser.error('--shared-only needs --format qvhighlights')
+    if args.format is None and Path(args.predictions).suffix == '.jsonl':
+        parser.error(f'{args.predictions} is of which format? --format qvhighlights or answers')
     taken = ('predictions', 'annotations', 'format', 'shared_only', 'json')
     for name, value in vars(args).items() if args.format == 'qvhighlights' else ():
         if name not in taken and value != parser.get_default(name):

@@ -206,6 +206,8 @@ def choose_sentences(args: argparse.Namespace) -> tuple[list[str], list[int], li
             chosen.append((sentence, index, truth))
     elif own:
         chosen = own[: max(args.max_sentences, 1)]
+        if len(chosen) < len(own):
+            print(f'{len(chosen)} of {len(own)} annotated sentences (--max-sentences)')
     elif args.annotations:
         raise InputError(
             f'{args.annotations} has no video {video_name(args.video)!r}: give '

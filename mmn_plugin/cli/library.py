@@ -273,6 +273,8 @@ def run_search(args: argparse.Namespace, answer: Callable) -> int:
         present = None if presence is None else presence >= threshold
         result = dict(sentence=sentence, hits=[asdict(hit) for hit in hits], present=present)
         print_hits(result, args)
+        if present is False:
+            print(f'{NOWHERE} (presence {presence:.4f}, below {threshold:g})')
         if args.clips:
             result['clips'], failed = cut_clips(args, sentence, hits)
             code |= failed
@@ -309,8 +311,6 @@ def print_hits(result: dict, args: argparse.Namespace) -> None:
         span = f'{hit["start"]:.2f} - {hit["end"]:.2f}'
         table.add_row(str(rank), escape(hit['video_id']), span, f'{hit["score"]:.4f}', seen)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
-    if result['present'] is False:
-        print(NOWHERE)
 
 
 def cut_clips(args: argparse.Namespace, sentence: str, hits: list) -> tuple[list[dict], int]:

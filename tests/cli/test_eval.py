@@ -274,3 +274,8 @@ def test_options_of_answers_need_their_format(tmp_path):
     code, output = run_tool('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8')
     assert code == 2
     assert '--num-frames needs --format answers' in output
+
+
+def test_lines_need_the_name_of_their_format():
+    output = output_of('mmn eval answers.jsonl {}', ANNOTATIONS, code=2)
+    assert 'answers.jsonl is of which format? --format qvhighlights or answers' in output

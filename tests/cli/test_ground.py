@@ -110,6 +110,7 @@ def test_sentences_are_answered_numbered_and_cut_out_as_clips(grounder, tmp_path
     output = ground(grounder, '--annotations', grounder.annotations, '--max-sentences', '1')
     assert 'opens' in output
     assert 'red box' not in output
+    assert re.search(r'1 of \d annotated sentences', output)
 
 
 def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):

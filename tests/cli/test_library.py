@@ -88,6 +88,9 @@ def test_a_library_has_a_threshold_of_its_own(library, capsys):
         store.set('settings', store.get('settings') | dict(presence_threshold=threshold))
         (found,), _ = answer(capsys, 'search', library, SENTENCES[0])
         assert found['present'] is (threshold == 0)
+        main(['search', library, SENTENCES[0]])
+        said = f'presence {found["hits"][0]["presence"]:.4f}, below {threshold:g}'
+        assert (said in capsys.readouterr().out) is (threshold != 0)
         (found,), _ = answer(capsys, 'search', library, SENTENCES[0], '--threshold', '0')
         assert found['present'] is True
 
