@@ -295,29 +295,34 @@ def table_of(corpus: str, rows: dict[str, list[dict]]) -> str:
 
 # What may limit local negatives, one change at a time: options of a training.
 HEAD = 'model.head'
+
+
+def of_temperature(value: float) -> tuple[str, ...]:
+    """Options of a training with this temperature in both directions."""
+    return tuple(
+        f'{HEAD}.loss_matching.temperature_{side}={value}' for side in ('video', 'sentence')
+    )
+
+
+FEATURES = (
+    'model.backbone.keep_features=True',
+    'model.neck.features=384',
+    'model.neck.embed_channels=384',
+    'model.text_encoder.embed_channels=384',
+    'model.text_encoder.identity=True',
+)
 LIMITS = {
     'the config': (),
     'weight of the contrastive losses 0.3 instead of 0.1': (f'{HEAD}.contrastive_weight=0.3',),
     'weight 1': (f'{HEAD}.contrastive_weight=1.0',),
-    'temperature 0.05 instead of 0.1': tuple(
-        f'{HEAD}.loss_matching.temperature_{side}=0.05' for side in ('video', 'sentence')
-    ),
-    'temperature 0.2': tuple(
-        f'{HEAD}.loss_matching.temperature_{side}=0.2' for side in ('video', 'sentence')
-    ),
+    'temperature 0.05 instead of 0.1': of_temperature(0.05),
+    'temperature 0.2': of_temperature(0.2),
     'temperatures that are learnt, from 0.1 on': (
         'custom_imports.imports=[mmn_plugin,reproduction.learnt_temperature]',
         f'{HEAD}.loss_matching.type=LearntTemperatureLoss',
     ),
     'joint spaces of 384 instead of 128': tuple(
         f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
-    ),
-    "a contrastive space that begins as the features' own": (
-        'model.backbone.keep_features=True',
-        'model.neck.features=384',
-        'model.neck.embed_channels=384',
-        'model.text_encoder.embed_channels=384',
-        'model.text_encoder.identity=True',
     ),
     "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
     'kernels of 3 instead of 5': ('model.neck.kernel_size=3',),
@@ -326,6 +331,9 @@ LIMITS = {
         'model.text_encoder.frozen=False',
         'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
     ),
+    "a contrastive space that begins as the features' own": FEATURES,
+    'likewise, temperature 0.05': (*FEATURES, *of_temperature(0.05)),
+    'likewise, weight 0.3': (*FEATURES, f'{HEAD}.contrastive_weight=0.3'),
 }
 
 
