@@ -311,6 +311,10 @@ FEATURES = (
     'model.text_encoder.embed_channels=384',
     'model.text_encoder.identity=True',
 )
+LANGUAGE = (
+    'model.text_encoder.frozen=False',
+    'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
+)
 LIMITS = {
     'the config': (),
     'weight of the contrastive losses 0.3 instead of 0.1': (f'{HEAD}.contrastive_weight=0.3',),
@@ -325,15 +329,13 @@ LIMITS = {
         f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
     ),
     "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
-    'kernels of 3 instead of 5': ('model.neck.kernel_size=3',),
     'twice the epochs': (*of_epochs(8), 'param_scheduler.1.T_max=8'),
-    'a language model that is trained': (
-        'model.text_encoder.frozen=False',
-        'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
-    ),
+    'a language model that is trained': LANGUAGE,
     "a contrastive space that begins as the features' own": FEATURES,
+    'likewise, and a language model that is trained': (*FEATURES, *LANGUAGE),
     'likewise, temperature 0.05': (*FEATURES, *of_temperature(0.05)),
     'likewise, weight 0.3': (*FEATURES, f'{HEAD}.contrastive_weight=0.3'),
+    'kernels of 3 instead of 5': ('model.neck.kernel_size=3',),
 }
 
 
