@@ -3,7 +3,8 @@
 import json
 import runpy
 import sys
-from concurrent.futures import Executor, Future
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -141,7 +142,10 @@ def test_the_table_has_rows_whose_rates_were_all_tried_and_columns_of_the_tower(
 
 def test_what_may_limit_negatives_are_options_of_the_config(negatives):
     path = ROOT / negatives.MMN
-    configs = [config_with(path, options) for options in negatives.LIMITS.values()]
+    configs = [
+        config_with(ROOT / negatives.LIMIT_CONFIGS.get(row, path), options)
+        for row, options in negatives.LIMITS.items()
+    ]
     assert len({str(config.to_dict()) for config in configs}) == len(configs)
     names = {name for _, name in negatives.COLUMNS.values()}
     row = {negatives.ALONE: dict.fromkeys(names, 3.14), negatives.BOTH: dict.fromkeys(names, 2.0)}
@@ -149,6 +153,20 @@ def test_what_may_limit_negatives_are_options_of_the_config(negatives):
     lines = negatives.render_negatives_limits(dict(runs=runs)).splitlines()[2:]
     figures = '3.1 | 3.1 | 3.1 | 3.1 | 3.1 | 2.0 | 2.0 | 1 |'
     assert lines == [f'| the config | {figures}', f'| weight 1 | {figures}']
+
+
+def test_a_training_that_fails_ends_those_that_have_not_begun(negatives, monkeypatch):
+    called = []
+
+    def fail(job):
+        called.append(job)
+        time.sleep(0.2)
+        raise SystemExit('train.py ended with exit code 1')
+
+    monkeypatch.setattr(negatives, 'ProcessPoolExecutor', lambda *_: ThreadPoolExecutor(1))
+    with pytest.raises(SystemExit):
+        list(negatives.measured(fail, [(job,) for job in range(20)], [], negatives.place_of))
+    assert len(called) < 20
 
 
 def test_limits_go_on_from_their_result(negatives, at_once, tmp_path, monkeypatch):

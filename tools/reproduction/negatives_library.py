@@ -128,9 +128,12 @@ def measured(
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
         futures = [pool.submit(function, *job) for job in jobs if job not in known]
-        for future in as_completed(futures):
-            runs.append(future.result())
-            yield
+        try:
+            for future in as_completed(futures):
+                runs.append(future.result())
+                yield
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one failed, or nobody asks for more
 
 
 def place_of(run: dict) -> tuple:
@@ -311,6 +314,8 @@ FEATURES = (
     'model.text_encoder.embed_channels=384',
     'model.text_encoder.identity=True',
 )
+LEARNT = 'temperatures that are learnt, from 0.1 on'
+LIMIT_CONFIGS = {LEARNT: 'tools/reproduction/learnt_temperature_config.py'}  # of others: MMN's
 LANGUAGE = (
     'model.text_encoder.frozen=False',
     'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
@@ -321,10 +326,7 @@ LIMITS = {
     'weight 1': (f'{HEAD}.contrastive_weight=1.0',),
     'temperature 0.05 instead of 0.1': of_temperature(0.05),
     'temperature 0.2': of_temperature(0.2),
-    'temperatures that are learnt, from 0.1 on': (
-        'custom_imports.imports=[mmn_plugin,reproduction.learnt_temperature]',
-        f'{HEAD}.loss_matching.type=LearntTemperatureLoss',
-    ),
+    LEARNT: (),
     'joint spaces of 384 instead of 128': tuple(
         f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
     ),
@@ -360,9 +362,10 @@ def limited(row: str) -> dict:
     torch.set_num_threads(1)
     options = limit_options(row)
     name = f'negatives_limits_{list(LIMITS).index(row)}'
-    work, used = train(name, 0, tuple(options), MMN, 1)
+    config = LIMIT_CONFIGS.get(row, MMN)
+    work, used = train(name, 0, tuple(options), config, 1)
     with chdir(ROOT):
-        cfg = load_config(work / Path(MMN).name)  # as it was trained
+        cfg = load_config(work / Path(config).name)  # as it was trained
         found = on_validation(cfg, tool.read_model(cfg, str(best_of(work))), 1)
     figures = {name: trial['figures'] | trial['library'] for name, trial in found.items()}
     return dict(row=row, options=options, **used, **figures)
