@@ -194,15 +194,14 @@ def figures_of(corpus: str, row: str, rate: float, seed: int) -> dict:
     kept = ROOT / work / 'library.json'
     if not kept.is_file():
         about = dict(corpus=corpus, row=row, rate=rate, options=list(options))
-        kept.write_text(json.dumps(about | used | evaluated(corpus, best_of(work))))
+        kept.write_text(json.dumps(about | used | evaluated(corpus, work)))
     return json.loads(kept.read_text())
 
 
-def evaluated(corpus: str, checkpoint: Path) -> dict:
-    """Figures of a model on the test split, and of ``quality`` on validation."""
+def evaluated(corpus: str, work: Path) -> dict:
+    """Figures of a training on the test split, and of ``quality`` on validation."""
     with chdir(ROOT):
-        cfg = load_config(CORPORA[corpus])
-        model = tool.read_model(cfg, str(checkpoint))
+        cfg, model = trained_model(work, CORPORA[corpus])
         chosen = on_validation(cfg, model, ONE_IN['val'])
         test = tool.embed_library(model, build_dataset(cfg, 'test'), step=ONE_IN['test'])
         truth = WholeTruth('data/shapes') if corpus == 'shapes' else None
@@ -214,6 +213,12 @@ def evaluated(corpus: str, checkpoint: Path) -> dict:
             found[name] = figures | settings | dict(quality=trial['quality'])
         found[ALONE][OWN] = within_videos(model.head, test)
     return dict(found, quality=found[ALONE]['quality'])
+
+
+def trained_model(work: Path, config: str) -> tuple:
+    """Config as it was trained with, and the best model, of a folder of a training."""
+    cfg = load_config(work / Path(config).name)
+    return cfg, tool.read_model(cfg, str(best_of(work)))
 
 
 def on_validation(cfg, model, step: int) -> dict[str, dict]:
@@ -366,8 +371,7 @@ def limited(row: str) -> dict:
     config = LIMIT_CONFIGS.get(row, MMN)
     work, used = train(name, 0, tuple(options), config, 1)
     with chdir(ROOT):
-        cfg = load_config(work / Path(config).name)  # as it was trained
-        found = on_validation(cfg, tool.read_model(cfg, str(best_of(work))), 1)
+        found = on_validation(*trained_model(work, config), 1)
     figures = {name: trial['figures'] | trial['library'] for name, trial in found.items()}
     return dict(row=row, options=options, **used, **figures)
 
