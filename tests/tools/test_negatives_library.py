@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +63,17 @@ def test_a_training_is_measured_once(negatives, tmp_path, monkeypatch):
     assert negatives.is_current(first)
     assert not negatives.is_current(first | dict(options=first['options'][1:]))
     assert len(asked) == 1
+
+
+def test_a_model_is_built_as_it_was_trained(negatives, tmp_path, monkeypatch):
+    options = ['model.neck.kernel_size=3']
+    config = config_with(ROOT / negatives.MMN, options)
+    config.dump(tmp_path / Path(negatives.MMN).name)
+    (tmp_path / 'best_of_all.pth').touch()
+    monkeypatch.setattr(negatives.tool, 'read_model', lambda *how: how)
+    found, (built, checkpoint) = negatives.trained_model(tmp_path, negatives.MMN)
+    assert found.model.neck.kernel_size == built.model.neck.kernel_size == 3
+    assert checkpoint == str(tmp_path / 'best_of_all.pth')
 
 
 def run_of(negatives, place, **figures):
