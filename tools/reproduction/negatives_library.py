@@ -86,7 +86,7 @@ ROWS = {
 }
 CORPORA = {'captions': 'configs/mmn_captions_library.py', 'shapes': CONFIG}
 # For all rows alike: fewer epochs than the configs have, validation at the end alone, on captions
-# also kernels of 3 instead of 5, which take a bit more than half the time.
+# also kernels of 3 instead of 5, which take two thirds of the time.
 OF_CAPTIONS = ('model.head.expected_iou_power=None', *of_epochs(4), 'param_scheduler.1.T_max=4')
 SCHEDULES = {
     'captions': (*OF_CAPTIONS, *of_temperature(0.05), 'model.neck.kernel_size=3'),
