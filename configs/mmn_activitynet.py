@@ -3,7 +3,7 @@
 # (train_dataloader.batch_size = 48 / GPUs), or let the learning rate follow the total:
 # tools/train.py --auto-scale-lr multiplies it by total / 48. Negatives come from the videos of
 # one GPU's batch, as published, so fewer videos per GPU mean fewer negatives; scope='global' in
-# model.head.negatives takes them from all GPUs, queue_size=K from the last K videos as well.
+# model.head.negatives takes them from all GPUs.
 _base_ = [
     '_base_/datasets/activitynet.py',
     '_base_/models/mmn_distilbert.py',

@@ -3,7 +3,7 @@
 # (train_dataloader.batch_size = 48 / GPUs), or let the learning rate follow the total:
 # tools/train.py --auto-scale-lr multiplies it by total / 48. Negatives come from the videos of
 # one GPU's batch, as published, so fewer videos per GPU mean fewer negatives; scope='global' in
-# model.head.negatives takes them from all GPUs, queue_size=K from the last K videos as well.
+# model.head.negatives takes them from all GPUs.
 # Charades-STA has no validation split: as published, the test split serves as one, so no epoch
 # counts as the best one here. The published protocol takes the best epoch on the test split, which
 # is optimistic: --cfg-options default_hooks.checkpoint.save_best=grounding/R1@0.5

@@ -1,7 +1,6 @@
 # Weakly-supervised grounding on ActivityNet Captions: training sees no timestamp.
 # The batch size is per GPU. Negatives of the video-level objective come from one GPU's batch;
-# scope='global' in model.head.negatives takes them from all GPUs, queue_size=K from the last K
-# videos as well.
+# scope='global' in model.head.negatives takes them from all GPUs.
 _base_ = [
     '_base_/datasets/activitynet.py',
     '_base_/models/mscl_distilbert.py',

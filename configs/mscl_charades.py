@@ -1,8 +1,8 @@
 # Weakly-supervised grounding on Charades-STA: training sees no timestamp.
 # The batch size is per GPU. Negatives of the video-level objective come from one GPU's batch;
-# scope='global' in model.head.negatives takes them from all GPUs, queue_size=K from the last K
-# videos as well. The test split serves for validation, as it does for MMN: choose nothing on it,
-# which is why no epoch counts as the best one (see mmn_charades.py).
+# scope='global' in model.head.negatives takes them from all GPUs. The test split serves for
+# validation, as it does for MMN: choose nothing on it, which is why no epoch counts as the best one
+# (see mmn_charades.py).
 _base_ = [
     '_base_/datasets/charades_sta.py',
     '_base_/models/mscl_distilbert.py',

@@ -42,9 +42,9 @@ from reproduction import (
     library_large,
     library_presence,
     library_speed,
-    negatives_drift,
     negatives_library,
     pieces,
+    removed,
     shapes_windows,
     tower_speed,
     towers,
@@ -75,6 +75,10 @@ EXPERIMENTS = dict(
         experiments.render_benchmark,
     ),
     captions=(captions.captions, captions.render_captions),
+    captions_library=(
+        negatives_library.captions_library,
+        negatives_library.render_captions_library,
+    ),
     captions_parts=(captions_parts.captions_parts, captions_parts.render_captions_parts),
     encoder_counts=(encoder_counts.encoder_counts, encoder_counts.render_encoder_counts),
     extraction=(extraction.extraction, extraction.render_extraction),
@@ -93,7 +97,6 @@ EXPERIMENTS = dict(
     loader=(training.loader, training.render_loader),
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
-    negatives=(experiments.negatives, experiments.render_negatives),
     negatives_limits=(
         negatives_library.negatives_limits,
         negatives_library.render_negatives_limits,
@@ -101,10 +104,6 @@ EXPERIMENTS = dict(
     negatives_library=(
         negatives_library.negatives_library,
         negatives_library.render_negatives_library,
-    ),
-    negatives_drift=(
-        negatives_drift.negatives_drift,
-        negatives_drift.render_negatives_drift,
     ),
     optimizer=(training.optimizer, training.render_optimizer),
     pieces=(pieces.pieces, pieces.render_pieces),
@@ -117,6 +116,9 @@ EXPERIMENTS = dict(
     videos=(experiments.videos, experiments.render_videos),
     weak=(weak.weak, weak.render_weak),
     zero_shot_speed=(zero_shot.zero_shot_speed, zero_shot.render_zero_shot_speed),
+)
+RENDERED = {name: render for name, (_, render) in EXPERIMENTS.items()} | dict(
+    negatives=removed.render_negatives, negatives_drift=removed.render_negatives_drift
 )
 
 
@@ -175,7 +177,7 @@ def update_page(page: Path, results: Path = RESULTS) -> str:
         if not path.is_file():  # not measured yet
             return match[0]
         result = json.loads(path.read_text())
-        body = f'{EXPERIMENTS[match[1]][1](result)}\n\n{source(result)}'
+        body = f'{RENDERED[match[1]](result)}\n\n{source(result)}'
         body = body.replace('](docs/results/', f']({os.path.relpath(RESULTS, page.parent)}/')
         return f'<!-- result: {match[1]} -->\n{body}\n<!-- end -->'
 

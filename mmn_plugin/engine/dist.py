@@ -74,7 +74,7 @@ class ModelWithoutParameters(nn.Module):
 
 
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers that a checkpoint holds, by name; a memory bank's are not among them."""
+    """Buffers that a checkpoint holds, by name."""
     stored = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name in stored}
 
@@ -182,8 +182,8 @@ def broadcast_statistics(model: nn.Module) -> None:
     """Give all ranks rank 0's running statistics of BatchNorm; all ranks must call it.
 
     In training they stay per rank, as published, and rank 0's are what a checkpoint holds. After
-    this a validation in training equals a test of that checkpoint. Other buffers, such as a
-    memory bank, stay each rank's own.
+    this a validation in training equals a test of that checkpoint. Other buffers stay each rank's
+    own.
     """
     if get_world_size() == 1:
         return
@@ -309,7 +309,7 @@ def load_run_state(runner, state: dict, folder: str, inside_epoch: bool) -> None
     if problem:
         runner.logger.warning(
             f'{problem}: the order of the videos goes on, but random numbers and what each '
-            'process remembers (memory bank, counters) begin anew'
+            'process remembers begin anew'
         )
     for name, content in files.items():
         if name == _COMMON:

@@ -23,7 +23,6 @@ from .dist import (
     isolated_random_state,
     load_run_state,
     make_gloo_safe,
-    parts_with,
     save_run_state,
 )
 from .loss_check import LossCheck
@@ -175,8 +174,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
       that it does not matter how often they happen; a sample's follow from the run's seed, epoch
       and place (see `SeededDataset`).
     - A NaN or infinite loss or gradient stops the run, or its batch is left out (see `LossCheck`).
-      Hooks and modules that keep something of a forward pass can let go of it in a method
-      ``forget_iteration()``.
     - Before an epoch's checkpoint and validation all ranks get rank 0's statistics of BatchNorm.
     - The loader's batch size is that of the head's ``negatives.videos_per_step``, if it has one
       (see `share_out_step`).
@@ -282,9 +279,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """
         self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         outputs = self.loss_check.train_step(self.runner, idx, data_batch)
-        if self.loss_check.skipped:
-            for _, part in parts_with(self.runner, 'forget_iteration'):
-                part.forget_iteration()
         self.runner.call_hook(
             'after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
         )
@@ -358,8 +352,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             if self.runner._resume and self.runner._has_loaded:
                 self.runner.logger.warning(
                     'the checkpoint holds no run state (SafeCheckpointHook would have written it): '
-                    'random numbers, order of the videos and memory banks differ from an unbroken '
-                    'run'
+                    'random numbers and order of the videos differ from an unbroken run'
                 )
             return
         place, mine = state.get('loop', {}), self._place()

@@ -93,9 +93,8 @@ class CrossVideoNegativeHook(Hook):
         full_through_epoch (int): Last epoch, counted from 1, of the full weight (``only_iou`` of
             the published settings).
         late_factor (float): Factor afterwards. Defaults to 0.01, as published.
-        from_epoch (int): First epoch, counted from 1, of the head's ``negatives.scope`` and
-            ``negatives.queue_size``; before it negatives are those of the device's batch. The queue
-            begins to fill there. Defaults to 1.
+        from_epoch (int): First epoch, counted from 1, of the head's ``negatives.scope``; before it
+            negatives are those of the device's batch. Defaults to 1.
 
     Raises:
         ValueError: If a value is out of range.
@@ -127,7 +126,7 @@ class CrossVideoNegativeHook(Hook):
                 'statistics per process'
             )
         source = bare_model(runner).head.negatives
-        if self.from_epoch > 1 and source.scope == 'local' and source.bank is None:
+        if self.from_epoch > 1 and source.scope == 'local':
             raise InputError(
                 f'CrossVideoNegativeHook: from_epoch={self.from_epoch}: it acts on negatives from '
                 "outside the device's batch, of which model.head.negatives has none"
@@ -136,12 +135,6 @@ class CrossVideoNegativeHook(Hook):
             runner.logger.warning(
                 f'CrossVideoNegativeHook: from_epoch={self.from_epoch} is after the last '
                 f'epoch ({runner.max_epochs}), so negatives stay local'
-            )
-        bank, videos = source.bank, len(runner.train_dataloader.dataset)
-        if bank is not None and bank.size >= videos:
-            runner.logger.warning(
-                f'model.head.negatives.queue_size={bank.size} reaches over a whole epoch '
-                f'of {videos} videos: it will hold old embeddings of the very videos of a batch'
             )
 
     def before_train_epoch(self, runner) -> None:

@@ -18,8 +18,7 @@ from .losses import (
     VideoMatchingLoss,
 )
 from .necks import FrameNeck, MomentMapConv, MomentMapNeck, MomentMapPool, TowerPool
-from .negative_source import MemoryBank, NegativeSource
-from .negatives import Candidates, NegativePool, Negatives
+from .negatives import Candidates, Negatives, NegativeSource
 from .ranking import (
     expected_iou,
     moment_scores,
@@ -45,13 +44,11 @@ __all__ = [
     'FrameNeck',
     'GroundingDataPreprocessor',
     'IoURegressionLoss',
-    'MemoryBank',
     'MomentMapConv',
     'MomentMapNeck',
     'MomentMapPool',
     'MutualMatchingHead',
     'MutualMatchingLoss',
-    'NegativePool',
     'NegativeSource',
     'Negatives',
     'ScoreCurveHead',

@@ -1,8 +1,8 @@
-"""Candidates to be negatives, and how they relate to a batch; gathering them over processes."""
+"""Where a head's negatives come from, of one process or of all, and what is no negative."""
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate, chain
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.dist import all_gather_object, all_reduce, get_rank
-from torch import Tensor
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from mmn_plugin.errors import InputError
 
 
 @dataclass
@@ -77,8 +79,8 @@ def equal_pairs(left: list, right: list) -> Pairs:
 
 
 @dataclass
-class NegativePool:
-    """Candidates, and how they relate to the S sentences of this process's batch.
+class Negatives:
+    """What the losses of a batch are computed against: candidates, the batch among them.
 
     Attributes:
         candidates (Candidates): V videos, S' sentences.
@@ -86,48 +88,61 @@ class NegativePool:
         same_video_sentences (Pairs): (sentence of the batch, sentence here) of the same video.
         same_meaning (Pairs): (sentence of the batch, sentence here) of the same text or of similar
             meaning in different videos; none where neither plays a role. A pair may occur twice.
-        first_sentence (int | None): Place here of the batch's first sentence; None where the
-            batch is not part of this pool.
+        first_sentence (int): Place here of the batch's first sentence. Defaults to 0.
         log_weight (Tensor | None): (V,), logarithm of the weight of each video's moments and
             sentences as negatives; None means 1 for all.
+        share (float | None): ``W * S / S_all``: W ranks, S sentences of this rank's batch, S_all
+            of all ranks' batches. None where each rank's loss stands for itself, as published.
+        row_share (float | None): ``share`` of the rows over which contrastive losses are means,
+            where they are not one for each sentence. Defaults to None: ``share``.
+
+    With a share the mean is over all ranks' sentences, or rows. Let ``t_i`` be a row's term, so
+    that one process with all videos would minimize ``L = sum_i t_i / S_all``. Rank r computes its
+    own terms alone, and minimizes ``L_r = W * sum_{i of r} t_i / S_all = share_r * (mean of its
+    terms)``. Gathered embeddings hand their gradient back to the rank that owns them, summed over
+    ranks; so the gradient on all ranks' parameters together is that of ``sum_r L_r = W * L``, and
+    DistributedDataParallel's mean over W ranks leaves exactly the gradient of L. Clipping comes
+    after that mean, so it sees L's norm. The IoU loss is a mean over sentences and the P moments
+    of each, P the same for all, so the share of sentences serves it.
     """
 
     candidates: Candidates
     same_video: Pairs
     same_video_sentences: Pairs
     same_meaning: Pairs
-    first_sentence: int | None = None
+    first_sentence: int = 0
     log_weight: Tensor | None = None
+    share: float | None = None
+    row_share: float | None = None
 
     @classmethod
     def of(
         cls,
         candidates: Candidates,
         own: Candidates,
-        first: tuple[int, int] | None = None,
+        first: tuple[int, int] = (0, 0),
         weight: float = 1.0,
         exclude_same_text: bool = False,
         exclude_similar: float | None = None,
-    ) -> 'NegativePool':
+    ) -> 'Negatives':
         """Compare candidates with a batch.
 
         Args:
-            candidates (Candidates): Of the batch, of all ranks' batches, or of a memory bank.
+            candidates (Candidates): Of the batch, or of all ranks' batches.
             own (Candidates): This process's batch.
-            first (tuple[int, int], optional): Where the batch's videos and its sentences begin
-                among the candidates. Defaults to None: they are not part of them.
+            first (tuple[int, int]): Where the batch's videos and its sentences begin among the
+                candidates. Defaults to the beginning.
             weight (float): Weight of the candidates that are not this batch's. Defaults to 1.
             exclude_same_text (bool): Whether text plays a role. Defaults to False.
             exclude_similar (float, optional): Cosine of ``meaning`` from which on sentences mean
                 the same. Defaults to None: meaning plays no role.
         """
-        first_video, first_sentence = first or (None, None)
+        first_video, first_sentence = first
         log_weight = None
         if weight != 1:
             moments = candidates.moments
             log_weight = moments.new_full((len(moments),), math.log(weight))  # (V,)
-            if first is not None:
-                log_weight[first_video : first_video + len(own.video_ids)] = 0.0
+            log_weight[first_video : first_video + len(own.video_ids)] = 0.0
         video_ids, others = own.sentence_video_ids, candidates.sentence_video_ids
         same = equal_pairs(own.texts if exclude_same_text else [], candidates.texts)
         if exclude_similar is not None:
@@ -137,11 +152,6 @@ class NegativePool:
         same = tuple(index[elsewhere.astype(bool)] for index in same)
         own_places = equal_pairs(video_ids, candidates.video_ids), equal_pairs(video_ids, others)
         return cls(candidates, *own_places, same, first_sentence, log_weight)
-
-    def weighted(self, log_weight: np.ndarray) -> 'NegativePool':
-        """The same with (V,) logarithms added to the weights of its videos."""
-        added = torch.from_numpy(log_weight).to(self.candidates.moments)
-        return replace(self, log_weight=added + (0 if self.log_weight is None else self.log_weight))
 
     def excluded_sentences(self) -> Pairs:
         """(Sentence of the batch, sentence here) of the same video, then of the same meaning."""
@@ -159,42 +169,6 @@ class NegativePool:
         if self.log_weight is None:
             return None
         return self.log_weight[on(self.candidates.sentence_video, self.log_weight.device)]
-
-
-def on(index: np.ndarray, device: torch.device) -> Tensor:
-    """An index from the host, for which nobody waits."""
-    return torch.from_numpy(index).to(device, non_blocking=True)
-
-
-@dataclass
-class Negatives:
-    """What the losses of a batch are computed against.
-
-    Attributes:
-        pools (list[NegativePool]): The first one contains the batch itself.
-        share (float | None): ``W * S / S_all``: W ranks, S sentences of this rank's batch, S_all
-            of all ranks' batches. None where each rank's loss stands for itself, as published.
-        keys (Candidates | None): The batch, embedded by a `MomentumEncoder`; None without one.
-        key_pools (list[NegativePool]): What a loss of its own compares with ``keys``; the first
-            one contains ``keys``.
-        row_share (float | None): ``share`` of the rows over which contrastive losses are means,
-            where they are not one for each sentence. Defaults to None: ``share``.
-
-    With a share the mean is over all ranks' sentences, or rows. Let ``t_i`` be a row's term, so
-    that one process with all videos would minimize ``L = sum_i t_i / S_all``. Rank r computes its
-    own terms alone, and minimizes ``L_r = W * sum_{i of r} t_i / S_all = share_r * (mean of its
-    terms)``. Gathered embeddings hand their gradient back to the rank that owns them, summed over
-    ranks; so the gradient on all ranks' parameters together is that of ``sum_r L_r = W * L``, and
-    DistributedDataParallel's mean over W ranks leaves exactly the gradient of L. Clipping comes
-    after that mean, so it sees L's norm. The IoU loss is a mean over sentences and the P moments
-    of each, P the same for all, so the share of sentences serves it.
-    """
-
-    pools: list[NegativePool]
-    share: float | None = None
-    keys: Candidates | None = None
-    key_pools: list[NegativePool] = field(default_factory=list)
-    row_share: float | None = None
 
     def scale(
         self, losses: dict[str, Tensor], over_sentences: Container[str] = ()
@@ -218,6 +192,11 @@ class Negatives:
         over_all = own.detach().clone()
         all_reduce(over_all, op='mean')
         return dict(zip(losses, own + (over_all - own.detach()), strict=True))
+
+
+def on(index: np.ndarray, device: torch.device) -> Tensor:
+    """An index from the host, for which nobody waits."""
+    return torch.from_numpy(index).to(device, non_blocking=True)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -285,3 +264,129 @@ def gather_candidates(
     )
     first = first_video[rank], sum(sentences[:rank])
     return gathered, first, None if num_rows is None else sum(rows)
+
+
+class NegativeSource(nn.Module):
+    """Where a head's contrastive losses find their negatives: the head's ``negatives``.
+
+    The videos of the batch on this device, as published (``scope='local'``), or the videos of all
+    devices (``'global'``). What counts as the same video is decided by its id, on whichever rank
+    its copy is. Its sentences are negatives unless they overlap, its moments unless they are near
+    the ground truth, as within one video.
+
+    - ``'global'``: W ranks of b videos train as one process with W * b videos does (BatchNorm
+      apart): every loss, the IoU loss too, is a mean over all ranks' sentences, and embeddings
+      hand their gradient back to the rank that owns them; `Negatives` derives the scale. The
+      logged losses are those means, the same on all ranks.
+    - Gradient accumulation: negatives are those of the micro-batch (of all ranks, if global), never
+      of the accumulated batch.
+    - BatchNorm's statistics are per rank whatever the scope. ``sync_bn='torch'`` in the config
+      takes them over all ranks (on GPUs; PyTorch has no SyncBatchNorm for the CPU).
+    - ``piece``: a step of many videos in the memory of ``piece`` videos, beside all embeddings, at
+      the cost of embedding twice (`embed_in_pieces`). Losses and gradients are those of the batch
+      at once, but for two things: dropout draws masks piece by piece, the same in both passes; and
+      of BatchNorm ``piece_statistics`` decides. With ``'piece'`` each piece is normalized by its
+      own statistics, as in a batch of that size, and running statistics are updated once for each
+      piece. With ``'whole'`` a pass without graph over the whole batch (more time, and the memory
+      of its largest layer; it draws dropout of its own) takes the statistics of the batch and
+      updates the running ones; the pieces are normalized by them as constants, so that the
+      embeddings and losses are those of the batch at once, and the gradients lack what runs
+      through mean and variance.
+
+    Args:
+        scope (str): ``'local'`` or ``'global'``. Defaults to ``'local'``, as published.
+        weight (float): Weight of the negatives from outside the device's batch: each adds
+            ``weight * exp(similarity / temperature)`` to a denominator. Defaults to 1, like any
+            other negative; with another value a sentence's loss depends on which rank it is on.
+        exclude_same_text (bool): A sentence of another video with the same text, but for case,
+            punctuation and white space, is no negative, and neither are the moments of that video
+            near the sentence's ground truth. Defaults to False, as published.
+        exclude_similar (float, optional): Likewise a sentence of another video that means nearly
+            the same: the cosine of their vectors of the model's ``tower``, or of its frozen
+            language model where it has no tower, is at least so much, in (0, 1). Defaults to None:
+            only texts are compared.
+        videos_per_step (int, optional): Videos of a step of all processes together;
+            `ResumableTrainLoop` sets ``train_dataloader.batch_size`` to each one's share. Defaults
+            to None: the loader's batch size.
+        piece (int, optional): Videos that a process embeds at a time. Defaults to None: all.
+        piece_statistics (str): ``'piece'`` or ``'whole'``. Defaults to ``'piece'``.
+
+    Attributes:
+        wide (bool): Whether ``scope`` is in force; scheduled.
+
+    Raises:
+        ValueError: If a value is out of range, or would have no effect.
+    """
+
+    def __init__(
+        self,
+        scope: str = 'local',
+        weight: float = 1.0,
+        exclude_same_text: bool = False,
+        exclude_similar: float | None = None,
+        videos_per_step: int | None = None,
+        piece: int | None = None,
+        piece_statistics: str = 'piece',
+    ):
+        super().__init__()
+        problem = _problem_of_pieces(videos_per_step, piece, piece_statistics)
+        if scope not in ('local', 'global'):
+            problem = f"scope={scope!r}: give 'local' or 'global'"
+        elif not 0 < weight < math.inf:
+            problem = f'weight={weight}: give a factor above 0'
+        elif weight != 1 and scope == 'local':
+            problem = f"weight={weight}: scope='local' has no negatives to weigh"
+        elif exclude_similar is not None and not 0 < exclude_similar < 1:
+            problem = f'exclude_similar={exclude_similar}: give a cosine between 0 and 1, or None'
+        if problem:
+            raise InputError(f'model.head.negatives.{problem}')
+        self.scope = scope
+        self.weight = weight
+        self.exclude_same_text = exclude_same_text
+        self.exclude_similar = exclude_similar
+        self.videos_per_step = videos_per_step
+        self.piece, self.piece_statistics = piece, piece_statistics
+        self.wide = True
+
+    def collect(self, own: Candidates, num_rows: int | None = None) -> Negatives:
+        """Negatives of a batch.
+
+        Args:
+            own (Candidates): This process's batch, sentences in order of videos.
+            num_rows (int, optional): Rows of this batch over which the contrastive losses are
+                means. Defaults to None: one for each sentence.
+
+        Raises:
+            ValueError: If ``exclude_similar`` is set, and the head gives no ``meaning``.
+        """
+        if self.exclude_similar is not None and own.meaning is None:
+            raise InputError(
+                'model.head.negatives.exclude_similar compares vectors of meaning, and this head '
+                "gives none: hand sentences['meaning'] to its `candidates`"
+            )
+        how = {k: getattr(self, k) for k in ('weight', 'exclude_same_text', 'exclude_similar')}
+        if not (self.wide and self.scope == 'global' and get_world_size() > 1):
+            return Negatives.of(own, own, **how)
+        everyone, first, all_rows = gather_candidates(own, num_rows)
+        return replace(
+            Negatives.of(everyone, own, first, **how),
+            share=_share(len(own.sentences), len(everyone.sentences)),
+            row_share=None if num_rows is None else _share(num_rows, all_rows),
+        )
+
+
+def _problem_of_pieces(videos_per_step, piece, piece_statistics) -> str | None:
+    """What is wrong with these settings of `NegativeSource`."""
+    for name, count in dict(videos_per_step=videos_per_step, piece=piece).items():
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            return f'{name}={count!r}: give a number of videos, or None'
+    if piece_statistics not in ('piece', 'whole'):
+        return f"piece_statistics={piece_statistics!r}: give 'piece' or 'whole'"
+    if piece is None and piece_statistics == 'whole':
+        return "piece_statistics='whole': without `piece` it has no effect"
+    return None
+
+
+def _share(own: int, everyone: int) -> float:
+    """`Negatives.share` of so many of this rank's and of all ranks'."""
+    return get_world_size() * own / max(everyone, 1)

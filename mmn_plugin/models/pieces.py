@@ -51,11 +51,6 @@ def embed_in_pieces(
         torch.clear_autocast_cache()  # a cast that pieces share would add up gradients in 16 bits
         contexts = partial(_contexts, first, again)
         parts.append(checkpoint(model.embed, *part, use_reentrant=False, context_fn=contexts))
-    return join_pieces(parts)
-
-
-def join_pieces(parts: list[Embeddings]) -> Embeddings:
-    """Embeddings of all pieces, one after the other."""
     return tuple(
         {space: torch.cat([part[space] for part in side]) for space in side[0]}
         for side in zip(*parts, strict=True)
@@ -63,14 +58,13 @@ def join_pieces(parts: list[Embeddings]) -> Embeddings:
 
 
 def split_batch(
-    piece: int | None,
+    piece: int,
     inputs: Tensor,
     sentences: SentenceBatch,
     data_samples: list[GroundingDataSample],
 ) -> Iterator[tuple[Tensor, SentenceBatch, list[GroundingDataSample]]]:
-    """Arguments of ``embed`` of each piece; None is all at once."""
+    """Arguments of ``embed`` of each piece."""
     row = place = 0
-    piece = piece or len(data_samples)
     for first in range(0, len(data_samples), piece):
         samples = data_samples[first : first + piece]
         rows = slice(row, row := row + sum(sample.num_inputs for sample in samples))

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.random_candidates import random_candidates
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
@@ -16,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmn_plugin.engine import LossCheck, PreemptionHook, loss_check, preemption
-from mmn_plugin.models import BaseLocalizer, NegativeSource
+from mmn_plugin.models import BaseLocalizer
 
 aten = torch.ops.aten
 NAN, INF = float('nan'), float('inf')
@@ -34,13 +33,10 @@ class Model(BaseLocalizer):
 
     def __init__(self):
         super().__init__()
-        self.negatives = NegativeSource(queue_size=8)
         self.bad_gradient = None
         self.norm, self.layer = nn.BatchNorm1d(2), nn.Linear(2, 1)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
-        if inputs.device.type == 'cpu':  # as the head does
-            self.negatives.collect(random_candidates([1, 1], [s.video_id for s in data_samples]))
         weight = self.layer.weight.sum()
         zero = dict(nan=weight * 0, inf=weight - weight.detach()).get(self.bad_gradient)
         return dict(
@@ -83,19 +79,13 @@ class Run:
         batch = dict(inputs=inputs, data_samples=samples)
         if not self.checked:
             return self.model.train_step(batch, self.optim_wrapper)
-        outputs = self.check.train_step(self, index, batch)
-        if self.check.skipped:  # as the loop does
-            self.model.negatives.forget_iteration()
-        return outputs
+        return self.check.train_step(self, index, batch)
 
     def weights(self):
         return [value.detach().clone() for value in self.model.parameters()]
 
     def state(self):
         return [value.clone() for value in self.model.state_dict().values()]
-
-    def bank(self):
-        return self.model.negatives.common_state()['video_ids']
 
 
 def same(first, second):
@@ -154,12 +144,10 @@ def test_a_skipped_batch_leaves_no_trace(values, what, clip):
             before = with_bad.state()
             assert with_bad.step(index, **values) == {}
             assert same(before, with_bad.state())
-            assert with_bad.bank() == ['v0', 'w']
         else:
             with_bad.step(index)
             without.step(index)
     assert same(with_bad.state(), without.state())
-    assert with_bad.bank() == ['v0', 'w', 'v2', 'w']
     assert with_bad.optim_wrapper.inner_count == 3
     (said,) = with_bad.said
     assert f'iteration skipped (1 of at most 100): rank 0: {what}' in said
@@ -178,7 +166,6 @@ def test_a_skipped_batch_drops_its_window_of_accumulation(values):
     run.step(2)
     assert all(value.isfinite().all() for value in run.weights())
     assert not same(before, run.weights())
-    assert run.bank() == ['v0', 'w', 'v2', 'w']
     assert run.check.skips == 1
 
 

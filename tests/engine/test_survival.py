@@ -16,8 +16,7 @@ from helpers.tiny_corpus import NUM_SEGMENTS, write_config, write_corpus
 
 # Ten videos, two ranks of two: three iterations an epoch, the last one short. Dropout is on, the
 # pipeline draws random numbers in two persistent workers, validation draws some every epoch, and
-# no seed is configured. Negatives come from a memory bank too: of each rank, or common to both
-# where gradients are accumulated.
+# no seed is configured.
 SURVIVAL = f"""
 custom_imports = dict(imports=['mmn_plugin', 'helpers.faults'])
 custom_hooks = [dict(type='FaultHook')]
@@ -27,7 +26,6 @@ param_scheduler = [dict(type='MultiStepLR', milestones=[2], gamma=0.5),
 default_hooks = dict(
     freeze_language_model=dict(through_epoch=2), negatives=dict(full_through_epoch=2),
     checkpoint=dict(interval=1, max_keep_ckpts=-1))
-model = dict(head=dict(negatives=dict(queue_size=5)))
 randomness = dict(_delete_=True, seed=None)
 workers = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(**workers, dataset=dict(pipeline=[
@@ -44,7 +42,6 @@ HARD_BATCHES = (
     'default_hooks.similar_videos.interval=3',
 )
 EPOCHS, STEPS = 4, 3
-BANK = 'model.head.negatives'
 pytestmark = pytest.mark.skipif(not hasattr(__import__('os'), 'fork'), reason='needs fork')
 
 
@@ -106,10 +103,6 @@ def load_states(folder, checkpoint):
     return [load(states / f'rank_{rank}.pth') for rank in (0, 1)]
 
 
-def banks_of(folder, checkpoint):
-    return [rank['parts'][BANK]['video_ids'] for rank in load_states(folder, checkpoint)]
-
-
 def of_rank(folder, rank, epoch):
     """Weights that a rank had after an epoch."""
     return load(folder / f'rank{rank}_epoch{epoch}.pth')
@@ -144,7 +137,6 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, 
         assert_same(first[part], second[part])
     assert first['meta']['seed'] == second['meta']['seed']
     first, second = (load_states(folder, 'epoch_4.pth') for folder in (unbroken, end.folder))
-    assert_same(first[0]['parts'][BANK], second[0]['parts'][BANK])
     assert_same(first[0]['random'], second[0]['random'])
     assert_same(first[1], second[1])
 
@@ -159,7 +151,7 @@ def test_no_sample_is_repeated_or_left_out_and_each_gets_the_same_noise(unbroken
     assert not torch.equal(states[0]['torch'], states[1]['torch'])  # and dropout
 
 
-def test_ranks_share_weights_and_batchnorms_statistics_and_no_memory_bank(unbroken):
+def test_ranks_share_weights_and_batchnorms_statistics(unbroken):
     for epoch in range(1, EPOCHS + 1):
         first, second = (of_rank(unbroken, rank, epoch) for rank in (0, 1))
         statistics = {name for name in first if name.endswith(('running_mean', 'running_var'))}
@@ -171,9 +163,6 @@ def test_ranks_share_weights_and_batchnorms_statistics_and_no_memory_bank(unbrok
         load_states(unbroken, 'epoch_4.pth')[1],
     )
     assert all(torch.equal(second['buffers'][name], weights[name]) for name in statistics)
-    banks = banks_of(unbroken, 'epoch_4.pth')
-    assert [len(bank) for bank in banks] == [5, 5]
-    assert banks[0] != banks[1]
 
 
 def test_the_language_model_stands_still_while_frozen_and_moves_at_a_tenth_after(unbroken):
@@ -304,10 +293,9 @@ def test_accumulation_bf16_and_pieces_resume_inside_a_window(lab, accumulated):
     paths = [
         next(leg.folder.glob('run_state/epoch_3.pth-*/common.pth')) for leg in accumulated[::2]
     ]
-    banks = [load(path) for path in paths]
-    assert len(banks[0][BANK]['video_ids']) == 5
-    assert banks[0]['hook.SimilarVideoHook']['epoch'] == 0  # kept where the run was resumed
-    assert_same(*banks)
+    common = [load(path) for path in paths]
+    assert common[0]['hook.SimilarVideoHook']['epoch'] == 0  # kept where the run was resumed
+    assert_same(*common)
     assert_same(*(of_rank(whole.folder, rank, 3) for rank in (0, 1)))
     drawn = [videos(whole.folder, rank) for rank in (0, 1)]
     assert drawn == [videos(resumed.folder, rank) for rank in (0, 1)]
@@ -356,8 +344,6 @@ def test_one_ranks_bad_loss_is_skipped_by_all(lab):
     steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
     assert steps == {1}
     assert checkpoint['run_state']['loop']['skips'] == 2
-    banks = banks_of(run.folder, 'epoch_1.pth')
-    assert [len(bank) for bank in banks] == [1, 1]  # of five; the skipped four are not there
 
 
 def test_one_ranks_bad_loss_stops_all_with_its_message(lab):

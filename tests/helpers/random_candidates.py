@@ -23,3 +23,22 @@ def random_candidates(counts, video_ids, texts=None, moments=7, channels=5):
         iou=torch.rand(sentences, moments, dtype=torch.float64),
         meaning=F.normalize(torch.randn(sentences, 2), dim=-1).numpy(),
     )
+
+
+def joined_candidates(*parts):
+    """All candidates of several, such as batches of two ranks."""
+
+    def cat(name):
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values)
+
+    first = np.cumsum([0, *(len(part.video_ids) for part in parts)])
+    places = zip(parts, first, strict=False)
+    return Candidates(
+        *map(cat, ('moments', 'sentences', 'ground_truth')),
+        sentence_video=np.concatenate([part.sentence_video + start for part, start in places]),
+        video_ids=[name for part in parts for name in part.video_ids],
+        texts=[text for part in parts for text in part.texts],
+        iou=cat('iou'),
+        meaning=np.concatenate([part.meaning for part in parts]),
+    )

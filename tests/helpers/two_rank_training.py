@@ -49,17 +49,7 @@ CASES = {
     ),
     'clipping': dict(max_norm=0.05),
     'float32': dict(dtype=torch.float32, loss=dict(num_positive=3), max_norm=0.05),
-    'a queue': dict(
-        source=dict(scope='global', queue_size=5),
-        loss=dict(num_positive=3),
-        steps=[
-            [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
-            [[('e', 1)], [('a', 2), ('f', 3)]],
-            [[('b', 1), ('g', 2)], [('h', 1)]],
-        ],
-    ),
-    'a queue of a momentum encoder': dict(
-        source=dict(scope='global', queue_size=5, momentum=0.9),
+    'three steps': dict(
         loss=dict(num_positive=3),
         steps=[
             [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
@@ -68,11 +58,11 @@ CASES = {
         ],
     ),
     'texts': dict(
-        source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        source=dict(scope='global', exclude_same_text=True),
         steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
     ),
     'meanings': dict(
-        source=dict(scope='global', queue_size=5, exclude_similar=0.7),
+        source=dict(scope='global', exclude_similar=0.7),
         steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
     ),
     'accumulation': dict(
@@ -84,11 +74,11 @@ CASES = {
     'trained BatchNorm over all ranks, in strips': dict(train_bn=True, conv_mode='strips'),
     'weak supervision': dict(
         weak=True,
-        source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        source=dict(scope='global', exclude_same_text=True),
         steps=[[[('a', 4), ('b', 3)], [('c', 1)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
     ),
     'pieces of one and of two videos': dict(
-        source=dict(scope='global', piece=2, queue_size=5),
+        source=dict(scope='global', piece=2),
         accumulate=2,
         max_norm=0.05,
         steps=[
@@ -98,7 +88,7 @@ CASES = {
     ),
     'several windows, and none': dict(
         windows=(2, 0, 1, 3),
-        source=dict(scope='global', queue_size=5, exclude_same_text=True),
+        source=dict(scope='global', exclude_same_text=True),
         loss=dict(num_positive=3),
         steps=[
             [[('a', 2), ('b', 1)], [('c', 1), ('d', 4)]],
@@ -112,7 +102,6 @@ CASES = {
     'sentences that are ignored': dict(
         windows=(0, 2, 1),
         head=dict(absent='ignore', positives='sentence'),
-        source=dict(scope='global', queue_size=5, momentum=0.9),
         loss=dict(num_positive=2),
         steps=[
             [[('a', 2), ('b', 1)], [('c', 1), ('d', 4)]],
@@ -122,7 +111,6 @@ CASES = {
     'nothing occurs': dict(
         windows=(0,),
         head=dict(absent='ignore'),
-        source=dict(scope='global', queue_size=5),
         steps=[[[('a', 1)], [('c', 2)]]] * 2,
     ),
     'local': dict(source=dict(scope='local')),

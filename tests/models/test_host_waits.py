@@ -20,7 +20,7 @@ from torch.optim import adam
 
 from mmn_plugin.engine import LossCheck
 from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
-from mmn_plugin.models import NegativeSource, negative_source, negatives
+from mmn_plugin.models import NegativeSource, negatives
 from mmn_plugin.structures import MomentGrid, TubeDataSample, true_windows
 
 SPACES = ('iou', 'contrastive')
@@ -138,8 +138,8 @@ def two_ranks(monkeypatch):
 
     group = SimpleNamespace(group=SimpleNamespace(WORLD=None), all_reduce=lambda _: None)
     group.all_gather = lambda parts, rows: [part.copy_(rows) for part in parts]
-    monkeypatch.setattr(negative_source, 'get_world_size', lambda: 2)
     for name, value in (
+        ('get_world_size', lambda: 2),
         ('all_gather_object', gather),
         ('host_group', lambda _: 'the hosts'),
         ('all_reduce', lambda value, op: value),
@@ -173,7 +173,7 @@ SCALED = dict(wrapper=AmpOptimWrapper, dtype='float16')
 @pytest.mark.parametrize('precision', [{}, SCALED], ids=['float32', 'loss scaler'])
 @pytest.mark.parametrize(
     'source',
-    [{}, dict(queue_size=4, exclude_same_text=True), dict(queue_size=4, exclude_similar=0.9)],
+    [{}, dict(exclude_same_text=True), dict(exclude_similar=0.9)],
 )
 @pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
 def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away):
@@ -184,7 +184,7 @@ def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away
 
 @pytest.mark.parametrize('settings', [dict(positives='sentence'), dict(absent='ignore')], ids=str)
 def test_a_whole_step_with_several_windows_or_none_waits_once(settings, away):
-    model = build_tiny(head=dict(settings, negatives=dict(queue_size=4)))
+    model = build_tiny(head=settings)
     assert waits_of_a_step(model, with_windows(padded_samples()), VIDEO) == ONCE
 
 
@@ -197,5 +197,5 @@ def test_a_whole_step_and_a_validation_of_tubes_wait_once(piece, precision, away
 
 @pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
 def test_a_whole_step_with_the_negatives_of_all_ranks_waits_once(config, away, two_ranks):
-    model = build_tiny(config, head=dict(negatives=dict(scope='global', queue_size=4)))
+    model = build_tiny(config, head=dict(negatives=dict(scope='global')))
     assert waits_of_a_step(model, padded_samples(), VIDEO) == ONCE

@@ -1,17 +1,16 @@
 """The losses of MMN against the reference page's formulas, their chunks, and their memory."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.matching_by_definition import losses_by_definition
-from helpers.random_candidates import random_candidates
+from helpers.random_candidates import joined_candidates, random_candidates
 from torch.profiler import ProfilerActivity, profile
 
-from mmn_plugin.models import Candidates, NegativePool, Negatives
+from mmn_plugin.models import Candidates, Negatives
 from mmn_plugin.models.losses import IoURegressionLoss, MutualMatchingLoss
 from mmn_plugin.models.losses.mutual_matching_loss import PairMask, streaming_logsumexp
 from mmn_plugin.structures import MomentGrid
@@ -27,10 +26,10 @@ SETTINGS = dict(
 P = 7
 
 
-def losses(own, pools=None, **settings):
+def losses(own, negatives=None, **settings):
     loss = MutualMatchingLoss(**(SETTINGS | settings))
     positives = own.iou.topk(loss.num_positive, dim=1).indices
-    return loss(own, positives, Negatives(pools or [NegativePool.of(own, own, (0, 0))]))
+    return loss(own, positives, negatives or Negatives.of(own, own))
 
 
 def assert_same_values_and_gradients(ours, expected, inputs):
@@ -66,33 +65,18 @@ def test_matching_losses_and_gradients_equal_the_formulas(counts, chunk_elements
 )
 @pytest.mark.parametrize('num_positive', [1, 3])
 def test_negatives_from_elsewhere_enter_by_the_same_formulas(settings, num_positive):
-    # Video b is in the queue twice, video c occurs twice in the batch; texts repeat everywhere.
+    # Another rank has video b twice, video c occurs twice in the batch; texts repeat everywhere.
     own = random_candidates([3, 1, 2, 1], 'abcc', list('xyxzxyz'))
-    queue = random_candidates([2, 3, 2], 'bdb', list('xxyzyxx'))
-    inputs = [x.requires_grad_() for c in (own, queue) for x in (c.moments, c.sentences)]
+    before, after = random_candidates([2], 'b'), random_candidates([3, 2], 'db', list('yzyxx'))
+    inputs = [x.requires_grad_() for c in (before, own, after) for x in (c.moments, c.sentences)]
     expected = losses_by_definition(
-        SETTINGS | dict(num_positive=num_positive), own, [queue], **settings
+        SETTINGS | dict(num_positive=num_positive), own, [before, after], **settings
     )
-    pools = [NegativePool.of(own, own, (0, 0), **settings), NegativePool.of(queue, own, **settings)]
+    everyone = joined_candidates(before, own, after)
+    negatives = Negatives.of(everyone, own, (1, 2), **settings)
     assert_same_values_and_gradients(
-        losses(own, pools, num_positive=num_positive, chunk_elements=50), expected, inputs
+        losses(own, negatives, num_positive=num_positive, chunk_elements=50), expected, inputs
     )
-
-
-def test_keys_are_positives_and_negatives_of_what_is_trained():
-    own, queue = random_candidates([3, 1, 2], 'abc'), random_candidates([2, 3, 2], 'bde')
-    other = random_candidates([3, 1, 2], 'abc')
-    keys = replace(own, moments=other.moments, sentences=other.sentences)
-    inputs = [own.moments.requires_grad_(), own.sentences.requires_grad_()]
-    pools = [NegativePool.of(keys, own, (0, 0)), NegativePool.of(queue, own)]
-    negatives = Negatives([], keys=keys, key_pools=pools)
-    loss = MutualMatchingLoss(**SETTINGS)
-    positives = own.iou.topk(loss.num_positive, dim=1).indices
-    expected = [
-        losses_by_definition(SETTINGS, replace(own, **{name: getattr(keys, name)}), [queue])[place]
-        for place, name in enumerate(('sentences', 'moments'))
-    ]
-    assert_same_values_and_gradients(loss(own, positives, negatives, keys), expected, inputs)
 
 
 def test_a_sentence_is_no_negative_of_itself_whatever_overlap_removes_one():
@@ -202,18 +186,18 @@ def candidates(videos, first, gradient):
 
 def memory(videos, gathered, chunk_elements):
     """MB beyond embeddings and their gradients, and MB of all similarities at once."""
-    own, rest = candidates(8, 0, True), candidates(videos, 8, gathered)
+    own, everyone = candidates(8, 0, True), candidates(videos, 0, gathered)
     loss = MutualMatchingLoss(**SETTINGS, chunk_elements=chunk_elements)
-    inputs = [t for c in (own, rest) for t in (c.moments, c.sentences) if t.requires_grad]
-    negatives = Negatives([NegativePool.of(own, own, (0, 0)), NegativePool.of(rest, own)])
+    inputs = [t for c in (own, everyone) for t in (c.moments, c.sentences) if t.requires_grad]
+    negatives = Negatives.of(everyone, own)
     positives = own.iou.topk(loss.num_positive, dim=1).indices
 
     def step():
         losses = loss(own, positives, negatives)
-        torch.autograd.grad(sum(losses), inputs, allow_unused=True)
+        torch.autograd.grad(sum(losses), inputs)
 
     gradients = sum(tensor.numel() for tensor in inputs) / 2**18
-    similarities = len(own.sentences) * rest.moments[..., 0].numel() / 2**18
+    similarities = len(own.sentences) * everyone.moments[..., 0].numel() / 2**18
     return peak_of_allocations(step) - gradients, similarities
 
 

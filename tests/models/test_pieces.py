@@ -96,11 +96,11 @@ def tube_batch(model):
 CASES = {
     'MMN': {},
     'cells': dict(neck=dict(conv_mode='sparse')),
-    'a queue': dict(negatives=dict(queue_size=5, exclude_same_text=True)),
+    'texts': dict(negatives=dict(exclude_same_text=True)),
     'a frozen language model': dict(text_encoder=dict(frozen=True)),
     'several windows, and none': dict(head=dict(positives='sentence')),
-    'sentences that are ignored': dict(head=dict(absent='ignore'), negatives=dict(queue_size=5)),
-    'MSCL': dict(name='mscl_charades.py', negatives=dict(queue_size=5)),
+    'sentences that are ignored': dict(head=dict(absent='ignore')),
+    'MSCL': dict(name='mscl_charades.py'),
     'tubes': dict(name='mmn_hcstvg.py'),
 }
 
@@ -110,7 +110,7 @@ def test_losses_and_gradients_are_those_of_the_batch_at_once(case):
     model = model_of(**copy.deepcopy(CASES[case]))
     if case == 'tubes':
         batches = [tube_batch(model)]
-    else:  # a queue is empty at the first
+    else:
         windows = (0, 2, 1) if 'head' in CASES[case] else None
         made = videos(windows=windows), videos((2, 1, 1, 5), first=5, windows=windows)
         batches = [batch_of(model, samples) for samples in made]
@@ -233,7 +233,7 @@ def test_a_norm_that_is_used_twice_has_no_statistics_of_the_whole_batch():
 
 
 def test_a_skipped_batch_leaves_no_trace():
-    model = model_of(trained_norm=True, negatives=dict(piece=3, queue_size=5))
+    model = model_of(trained_norm=True, negatives=dict(piece=3))
     runner = SimpleNamespace(
         model=model, logger=logging.getLogger(), epoch=0, iter=0, optim_wrapper=None
     )
@@ -262,8 +262,8 @@ def test_a_skipped_batch_leaves_no_trace():
             r'neck\.compile=True and model\.head\.negatives\.piece=3 do not go together',
         ),
         (
-            partial(model_of, 'mmn_hcstvg.py', negatives=dict(queue_size=8)),
-            r"negatives\.queue_size: TubeMatchingHead has the negatives of the device's batch",
+            partial(model_of, 'mmn_hcstvg.py', negatives=dict(weight=0.5)),
+            r"negatives\.weight: TubeMatchingHead has the negatives of the device's batch",
         ),
     ],
 )

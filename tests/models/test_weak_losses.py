@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.random_candidates import random_candidates
+from helpers.random_candidates import joined_candidates, random_candidates
 from mmaction.registry import MODELS
 
-from mmn_plugin.models import NegativeSource
+from mmn_plugin.models import Negatives, NegativeSource
 from mmn_plugin.models.losses import SelfContrastLoss, VideoMatchingLoss
 
 
@@ -83,25 +83,15 @@ def test_where_there_is_nothing_to_compare_with_nothing_moves():
     assert values(matching(twins, NegativeSource(exclude_same_text=True))[1]) == [0.0, 0.0]
 
 
-def test_a_queue_brings_weighted_negatives_and_needs_no_timestamps():
-    source = NegativeSource(queue_size=2, exclude_same_text=True)
-    first, second = weak_candidates([2, 1], 'ab'), weak_candidates([1], 'c', texts=['four'])
-    source.collect(first)
-    loss, found = matching(second, source)  # of one video: all negatives are the queue's
-    assert values(found) == pytest.approx(by_definition(loss, second, first))
-    source.settle()
-    state = source.bank.state()
-    assert state['video_ids'] == ['c', 'b']
-    assert state['ground_truth'] is None
-    again = NegativeSource(queue_size=1)
-    again.bank.load_state(state)
-    assert again.bank.state()['video_ids'] == ['c']
-    source = NegativeSource(queue_size=4, weight=0.3)
-    source.collect(first)
-    second = weak_candidates([1, 2], 'cd')
-    loss, found = matching(second, source)
-    expected = by_definition(loss, second, second, first, weights=(1.0, 0.3))
-    assert values(found) == pytest.approx(expected)
+def test_candidates_of_other_ranks_are_weighted_negatives_and_need_no_timestamps():
+    first, own = weak_candidates([2, 1], 'ab'), weak_candidates([1, 2], 'cd')
+    loss, _ = matching(own)
+    negatives = Negatives.of(joined_candidates(first, own), own, (2, 3), weight=0.3)
+    expected = by_definition(loss, own, own, first, weights=(1.0, 0.3))
+    assert values(loss(own, negatives)) == pytest.approx(expected)
+    alone = weak_candidates([1], 'c', texts=['four'])  # all negatives are the others'
+    negatives = Negatives.of(joined_candidates(alone, first), alone, exclude_same_text=True)
+    assert values(loss(alone, negatives)) == pytest.approx(by_definition(loss, alone, first))
 
 
 CONTRAST = dict(temperature=0.1, threshold=0.5, num_hard=1)

@@ -10,7 +10,6 @@ from helpers.tiny_models import batch_of, build_tiny, sample_of
 from mmaction.registry import MODELS
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models import MemoryBank, NegativeSource
 from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
@@ -77,19 +76,15 @@ class Batch:
         made = [
             {
                 space: torch.randn(*shape, generator=rng, dtype=torch.float64).requires_grad_()
-                for space in ('iou', 'contrastive', 'keys')
+                for space in ('iou', 'contrastive')
             }
             for shape in shapes.values()
         ]
         return cls(*made, samples)
 
-    def losses(self, head, keys=False):
-        sides = [
-            {space: rows for space, rows in side.items() if keys or space != 'keys'}
-            for side in (self.moments, self.sentences)
-        ]
+    def losses(self, head):
         video = torch.tensor([v for v, s in enumerate(self.samples) for _ in s.sentences])
-        return head.loss(*sides, video, self.samples)
+        return head.loss(self.moments, self.sentences, video, self.samples)
 
     def entries(self, space='contrastive'):
         """(video, moments (P, J), iou (P,) per window, text, embedding, windows) by sentence."""
@@ -207,33 +202,6 @@ def test_losses_and_gradients_are_those_of_loops_over_windows(counts, mode, abse
         assert_as_defined(losses.values(), by_definition(batch, (), mode, absent, count), batch)
 
 
-@pytest.mark.parametrize('absent', ['repel', 'ignore'])
-def test_a_memory_of_videos_with_other_numbers_of_windows_enters_by_the_same_formulas(absent):
-    head = head_of(dict(queue_size=6, exclude_same_text=True), absent=absent)
-    first = Batch.of({'c': [1], 'a': [1, 1]}, seed=1)
-    second = Batch.of({'b': [2, 0, 3], 'd': [0]}, seed=2)
-    batch = Batch.of({'a': [0, 2], 'b': [1], 'e': [1, 4]}, seed=3)
-    for seen in (first, second):
-        seen.losses(head)
-    stored = head.negatives.common_state()
-    again = head_of(dict(queue_size=6, exclude_same_text=True), absent=absent)
-    again.negatives.load_common_state(stored)
-    expected = by_definition(batch, [first, second], 'window', absent, same_text=True)
-    for one in (head, again):
-        assert_as_defined(batch.losses(one).values(), expected, batch)
-
-
-def test_keys_of_a_momentum_encoder_have_the_positives_of_all_windows():
-    batch = Batch.of(MIXED[2])
-    head = head_of(dict(queue_size=6, momentum=0.5))
-    losses = batch.losses(head, keys=True)
-    for name, side in (('loss_vid_keys', 'sentences'), ('loss_sent_keys', 'moments')):
-        mixed = Batch(dict(batch.moments), dict(batch.sentences), batch.samples)
-        getattr(mixed, side)['contrastive'] = getattr(mixed, side)['keys']
-        expected = by_definition(mixed)[0 if side == 'sentences' else 1]
-        assert losses[name].item() == pytest.approx(expected.item(), rel=1e-6)
-
-
 def test_a_sentence_that_does_not_occur_repels_unless_it_is_ignored():
     batch = Batch.of({'a': [0, 1], 'b': [1]})
     moved = {}
@@ -262,7 +230,7 @@ def test_each_window_has_positives_where_a_setting_says_so():
 @pytest.mark.parametrize('piece', [None, 1])
 @pytest.mark.parametrize('absent', ['repel', 'ignore'])
 def test_a_batch_in_which_nothing_occurs_is_a_step_like_any_other(absent, piece):
-    model = build_tiny(head=dict(absent=absent, negatives=dict(queue_size=3, piece=piece))).train()
+    model = build_tiny(head=dict(absent=absent, negatives=dict(piece=piece))).train()
     samples = [sample_of('v', ['the box', 'the red box']), sample_of('vv', ['the blue box'])]
     for sample in (nothing := copy.deepcopy(samples)):
         sample.gt_instances = true_windows([[] for _ in sample.sentences])
@@ -277,23 +245,6 @@ def test_a_batch_in_which_nothing_occurs_is_a_step_like_any_other(absent, piece)
             assert min(values.values()) > 0
         for name, weight in model.named_parameters():
             assert weight.grad is None or weight.grad.isfinite().all(), name
-
-
-def test_a_bank_that_was_stored_with_one_moment_for_each_sentence_is_read():
-    bank = MemoryBank(4)
-    source = NegativeSource(queue_size=4)
-    Batch.of({'a': [1, 1], 'b': [1]}).losses(head := head_of(dict(queue_size=4)))
-    state = head.negatives.common_state()
-    assert state['ground_truth'].shape == (3, 1, 2)
-    bank.load_state(dict(state, ground_truth=state['ground_truth'][:, 0]))
-    source.load_common_state(bank.state())
-    assert torch.equal(source.common_state()['ground_truth'], state['ground_truth'])
-
-
-def test_a_bank_keeps_which_windows_there_are():
-    Batch.of({'a': [0, 2], 'b': [1]}).losses(head := head_of(dict(queue_size=4)))
-    truth = head.negatives.common_state()['ground_truth']
-    assert truth.isnan().all(-1).tolist() == [[True, True], [False, False], [False, True]]
 
 
 def test_the_best_window_counts_and_none_is_an_iou_of_zero():

@@ -14,7 +14,7 @@ from helpers.random_candidates import random_candidates
 from helpers.run_tool import ROOT, config_with
 
 from mmn_plugin.config import load_config
-from mmn_plugin.models import NegativePool, Negatives
+from mmn_plugin.models import Negatives
 from mmn_plugin.models.losses import MutualMatchingLoss
 
 
@@ -130,6 +130,12 @@ def test_the_experiment_goes_on_from_its_result_and_tries_rates_with_the_first_s
     assert len(made) == 3
     assert again(results[-1] | dict(code=['one', 'other'])) == whole
     assert len(made) == 6
+    gone = dict(results[-1]['runs'][0], row=negatives.REMOVED[0])
+    old = dict(code=['one', 'other'], commit='that had it', runs=[gone])
+    negatives.RESULT.write_text(json.dumps(results[-1] | old))
+    (*_, last) = negatives.negatives_library([5, 6])
+    assert last['runs'][0] == gone | dict(commit='that had it')
+    assert sorted(map(negatives.place_of, last['runs'][1:])) == whole
 
 
 def test_the_table_has_rows_whose_rates_were_all_tried_and_columns_of_the_tower(negatives):
@@ -209,7 +215,7 @@ def test_learnt_temperatures_give_the_loss_of_fixed_ones_and_its_derivative(nega
     torch.manual_seed(0)
     own = random_candidates([2, 1, 3], range(3))
     settings = dict(num_positive=2, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3)
-    batch = own, own.iou.topk(2).indices, Negatives([NegativePool.of(own, own, (0, 0))])
+    batch = own, own.iou.topk(2).indices, Negatives.of(own, own)
 
     def fixed(video, sentence):
         temperatures = dict(temperature_video=video, temperature_sentence=sentence)

@@ -22,10 +22,10 @@ def with_windows(path):
     path.write_text(json.dumps(content))
 
 
-def test_mmn_is_trained_on_them_and_resumes_with_its_queue(tmp_path):
+def test_mmn_is_trained_on_them_and_resumes(tmp_path):
     corpus = write_corpus(tmp_path / 'corpus')
     with_windows(corpus / 'train.json')
-    extra = "model['head'] = dict(positives='sentence', negatives=dict(queue_size=3))"
+    extra = "model['head'] = dict(positives='sentence')"
     config = write_config(tmp_path / 'tiny.py', corpus, extra=extra)
     workers = 'train_dataloader.num_workers=1 train_dataloader.persistent_workers=True'
     line = f'train.py {{}} --work-dir {{}} --cfg-options {workers} train_cfg.max_epochs={{}}'

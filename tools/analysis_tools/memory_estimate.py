@@ -7,9 +7,9 @@ The step of the benchmark (made-up batch, real optimizer) runs once on tensors w
 no layer has a formula of its own. That takes no memory, whatever the batch; the largest batch takes
 up to 5 such steps for each size of a GPU, which are minutes for large models and MSCL. Weights are
 those of the config, with sentences and language model of real size; ``--gpus`` adds the buckets of
-DistributedDataParallel and, where ``model.head.negatives`` is global, the embeddings of all GPUs; a
-memory bank is full. ``--measure`` also runs steps on this machine's CPU, and sets beside the
-estimate what PyTorch's allocator gave out.
+DistributedDataParallel and, where ``model.head.negatives`` is global, the embeddings of all GPUs.
+``--measure`` also runs steps on this machine's CPU, and sets beside the estimate what PyTorch's
+allocator gave out.
 
 Not counted, and left room for by ``--reserve``: the CUDA context, cuDNN's workspaces, and what the
 allocator cannot use between its blocks. No GPU was at hand to measure these.
@@ -44,7 +44,7 @@ from torch.utils._pytree import tree_iter
 from mmn_plugin.cli.main import count, tool_parser
 from mmn_plugin.errors import plain_errors
 from mmn_plugin.files import writable_file, write_json
-from mmn_plugin.models import negative_source, negatives
+from mmn_plugin.models import negatives
 from mmn_plugin.models.text_encoders.sentence_encoder import BATCH_TOKENS
 
 CARDS = (24, 80, 141)  # GB
@@ -171,7 +171,7 @@ class MemoryEstimate:
             self.bench.batch_size = batch_size
             (step,) = self.bench.train(self.model)
             with as_on_a_gpu(), self.storages, self._other_gpus():
-                self._make_state(step)
+                self._make_state()
                 self.storages.at_peak.clear()
                 step()
             parts = +self.storages.at_peak  # without those of 0 bytes
@@ -180,22 +180,14 @@ class MemoryEstimate:
             self.known[batch_size] = parts
         return self.known[batch_size]
 
-    def _make_state(self, step) -> None:
-        """What exists before a step: the optimizer's state, and videos in the memory bank."""
+    def _make_state(self) -> None:
+        """What exists before a step: the optimizer's state."""
         optimizer, storages = self.bench.optimizer, self.storages
         storages.part = 'optimizer state'
         make_state(self.model, optimizer)
         optimizer.optimizer.register_step_pre_hook(
             lambda *_: setattr(storages, 'part', "optimizer's step")
         )
-        source = self.model.head.negatives
-        if source.bank is not None:
-            source.bank.clear()
-            step()
-            storages.part, videos = 'memory bank', source._seen
-            source.settle()
-            while len(source.bank) < source.bank.size:
-                source.bank.push(videos)
 
     @contextmanager
     def _other_gpus(self):
@@ -209,6 +201,8 @@ class MemoryEstimate:
             return found
 
         stand_ins = dict(
+            get_world_size=lambda: self.args.gpus,
+            gather_candidates=gathered,
             get_rank=lambda: 0,
             all_gather_object=lambda value, _: [value] * self.args.gpus,
             host_group=lambda _: None,
@@ -217,11 +211,7 @@ class MemoryEstimate:
                 all_gather=lambda *_: None, all_reduce=lambda *_: None, group=dist.group
             ),
         )
-        source = dict(get_world_size=lambda: self.args.gpus, gather_candidates=gathered)
-        with (
-            mock.patch.multiple(negatives, **stand_ins),
-            mock.patch.multiple(negative_source, **source),
-        ):
+        with mock.patch.multiple(negatives, **stand_ins):
             yield
 
     def largest(self, limit: float) -> int:

@@ -39,44 +39,6 @@ def render_shapes(result: dict) -> str:
     return table(['test split, %', *map(title, METRICS)], rows)
 
 
-# Negatives of one sentence: videos per process and forward pass, options of the hook. A step of
-# the optimizer is 16 videos in all of them (2 processes, gradients accumulated), so that nothing
-# else differs but the videos over which BatchNorm takes its statistics.
-VIDEOS_PER_STEP = 16
-GLOBAL = ('model.head.negatives.scope=global',)
-QUEUE = ('model.head.negatives.queue_size=64', 'default_hooks.negatives.from_epoch=3')
-NEGATIVES = {
-    'local, 2 videos': (2, ()),
-    'local, 4 videos': (4, ()),
-    'local, 8 videos': (8, ()),
-    'global, 2 x 8 videos': (8, GLOBAL),
-    'local, 8 videos, and a queue of 64': (8, QUEUE),
-    'global, 2 x 8 videos, and a queue of 64': (8, (*GLOBAL, *QUEUE)),
-}
-
-
-def negatives(seeds: list[int]) -> dict:
-    """MMN on Shapes with negatives from more and more videos."""
-    result = {}
-    for label, (videos, options) in NEGATIVES.items():
-        options = (
-            f'train_dataloader.batch_size={videos}',
-            f'optim_wrapper.accumulative_counts={VIDEOS_PER_STEP // (2 * videos)}',
-            'optim_wrapper.optimizer.lr=1e-3',  # the config's, scaled from its 32 videos a step
-            *options,
-        )
-        name = 'negatives_' + re.sub(r'\W+', '_', label)
-        result[label] = [train_and_test(name, seed, options) for seed in seeds]
-    return dict(per_seed=result)
-
-
-def render_negatives(result: dict) -> str:
-    """Figures by source of the negatives."""
-    names = ('R1@0.3', 'R1@0.5', 'R1@0.7', 'mIoU', 'unseen/R1@0.5')
-    rows = [[label, *spreads(seeds, names)] for label, seeds in result['per_seed'].items()]
-    return table(['negatives from', *map(title, names)], rows)
-
-
 TUBES = 'configs/mmn_shapes_tubes.py'
 TUBE_METRICS = ('m_vIoU', 'm_tIoU', 'vIoU@0.3', 'vIoU@0.5')
 TRACKED = WORK / 'shapes_tracked'

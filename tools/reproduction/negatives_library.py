@@ -32,6 +32,7 @@ from .tables import spreads, table
 
 RESULT = ROOT / 'docs/results/negatives_library.json'
 LIMITS_RESULT = ROOT / 'docs/results/negatives_limits.json'
+DEFAULT_RESULT = ROOT / 'docs/results/captions_library.json'
 HEAD = 'model.head'
 
 
@@ -55,9 +56,7 @@ def of_temperature(value: float) -> tuple[str, ...]:
 STEP = 32
 SOURCE = f'{HEAD}.negatives'
 
-GLOBAL, QUEUE = f'{SOURCE}.scope=global', f'{SOURCE}.queue_size'
-FROM = 'default_hooks.negatives.from_epoch=2'
-MOMENTUM, AGED = f'{SOURCE}.momentum=0.99', f'{SOURCE}.half_life=128'
+GLOBAL = f'{SOURCE}.scope=global'
 SAMPLER = 'train_dataloader.sampler'
 HARD = (
     f'{SAMPLER}._delete_=True',
@@ -75,26 +74,31 @@ ROWS = {
     'global, 2 x 32 videos': (32, (GLOBAL,), 2),
     '128 videos, in pieces of 32': (128, (), 1),
     '512 videos, in pieces of 32': (512, (), 1),
-    '32 videos, and a queue of 64': (32, (f'{QUEUE}=64', FROM), 1),
-    '32 videos, and a queue of 512': (32, (f'{QUEUE}=512', FROM), 1),
-    '32 videos, and a queue of 64 with momentum': (32, (f'{QUEUE}=64', MOMENTUM), 1),
-    '32 videos, and a queue of 512 with momentum': (32, (f'{QUEUE}=512', MOMENTUM), 1),
-    'the same, half the weight every 128 videos': (32, (f'{QUEUE}=512', MOMENTUM, AGED), 1),
     '32 videos that resemble each other': (32, HARD, 1),
     '32 videos, without sentences that mean the same': (32, (MASKS,), 1),
     '32 videos that resemble each other, likewise': (32, (*HARD, MASKS), 1),
 }
+# Measured at a commit that had a queue; their runs stay in the result as they are.
+REMOVED = (
+    '32 videos, and a queue of 64',
+    '32 videos, and a queue of 512',
+    '32 videos, and a queue of 64 with momentum',
+    '32 videos, and a queue of 512 with momentum',
+    'the same, half the weight every 128 videos',
+)
 CORPORA = {'captions': 'configs/mmn_captions_library.py', 'shapes': CONFIG}
 # For all rows alike: fewer epochs than the configs have, validation at the end alone, on captions
 # also kernels of 3 instead of 5, which take two thirds of the time.
-OF_CAPTIONS = ('model.head.expected_iou_power=None', *of_epochs(4), 'param_scheduler.1.T_max=4')
+PLAIN = 'model.head.expected_iou_power=None'  # an epoch is chosen by scores alone
+OF_CAPTIONS = (PLAIN, *of_epochs(4), 'param_scheduler.1.T_max=4')
 SCHEDULES = {
-    'captions': (*OF_CAPTIONS, *of_temperature(0.05), 'model.neck.kernel_size=3'),
+    'captions': (*OF_CAPTIONS, 'model.neck.kernel_size=3', 'model.text_encoder.frozen=True'),
     'shapes': (*of_epochs(8), 'param_scheduler.0.milestones=[5,7]'),
 }
 RATES = (1.0, 3.0)  # factors on the config's learning rate that are tried for each row
 POWERS, WEIGHTS = (4.0, 16.0, 64.0), (0.0, 8.0)  # of a library's score
 ONE_IN = dict(val=3, test=2)  # sentences that are asked
+ALL = dict(val=1, test=1)
 ALONE, BOTH = 'alone', 'tower'
 OWN = 'video R1@0.5'
 
@@ -134,7 +138,9 @@ def start(path: Path, current: Callable[[dict], bool]) -> tuple[list[dict], dict
     code, runs = state_of_code(), []
     if path.is_file():
         before = json.loads(path.read_text())
+        kept = [run for run in before['runs'] if run['row'] in REMOVED]
         runs = [run for run in before['runs'] if before['code'] == code and current(run)]
+        runs += [dict(run, commit=run.get('commit', before['commit'])) for run in kept]
     return runs, dict(code=code, runs=runs)
 
 
@@ -205,12 +211,12 @@ def figures_of(corpus: str, row: str, rate: float, seed: int) -> dict:
     return json.loads(kept.read_text())
 
 
-def evaluated(corpus: str, work: Path) -> dict:
+def evaluated(corpus: str, work: Path, one_in: dict = ONE_IN) -> dict:
     """Figures of a training on the test split, and of ``quality`` on validation."""
     with chdir(ROOT):
         cfg, model = trained_model(work, CORPORA[corpus])
-        chosen = on_validation(cfg, model, ONE_IN['val'])
-        test = tool.embed_library(model, build_dataset(cfg, 'test'), step=ONE_IN['test'])
+        chosen = on_validation(cfg, model, one_in['val'])
+        test = tool.embed_library(model, build_dataset(cfg, 'test'), step=one_in['test'])
         truth = WholeTruth('data/shapes') if corpus == 'shapes' else None
         found = {}
         for name, trial in chosen.items():
@@ -287,7 +293,7 @@ def render_negatives_library(result: dict) -> str:
     """A table for each corpus."""
     tables = []
     for corpus in CORPORA:
-        rows = {row: chosen_runs(result, corpus, row) for row in ROWS}
+        rows = {row: chosen_runs(result, corpus, row) for row in (*ROWS, *REMOVED)}
         tables += [table_of(corpus, {row: runs for row, runs in rows.items() if runs})]
     return '\n\n'.join(filter(None, tables))
 
@@ -317,6 +323,27 @@ def table_of(corpus: str, rows: dict[str, list[dict]]) -> str:
         shown.append([label, *cells, f'{median:.0f}', f'{minutes:.0f}', f'{rate:g}', seeds])
     header = [f'negatives of a sentence; {corpus}, test split, IoU=0.5, %', *columns]
     return table([*header, 'median rank', 'CPU minutes', 'learning rate x', 'seeds'], shown)
+
+
+def captions_library(seeds: list[int]) -> Iterator[dict]:
+    """The config for libraries as it is, asked for all sentences; as `negatives_library`."""
+    runs, part = start(DEFAULT_RESULT, lambda run: True)
+    for _ in measured(of_default, [(seed,) for seed in seeds], runs, lambda run: (run['seed'],)):
+        yield part
+    yield part
+
+
+def of_default(seed: int) -> dict:
+    """Figures of one training."""
+    torch.set_num_threads(1)
+    config = CORPORA['captions']
+    work, used = train(Path(config).stem, seed, (PLAIN,), config, 1)
+    return dict(used, rate=1.0, **evaluated('captions', work, ALL))
+
+
+def render_captions_library(result: dict) -> str:
+    """The row of the config."""
+    return table_of('captions', {Path(CORPORA['captions']).name: result['runs']})
 
 
 # What may limit local negatives, one change at a time: options of a training.

@@ -11,8 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.negative_source import NegativeSource
-from mmn_plugin.models.negatives import Candidates, on
+from mmn_plugin.models.negatives import Candidates, NegativeSource, on
 from mmn_plugin.models.ranking import expected_iou, rank, score_curve, with_first
 from mmn_plugin.structures import (
     GroundingDataSample,

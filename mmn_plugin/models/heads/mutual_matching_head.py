@@ -1,7 +1,7 @@
 """MMN's head: moments against sentences in two joint spaces."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from mmaction.registry import MODELS
 from torch import Tensor
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.models.negatives import Candidates, Negatives, on
+from mmn_plugin.models.negatives import on
 from mmn_plugin.models.ranking import moment_scores
 from mmn_plugin.structures import (
     GroundingDataSample,
@@ -24,8 +24,6 @@ from mmn_plugin.structures import (
 
 from .base_head import BaseHead, own_video_products, owners, unit_vectors
 from .library_score import trusted
-
-MATCHING = ('loss_vid', 'loss_sent', 'loss_vid_keys', 'loss_sent_keys')
 
 
 @MODELS.register_module()
@@ -125,8 +123,6 @@ class MutualMatchingHead(BaseHead):
     ) -> dict[str, Tensor]:
         """``loss_vid``, ``loss_sent``, ``loss_iou`` from the spaces ``iou`` and ``contrastive``.
 
-        With a `MomentumEncoder` also ``loss_vid_keys`` and ``loss_sent_keys``.
-
         Args and how they are computed: as of `BaseHead`. How they count over several ranks is the
         business of ``self.negatives``.
         """
@@ -149,37 +145,25 @@ class MutualMatchingHead(BaseHead):
                 iou,
                 sentences.get('meaning'),
             )
-            matching, negatives = self._matching(own, positives, moments, sentences)
+            negatives = self.negatives.collect(own, len(positives.moments))
+            loss_vid, loss_sent = self.loss_matching(
+                own,
+                positives.moments,
+                negatives,
+                sentence=positives.sentence,
+                window=positives.window,
+            )
             cosines = own_video_products(moments['iou'], sentences['iou'], counts)
             weight = self.contrastive_factor * self.contrastive_weight
             logits = self.iou_scale * cosines
             return negatives.scale(
                 dict(
-                    {name: weight * value for name, value in matching.items()},
+                    loss_vid=weight * loss_vid,
+                    loss_sent=weight * loss_sent,
                     loss_iou=self.loss_iou(logits, iou) if len(iou) else logits.sum(),
                 ),
                 over_sentences=('loss_iou',),
             )
-
-    def _matching(
-        self, own: Candidates, positives: 'Positives', moments: dict, sentences: dict
-    ) -> tuple[dict[str, Tensor], Negatives]:
-        """Both directions by name, those of the keys if there are any, and the negatives."""
-        keys = None
-        if 'keys' in moments:
-            keys = replace(own, moments=moments['keys'], sentences=sentences['keys'])
-        negatives = self.negatives.collect(own, self.training, keys, len(positives.moments))
-        losses = []
-        for other in (None,) if keys is None else (None, keys):
-            losses += self.loss_matching(
-                own,
-                positives.moments,
-                negatives,
-                other,
-                sentence=positives.sentence,
-                window=positives.window,
-            )
-        return dict(zip(MATCHING, losses, strict=False)), negatives
 
     def _positives(
         self, windows: list[Tensor], data_samples: list[GroundingDataSample]

@@ -117,7 +117,7 @@ class ScoreCurveHead(BaseHead):
             stages = [embeddings[name] for name in self.stages]
             refined = stages[self.active_stages]  # (B, N, J)
             own = self.candidates(refined, queries, data_samples, meaning=sentences.get('meaning'))
-            negatives = self.negatives.collect(own, self.training)
+            negatives = self.negatives.collect(own)
             loss_vid, loss_sent = self.loss_matching(own, negatives)
             losses = dict(
                 loss_vid=self.contrastive_factor * loss_vid,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmn_plugin.errors import InputError
 from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.models.heads.base_head import unit_vectors
-from mmn_plugin.models.momentum_encoder import ENCODERS
 from mmn_plugin.models.necks.tower_pool import moment_means
 from mmn_plugin.models.pieces import embed_in_pieces
 from mmn_plugin.models.text_encoders.sentence_encoder import KEPT
@@ -130,12 +129,6 @@ class BaseLocalizer(BaseModel):
             embeddings, texts = embed_in_pieces(self, inputs, sentences, data_samples)
             if self.head.negatives.exclude_similar is not None:
                 texts = dict(texts, meaning=self.meanings(_texts(data_samples), sentences))
-            average, source = self.head.negatives.momentum_encoder, self.head.negatives
-            if average is not None and source.wide and self.training:
-                encoders = {name: getattr(self, name) for name in ENCODERS}
-                keys = average(encoders, (inputs, sentences, data_samples), source.piece)
-                embeddings = dict(embeddings, keys=keys[0]['contrastive'])
-                texts = dict(texts, keys=keys[1]['contrastive'])
             return self.head.loss(embeddings, texts, sentences.video, data_samples)
         if mode == 'tensor':
             return self.embed(inputs, sentences, data_samples)

@@ -10,7 +10,7 @@ from mmaction.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmn_plugin.models.negatives import Candidates, NegativePool, Negatives, Pairs, on
+from mmn_plugin.models.negatives import Candidates, Negatives, Pairs, on
 from mmn_plugin.structures import temporal_iou
 
 
@@ -178,7 +178,6 @@ class MutualMatchingLoss(nn.Module):
         own: Candidates,
         positives: Tensor,
         negatives: Negatives,
-        keys: Candidates | None = None,
         sentence: np.ndarray | None = None,
         window: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -187,10 +186,7 @@ class MutualMatchingLoss(nn.Module):
         Args:
             own (Candidates): The batch.
             positives (Tensor): (G, K) indices on the host of moments of highest IoU.
-            negatives (Negatives): What to compare with; its first pool holds the batch itself.
-            keys (Candidates, optional): The batch as a `MomentumEncoder` embeds it: compare with
-                ``negatives.key_pools``, and take positives from here, so that positive and
-                negatives are embedded by the same weights. Defaults to None.
+            negatives (Negatives): What to compare with.
             sentence (np.ndarray, optional): (G,) int64, never falling, the sentence that each row
                 of ``positives`` is of. Defaults to None: G = S, one row for each.
             window (Tensor, optional): (G, K) on the host, each positive's window among those of its
@@ -205,81 +201,75 @@ class MutualMatchingLoss(nn.Module):
         video = own.sentence_video if sentence is None else own.sentence_video[sentence]
         place = on(video, device)[:, None], positives.to(device, non_blocking=True)  # (G, K)
         moments = own.moments[place]  # (G, K, J)
-        positive = to_moment = (moments * rows.of((keys or own).sentences)[:, None]).sum(-1)
-        if keys is not None:
-            to_moment = (keys.moments[place] * rows.of(own.sentences)[:, None]).sum(-1)  # (G, K)
-        pools = negatives.pools if keys is None else negatives.key_pools
-        found = [self._all_negatives(pool, own, moments, rows) for pool in pools]
-        of_video, of_sentence = map(list, zip(*found, strict=True))
-        of_sentence.append(torch.full_like(of_sentence[0], self.LOG_EPSILON))
+        positive = (moments * rows.of(own.sentences)[:, None]).sum(-1) - self.margin  # (G, K)
+        of_video, of_sentence = self._all_negatives(negatives, own, moments, rows)
+        of_sentence = of_sentence.logaddexp(torch.full_like(of_sentence, self.LOG_EPSILON))
         return (
-            self._cross_entropy((positive - self.margin) / self.temperature_video, of_video),
-            self._cross_entropy((to_moment - self.margin) / self.temperature_sentence, of_sentence),
+            self._cross_entropy(positive / self.temperature_video, of_video),
+            self._cross_entropy(positive / self.temperature_sentence, of_sentence),
         )
 
     def _all_negatives(
-        self, pool: NegativePool, own: Candidates, moments: Tensor, rows: '_Rows'
+        self, negatives: Negatives, own: Candidates, moments: Tensor, rows: '_Rows'
     ) -> tuple[Tensor, Tensor]:
-        """A pool's sentences against the positives (G, K, J), as (G, K), and its moments against
-        their sentences, as (G, 1): logarithms of sums.
+        """All sentences against the positives (G, K, J), as (G, K), and all moments against their
+        sentences, as (G, 1): logarithms of sums.
         """
         of_video = streaming_logsumexp(
             moments.flatten(0, 1),
-            pool.candidates.sentences[:, None],
+            negatives.candidates.sentences[:, None],
             self.temperature_video,
-            self.ignored_sentences(pool, rows),
-            pool.sentence_log_weight(),
+            self.ignored_sentences(negatives, rows),
+            negatives.sentence_log_weight(),
             self.chunk_elements,
         )
         of_sentence = streaming_logsumexp(
             own.sentences,
-            pool.candidates.moments,
+            negatives.candidates.moments,
             self.temperature_sentence,
-            self.ignored_moments(pool, own.iou),
-            pool.log_weight,
+            self.ignored_moments(negatives, own.iou),
+            negatives.log_weight,
             self.chunk_elements,
         )
         return of_video.view(moments.shape[:2]), rows.of(of_sentence)[:, None]
 
     @staticmethod
-    def _cross_entropy(logits: Tensor, others: list[Tensor]) -> Tensor:
-        """Mean over positives (G, K), each against itself and all others."""
-        others = torch.stack(others).logsumexp(0)  # (G, K) or (G, 1)
+    def _cross_entropy(logits: Tensor, others: Tensor) -> Tensor:
+        """Mean over positives (G, K), each against itself and all others, (G, K) or (G, 1)."""
         terms = torch.logaddexp(logits, others) - logits
         return terms.mean() if len(terms) else terms.sum()
 
-    def ignored_sentences(self, pool: NegativePool, rows: '_Rows') -> PairMask:
-        """Sentences of the pool that are no negatives: of the same video and moment, or meaning.
+    def ignored_sentences(self, negatives: Negatives, rows: '_Rows') -> PairMask:
+        """Sentences that are no negatives: of the same video and moment, or meaning.
 
         Rows are the G * K positive moments, each with its own window.
         """
         device = rows.windows.device
-        here, there = rows.pairs(pool.same_video_sentences)
-        truth = pool.candidates.ground_truth[on(there, device)][:, None]  # (n, 1, M, 2)
+        here, there = rows.pairs(negatives.same_video_sentences)
+        truth = negatives.candidates.ground_truth[on(there, device)][:, None]  # (n, 1, M, 2)
         overlap = temporal_iou(rows.windows[on(here, device)][:, :, None], truth)  # (n, 1 or K, M)
         masked = (overlap >= self.sentence_removal_iou).any(-1)
-        if pool.first_sentence is not None:
-            # Oneself is the positive, whatever its overlap.
-            oneself = rows.sentence[here] + pool.first_sentence == there
-            masked = masked | on(oneself, device)[:, None]
-        here_too, there_too = rows.pairs(pool.same_meaning)
+        # Oneself is the positive, whatever its overlap.
+        oneself = rows.sentence[here] + negatives.first_sentence == there
+        masked = masked | on(oneself, device)[:, None]
+        here_too, there_too = rows.pairs(negatives.same_meaning)
         K = self.num_positive
         masked = torch.cat([masked.expand(-1, K), masked.new_ones(len(here_too), K)])
         here = (np.concatenate([here, here_too])[:, None] * K + np.arange(K)).reshape(-1)
         there = np.concatenate([there, there_too]).repeat(K)
         return PairMask.of(here, there, masked.reshape(-1, 1), -math.inf)
 
-    def ignored_moments(self, pool: NegativePool, iou: Tensor) -> PairMask:
-        """Moments of the pool that are no negatives: those that sentences of its meaning describe.
+    def ignored_moments(self, negatives: Negatives, iou: Tensor) -> PairMask:
+        """Moments that are no negatives: those that sentences of the same meaning describe.
 
         Every copy of the sentence's video is masked like the video itself; where another video
         has a sentence of the same meaning, the moments near that sentence's ground truth are.
         Published quirk: such a moment is multiplied by 0, so it still adds exp(0) = 1.
         """
-        own = iou[on(pool.same_video[0], iou.device)]  # (n, P)
-        of_others = pool.candidates.iou[on(pool.same_meaning[1], iou.device)]
+        own = iou[on(negatives.same_video[0], iou.device)]  # (n, P)
+        of_others = negatives.candidates.iou[on(negatives.same_meaning[1], iou.device)]
         masked = torch.cat([own, of_others]) >= self.negative_iou
-        return PairMask.of(*pool.excluded_videos(), masked, 0.0)
+        return PairMask.of(*negatives.excluded_videos(), masked, 0.0)
 
 
 class _Rows:

@@ -51,7 +51,7 @@ class VideoMatchingLoss(nn.Module):
 
         Args:
             own (Candidates): The batch; its moments are clips (B, N, J).
-            negatives (Negatives): What to compare with; its first pool holds the batch itself.
+            negatives (Negatives): What to compare with.
 
         Returns:
             tuple[Tensor, Tensor]: Video-to-sentences loss (``loss_vid``) and sentence-to-videos
@@ -60,17 +60,15 @@ class VideoMatchingLoss(nn.Module):
         clips, sentences = own.moments, own.sentences
         video = on(own.sentence_video, clips.device)  # (S,)
         positive = self.logits(_cosines(sentences, clips[video]))  # (S,)
-        of_video, of_sentence = [], []
-        for pool in negatives.pools:
-            others = pool.candidates
-            of_videos = self.logits(_all_cosines(sentences, others.moments))  # (S, V)
-            of_sentences = self.logits(_all_cosines(others.sentences, clips)).T[video]  # (S, S')
-            if pool.log_weight is not None:
-                of_videos = of_videos + pool.log_weight
-                of_sentences = of_sentences + pool.sentence_log_weight()
-            of_sentence.append(_without(of_videos, pool.excluded_videos()))
-            of_video.append(_without(of_sentences, pool.excluded_sentences()))
-        others = (torch.cat(parts, 1).logsumexp(1) for parts in (of_video, of_sentence))
+        candidates = negatives.candidates
+        of_videos = self.logits(_all_cosines(sentences, candidates.moments))  # (S, V)
+        of_sentences = self.logits(_all_cosines(candidates.sentences, clips)).T[video]  # (S, S')
+        if negatives.log_weight is not None:
+            of_videos = of_videos + negatives.log_weight
+            of_sentences = of_sentences + negatives.sentence_log_weight()
+        of_videos = _without(of_videos, negatives.excluded_videos())
+        of_sentences = _without(of_sentences, negatives.excluded_sentences())
+        others = of_sentences.logsumexp(1), of_videos.logsumexp(1)
         return tuple((torch.logaddexp(positive, other) - positive).mean() for other in others)
 
     def logits(self, cosines: Tensor) -> Tensor:
