@@ -1,9 +1,14 @@
 # MMN on ActivityNet's captions to be searched in a library of many videos: the contrastive space
-# begins as the tower's, which tells videos apart.
+# begins as the tower's, which tells videos apart. What each of these settings gives is measured in
+# docs/negatives.md; training the language model takes three times the time.
 _base_ = 'mmn_captions.py'
 
 model = dict(
     backbone=dict(keep_features=True),
     neck=dict(embed_channels=384, features=384),
-    text_encoder=dict(embed_channels=384, identity=True),
+    text_encoder=dict(embed_channels=384, identity=True, frozen=False),
+    head=dict(loss_matching=dict(temperature_video=0.05, temperature_sentence=0.05)),
 )
+library = dict(score_power=64.0, tower_weight=8.0)
+
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))))
