@@ -15,8 +15,12 @@ from .loss_check import LossCheck
 from .optim import GroupedOptimWrapperConstructor
 from .preemption import Preempted, PreemptionHook
 from .resume import ResumableTrainLoop
-from .schedules import ContrastStageHook, CrossVideoNegativeHook, FreezeLanguageModelHook
-from .similar_video_hook import SimilarVideoHook
+from .schedules import (
+    ContrastStageHook,
+    CrossVideoNegativeHook,
+    FreezeLanguageModelHook,
+    SimilarVideoHook,
+)
 from .start_checks import StartHook, build_runner
 from .visualization_hook import GroundingVisualizationHook
 

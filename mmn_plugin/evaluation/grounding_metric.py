@@ -18,11 +18,18 @@ from mmn_plugin.files import read_json
 from mmn_plugin.structures import MomentGrid, padded_windows, true_windows
 from mmn_plugin.structures.json_lines import is_number
 
-from .average_precision import LONGEST, ranked_precision
 from .base_metric import DumpMetric, VideoResultsMetric, item_key
 from .predictions import GroundingResult, write_predictions
 from .presence import Presence
-from .recall import chance_level, format_table, mean_iou, ranked_iou, recall
+from .recall import (
+    LONGEST,
+    chance_level,
+    format_table,
+    mean_iou,
+    ranked_iou,
+    ranked_precision,
+    recall,
+)
 
 
 @METRICS.register_module()

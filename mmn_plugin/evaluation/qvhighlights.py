@@ -26,8 +26,8 @@ from mmn_plugin.structures.qvhighlights import (
     read_query_lines,
 )
 
-from .average_precision import LONGEST, THRESHOLDS, average_precision, window_iou
 from .predictions import PredictionsError, require
+from .recall import LONGEST, THRESHOLDS, average_precision, window_iou
 
 RANGES = {'full': (0, np.inf), 'long': (30, 150), 'middle': (10, 30), 'short': (0, 10)}  # seconds
 LEVELS = {'Fair': 2, 'Good': 3, 'VeryGood': 4}  # least score of a clip that an annotator marks

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from mmn_plugin.datasets import SimilarVideoSampler, stack_videos
-from mmn_plugin.engine import SimilarVideoHook, similar_video_hook
+from mmn_plugin.engine import SimilarVideoHook, schedules
 
 
 @pytest.fixture(scope='module')
@@ -52,15 +52,15 @@ def test_vectors_are_means_of_features_or_of_the_models_contrastive_embeddings(d
 def test_processes_embed_the_videos_between_them(dataset, monkeypatch):
     model, parts = build_tiny(), []
     alone = vectors_of(runner_of(dataset, model), by='model')
-    monkeypatch.setattr(similar_video_hook, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(schedules, 'get_world_size', lambda: 2)
 
     def gather(part):
         parts.append(part)
         return parts if len(parts) == 2 else [part, part[:3]]
 
-    monkeypatch.setattr(similar_video_hook, 'all_gather_object', gather)
+    monkeypatch.setattr(schedules, 'all_gather_object', gather)
     for rank in (0, 1):
-        monkeypatch.setattr(similar_video_hook, 'get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(schedules, 'get_rank', lambda rank=rank: rank)
         found = vectors_of(runner_of(dataset, model), by='model')
     assert [*map(len, parts)] == [4, 3]
     np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from mmn_plugin.evaluation.average_precision import THRESHOLDS, ranked_precision
+from mmn_plugin.evaluation.recall import THRESHOLDS, ranked_precision
 
 NAN = math.nan
 

@@ -16,7 +16,7 @@ from test_average_precision import by_definition
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric, GroundingResult, format_table
-from mmn_plugin.evaluation.average_precision import THRESHOLDS
+from mmn_plugin.evaluation.recall import THRESHOLDS
 from mmn_plugin.structures.annotations import VideoAnnotation
 
 NAN = math.nan

@@ -18,8 +18,8 @@ from mmengine.registry import init_default_scope
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import GroundingMetric, GroundingResult
-from mmn_plugin.evaluation.average_precision import LONGEST
 from mmn_plugin.evaluation.presence import Presence
+from mmn_plugin.evaluation.recall import LONGEST
 from mmn_plugin.files import write_json
 
 from .library_presence import chosen

@@ -12,15 +12,13 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import Candidates, NegativeSource, on
-from mmn_plugin.models.ranking import expected_iou, rank, score_curve, with_first
+from mmn_plugin.models.ranking import FusedScore, expected_iou, rank, score_curve, with_first
 from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
     VideoEmbedding,
     normalized_text,
 )
-
-from .library_score import FusedScore
 
 # Values of the curve of a video that was encoded in several windows, for pictures.
 CURVE_STEPS = 96

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import on
-from mmn_plugin.models.ranking import moment_scores
+from mmn_plugin.models.ranking import moment_scores, trusted
 from mmn_plugin.structures import (
     GroundingDataSample,
     MomentGrid,
@@ -23,7 +23,6 @@ from mmn_plugin.structures import (
 )
 
 from .base_head import BaseHead, own_video_products, owners, unit_vectors
-from .library_score import trusted
 
 
 @MODELS.register_module()

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import on
-from mmn_plugin.models.ranking import moment_scores, score_runs, score_stretches
+from mmn_plugin.models.ranking import moment_scores, score_runs, score_stretches, trusted
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 
 from .base_head import BaseHead, unit_vectors
-from .library_score import trusted
 
 
 @MODELS.register_module()
