@@ -32,6 +32,7 @@ _READ = {
     'efficient_conv_bn_eval',
     'compile',
     'extractor',
+    'library',
     'long_video',
     'presence',
     'tracker',

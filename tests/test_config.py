@@ -60,6 +60,7 @@ READ = [
             'model.head.top_n',
             'param_scheduler.0.gamma',
             'visualizer.vis_backends.0.type',
+            'library.score_power',
         )
     ),
     {'default_hooks.mine.type': 'MyHook', 'default_hooks.mine.interval': 1},

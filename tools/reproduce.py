@@ -117,6 +117,7 @@ EXPERIMENTS = dict(
     weak=(weak.weak, weak.render_weak),
     zero_shot_speed=(zero_shot.zero_shot_speed, zero_shot.render_zero_shot_speed),
 )
+# How tables are made, those of what was removed too, which only their commit can measure.
 RENDERED = {name: render for name, (_, render) in EXPERIMENTS.items()} | dict(
     negatives=removed.render_negatives, negatives_drift=removed.render_negatives_drift
 )

@@ -350,8 +350,9 @@ def _restore_parts(runner, kind: str, states: dict) -> None:
             getattr(part, f'load_{kind}')(state)
         elif getattr(part, kind)():
             runner.logger.warning(f'the checkpoint has no state of {owner}, which begins anew')
-    for owner in left:
-        runner.logger.warning(f'the checkpoint has a state of {owner}, which this run lacks')
+    for owner, state in left.items():
+        if state:
+            runner.logger.warning(f'the checkpoint has a state of {owner}, which this run lacks')
 
 
 def _restore_rank(model, state: dict) -> None:

@@ -22,7 +22,7 @@ from .base_metric import DumpMetric, VideoResultsMetric, item_key
 from .predictions import GroundingResult, write_predictions
 from .presence import Presence
 from .recall import (
-    LONGEST,
+    PRECISION_WINDOWS,
     chance_level,
     format_table,
     mean_iou,
@@ -128,7 +128,7 @@ class GroundingMetric(VideoResultsMetric):
     @property
     def num_ranks(self) -> int:
         """How many ranked moments of a sentence the figures look at, at most."""
-        return max(*self.top_n, LONGEST)
+        return max(*self.top_n, PRECISION_WINDOWS)
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what evaluation needs of a batch, on the CPU.
@@ -195,10 +195,10 @@ class GroundingMetric(VideoResultsMetric):
         if self._has_precision(results):
             counts = [(~result.moments[..., 0].isnan()).sum(1) for result in results]
             longest = int(torch.cat(counts).max())
-            if longest < LONGEST:
+            if longest < PRECISION_WINDOWS:
                 notes.append(
-                    f'mAP takes the first {LONGEST} moments of a sentence; the most that one has '
-                    f'is {longest}'
+                    f'mAP takes the first {PRECISION_WINDOWS} moments of a sentence; the most that '
+                    f'one has is {longest}'
                 )
         if any(not len(own) for result in results for own in result.windows):
             notes += Presence.of(results).notes(self.presence_threshold)
@@ -225,7 +225,7 @@ class GroundingMetric(VideoResultsMetric):
         ranked = torch.cat([result.moments[:, : max(self.top_n)] for result in results])
         precision = presence = None
         if self._has_precision(results):
-            longer = torch.cat([result.moments[:, :LONGEST] for result in results])
+            longer = torch.cat([result.moments[:, :PRECISION_WINDOWS] for result in results])
             precision = ranked_precision(longer, truth)
         absent = truth.isnan().flatten(1).all(1)
         if absent.any():

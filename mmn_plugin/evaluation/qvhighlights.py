@@ -27,7 +27,7 @@ from mmn_plugin.structures.qvhighlights import (
 )
 
 from .predictions import PredictionsError, require
-from .recall import LONGEST, THRESHOLDS, average_precision, window_iou
+from .recall import PRECISION_THRESHOLDS, PRECISION_WINDOWS, average_precision, window_iou
 
 RANGES = {'full': (0, np.inf), 'long': (30, 150), 'middle': (10, 30), 'short': (0, 10)}  # seconds
 LEVELS = {'Fair': 2, 'Good': 3, 'VeryGood': 4}  # least score of a clip that an annotator marks
@@ -147,7 +147,11 @@ def retrieval_figures(
     true, there = _padded(truth, 2)  # (Q, T, 2), (Q, T)
     first = _padded([windows[:1] for windows in predicted], 3)
     ranked = _padded(
-        [sorted(windows[:LONGEST], key=lambda window: -window[2]) for windows in predicted], 3
+        [
+            sorted(windows[:PRECISION_WINDOWS], key=lambda window: -window[2])
+            for windows in predicted
+        ],
+        3,
     )
     length = true[..., 1] - true[..., 0]
     figures = {}
@@ -171,7 +175,7 @@ def _first_hits(
     fit = window_iou(*first, true, there)[:, 0]  # (Q, T)
     best = np.take_along_axis(true, fit.argmax(1)[:, None, None], 1)[:, 0]  # (Q, 2)
     iou = temporal_iou(*map(torch.from_numpy, (first[0][:, 0, :2], best))).numpy()
-    return (fit.max(1) > 0)[:, None] & (iou[:, None] >= THRESHOLDS)
+    return (fit.max(1) > 0)[:, None] & (iou[:, None] >= PRECISION_THRESHOLDS)
 
 
 def highlight_figures(
@@ -243,7 +247,7 @@ def _percent(value: float) -> float:
 
 def _by_threshold(values: np.ndarray) -> dict[str, float]:
     """Means of (Q, 10) over the queries, under the thresholds' names."""
-    return dict(zip(map(str, THRESHOLDS), map(_percent, values.mean(0)), strict=True))
+    return dict(zip(map(str, PRECISION_THRESHOLDS), map(_percent, values.mean(0)), strict=True))
 
 
 def _annotated(truth: dict) -> np.ndarray:

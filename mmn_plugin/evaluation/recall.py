@@ -11,6 +11,10 @@ from torch import Tensor
 from mmn_plugin.errors import InputError
 from mmn_plugin.structures import MomentGrid, best_iou
 
+# Of average precision, as QVHighlights has it: IoU, and windows of a query that are taken.
+PRECISION_THRESHOLDS = [round(0.5 + 0.05 * step, 2) for step in range(10)]
+PRECISION_WINDOWS = 10
+
 
 def ranked_iou(ranked: Tensor, ground_truth: Tensor) -> Tensor:
     """IoU of every ranked moment with that of its sentence's true windows that it fits best.
@@ -158,10 +162,6 @@ def chance_level(
     return table / len(moments), math.fsum(mean_ious) / len(moments)
 
 
-THRESHOLDS = [round(0.5 + 0.05 * step, 2) for step in range(10)]  # of IoU
-LONGEST = 10  # windows of a query that mAP takes
-
-
 def window_iou(
     predicted: np.ndarray, predicted_there: np.ndarray, true: np.ndarray, there: np.ndarray
 ) -> np.ndarray:
@@ -199,19 +199,19 @@ def average_precision(iou: np.ndarray, true: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: (Q, 10) in [0, 1]; 0 where there is no true window.
     """
-    free = np.repeat(true[..., None], len(THRESHOLDS), axis=2)  # (Q, T, 10)
-    hits = np.zeros((len(iou), iou.shape[1], len(THRESHOLDS)), bool)  # (Q, P, 10)
+    free = np.repeat(true[..., None], len(PRECISION_THRESHOLDS), axis=2)  # (Q, T, 10)
+    hits = np.zeros((len(iou), iou.shape[1], len(PRECISION_THRESHOLDS)), bool)  # (Q, P, 10)
     for rank in range(iou.shape[1]):
         fit = np.where(free, iou[:, rank, :, None], -1)
         best = fit.shape[1] - 1 - fit[:, ::-1].argmax(1, keepdims=True)  # the last among equals
-        hit = np.take_along_axis(fit, best, 1) >= THRESHOLDS  # (Q, 1, 10)
+        hit = np.take_along_axis(fit, best, 1) >= PRECISION_THRESHOLDS  # (Q, 1, 10)
         np.put_along_axis(free, best, np.take_along_axis(free, best, 1) & ~hit, 1)
         hits[:, rank] = hit[:, 0]
     found = hits.cumsum(1)
-    recall = found / true.sum(1).clip(1)[:, None, None]
+    reached = found / true.sum(1).clip(1)[:, None, None]
     precision = found / np.arange(1, iou.shape[1] + 1)[:, None]
     precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    return (np.diff(recall, axis=1, prepend=0) * precision).sum(1)
+    return (np.diff(reached, axis=1, prepend=0) * precision).sum(1)
 
 
 def ranked_precision(ranked: Tensor, windows: Tensor) -> np.ndarray:
@@ -225,7 +225,7 @@ def ranked_precision(ranked: Tensor, windows: Tensor) -> np.ndarray:
         np.ndarray: (S, 10) in [0, 1]; 0 where there is no moment.
     """
     given = []
-    for moments in (ranked[:, :LONGEST], windows):
+    for moments in (ranked[:, :PRECISION_WINDOWS], windows):
         moments = moments.to(torch.float64).numpy()
         given += [moments, ~np.isnan(moments).any(-1)]
     return average_precision(window_iou(*given), given[-1])

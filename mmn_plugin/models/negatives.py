@@ -1,7 +1,8 @@
 """Where a head's negatives come from, of one process or of all, and what is no negative."""
 
+import inspect
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate, chain
@@ -120,7 +121,7 @@ class Negatives:
         cls,
         candidates: Candidates,
         own: Candidates,
-        first: tuple[int, int] = (0, 0),
+        first: tuple[int, int],
         weight: float = 1.0,
         exclude_same_text: bool = False,
         exclude_similar: float | None = None,
@@ -128,10 +129,11 @@ class Negatives:
         """Compare candidates with a batch.
 
         Args:
-            candidates (Candidates): Of the batch, or of all ranks' batches.
+            candidates (Candidates): Of the batch, or of all ranks' batches, this one's among them;
+                with ``exclude_similar`` both have ``meaning``.
             own (Candidates): This process's batch.
             first (tuple[int, int]): Where the batch's videos and its sentences begin among the
-                candidates. Defaults to the beginning.
+                candidates.
             weight (float): Weight of the candidates that are not this batch's. Defaults to 1.
             exclude_same_text (bool): Whether text plays a role. Defaults to False.
             exclude_similar (float, optional): Cosine of ``meaning`` from which on sentences mean
@@ -321,6 +323,7 @@ class NegativeSource(nn.Module):
     def __init__(
         self,
         scope: str = 'local',
+        *,
         weight: float = 1.0,
         exclude_same_text: bool = False,
         exclude_similar: float | None = None,
@@ -348,13 +351,35 @@ class NegativeSource(nn.Module):
         self.piece, self.piece_statistics = piece, piece_statistics
         self.wide = True
 
-    def collect(self, own: Candidates, num_rows: int | None = None) -> Negatives:
+    @classmethod
+    def of(cls, settings: Mapping, known: Sequence[str] | None = None) -> 'NegativeSource':
+        """From a config.
+
+        Args:
+            settings (Mapping): Arguments by name.
+            known (Sequence[str], optional): Those that a head has a use for. Defaults to None: all.
+
+        Raises:
+            ValueError: If one is unknown, out of range, or would have no effect.
+        """
+        known = known or [*inspect.signature(cls).parameters]
+        if unknown := [name for name in settings if name not in known]:
+            raise InputError(
+                f'model.head.negatives.{unknown[0]}: there is no such setting here; there are '
+                f'{", ".join(known)}'
+            )
+        return cls(**settings)
+
+    def collect(self, own: Candidates, *, num_rows: int | None = None) -> Negatives:
         """Negatives of a batch.
 
         Args:
             own (Candidates): This process's batch, sentences in order of videos.
             num_rows (int, optional): Rows of this batch over which the contrastive losses are
                 means. Defaults to None: one for each sentence.
+
+        Returns:
+            Negatives: The batch's own or, with scope ``'global'`` in force, those of all ranks.
 
         Raises:
             ValueError: If ``exclude_similar`` is set, and the head gives no ``meaning``.
@@ -366,7 +391,7 @@ class NegativeSource(nn.Module):
             )
         how = {k: getattr(self, k) for k in ('weight', 'exclude_same_text', 'exclude_similar')}
         if not (self.wide and self.scope == 'global' and get_world_size() > 1):
-            return Negatives.of(own, own, **how)
+            return Negatives.of(own, own, (0, 0), **how)
         everyone, first, all_rows = gather_candidates(own, num_rows)
         return replace(
             Negatives.of(everyone, own, first, **how),

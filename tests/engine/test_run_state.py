@@ -226,12 +226,12 @@ def test_a_resumed_epoch_yields_what_was_left_of_it(workers):
     assert len(drawn) == 3 * 33  # no number comes twice
 
 
-def test_only_batchnorms_statistics_are_broadcast_and_no_bank_is_stored(monkeypatch):
+def test_only_batchnorms_statistics_are_broadcast_and_others_are_not(monkeypatch):
     sent = []
     monkeypatch.setattr(dist, 'get_world_size', lambda: 2)
     monkeypatch.setattr(dist, 'broadcast', lambda buffer, src: sent.append((id(buffer), src)))
     model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2))
-    model.register_buffer('bank', torch.zeros(3), persistent=False)
+    model.register_buffer('passing', torch.zeros(3), persistent=False)
     model.register_buffer('absent', None)
     dist.broadcast_statistics(model)
     names = [*dist.persistent_buffers(model)]

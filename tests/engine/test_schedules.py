@@ -1,4 +1,4 @@
-"""What happens at which epoch; options, schedule and stored state of the negatives."""
+"""What happens at which epoch; options and schedule of the negatives."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -16,7 +16,6 @@ def runner_of(source=None, epoch=0, modules=(), **model):
     return SimpleNamespace(
         epoch=epoch,
         max_epochs=5,
-        train_dataloader=SimpleNamespace(dataset=range(8)),
         logger=mock.Mock(),
         model=SimpleNamespace(
             head=SimpleNamespace(negatives=source or NegativeSource()),
@@ -47,20 +46,22 @@ def test_a_language_model_that_its_encoder_keeps_frozen_is_refused():
 
 
 def test_the_contrastive_factor_falls_and_wider_negatives_begin_at_their_epochs():
-    hook, source = CrossVideoNegativeHook(2, from_epoch=3), NegativeSource('global')
-    runner, factors, seen = runner_of(source), [], []
+    hook, source = CrossVideoNegativeHook(2, from_epoch=3), NegativeSource('global', weight=0.5)
+    runner, factors, seen, weights = runner_of(source), [], [], []
     own, other = random_candidates([1], 'a'), random_candidates([1], 'b')
     of_two_ranks = dict(
         get_world_size=lambda: 2,
-        gather_candidates=lambda own, rows: (joined_candidates(own, other), (0, 0), rows),
+        gather_candidates=lambda own, rows: (joined_candidates(other, own), (1, 1), rows),
     )
     with mock.patch.multiple('mmn_plugin.models.negatives', **of_two_ranks):
         for runner.epoch in range(4):
             hook.before_train_epoch(runner)
             factors.append(runner.model.head.contrastive_factor)
-            seen.append(source.collect(own).candidates.video_ids)
+            seen.append((found := source.collect(own)).candidates.video_ids)
+            weights.append(found.log_weight.exp().tolist())
     assert factors == [1.0, 1.0, 0.01, 0.01]
-    assert seen == [['a'], ['a'], ['a', 'b'], ['a', 'b']]
+    assert seen == [['a'], ['a'], ['b', 'a'], ['b', 'a']]
+    assert weights == [[1], [1], [0.5, 1], [0.5, 1]]
 
 
 @pytest.mark.parametrize(

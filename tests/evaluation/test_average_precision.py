@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from mmn_plugin.evaluation.recall import THRESHOLDS, ranked_precision
+from mmn_plugin.evaluation.recall import PRECISION_THRESHOLDS, ranked_precision
 
 NAN = math.nan
 
@@ -46,7 +46,10 @@ def test_random_rankings_have_the_precision_of_the_definition():
         *(pad_sequence(lists, True, padding_value=NAN) for lists in (ranked, windows))
     )
     expected = [
-        [by_definition(row.tolist(), true.tolist(), threshold) for threshold in THRESHOLDS]
+        [
+            by_definition(row.tolist(), true.tolist(), threshold)
+            for threshold in PRECISION_THRESHOLDS
+        ]
         for row, true in zip(ranked, windows, strict=True)
     ]
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -75,4 +78,6 @@ def test_instants_have_no_iou_and_warn_of_nothing():
     ranked = torch.tensor([[[1.0, 1.0], [2.0, 4.0]]])
     windows = torch.tensor([[[1.0, 1.0], [2.0, 4.0], [NAN, NAN]]])
     precision = ranked_precision(ranked, windows)
-    assert precision.tolist() == [[0.25] * len(THRESHOLDS)]  # one of two, at the second rank
+    assert precision.tolist() == [
+        [0.25] * len(PRECISION_THRESHOLDS)
+    ]  # one of two, at the second rank

@@ -16,7 +16,7 @@ from test_average_precision import by_definition
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric, GroundingResult, format_table
-from mmn_plugin.evaluation.recall import THRESHOLDS
+from mmn_plugin.evaluation.recall import PRECISION_THRESHOLDS
 from mmn_plugin.structures.annotations import VideoAnnotation
 
 NAN = math.nan
@@ -186,7 +186,9 @@ def test_figures_are_those_of_a_loop_over_sentences():
             entry = [
                 max(overlaps[:1], default=0),
                 max(overlaps[:5], default=0),
-                mean(by_definition(ranked, windows, threshold) for threshold in THRESHOLDS),
+                mean(
+                    by_definition(ranked, windows, threshold) for threshold in PRECISION_THRESHOLDS
+                ),
                 presence,
                 not rejected,
             ]
@@ -239,8 +241,10 @@ def test_recall_and_map_of_real_predictions_are_the_published_evaluators(shared)
         results.append(
             GroundingResult(str(qid), line['duration'], [0], [''], [windows], moments, scores)
         )
-    figures = GroundingMetric((1,), THRESHOLDS, duration_buckets=()).summarize(results)['']
-    for threshold in THRESHOLDS:
+    figures = GroundingMetric((1,), PRECISION_THRESHOLDS, duration_buckets=()).summarize(results)[
+        ''
+    ]
+    for threshold in PRECISION_THRESHOLDS:
         assert round(figures[f'R1@{threshold:g}'], 2) == golden['MR-R1'][str(threshold)]
     assert round(figures['mAP'], 2) == golden['MR-mAP']['average']
     assert round(figures['mAP@0.5'], 2) == golden['MR-mAP']['0.5']

@@ -49,14 +49,6 @@ CASES = {
     ),
     'clipping': dict(max_norm=0.05),
     'float32': dict(dtype=torch.float32, loss=dict(num_positive=3), max_norm=0.05),
-    'three steps': dict(
-        loss=dict(num_positive=3),
-        steps=[
-            [[('a', 2), ('b', 1)], [('c', 1), ('d', 3)]],
-            [[('e', 1)], [('a', 2), ('f', 3)]],
-            [[('b', 1), ('g', 2)], [('h', 1)]],
-        ],
-    ),
     'texts': dict(
         source=dict(scope='global', exclude_same_text=True),
         steps=[[[('a', 4), ('b', 3)], [('c', 1), ('d', 5)]], [[('e', 4)], [('a', 4), ('f', 5)]]],
@@ -111,7 +103,7 @@ CASES = {
     'nothing occurs': dict(
         windows=(0,),
         head=dict(absent='ignore'),
-        steps=[[[('a', 1)], [('c', 2)]]] * 2,
+        steps=[[[('a', 1)], [('c', 2)]]],
     ),
     'local': dict(source=dict(scope='local')),
 }

@@ -29,7 +29,7 @@ P = 7
 def losses(own, negatives=None, **settings):
     loss = MutualMatchingLoss(**(SETTINGS | settings))
     positives = own.iou.topk(loss.num_positive, dim=1).indices
-    return loss(own, positives, negatives or Negatives.of(own, own))
+    return loss(own, positives, negatives or Negatives.of(own, own, (0, 0)))
 
 
 def assert_same_values_and_gradients(ours, expected, inputs):
@@ -167,8 +167,7 @@ def peak_of_allocations(run):
     return np.cumsum([e.nbytes() for e in events if e.name() == '[memory]']).max() / 2**20
 
 
-def candidates(videos, first, gradient):
-    """So many videos, named from ``first`` on."""
+def candidates(videos, gradient):
     count = videos * SENTENCES
     moments = F.normalize(torch.randn(videos, GRID.num_moments, 32), dim=-1)
     sentences = F.normalize(torch.randn(count, 32), dim=-1)
@@ -178,7 +177,7 @@ def candidates(videos, first, gradient):
         sentences.requires_grad_(gradient),
         truth,
         np.repeat(np.arange(videos), SENTENCES),
-        [str(first + v) for v in range(videos)],
+        [str(v) for v in range(videos)],
         [''] * count,
         iou=GRID.iou(truth, 30.0),
     )
@@ -186,10 +185,10 @@ def candidates(videos, first, gradient):
 
 def memory(videos, gathered, chunk_elements):
     """MB beyond embeddings and their gradients, and MB of all similarities at once."""
-    own, everyone = candidates(8, 0, True), candidates(videos, 0, gathered)
+    own, everyone = candidates(8, True), candidates(videos, gathered)
     loss = MutualMatchingLoss(**SETTINGS, chunk_elements=chunk_elements)
     inputs = [t for c in (own, everyone) for t in (c.moments, c.sentences) if t.requires_grad]
-    negatives = Negatives.of(everyone, own)
+    negatives = Negatives.of(everyone, own, (0, 0))
     positives = own.iou.topk(loss.num_positive, dim=1).indices
 
     def step():

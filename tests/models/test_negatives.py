@@ -10,6 +10,7 @@ from helpers.random_candidates import joined_candidates, random_candidates
 from helpers.stub_tower import StubTower
 from helpers.tiny_models import batch_of, build_tiny, sample_of
 
+from mmn_plugin.errors import InputError
 from mmn_plugin.models import Negatives, NegativeSource
 from mmn_plugin.structures import normalized_text
 
@@ -41,7 +42,7 @@ def test_sentences_of_other_videos_of_similar_meaning_are_no_negatives():
     alone = NegativeSource(exclude_similar=0.8).collect(own)
     assert np.transpose(alone.same_meaning).tolist() == [[0, 2], [2, 0]]
     everyone = joined_candidates(own, other)
-    found = Negatives.of(everyone, own, exclude_similar=0.8).same_meaning
+    found = Negatives.of(everyone, own, (0, 0), exclude_similar=0.8).same_meaning
     assert np.transpose(found).tolist() == [[0, 2], [0, 3], [2, 0], [2, 3], [2, 4]]
 
 
@@ -72,6 +73,12 @@ def test_a_model_leaves_similar_sentences_out_as_it_does_those_of_the_same_text(
         losses.append(model(**batch, mode='loss'))
     plain = build_tiny(config, head=dict(negatives=None))(**batch, mode='loss')
     assert losses[0] == losses[1] != plain
+
+
+@pytest.mark.parametrize('config', ['mmn_charades.py', 'mscl_charades.py'])
+def test_a_setting_that_does_not_exist_is_named_with_those_that_do(config):
+    with pytest.raises(InputError, match=r'negatives\.queue_size: .*; there are scope,'):
+        build_tiny(config, head=dict(negatives=dict(queue_size=8)))
 
 
 def test_what_exclude_similar_needs_is_said():

@@ -90,7 +90,7 @@ def test_candidates_of_other_ranks_are_weighted_negatives_and_need_no_timestamps
     expected = by_definition(loss, own, own, first, weights=(1.0, 0.3))
     assert values(loss(own, negatives)) == pytest.approx(expected)
     alone = weak_candidates([1], 'c', texts=['four'])  # all negatives are the others'
-    negatives = Negatives.of(joined_candidates(alone, first), alone, exclude_same_text=True)
+    negatives = Negatives.of(joined_candidates(alone, first), alone, (0, 0), exclude_same_text=True)
     assert values(loss(alone, negatives)) == pytest.approx(by_definition(loss, alone, first))
 
 

@@ -114,17 +114,10 @@ def positives_of(ious, best, mode, count):
     ]
 
 
-def by_definition(batch, memory=(), mode='window', absent='repel', count=2, same_text=False):
+def by_definition(batch, mode='window', absent='repel', count=2, same_text=False):
     """``loss_vid``, ``loss_sent`` and ``loss_iou``, moment by moment and sentence by sentence."""
-    pools = [batch, *memory]
-    seen = [entry for pool in pools for entry in pool.entries() if entry[2] or absent == 'repel']
-    videos = [
-        (sample.video_id, moments, pool)
-        for pool in pools
-        for sample, moments in zip(
-            pool.samples, F.normalize(pool.moments['contrastive'], dim=-1), strict=True
-        )
-    ]
+    seen = [entry for entry in batch.entries() if entry[2] or absent == 'repel']
+    videos = F.normalize(batch.moments['contrastive'], dim=-1)
     vid, sent = [], []
     for name, moments, ious, best, text, sentence, windows in batch.entries():
         for moment, window in positives_of(ious, best, mode, count):
@@ -142,11 +135,12 @@ def by_definition(batch, memory=(), mode='window', absent='repel', count=2, same
             vid.append(total.log() - positive / t)
             t = MATCHING['temperature_sentence']
             total = (positive / t).exp() + 1e-6
-            for other, candidates, pool in videos:
+            for sample, candidates in zip(batch.samples, videos, strict=True):
+                other = sample.video_id
                 q = torch.ones(len(candidates), dtype=torch.float64)
                 if other == name:
                     q = q * (best < MATCHING['negative_iou'])
-                for entry in pool.entries() if same_text and other != name else ():
+                for entry in batch.entries() if same_text and other != name else ():
                     if entry[0] == other and entry[4] == text:
                         q = q * (entry[3] < MATCHING['negative_iou'])
                 total = total + (q * (candidates @ sentence) / t).exp().sum()
@@ -195,11 +189,13 @@ MIXED = [
 @pytest.mark.parametrize('counts', MIXED, ids=str)
 def test_losses_and_gradients_are_those_of_loops_over_windows(counts, mode, absent):
     batch = Batch.of(counts)
-    for count in (1, 3):
-        head = head_of(num_positive=count, positives=mode, absent=absent)
+    for count, same_text in ((1, False), (3, False), (2, True)):
+        source = dict(exclude_same_text=same_text)
+        head = head_of(source, num_positive=count, positives=mode, absent=absent)
         losses = batch.losses(head)
         assert list(losses) == ['loss_vid', 'loss_sent', 'loss_iou']
-        assert_as_defined(losses.values(), by_definition(batch, (), mode, absent, count), batch)
+        expected = by_definition(batch, mode, absent, count, same_text)
+        assert_as_defined(losses.values(), expected, batch)
 
 
 def test_a_sentence_that_does_not_occur_repels_unless_it_is_ignored():

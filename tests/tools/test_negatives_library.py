@@ -187,6 +187,34 @@ def test_a_training_that_fails_ends_those_that_have_not_begun(negatives, monkeyp
     assert len(called) < 20
 
 
+def test_the_config_for_libraries_goes_on_from_its_result_and_shows_what_was_chosen(
+    negatives, at_once, tmp_path, monkeypatch
+):
+    made = []
+    names = {name for _, name in negatives.COLUMNS.values()} | {'MedR@0.5'}
+    figures = dict.fromkeys(names, 3.14) | dict(score_power=16.0, tower_weight=8.0)
+
+    def of_default(seed):
+        made.append(seed)
+        about = dict(seed=seed, options=[negatives.PLAIN], train_cpu_seconds=60.0)
+        return about | {negatives.ALONE: figures, negatives.BOTH: figures}
+
+    monkeypatch.setattr(negatives, 'DEFAULT_RESULT', tmp_path / 'result.json')
+    monkeypatch.setattr(negatives, 'of_default', of_default)
+    (*_, last) = negatives.captions_library([4])
+    negatives.DEFAULT_RESULT.write_text(json.dumps(last))
+    (*_, last) = negatives.captions_library([4, 5])
+    assert made == [4, 5]
+    other = [run | dict(options=[]) for run in last['runs']]
+    negatives.DEFAULT_RESULT.write_text(json.dumps(last | dict(runs=other)))
+    (*_, last) = negatives.captions_library([4, 5])
+    assert made == [4, 5, 4, 5]
+    lines = negatives.render_captions_library(last).splitlines()
+    assert lines[2].startswith('| mmn_captions_library.py | 3.1 ± 0.0 |')
+    assert lines[2].endswith('| 3 | 1 | 2 |')
+    assert lines[-1].endswith('seed: ' + '; '.join(['score_power=16, tower_weight=8'] * 2) + '.')
+
+
 def test_limits_go_on_from_their_result(negatives, at_once, tmp_path, monkeypatch):
     made = []
 
@@ -215,7 +243,7 @@ def test_learnt_temperatures_give_the_loss_of_fixed_ones_and_its_derivative(nega
     torch.manual_seed(0)
     own = random_candidates([2, 1, 3], range(3))
     settings = dict(num_positive=2, negative_iou=0.5, sentence_removal_iou=0.5, margin=0.3)
-    batch = own, own.iou.topk(2).indices, Negatives.of(own, own)
+    batch = own, own.iou.topk(2).indices, Negatives.of(own, own, (0, 0))
 
     def fixed(video, sentence):
         temperatures = dict(temperature_video=video, temperature_sentence=sentence)

@@ -120,6 +120,7 @@ def negatives_library(seeds: list[int]) -> Iterator[dict]:
         (corpus, row, best_rate(runs, corpus, row, seeds[0]), seed)
         for seed, corpus, row in product(seeds[1:], CORPORA, rows)
     ]
+    others.sort(key=lambda job: (seeds.index(job[3]), is_slow(job[1])))
     for _ in measured(figures_of, others, runs, place_of):
         yield part
     yield part
@@ -132,14 +133,14 @@ def is_slow(row: str) -> bool:
 
 
 def start(path: Path, current: Callable[[dict], bool]) -> tuple[list[dict], dict]:
-    """Runs of a result that are as good as new ones, and the result that they are part of."""
+    """Runs of a result that are as good as new ones or can never be new, and the result itself."""
     make_corpus()
     os.environ['OMP_NUM_THREADS'] = '1'
     code, runs = state_of_code(), []
     if path.is_file():
         before = json.loads(path.read_text())
-        kept = [run for run in before['runs'] if run['row'] in REMOVED]
         runs = [run for run in before['runs'] if before['code'] == code and current(run)]
+        kept = [run for run in before['runs'] if run.get('row') in REMOVED]
         runs += [dict(run, commit=run.get('commit', before['commit'])) for run in kept]
     return runs, dict(code=code, runs=runs)
 
@@ -302,6 +303,8 @@ def chosen_runs(result: dict, corpus: str, row: str) -> list[dict]:
     """A row's runs at its best learning rate; none while not all rates were tried."""
     runs = [run for run in result['runs'] if place_of(run)[:2] == (corpus, row)]
     first = result['seeds'][0]
+    if row in REMOVED:  # whichever seeds it was measured with
+        first = min((run['seed'] for run in runs), default=first)
     if {run['rate'] for run in runs if run['seed'] == first} != {*RATES}:
         return []
     rate = best_rate(runs, corpus, row, first)
@@ -314,20 +317,31 @@ def table_of(corpus: str, rows: dict[str, list[dict]]) -> str:
         return ''
     first = next(iter(rows.values()))[0]
     columns = {title: place for title, place in COLUMNS.items() if place[0] in first}
-    shown = []
-    for label, runs in rows.items():
-        cells = [spreads([run[own] for run in runs], [name])[0] for own, name in columns.values()]
-        median = statistics.median(run[ALONE]['MedR@0.5'] for run in runs)
-        minutes = statistics.fmean(run['train_cpu_seconds'] for run in runs) / 60
-        seeds, rate = len(runs), runs[0]['rate']
-        shown.append([label, *cells, f'{median:.0f}', f'{minutes:.0f}', f'{rate:g}', seeds])
+    shown = [
+        [label, *figures_of_runs(runs, columns), f'{runs[0]["rate"]:g}', len(runs)]
+        for label, runs in rows.items()
+    ]
     header = [f'negatives of a sentence; {corpus}, test split, IoU=0.5, %', *columns]
-    return table([*header, 'median rank', 'CPU minutes', 'learning rate x', 'seeds'], shown)
+    text = table([*header, 'median rank', 'CPU minutes', 'learning rate x', 'seeds'], shown)
+    earlier = {run['commit'][:7] for runs in rows.values() for run in runs if 'commit' in run}
+    return text + (f'\n\nRows with a queue: commit {", ".join(earlier)}.' if earlier else '')
+
+
+def figures_of_runs(runs: list[dict], columns: dict) -> list[str]:
+    """Cells of a row: its columns, median rank and CPU minutes of a training."""
+    cells = [spreads([run[own] for run in runs], [name])[0] for own, name in columns.values()]
+    median = statistics.median(run[ALONE]['MedR@0.5'] for run in runs)
+    minutes = statistics.fmean(run['train_cpu_seconds'] for run in runs) / 60
+    return [*cells, f'{median:.0f}', f'{minutes:.0f}']
 
 
 def captions_library(seeds: list[int]) -> Iterator[dict]:
-    """The config for libraries as it is, asked for all sentences; as `negatives_library`."""
-    runs, part = start(DEFAULT_RESULT, lambda run: True)
+    """The config for libraries, trained as it is; its epoch is chosen by scores alone.
+
+    The library's power and weight of the tower are chosen as in `negatives_library`, all sentences
+    are asked, and trainings that the result has already are taken likewise.
+    """
+    runs, part = start(DEFAULT_RESULT, lambda run: run['options'] == [PLAIN])
     for _ in measured(of_default, [(seed,) for seed in seeds], runs, lambda run: (run['seed'],)):
         yield part
     yield part
@@ -338,12 +352,19 @@ def of_default(seed: int) -> dict:
     torch.set_num_threads(1)
     config = CORPORA['captions']
     work, used = train(Path(config).stem, seed, (PLAIN,), config, 1)
-    return dict(used, rate=1.0, **evaluated('captions', work, ALL))
+    return dict(used, options=[PLAIN], **evaluated('captions', work, ALL))
 
 
 def render_captions_library(result: dict) -> str:
-    """The row of the config."""
-    return table_of('captions', {Path(CORPORA['captions']).name: result['runs']})
+    """The row of the config, and what was chosen."""
+    runs = result['runs']
+    both = [f'score_power={run[BOTH]["score_power"]:g}' for run in runs]
+    weights = [f'tower_weight={run[BOTH]["tower_weight"]:g}' for run in runs]
+    chosen = '; '.join(map(', '.join, zip(both, weights, strict=True)))
+    header, row = ['captions, test split, IoU=0.5, %', *COLUMNS], [Path(CORPORA['captions']).name]
+    row += figures_of_runs(runs, COLUMNS)
+    text = table([*header, 'median rank', 'CPU minutes', 'seeds'], [[*row, len(runs)]])
+    return f"{text}\n\nChosen on validation with the tower's space, by seed: {chosen}."
 
 
 # What may limit local negatives, one change at a time: options of a training.

@@ -19,7 +19,7 @@ from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import GroundingMetric, GroundingResult
 from mmn_plugin.evaluation.presence import Presence
-from mmn_plugin.evaluation.recall import LONGEST
+from mmn_plugin.evaluation.recall import PRECISION_WINDOWS
 from mmn_plugin.files import write_json
 
 from .library_presence import chosen
@@ -106,7 +106,7 @@ def answered(model, dataset) -> list[GroundingResult]:
     for sample, video, cosines in compared(model, dataset):
         presence = model.head.presence_of(video, cosines)
         scores = model.head.fuse(cosines, video)
-        sample.pred_instances = model.head.rank(video, scores, LONGEST, presence=presence)
+        sample.pred_instances = model.head.rank(video, scores, PRECISION_WINDOWS, presence=presence)
         results.append(GroundingResult.from_data_sample(sample.to_dict()))
     return results
 

@@ -53,12 +53,15 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         joint_spaces (tuple[str, ...]): Trained spaces that scores are made of.
         tower_spaces (tuple[str, ...]): Spaces of the model's ``tower`` that scores are made of; the
             tower is run where there is any.
+        known_negatives (tuple[str, ...] | None): Settings of ``negatives`` that the losses have a
+            use for; None for all.
     """
 
     moment_map: MomentGrid | None = None
     stages: tuple[str, ...] = ()
     joint_spaces: tuple[str, ...] = ('contrastive',)
     tower_spaces: tuple[str, ...] = ()
+    known_negatives: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class BaseHead(BaseModule, metaclass=ABCMeta):
         self.units = units
         self.nms_threshold = nms_threshold
         self.top_n = top_n
-        self.negatives = NegativeSource(**negatives or {})
+        self.negatives = NegativeSource.of(negatives or {}, self.known_negatives)
         self.curves = curves
         self.contrastive_factor = 1.0
 

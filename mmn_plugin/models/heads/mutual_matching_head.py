@@ -144,7 +144,7 @@ class MutualMatchingHead(BaseHead):
                 iou,
                 sentences.get('meaning'),
             )
-            negatives = self.negatives.collect(own, len(positives.moments))
+            negatives = self.negatives.collect(own, num_rows=len(positives.moments))
             loss_vid, loss_sent = self.loss_matching(
                 own,
                 positives.moments,

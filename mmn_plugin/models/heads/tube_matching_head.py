@@ -8,7 +8,6 @@ from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmn_plugin.errors import InputError
 from mmn_plugin.models.negatives import on
 from mmn_plugin.structures import (
     MomentGrid,
@@ -72,6 +71,8 @@ class TubeMatchingHead(BaseHead):
         ValueError: If ``negatives`` has another setting, which tubes do not know.
     """
 
+    known_negatives = ('videos_per_step', 'piece', 'piece_statistics')
+
     def __init__(
         self,
         grid: MomentGrid,
@@ -81,12 +82,6 @@ class TubeMatchingHead(BaseHead):
         iou_scale: float = 10.0,
         negatives: dict | None = None,
     ):
-        known = ('videos_per_step', 'piece', 'piece_statistics')
-        if unknown := [name for name in negatives or {} if name not in known]:
-            raise InputError(
-                f'model.head.negatives.{unknown[0]}: TubeMatchingHead has the negatives of the '
-                f"device's batch; it knows {', '.join(known)}"
-            )
         super().__init__(grid, nms_threshold=1.0, top_n=1, negatives=negatives)
         self.grid = grid
         self.loss_matching = MODELS.build(loss_matching)

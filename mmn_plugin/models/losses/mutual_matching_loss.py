@@ -178,6 +178,7 @@ class MutualMatchingLoss(nn.Module):
         own: Candidates,
         positives: Tensor,
         negatives: Negatives,
+        *,
         sentence: np.ndarray | None = None,
         window: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -186,7 +187,7 @@ class MutualMatchingLoss(nn.Module):
         Args:
             own (Candidates): The batch.
             positives (Tensor): (G, K) indices on the host of moments of highest IoU.
-            negatives (Negatives): What to compare with.
+            negatives (Negatives): What to compare with, the batch among it.
             sentence (np.ndarray, optional): (G,) int64, never falling, the sentence that each row
                 of ``positives`` is of. Defaults to None: G = S, one row for each.
             window (Tensor, optional): (G, K) on the host, each positive's window among those of its
@@ -260,7 +261,8 @@ class MutualMatchingLoss(nn.Module):
         return PairMask.of(here, there, masked.reshape(-1, 1), -math.inf)
 
     def ignored_moments(self, negatives: Negatives, iou: Tensor) -> PairMask:
-        """Moments that are no negatives: those that sentences of the same meaning describe.
+        """Moments that are no negatives, by IoU (S, P): those that sentences of the same meaning
+        describe.
 
         Every copy of the sentence's video is masked like the video itself; where another video
         has a sentence of the same meaning, the moments near that sentence's ground truth are.

@@ -51,7 +51,7 @@ class VideoMatchingLoss(nn.Module):
 
         Args:
             own (Candidates): The batch; its moments are clips (B, N, J).
-            negatives (Negatives): What to compare with.
+            negatives (Negatives): What to compare with, the batch among it.
 
         Returns:
             tuple[Tensor, Tensor]: Video-to-sentences loss (``loss_vid``) and sentence-to-videos
