@@ -7,7 +7,7 @@ from .library import MomentLibrary
 from .moment_store import MomentStore, Snapshot, StoredVideo, VideoRow
 from .packing import write_segment
 from .search import ExactSearch
-from .segment import Segment, SegmentInfo, SegmentWriter
+from .segment import Segment, SegmentWriter
 from .store import FolderStore
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     'MomentStore',
     'Score',
     'Segment',
-    'SegmentInfo',
     'SegmentWriter',
     'Snapshot',
     'StoredVideo',

@@ -59,6 +59,5 @@ def _blocks(snapshot: Snapshot) -> Iterator[tuple[list[int], dict[str, np.ndarra
                 trust=trust if segment.trust is None else segment.trust[rows],
             )
             for space in segment.spaces:
-                vectors = segment.vectors(space, rows) @ segment.rotation[space]
-                columns[f'embeddings/{space}'] = vectors
+                columns[f'embeddings/{space}'] = segment.unrotated(space, rows)
             yield owners[rows].tolist(), columns

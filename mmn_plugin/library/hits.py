@@ -1,8 +1,7 @@
 """Scores of moments in float64, the best of them, and the full scan that finds them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -48,8 +47,7 @@ class Score(Protocol):
         """
 
 
-@dataclass
-class Hits:
+class Hits(NamedTuple):
     """The best moments of S sentences, best first; ties in the order of segments and rows.
 
     Attributes:
@@ -95,12 +93,20 @@ def exact_scores(
             vectors = segment.vectors(space, chosen).astype(np.float64)  # (p, J)
             vectors *= queries[space][sentences[part]]
             products[space] = torch.from_numpy(vectors.sum(1)[padded])
-        lengths = torch.from_numpy(segment.lengths[chosen][padded].astype(np.float64))
-        trust = segment.trust
-        if trust is not None:
-            trust = torch.from_numpy(trust[chosen][padded].astype(np.float64))
-        scores[part] = score(products, lengths, trust)[: len(chosen)].numpy()
+        found = score(products, *_lengths_and_trust(segment, chosen[padded]))
+        scores[part] = found[: len(chosen)].numpy()
     return scores
+
+
+def _lengths_and_trust(segment: Segment, rows: np.ndarray) -> list[Tensor | None]:
+    """Those of some moments, as a score takes them."""
+    columns = (segment.lengths, segment.trust)
+    return [None if c is None else torch.from_numpy(c[rows].astype(np.float64)) for c in columns]
+
+
+def _least(thresholds: np.ndarray) -> np.ndarray:
+    """Scores below which a bound, or a product that was rounded, rules a moment out."""
+    return thresholds - _RISING * np.abs(np.nan_to_num(thresholds, neginf=0.0))
 
 
 class Best:
@@ -135,7 +141,7 @@ class Best:
 
     def least(self) -> np.ndarray:
         """(S,) scores below which a bound rules a moment out."""
-        return self.threshold - _RISING * np.abs(np.nan_to_num(self.threshold, neginf=0.0))
+        return _least(self.threshold)
 
     def hits(self) -> Hits:
         """As of `Hits`."""
@@ -166,8 +172,8 @@ def brute_force(
             space: queries[space] @ segment.rotation[space].T.astype(np.float64)
             for space in score.spaces
         }
-        for start in range(0, len(segment.lengths), size):
-            rows = np.arange(start, min(start + size, len(segment.lengths)))
+        for start in range(0, segment.rows, size):
+            rows = np.arange(start, min(start + size, segment.rows))
             if allowed is not None:
                 rows = rows[np.asarray(allowed[place], bool)[rows]]
             products = {
@@ -176,17 +182,13 @@ def brute_force(
                 )
                 for space in score.spaces
             }
-            lengths, trust = segment.lengths[rows], segment.trust
-            lengths = torch.from_numpy(lengths.astype(np.float64))[:, None]
-            if trust is not None:
-                trust = torch.from_numpy(trust[rows].astype(np.float64))[:, None]
-            scores = score(products, lengths, trust).expand(len(rows), best.count).numpy()  # (r, S)
+            scores = score(products, *_lengths_and_trust(segment, rows[:, None]))
+            scores = scores.expand(len(rows), best.count).numpy()  # (r, S)
             # What is the n-th best but for rounding is scored as ties are.
             kept = min(top_n, len(rows))
             nth = -np.partition(-scores, kept - 1, axis=0)[kept - 1] if kept else best.threshold
-            least = np.fmax(nth, best.threshold) if kept == top_n else best.threshold
-            least = least - _RISING * np.abs(np.nan_to_num(least, neginf=0.0))
-            local, sentences = np.nonzero(~(scores < least))
+            threshold = np.fmax(nth, best.threshold) if kept == top_n else best.threshold
+            local, sentences = np.nonzero(~(scores < _least(threshold)))
             found = exact_scores(segment, score, turned, rows[local], sentences)
             best.add(place, rows[local], sentences, found)
     return best.hits()
@@ -211,17 +213,6 @@ def checked(queries, top_n: int, segments: Sequence[Segment], score: Score) -> d
             raise InputError(f'vectors of sentences in {space} hold NaN or Inf')
         found[space] = rows
     return found
-
-
-def joined(blocks: list[Hits], top_n: int) -> Hits:
-    """Hits of blocks of sentences, one after another."""
-    blocks = blocks or [Best(0, top_n).hits()]
-    return Hits(
-        *(
-            np.concatenate([getattr(block, name) for block in blocks])
-            for name in Hits.__annotations__
-        )
-    )
 
 
 def ranks(groups: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from mmn_plugin.errors import InputError
 
 from .moment_store import StoredVideo
-from .segment import DTYPES, ROTATION_ROWS, Axes, Segment, SegmentInfo, SegmentWriter, axes_of
+from .segment import DTYPES, ROTATION_ROWS, Axes, Segment, SegmentWriter, axes_of
 
 Moments = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]
 AxesOf = Mapping[str, Axes]
@@ -25,7 +25,7 @@ def check_moments(
     trust: Tensor | np.ndarray | None,
     dtype: str,
     name: str,
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]:
+) -> Moments:
     """Arrays of float32 that `SegmentWriter.append` takes, from what `write_segment` takes.
 
     Messages begin with ``name``.
@@ -105,15 +105,27 @@ def widths_of(moments: Moments) -> dict[str, int]:
     return {space: vectors.shape[1] for space, vectors in moments[0].items()}
 
 
-def write_videos(path: Path, videos: Sequence[Moments], dtype: str, axes: AxesOf | None) -> None:
+def own_axes(
+    widths: Mapping[str, int], rows: int, chunks: Callable[[str, int], Iterable[np.ndarray]]
+) -> AxesOf:
+    """Axes of some moments, of every which one where they are many; `chunks` gives the vectors of a
+    space, with a step from one to the next.
+    """
+    step = max(-(-rows // ROTATION_ROWS), 1)
+    return {space: axes_of(chunks(space, step), width) for space, width in widths.items()}
+
+
+def write_videos(
+    path: str | Path, videos: Sequence[Moments], dtype: str, axes: AxesOf | None
+) -> None:
     """Write moments of videos, by axes that are given or their own."""
     rows = sum(len(spans) for _, spans, *_ in videos)
-    own, step = axes is None, _step(rows)
-    if own:
-        axes = {
-            space: axes_of((vectors[space][::step] for vectors, *_ in videos), width)
-            for space, width in widths_of(videos[0]).items()
-        }
+    if own := axes is None:
+        axes = own_axes(
+            widths_of(videos[0]),
+            rows,
+            lambda space, step: (vectors[space][::step] for vectors, *_ in videos),
+        )
     trust = any(trust is not None for *_, trust in videos)
     with SegmentWriter(path, rows, axes, dtype, trust, own) as writer:
         for moments in videos:
@@ -136,24 +148,17 @@ def write_merged(
         if problems := segment.verify():
             raise InputError(f'{problems[0]}; `mmn library verify` names the videos to update')
     count = sum(len(rows) for _, rows in sources)
-    own, step = axes is None, _step(count)
-    if own:
-        axes = {
-            space: axes_of(
-                (s.vectors(space, rows[::step]) @ s.rotation[space] for s, rows in sources), width
-            )
-            for space, width in sources[0][0].widths.items()
-        }
+    if own := axes is None:
+        axes = own_axes(
+            sources[0][0].widths,
+            count,
+            lambda space, step: (s.unrotated(space, rows[::step]) for s, rows in sources),
+        )
     trust = any(segment.trust is not None for segment, _ in sources)
     with SegmentWriter(path, count, axes, dtype, trust, own) as writer:
         for segment, rows in sources:
             writer.copy(segment, rows)
         writer.close()
-
-
-def _step(rows: int) -> int:
-    """Every which row a rotation is computed on."""
-    return max(-(-rows // ROTATION_ROWS), 1)
 
 
 def write_segment(
@@ -164,8 +169,8 @@ def write_segment(
     trust: Tensor | None = None,
     dtype: str = 'float16',
     axes: Mapping[str, Axes] | None = None,
-) -> SegmentInfo:
-    """Write moments that are all in memory.
+) -> Segment:
+    """Write moments that are all in memory, and open them.
 
     Args:
         path (str | Path): The file.
@@ -181,14 +186,6 @@ def write_segment(
     Raises:
         InputError: As of `check_moments`.
     """
-    vectors, spans, lengths, trust = check_moments(
-        embeddings, spans, lengths, trust, dtype, str(path)
-    )
-    if own := axes is None:
-        step = _step(len(spans))
-        axes = {
-            space: axes_of([values[::step]], values.shape[1]) for space, values in vectors.items()
-        }
-    with SegmentWriter(path, len(spans), axes, dtype, trust is not None, own) as writer:
-        writer.append(vectors, spans, lengths, trust)
-        return writer.close()
+    moments = check_moments(embeddings, spans, lengths, trust, dtype, str(path))
+    write_videos(path, [moments], dtype, axes)
+    return Segment(path)

@@ -9,10 +9,8 @@ from torch import Tensor
 from mmn_plugin.errors import InputError
 
 from .arrays import About, Part, Sentences
-from .hits import PAIRS, Best, Hits, Score, brute_force, checked, exact_scores, joined
+from .hits import PAIRS, Best, Hits, Score, checked, exact_scores
 from .segment import Segment
-
-__all__ = ['ExactSearch', 'Hits', 'Score', 'brute_force']
 
 _SENTENCES = 64  # that are searched for together, and share products
 # Coordinates that are made float32 at once, for a full scan, and of these in one thread.
@@ -116,7 +114,7 @@ class ExactSearch:
         last = dict(moments=0, left=[], full_scans=0, coordinates=0)
         if self._about is None:
             self._about = About(self._parts, self.score.spaces)
-        blocks = []
+        blocks = [Best(0, top_n).hits()]
         for start in range(0, count, _SENTENCES):
             block = {space: rows[start : start + _SENTENCES] for space, rows in queries.items()}
             best = Best(min(_SENTENCES, count - start), top_n)
@@ -130,7 +128,7 @@ class ExactSearch:
                     step.run(self.full_scan)
             blocks.append(best.hits())
         self.last = last
-        return joined(blocks, top_n)
+        return Hits(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
 class _Step:

@@ -4,7 +4,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,24 +21,6 @@ _MAGIC = b'MMNMOMNT'
 _VERSION = 2
 _ALIGN = 64
 _CHUNK = 16_384  # rows
-
-
-@dataclass(frozen=True)
-class SegmentInfo:
-    """What was written.
-
-    Attributes:
-        rows (int): Moments.
-        crc32 (dict[str, int]): Checksum of each block.
-        bytes (int): Size of the file.
-        spectrum (dict[str, tuple[float, ...]]): Of each space, the share of the squared norms that
-            the coordinates before each level hold, rising.
-    """
-
-    rows: int
-    crc32: dict[str, int]
-    bytes: int
-    spectrum: dict[str, tuple[float, ...]]
 
 
 class Axes(NamedTuple):
@@ -179,7 +160,7 @@ class SegmentWriter:
             trust = None if segment.trust is None else segment.trust[part]
             self._append(rotated, segment.spans[part], segment.lengths[part], trust)
 
-    def close(self) -> SegmentInfo:
+    def close(self) -> None:
         """Write the header and wait until the disk has everything."""
         if self._written != self._header['rows']:
             raise ValueError(f'{self._written} of {self._header["rows"]} moments were written')
@@ -190,7 +171,7 @@ class SegmentWriter:
             self._file.write(padding)
             self._crc[name] = zlib.crc32(padding, self._crc[name])
             block['crc32'] = f'{self._crc[name]:08x}'
-        spectrum = self._header['spectrum'] = {
+        self._header['spectrum'] = {
             space: [round(share, 6) for share in energy[:-1] / max(energy[-1], 1e-300)]
             for space, energy in self._energy.items()
         }
@@ -198,8 +179,6 @@ class SegmentWriter:
         self._file.write(_packed(self._header, self._start))
         self._file.flush()
         os.fsync(self._file.fileno())
-        shares = {space: tuple(values) for space, values in spectrum.items()}
-        return SegmentInfo(self._written, self._crc, self._header['size'], shares)
 
     def _append(self, rotated, spans, lengths, trust) -> None:
         """Write the next moments, of rotated vectors that are not yet rounded."""
@@ -249,7 +228,8 @@ class Segment:
         own_rotation (bool): Whether the rotations were computed on these moments.
         levels (dict[str, tuple[int, ...]]): Of each space, the K numbers of coordinates after which
             `rest` bounds the others, rising. The first is L.
-        spectrum (dict[str, tuple[float, ...]]): As of `SegmentInfo`.
+        spectrum (dict[str, tuple[float, ...]]): Of each space, the share of the squared norms that
+            the coordinates before each level hold, rising.
         spans (np.ndarray): (M, 2) float32, seconds.
         lengths (np.ndarray): (M,) float32, share of what was looked at at once.
         trust (np.ndarray | None): (M,) float32; None: 1 for all.
@@ -299,6 +279,10 @@ class Segment:
         """(n, J) float32: the stored, rotated coordinates of some moments."""
         others = (part[rows].astype(np.float32) for part in self.others[space])
         return np.concatenate((self.first[space][rows], *others), axis=1)
+
+    def unrotated(self, space: str, rows: np.ndarray | slice) -> np.ndarray:
+        """(n, J) float32: `vectors` in the coordinates that they were written in."""
+        return self.vectors(space, rows) @ self.rotation[space]
 
     def verify(self, prefix: str = '') -> list[str]:
         """One line for each damaged block, of those whose names begin so."""

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.library import arrays, cutoff
+from mmn_plugin.library import ExactSearch, arrays, brute_force, cutoff
 from mmn_plugin.library import search as module
 from mmn_plugin.library.packing import write_segment
-from mmn_plugin.library.search import ExactSearch, brute_force
 from mmn_plugin.library.segment import Axes, Segment
 
 SPACES = ('contrastive', 'iou', 'tower', 'fourth', 'fifth')
