@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 
 import h5py
@@ -76,13 +77,13 @@ class Source:
         return None
 
 
-def find_sources(given, others: Counter | None = None) -> list[Source]:
+def find_sources(given, report: 'LibraryReport') -> list[Source]:
     """Videos at one or several paths.
 
     Args:
         given: Path of a video, a folder of videos (with those below it), an HDF5 file of features
             or ``FILE.h5::ENTRY``, a folder of features (``.npy`` and so on); or several.
-        others (Counter, optional): Counts the folders' other files by suffix. Defaults to None.
+        report (LibraryReport): Gets the counts of the folders' other files by suffix.
 
     Raises:
         ValueError: If a folder holds neither videos nor features, or a file of features cannot be
@@ -90,9 +91,11 @@ def find_sources(given, others: Counter | None = None) -> list[Source]:
     """
     several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
     found: dict[str, Source] = {}
+    others = Counter()
     for one in given if several else [given]:
-        for source in _sources(plain_video(one), Counter() if others is None else others):
+        for source in _sources(plain_video(one), others):
             found.setdefault(source.path, source)
+    report.extraction.others = dict(others)
     return list(found.values())
 
 
@@ -213,30 +216,34 @@ class Adder:
     Args:
         library (MomentLibrary): The library.
         report (LibraryReport): Filled in.
+        update (bool): Whether videos are embedded anew whose files have changed; as long as they
+            were where neither ``durations`` nor the features tell.
         durations (Mapping[str, float], optional): Seconds by name, of features that do not tell.
-        known (Mapping[str, float], optional): Seconds by id, where neither these nor the features
-            tell.
         progress (Callable, optional): ``progress(title)`` is a context manager, whose value is
             called with what is done and what is to be done: `ProgressBar`.
     """
 
     def __init__(
-        self, library, report: LibraryReport, durations=None, known=None, progress=None
+        self, library, report: LibraryReport, update: bool, durations=None, progress=None
     ) -> None:
-        self.library, self.report = library, report
-        self.durations, self.known = durations or {}, known or {}
+        self.library, self.report, self.update = library, report, update
+        self.durations = durations or {}
         self.progress: Callable = progress or (lambda title: nullcontext())
+        self._before = library.store.snapshot()
         self._batch: list[StoredVideo] = []
         self._since = time.monotonic()
         self._mark = lru_cache(8)(video_mark)  # of a file of features for all its entries
 
-    def add(self, named: Mapping[str, Source], workers: int | None = None) -> None:
-        """Embed videos and put them into the library, in place of those of the same ids.
+    def add(self, sources: Iterable[Source], workers: int | None = None) -> None:
+        """Embed videos that are new, or have changed, and put them into the library.
 
         Args:
-            named (Mapping[str, Source]): By id.
+            sources (Iterable[Source]): The videos.
             workers (int, optional): As of `extract_videos`. Defaults to None: the extractor's.
         """
+        named = self._sort_out(self._named(sources))
+        if not named:
+            return
         videos = {id_: source for id_, source in named.items() if not source.is_features}
         if videos:
             self._extract(videos, workers)
@@ -249,6 +256,50 @@ class Adder:
                     bar(done, len(good))
             self._commit()
         self._forget(videos.values())
+        self.library.presence.measured()
+
+    def _named(self, sources: Iterable[Source]) -> dict[str, Source]:
+        """Sources by the ids that they get.
+
+        A video that is in the library keeps its id; and so does one that was moved, as a video of
+        its name whose file is gone. Another one of the same name is called ``FOLDER/NAME``, or
+        numbered.
+        """
+        taken = {row.video_id: row.path for row in self._before.videos.values()}
+        by_path = {path: video_id for video_id, path in taken.items() if path}
+        named: dict[str, Source] = {}
+        for source in sources:
+            if source.problem:
+                self._fail(printable(source.name), source.problem)
+            elif source.path in by_path:
+                named[by_path[source.path]] = source
+            else:
+                longer = f'{source.folder}/{source.name}'
+                for name in chain((source.name, longer), (f'{longer}-{n}' for n in count(2))):
+                    old = taken.get(name)
+                    gone = bool(old) and not Source(old, '', '').file.exists()
+                    if name not in named and (old is None or gone):
+                        named[name] = source
+                        break
+        return named
+
+    def _sort_out(self, named: Mapping[str, Source]) -> dict[str, Source]:
+        """Sources that have to be embedded; the others are entered into the report."""
+        todo = {}
+        for video_id, source in named.items():
+            row = self._before.by_id.get(video_id)
+            mark = None if row is None else row.meta.get('mark')
+            if row is None or row.path != source.path:
+                todo[video_id] = source
+            elif not source.file.exists():
+                self.report.missing.append(video_id)
+            elif mark is None or not is_replaced(mark, source.file):
+                self.report.unchanged.append(video_id)
+            elif self.update:
+                todo[video_id] = source
+            else:
+                self.report.changed.append(video_id)
+        return todo
 
     @property
     def _incoming(self) -> Path:
@@ -267,13 +318,11 @@ class Adder:
                 bar,
                 tell=getattr(bar, 'set_note', None),
             )
-        for part in (found.failures, found.notes):
-            for key in [key for key in part if key in ids]:
-                part[ids[key]] = part.pop(key)
-        self.report.extraction.failures |= found.failures
-        self.report.extraction.notes |= found.notes
-        self.report.extraction.remarks += found.remarks
-        self.report.extraction.speed = found.speed
+        report = self.report.extraction
+        report.failures |= {ids.get(key, key): why for key, why in found.failures.items()}
+        report.notes |= {ids.get(key, key): notes for key, notes in found.notes.items()}
+        report.remarks += found.remarks
+        report.speed = found.speed
 
     def _forget(self, done: Iterable[Source]) -> None:
         """Remove the features, unless there are some of videos that an earlier run was to add."""
@@ -313,9 +362,10 @@ class Adder:
             try:
                 features = VideoFeatures.of(source.path, None, duration, video_id)
             except InputError:
-                if video_id not in self.known:
+                old = self._before.by_id.get(video_id)
+                if old is None or not self.update:
                     raise
-                features = VideoFeatures.of(source.path, None, self.known[video_id], video_id)
+                features = VideoFeatures.of(source.path, None, old.duration, video_id)
             self.library.require_extractor(features.fingerprint, f'the features {source.path}')
             return features
         extractor = self.library.model.extractor
@@ -363,77 +413,10 @@ class Adder:
             kind = self.report.replaced if one.video_id in known else self.report.added
             kind.append(one.video_id)
 
-    def _fail(self, video_id: str, error: Exception) -> None:
+    def _fail(self, video_id: str, error: Exception | str) -> None:
         self.report.extraction.failures[video_id] = str(error)
 
 
 def _key(source: Source) -> str:
     """Name of a video among the features: its path, whatever characters that has."""
     return hashlib.sha256(source.path.encode()).hexdigest()[:32]
-
-
-def named_sources(
-    sources: Iterable[Source], known: Iterable, report: LibraryReport
-) -> dict[str, Source]:
-    """Sources by the ids that they get.
-
-    A video that is in the library keeps its id; and so does one that was moved, as a video of its
-    name whose file is gone. Another one of the same name is called ``FOLDER/NAME``, or numbered.
-
-    Args:
-        sources (Iterable[Source]): What is added.
-        known (Iterable[VideoRow]): Videos of the library.
-        report (LibraryReport): Gets those that cannot be named.
-    """
-    taken = {row.video_id: row.path for row in known}
-    by_path = {path: video_id for video_id, path in taken.items() if path}
-    named: dict[str, Source] = {}
-    for source in sources:
-        if source.problem:
-            report.extraction.failures[printable(source.name)] = source.problem
-        elif source.path in by_path:
-            named[by_path[source.path]] = source
-        else:
-            for name in _names(source):
-                old = taken.get(name)
-                gone = bool(old) and not Source(old, '', '').file.exists()
-                if name not in named and (old is None or gone):
-                    named[name] = source
-                    break
-    return named
-
-
-def _names(source: Source) -> Iterator[str]:
-    yield source.name
-    yield f'{source.folder}/{source.name}'
-    number = 2
-    while True:
-        yield f'{source.folder}/{source.name}-{number}'
-        number += 1
-
-
-def sort_out(named: Mapping[str, Source], known: Mapping, replace: bool, report) -> dict:
-    """Sources that have to be embedded; the others are entered into the report.
-
-    Args:
-        named (Mapping[str, Source]): By id.
-        known (Mapping[str, VideoRow]): Videos of the library by id.
-        replace (bool): Whether those are embedded whose files have changed.
-        report (LibraryReport): The report.
-    """
-    todo = {}
-    for video_id, source in named.items():
-        row = known.get(video_id)
-        mark = None if row is None else row.meta.get('mark')
-        if row is None or row.path != source.path:
-            todo[video_id] = source
-        elif not source.file.exists():
-            report.missing.append(video_id)
-        elif mark is not None and is_replaced(mark, source.file):
-            if replace:
-                todo[video_id] = source
-            else:
-                report.changed.append(video_id)
-        else:
-            report.unchanged.append(video_id)
-    return todo

@@ -3,9 +3,9 @@
 import shutil
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,15 +17,7 @@ from mmn_plugin.features.feature_file import require_same_extractor
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import VideoEmbedding
 
-from .adding import (
-    INCOMING,
-    Adder,
-    LibraryReport,
-    Source,
-    find_sources,
-    named_sources,
-    sort_out,
-)
+from .adding import INCOMING, Adder, LibraryReport, Source, find_sources
 from .answers import GROUPS, Hit, LibraryPresence, best_moments, hit_candidates, reranked
 from .database import NAME
 from .export import export_moments
@@ -157,10 +149,6 @@ class MomentLibrary:
         """The score over all videos, see ``BaseHead.library_score``."""
         return self.model.model.head.library_score(self.settings)
 
-    def searcher(self) -> ExactSearch:
-        """The search over the library as it is now."""
-        return self.current()[1]
-
     def current(self) -> tuple[Snapshot, ExactSearch]:
         """The library as it is now, and the search over it."""
         snapshot = self.store.snapshot()
@@ -195,7 +183,10 @@ class MomentLibrary:
             ValueError: If features come from another extractor than those that are there.
             FileInUseError: If another process is adding.
         """
-        return self._add(find_sources, videos, False, workers, progress, durations, {})
+        report = LibraryReport()
+        sources = find_sources(videos, report)
+        Adder(self, report, False, durations, progress).add(sources, workers)
+        return report
 
     def update(
         self,
@@ -217,29 +208,16 @@ class MomentLibrary:
         Returns:
             LibraryReport: As of `add`.
         """
-        rows = self.store.snapshot().videos.values()
-        known = {row.video_id: row.duration for row in rows}
-
-        def own(_, others: Counter) -> list[Source]:
-            return [Source(row.path, row.folder, row.video_id) for row in rows if row.path]
-
-        find = find_sources if videos is not None else own
-        report = self._add(find, videos, True, workers, progress, durations, known)
+        report = LibraryReport()
+        if videos is None:
+            rows = self.store.snapshot().videos.values()
+            sources = [Source(row.path, row.folder, row.video_id) for row in rows if row.path]
+        else:
+            sources = find_sources(videos, report)
+        Adder(self, report, True, durations, progress).add(sources, workers)
         if remove_missing and report.missing:
             self.remove(report.missing)
             report.removed, report.missing = report.missing, []
-        return report
-
-    def _add(self, find, videos, replace, workers, progress, durations, known) -> LibraryReport:
-        report, others = LibraryReport(), Counter()
-        sources = find(videos, others)
-        report.extraction.others = dict(others)
-        snapshot = self.store.snapshot()
-        named = named_sources(sources, snapshot.videos.values(), report)
-        todo = sort_out(named, snapshot.by_id, replace, report)
-        if todo:
-            Adder(self, report, durations, known, progress).add(todo, workers)
-            self.presence.measured()
         return report
 
     def add_encoded(
@@ -269,15 +247,7 @@ class MomentLibrary:
         """What is stored of a video: its moments in the spaces of the score."""
         units = self.model.model.head.library_units(video)
         spaces = {space: units.embeddings[space] for space in self.score.spaces}
-        return VideoEmbedding(
-            spaces,
-            units.spans,
-            units.video_id,
-            units.duration,
-            units.trust,
-            units.num_windows,
-            units.length_in_windows,
-        )
+        return replace(units, embeddings=spaces)
 
     def require_extractor(self, fingerprint: dict | None, name: str) -> None:
         """Refuse features of another extractor than those that are there; the first tells it."""
