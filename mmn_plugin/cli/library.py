@@ -11,10 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmn_plugin.cli.commands import clean_stop
+from mmn_plugin.apis import GroundingInferencer
+from mmn_plugin.cli.extract import clean_stop
 from mmn_plugin.cli.main import Parser, add_device, add_model, chosen_config, count, whole_number
 from mmn_plugin.errors import UserError, user_message
+from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
+from mmn_plugin.library import MomentLibrary
+from mmn_plugin.library.answers import hit_candidates, write_chapters
+from mmn_plugin.structures.annotations import read_annotations
+from mmn_plugin.visualization import GroundingVisualizer
 
 NOWHERE = 'probably nowhere in this library; these come nearest'
 PICTURES = ('.png', '.jpg', '.jpeg')
@@ -81,18 +87,13 @@ def run_library(args: argparse.Namespace, answer: Callable) -> int:
     return args.run(args, answer)
 
 
-def _open(args: argparse.Namespace, readonly: bool = False):
-    from mmn_plugin.library import MomentLibrary
-
+def _open(args: argparse.Namespace, readonly: bool = False) -> MomentLibrary:
     device = getattr(args, 'device', None)
     return MomentLibrary(args.library, device=device, readonly=readonly)
 
 
-def _created(args: argparse.Namespace):
+def _created(args: argparse.Namespace) -> MomentLibrary:
     """The library, made where there is none; another model than its own is refused."""
-    from mmn_plugin.apis import GroundingInferencer
-    from mmn_plugin.library import MomentLibrary
-
     config, there = chosen_config(args), MomentLibrary.exists(args.library)
     if there and config is None and args.checkpoint is None:
         return _open(args)
@@ -110,9 +111,6 @@ def _counted(number: int, name: str) -> str:
 
 def _changed(args: argparse.Namespace, answer: Callable, change: Callable) -> int:
     """Add or update with a bar, and report; exit code 1 where a video could not be read."""
-    from mmn_plugin.features.extraction import ProgressBar
-    from mmn_plugin.structures.annotations import read_annotations
-
     durations = None
     if args.annotations:
         durations = {one.video_id: one.duration for one in read_annotations(args.annotations)}
@@ -282,12 +280,8 @@ def run_search(args: argparse.Namespace, answer: Callable) -> int:
     if not any(answers):
         print(_why_nothing(library, args))
     if args.vtt:
-        from mmn_plugin.library.answers import write_chapters
-
         print(*write_chapters(args.vtt, args.sentences, answers), sep='\n')
     if args.picture:
-        from mmn_plugin.visualization import GroundingVisualizer
-
         notes = [NOWHERE if result['present'] is False else '' for result in results]
         picture = GroundingVisualizer.draw_hits(args.sentences, answers, notes)
         GroundingVisualizer.save_image(picture, args.picture)
@@ -315,8 +309,6 @@ def print_hits(result: dict, args: argparse.Namespace) -> None:
 
 def cut_clips(args: argparse.Namespace, sentence: str, hits: list) -> tuple[list[dict], int]:
     """Write the clips of the first hits; those whose video is gone are said, for exit code 1."""
-    from mmn_plugin.library.answers import hit_candidates
-
     clips, failed = [], 0
     for hit in hits[: args.clips]:
         try:
@@ -331,7 +323,7 @@ def cut_clips(args: argparse.Namespace, sentence: str, hits: list) -> tuple[list
     return clips, failed
 
 
-def _why_nothing(library, args: argparse.Namespace) -> str:
+def _why_nothing(library: MomentLibrary, args: argparse.Namespace) -> str:
     """Why no sentence has a hit."""
     if not library.store.snapshot().videos:
         return f'{args.library} is empty: `mmn library add {args.library} VIDEO ...`'

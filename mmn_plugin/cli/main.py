@@ -30,7 +30,7 @@ COMMANDS = {
     'search': 'find the moments of a library that sentences describe: which video, and when',
     'web': 'serve a page that answers questions about videos',
 }
-MODULES = dict(ground='ground', library='library', search='library', web='web')  # else `commands`
+MODULES = dict(search='library')  # a module that has not the name of its command
 USAGE = (
     'usage: mmn COMMAND ...\n\n'
     + '\n'.join(f'  {name:<9}{text}' for name, text in COMMANDS.items())
@@ -251,7 +251,7 @@ def run_command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command of the module that `MODULES` names.
+    """Run a command of the module of its name, or that `MODULES` names.
 
     A command is a ``parse_NAME(argv)``, and a ``run_NAME(args, answer)``, which calls ``answer``
     once with what ``--json`` writes, and returns the exit code: 2 where there is no such command.
@@ -266,7 +266,7 @@ def main(argv: Sequence[str]) -> int:
     with plain_errors():
         if name != 'eval':
             mmn_plugin.register_components()
-        module = import_module(f'mmn_plugin.cli.{MODULES.get(name, "commands")}')
+        module = import_module(f'mmn_plugin.cli.{MODULES.get(name, name)}')
         args = getattr(module, f'parse_{name}')(explicit(rest, '--json', STDOUT, r'.*\.json'))
         output = sys.stdout
 

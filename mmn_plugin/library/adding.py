@@ -28,7 +28,7 @@ from mmn_plugin.features.video import VIDEO_SUFFIXES
 from mmn_plugin.files import printable
 from mmn_plugin.structures import VideoEmbedding
 
-from .store import StoredVideo
+from .moment_store import StoredVideo
 
 HDF5 = ('.h5', '.hdf5')
 INCOMING = 'incoming.h5'  # features of videos that are being added

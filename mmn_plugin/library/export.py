@@ -9,7 +9,7 @@ import numpy as np
 
 from mmn_plugin.files import replacing
 
-from .store import Snapshot
+from .moment_store import Snapshot
 
 ROWS = 65_536  # that are in memory at once
 

@@ -28,8 +28,9 @@ from .model_folder import (
     require_same_model,
     write_model,
 )
+from .moment_store import MomentStore, Snapshot, StoredVideo
 from .search import ExactSearch
-from .store import FolderStore, MomentStore, Snapshot, StoredVideo
+from .store import FolderStore
 
 SENTENCES = 256  # that are ranked together
 
@@ -408,9 +409,8 @@ class MomentLibrary:
         presence = self.presence.of(scores)
         presence = [None] * len(scores) if presence is None else presence.tolist()
         found = zip(videos.tolist(), spans.tolist(), scores.tolist(), presence, strict=True)
-        return [
-            Hit(row.video_id, row.path, *span, score, there, row.duration)
-            for row, span, score, there in (
-                (snapshot.videos[video], span, score, there) for video, span, score, there in found
-            )
-        ]
+        hits = []
+        for video, span, score, there in found:
+            row = snapshot.videos[video]
+            hits.append(Hit(row.video_id, row.path, *span, score, there, row.duration))
+        return hits

@@ -17,11 +17,9 @@ from mmn_plugin.files import OutputError, printable, replacing
 from mmn_plugin.locks import FileLock
 
 from . import database
-from .moment_store import MomentStore, Snapshot, StoredVideo, VideoRow
+from .moment_store import Snapshot, StoredVideo, VideoRow
 from .packing import AxesOf, Moments, check_videos, widths_of, write_merged, write_videos
 from .segment import Segment
-
-__all__ = ['FolderStore', 'MomentStore', 'Snapshot', 'StoredVideo', 'VideoRow']
 
 _PATIENCE = 60.0  # seconds that a writer waits for another one
 _OWN_ROTATION_ROWS = 4096  # fewer moments take the rotation of a larger segment

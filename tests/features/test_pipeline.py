@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from helpers.alive import Alive
 
-from mmn_plugin import features
-from mmn_plugin.cli import commands
+from mmn_plugin.cli import extract
 from mmn_plugin.cli.main import main as command
 from mmn_plugin.features import (
     FeatureExtractor,
@@ -321,7 +320,7 @@ def test_an_error_ends_the_other_threads_too(videos, tmp_path, step):
 
 @pytest.fixture(scope='module')
 def main():
-    extractor_config(commands.DEFAULT)  # imports what reading a config needs, once for all
+    extractor_config(extract.DEFAULT)  # imports what reading a config needs, once for all
     return command
 
 
@@ -329,7 +328,7 @@ def run_tool(main, extractor, out, arguments):
     """The command line with an extractor of this file; what it says goes beside the features."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     sys.stderr = out.with_suffix('.txt').open('w', buffering=1)
-    features.build_extractor = lambda *_: extractor
+    extract.build_extractor = lambda *_: extractor
     sys.exit(main(['extract', *arguments, '--out', str(out)]))
 
 
