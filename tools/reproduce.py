@@ -43,6 +43,7 @@ from reproduction import (
     library_presence,
     library_speed,
     negatives_library,
+    negatives_limits,
     pieces,
     removed,
     shapes_windows,
@@ -98,8 +99,8 @@ EXPERIMENTS = dict(
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives_limits=(
-        negatives_library.negatives_limits,
-        negatives_library.render_negatives_limits,
+        negatives_limits.negatives_limits,
+        negatives_limits.render_negatives_limits,
     ),
     negatives_library=(
         negatives_library.negatives_library,

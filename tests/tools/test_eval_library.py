@@ -59,7 +59,7 @@ def test_a_model_is_searched_with_the_settings_that_validation_chose(kinds, kind
     assert figures['own/R100@0.5'] >= figures['own/R1@0.5']
     trials = found['chosen']['tried']
     assert found['chosen']['quality'] == max(trial['quality'] for trial in trials)
-    assert len(trials) == dict(moments=16, weak=6, zero_shot=9)[kind]
+    assert len(trials) == dict(moments=20, weak=6, zero_shot=9)[kind]
     # the validation split of these configs is their test split, and what was chosen was used
     again = sum(figures[f'R{n}@0.5'] for n in (1, 10, 100)) / 3
     assert again == pytest.approx(found['chosen']['quality'])

@@ -24,6 +24,11 @@ def negatives():
     return sys.modules['reproduction.negatives_library']
 
 
+@pytest.fixture
+def limits(negatives):
+    return sys.modules['reproduction.negatives_limits']
+
+
 @pytest.mark.parametrize('corpus', ['captions', 'shapes'])
 def test_all_rows_step_over_as_many_videos_but_those_that_name_more(negatives, corpus):
     path = ROOT / negatives.CORPORA[corpus]
@@ -66,12 +71,12 @@ def test_a_training_is_measured_once(negatives, tmp_path, monkeypatch):
 
 
 def test_a_model_is_built_as_it_was_trained(negatives, tmp_path, monkeypatch):
-    options = ['model.neck.kernel_size=3']
-    config = config_with(ROOT / negatives.MMN, options)
-    config.dump(tmp_path / Path(negatives.MMN).name)
+    path, options = negatives.CORPORA['captions'], ['model.neck.kernel_size=3']
+    config = config_with(ROOT / path, options)
+    config.dump(tmp_path / Path(path).name)
     (tmp_path / 'best_of_all.pth').touch()
     monkeypatch.setattr(negatives.tool, 'read_model', lambda *how: how)
-    found, (built, checkpoint) = negatives.trained_model(tmp_path, negatives.MMN)
+    found, (built, checkpoint) = negatives.trained_model(tmp_path, path)
     assert found.model.neck.kernel_size == built.model.neck.kernel_size == 3
     assert checkpoint == str(tmp_path / 'best_of_all.pth')
 
@@ -158,17 +163,17 @@ def test_the_table_has_rows_whose_rates_were_all_tried_and_columns_of_the_tower(
     assert shapes.count('3.1') == len(negatives.COLUMNS) - 2
 
 
-def test_what_may_limit_negatives_are_options_of_the_config(negatives):
-    path = ROOT / negatives.MMN
+def test_what_may_limit_negatives_are_options_of_the_config(negatives, limits):
+    path = ROOT / limits.MMN
     configs = [
-        config_with(ROOT / negatives.LIMIT_CONFIGS.get(row, path), options)
-        for row, options in negatives.LIMITS.items()
+        config_with(ROOT / limits.LIMIT_CONFIGS.get(row, path), options)
+        for row, options in limits.LIMITS.items()
     ]
     assert len({str(config.to_dict()) for config in configs}) == len(configs)
     names = {name for _, name in negatives.COLUMNS.values()}
     row = {negatives.ALONE: dict.fromkeys(names, 3.14), negatives.BOTH: dict.fromkeys(names, 2.0)}
     runs = [dict(row=label, train_cpu_seconds=60.0, **row) for label in ('weight 1', 'the config')]
-    lines = negatives.render_negatives_limits(dict(runs=runs)).splitlines()[2:]
+    lines = limits.render_negatives_limits(dict(runs=runs)).splitlines()[2:]
     figures = '3.1 | 3.1 | 3.1 | 3.1 | 3.1 | 2.0 | 2.0 | 1 |'
     assert lines == [f'| the config | {figures}', f'| weight 1 | {figures}']
 
@@ -215,24 +220,24 @@ def test_the_config_for_libraries_goes_on_from_its_result_and_shows_what_was_cho
     assert lines[-1].endswith('seed: ' + '; '.join(['score_power=16, tower_weight=8'] * 2) + '.')
 
 
-def test_limits_go_on_from_their_result(negatives, at_once, tmp_path, monkeypatch):
+def test_limits_go_on_from_their_result(limits, at_once, tmp_path, monkeypatch):
     made = []
 
     def limited(row):
         made.append(row)
-        return dict(row=row, options=negatives.limit_options(row))
+        return dict(row=row, options=limits.limit_options(row))
 
-    monkeypatch.setattr(negatives, 'LIMITS', dict([*negatives.LIMITS.items()][:3]))
-    monkeypatch.setattr(negatives, 'LIMITS_RESULT', tmp_path / 'result.json')
-    monkeypatch.setattr(negatives, 'limited', limited)
-    first, second, third = negatives.LIMITS
-    parts = [json.loads(json.dumps(part)) for part in negatives.negatives_limits()]
+    monkeypatch.setattr(limits, 'LIMITS', dict([*limits.LIMITS.items()][:3]))
+    monkeypatch.setattr(limits, 'RESULT', tmp_path / 'result.json')
+    monkeypatch.setattr(limits, 'limited', limited)
+    first, second, third = limits.LIMITS
+    parts = [json.loads(json.dumps(part)) for part in limits.negatives_limits()]
     assert [len(part['runs']) for part in parts] == [1, 2, 3, 3]
     kept = next(run for run in parts[-1]['runs'] if run['row'] == second)
     other = dict(row=first, options=['of another schedule'])
-    negatives.LIMITS_RESULT.write_text(json.dumps(parts[-1] | dict(runs=[other, kept])))
+    limits.RESULT.write_text(json.dumps(parts[-1] | dict(runs=[other, kept])))
     made.clear()
-    (*_, last) = negatives.negatives_limits()
+    (*_, last) = limits.negatives_limits()
     assert made == [first, third]
     assert sorted(run['row'] for run in last['runs']) == sorted([first, second, third])
 
