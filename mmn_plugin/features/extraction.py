@@ -322,7 +322,8 @@ class _Extraction:
         source = partial(Ahead, threads=threads) if threads else InTurn
         prepared = source(videos, self._batches)
         try:
-            with closing(described(self.extractor, prepared, self.timing)) as blocks:
+            start = self.extractor.start_batch
+            with closing(described(start, prepared, self.timing)) as blocks:
                 for video, block in blocks:
                     try:
                         self._keep(video, block)

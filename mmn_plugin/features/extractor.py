@@ -86,7 +86,7 @@ class FeatureExtractor(ABC):
         """
         sources = [frames]
         prepared = Ahead(sources, self.batches, 1) if ahead else InTurn(sources, self.batches)
-        with closing(described(self, prepared, Timing())) as blocks:
+        with closing(described(self.start_batch, prepared, Timing())) as blocks:
             for _, block in blocks:
                 if isinstance(block, BaseException):
                     raise block

@@ -5,27 +5,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .video_stream import VideoReadError
 
 END = object()  # after the last batch of a source
-
-
-def _itself(item: Any) -> Any:
-    return item
-
-
-class BatchExtractor(Protocol):
-    """What `described` asks of an extractor."""
-
-    def start_batch(self, batch: Any) -> Callable[[], np.ndarray]:
-        """Begin to describe a batch; what is returned waits for its rows."""
 
 
 @dataclass
@@ -149,12 +137,19 @@ class Ahead:
 
 
 def described(
-    extractor: BatchExtractor, prepared: InTurn | Ahead, timing: Timing
+    start_batch: Callable[[Any], Callable[[], np.ndarray]],
+    prepared: InTurn | Ahead,
+    timing: Timing,
 ) -> Iterator[tuple[Any, Any]]:
     """Describe what is prepared, batch by batch.
 
     The rows of a batch are waited for when the next one has been started, if there is one by then:
     an accelerator always has the next batch to go on with.
+
+    Args:
+        start_batch (Callable): As of `FeatureExtractor`.
+        prepared (InTurn | Ahead): Closed at the end.
+        timing (Timing): Of the waiting and the computing, which is added to.
 
     Yields:
         tuple: A source and rows (n, D) of it, `END`, or what was raised, in the order of
@@ -171,7 +166,7 @@ def described(
             timing.waiting += perf_counter() - began
             if item is None:
                 break
-            started = _started(extractor, *item, timing)
+            started = _started(start_batch, *item, timing)
             del item  # the batch is the network's now
             if late is not None:
                 yield _collected(late, timing)
@@ -180,14 +175,14 @@ def described(
         yield _collected(late, timing)
 
 
-def _started(extractor: BatchExtractor, source: Any, batch: Any, timing: Timing) -> tuple:
+def _started(start_batch: Callable, source: Any, batch: Any, timing: Timing) -> tuple:
     if batch is END or isinstance(batch, BaseException):
-        return source, partial(_itself, batch)
+        return source, batch
     began = perf_counter()
     try:
-        rows = extractor.start_batch(batch)
+        rows = start_batch(batch)
     except VideoReadError as error:
-        rows = partial(_itself, error)
+        rows = error
     timing.computing += perf_counter() - began
     return source, rows
 
@@ -195,6 +190,6 @@ def _started(extractor: BatchExtractor, source: Any, batch: Any, timing: Timing)
 def _collected(started: tuple, timing: Timing) -> tuple:
     source, rows = started
     began = perf_counter()
-    found = rows()
+    found = rows() if callable(rows) else rows  # END, or what was raised
     timing.computing += perf_counter() - began
     return source, found

@@ -145,13 +145,12 @@ class Prepared:
 def test_rows_are_waited_for_once_the_next_batch_is_started_if_that_is_ready(ready, order):
     done = []
 
-    class Device:
-        def start_batch(self, batch):
-            done.append(f'start {batch}')
-            return lambda: done.append(f'rows {batch}') or batch
+    def start_batch(batch):
+        done.append(f'start {batch}')
+        return lambda: done.append(f'rows {batch}') or batch
 
     prepared = Prepared(ready)
-    assert [rows for _, rows in described(Device(), prepared, Timing())] == [1, 2, 3, END]
+    assert [rows for _, rows in described(start_batch, prepared, Timing())] == [1, 2, 3, END]
     assert ', '.join(done) == order
     assert prepared.closed
 
@@ -162,14 +161,13 @@ def test_the_time_is_shared_among_waiting_for_frames_and_computing(monkeypatch):
     def pass_by(seconds):
         now[0] += seconds
 
-    class Device:
-        def start_batch(self, batch):
-            pass_by(1)
-            return lambda: pass_by(3)
+    def start_batch(batch):
+        pass_by(1)
+        return lambda: pass_by(3)
 
     monkeypatch.setattr(pipeline, 'perf_counter', lambda: now[0])
     timing, prepared = Timing(), Prepared([True] * 4, lambda: pass_by(2))
-    assert sum(1 for _ in described(Device(), prepared, timing)) == 4
+    assert sum(1 for _ in described(start_batch, prepared, timing)) == 4
     assert (timing.waiting, timing.computing) == (2 * 5, 4 * 3)  # END and what follows wait too
     timing.frames = 30
     assert (timing + timing).speed(4.0) == dict(
