@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -179,7 +178,7 @@ def require_same_extractor(
 
 
 class RowWriter:
-    """Writes a video's features part by part.
+    """Writes a video's features part by part, which are never all in memory.
 
     Args:
         path (Path): Where the rows go.
@@ -288,7 +287,7 @@ class FeatureFile:
         return found | {part['id']: part['mark'] for part in parts}
 
     def open_parts(self, again: Iterable[str] = ()) -> None:
-        """Make the folder that :meth:`add` writes to, and forget what an earlier run began.
+        """Make the folder that :meth:`writer` writes to, and forget what an earlier run began.
 
         The finished parts of some videos are forgotten too: they are done ``again``.
         """
@@ -308,32 +307,13 @@ class FeatureFile:
             return False
         return True
 
-    def add(
-        self,
-        video_id: str,
-        features: Iterable[np.ndarray],
-        mark: dict | None = None,
-        notes: dict[str, str] | None = None,
-    ) -> None:
-        """Keep a video's features; may be called from several processes.
+    def writer(self, video_id: str, mark: dict | None = None) -> RowWriter:
+        """Keeps a video's features, part by part; may be called from several processes.
 
         Args:
             video_id (str): Name of the dataset.
-            features (Iterable[np.ndarray]): Parts (n, D) float32, written one by one.
             mark (dict, optional): Of the video. Defaults to None.
-            notes (dict[str, str], optional): What is unusual about the video by the time that all
-                of it was read. Defaults to None.
-
-        Raises:
-            VideoReadError: If a number is NaN or infinite, or there is no row.
         """
-        with closing(self.writer(video_id, mark)) as writer:
-            for block in features:
-                writer.write(block)
-            writer.end(notes)
-
-    def writer(self, video_id: str, mark: dict | None = None) -> 'RowWriter':
-        """As :meth:`add`, for whoever has the parts of several videos in turns."""
         return RowWriter(self._part(video_id, 'rows'), video_id, mark, self._end)
 
     def fail(self, video_id: str, message: str) -> None:
@@ -359,12 +339,12 @@ class FeatureFile:
         write_json(part, self._part(part['id'], 'video'))
 
     def _ended(self) -> list[dict]:
-        """What :meth:`add` and :meth:`fail` wrote of each video, by id."""
+        """What :meth:`writer` and :meth:`fail` ended with for each video, by id."""
         parts = [json.loads(path.read_text()) for path in self.parts.glob('*.video')]
         return sorted(parts, key=lambda part: part['id'])
 
     def merge(self) -> None:
-        """Move what :meth:`add` kept into the file and remove the parts."""
+        """Move what :meth:`writer` kept into the file and remove the parts."""
         if not self.parts.is_dir():
             return
         with replacing(self.path) as unfinished:

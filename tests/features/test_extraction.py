@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tracemalloc
+from contextlib import closing
 from multiprocessing import get_context
 
 import h5py
@@ -45,6 +46,13 @@ class Counting(GridFeatureExtractor):
 def write(path, value):
     write_video(path, np.full((12, 48, 32), value, np.uint8), fps=8)
     os.utime(path, ns=(value, value))  # for clocks that stand still
+
+
+def add(file, name, blocks, mark=None):
+    with closing(file.writer(name, mark)) as writer:
+        for block in blocks:
+            writer.write(block)
+        writer.end()
 
 
 @pytest.fixture
@@ -177,7 +185,7 @@ def test_features_of_any_length_are_never_in_memory_at_once(out):
     file.open_parts()
     tracemalloc.start()
     try:
-        file.add('v', (np.full((rows, size), i, np.float32) for i in range(200)))
+        add(file, 'v', (np.full((rows, size), i, np.float32) for i in range(200)))
         file.merge()
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -196,7 +204,7 @@ def test_features_that_are_no_numbers_are_refused(out, blocks, message):
     file = FeatureFile(out, SETTINGS)
     file.open_parts()
     with pytest.raises(VideoReadError, match=f'v: .*{message}'):
-        file.add('v', blocks)
+        add(file, 'v', blocks)
 
 
 def _share(rank, videos, out):
@@ -335,7 +343,7 @@ def test_a_video_that_is_replaced_before_its_part_is_merged_gets_its_own_too(ext
     file = FeatureFile(out, Counting().settings)
     file.open_parts()
     for name in ('v0', 'v1'):
-        file.add(name, [np.zeros((2, 174), np.float32)], dict(size=7, mtime=7, sha256='7'))
+        add(file, name, [np.zeros((2, 174), np.float32)], dict(size=7, mtime=7, sha256='7'))
     seen, report = extract()
     assert seen == ['v0.mp4', 'v1.mp4']
     assert sorted(report.notes) == ['v0', 'v1']
