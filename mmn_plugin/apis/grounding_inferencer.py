@@ -16,9 +16,8 @@ from torch import Tensor
 
 from mmn_plugin.config import require_device
 from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
-from mmn_plugin.engine.identity import require_tower_features
 from mmn_plugin.errors import InputError, MissingFileError
-from mmn_plugin.features import Rewriter, matching_extractor
+from mmn_plugin.features import Rewriter, build_extractor
 from mmn_plugin.files import OutputFolder
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
 from mmn_plugin.tower_settings import with_model_root
@@ -197,18 +196,12 @@ class GroundingInferencer(BaseInferencer):
                         'features, (T, D) with duration=<seconds>, or add the extractor that made '
                         "the training's, such as extractor = dict(type='GridFeatureExtractor')"
                     )
-                encoder = self.video_encoder
                 shared = settings == self.config.model.get('tower')
-                self._extractor = matching_extractor(
-                    settings,
-                    encoder.fingerprints,
-                    encoder.checkpoint,
-                    self.device,
-                    self.model.tower if shared else None,
-                )
-                if self.model.head.tower_spaces and not shared:
-                    made = [self._extractor.fingerprint]
-                    require_tower_features(self.model, ['`extractor` of the config'], made)
+                built = self.model.tower if shared else build_extractor(settings, self.device)
+                if self.video_encoder.fingerprints or (self.model.head.tower_spaces and not shared):
+                    name = f"the config's extractor ({settings['type']})"
+                    self.video_encoder.require_features(built.fingerprint, name)
+                self._extractor = built
             return self._extractor
 
     def __call__(

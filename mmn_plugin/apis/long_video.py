@@ -215,11 +215,23 @@ class VideoEncoder:
         """Encode a video as a dataset gives it, (R, D) after pooling: always as one window."""
         return self.model.encode_videos(inputs[None].to(self.device), [sample])[0]
 
+    def require_features(self, fingerprint: dict, name: str) -> None:
+        """Refuse features of another extractor than those of the training, or another tower.
+
+        Args:
+            fingerprint (dict): Of the features.
+            name (str): What made them, or where they are, for the message.
+
+        Raises:
+            ValueError: If they do not belong to the model; it names both, and what differs.
+        """
+        require_same_extractor(self.fingerprints, [fingerprint], self.checkpoint, [name])
+        require_tower_features(self.model, [name], [fingerprint])
+
     def _plan(self, video: VideoFeatures) -> WindowPlan:
         if video.fingerprint is not None:
-            where, made = f'the file with the features of {video.video_id}', [video.fingerprint]
-            require_same_extractor(self.fingerprints, made, self.checkpoint, [where])
-            require_tower_features(self.model, [where], made)
+            where = f'the file with the features of {video.video_id}'
+            self.require_features(video.fingerprint, where)
         return WindowPlan(
             self.model.head.units,
             len(video.values),

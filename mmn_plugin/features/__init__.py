@@ -8,7 +8,6 @@ from .extractor import (
     SlidingWindowExtractor,
     build_extractor,
     extractor_config,
-    matching_extractor,
 )
 from .feature_file import FeatureFile, FeatureFileError
 from .hugging_face import HuggingFaceFeatureExtractor
@@ -54,7 +53,6 @@ __all__ = [
     'extract_videos',
     'extractor_config',
     'find_videos',
-    'matching_extractor',
     'probe_video',
     'read_pictures',
     'run_parallel',

@@ -1,8 +1,8 @@
 """Dual encoders of Hugging Face: sentences, and frames or windows of frames, in one space."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from itertools import islice
 
@@ -85,11 +85,6 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
 
     Args:
         model (str): As of `SentenceTower`.
-        revision (str, optional): Likewise.
-        root (str, optional): Likewise.
-        templates (Sequence[str]): Likewise.
-        rewrite (Callable | str, optional): Likewise.
-        sentence_batch (int): Likewise.
         fps (float): Frames per second that are looked at. Defaults to 2.
         stride (int): Frames from one row to the next. Defaults to 1.
         clip_len (int, optional): Frames of a window. Defaults to None: as many as a video tower
@@ -99,6 +94,8 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         device (str, optional): Defaults to None: the accelerator if there is one.
         amp (str, optional): Mixed precision of frames, ``'bf16'`` or ``'fp16'``; sentences are
             embedded in float32. Defaults to None: float32.
+        **others: Of `SentenceTower`: ``revision``, ``root``, ``templates``, ``rewrite``,
+            ``sentence_batch``.
 
     Raises:
         ValueError: If a setting is not positive; at the first use, if the model is no dual encoder,
@@ -109,11 +106,7 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
     def __init__(
         self,
         model: str,
-        revision: str | None = None,
-        root: str | None = None,
-        templates: Sequence[str] = ('{}',),
-        rewrite: Callable[[str], str] | str | None = None,
-        sentence_batch: int = 64,
+        *,
         fps: float = 2.0,
         stride: int = 1,
         clip_len: int | None = None,
@@ -121,14 +114,10 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         batch_size: int = 8,
         device: str | None = None,
         amp: str | None = None,
+        **others,
     ) -> None:
         super().__init__(
             model,
-            revision=revision,
-            root=root,
-            templates=templates,
-            rewrite=rewrite,
-            sentence_batch=sentence_batch,
             fps=fps,
             stride=stride,
             clip_len=clip_len,
@@ -136,6 +125,7 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
             batch_size=batch_size,
             device=device,
             amp=amp,
+            **others,
         )
 
     @cached_property
@@ -193,10 +183,9 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
     def _ask(self, method: str, first: Tensor, **others: Tensor) -> Tensor:
         """What the model's method gives, (n, D)."""
         own = (self.family.methods or {}).get(method)
-        ask = getattr(self.model, method) if own is None else own
+        ask = partial(own, self.model) if own else getattr(self.model, method)
         known = signature(ask).parameters
-        given = {key: value for key, value in others.items() if key in known}
-        found = ask(first, **given) if own is None else ask(self.model, first, **given)
+        found = ask(first, **{key: value for key, value in others.items() if key in known})
         found = found if isinstance(found, Tensor) else found.pooler_output
         return found.flatten(0, -2)  # VideoPrism has a pooled token
 

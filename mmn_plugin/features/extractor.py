@@ -21,7 +21,6 @@ from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
 from mmn_plugin.tower_settings import with_model_root
 
-from .feature_file import require_same_extractor
 from .lazy_network import LazyNetwork, digest
 from .pipeline import END, Ahead, InTurn, Timing, described
 from .video import RGBVideoReader, VideoReader, sliding_windows
@@ -385,32 +384,3 @@ def _full_name(name: str) -> str:
     file = f'{name.removesuffix(".py")}.py'
     places = (config_root() / file, config_root() / 'extractors' / file)
     return next((str(path) for path in places if path.is_file()), file)
-
-
-def matching_extractor(
-    settings: dict,
-    theirs: list[dict | None] | None,
-    checkpoint: str,
-    device: str | None = None,
-    built: FeatureExtractor | None = None,
-) -> FeatureExtractor:
-    """Build an extractor and compare it with the one that made the features of a model's training.
-
-    Args:
-        settings (dict): What `EXTRACTORS` builds.
-        theirs (list[dict | None] | None): Fingerprints of the training's feature files; with None
-            everything passes.
-        checkpoint (str): Where they stand, for messages.
-        device (str, optional): As of `build_extractor`.
-        built (FeatureExtractor, optional): What the settings describe, where it is there already.
-            Defaults to None.
-
-    Raises:
-        ValueError: If they do not belong together; it names both, and what differs.
-    """
-    extractor = built or build_extractor(settings, device)
-    ours = [extractor.fingerprint if theirs else None]  # it may cost building the network
-    require_same_extractor(
-        theirs, ours, checkpoint, [f"the config's extractor ({settings['type']})"]
-    )
-    return extractor
