@@ -188,17 +188,17 @@ def cut_candidates(
     Returns:
         list[Candidate]: As of `find_candidates`.
     """
-    candidates, sources = [], []
+    candidates, videos, files = [], [], {}
     for video, moment, score, length in moments:
         source = input_of(video)
         (name,) = folder.names_of([(source, video_name(video))])
         new = Candidate.around(sentence, folder.path, moment, score, pad, length)
         clip = f'{name}_{new.offset:.3f}-{new.offset + new.duration:.3f}.mp4'
         candidates.append(replace(new, clip=folder.path / clip))
-        sources.append((source, video))
-    files = {one.clip.name: source for one, (source, _) in zip(candidates, sources, strict=True)}
+        videos.append(video)
+        files[clip] = source
     with folder.writing(files):
-        for candidate, (_, video) in zip(candidates, sources, strict=True):
+        for candidate, video in zip(candidates, videos, strict=True):
             candidate.cut(video)
     if refine is not None:
         candidates = [candidate.refine(refine) for candidate in candidates]
