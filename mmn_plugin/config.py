@@ -19,7 +19,6 @@ from mmengine.runner import Runner
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
 
 from .files import find_config
-from .tower_settings import of_both_sides, require_one_revision
 
 # What is read of a config's top level beside the arguments of Runner.
 _READ = {
@@ -125,12 +124,8 @@ def _hint(instead: list[str]) -> str:
 # Numbers, and the least that each may be; PyTorch and MMEngine refuse less without naming them, or
 # train nothing.
 _COUNTS = {
-    'train_dataloader.batch_size': 1,
-    'val_dataloader.batch_size': 1,
-    'test_dataloader.batch_size': 1,
-    'train_dataloader.num_workers': 0,
-    'val_dataloader.num_workers': 0,
-    'test_dataloader.num_workers': 0,
+    **{f'{split}_dataloader.batch_size': 1 for split in ('train', 'val', 'test')},
+    **{f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')},
     'train_cfg.max_epochs': 1,
     'train_cfg.val_interval': 1,
     'optim_wrapper.accumulative_counts': 1,
@@ -152,6 +147,48 @@ def require_counts(config: Config) -> None:
             raise ConfigError(
                 f'{name}={value!r} of the config: give a whole number of {least} or more'
             )
+
+
+def _tower_sides(config: Config) -> dict[str, dict]:
+    """Where a config describes a tower: what embeds its videos, and what embeds its sentences."""
+    model = config.get('model') or {}
+    return {'extractor': config.get('extractor'), 'model.tower': model.get('tower')}
+
+
+def of_both_sides(config: Config, options: dict) -> dict:
+    """Options of ``extractor`` as those of ``model.tower`` too where both are one tower, and back.
+
+    Args:
+        config (Config): Before the options are merged.
+        options (dict): Values by dotted keys; one that is given for both sides stays as it is.
+    """
+    sides = _tower_sides(config)
+    first, second = sides
+    if sides[first] is None or sides[first] != sides[second]:
+        return options
+    more = {}
+    for one, other in ((first, second), (second, first)):
+        for name, value in options.items():
+            if name.startswith(f'{one}.'):
+                more[other + name.removeprefix(one)] = value
+    return more | options
+
+
+def require_one_revision(config: Config) -> None:
+    """Make sure that videos and sentences are embedded by one revision of a tower.
+
+    Raises:
+        ValueError: Naming both settings.
+    """
+    (first, one), (second, other) = _tower_sides(config).items()
+    if not one or not other or one.get('model') != other.get('model') or 'model' not in one:
+        return
+    revisions = one.get('revision'), other.get('revision')
+    if revisions[0] != revisions[1]:
+        raise ConfigError(
+            f'{first}.revision={revisions[0]!r} and {second}.revision={revisions[1]!r} are two '
+            f'versions of {one.model}, whose embeddings do not belong together: give both the same'
+        )
 
 
 def print_warning(text: str) -> None:

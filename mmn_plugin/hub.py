@@ -1,5 +1,6 @@
 """Models of Hugging Face: where their files are, and one error where they are not."""
 
+import copy
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmn_plugin.errors import DownloadError, InputError
@@ -52,6 +54,36 @@ def find_model(name: str, root: str | None = None) -> str:
                     _say_stand_in(str(place), str(name))
                 return str(place)
     return str(name)
+
+
+def with_model_root(config: Config, root: str | os.PathLike | None) -> Config:
+    """A config whose extractor and tower of Hugging Face are looked for in a folder first.
+
+    Args:
+        config (Config): Stays as it is.
+        root (str | PathLike | None): As of `find_model`. None: the config is returned.
+
+    Raises:
+        ValueError: If there is no such folder, or the config has no model of Hugging Face.
+    """
+    if root is None:
+        return config
+    root = os.fsdecode(root)
+    if not Path(root).is_dir():
+        raise InputError(
+            f'the model root {root} is no folder: give that of a model, or one with ORG/NAME in it'
+        )
+    config = copy.deepcopy(config)
+    sides = config.get('extractor'), (config.get('model') or {}).get('tower')
+    parts = [side for side in sides if side and 'model' in side]
+    for part in parts:
+        part.root = root
+    if not parts:
+        raise InputError(
+            f'the model root {root} is of no use: neither `extractor` nor `model.tower` of '
+            f'{config.filename or "the config"} is a model of Hugging Face'
+        )
+    return config
 
 
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin')

@@ -19,8 +19,8 @@ from mmn_plugin.datasets import LoadClipFeatures, grounds_tubes, single_configs
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.features import Rewriter, build_extractor
 from mmn_plugin.files import OutputFolder
+from mmn_plugin.hub import with_model_root
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, VideoEmbedding
-from mmn_plugin.tower_settings import with_model_root
 from mmn_plugin.visualization import draw_timelines, timeline_files
 
 from .candidates import Candidate, find_candidates

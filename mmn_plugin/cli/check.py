@@ -12,7 +12,7 @@ from mmn_plugin.cli.main import Parser, add_config_options, add_model_root, coun
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import check_config
 from mmn_plugin.files import OutputFolder
-from mmn_plugin.tower_settings import with_model_root
+from mmn_plugin.hub import with_model_root
 from mmn_plugin.visualization.label_page import label_files, split_names, write_labels
 
 

@@ -47,9 +47,9 @@ from mmn_plugin.evaluation import (
 )
 from mmn_plugin.features import webvtt
 from mmn_plugin.files import OutputFolder, input_of, printable, text_argument
+from mmn_plugin.hub import with_model_root
 from mmn_plugin.structures import GroundingDataSample, MomentGrid, true_windows
 from mmn_plugin.structures.annotations import read_annotations
-from mmn_plugin.tower_settings import with_model_root
 from mmn_plugin.visualization import GroundingVisualizer
 from mmn_plugin.visualization.timeline import TimelineRow
 from mmn_plugin.visualization.tubes import draw_tube_frames, write_tube_video

@@ -19,7 +19,7 @@ from torch import Tensor
 from mmn_plugin.config import apply_tf32, load_config, require_device
 from mmn_plugin.errors import InputError, OperationError
 from mmn_plugin.files import config_root
-from mmn_plugin.tower_settings import with_model_root
+from mmn_plugin.hub import with_model_root
 
 from .lazy_network import LazyNetwork, digest
 from .pipeline import END, Ahead, InTurn, Timing, described

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.errors import DownloadError, InputError
 from mmn_plugin.features import VideoWriter, build_extractor, probe_video
-from mmn_plugin.tower_settings import with_model_root
+from mmn_plugin.hub import with_model_root
 
 
 @pytest.fixture(scope='module', params=['clip', 'videoprism'])

@@ -38,12 +38,12 @@ from mmn_plugin.evaluation import (
     write_tvr,
 )
 from mmn_plugin.files import writable_file, write_json
+from mmn_plugin.hub import with_model_root
 from mmn_plugin.library import MomentLibrary
 from mmn_plugin.models.heads.zero_shot_head import build_score
 from mmn_plugin.shapes import WholeTruth
 from mmn_plugin.structures import VideoEmbedding
 from mmn_plugin.structures.annotations import VideoAnnotation
-from mmn_plugin.tower_settings import with_model_root
 
 SPLITS = ('train', 'val', 'test')
 BATCH = 16  # videos encoded at once
