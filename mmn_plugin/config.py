@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
 
-from .files import find_config
+from .files import find_config, nested
 
 # What is read of a config's top level beside the arguments of Runner.
 _READ = {
@@ -83,7 +83,11 @@ def idle_options(config: Config, options: dict) -> list[str]:
 def _idle(config: Config, name: str) -> str | None:
     keys = name.split('.')
     if keys[0] not in _READ:
-        elsewhere = list(_places(config._cfg_dict, keys[0]))
+        elsewhere = [
+            '.'.join(map(str, path))
+            for path, _ in nested(config._cfg_dict)
+            if path[1:] and path[0] in _READ and path[-1] == keys[0]
+        ]
         if keys[0] in config:
             return (
                 f'`{keys[0]}` is a variable, which the config used when it was read; to set it '
@@ -105,16 +109,6 @@ def _unread(where: str, key: str, instead: list[str]) -> str:
         f'{where} has no setting `{key}`, and neither MMEngine nor mmn_plugin reads it'
         f'{_hint(instead)}'
     )
-
-
-def _places(part, name: str, path: str = '') -> Iterator[str]:
-    """Settings of this name in what is read of a config."""
-    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
-        place = f'{path}.{key}'.lstrip('.')
-        if path and key == name:
-            yield place
-        if isinstance(value, dict | list | tuple) and (path or key in _READ):
-            yield from _places(value, name, place)
 
 
 def _hint(instead: list[str]) -> str:
@@ -286,27 +280,18 @@ def config_errors(config: Config) -> Iterator[None]:
     except AttributeError as error:
         if not isinstance(error.obj, ConfigDict):
             raise
-        path = _path_of(error.obj, config._cfg_dict)
-        name = f'{"…" if path is None else path}.{error.name}'.lstrip('.')
+        found = (  # MMEngine hands on copies
+            path
+            for path, part in nested(config._cfg_dict)
+            if isinstance(part, dict) and part == error.obj
+        )
+        name = '.'.join(map(str, (*next(found, ('…',)), error.name)))
         raise ConfigError(f'{where} lacks the setting `{name}`') from error
     except (ImportError, KeyError, TypeError, ValueError, AssertionError) as error:
         text = str(error.args[0]).removesuffix('\nNone') if error.args else ''  # MMEngine's
         if ' ' not in text or (isinstance(error, TypeError) and not _ARGUMENTS.match(text)):
             raise  # a key, or a fault of code
         raise ConfigError(f'{where}: {text}') from error
-
-
-def _path_of(part: ConfigDict, whole, path: str = '') -> str | None:
-    """Dotted path of a part of a config, '' for the whole; MMEngine hands on copies."""
-    if whole == part:
-        return path
-    items = whole.items() if isinstance(whole, dict) else enumerate(whole)
-    for key, value in items:
-        if isinstance(value, dict | list | tuple):
-            found = _path_of(part, value, f'{path}.{key}'.lstrip('.'))
-            if found is not None:
-                return found
-    return None
 
 
 def build_dataset(config: Config, split: str):

@@ -425,20 +425,22 @@ def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
         raise error(f'{path} is not a JSON file: {cause}') from cause
     if repeated:
         found, keys = repeated[-1]  # the outermost, which nothing has replaced
-        where = ', '.join(map(repr, _keys_to(content, found) or ()))
+        path = next((path for path, part in nested(content) if part is found), ())
+        where = ', '.join(map(repr, path))
         named = ', '.join(map(repr, keys[:5])) + (f' and {len(keys) - 5} more' if keys[5:] else '')
         raise error(f'{path} has {named} twice{where and f", in {where}"}; one of them must go')
     return content
 
 
-def _keys_to(content: Any, wanted: dict) -> list | None:
-    """Keys and places that lead to an object; None: it is not there."""
-    if content is wanted:
-        return []
-    if isinstance(content, list):
+def nested(content: Any, keys: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """All that dicts and lists hold, from the outside in, with the keys and places that lead to it.
+
+    Args:
+        content (Any): The outermost, which comes first.
+        keys (tuple): What leads to it. Defaults to none.
+    """
+    yield keys, content
+    if isinstance(content, list | tuple):
         content = dict(enumerate(content))
     for key, value in content.items() if isinstance(content, dict) else ():
-        rest = _keys_to(value, wanted)
-        if rest is not None:
-            return [key, *rest]
-    return None
+        yield from nested(value, (*keys, key))

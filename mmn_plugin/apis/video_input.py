@@ -284,7 +284,10 @@ def check_sentences(
     if not sentences:
         raise InputError('no sentence was given; give at least one')
     for sentence in sentences:
-        _require_text(sentence)
+        if not isinstance(sentence, str):
+            raise InputError(f'the sentence {sentence!r} is no text (str)')
+        if not sentence.strip():
+            raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
     texts = [*map(rewrite, sentences)] if rewrite else sentences
     found = zip(sentences, texts, model.inspect_sentences(texts), strict=True)
     for sentence, text, (_, problem) in found:
@@ -294,13 +297,6 @@ def check_sentences(
                 'words that it was trained with'
             )
     return sentences
-
-
-def _require_text(sentence) -> None:
-    if not isinstance(sentence, str):
-        raise InputError(f'the sentence {sentence!r} is no text (str)')
-    if not sentence.strip():
-        raise InputError(f'the sentence {sentence!r} is empty; say what to look for')
 
 
 def check_sentence_lists(

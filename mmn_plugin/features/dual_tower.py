@@ -227,16 +227,14 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         """How frames are scaled, cropped and normalized."""
         from transformers import AutoImageProcessor
 
-        settings = self._video_processor() if self.sees_windows else None
+        settings = None
+        if self.sees_windows:  # of the video processor, whose class needs torchvision
+            whole = self._json('processor_config.json') or {}
+            settings = whole.get('video_processor') or self._json('video_preprocessor_config.json')
         if settings is None:
             # not torchvision's, wherever this runs: it would only be asked for its numbers
             settings = self._from_hub(AutoImageProcessor.from_pretrained, backend='pil').to_dict()
         return FramePreparation.of_processor(settings, self.name)
-
-    def _video_processor(self) -> dict | None:
-        """Settings of the video processor, whose class needs torchvision; None: there is none."""
-        whole = self._json('processor_config.json') or {}
-        return whole.get('video_processor') or self._json('video_preprocessor_config.json')
 
     def build_model(self) -> nn.Module:
         """The model with both sides."""
