@@ -17,9 +17,9 @@ from torch.utils.data import default_collate
 from mmn_plugin.errors import InputError, MissingFileError
 from mmn_plugin.structures.annotations import (
     VideoAnnotation,
+    absent_sentences,
     load_annotation_file,
     parse_video,
-    tell_left_out,
 )
 
 from .feature_store import FeatureError, describe_folder, open_feature_store
@@ -210,8 +210,15 @@ class TemporalGroundingDataset(FeatureDataset):
         """
         entries = self.load_entries()
         videos = [self.parse_entry(self.ann_file, *item) for item in entries.items()]
-        if self.weak:
-            tell_left_out(self.ann_file, entries)
+        weak = entries.values() if self.weak else ()
+        if left_out := sum(len(absent_sentences(entry)) for entry in weak):
+            print_log(
+                f'{self.ann_file}: {left_out} sentences that do not occur in their video '
+                '(timestamp []) are left out; where [] means that a moment is not known, '
+                'remove "timestamps"',
+                'current',
+                logging.WARNING,
+            )
         return [video for video in videos if video.sentences]
 
     def load_entries(self) -> dict[str, dict]:

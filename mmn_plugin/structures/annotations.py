@@ -1,7 +1,5 @@
 """Annotation files: videos with sentences and the moments at which they occur."""
 
-import logging
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -9,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import print_log
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.files import read_json
+
+from .json_lines import is_number
 
 
 class AnnotationError(InputError):
@@ -95,9 +94,7 @@ def broken_character(text: str) -> str | None:
 ROUNDING = 1e-6  # seconds that an end may lie past a duration, which is often a rounded number
 
 
-def read_annotations(
-    path: str | Path, timed: bool = True, absent: bool = True
-) -> list[VideoAnnotation]:
+def read_annotations(path: str | Path, timed: bool = True) -> list[VideoAnnotation]:
     """Read a file of annotations in the published format.
 
     The file maps a video's id to ``timestamps`` and ``sentences``, and either to ``duration`` (then
@@ -113,8 +110,6 @@ def read_annotations(
         timed (bool): Whether ``timestamps`` are read. Without, they may be absent, wrong, or others
             than the sentences', and no sentence is dropped for them; ``windows`` is None then.
             Defaults to True.
-        absent (bool): Whether sentences are kept whose timestamp is []; how many are left out is
-            logged. Defaults to True.
 
     Returns:
         list[VideoAnnotation]: In the order of the file.
@@ -124,22 +119,8 @@ def read_annotations(
         AnnotationError: If it is not in the published format or a moment lies outside its video.
     """
     content = load_annotation_file(path)
-    videos = [parse_video(path, *entry, timed, absent=absent) for entry in content.items()]
-    if not absent:
-        tell_left_out(path, content)
+    videos = [parse_video(path, *entry, timed) for entry in content.items()]
     return [video for video in videos if video.sentences]
-
-
-def tell_left_out(path: str | Path, content: dict) -> None:
-    """Warn of the absent sentences of a file's entries, which `parse_video` leaves out if asked."""
-    left_out = sum(len(_absent(entry)) for entry in content.values())
-    if left_out:
-        print_log(
-            f'{path}: {left_out} sentences that do not occur in their video (timestamp []) are '
-            'left out; where [] means that a moment is not known, remove "timestamps"',
-            'current',
-            logging.WARNING,
-        )
 
 
 def load_annotation_file(path: str | Path) -> dict:
@@ -182,7 +163,7 @@ def parse_video(
         flaws (list, optional): Takes level (``'error'`` or, where the rules mend it,
             ``'warning'``), kind and message of what is wrong with single moments, which are left
             out then. Defaults to None: the first error is raised.
-        absent (bool): See `read_annotations`. Defaults to True.
+        absent (bool): Whether sentences are kept whose timestamp is []. Defaults to True.
 
     Raises:
         AnnotationError: If the entry is not in the format; without ``flaws`` also if a moment lies
@@ -197,7 +178,7 @@ def parse_video(
     duration, unit = _duration_and_unit(where, entry)
     timestamps, sentences = _lists(where, entry, timed)
     video = VideoAnnotation(video_id, duration, [] if timed else None, [], [])
-    found, left_out = [] if flaws is None else flaws, set() if absent else _absent(entry)
+    found, left_out = [] if flaws is None else flaws, set() if absent else absent_sentences(entry)
     for index, (timestamp, sentence) in enumerate(zip(timestamps, sentences, strict=True)):
         here = f'{where}, sentence {index} ({sentence!r})'
         if not isinstance(sentence, str):
@@ -231,7 +212,7 @@ def _lists(where: str, entry: dict, timed: bool) -> tuple[list, list]:
     return timestamps, sentences
 
 
-def _absent(entry: dict) -> set[int]:
+def absent_sentences(entry: dict) -> set[int]:
     """Places of an entry's sentences that do not occur; none where timestamps are others'."""
     timestamps, sentences = entry.get('timestamps'), entry['sentences']
     if not isinstance(timestamps, list) or len(timestamps) != len(sentences):
@@ -248,10 +229,10 @@ def _duration_and_unit(where: str, entry: dict) -> tuple[float, float]:
             f'"num_frames" (times in frames); it has {sorted(entry)}'
         )
     for key in ('fps', 'num_frames') if in_frames else ('duration',):
-        if not _is_number(entry[key]) or entry[key] <= 0:
+        if not is_number(entry[key]) or entry[key] <= 0:
             raise AnnotationError(
                 f'{where} has {key}={entry[key]!r}; it must be a number above 0',
-                'non-positive duration' if _is_number(entry[key]) else 'malformed entry',
+                'non-positive duration' if is_number(entry[key]) else 'malformed entry',
             )
     if in_frames:
         return entry['num_frames'] / entry['fps'], entry['fps']
@@ -280,7 +261,7 @@ def _windows(
 
 
 def _is_window(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 def _window(
@@ -308,10 +289,6 @@ def _window(
         message = f'{span} ends after {inside}'
         flaws.append(('warning', 'end after the video: clamped to its end', message))
     return float(max(start, 0.0)), float(min(end, duration))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # Letters and digits with the marks that belong to them; everything else only separates words.

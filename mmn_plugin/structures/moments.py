@@ -178,19 +178,6 @@ class MomentGrid:
             self._clips[device] = self.starts.to(device), self.ends.to(device)
         return self._clips[device]
 
-    def iou(self, moments: Tensor, duration: float) -> Tensor:
-        """IoU of every ground-truth moment of a video with every moment of the grid.
-
-        Args:
-            moments (Tensor): (s, 2) seconds.
-            duration (float): Seconds of the video.
-
-        Returns:
-            Tensor: (s, P) float32.
-        """
-        spans = self.spans(duration).to(moments.device)
-        return temporal_iou(moments.to(torch.float32)[:, None], spans[None])
-
     def best_iou(self, windows: Sequence[Tensor], duration: float) -> Tensor:
         """IoU of every moment of the grid with that of each sentence's windows that it fits best.
 

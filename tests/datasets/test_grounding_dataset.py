@@ -20,6 +20,7 @@ from mmn_plugin.datasets import (
     FeatureError,
     PackGroundingInputs,
     TemporalGroundingDataset,
+    grounding_dataset,
     open_feature_store,
     stack_videos,
     write_random_features,
@@ -114,11 +115,21 @@ def test_a_weak_sample_has_every_sentence_and_no_ground_truth(build):
     assert 'windows' not in dataset.get_data_info(0)
 
 
-def test_weak_training_does_not_see_what_does_not_occur(corpus, build):
+def test_weak_training_does_not_see_what_does_not_occur_and_tells_how_much(
+    corpus, build, monkeypatch
+):
     entry = dict(duration=20.0, timestamps=[[], [[1, 3], [6, 8]]], sentences=['absent', 'twice'])
-    (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry}))
-    sample = build(weak=True)[0]['data_samples']
+    other = dict(duration=9.0, timestamps=[[], []], sentences=['absent', 'absent as well'])
+    (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry, 'garden': other}))
+    said = []
+    monkeypatch.setattr(
+        grounding_dataset, 'print_log', lambda message, *_, **__: said.append(message)
+    )
+    dataset = build(weak=True)
+    sample = dataset[0]['data_samples']
+    assert len(dataset) == 1
     assert (sample.sentences, sample.sentence_index) == (['twice'], [1])
+    assert '3 sentences that do not occur in their video' in ' '.join(said)
     entry['timestamps'] = [[], []]
     (corpus / 'train.json').write_text(json.dumps({'kitchen.avi': entry}))
     with pytest.raises(InputError, match='has no usable sentence: there is none'):

@@ -3,7 +3,7 @@ import torch
 
 from mmn_plugin.evaluation import chance_level, mean_iou, ranked_iou, recall
 from mmn_plugin.models import moment_scores, nms, take_moments
-from mmn_plugin.structures import MomentGrid
+from mmn_plugin.structures import MomentGrid, temporal_iou
 
 NAN = float('nan')
 GROUND_TRUTH = torch.tensor([[0.0, 10.0], [10.0, 20.0], [0.0, 8.0], [5.0, 6.0]])
@@ -77,7 +77,7 @@ MOMENTS, DURATIONS = (
 
 def test_first_rank_is_the_exact_share_of_moments():
     table, miou = chance_level(MOMENTS, DURATIONS, GRID, 0.5, top_n=(1,), iou_thrs=(0.3, 0.7))
-    iou = torch.cat([GRID.iou(m[None], float(d)) for m, d in zip(MOMENTS, DURATIONS, strict=True)])
+    iou = temporal_iou(MOMENTS[:, None], GRID.spans(DURATIONS))
     expected = [(iou >= thr).double().mean().item() for thr in (0.3, 0.7)]
     assert table[0].tolist() == pytest.approx(expected, abs=1e-12)
     assert miou == pytest.approx(iou.double().mean().item(), abs=1e-12)
@@ -93,8 +93,8 @@ def test_chance_of_several_windows_is_that_of_the_best_one():
     assert miou == one[1]
     windows[0, 0] = torch.tensor([6.0, 8.0])
     (single, _), miou = chance_level(windows, DURATIONS, GRID, 0.5, **settings)
-    fit = GRID.iou(windows[0], 8.0).amax(0)  # (P,)
-    gained = (fit >= 0.3).double().mean() - (GRID.iou(MOMENTS[:1], 8.0) >= 0.3).double().mean()
+    overlaps = temporal_iou(windows[0][:, None], GRID.spans(8.0))  # (2, P)
+    gained = (overlaps.amax(0) >= 0.3).double().mean() - (overlaps[1] >= 0.3).double().mean()
     assert single[0].item() - one[0][0, 0].item() == pytest.approx(gained.item() / 3)
     assert miou > one[1]
 

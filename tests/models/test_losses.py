@@ -179,7 +179,7 @@ def candidates(videos, gradient):
         np.repeat(np.arange(videos), SENTENCES),
         [str(v) for v in range(videos)],
         [''] * count,
-        iou=GRID.iou(truth, 30.0),
+        iou=GRID.best_iou(truth[:, None], 30.0),
     )
 
 

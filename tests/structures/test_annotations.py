@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from mmn_plugin.structures import annotations
 from mmn_plugin.structures.annotations import AnnotationError, parse_video, read_annotations
 
 
@@ -98,6 +97,7 @@ def test_a_missing_file_is_named(tmp_path):
         ({'a': video(fps=25, num_frames=10)}, 'needs either "duration"'),
         ({'a': video(duration=0)}, 'duration=0; it must be a number above 0'),
         ({'a': video(duration='20')}, "duration='20'"),
+        ({'a': video(duration=10**400)}, 'duration=1000'),  # no float can hold it
         ({'a': video(duration=None, fps=0, num_frames=10)}, 'fps=0'),
         ({'a': video(sentences=None)}, 'needs the lists'),
         ({'a': video(sentences=['one'])}, '2 timestamps but 1 sentences'),
@@ -129,25 +129,22 @@ def test_sentences_alone_are_read_whatever_the_timestamps(tmp_path, timestamps):
 
 
 @pytest.mark.parametrize('timed', [True, False])
-def test_sentences_that_do_not_occur_are_left_out_and_counted_where_that_is_asked(
-    tmp_path, timed, monkeypatch
-):
-    content = {
-        'a': video(timestamps=[[], [1, 5]]),
-        'b': video(timestamps=[[], []]),
-        'c': video(timestamps=[[[1, 5], [7, 8]], [7.5, 9]]),
-    }
-    path = write(tmp_path, content)
-    said = []
-    monkeypatch.setattr(annotations, 'print_log', lambda message, *_: said.append(message))
-    videos = read_annotations(path, timed, absent=False)
-    assert [(v.video_id, v.sentence_index) for v in videos] == [('a', [1]), ('c', [0, 1])]
-    assert '3 sentences that do not occur in their video' in ' '.join(said)
-    assert [v.sentence_index for v in read_annotations(path, timed)] == [[0, 1]] * 3
-    content['a']['timestamps'] = [[]]  # others than the sentences'
-    if not timed:
-        first, *_ = read_annotations(write(tmp_path, content), timed, absent=False)
-        assert first.sentence_index == [0, 1]
+@pytest.mark.parametrize(
+    ('timestamps', 'index'),
+    [([[], [1, 5]], [1]), ([[], []], []), ([[[1, 5], [7, 8]], [7.5, 9]], [0, 1])],
+)
+def test_sentences_that_do_not_occur_are_left_out_where_that_is_asked(timed, timestamps, index):
+    entry, flaws = video(timestamps=timestamps), []
+    found = parse_video('a.json', 'a', entry, timed, flaws, absent=False)
+    assert found.sentence_index == index
+    assert len(flaws) == 2 - len(index)
+    assert all(kind == 'sentence that does not occur: left out' for _, kind, _ in flaws)
+    assert parse_video('a.json', 'a', entry, timed).sentence_index == [0, 1]
+
+
+def test_timestamps_of_other_sentences_leave_none_out():
+    found = parse_video('a.json', 'a', video(timestamps=[[]]), timed=False, absent=False)
+    assert found.sentence_index == [0, 1]
 
 
 def test_a_file_without_sentences_is_refused(tmp_path):

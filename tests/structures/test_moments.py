@@ -71,7 +71,7 @@ def test_a_map_holds_each_value_in_its_cell_and_the_fill_elsewhere():
 def test_iou_of_a_moment_with_itself_is_one_and_its_best_cell_is_found():
     grid = MomentGrid(16, [15])
     target = 40
-    iou = grid.iou(grid.spans(32.0)[target : target + 1], 32.0)
+    iou = grid.best_iou([grid.spans(32.0)[target : target + 1]], 32.0)
     assert iou.shape == (1, grid.num_moments)
     assert iou[0].argmax() == target
     assert iou[0, target] == 1

@@ -88,7 +88,7 @@ class Browser:
         windows = sample.windows[i]  # (W, 2)
         if not len(windows):
             return 'does not occur', '', []
-        overlaps = self.grid.iou(windows, sample.duration).amax(0)  # (P,)
+        overlaps = self.grid.best_iou([windows], sample.duration)[0]  # (P,)
         draw = partial(
             self.visualizer.draw_moment_map,
             self.grid,
