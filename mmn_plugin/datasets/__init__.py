@@ -10,6 +10,7 @@ from .feature_store import (
     open_feature_store,
 )
 from .grounding_dataset import (
+    JointDataset,
     TemporalGroundingDataset,
     TubeGroundingDataset,
     dataset_class,
@@ -18,10 +19,8 @@ from .grounding_dataset import (
     stack_videos,
 )
 from .hcstvg import read_hcstvg_annotations, read_tracks
-from .joint_dataset import CorpusSampler, JointDataset
-from .prepare import write_random_features
 from .qvhighlights import QVHighlightsDataset
-from .similar_video_sampler import SimilarVideoSampler
+from .samplers import CorpusSampler, SimilarVideoSampler
 from .transforms import (
     LoadClipFeatures,
     LoadTubes,
@@ -65,6 +64,5 @@ __all__ = [
     'read_tracks',
     'single_configs',
     'stack_videos',
-    'write_random_features',
     'write_tube_file',
 ]

@@ -28,7 +28,7 @@ from .check_report import CheckReport
 from .feature_store import FeatureError, FeatureStore, open_feature_store
 from .grounding_dataset import TemporalGroundingDataset, TubeGroundingDataset, single_configs
 from .label_check import LabelGroup, check_labels, past_end
-from .row_times import row_problem
+from .transforms import row_problem
 from .tube_file import TubeError, TubeFile, TubeVideo
 
 

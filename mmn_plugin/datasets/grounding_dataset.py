@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmaction.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.dataset import BaseDataset, ConcatDataset, pseudo_collate
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmengine.utils import is_abs
@@ -371,6 +371,33 @@ class TubeGroundingDataset(FeatureDataset):
             feature_sizes=self.feature_sizes,
         )
         return info
+
+
+@DATASETS.register_module()
+class JointDataset(ConcatDataset):
+    """Several corpora one after another, told apart by their names.
+
+    Unlike MMEngine's ``ConcatDataset`` it builds its datasets in any default scope, and needs names
+    that keep videos of the same id apart.
+
+    Args:
+        datasets (Sequence): Datasets or their configs, each with a ``corpus`` (see
+            `TemporalGroundingDataset`); several may have the same one.
+        **kwargs: See `mmengine.dataset.ConcatDataset`.
+
+    Raises:
+        ValueError: If a dataset has no corpus.
+    """
+
+    def __init__(self, datasets: Sequence, **kwargs):
+        built = [DATASETS.build(part) if isinstance(part, dict) else part for part in datasets]
+        for part in built:
+            if not getattr(part, 'corpus', None):
+                raise InputError(
+                    f'JointDataset: the dataset of {getattr(part, "ann_file", part)} has no '
+                    'corpus; set it in its entry of `datasets`'
+                )
+        super().__init__(built, **kwargs)
 
 
 def single_configs(cfg: dict) -> Iterator[dict]:

@@ -7,10 +7,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from helpers.random_features import write_random_features
 from rich.console import Console
 
 from mmn_plugin.cli.main import main
-from mmn_plugin.datasets import write_random_features
 from mmn_plugin.evaluation import GroundingMetric
 
 VOCAB = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'he', 'took', 'out', 'pot', 'washed', '.']

@@ -21,9 +21,7 @@ from mmn_plugin.datasets import (
     PackGroundingInputs,
     TemporalGroundingDataset,
     grounding_dataset,
-    open_feature_store,
     stack_videos,
-    write_random_features,
 )
 from mmn_plugin.errors import InputError
 from mmn_plugin.structures import GroundingDataSample, true_windows
@@ -267,14 +265,3 @@ def test_a_sample_comes_back_from_another_process_or_a_copy_whole():
     again = pickle.loads(pickle.dumps(sample))
     assert torch.equal(again.gt_instances.labels, torch.ones(2))
     assert torch.equal(again.pred_instances.scores, torch.ones(2, 5))
-
-
-def test_random_features_serve_every_video(tmp_path):
-    ids = [f'v_{i}' for i in range(50)]
-    for key in (None, 'c3d_features'):
-        path = tmp_path / f'{key}.hdf5'
-        write_random_features(path, ids, size=6, num_rows=9, feature_key=key)
-        store = open_feature_store(path, key)
-        assert store.video_ids() == set(ids)
-        assert store.read('v_49').shape == (9, 6)
-        assert path.stat().st_size < 50_000

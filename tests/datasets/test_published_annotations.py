@@ -5,8 +5,9 @@ import json
 import h5py
 import numpy as np
 import pytest
+from helpers.random_features import write_random_features
 
-from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
+from mmn_plugin.datasets import TemporalGroundingDataset
 
 SIZES = {  # videos and sentences after dropping, reference/mmn.md
     'tacos/train': (75, 9_790),

@@ -17,7 +17,7 @@ from mmaction.registry import DATASETS, TRANSFORMS
 
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import FeatureError, check_config
-from mmn_plugin.datasets.row_times import fit_rows, row_problem
+from mmn_plugin.datasets.transforms import fit_rows, row_problem
 from mmn_plugin.errors import InputError
 from mmn_plugin.structures.annotations import AnnotationError
 

@@ -7,9 +7,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from helpers.random_features import write_random_features
 from helpers.run_tool import output_of
 
-from mmn_plugin.datasets import TemporalGroundingDataset, write_random_features
+from mmn_plugin.datasets import TemporalGroundingDataset
 
 FEATURES = dict(
     tacos=('tall_c3d_features.hdf5', 4096, None),
