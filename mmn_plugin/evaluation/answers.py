@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from .answer_text import AnswerReader, AnswerReading
 from .predictions import FORMAT, VERSION, PredictionsError, require
 from .recall import mean_iou, ranked_iou
 
-_KEYS = ('video_id', 'sentence', 'answer')
 _Span = tuple[float, float]
 
 
@@ -71,57 +70,51 @@ def read_answers(
         PredictionsError: If a line is broken, no video is annotated, an annotated video has no such
             sentence, or a sentence is answered twice; the message has the line's number.
     """
-    videos = {video.video_id: video for video in annotations}
-    given, left_out = defaultdict(list), 0
-    for where, line in _lines(Path(path)):
-        video_id, sentence, answer = (line[key] for key in _KEYS)
-        if video_id not in videos:
+    asked = {
+        video.video_id: Counter(map(normalized_text, video.sentences)) for video in annotations
+    }
+    given, left_out = defaultdict(list), 0  # place and text of each sentence's answers
+    for where, line in read_json_lines(path, PredictionsError):
+        complete = isinstance(line, dict) and {'video_id', 'sentence', 'answer'} <= line.keys()
+        named = complete and isinstance(line['video_id'], str) and isinstance(line['sentence'], str)
+        require(named, f'{where} needs "video_id", "sentence" (texts) and "answer"')
+        video_id, text, answer = line['video_id'], normalized_text(line['sentence']), line['answer']
+        if video_id not in asked:
             left_out += 1
             continue
-        given[video_id, normalized_text(sentence)].append(
-            (where, answer if isinstance(answer, str) else json.dumps(answer))
+        require(
+            text in asked[video_id],
+            f'{where}: video {video_id!r} has no sentence {text!r}; sentences must be as '
+            'annotated but for case and punctuation',
         )
+        answer = answer if isinstance(answer, str) else json.dumps(answer)
+        given[video_id, text].append((where, answer))
     require(given, f'{path} has no answer about a video of the annotations')
-    answers = [_read_video(video, given, reader) for video in annotations]
-    unknown = next(iter(given.items()), None)  # what no sentence has taken
-    if unknown:
-        (video_id, sentence), [(where, _), *_] = unknown
-        raise PredictionsError(
-            f'{where}: video {video_id!r} has no sentence {sentence!r}; sentences must be as '
-            'annotated but for case and punctuation'
-        )
-    return [answer for video in answers for answer in video], left_out
-
-
-def _lines(path: Path):
-    """Place and content of each line."""
-    for where, content in read_json_lines(path, PredictionsError):
-        complete = isinstance(content, dict) and set(_KEYS) <= content.keys()
-        named = complete and all(isinstance(content[key], str) for key in _KEYS[:2])
-        require(named, f'{where} needs "video_id", "sentence" (texts) and "answer"')
-        yield where, content
+    answers = [
+        answer
+        for video in annotations
+        for answer in _read_video(video, asked[video.video_id], given, reader)
+    ]
+    return answers, left_out
 
 
 def _read_video(
-    video: VideoAnnotation, given: dict[tuple, list], reader: AnswerReader
-) -> list[ReadAnswer]:
-    """Answers to the sentences of one video, which are taken out of those given."""
-    keys = [(video.video_id, normalized_text(sentence)) for sentence in video.sentences]
-    asked = Counter(keys)
-    lines = {key: given.pop(key, []) for key in asked}
-    found, seen = [], Counter()
-    for key, index, sentence in zip(keys, video.sentence_index, video.sentences, strict=True):
-        own = lines[key]
-        if len(own) not in (0, 1, asked[key]):
+    video: VideoAnnotation, asked: Counter[str], given: dict[tuple, list], reader: AnswerReader
+) -> Iterator[ReadAnswer]:
+    """Answers to the sentences of one video, which has each text ``asked`` so many times."""
+    seen = Counter()
+    for index, sentence in zip(video.sentence_index, video.sentences, strict=True):
+        text = normalized_text(sentence)
+        own = given[video.video_id, text]
+        if len(own) not in (0, 1, asked[text]):
             raise PredictionsError(
                 f'{own[-1][0]}: sentence {sentence!r} of video {video.video_id!r} has '
-                f'{len(own)} answers, and is annotated {asked[key]} times; one of them must go'
+                f'{len(own)} answers, and is annotated {asked[text]} times; one of them must go'
             )
-        answer = own[min(seen[key], len(own) - 1)][1] if own else None
-        seen[key] += 1
+        answer = own[min(seen[text], len(own) - 1)][1] if own else None
+        seen[text] += 1
         reading = reader.read(answer or '', sentence, video.duration)
-        found.append(ReadAnswer(video.video_id, video.duration, index, sentence, answer, reading))
-    return found
+        yield ReadAnswer(video.video_id, video.duration, index, sentence, answer, reading)
 
 
 def answers_content(answers: Sequence[ReadAnswer]) -> dict:
@@ -202,21 +195,21 @@ def answer_checks(
         _check_most_common(found, flat),
         _check_videos(videos, found, true),
     )
-    figures = {name: value for name, value, _ in checks}
-    return figures, [warning for *_, warning in checks if warning]
+    figures = {name: value for name, value, *_ in checks}
+    return figures, [warning for *_, doubtful, warning in checks if doubtful]
 
 
-_Check = tuple[str, float, str]  # name of a figure, its value, and a warning or ''
+_Check = tuple[str, float, bool, str]  # name of a figure, its value, whether to warn, the warning
 
 
 def _check_end(found: list[_Span], true: list[_Span]) -> _Check:
     latest = sorted(end for _, end in found)[math.ceil(0.99 * len(found)) - 1]
     later = 100 * sum(end > latest for _, end in true) / len(true)
-    warning = later > 10 and (
+    warning = (
         f'99% of the answers end within the first {latest:.1f} s, but {later:.1f}% of the true '
         'moments end later: was the model shown all of the videos?'
     )
-    return 'latest_end', latest, warning or ''
+    return 'latest_end', latest, later > 10, warning
 
 
 def _check_multiples(found: list[_Span], true: list[_Span]) -> _Check:
@@ -226,42 +219,36 @@ def _check_multiples(found: list[_Span], true: list[_Span]) -> _Check:
             [time for span in spans for time in span if time > 0] for spans in (found, true)
         )
     )
-    warning = share > max(50, 2 * true_share) and (
+    warning = (
         f'{share:.1f}% of the answered times are multiples of 5 s, of the true ones '
         f'{true_share:.1f}%: a habit of the model, coarser than the truth'
     )
-    return 'percent_multiples_of_5', share, warning or ''
+    return 'percent_multiples_of_5', share, share > max(50, 2 * true_share), warning
 
 
 def _check_clock(found: list[_Span], true: list[Sequence[_Span]]) -> _Check:
     # Of several windows it is not known which one was meant.
     single = [(span, *own) for span, own in zip(found, true, strict=True) if len(own) == 1]
     if len(single) < _FEWEST:
-        return 'clock_factor', 1.0, ''
+        return 'clock_factor', 1.0, False, ''
     spans, moments = torch.tensor(single, dtype=torch.float64).unbind(1)
     factor = float((spans.sum(1) / moments.sum(1)).median())
     before, after = (
         100 * mean_iou(ranked_iou(times[:, None], moments)) for times in (spans, spans / factor)
     )
-    far = not 1 / 1.3 < factor < 1.3
+    doubtful = not 1 / 1.3 < factor < 1.3 and after > before + 10
     warning = (
-        far
-        and after > before + 10
-        and (
-            f'answered times are {factor:.3g} times the true ones (median); divided by it, mIoU '
-            f'would be {after:.1f} instead of {before:.1f}: is their clock that of the video?'
-        )
+        f'answered times are {factor:.3g} times the true ones (median); divided by it, mIoU '
+        f'would be {after:.1f} instead of {before:.1f}: is their clock that of the video?'
     )
-    return 'clock_factor', factor, warning or ''
+    return 'clock_factor', factor, doubtful, warning
 
 
 def _check_most_common(found: list[_Span], true: list[_Span]) -> _Check:
     (span, count), (_, true_count) = (Counter(spans).most_common(1)[0] for spans in (found, true))
     share, true_share = 100 * count / len(found), 100 * true_count / len(true)
-    warning = share > max(30, 3 * true_share) and (
-        f'{share:.1f}% of the answers are the same span, {span[0]:g} to {span[1]:g} s'
-    )
-    return 'percent_most_common_span', share, warning or ''
+    warning = f'{share:.1f}% of the answers are the same span, {span[0]:g} to {span[1]:g} s'
+    return 'percent_most_common_span', share, share > max(30, 3 * true_share), warning
 
 
 def _check_videos(videos: list[str], found: list[_Span], true: list[Sequence[_Span]]) -> _Check:
@@ -271,8 +258,8 @@ def _check_videos(videos: list[str], found: list[_Span], true: list[Sequence[_Sp
         occurring[video].add(tuple(windows))
     asked = [video for video, moments in occurring.items() if len(moments) > 1]
     share = 100 * sum(len(answered[video]) == 1 for video in asked) / max(len(asked), 1)
-    warning = share > 50 and (
+    warning = (
         f'{share:.1f}% of the {len(asked)} videos have the same answer for all their sentences, '
         'whose true moments differ: does the model read the sentence?'
     )
-    return 'percent_videos_answered_alike', share, warning or ''
+    return 'percent_videos_answered_alike', share, share > 50, warning
