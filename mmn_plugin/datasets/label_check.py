@@ -55,20 +55,20 @@ class LabelGroup:
                 video.sentence_index, video.sentences, video.windows, strict=True
             )
         ]
-        ends = [f'; but {texts[other]}' for other in self.unlike] or [''] * len(texts)
-        length = f' of {video.duration:.9g} s'
+        ends = [f'; but {texts[other]}' for other in self.unlike]
+        ends = ends or [f' of {video.duration:.9g} s'] * len(texts)
         return [
-            f'video {video.video_id!r}, {text}{end or length}'
-            for text, end in zip(texts, ends, strict=True)
+            f'video {video.video_id!r}, {text}{end}' for text, end in zip(texts, ends, strict=True)
         ]
 
     def offenders(self) -> list[dict]:
         """The same as plain data."""
-        names = 'sentence_index', 'sentence', 'windows'
         video = self.video
-        columns = video.sentence_index, video.sentences, video.windows
-        rows = zip(*columns, strict=True)
-        return [dict(video_id=video.video_id, **dict(zip(names, row, strict=True))) for row in rows]
+        rows = zip(video.sentence_index, video.sentences, video.windows, strict=True)
+        return [
+            dict(video_id=video.video_id, sentence_index=index, sentence=text, windows=windows)
+            for index, text, windows in rows
+        ]
 
 
 def told_times(windows: Sequence[tuple[float, float]]) -> str:
@@ -149,10 +149,9 @@ def look_at_labels(
     found = {kind: [] for kind in KINDS} | dict(past_end=list(past_end))
     for video in videos:
         found['same_meaning'] += disagreements(video, vectors)
-        alone = [len(windows) == 1 for windows in video.windows]
-        repeated = map(tells_repetition, video.sentences)
-        several = [one and told for one, told in zip(alone, repeated, strict=True)]
-        whole = [covered(windows) >= NEARLY_ALL * video.duration for windows in video.windows]
+        labels = list(zip(video.sentences, video.windows, strict=True))
+        several = [len(windows) == 1 and tells_repetition(text) for text, windows in labels]
+        whole = [covered(windows) >= NEARLY_ALL * video.duration for _, windows in labels]
         for kind, flags in (('several_moments', several), ('whole_video', whole)):
             if any(flags):
                 found[kind].append(LabelGroup(taken(video, np.flatnonzero(flags).tolist())))
@@ -298,8 +297,8 @@ def check_labels(
     parts: Mapping[str, Sequence[tuple[list, list[LabelGroup], str]]],
     report: CheckReport,
     model: Mapping,
-    quick: bool = False,
-    track: Callable = lambda items, text: items,
+    quick: bool,
+    track: Callable,
 ) -> None:
     """Put what there is to look at in each split into the report of a check.
 
@@ -311,8 +310,8 @@ def check_labels(
             have before a video's id.
         report (CheckReport): Takes what is found.
         model (Mapping): As of `local_tower`.
-        quick (bool): As of `local_tower`. Defaults to False.
-        track (Callable): As of `look_at_labels`. Defaults to none.
+        quick (bool): As of `local_tower`.
+        track (Callable): As of `look_at_labels`.
     """
 
     def named(video: VideoAnnotation, prefix: str) -> VideoAnnotation:

@@ -42,7 +42,7 @@ _DAY = r"\s*(?:[ap]\.?m\b|o'clock|uhr\b)"
 
 TIME = re.compile(
     rf'(?<![a-z\d.])(?:'
-    rf'(?P<clock>(?:(?P<ch>\d+):(?=\d\d:))?(?P<cm>\d{{1,3}}):(?P<cs>[0-5]\d(?:[.,]\d+)?))'
+    rf'(?:(?P<ch>\d+):(?=\d\d:))?(?P<cm>\d{{1,3}}):(?P<cs>[0-5]\d(?:[.,]\d+)?)'
     rf'(?![:\d]|{_DAY})(?:\s?(?:{_SECOND}|{_MINUTE}))?'
     # no times: clocks of other kinds, thousands, versions, dates, ratios, amounts
     rf'|(?P<other>\d+(?::\d+)+|\d+(?:,\d{{3}})+(?!\d)|\d+(?:\.\d+){{2,}}|\d+(?P<by>[/-])\d+(?P=by)\d+'
@@ -51,12 +51,15 @@ TIME = re.compile(
     rf'(?P<s>{_NUMBER})\s?{_SECOND}'
     rf"|(?P<qm>\d+)['\u2032]\s?(?P<qs>{_NUMBER})(?:''|\u2032\u2032|\")"
     rf'|(?P<before>第|(?:{_SECOND}|{_FRAME}|t(?=\s*=))\s*[:={{#]?\s*)?(?P<number>{_NUMBER})(?!\.?\d)\}}?'
-    rf'(?:(?:st|nd|rd|th){_END})?(?:[\s-]?(?:(?P<second>{_SECOND})|(?P<minute>{_MINUTE})|'
-    rf'(?P<hour>{_HOUR})|(?P<ms>(?:ms|msec|milliseconds?){_END})|(?P<frame>{_FRAME})|'
+    rf'(?:(?:st|nd|rd|th){_END})?(?:[\s-]?(?:(?P<seconds>{_SECOND})|(?P<minutes>{_MINUTE})|'
+    rf'(?P<hours>{_HOUR})|(?P<milliseconds>(?:ms|msec|milliseconds?){_END})|(?P<frames>{_FRAME})|'
     rf'(?P<percent>%|per ?cent{_END}|prozent{_END}|процент\w*)))?(?!{_END[3:-1]})'
     rf')',
     re.I,
 )
+
+
+_UNITS = 'seconds', 'minutes', 'hours', 'milliseconds', 'frames', 'percent'  # groups of TIME
 
 
 def time_of(match: re.Match) -> Time | None:
@@ -68,18 +71,9 @@ def time_of(match: re.Match) -> Time | None:
         if part[minutes]:
             high, low = _float(part[hours] or '0'), _float(part[seconds])
             return Time(3600 * high + 60 * _float(part[minutes]) + low, 'clock')
-    units = dict(
-        second='seconds',
-        minute='minutes',
-        hour='hours',
-        ms='milliseconds',
-        frame='frames',
-        percent='percent',
-    )
-    unit = next((unit for name, unit in units.items() if part[name]), None)
-    before = part['before'] or ''
-    if unit is None and before and before != '第':
-        unit = 'frames' if re.match(_FRAME, before, re.I) else 'seconds'
+    unit = next((unit for unit in _UNITS if part[unit]), None)
+    if unit is None and part['before'] not in (None, '第'):
+        unit = 'frames' if re.match(_FRAME, part['before'], re.I) else 'seconds'
     return Time(_float(part['number']), unit)
 
 

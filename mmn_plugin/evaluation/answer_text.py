@@ -76,8 +76,10 @@ class AnswerReader:
         """
         text = _without_sentence(_plain(_said(answer)), _plain(sentence))
         try:
-            pairs = _structured(text, sentence) or pairs_in(text, sentence)
-            if pairs == _NOWHERE:
+            pairs = _structured(text, sentence)
+            if pairs is None:
+                pairs = pairs_in(text, sentence)
+            elif not pairs:
                 return AnswerReading('absent')
             if self.unit == 'seconds' and _OF_VIDEO.search(text) and any(map(_may_be_part, pairs)):
                 raise UnsureError
@@ -184,7 +186,6 @@ def _without_sentence(text: str, sentence: str) -> str:
 
 _DECODER = json.JSONDecoder()
 _BEGIN = re.compile(r'[\[{](?=[\s\[{]{0,8}[^\s\[{])')  # of JSON, not of a run of brackets
-_NOWHERE: list = ['nowhere']
 _KEYS = {
     suffix: unit
     for unit, suffixes in {
@@ -206,25 +207,25 @@ _SPANS_KEY = re.compile(
 )
 
 
-def _structured(text: str, sentence: str) -> list[Pair]:
-    """Pairs of times in the JSON of a text; `_NOWHERE` where it is all JSON and names none."""
+def _structured(text: str, sentence: str) -> list[Pair] | None:
+    """Pairs of times in the JSON of a text; none where it is all JSON, None where others may be."""
     for version in (text, re.sub(r'\bNone\b', 'null', text.replace("'", '"'))):
         values, rest = _decoded(version)
         if values:
             break
     else:
-        return []
+        return None
     whole = not WORD.search(rest) and not re.search(r'\d', rest)
     try:
         pairs = [pair for value in values for pair in _of_json(value, sentence)]
     except UnsureError:
         if whole or any(isinstance(value, dict) for value in values):
             raise
-        return []
+        return None
     bare = any({a.unit, b.unit} == {None} for a, b in pairs)
     if bare and not whole and not all(isinstance(value, dict) for value in values):
         require_known(TIME.sub('⟦⟧', rest), [], pairs, sentence)
-    return pairs or (_NOWHERE if whole else [])
+    return pairs if pairs or whole else None
 
 
 def _decoded(text: str) -> tuple[list, str]:

@@ -1,5 +1,6 @@
 """Figures and submission of QVHighlights, in the loop."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,15 +63,14 @@ class QVHighlightsResult:
         video_id (str): The video.
         sentence_index (list[int]): Places among the queries about it.
         sentences (list[str]): The queries.
-        places (list[int]): Places of the lines in the file.
-        pairs (list[tuple[dict, dict]]): Prediction and line of each query.
+        pairs (list[tuple[int, tuple[dict, dict]]]): Place in the file of each query's line, and
+            its prediction and line.
     """
 
     video_id: str
     sentence_index: list[int]
     sentences: list[str]
-    places: list[int]
-    pairs: list[Pair]
+    pairs: list[tuple[int, Pair]]
 
     @classmethod
     def from_data_sample(cls, sample: dict) -> 'QVHighlightsResult':
@@ -90,25 +90,20 @@ class QVHighlightsResult:
                 f'video {name!r} reached the metric without pred_instances; run the model in '
                 'mode="predict"'
             )
-        places, lines = zip(*sample['lines'], strict=True)
+        lines = sample['lines']
         curves = found.get('curves', [None] * len(lines))
         rows = zip(lines, found['moments'], found['scores'], curves, strict=True)
         return cls(
             name,
             [int(index) for index in sample['sentence_index']],
             list(sample['sentences']),
-            list(places),
-            [(prediction_line(line, *row), line) for line, *row in rows],
+            [(place, (prediction_line(line, *row), line)) for (place, line), *row in rows],
         )
 
 
 def pairs_in_order(results: Sequence[QVHighlightsResult]) -> list[Pair]:
     """Predictions and lines of all queries, in the order of the file."""
-    found = [
-        (place, pair)
-        for result in results
-        for place, pair in zip(result.places, result.pairs, strict=True)
-    ]
+    found = itertools.chain.from_iterable(result.pairs for result in results)
     return [pair for _, pair in sorted(found, key=lambda one: one[0])]
 
 
