@@ -8,7 +8,9 @@ from .library_metric import (
     AskedSentence,
     asked_sentences,
     library_figures,
+    read_tvr,
     whole_truth_figures,
+    write_tvr,
 )
 from .library_ranking import LibraryRanking, MomentPool, rank_library, rank_own_videos
 from .predictions import (
@@ -40,7 +42,6 @@ from .tube_metric import (
     tube_figures,
     write_submission,
 )
-from .tvr_files import read_tvr, write_tvr
 
 __all__ = [
     'UNITS',
