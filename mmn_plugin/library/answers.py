@@ -15,7 +15,7 @@ from mmn_plugin.apis.candidates import Candidate, checked_pad, cut_candidates
 from mmn_plugin.apis.video_input import is_entry
 from mmn_plugin.errors import InputError, MissingFileError, UserError
 from mmn_plugin.features import webvtt
-from mmn_plugin.files import OutputFolder, safe_name, write_atomically
+from mmn_plugin.files import OutputFolder, UniqueNames, write_atomically
 from mmn_plugin.models.heads.zero_shot_head import read_sentences
 from mmn_plugin.structures import nms_within
 
@@ -234,11 +234,11 @@ def write_chapters(
     for sentence, hits in zip(sentences, answers, strict=True):
         for hit in hits:
             chapters.setdefault(hit.video_id, []).append((hit.start, hit.end, sentence))
-    if len(chapters) < 2:
-        files = {path: next(iter(chapters.values()), [])}
-    else:
-        names = {video: path.with_suffix(f'.{safe_name(video)}.vtt') for video in chapters}
-        files = {names[video]: cues for video, cues in chapters.items()}
+    names, files = UniqueNames(), {}
+    for video, cues in chapters.items():
+        files[path.with_suffix(f'.{names.of(video, video)}.vtt')] = cues
+    if len(files) < 2:
+        files = {path: next(iter(files.values()), [])}
     for file, cues in files.items():
         write_atomically(file, webvtt(cues))
     return list(files)

@@ -34,6 +34,11 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
+_CHECKED = {  # columns of each table that the checksum of a row is of
+    'settings': 'key, value',
+    'segments': 'number, rows',
+    'videos': 'id, path, folder, duration, changed, meta, segment, first_row, moments',
+}
 _FUNCTIONS = (  # none writes, or makes long texts
     *('abs', 'coalesce', 'date', 'datetime', 'glob', 'ifnull', 'iif', 'instr', 'json_extract'),
     *('julianday', 'length', 'like', 'lower', 'ltrim', 'max', 'min', 'nullif', 'round', 'rtrim'),
@@ -166,11 +171,19 @@ def checksum(*values) -> int:
     return zlib.crc32(json.dumps(values).encode())
 
 
+def insert(connection: sqlite3.Connection, table: str, *values) -> None:
+    """Add a row with its checksum: the values of all columns of `_CHECKED`."""
+    marks = ', '.join('?' * (len(values) + 1))
+    connection.execute(
+        f'INSERT INTO {table} ({_CHECKED[table]}, crc) VALUES ({marks})',
+        (*values, checksum(*values)),
+    )
+
+
 def put_setting(connection: sqlite3.Connection, key: str, value: Any) -> None:
-    """Keep a value that JSON can hold."""
-    values = key, json.dumps(value)
-    crc = checksum(*values)
-    connection.execute('INSERT OR REPLACE INTO settings VALUES (?, ?, ?)', (*values, crc))
+    """Keep a value that JSON can hold, in place of an earlier one."""
+    connection.execute('DELETE FROM settings WHERE key = ?', (key,))
+    insert(connection, 'settings', key, json.dumps(value))
 
 
 def setting(connection: sqlite3.Connection, folder: Path, key: str, default: Any) -> Any:
@@ -197,22 +210,6 @@ def next_segment(connection: sqlite3.Connection) -> int:
         "UNION ALL SELECT seq FROM sqlite_sequence WHERE name = 'segments')"
     ).fetchone()
     return number
-
-
-def insert_segment(connection: sqlite3.Connection, number: int, rows: int) -> None:
-    """List a segment."""
-    values = number, rows
-    crc = checksum(*values)
-    connection.execute('INSERT INTO segments (number, rows, crc) VALUES (?, ?, ?)', (*values, crc))
-
-
-def insert_video(connection: sqlite3.Connection, *values) -> None:
-    """Add a row to the videos: all columns from ``id`` on."""
-    connection.execute(
-        'INSERT INTO videos (id, path, folder, duration, changed, meta, segment, first_row, '
-        'moments, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
-        (*values, checksum(*values)),
-    )
 
 
 def move_videos(connection: sqlite3.Connection, rows: Iterable[tuple]) -> None:
@@ -252,11 +249,7 @@ def damaged_rows(connection: sqlite3.Connection, folder: Path) -> list[str]:
     path = folder / NAME
     found = [row[0] for row in connection.execute('PRAGMA integrity_check(20)')]
     problems = [] if found == ['ok'] else [f'{path}: {text}' for text in found]
-    for table, columns in {
-        'settings': 'key, value',
-        'segments': 'number, rows',
-        'videos': 'id, path, folder, duration, changed, meta, segment, first_row, moments',
-    }.items():
+    for table, columns in _CHECKED.items():
         for *values, crc in connection.execute(f'SELECT {columns}, crc FROM {table}'):
             if checksum(*values) != crc:
                 problems.append(f'{path}: in {table} the row of {values[0]!r} is damaged')

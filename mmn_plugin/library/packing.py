@@ -71,6 +71,7 @@ def check_videos(videos: Sequence[StoredVideo], dtype: str) -> list[Moments]:
         InputError: If something of a video cannot be stored, or an id is there twice.
     """
     seen: set[str] = set()
+    checked = []
     for video in videos:
         name = f'video {video.video_id!r}'
         if not isinstance(video.video_id, str) or not video.video_id:
@@ -88,16 +89,12 @@ def check_videos(videos: Sequence[StoredVideo], dtype: str) -> list[Moments]:
             json.dumps(video.meta, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f'{name}: its metadata cannot be written as JSON: {error}') from None
-    return [_moments_of(video, dtype) for video in videos]
-
-
-def _moments_of(video: StoredVideo, dtype: str) -> Moments:
-    """Arrays of one video; a length is a share of what was looked at at once."""
-    found = video.embedding
-    window = video.duration / found.length_in_windows
-    lengths = (found.spans[:, 1] - found.spans[:, 0]) / window
-    name = f'video {video.video_id!r}'
-    return check_moments(found.embeddings, found.spans, lengths, found.trust, dtype, name)
+        found = video.embedding
+        window = video.duration / found.length_in_windows  # what was looked at at once
+        lengths = (found.spans[:, 1] - found.spans[:, 0]) / window
+        columns = found.spans, lengths, found.trust
+        checked.append(check_moments(found.embeddings, *columns, dtype, name))
+    return checked
 
 
 def widths_of(moments: Moments) -> dict[str, int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmn_plugin.errors import InputError
 
-from .arrays import About, Part, Sentences
+from .bounds import About, Part, Sentences
 from .hits import PAIRS, Best, Hits, Score, checked, exact_scores
 from .segment import Segment
 

@@ -273,12 +273,12 @@ class FolderStore:
             with self._transaction(connection):
                 database.delete_videos(connection, known.values())
                 if rows:
-                    database.insert_segment(connection, number, rows)
+                    database.insert(connection, 'segments', number, rows)
                     database.put_setting(connection, 'spaces', spaces)
                 row = 0
                 for video, (_, spans, *_) in zip(videos, checked, strict=True):
                     place = (number if len(spans) else None, row, len(spans))
-                    database.insert_video(connection, *_columns(video), *place)
+                    database.insert(connection, 'videos', *_columns(video), *place)
                     row += len(spans)
             with suppress(UserError, OSError, sqlite3.Error):  # the videos are there, and whoever
                 self._merge(connection)  # adds next will try again
@@ -421,7 +421,7 @@ class FolderStore:
                 row = start + int(np.searchsorted(rows, video.first_row))
                 moved.append(video._replace(segment=number, first_row=row))
         with self._transaction(connection):
-            database.insert_segment(connection, number, count)
+            database.insert(connection, 'segments', number, count)
             database.move_videos(connection, moved)
 
 

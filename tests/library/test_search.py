@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.library import ExactSearch, arrays, brute_force, cutoff
+from mmn_plugin.library import ExactSearch, bounds, brute_force
 from mmn_plugin.library import search as module
 from mmn_plugin.library.packing import write_segment
 from mmn_plugin.library.segment import Axes, Segment
@@ -129,7 +129,7 @@ KINDS = ('steep', 'flat', 'last', 'duplicates', 'grid', 'norms', 'zeros', 'oppos
 @pytest.fixture
 def small_steps(monkeypatch):
     """Chunks and samples so small that a few hundred moments take every path."""
-    monkeypatch.setattr(arrays, 'CELLS', 1 << 11)
+    monkeypatch.setattr(bounds, 'CELLS', 1 << 11)
     for name, value in dict(_SAMPLE=64, _SEEDS=8, _BLOCK=4, _RUN=2, _SENTENCES=3).items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, 'PAIRS', 16)
@@ -214,7 +214,7 @@ def near_ties(rng, rows, width):
 def test_without_the_margin_rounding_loses_a_moment(tmp_path, small_steps, monkeypatch):
     width, score = 200, Matching(('contrastive',), power=1.0)
     axes, searched = dict(contrastive=Axes(np.eye(width, dtype=np.float32))), []
-    monkeypatch.setattr(cutoff, '_ROUNDS', 12)  # as close as float64 is
+    monkeypatch.setattr(bounds, '_ROUNDS', 12)  # as close as float64 is
     for seed in range(5):  # which of them lose one depends on the processor
         rng = np.random.default_rng(seed)
         found, query = near_ties(rng, 600, width)
@@ -226,7 +226,7 @@ def test_without_the_margin_rounding_loses_a_moment(tmp_path, small_steps, monke
         wanted = brute_force(segments, queries, score, 5)
         assert_equal(ExactSearch(segments, score)(queries, 5), wanted)
         searched.append((segments, queries, wanted.row))
-    monkeypatch.setattr(arrays, '_margin', lambda terms, size: 0 * size)
+    monkeypatch.setattr(bounds, '_margin', lambda terms, size: 0 * size)
     assert not all(
         np.array_equal(ExactSearch(segments, score)(queries, 5).row, rows)
         for segments, queries, rows in searched
