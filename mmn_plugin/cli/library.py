@@ -115,7 +115,7 @@ def _changed(args: argparse.Namespace, answer: Callable, change: Callable) -> in
     if args.annotations:
         durations = {one.video_id: one.duration for one in read_annotations(args.annotations)}
     report = change(workers=args.workers, progress=ProgressBar, durations=durations)
-    answer(report.to_dict())
+    answer(asdict(report))
     for line in report.lines():
         print(line, file=sys.stderr)
     return 1 if report.failures else 0

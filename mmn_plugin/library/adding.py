@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
@@ -183,10 +183,6 @@ class LibraryReport:
     def failures(self) -> dict[str, str]:
         """Video -> why it could not be added."""
         return self.extraction.failures
-
-    def to_dict(self) -> dict:
-        """Plain data."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """The report as text."""

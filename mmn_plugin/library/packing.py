@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,21 @@ from mmn_plugin.errors import InputError
 from .moment_store import StoredVideo
 from .segment import DTYPES, ROTATION_ROWS, Axes, Segment, SegmentWriter, axes_of
 
-Moments = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray | None]
 AxesOf = Mapping[str, Axes]
+
+
+class Moments(NamedTuple):
+    """Checked moments of a video: the arrays, float32, that `SegmentWriter.append` takes."""
+
+    vectors: dict[str, np.ndarray]
+    spans: np.ndarray
+    lengths: np.ndarray
+    trust: np.ndarray | None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """J of each space."""
+        return {space: vectors.shape[1] for space, vectors in self.vectors.items()}
 
 
 def check_moments(
@@ -26,7 +40,7 @@ def check_moments(
     dtype: str,
     name: str,
 ) -> Moments:
-    """Arrays of float32 that `SegmentWriter.append` takes, from what `write_segment` takes.
+    """What `write_segment` takes, checked.
 
     Messages begin with ``name``.
 
@@ -57,7 +71,7 @@ def check_moments(
                 f'{space}, more than {dtype} can store ({largest:.3g}); scale the embeddings, or '
                 'store float32'
             )
-    return vectors, spans, lengths, trust
+    return Moments(vectors, spans, lengths, trust)
 
 
 def _array(values: Tensor | np.ndarray) -> np.ndarray:
@@ -65,7 +79,7 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
 
 
 def check_videos(videos: Sequence[StoredVideo], dtype: str) -> list[Moments]:
-    """The moments of videos as `SegmentWriter.append` takes them.
+    """The moments of each video.
 
     Raises:
         InputError: If something of a video cannot be stored, or an id is there twice.
@@ -97,11 +111,6 @@ def check_videos(videos: Sequence[StoredVideo], dtype: str) -> list[Moments]:
     return checked
 
 
-def widths_of(moments: Moments) -> dict[str, int]:
-    """J of each space."""
-    return {space: vectors.shape[1] for space, vectors in moments[0].items()}
-
-
 def own_axes(
     widths: Mapping[str, int], rows: int, chunks: Callable[[str, int], Iterable[np.ndarray]]
 ) -> AxesOf:
@@ -116,14 +125,14 @@ def write_videos(
     path: str | Path, videos: Sequence[Moments], dtype: str, axes: AxesOf | None
 ) -> None:
     """Write moments of videos, by axes that are given or their own."""
-    rows = sum(len(spans) for _, spans, *_ in videos)
+    rows = sum(len(one.spans) for one in videos)
     if own := axes is None:
         axes = own_axes(
-            widths_of(videos[0]),
+            videos[0].widths,
             rows,
-            lambda space, step: (vectors[space][::step] for vectors, *_ in videos),
+            lambda space, step: (one.vectors[space][::step] for one in videos),
         )
-    trust = any(trust is not None for *_, trust in videos)
+    trust = any(one.trust is not None for one in videos)
     with SegmentWriter(path, rows, axes, dtype, trust, own) as writer:
         for moments in videos:
             writer.append(*moments)

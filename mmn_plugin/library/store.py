@@ -18,7 +18,7 @@ from mmn_plugin.locks import FileLock
 
 from . import database
 from .moment_store import Snapshot, StoredVideo, VideoRow
-from .packing import AxesOf, Moments, check_videos, widths_of, write_merged, write_videos
+from .packing import AxesOf, Moments, check_videos, write_merged, write_videos
 from .segment import Segment
 
 _PATIENCE = 60.0  # seconds that a writer waits for another one
@@ -268,18 +268,21 @@ class FolderStore:
                     'give the new ones other ids'
                 )
             spaces = self._common_spaces(ids, checked)
-            rows = sum(len(spans) for _, spans, *_ in checked)
-            number = self._write_moments(connection, checked, rows) if rows else None
+            number = database.next_segment(connection)
+            if rows := sum(len(moments.spans) for moments in checked):
+                with self._new_segment(number) as path:
+                    write_videos(path, checked, self.get('dtype'), self._axes_for(connection, rows))
             with self._transaction(connection):
                 database.delete_videos(connection, known.values())
                 if rows:
                     database.insert(connection, 'segments', number, rows)
                     database.put_setting(connection, 'spaces', spaces)
                 row = 0
-                for video, (_, spans, *_) in zip(videos, checked, strict=True):
-                    place = (number if len(spans) else None, row, len(spans))
+                for video, moments in zip(videos, checked, strict=True):
+                    count = len(moments.spans)
+                    place = (number if count else None, row, count)
                     database.insert(connection, 'videos', *_columns(video), *place)
-                    row += len(spans)
+                    row += count
             with suppress(UserError, OSError, sqlite3.Error):  # the videos are there, and whoever
                 self._merge(connection)  # adds next will try again
 
@@ -354,8 +357,8 @@ class FolderStore:
         """Spaces and widths of the library and all these videos that have moments."""
         spaces = self.get('spaces')
         for video_id, moments in zip(ids, checked, strict=True):
-            widths = widths_of(moments)
-            if len(moments[1]) and widths != (spaces := spaces or widths):
+            widths = moments.widths
+            if len(moments.spans) and widths != (spaces := spaces or widths):
                 raise InputError(
                     f'video {video_id!r} has the spaces {widths}, and {self.folder} {spaces}: '
                     'videos of one library are encoded by one model'
@@ -372,13 +375,6 @@ class FolderStore:
         with replacing(path) as unfinished:
             yield unfinished
         _sync(path.parent)
-
-    def _write_moments(self, connection, checked: list[Moments], rows: int) -> int:
-        """Write the moments of videos as a segment; returns its number."""
-        number, axes = database.next_segment(connection), self._axes_for(connection, rows)
-        with self._new_segment(number) as path:
-            write_videos(path, checked, self.get('dtype'), axes)
-        return number
 
     def _axes_for(self, connection, rows: int) -> AxesOf | None:
         """Those of the largest segment for fewer moments than it has, if these are few."""
