@@ -176,7 +176,8 @@ def _holds_tubes(args: argparse.Namespace) -> bool:
     if not args.predictions.is_file():
         return False
     with open(args.predictions, encoding='utf-8', errors='replace') as file:
-        return any(key in file.read(4096) for key in ('"st_frame"', '"bbox"'))
+        start = file.read(4096)
+    return '"st_frame"' in start or '"bbox"' in start
 
 
 def _metric(args: argparse.Namespace) -> GroundingMetric:

@@ -221,6 +221,15 @@ def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
     assert 'x.json' in output.splitlines()[-1]
 
 
+def test_answers_whose_frames_come_late_in_the_file_are_tubes(tmp_path):
+    entry = dict(st_frame=1, ed_frame=1, bbox=[[0, 0, 2, 2]], English='a man')
+    answer = dict(bbox={'1': [0, 0, 2, 2]}, remark='x' * 5000, st_frame=1, ed_frame=1)
+    for name, content in (('truth', entry), ('answers', answer)):
+        (tmp_path / f'{name}.json').write_text(json.dumps({'v1': content}))
+    code, output = run_tool('mmn', 'eval', tmp_path / 'answers.json', tmp_path / 'truth.json')
+    assert (code, '1 true tubes, 1 answers' in output) == (0, True), output
+
+
 def test_a_truth_that_is_no_number_is_named(tmp_path):
     for name, value in (('st_frame', float('inf')), ('bbox', [[10**400, 1, 2, 2]])):
         entry = dict(st_frame=1, ed_frame=1, bbox=[[0, 0, 2, 2]], English='a man') | {name: value}
