@@ -145,7 +145,7 @@ class LibraryPresence:
         if self._known is None or self._known['key'] != key:
             self._measure(snapshot, search, numbers)
         scores = self._known['scores']
-        return np.sort(scores) if len(scores) >= FEWEST else None
+        return np.sort(scores) if scores else None
 
     def _measure(self, snapshot, search, numbers: np.ndarray) -> None:
         """Measure; where nothing but new videos has changed since the last time, in these alone."""

@@ -20,7 +20,6 @@ from mmn_plugin.structures import VideoEmbedding
 from .adding import INCOMING, Adder, LibraryReport, Source, find_sources
 from .answers import GROUPS, Hit, LibraryPresence, best_moments, hit_candidates, reranked
 from .database import NAME
-from .export import export_moments
 from .model_folder import (
     file_digests,
     identity_of,
@@ -312,8 +311,8 @@ class MomentLibrary:
         )
 
     def export(self, path: str | Path) -> None:
-        """Write all moments into an HDF5 file, see `export_moments`."""
-        export_moments(self.store.snapshot(), path, settings=self.settings, identity=self._identity)
+        """Write all moments into an HDF5 file, see `Snapshot.export`."""
+        self.store.snapshot().export(path, settings=self.settings, identity=self._identity)
 
     def search(
         self,

@@ -1,16 +1,21 @@
 """What a library needs of its store: videos, moments, filters."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import h5py
 import numpy as np
 
+from mmn_plugin.files import replacing
 from mmn_plugin.structures import VideoEmbedding
 
 from .segment import Segment
+
+_EXPORTED = 65_536  # moments that are in memory at once
 
 
 @dataclass
@@ -120,6 +125,51 @@ class Snapshot:
         kept = np.zeros(max(self.videos, default=0) + 2, bool)  # the last is that of -1
         kept[[number for number in numbers if number in self.videos]] = True
         return [kept[rows] for rows in self.video_of_row]
+
+    def export(self, path: str | Path, **attributes) -> None:
+        """Write all moments into an HDF5 file, for other stores and programs.
+
+        The file has ``video_ids``, ``paths`` and ``durations`` of V videos; and of M moments
+        ``video`` (M,) the place of its video, ``spans`` (M, 2) in seconds, ``lengths`` (M,) as
+        shares of what was looked at at once, ``trust`` (M,), and ``embeddings/SPACE`` (M, J)
+        float32, as they were before they were rotated and rounded.
+
+        Args:
+            path (str | Path): The file; it appears when it is complete.
+            **attributes: Plain data, which become attributes of the file as JSON.
+        """
+        rows = self.videos.values()
+        with replacing(path) as unfinished, h5py.File(unfinished, 'w') as file:
+            for name, value in attributes.items():
+                file.attrs[name] = json.dumps(value)
+            text = h5py.string_dtype()
+            file.create_dataset('video_ids', data=[row.video_id for row in rows], dtype=text)
+            file.create_dataset('paths', data=[row.path for row in rows], dtype=text)
+            file['durations'] = np.array([row.duration for row in rows])
+            begin = 0
+            for columns in self._blocks():
+                end = begin + len(columns['video'])
+                for name, values in columns.items():
+                    if name not in file:
+                        file.create_dataset(name, (self.moments, *values.shape[1:]), values.dtype)
+                    file[name][begin:end] = values
+                begin = end
+
+    def _blocks(self) -> Iterator[dict[str, np.ndarray]]:
+        """Columns of moments of a segment, some at a time."""
+        places = {number: place for place, number in enumerate(self.videos)}
+        for segment, owners in zip(self.segments, self.video_of_row, strict=True):
+            kept = np.flatnonzero(owners >= 0)
+            for start in range(0, len(kept), _EXPORTED):
+                rows = kept[start : start + _EXPORTED]
+                trust = segment.trust
+                yield dict(
+                    video=np.array([places[number] for number in owners[rows].tolist()], np.int32),
+                    spans=segment.spans[rows],
+                    lengths=segment.lengths[rows],
+                    trust=np.ones(len(rows), np.float32) if trust is None else trust[rows],
+                    **{f'embeddings/{s}': segment.unrotated(s, rows) for s in segment.spaces},
+                )
 
 
 class MomentStore(Protocol):
