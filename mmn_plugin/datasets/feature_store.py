@@ -54,7 +54,7 @@ def change_of(where: str | Path, path: Path | None, version: Sequence[int]) -> s
     )
 
 
-def describe_folder(path: str | Path, limit: int = 10) -> str:
+def describe_folder(path: str | Path) -> str:
     """What lies in the nearest existing folder above a path, as one sentence for messages."""
     folder = Path(path).absolute().parent
     while not folder.is_dir():
@@ -62,8 +62,8 @@ def describe_folder(path: str | Path, limit: int = 10) -> str:
     names = sorted(entry.name + '/' * entry.is_dir() for entry in os.scandir(folder))
     if not names:
         return f'{folder} is empty'
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return f'{folder} holds {", ".join(names[:limit])}{more}'
+    more = f' and {len(names) - 10} more' if len(names) > 10 else ''
+    return f'{folder} holds {", ".join(names[:10])}{more}'
 
 
 class HDF5File:

@@ -340,10 +340,8 @@ def _precision_figures(precision: np.ndarray) -> dict[str, float]:
 def _load_subsets(subsets: dict | str | None) -> dict:
     content, where = subsets or {}, 'of the config'
     if isinstance(subsets, str | Path):
-        content, where = (
-            read_json(Path(subsets), f'no file of subsets {subsets}', InputError),
-            subsets,
-        )
+        where = subsets
+        content = read_json(Path(subsets), f'no file of subsets {subsets}', InputError)
     if not (
         isinstance(content, dict)
         and 'chance' not in content

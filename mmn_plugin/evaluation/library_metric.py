@@ -135,7 +135,8 @@ def library_figures(
             raise InputError(f'{name}@{wanted} is asked for, but {given} are ranked')
     figures = {}
     for prefix, answers in (('', [one.alone() for one in asked]), ('any/', asked)):
-        iou = answered_iou(ranking, answers)  # (S, n)
+        rows = zip(ranking.videos, ranking.moments, answers, strict=True)
+        iou = torch.stack([_overlaps(*row).amax(1) for row in rows])  # (S, n)
         for threshold in iou_thrs:
             ranks = first_ranks(iou >= threshold, ranking.pool)
             figures |= {f'{prefix}R{n}@{threshold:g}': _percent(ranks <= n) for n in top_n}
@@ -153,12 +154,6 @@ def library_figures(
     table = 100 * recall(ranked_iou(ranking.own_moments, truth), top_n, iou_thrs)
     names = [f'own/R{n}@{threshold:g}' for threshold in iou_thrs for n in top_n]
     return figures | dict(zip(names, table.T.flatten().tolist(), strict=True))
-
-
-def answered_iou(ranking: LibraryRanking, asked: Sequence[AskedSentence]) -> Tensor:
-    """(S, n) largest IoU of each hit with a right answer of its video, 0 where there is none."""
-    rows = zip(ranking.videos, ranking.moments, asked, strict=True)
-    return torch.stack([_overlaps(*row).amax(1) for row in rows])
 
 
 def _overlaps(videos: Tensor, moments: Tensor, one: AskedSentence) -> Tensor:
