@@ -3,7 +3,7 @@
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -17,11 +17,7 @@ from mmn_plugin.features import VIDEO_SUFFIXES
 from mmn_plugin.features.feature_file import CONSTANT, ZERO, lack_of_content
 from mmn_plugin.hub import from_hub
 from mmn_plugin.structures import tube_iou
-from mmn_plugin.structures.annotations import (
-    LONE_SURROGATE,
-    AnnotationError,
-    VideoAnnotation,
-)
+from mmn_plugin.structures.annotations import LONE_SURROGATE, AnnotationError, VideoAnnotation
 from mmn_plugin.structures.data_samples import token_limit
 
 from .check_report import CheckReport
@@ -74,14 +70,16 @@ Track = Callable[[Iterable, str], Iterable]
 
 @dataclass
 class SplitCheck:
-    """Checks of the parts of one split; each puts what it finds into a report."""
+    """Checks of one dataset of a split; each puts what it finds into a report."""
 
     report: CheckReport
     split: str
     in_channels: int | None  # D that the model takes; None: not compared
     quick: bool
     track: Track
-    past_end: list[LabelGroup] = field(default_factory=list)
+    prefix: str  # what the ids of samples have before a video's id
+    timed: list[VideoAnnotation]  # takes videos with windows, and the ids of samples
+    past_end: list[LabelGroup]  # takes those of which a window ends after the video
 
     def __post_init__(self):
         self.counts = self.report.counts[self.split]
@@ -114,12 +112,18 @@ class SplitCheck:
             usable = not any(level == 'error' for level, _, _ in flaws)
             if usable and video.sentences:
                 videos.append(video)
-                self.past_end += filter(None, [past_end(video, entry)])
+                self._labels(replace(video, video_id=self.prefix + video_id), entry)
             elif usable:
                 self.warning('video without usable sentence: dropped', where)
         self._count(videos)
         self._windows(videos, str(dataset.ann_file))
         return videos
+
+    def _labels(self, video: VideoAnnotation, entry: dict) -> None:
+        """Note what `check_labels` looks at."""
+        if video.windows is not None:
+            self.timed.append(video)
+            self.past_end += filter(None, [past_end(video, entry)])
 
     def _windows(self, videos: Sequence[VideoAnnotation], path: str) -> None:
         """Count sentences with none or several windows; tell where nothing is left to learn."""
@@ -173,15 +177,14 @@ class SplitCheck:
     ) -> list[VideoAnnotation | TubeVideo]:
         """Check annotations and features; gives the videos. The values of some were checked."""
         if isinstance(dataset, TubeGroundingDataset):
-            self.quick = self.quick or bool(seen)
-            return self.tubes(dataset)
+            return self.tubes(dataset, self.quick or bool(seen))
         videos = self.annotations(dataset)
         self.features(dataset, {video.video_id: video.duration for video in videos}, seen)
         return videos
 
-    def ids(self, names: Iterable[str], dataset, origin: dict[str, list[str]]) -> None:
+    def ids(self, videos: Sequence, dataset, origin: dict[str, list[str]]) -> None:
         """Look for ids that datasets of other features, noted in ``origin``, have as well."""
-        for name in names:
+        for name in [self.prefix + video.video_id for video in videos]:
             files = origin.setdefault(name, dataset.feature_files)
             if files != dataset.feature_files:
                 both = ', '.join((*files, *dataset.feature_files))
@@ -271,7 +274,7 @@ class SplitCheck:
                 f'{self.in_channels}; set it to {size}, or use the features the config is for',
             )
 
-    def tubes(self, dataset: TubeGroundingDataset) -> list[TubeVideo]:
+    def tubes(self, dataset: TubeGroundingDataset, quick: bool) -> list[TubeVideo]:
         """Check a tube file, with truth to train with; gives the videos without their features."""
         videos, sizes = [], {}
         try:
@@ -282,7 +285,7 @@ class SplitCheck:
         for video_id in self.track(file.video_ids(), f'{self.split}: {file.path}'):
             where = f'{file.path}: video {video_id!r}'
             try:
-                video = file.read(video_id, () if self.quick else dataset.streams)
+                video = file.read(video_id, () if quick else dataset.streams)
                 if video.tubes:
                     found = file.feature_sizes(video_id, dataset.streams)
                     sizes[f'{where}: streams {dataset.streams}'] = found
@@ -358,12 +361,12 @@ def check_config(
     model = cfg.get('model') or {}
     in_channels = (model.get('backbone') or {}).get('in_channels')
     language = _language(model, partial(report.add, 'error', 'all'))
-    video_ids, scanned, labels = defaultdict(dict), defaultdict(set), defaultdict(list)
+    video_ids, scanned, labels = defaultdict(dict), defaultdict(set), defaultdict(lambda: ([], []))
     for split in wanted:
         for part in single_configs(cfg[f'{split}_dataloader']['dataset']):
             corpus = part.get('corpus')
-            label = f'{split} {corpus}' if corpus else split
-            check = SplitCheck(report, label, in_channels, quick, track)
+            label, prefix = (f'{split} {corpus}', f'{corpus}/') if corpus else (split, '')
+            check = SplitCheck(report, label, in_channels, quick, track, prefix, *labels[label])
             dataset = _grounding_dataset(part, check.error)
             if dataset is None:
                 continue
@@ -371,13 +374,11 @@ def check_config(
             seen = scanned[tuple(dataset.feature_files), tuple(dataset.feature_keys)]
             videos = check.videos(dataset, seen)
             seen.update(video.video_id for video in videos)
-            prefix = f'{corpus}/' if corpus else ''
-            check.ids([prefix + video.video_id for video in videos], dataset, video_ids[split])
+            check.ids(videos, dataset, video_ids[split])
             if language is not None:
                 check.sentences(videos, *language)
             if features and not dataset.feature_files:
                 check.error('no features', 'data_prefix.features is not set')
-            labels[label].append((videos, check.past_end, prefix))
     check_splits({split: {*names} for split, names in video_ids.items()}, report)
     check_labels(labels, report, model, quick, track)
     return report

@@ -9,12 +9,7 @@ import numpy as np
 from mmaction.registry import MODELS
 
 from mmn_plugin.hub import is_local
-from mmn_plugin.structures.annotations import (
-    ROUNDING,
-    VideoAnnotation,
-    as_windows,
-    normalized_text,
-)
+from mmn_plugin.structures.annotations import ROUNDING, VideoAnnotation, as_windows, normalized_text
 
 from .check_report import CheckReport
 from .label_text import tells_repetition, told_apart
@@ -249,12 +244,12 @@ def past_end(video: VideoAnnotation, entry: dict) -> LabelGroup | None:
     """Sentences with a window that ends after the video, with the times as annotated.
 
     Args:
-        video (VideoAnnotation): As it was read.
+        video (VideoAnnotation): As it was read, with windows.
         entry (dict): Its value in the annotation file; nothing is found where it has no
-            ``timestamps``, or where they were not read, or other sentences were dropped than those
-            without a usable window.
+            ``timestamps``, or where other sentences were dropped than those without a usable
+            window.
     """
-    if video.windows is None or not isinstance(entry, Mapping) or 'timestamps' not in entry:
+    if not isinstance(entry, Mapping) or 'timestamps' not in entry:
         return None
     unit = entry.get('fps', 1) if 'num_frames' in entry else 1
     annotated = map(as_windows, entry['timestamps'])
@@ -294,7 +289,7 @@ def local_tower(model: Mapping, quick: bool = False) -> tuple[object | None, str
 
 
 def check_labels(
-    parts: Mapping[str, Sequence[tuple[list, list[LabelGroup], str]]],
+    parts: Mapping[str, tuple[list[VideoAnnotation], list[LabelGroup]]],
     report: CheckReport,
     model: Mapping,
     quick: bool,
@@ -305,27 +300,18 @@ def check_labels(
     Windows past the end are a finding already, of the annotations, and none is made of them.
 
     Args:
-        parts (Mapping[str, Sequence]): Split -> of each of its datasets the videos (those without
-            windows are left out), those with windows past their end, and what the ids of samples
-            have before a video's id.
+        parts (Mapping[str, tuple]): Split -> its videos with windows, and those of them with
+            windows past their end.
         report (CheckReport): Takes what is found.
         model (Mapping): As of `local_tower`.
         quick (bool): As of `local_tower`.
         track (Callable): As of `look_at_labels`.
     """
-
-    def named(video: VideoAnnotation, prefix: str) -> VideoAnnotation:
-        return replace(video, video_id=prefix + video.video_id)
-
     tower, report.compared_by = local_tower(model, quick)
-    for split, datasets in parts.items():
-        timed, ends = [], []
-        for videos, past, prefix in datasets:
-            timed += [named(v, prefix) for v in videos if getattr(v, 'windows', None) is not None]
-            ends += [replace(group, video=named(group.video, prefix)) for group in past]
-        if not timed:
+    for split, (videos, late) in parts.items():
+        if not videos:
             continue
-        report.labels[split] = labels = look_at_labels(timed, tower, track, ends)
+        report.labels[split] = labels = look_at_labels(videos, tower, track, late)
         total = labels.num_sentences
         for kind, groups in labels.groups.items():
             for group in groups if kind != 'past_end' else ():
