@@ -425,8 +425,8 @@ def read_json(path: Path, missing: str, error: type[ValueError]) -> Any:
         raise error(f'{path} is not a JSON file: {cause}') from cause
     if repeated:
         found, keys = repeated[-1]  # the outermost, which nothing has replaced
-        path = next((path for path, part in nested(content) if part is found), ())
-        where = ', '.join(map(repr, path))
+        place = next((place for place, part in nested(content) if part is found), ())
+        where = ', '.join(map(repr, place))
         named = ', '.join(map(repr, keys[:5])) + (f' and {len(keys) - 5} more' if keys[5:] else '')
         raise error(f'{path} has {named} twice{where and f", in {where}"}; one of them must go')
     return content
