@@ -212,15 +212,15 @@ class Adder:
     Args:
         library (MomentLibrary): The library.
         report (LibraryReport): Filled in.
-        update (bool): Whether videos are embedded anew whose files have changed; as long as they
-            were where neither ``durations`` nor the features tell.
         durations (Mapping[str, float], optional): Seconds by name, of features that do not tell.
         progress (Callable, optional): ``progress(title)`` is a context manager, whose value is
             called with what is done and what is to be done: `ProgressBar`.
+        update (bool): Whether videos are embedded anew whose files have changed; they are as long
+            as they were where neither ``durations`` nor the features tell. Defaults to False.
     """
 
     def __init__(
-        self, library, report: LibraryReport, update: bool, durations=None, progress=None
+        self, library, report: LibraryReport, durations=None, progress=None, update: bool = False
     ) -> None:
         self.library, self.report, self.update = library, report, update
         self.durations = durations or {}

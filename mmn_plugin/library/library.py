@@ -185,7 +185,7 @@ class MomentLibrary:
         """
         report = LibraryReport()
         sources = find_sources(videos, report)
-        Adder(self, report, False, durations, progress).add(sources, workers)
+        Adder(self, report, durations, progress).add(sources, workers)
         return report
 
     def update(
@@ -214,7 +214,7 @@ class MomentLibrary:
             sources = [Source(row.path, row.folder, row.video_id) for row in rows if row.path]
         else:
             sources = find_sources(videos, report)
-        Adder(self, report, True, durations, progress).add(sources, workers)
+        Adder(self, report, durations, progress, update=True).add(sources, workers)
         if remove_missing and report.missing:
             self.remove(report.missing)
             report.removed, report.missing = report.missing, []
