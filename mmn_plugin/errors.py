@@ -76,7 +76,7 @@ def plain_errors():
     except Exception as error:
         message = user_message(error)
         if message is None and _distributed() and _LOST.search(str(error)):
-            let_others_end_first()
+            _let_others_end_first()
             message = 'another process of this run has ended; its error, or the launcher, says why'
         if message is None or os.environ.get('MMN_TRACEBACK'):
             raise
@@ -133,14 +133,12 @@ def _distributed() -> bool:
     return torch is not None and torch.distributed.is_initialized()
 
 
-def let_others_end_first(seconds: float = 5.0) -> None:
-    """Wait before ending on account of another rank's failure.
+def _let_others_end_first() -> None:
+    """Wait some seconds before ending on account of another rank's failure.
 
     A launcher reports the process that ended first as the cause, and ends the others by SIGTERM,
     which is what usually cuts this short.
     """
-    if os.environ.get('WORLD_SIZE', '1') == '1' and not _distributed():
-        return
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(seconds)
+    time.sleep(5.0)

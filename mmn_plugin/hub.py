@@ -181,31 +181,31 @@ def _not_found(name: str, place: str, root: str | None, remedy: str, error: OSEr
 
 
 def load_weights(
-    kind: Any,
     name: str,
     root: str | None = None,
+    revision: str | None = None,
     needless: Callable[[str], bool] = lambda weight: False,
-    **options,
 ):
-    """Load a model with its weights in float32, and refuse one that would be random in part.
+    """Load an `AutoModel` with its weights in float32; one that would be random in part is refused.
 
     Args:
-        kind (type): Class with ``from_pretrained``.
         name (str): Folder, or name on the Hub.
         root (str, optional): As of `find_model`.
+        revision (str, optional): Branch, tag or commit. Defaults to None: the main one.
         needless (Callable): Whether a weight by its name may be missing. Defaults to none.
-        **options: Of ``from_pretrained``.
 
     Raises:
         OSError: As of `from_hub`.
         ValueError: Likewise, and if weights are missing or of another shape.
     """
-    options = dict(options, output_loading_info=True, dtype='float32')
-    model, info = from_hub(kind.from_pretrained, name, root, **options)
+    from transformers import AutoModel
+
+    options = dict(revision=revision, output_loading_info=True, dtype='float32')
+    model, info = from_hub(AutoModel.from_pretrained, name, root, **options)
     missing = sorted(key for key in map(str, info['missing_keys']) if not needless(key))
     if missing:
         raise InputError(
-            f'{find_model(name, root)} lacks weights of {kind.__name__}, which would be random: '
+            f'{find_model(name, root)} lacks weights of AutoModel, which would be random: '
             f'{", ".join(missing[:5])}'
         )
     return model

@@ -238,15 +238,13 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
 
     def build_model(self) -> nn.Module:
         """The model with both sides."""
-        from transformers import AutoModel
-
         takes = self._frames_of_model if self.sees_windows else None
         if takes not in (None, self.clip_len):
             raise InputError(
                 f'{self.source} takes windows of {takes} frames; the tower has '
                 f'clip_len={self.clip_len}'
             )
-        return load_weights(AutoModel, self.name, self.root, revision=self.revision)
+        return load_weights(self.name, self.root, self.revision)
 
     def describe_settings(self) -> dict:
         """Kind of model, and the preparation of the frames."""

@@ -79,21 +79,19 @@ class HuggingFaceFeatureExtractor(SlidingWindowExtractor):
 
     def build_model(self) -> nn.Module:
         """Load the model."""
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoConfig
 
-        options = dict(revision=self.revision)
-        config = from_hub(AutoConfig.from_pretrained, self.name, self.root, **options)
+        source = self.name, self.root
+        config = from_hub(AutoConfig.from_pretrained, *source, revision=self.revision)
         if hasattr(config, 'text_config'):
             raise InputError(
                 f"{self.name} ({config.model_type}) has a text side: take it as type='DualTower'"
             )
         lacking: list[str] = []
         model = load_weights(
-            AutoModel,
-            self.name,
-            self.root,
-            needless=lambda weight: 'pooler.' in weight and not lacking.append(weight),
-            **options,
+            *source,
+            self.revision,
+            lambda weight: 'pooler.' in weight and not lacking.append(weight),
         )
         if lacking and self.output is None:
             self.output = 'last_hidden_state'  # many are published without a pooler

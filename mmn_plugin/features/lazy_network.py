@@ -64,7 +64,6 @@ class LazyNetwork(ABC):
         with self._lock:
             if self._model is None:
                 self._model = self.build_model().eval().requires_grad_(False)
-                self._there = None
             if self._there != self._device:
                 self._model.to(self._device)
                 self._there = self._device

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mmn_plugin.errors import InputError
-from mmn_plugin.hub import (
-    find_model,
-    from_hub,
-    load_weights,
-    published_name,
-    read_model_json,
-)
+from mmn_plugin.hub import find_model, from_hub, load_weights, published_name, read_model_json
 from mmn_plugin.structures.annotations import broken_character
 from mmn_plugin.structures.data_samples import token_limit
 
@@ -56,6 +50,7 @@ class SentenceTower(LazyNetwork):
             None.
 
     Attributes:
+        padding (str): How texts of a batch are padded: ``'longest'``, to the longest of them.
         logit_scale (float | None): What cosines are multiplied with in the training's loss; None
             where there is nothing.
         logit_bias (float | None): What is added then, before a sigmoid; None where there is none.
@@ -64,6 +59,7 @@ class SentenceTower(LazyNetwork):
         ValueError: If a template has no ``{}``, or ``rewrite`` cannot be found.
     """
 
+    padding: str = 'longest'
     logit_scale: float | None = None
     logit_bias: float | None = None
 
@@ -182,11 +178,6 @@ class SentenceTower(LazyNetwork):
         """Most tokens of a text, as model and tokenizer say; None where neither has a limit."""
         limits = [token_limit(self.text_config), self.tokenizer.model_max_length]
         return min((limit for limit in limits if limit and limit < NO_LIMIT), default=None)
-
-    @property
-    def padding(self) -> str:
-        """How texts of a batch are padded: to the longest of them."""
-        return 'longest'
 
     def clean(self, text: str) -> str:
         """The text as the tower saw texts in its training, where the tokenizer does not do that."""
@@ -395,14 +386,8 @@ class TextTower(SentenceTower):
 
     def build_model(self) -> nn.Module:
         """The language model with all weights that are used."""
-        from transformers import AutoModel
-
         model = load_weights(
-            AutoModel,
-            self.name,
-            self.root,
-            needless=lambda weight: weight.startswith('pooler.'),
-            revision=self.revision,
+            self.name, self.root, self.revision, lambda weight: weight.startswith('pooler.')
         )
         if getattr(model, 'pooler', None) is not None:
             model.pooler = None  # unused, and random where it is missing
