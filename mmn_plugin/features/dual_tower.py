@@ -1,10 +1,9 @@
 """Dual encoders of Hugging Face: sentences, and frames or windows of frames, in one space."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import signature
-from itertools import islice
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from mmn_plugin.hub import load_weights
 from .extractor import EXTRACTORS, SlidingWindowExtractor
 from .frame_preparation import FramePreparation
 from .text_tower import SentenceTower
-from .video import sliding_windows
 
 TEXT, VIDEO, IMAGE = 'get_text_features', 'get_video_features', 'get_image_features'
 
@@ -250,24 +248,13 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         """Kind of model, and the preparation of the frames."""
         return dict(architecture=self.config.model_type, preparation=self.preparation.settings)
 
-    def batches(self, frames: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
-        """Prepare the windows of a stream of frames (H, W, 3) uint8 RGB.
+    def prepared(self, frames: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Frames (3, h, w) uint8 on the device; of full ones few are held at a time."""
+        return self.preparation.stream(frames, self.device)
 
-        A frame is prepared once, in however many windows it is. No more full frames are held than
-        are prepared together.
-
-        Yields:
-            Tensor: (n, clip_len, 3, h, w) uint8 on the device, n at most ``batch_size``.
-        """
-        windows = sliding_windows(
-            self.preparation.stream(frames, self.device),
-            self.stride,
-            self.clip_len,
-            self.frame_interval,
-            torch.stack,
-        )
-        while batch := list(islice(windows, self.batch_size)):
-            yield torch.stack(batch)
+    def stack(self, clips: list[list[Tensor]]) -> Tensor:
+        """Windows (n, clip_len, 3, h, w) on the device."""
+        return torch.stack([torch.stack(clip) for clip in clips])
 
     def describe(self, clips: Tensor) -> Tensor:
         """Features (B, D) of windows (B, clip_len, 3, h, w) uint8."""

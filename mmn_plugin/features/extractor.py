@@ -192,9 +192,13 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         """Scale and crop a frame (H, W, 3) uint8 RGB; all frames of a clip are stacked then.
 
-        Several threads may do so at once. For classes that do not prepare `batches` themselves.
+        Several threads may do so at once. For classes that have no `prepared` of their own.
         """
         raise NotImplementedError
+
+    def prepared(self, frames: Iterable[np.ndarray]) -> Iterable[np.ndarray | Tensor]:
+        """Frames as `prepare` makes them of a stream of frames (H, W, 3) uint8 RGB."""
+        return map(self.prepare, frames)
 
     @abstractmethod
     def describe(self, clips: Tensor) -> Tensor:
@@ -233,23 +237,27 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
     def batches(self, frames: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
         """Prepare the clips of a stream of frames (H, W, 3) uint8 RGB.
 
+        A frame is prepared once, in however many clips it is.
+
         Yields:
             Tensor: ``(n, clip_len, *frame)``, n at most ``batch_size``; in pinned memory for a GPU.
         """
-        clips = sliding_windows(
-            map(self.prepare, frames), self.stride, self.clip_len, self.frame_interval
-        )
+        frames = self.prepared(frames)
+        clips = sliding_windows(frames, self.stride, self.clip_len, self.frame_interval, list)
         while batch := list(islice(clips, self.batch_size)):
-            yield self._stack(batch)
+            yield self.stack(batch)
 
-    def _stack(self, clips: list[np.ndarray]) -> Tensor:
+    def stack(self, clips: list[list]) -> Tensor:
+        """Clips of prepared frames as one tensor, ``(n, clip_len, *frame)``; empties the list."""
+        frame = torch.from_numpy(clips[0][0])
         with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
             stacked = torch.empty(
-                (len(clips), *clips[0].shape),
+                (len(clips), self.clip_len, *frame.shape),
                 pin_memory=self._on_gpu,
-                dtype=torch.from_numpy(clips[0]).dtype,
+                dtype=frame.dtype,
             )
-        np.stack(clips, out=stacked.numpy())
+        for place, clip in zip(stacked.numpy(), clips, strict=True):
+            np.stack(clip, out=place)
         clips.clear()  # no frame is kept twice
         return stacked
 
