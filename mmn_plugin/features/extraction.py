@@ -214,8 +214,7 @@ def extract_videos(
     try:
         file = FeatureFile(out, extractor.settings, config)
         barrier()  # until all have looked: from here on files appear
-        bar = _Progress(progress if is_main_process() else None, tell, file)
-        _extract_all(extractor, found, file, workers, bar, report)
+        _extract_all(extractor, found, file, workers, progress, tell, report)
     finally:
         lock.release()
     if unlocked:
@@ -231,7 +230,8 @@ def _extract_all(
     found: dict[str, Path],
     file: FeatureFile,
     workers: int,
-    bar: '_Progress',
+    progress: Callable[[int, int], None] | None,
+    tell: Callable[[str], None] | None,
     report: ExtractionReport,
 ) -> None:
     """Extract what is not in the file yet, or is there of another video."""
@@ -244,7 +244,7 @@ def _extract_all(
     todo = sorted((job for job in found.items() if job[0] not in done), key=_size)
     if is_main_process() and (todo or file.parts.is_dir()):
         file.open_parts(video for video, _ in todo)
-    bar.begin(len(todo), len(found) - len(refused))
+    bar = _Progress(progress, tell, file, len(todo), len(found) - len(refused))
     barrier()
     work, workers = _Extraction(extractor, file, replaced), min(workers, len(todo))
     try:
@@ -383,15 +383,15 @@ def _from_first(ask: Callable[[], Any]) -> Any:
 
 
 class _Progress:
-    """Says how many videos are done, of all processes together, and how fast this one is."""
+    """Says how many videos are done, of all processes together, and how fast this one is.
 
-    def __init__(self, progress, tell, file: FeatureFile) -> None:
-        self.progress, self.tell, self.file = progress, tell, file
+    It counts from its making on, which is once the parts of what is to be done are gone.
+    """
+
+    def __init__(self, progress, tell, file: FeatureFile, todo: int, total: int) -> None:
+        self.progress = progress if is_main_process() else None
+        self.tell, self.file, self.todo, self.total = tell, file, todo, total
         self._timing: Timing | None = None
-
-    def begin(self, todo: int, total: int) -> None:
-        """Begin to count, once the parts of what is to be done are gone."""
-        self.todo, self.total = todo, total
         # what an earlier, killed run finished may lie there too
         self._before = self.file.count() if self.progress and todo else 0
         self._began = time.monotonic()
