@@ -7,14 +7,15 @@ the checkout's root, on the Shapes corpus of ``tools/quickstart.sh``.
 
 import argparse
 import datetime
+import importlib
 import inspect
 import json
 import os
+import pkgutil
 import platform
 import re
 import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,33 +27,9 @@ from reproduction.wheels import use_wheels, wheels_of
 if (folder := wheels_of(sys.argv[1:])) is not None:
     use_wheels(folder)  # all that follows may need them
 
+import reproduction
 from benchmark import cpu_name
-from reproduction import (
-    captions,
-    captions_parts,
-    encoder_counts,
-    experiments,
-    extraction,
-    gpu,
-    inference,
-    labels,
-    library,
-    library_adding,
-    library_faults,
-    library_large,
-    library_presence,
-    library_speed,
-    negatives_library,
-    negatives_limits,
-    pieces,
-    removed,
-    shapes_windows,
-    tower_speed,
-    towers,
-    training,
-    weak,
-    zero_shot,
-)
+from reproduction.gpu import PARTS
 from reproduction.running import ROOT, run
 from reproduction.tables import source
 
@@ -62,71 +39,30 @@ from mmn_plugin.files import writable_file, write_json
 RESULTS = ROOT / 'docs' / 'results'
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CODE = ('mmn_plugin', 'configs', 'tools', 'requirements', 'tests')
-# How each is measured, with what can be chosen as its arguments, and how its table is made.
-EXPERIMENTS = dict(
-    absence=(inference.absence, inference.render_absence),
-    agreement=(partial(experiments.agreement, '[!h]*.npz'), experiments.render_agreement),
-    agreement_tubes=(partial(experiments.agreement, 'hcstvg*.npz'), experiments.render_agreement),
-    benchmark=(
-        partial(experiments.benchmark, experiments.BENCHMARKS),
-        experiments.render_benchmark,
-    ),
-    benchmark_charades=(
-        partial(experiments.benchmark, experiments.CHARADES),
-        experiments.render_benchmark,
-    ),
-    captions=(captions.captions, captions.render_captions),
-    captions_library=(
-        negatives_library.captions_library,
-        negatives_library.render_captions_library,
-    ),
-    captions_parts=(captions_parts.captions_parts, captions_parts.render_captions_parts),
-    encoder_counts=(encoder_counts.encoder_counts, encoder_counts.render_encoder_counts),
-    extraction=(extraction.extraction, extraction.render_extraction),
-    gpu=(gpu.gpu, gpu.render_gpu),
-    inference_cost=(inference.inference_cost, inference.render_inference_cost),
-    labels=(labels.labels, labels.render_labels),
-    library=(library.library, library.render_library),
-    library_adding=(library_adding.library_adding, library_adding.render_library_adding),
-    library_faults=(library_faults.library_faults, library_faults.render_library_faults),
-    library_large=(library_large.library_large, library_large.render_library_large),
-    library_presence=(
-        library_presence.library_presence,
-        library_presence.render_library_presence,
-    ),
-    library_speed=(library_speed.library_speed, library_speed.render_library_speed),
-    loader=(training.loader, training.render_loader),
-    memory=(experiments.memory, experiments.render_memory),
-    long_video=(inference.long_video, inference.render_long_video),
-    negatives_limits=(
-        negatives_limits.negatives_limits,
-        negatives_limits.render_negatives_limits,
-    ),
-    negatives_library=(
-        negatives_library.negatives_library,
-        negatives_library.render_negatives_library,
-    ),
-    optimizer=(training.optimizer, training.render_optimizer),
-    pieces=(pieces.pieces, pieces.render_pieces),
-    quickstart=(experiments.quickstart, experiments.render_quickstart),
-    shapes=(experiments.shapes, experiments.render_shapes),
-    shapes_towers=(towers.shapes_towers, towers.render_shapes_towers),
-    shapes_windows=(shapes_windows.shapes_windows, shapes_windows.render_shapes_windows),
-    towers=(tower_speed.towers, tower_speed.render_towers),
-    tubes=(experiments.tubes, experiments.render_tubes),
-    videos=(experiments.videos, experiments.render_videos),
-    weak=(weak.weak, weak.render_weak),
-    zero_shot_speed=(zero_shot.zero_shot_speed, zero_shot.render_zero_shot_speed),
-)
-# How tables are made, those of what was removed too, which only their commit can measure.
-RENDERED = {name: render for name, (_, render) in EXPERIMENTS.items()} | dict(
-    negatives=removed.render_negatives, negatives_drift=removed.render_negatives_drift
-)
+
+
+def experiments() -> Iterator[tuple[str, Callable | None, Callable]]:
+    """Of each experiment its name, what measures it, and what makes its table.
+
+    These are the functions NAME and ``render_NAME`` of a module of reproduction/; the arguments of
+    the former are what can be chosen. Of what was removed only the latter is there: its commit can
+    measure it again.
+    """
+    for module in pkgutil.iter_modules(reproduction.__path__, 'reproduction.'):
+        functions = vars(importlib.import_module(module.name))
+        for name in functions:
+            if name.startswith('render_'):
+                measure = name.removeprefix('render_')
+                yield measure, functions.get(measure), functions[name]
+
+
+RENDERED = {name: render for name, _, render in experiments()}
+EXPERIMENTS = {name: measure for name, measure, _ in experiments() if measure}
 
 
 def options_of(name: str) -> list[str]:
     """What can be chosen: ``seeds``, ``repeats``, ``parts`` or nothing."""
-    return list(inspect.signature(EXPERIMENTS[name][0]).parameters)
+    return list(inspect.signature(EXPERIMENTS[name]).parameters)
 
 
 def machine() -> dict:
@@ -167,7 +103,7 @@ def measure(name: str, args: argparse.Namespace) -> Iterator[dict]:
         machine=machine(),
         **how,
     )
-    found = EXPERIMENTS[name][0](**how)
+    found = EXPERIMENTS[name](**how)
     yield from (about | part for part in ([found] if isinstance(found, dict) else found))
 
 
@@ -194,16 +130,16 @@ def main() -> None:
     parser.add_argument(
         'names',
         nargs='*',
-        choices=[*EXPERIMENTS, []],
+        choices=[*sorted(EXPERIMENTS), []],
         metavar='NAME',
-        help=f'one or more of {", ".join(EXPERIMENTS)}; none: only render the pages',
+        help=f'one or more of {", ".join(sorted(EXPERIMENTS))}; none: only render the pages',
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
         '--repeats', type=int, default=3, help='rounds of the benchmark (default: 3)'
     )
-    text = f'of the experiment gpu: {", ".join(gpu.PARTS)} (default: all)'
-    parser.add_argument('--parts', nargs='+', choices=gpu.PARTS, metavar='PART', help=text)
+    text = f'of the experiment gpu: {", ".join(PARTS)} (default: all)'
+    parser.add_argument('--parts', nargs='+', choices=PARTS, metavar='PART', help=text)
     text = 'install all but PyTorch from this folder of wheels, for this run alone'
     parser.add_argument('--wheels', metavar='DIR', help=text)
     args, failed = parser.parse_args(), []

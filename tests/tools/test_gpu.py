@@ -180,7 +180,7 @@ def test_what_comes_in_parts_is_written_after_each(reproduce, monkeypatch, tmp_p
             written.append(part)
             yield dict(measured=list(written))
 
-    monkeypatch.setitem(reproduce['EXPERIMENTS'], 'gpu', (measure, None))
+    monkeypatch.setitem(reproduce['EXPERIMENTS'], 'gpu', measure)
     results = reproduce['measure']('gpu', Namespace(parts=['scan', 'epoch']))
     first = next(results)
     assert (first['measured'], written) == (['scan'], ['scan'])

@@ -68,7 +68,7 @@ def test_a_weak_checkpoint_is_tested_with_each_set_of_thresholds(weak, monkeypat
     monkeypatch.setattr(weak, 'run_of', lambda *_: (tmp_path, dict(train_seconds=2)))
     (epoch,) = weak.validated(('model.head.top_n=3',), 0)
     assert len(epoch) == len(weak.THRESHOLDS)
-    _, head, found = weak.scored((), tmp_path / 'epoch_1.pth', 'test')
+    _, head, found = weak.compared((), tmp_path / 'epoch_1.pth', 'test')
     low, high = (
         [sample.pred_instances.moments[:, 0].diff() for sample in weak.ranked(head, found, [share])]
         for share in (0.05, 0.95)

@@ -1,16 +1,13 @@
 """Grounding on real language without any video: two people's sentences of the same videos."""
 
-import multiprocessing
-import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from itertools import chain, product
 from pathlib import Path
 
 import torch
-from mmengine.evaluator import Evaluator
+from eval_library import compare_in_all_spaces
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
@@ -19,8 +16,8 @@ from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import ranked_iou, recall
 from mmn_plugin.structures.annotations import read_annotations
 
-from .running import ROOT, best_of, run, shared_folder, train
-from .scores import compared, ranked, set_score, with_all_spaces
+from .running import ROOT, best_of, process_pool, run, shared_folder, train
+from .scores import compared, evaluated, ranked, set_score
 from .tables import CHANCE, spreads, table, title
 
 CORPUS = 'data/captions'
@@ -72,9 +69,7 @@ def captions(seeds: list[int]) -> dict:
     stretches for MSCL, and of the tower's space for MMN.
     """
     make_corpus()
-    os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
-    workers = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+    with process_pool() as pool:
         jobs = [(config, seed) for config in TRAINED for seed in seeds]
         runs = {job: pool.submit(trained, *job) for job in jobs}
         fixed = pool.submit(untrained)
@@ -139,19 +134,11 @@ def hits(samples: list) -> float:
     return 100 * recall(ranked_iou(best, truth), [1], [0.3, 0.5, 0.7]).mean().item()
 
 
-def metrics_of(cfg, samples: list) -> dict[str, float]:
-    """What the config's test evaluator says, without its prefix."""
-    evaluator = Evaluator(cfg.test_evaluator)
-    evaluator.process(samples)
-    metrics = evaluator.evaluate(len(samples))
-    return {key.removeprefix('grounding/'): value for key, value in metrics.items()}
-
-
 def tested(config: str, run: tuple[Path, dict], head: dict) -> dict[str, float]:
     """The test split's metrics of a training."""
     with chdir(ROOT):
         cfg, model, dataset = loaded(config, run[0], 'test', head)
-        return run[1] | metrics_of(cfg, ranked(model.head, compared(model, dataset)))
+        return run[1] | evaluated(cfg, ranked(model.head, compared(model, dataset)))
 
 
 def validated(config: str, checkpoint: Path) -> list[float]:
@@ -188,7 +175,7 @@ def untrained() -> tuple[dict, dict]:
     with chdir(ROOT):
         cfg, model, val = loaded(ZERO_SHOT, None, 'val')
         head = model.head
-        with_all_spaces(cfg, model, chain(*SCORES.values()))
+        compare_in_all_spaces(cfg, model, chain(*SCORES.values()))
         found = [compared(model, val), compared(model, build_dataset(cfg, 'test'))]
         for name, scores in SCORES.items():
             tried = []
@@ -198,9 +185,9 @@ def untrained() -> tuple[dict, dict]:
                 tried.append(setting | dict(R1_mean=figure))
             best = max(tried, key=lambda trial: trial['R1_mean'])
             chosen[name] = best | dict(tried=tried)
-            per_seed[name] = [metrics_of(cfg, ranked(set_score(head, best), found[1]))]
+            per_seed[name] = [evaluated(cfg, ranked(set_score(head, best), found[1]))]
         samples = nearest_sentences(model.tower, [sample for sample, *_ in found[1]])
-        per_seed = {NEAREST: [metrics_of(cfg, samples)]} | per_seed
+        per_seed = {NEAREST: [evaluated(cfg, samples)]} | per_seed
     return chosen, per_seed
 
 

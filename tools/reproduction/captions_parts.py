@@ -8,12 +8,11 @@ import torch
 from mmaction.registry import TRANSFORMS
 
 from mmn_plugin.config import build_dataset, load_config
-from mmn_plugin.evaluation import GroundingMetric, GroundingResult
 from mmn_plugin.structures import temporal_iou
 
 from .captions import HEADS, IN_ORDER, MSCL, hits, loaded, make_corpus
 from .running import ROOT, best_of, train
-from .scores import compared, ranked
+from .scores import compared, ranked, summarized
 from .tables import spreads, table, title
 
 SHIPPED = 'as it ships'
@@ -92,9 +91,7 @@ def figures(checkpoint: Path | None, heads: list[dict]) -> dict[str, float]:
         for name, value in settings.items():
             setattr(model.head, name, value)
         samples = ranked(model.head, found)
-        metric = GroundingMetric(duration_buckets=())
-        results = [GroundingResult.from_data_sample(sample.to_dict()) for sample in samples]
-        tried.append((hits(samples), metric.flatten(metric.summarize(results)) | settings))
+        tried.append((hits(samples), summarized(samples) | settings))
     return max(tried, key=lambda trial: trial[0])[1]
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -107,10 +108,14 @@ def render_quickstart(result: dict) -> str:
     return table(['step', 'seconds'], [*result['seconds'].items(), total])
 
 
-def agreement(files: str, /) -> dict:
+def agreement_of(files: str, /) -> dict:
     """The rows of verify_reference.py, dense and sparse, for these golden files."""
     arguments = ('verify_reference', *sorted(shared_folder('golden').glob(files)), '--conv-mode')
     return dict(modes={mode: of_tool(*arguments, mode) for mode in ('dense', 'sparse')})
+
+
+agreement = partial(agreement_of, '[!h]*.npz')
+agreement_tubes = partial(agreement_of, 'hcstvg*.npz')
 
 
 def render_agreement(result: dict) -> str:
@@ -131,8 +136,11 @@ def render_agreement(result: dict) -> str:
     return table([*header, 'bound'], rows)
 
 
+render_agreement_tubes = render_agreement
+
+
 # Batches are small since two cores take half a minute for a step of one video of TACoS.
-BENCHMARKS = {
+PUBLISHED = {
     'TACoS, training': 'mmn_tacos.py --task train --batch-size 1',
     'ActivityNet Captions, training': 'mmn_activitynet.py --task train --batch-size 2',
     'TACoS, inference': 'mmn_tacos.py --task test --batch-size 1',
@@ -144,7 +152,7 @@ CHARADES = {  # measured by themselves, later
 }
 
 
-def benchmark(benchmarks: dict[str, str], repeats: int) -> dict:
+def benchmark_of(benchmarks: dict[str, str], repeats: int) -> dict:
     """Training and inference of every variant, in turns."""
     runs = {}
     for name, options in benchmarks.items():
@@ -152,6 +160,10 @@ def benchmark(benchmarks: dict[str, str], repeats: int) -> dict:
         figures = of_tool('benchmark', *options.split())
         runs[name] = dict(command=f'benchmark.py {options}', **figures)
     return dict(runs=runs, load=os.getloadavg()[0])
+
+
+benchmark = partial(benchmark_of, PUBLISHED)
+benchmark_charades = partial(benchmark_of, CHARADES)
 
 
 def render_benchmark(result: dict) -> str:
@@ -171,6 +183,9 @@ def render_benchmark(result: dict) -> str:
     header += ['bare convolution, against fp32', 'peak memory']
     load = f'\n\nLoad of the machine at the end: {result["load"]:.1f}.' if 'load' in result else ''
     return f'{commands}\n\n{table(header, rows)}{load}'
+
+
+render_benchmark_charades = render_benchmark
 
 
 def videos() -> dict:

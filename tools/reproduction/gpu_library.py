@@ -10,12 +10,12 @@ from torch.nn.functional import normalize
 
 from mmn_plugin.library import ExactSearch, Segment, brute_force, write_segment
 from mmn_plugin.models import moment_scores
-from mmn_plugin.models.heads.mutual_matching_head import MatchingScore
 
 from .gpu_parts import Plan, milliseconds
+from .library_speed import MATCHING as SCORE
+from .library_speed import TOP_N, at
 
-SCORE = MatchingScore(power=4.0, iou_scale=10.0, tower_weight=0.0)
-WIDTH, TOP_N, CHECKED = 256, 20, 4
+WIDTH, CHECKED = 256, 4
 # The norm of coordinate k falls with this power of k: about as in trained embeddings, where half of
 # the squared norm lies in a few directions.
 STEEPNESS = -0.75
@@ -42,9 +42,9 @@ def search(plan: Plan) -> dict:
                 'full scan': full_scan(segment, device),
             }
             for name, find in variants.items():
-                found = [find(one(queries, place)) for place in range(CHECKED)]
+                found = [find(at(queries, place)) for place in range(CHECKED)]
                 shared = [np.intersect1d(*pair).size for pair in zip(found, wanted, strict=True)]
-                took = milliseconds(lambda find=find: find(one(queries, 0)), plan)
+                took = milliseconds(lambda find=find: find(at(queries, 0)), plan)
                 right = sum(shared) / wanted.size
                 rows.append(dict(device=device, variant=name, ms=took, right=right))
     return dict(moments=plan.searched, widths=[WIDTH] * len(SCORE.spaces), rows=rows)
@@ -55,11 +55,6 @@ def steep(count: int, seed: int) -> torch.Tensor:
     draw = torch.Generator().manual_seed(seed)
     sizes = torch.arange(1, WIDTH + 1) ** STEEPNESS
     return normalize(torch.randn(count, WIDTH, generator=draw) * sizes, dim=1)
-
-
-def one(queries: dict, place: int) -> dict[str, torch.Tensor]:
-    """A sentence, (1, J) per space."""
-    return {space: rows[place : place + 1] for space, rows in queries.items()}
 
 
 def full_scan(segment: Segment, device: str) -> Callable:

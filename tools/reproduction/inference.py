@@ -16,6 +16,7 @@ import torch
 from benchmark import alone, peak_mb
 from made_up_data import offline_config
 from mmaction.registry import DATASETS, MODELS
+from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.presence import calibrate_presence, measure_presence
@@ -56,14 +57,14 @@ def inference_cost() -> dict:
     for label, seconds in (('Shapes, 24 s', 24), ('Shapes, 10 min', 600), ('Shapes, 2 h', 7200)):
         features = rng.random((seconds * 4 // 3, 174), dtype=np.float32)
         rows.append(dict(video=label, **sentence_cost(model, features, seconds, SENTENCE)))
+    large = with_random_weights(offline_config(load_config('mmn_tacos.py')))
     features = rng.random((800, 4096), dtype=np.float32)
-    cost = sentence_cost(large_inferencer(), features, 224, 'w1 w2 w3 w4 w5')
+    cost = sentence_cost(large, features, 224, 'w1 w2 w3 w4 w5')
     return dict(figures=[*rows, dict(video='TACoS config and DistilBERT, 224 s', **cost)])
 
 
-def large_inferencer() -> GroundingInferencer:
-    """The published sizes for TACoS with random weights."""
-    config = offline_config(load_config('mmn_tacos.py'))
+def with_random_weights(config: Config) -> GroundingInferencer:
+    """A config's model, in its own size."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'random.pth'
         torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), path)

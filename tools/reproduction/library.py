@@ -1,10 +1,7 @@
 """All videos of a split searched at once: real language, and Shapes with its whole truth."""
 
-import multiprocessing
-import os
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from mmn_plugin.evaluation import library_figures
 from mmn_plugin.shapes import WholeTruth
 
 from .captions import MMN, MSCL, ZERO_SHOT, make_corpus, options_of
-from .running import CONFIG, ROOT, kept
+from .running import CONFIG, ROOT, kept, process_pool
 from .tables import spreads, table
 
 # All of them have MMN's moments but MSCL, whose stretches are of 32 clips.
@@ -35,10 +32,8 @@ def library(seeds: list[int]) -> Iterator[dict]:
 
     The trainings are those of the experiments ``shapes`` and ``captions``, as they are found.
     """
-    os.environ['OMP_NUM_THREADS'] = '1'
-    make_corpus()
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
+    with process_pool() as pool:
+        make_corpus()
         runs, trainings = kept_of(CONFIG, seeds)
         result = dict(trainings=trainings)
         result['shapes'] = dict(

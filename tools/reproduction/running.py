@@ -12,8 +12,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+
+from mmengine.config import DictAction
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/mmn_shapes.py'
@@ -38,6 +41,12 @@ def run(*command, options: Sequence[str] = (), capture: bool = True) -> str:
     if result.returncode:
         sys.exit(f'{command[0]} ended with exit code {result.returncode}\n{result.stdout or ""}')
     return result.stdout or ''
+
+
+def parsed(options: Sequence[str]) -> dict:
+    """Options of a command line as what a config is changed by."""
+    values = dict(option.split('=', 1) for option in options)
+    return {key: DictAction._parse_iterable(value) for key, value in values.items()}
 
 
 def train(
@@ -139,6 +148,12 @@ def of_tool(name: str, *arguments) -> dict:
         command = (sys.executable, f'tools/analysis_tools/{name}.py', *arguments, '--json', path)
         run(*command, capture=False)
         return json.loads(path.read_text())
+
+
+def process_pool() -> ProcessPoolExecutor:
+    """A process for each core, as many runs at once, each in one thread."""
+    os.environ['OMP_NUM_THREADS'] = '1'
+    return ProcessPoolExecutor(len(os.sched_getaffinity(0)), multiprocessing.get_context('spawn'))
 
 
 def in_process(function: Callable[..., dict], *arguments, limit: float) -> dict:

@@ -1,11 +1,10 @@
 """Videos of a split compared with their sentences once, and ranked by any settings of the head."""
 
-from collections.abc import Iterable
-
 import torch
-from mmaction.registry import MODELS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 
+from mmn_plugin.evaluation import GroundingMetric, GroundingResult
 from mmn_plugin.models.heads.zero_shot_head import build_score
 
 
@@ -27,11 +26,19 @@ def ranked(head, found: list[tuple]) -> list:
     return [sample for sample, *_ in found]
 
 
-def with_all_spaces(config: Config, model, scores: Iterable[dict]) -> None:
-    """Let a zero-shot model compare in the spaces of all these scores; `set_score` follows."""
-    spaces = tuple(dict.fromkeys(space for s in scores for space in build_score(**s).spaces))
-    model.neck = MODELS.build(config.model.neck, default_args=dict(grid=model.grid, spaces=spaces))
-    model.head.combine = ConfigDict(spaces=spaces)
+def evaluated(config: Config, samples: list) -> dict[str, float]:
+    """What the config's test evaluator says of ranked samples, without its prefix."""
+    evaluator = Evaluator(config.test_evaluator)
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(len(samples))
+    return {key.removeprefix('grounding/'): value for key, value in metrics.items()}
+
+
+def summarized(samples: list, subsets: dict | None = None) -> dict[str, float]:
+    """Metrics of ranked samples: of all sentences, and of these subsets of them."""
+    results = [GroundingResult.from_data_sample(sample.to_dict()) for sample in samples]
+    metric = GroundingMetric(duration_buckets=(), subsets=subsets)
+    return metric.flatten(metric.summarize(results))
 
 
 def set_score(head, setting: dict):

@@ -1,12 +1,9 @@
 """Sentences that are true of no moment, of one or of two: what each way to train makes of them."""
 
 import json
-import multiprocessing
-import os
 import statistics
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from dataclasses import replace
 
@@ -23,7 +20,7 @@ from mmn_plugin.evaluation.recall import PRECISION_WINDOWS
 from mmn_plugin.files import write_json
 
 from .library_presence import chosen
-from .running import ROOT, WORK, best_of, run, train
+from .running import ROOT, WORK, best_of, process_pool, run, train
 from .scores import compared
 from .tables import spreads, table, title
 
@@ -54,11 +51,9 @@ SCORE = 'score/'
 
 def shapes_windows(seeds: list[int]) -> dict:
     """MMN on Shapes with absent and repeated moments, one thread and one process a training."""
-    os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
-    make_corpus()
     jobs = [(row, seed) for seed in seeds for row in ROWS]
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
+    with process_pool() as pool:
+        make_corpus()
         figures = dict(zip(jobs, pool.map(figures_of, *zip(*jobs, strict=True)), strict=True))
     return dict(per_seed={row: [figures[row, seed] for seed in seeds] for row in ROWS})
 

@@ -1,6 +1,5 @@
 """Dual towers in real sizes with random weights: speed, memory, equality with transformers."""
 
-import resource
 import statistics
 import tempfile
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from benchmark import peak_mb
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mmn_plugin.config import load_config
@@ -147,11 +147,6 @@ def seconds_of(work: Callable) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def peak_mb() -> float:
-    """Most memory that this process has used."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def render_towers(result: dict) -> str:

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from eval_library import compare_in_all_spaces
 from mmaction.registry import MODELS
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
-from mmn_plugin.evaluation import GroundingMetric, GroundingResult, chance_level
+from mmn_plugin.evaluation import chance_level
 from mmn_plugin.shapes import ACTIONS, OPPOSITES, say_opposites
 from mmn_plugin.structures import MomentGrid, temporal_iou
 from mmn_plugin.visualization.canvas import RUNS, new_figure, to_array
 
 from .inference import DATA, split_of
-from .running import ROOT, best_of, run, train
-from .scores import compared, ranked, set_score, with_all_spaces
+from .running import ROOT, best_of, parsed, run, train
+from .scores import compared, ranked, set_score, summarized
 from .tables import CHANCE, spreads, table, title
 
 TOWERS = dict(frames='frame tower', video='video tower')
@@ -108,7 +108,7 @@ def zero_shot(name: str, rewrite=None) -> tuple:
     cfg.model.tower.rewrite = rewrite
     with chdir(ROOT):
         model = MODELS.build(cfg.model).eval()
-    with_all_spaces(cfg, model, [dict(type=kind) for kind in SCORES])
+    compare_in_all_spaces(cfg, model, [dict(type=kind) for kind in SCORES])
     return cfg, model
 
 
@@ -146,10 +146,7 @@ def choose_score(head, looked: list[tuple], kind: str) -> dict:
 
 def figures(head, looked: list[tuple], actions: dict) -> dict[str, float]:
     """The metrics of all sentences and of each action."""
-    samples = ranked(head, looked)
-    results = [GroundingResult.from_data_sample(sample.to_dict()) for sample in samples]
-    metric = GroundingMetric(duration_buckets=(), subsets=actions)
-    return metric.flatten(metric.summarize(results))
+    return summarized(ranked(head, looked), actions)
 
 
 def chance_by_action(actions: dict) -> dict[str, float]:
@@ -236,12 +233,6 @@ def mmn_options(name: str) -> tuple[str, ...]:
         for split in ('train', 'val', 'test')
     ]
     return (*tower, *features)
-
-
-def parsed(options: tuple[str, ...]) -> dict:
-    """Options of a command line as what a config is changed by."""
-    values = dict(option.split('=', 1) for option in options)
-    return {key: DictAction._parse_iterable(value) for key, value in values.items()}
 
 
 def draw(result: dict, path: Path) -> None:

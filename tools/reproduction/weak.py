@@ -1,8 +1,6 @@
 """What weakly-supervised grounding learns on Shapes, piece by piece."""
 
 import json
-import multiprocessing
-import os
 import re
 import statistics
 from concurrent.futures import ProcessPoolExecutor
@@ -10,15 +8,14 @@ from contextlib import chdir
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
-from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
 from mmn_plugin.apis.pretrained import load_model
 from mmn_plugin.config import build_dataset, load_config
 from mmn_plugin.evaluation import ranked_iou, recall
 
-from .running import ROOT, train
+from . import scores
+from .running import ROOT, parsed, process_pool, train
 from .tables import CHANCE, METRICS, spreads, table, title
 
 WEAK = 'configs/mscl_shapes.py'
@@ -70,9 +67,7 @@ def weak(seeds: list[int]) -> dict:
     with the best R@1 at IoU=0.5 on the validation split, mean of the seeds. The ceiling is taken
     from the experiment ``shapes``.
     """
-    os.environ['OMP_NUM_THREADS'] = '1'  # as many runs at once as there are cores
-    workers = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+    with process_pool() as pool:
         chosen = choose(pool, TRIALS, seeds)
         best = tuple(chosen[FULL]['options'])
         chosen |= choose(pool, {row: ((*less, *best),) for row, less in WITHOUT.items()}, seeds)
@@ -122,7 +117,7 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
     folder, _ = run_of(options, seed)
     figures = []
     for epoch in range(1, len(list(folder.glob('epoch_*.pth'))) + 1):
-        _, head, found = scored(options, folder / f'epoch_{epoch}.pth', 'val')
+        _, head, found = compared(options, folder / f'epoch_{epoch}.pth', 'val')
         truth = torch.cat([sample.gt_instances.moments for sample, *_ in found])
         figures.append([])
         for thresholds in THRESHOLDS:
@@ -133,37 +128,28 @@ def validated(options: tuple[str, ...], seed: int) -> list[list[float]]:
     return figures
 
 
-def scored(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
-    """Config, head, and of each of the split's data samples the video and the clips' scores."""
-    values = dict(option.split('=', 1) for option in options)
-    values = {key: DictAction._parse_iterable(value) for key, value in values.items()}
+def compared(options: tuple[str, ...], checkpoint: Path, split: str) -> tuple:
+    """Config, head, and the split's videos as `scores.compared` gives them."""
     init_default_scope('mmaction')
     with chdir(ROOT):  # paths of configs start there
-        cfg = load_config(WEAK, values)
+        cfg = load_config(WEAK, parsed(options))
         model = load_model(cfg, str(checkpoint), 'cpu')
-        parts = ((part['inputs'], part['data_samples']) for part in build_dataset(cfg, split))
-        found = [(sample, *model.score_sample(inputs, sample)) for inputs, sample in parts]
-    return cfg, model.head, found
+        return cfg, model.head, scores.compared(model, build_dataset(cfg, split))
 
 
 def ranked(head, found: list[tuple], thresholds: tuple[float, ...]) -> list:
-    """The samples of `scored` with the moments that other thresholds of the runs give."""
+    """The samples of `compared` with the moments that other thresholds of the runs give."""
     head.run_thresholds = tuple(thresholds)
-    for sample, video, scores in found:
-        sample.pred_instances = head.rank(video, scores)
-    return [sample for sample, *_ in found]
+    return scores.ranked(head, found)
 
 
 def tested(chosen: dict, seed: int) -> dict[str, float]:
     """The test split's metrics."""
     folder, used = run_of(chosen['options'], seed)
     checkpoint = folder / f'epoch_{chosen["epoch"]}.pth'
-    cfg, head, found = scored(chosen['options'], checkpoint, 'test')
+    cfg, head, found = compared(chosen['options'], checkpoint, 'test')
     with chdir(ROOT):
-        evaluator = Evaluator(cfg.test_evaluator)
-        evaluator.process(ranked(head, found, chosen['run_thresholds']))
-        metrics = evaluator.evaluate(len(found))
-    return used | {key.removeprefix('grounding/'): value for key, value in metrics.items()}
+        return used | scores.evaluated(cfg, ranked(head, found, chosen['run_thresholds']))
 
 
 def render_weak(result: dict) -> str:

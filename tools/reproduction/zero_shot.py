@@ -1,19 +1,15 @@
 """Zero-shot grounding: what a sentence costs beside the tower's own text side."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from made_up_data import offline_config
 from mmaction.registry import MODELS
-from mmengine.config import Config
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.config import load_config
 
-from .inference import sentence_cost
+from .inference import sentence_cost, with_random_weights
 from .tables import table
 
 SIZE, SECONDS, ROWS_PER_SECOND = 768, 600, 2
@@ -48,13 +44,10 @@ def zero_shot_of(score: str) -> GroundingInferencer:
 
 def with_the_towers_space() -> GroundingInferencer:
     """MMN with random weights on the tower's features, and its space."""
-    config: Config = offline_config(load_config('mmn_charades_siglip2.py'))
+    config = offline_config(load_config('mmn_charades_siglip2.py'))
     config.model.tower = dict(type='RandomTower')
     config.model.head.tower_weight = 3.0
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'random.pth'
-        torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), path)
-        return GroundingInferencer(config, path, 'cpu')
+    return with_random_weights(config)
 
 
 def zero_shot_speed() -> dict:
