@@ -1,7 +1,7 @@
 """Options of the command line that would change nothing."""
 
 import pytest
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of, run_tool
 from helpers.tiny_corpus import write_config, write_corpus
 from mmengine.config import Config
 
@@ -127,14 +127,12 @@ def test_tools_print_the_doubt_once_and_a_run_logs_it(tmp_path, capsys, monkeypa
     _, output = run_tool(f'analysis_tools/print_config.py {{}} {option}', config)
     assert output.count(f'Warning: {doubt}') == 1
     line = f'train.py {{}} --work-dir {{}} {option}'
-    code, output = run_tool(line, config, tmp_path / 'work')
-    assert code == 0
+    output = output_of(line, config, tmp_path / 'work')
     assert output.count(doubt) == 1
     (log,) = (tmp_path / 'work').glob('*/*.log')
     assert f'WARNING - {doubt}' in log.read_text()
     # where there is no Runner, and no log
-    code, output = run_tool(line, config, tmp_path / 'work', 'model.backbone.foo=1')
-    assert code == 1
+    output = output_of(line, config, tmp_path / 'work', 'model.backbone.foo=1', code=1)
     assert output.count(f'Warning: {doubt}') == 1
     for rank, count in (('0', 1), ('1', 0)):
         monkeypatch.setenv('RANK', rank)

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of, run_tool
 from helpers.tiny_corpus import write_corpus
 from helpers.tiny_weak import write_weak_config
 from matplotlib.image import imread
@@ -42,8 +42,7 @@ def train(corpus, folder, change=lambda videos: None):
     change(videos)
     path.write_text(json.dumps(videos))
     config = write_weak_config(folder / 'weak.py', folder / 'corpus')
-    code, output = run_tool('train.py', config, '--work-dir', folder / 'work')
-    assert code == 0, output
+    output_of('train.py', config, '--work-dir', folder / 'work')
     return folder / 'work' / 'epoch_2.pth'
 
 
@@ -81,8 +80,7 @@ def test_a_checkpoint_is_tested_and_used_like_any_other(corpus, trained, tmp_pat
     folder = trained.parents[1]
     dump, pictures = tmp_path / 'predictions.json', tmp_path / 'pictures'
     line = 'test.py {} {} --work-dir {} --dump {} --show-dir {} --interval 4'
-    code, output = run_tool(line, folder / 'weak.py', trained, tmp_path, dump, pictures)
-    assert code == 0, output
+    output_of(line, folder / 'weak.py', trained, tmp_path, dump, pictures)
     drawn = sorted(path.name for path in pictures.glob('[!.]*'))
     assert drawn == ['test_0_timeline.png', 'test_4_timeline.png']  # and no map
     written = json.loads(dump.read_text())['videos']
@@ -132,8 +130,7 @@ def test_score_curves_are_drawn_before_and_after_refinement(corpus, draw):
 def test_the_command_line_answers_and_draws_no_map(corpus, trained, tmp_path):
     line = 'mmn ground {}::test_0 {} --checkpoint {} --duration 20 --device cpu --out {}'
     given = (corpus / 'features.h5', 'the red box', trained, tmp_path)
-    code, output = run_tool(line, *given)
-    assert code == 0, output
+    output_of(line, *given)
     assert sorted(path.name for path in tmp_path.glob('[!.]*')) == [
         'test_0.json',
         'test_0.vtt',

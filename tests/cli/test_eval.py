@@ -271,8 +271,7 @@ def test_annotations_without_a_usable_sentence_are_named(tmp_path, format, entry
 
 
 def test_options_of_answers_need_their_format(tmp_path):
-    code, output = run_tool('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8')
-    assert code == 2
+    output = output_of('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8', code=2)
     assert '--num-frames needs --format answers' in output
 
 

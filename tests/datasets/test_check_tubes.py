@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers.made_up_tubes import random_tube, random_video, write_tube_config, write_tubes
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 
 from mmn_plugin.config import load_config
 from mmn_plugin.datasets import TubeFile, TubeVideo, check_config, write_tube_file
@@ -36,8 +36,7 @@ def findings(corpus, tmp_path):
 
 def test_a_sound_corpus_passes_with_its_counts(corpus, tmp_path):
     config = write_tube_config(tmp_path / 'tiny.py', corpus)
-    code, output = run_tool('mmn', 'check', config)
-    assert code == 0, output
+    output = output_of('mmn', 'check', config)
     assert 'PASSED' in output
     report = check_config(load_config(str(config)))
     assert report.counts['train'] == dict(
@@ -51,8 +50,7 @@ def test_a_sound_corpus_passes_with_its_counts(corpus, tmp_path):
 
 def test_the_published_config_says_what_is_absent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, output = run_tool('mmn', 'check', 'mmn_hcstvg.py', '--split', 'train')
-    assert code == 1
+    output = output_of('mmn', 'check', 'mmn_hcstvg.py', '--split', 'train', code=1)
     assert 'unusable tube file' in output
     assert 'tube file data/hcstvg/train.h5 does not exist' in output
 

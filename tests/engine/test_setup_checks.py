@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers.made_up_tubes import write_tube_config, write_tubes
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of, run_tool
 from helpers.tiny_corpus import FEATURE_SIZE, write_config, write_corpus
 
 
@@ -213,8 +213,7 @@ def test_a_checkpoint_of_other_moments_is_refused_although_its_weights_fit(confi
         'model.backbone.stride=1',
     )
     line = 'test.py {} {} --work-dir {} --cfg-options'
-    code, output = run_tool(line, config, checkpoint, config.parent / 'test', *other)
-    assert code == 1
+    output = output_of(line, config, checkpoint, config.parent / 'test', *other, code=1)
     assert 'num_clips: 8, here 16' in ' '.join(output.split())
     assert 'Grounding (percent)' not in output
     code, output = train(config, *other, flags=['--resume'])

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from helpers.processes import end, in_another_process, train_in
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_run import tiny_run
 from mmengine.hooks import Hook
@@ -44,8 +44,7 @@ def test_a_second_training_is_refused_before_it_writes_with_the_firsts_process_a
             with pytest.raises(WorkFolderInUseError, match=f'{place} since 20.*--work-dir'):
                 ask()
         assert not list(work.glob('*.pth'))
-        code, output = run_tool('train.py {} --work-dir {}', config, work)
-        assert code == 1
+        output = output_of('train.py {} --work-dir {}', config, work, code=1)
         (line,) = output.splitlines()
         assert place in line
         assert record.read()['run'] == 'a'  # untouched

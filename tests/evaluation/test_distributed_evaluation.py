@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import in_ranks
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
@@ -115,7 +115,6 @@ def test_several_processes_find_the_same_of_tubes_and_the_scorer_too(tmp_path, m
         for sample in tube_samples()
     ]
     write_tube_file('truth.h5', truth)
-    code, output = run_tool('mmn eval answers.json truth.h5 --json scores.json')
-    assert code == 0, output
+    output_of('mmn eval answers.json truth.h5 --json scores.json')
     for name, value in json.loads(Path('scores.json').read_text()).items():
         assert value == pytest.approx(figures[name], rel=1e-12), name

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.made_up_tubes import random_tube, random_video, write_tubes
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of, run_tool
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up_results import tube_sample_of, tube_samples
@@ -216,8 +216,8 @@ def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
     assert '4 without an answer count as 0: test_1, test_2, test_3, ...' in output
     assert 'every R of vIoU@R lies in [0, 1)' in score('--iou', '30')[1]
     assert score('--iou', 'nan')[0] == 1
-    code, output = run_tool('mmn', 'eval', path, truth, '--json', path / 'below')
-    assert code == 2  # before anything is scored
+    # before anything is scored
+    output = output_of('mmn', 'eval', path, truth, '--json', path / 'below', code=2)
     assert 'x.json' in output.splitlines()[-1]
 
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from helpers.away_device import AWAY, AwayDevice
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS
-from helpers.tiny_models import batch_of, build_tiny, sample_of
-from mmaction.registry import MODELS
+from helpers.tiny_models import build_tiny, sample_of
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import amp
@@ -20,14 +19,8 @@ from torch.optim import adam
 
 from mmn_plugin.engine import LossCheck
 from mmn_plugin.evaluation import GroundingMetric, TubeGroundingMetric
-from mmn_plugin.models import NegativeSource, negatives
-from mmn_plugin.structures import MomentGrid, TubeDataSample, true_windows
-
-SPACES = ('iou', 'contrastive')
-
-
-def samples():
-    return [sample_of(f'v{i}', ['a person opens the door'] * n) for i, n in enumerate((2, 1, 3))]
+from mmn_plugin.models import negatives
+from mmn_plugin.structures import TubeDataSample, true_windows
 
 
 def tube_samples():
@@ -40,76 +33,12 @@ def tube_samples():
     return made
 
 
-def stand_in(monkeypatch, head):
-    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # knows no meta
-    for grid in (head.to(AWAY).grid, head.units):
-        grid.spans(torch.ones(1, device=AWAY))  # the grid is copied once, before
-    return head
-
-
 def with_windows(samples, counts=(2, 0, 1)):
     """The same with so many windows for each sentence, in turn."""
     for sample in samples:
         own = [[(k, k + 5.0) for k in range(count)] for count in counts]
         sample.gt_instances = true_windows(own[: len(sample.sentences)])
     return samples
-
-
-@pytest.mark.parametrize('windows', [False, True])
-@pytest.mark.parametrize('source', [NegativeSource(), NegativeSource(exclude_same_text=True)])
-def test_losses_and_their_gradients_do_not_wait(source, windows, monkeypatch):
-    model = build_tiny()
-    batch = batch_of(model, with_windows(samples()) if windows else samples())
-    video = batch['sentences'].video
-    head = stand_in(monkeypatch, model.head)
-    head.negatives = source
-    moments, sentences = (
-        {space: torch.randn(*shape, device=AWAY, requires_grad=True) for space in SPACES}
-        for shape in ((3, model.grid.num_moments, 8), (6, 8))
-    )
-    with AwayDevice() as device:
-        video = video.to(AWAY, non_blocking=True)
-        losses = head.loss(moments, sentences, video, batch['data_samples'])
-        sum(losses.values()).backward()
-    assert device.waits == []
-    assert all(value.grad is not None for part in (moments, sentences) for value in part.values())
-
-
-def assert_a_prediction_waits_once(metric, head, units, sentences, samples, spaces=SPACES):
-    videos, texts = (
-        {space: torch.randn(*shape, device=AWAY) for space in spaces}
-        for shape in ((units, head.units.num_moments, 8), (sentences, 8))
-    )
-    with AwayDevice() as device, torch.no_grad():
-        ranked = head.predict(head.split(videos, samples), texts, samples)
-        metric.process(None, [sample.to_dict() for sample in ranked])
-    assert len(metric.results) == 3
-    assert device.waits == ['aten._to_copy']
-
-
-@pytest.mark.parametrize(
-    ('config', 'spaces'), [('mmn_charades.py', SPACES), ('mscl_charades.py', ['contrastive'])]
-)
-def test_a_prediction_waits_once_for_all_videos(config, spaces, monkeypatch):
-    head = stand_in(monkeypatch, build_tiny(config).head)
-    assert_a_prediction_waits_once(GroundingMetric(), head, 3, 6, samples(), spaces)
-
-
-def test_a_prediction_of_tubes_waits_once_for_all_videos(monkeypatch):
-    grid = dict(num_clips=4, pooling_counts=[3])
-    loss = dict(negative_iou=0.5, margin=0.0, temperature_video=0.1, temperature_sentence=0.1)
-    head = MODELS.build(
-        dict(
-            type='TubeMatchingHead',
-            grid=MomentGrid(**grid),
-            contrastive_weight=1.0,
-            loss_matching=dict(type='TubeMatchingLoss', **loss),
-            loss_iou=dict(type='IoURegressionLoss', min_iou=0.5, max_iou=1.0),
-        )
-    )
-    made = tube_samples()
-    metric = TubeGroundingMetric(bounds=grid)
-    assert_a_prediction_waits_once(metric, stand_in(monkeypatch, head), 6, 3, made)
 
 
 def padded_samples():
@@ -149,7 +78,9 @@ def two_ranks(monkeypatch):
 
 
 def waits_of_a_step(model, samples, shape, wrapper=OptimWrapper, **settings):
-    """Of a step after the first, which copies what stays on the device, and of a validation."""
+    """Of a step after the first, which copies what stays on the device, and of a validation with
+    its metric.
+    """
     model, batch = model.to(AWAY), dict(inputs=[torch.randn(shape)] * 3, data_samples=samples)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     runner = SimpleNamespace(model=model, logger=logging.getLogger(), epoch=0, iter=0)
@@ -158,15 +89,20 @@ def waits_of_a_step(model, samples, shape, wrapper=OptimWrapper, **settings):
     for _ in range(2):
         with AwayDevice() as step:
             check.train_step(runner, 0, batch)
+    tubes = isinstance(samples[0], TubeDataSample)
+    metric = TubeGroundingMetric(bounds=GRID) if tubes else GroundingMetric()
     model.eval()
     for _ in range(2):
         with AwayDevice() as validation, torch.no_grad():
-            model.val_step(batch)
+            ranked = model.val_step(batch)
+            metric.process(None, [sample.to_dict() for sample in ranked])
+    assert len(metric.results) == 2 * len(samples)
     return step.waits, validation.waits
 
 
 ONCE = (['aten._to_copy'],) * 2
 VIDEO, TUBES = (NUM_SEGMENTS, FEATURE_SIZE), (2, NUM_SEGMENTS, FEATURE_SIZE)
+GRID = dict(num_clips=8, pooling_counts=[7])  # of the tiny models
 SCALED = dict(wrapper=AmpOptimWrapper, dtype='float16')
 
 
@@ -182,7 +118,15 @@ def test_a_whole_step_and_a_validation_wait_once(config, source, precision, away
     assert waits_of_a_step(model, padded_samples(), VIDEO, **precision) == ONCE
 
 
-@pytest.mark.parametrize('settings', [dict(positives='sentence'), dict(absent='ignore')], ids=str)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(positives='sentence'),
+        dict(absent='ignore'),
+        dict(negatives=dict(exclude_same_text=True)),
+    ],
+    ids=str,
+)
 def test_a_whole_step_with_several_windows_or_none_waits_once(settings, away):
     model = build_tiny(head=settings)
     assert waits_of_a_step(model, with_windows(padded_samples()), VIDEO) == ONCE

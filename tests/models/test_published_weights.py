@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.run_tool import run_tool
+from helpers.run_tool import output_of, run_tool
 
 from mmn_plugin.models.published_weights import from_published, published_name, to_published
 
@@ -103,8 +103,7 @@ def test_the_tool_converts_a_file_both_ways_round(published, tmp_path):
     result = torch.load(back, weights_only=True)['model']
     assert all(torch.equal(result[name], value) for name, value in published.items())
     for out, problem in ((tmp_path, 'is a folder'), (source / 'out.pth', 'cannot be written')):
-        code, output = run_tool(TOOL, source, out)
-        assert code == 2
+        output = output_of(TOOL, source, out, code=2)
         assert f'error: argument out: {out} {problem}' in output.splitlines()[-1]
 
 
@@ -129,8 +128,7 @@ def test_the_tool_says_in_one_line_what_is_wrong_with_a_file(content, message, t
         source.write_bytes(content)
     elif content is not None:
         torch.save(content, source)
-    code, output = run_tool(TOOL, source, tmp_path / 'out.pth')
-    assert code == 1
+    output = output_of(TOOL, source, tmp_path / 'out.pth', code=1)
     assert message in output
     assert len(output.splitlines()) == 1
     assert not (tmp_path / 'out.pth').exists()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.run_tool import ROOT, run_tool
+from helpers.run_tool import ROOT, output_of
 from helpers.tiny_zero_shot import WHAT, build_zero_shot, video_showing
 from mmaction.registry import MODELS
 from mmengine.structures import InstanceData
@@ -79,8 +79,7 @@ def test_the_same_seed_trains_the_same_tower(tool, corpus, tmp_path):
 
 def test_training_needs_a_corpus(tmp_path):
     arguments = ('data/train_shapes_towers.py', ROOT / 'configs/shapes_towers/frames.py')
-    code, output = run_tool(*arguments, '--corpus', tmp_path, '--out', tmp_path / 'out')
-    assert code == 1
+    output = output_of(*arguments, '--corpus', tmp_path, '--out', tmp_path / 'out', code=1)
     assert 'make it with tools/data/make_shapes.py' in output.splitlines()[-1]
 
 
