@@ -247,7 +247,5 @@ def test_the_short_run_on_real_annotations_works_as_written(shared, tmp_path, mo
     assert len(settings) == 19
     assert commands.count('--cfg-options "${options[@]}"') == 3
     # in one process: two would need half a minute each time
-    output_of(
-        'train.py', 'mmn_charades.py', '--cfg-options', *settings, 'train_cfg.max_epochs=1'
-    )
+    output_of('train.py', 'mmn_charades.py', '--cfg-options', *settings, 'train_cfg.max_epochs=1')
     assert (tmp_path / 'work_dirs' / 'mmn_charades' / 'epoch_1.pth').is_file()

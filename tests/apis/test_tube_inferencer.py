@@ -12,6 +12,7 @@ from helpers.counted_videos import COUNT, LENGTH, TIMES, numbers, spoil, write
 from helpers.made_up_tubes import write_asked_config, write_tube_config, write_tubes
 from helpers.run_tool import output_of
 from helpers.tiny_grounder import save_checkpoint
+from reference.golden_file import GoldenFile
 
 from mmn_plugin.apis import TubeGroundingInferencer
 from mmn_plugin.datasets import TubeError, TubeVideo, read_tracks, write_tube_file
@@ -313,12 +314,7 @@ def test_pictures_of_frames_that_a_video_lacks_are_refused(videos, tmp_path):
 
 
 def test_published_weights_with_layers_that_nothing_uses_are_converted(shared, tmp_path):
-    with np.load(shared / 'golden/hcstvg_pool.npz') as golden:
-        state = {
-            key.removeprefix('state/'): torch.from_numpy(golden[key])
-            for key in golden.files
-            if key.startswith('state/')
-        }
+    state = GoldenFile(shared / 'golden/hcstvg_pool.npz').weights('state')
     assert 'featpool.fc1.weight' in state
     torch.save(dict(model=state), tmp_path / 'a.pth')
     tool = 'model_converters/mmn_to_mmengine.py'

@@ -6,16 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from helpers.made_up_results import annotations_of, sample_of, samples_of_windows
 from helpers.run_tool import ROOT, output_of, run_tool
 
+from mmn_plugin.evaluation import DumpPredictions, GroundingMetric
+from mmn_plugin.structures.annotations import read_annotations
+
 DATA = ROOT / 'tests/data/predictions'
-
-sys.path.insert(0, str(ROOT / 'tests/evaluation'))
-from made_up_results import annotations_of, sample_of, samples_of_windows  # noqa: E402
-
-from mmn_plugin.evaluation import DumpPredictions, GroundingMetric  # noqa: E402
-from mmn_plugin.structures.annotations import read_annotations  # noqa: E402
-
 PREDICTIONS, ANNOTATIONS = DATA / 'predictions.json', DATA / 'annotations.json'
 
 
@@ -153,18 +150,23 @@ def test_bad_files_end_in_one_message_that_names_them(tmp_path, changes, options
     assert not out.exists()
 
 
-def test_options_that_a_format_does_not_take_are_refused(tmp_path):
-    line = 'mmn eval pred.jsonl truth.jsonl'
-    output = output_of(line, '--format', 'qvhighlights', '--top-n', '1', code=2)
-    assert '--format qvhighlights does not take --top-n' in output
-    assert '--shared-only needs' in output_of(line, '--shared-only', code=2)
-    output = output_of(line, '--format', 'qvhighlights', code=1)
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ('pred.jsonl --top-n 1 --format qvhighlights', '--format qvhighlights does not take --top'),
+        ('pred.jsonl --shared-only', '--shared-only needs'),
+        ('pred.json --chance-clips 16', 'needs --chance-clips, --chance-counts and --chance-nms'),
+        ('pred.json --num-frames 8', '--num-frames needs --format answers'),
+        ('pred.jsonl', 'pred.jsonl is of which format? --format qvhighlights or answers'),
+    ],
+)
+def test_options_that_are_of_no_use_or_missing_are_named(options, message):
+    assert message in output_of(f'mmn eval {options}', ANNOTATIONS, code=2)
+
+
+def test_a_file_that_is_not_there_is_one_line():
+    output = output_of('mmn eval pred.jsonl truth.jsonl --format qvhighlights', code=1)
     assert output == 'Error: pred.jsonl does not exist\n'
-
-
-def test_half_a_chance_level_is_refused():
-    output = output_of('mmn eval', PREDICTIONS, ANNOTATIONS, '--chance-clips', '16', code=2)
-    assert 'needs --chance-clips, --chance-counts and --chance-nms' in output
 
 
 def test_answers_of_language_models_are_read_and_scored_without_mmaction(tmp_path):
@@ -268,13 +270,3 @@ def test_annotations_without_a_usable_sentence_are_named(tmp_path, format, entry
     read = answers if format else PREDICTIONS
     output = output_of(f'mmn eval {{}} {{}} {format}', read, truth, code=1)
     assert output.startswith(f'Error: {truth} has no usable sentence')
-
-
-def test_options_of_answers_need_their_format(tmp_path):
-    output = output_of('mmn eval', PREDICTIONS, ANNOTATIONS, '--num-frames', '8', code=2)
-    assert '--num-frames needs --format answers' in output
-
-
-def test_lines_need_the_name_of_their_format():
-    output = output_of('mmn eval answers.jsonl {}', ANNOTATIONS, code=2)
-    assert 'answers.jsonl is of which format? --format qvhighlights or answers' in output

@@ -135,27 +135,6 @@ def test_clips_are_longer_by_the_padding_where_the_video_is(grounder, tmp_path):
         assert seconds == pytest.approx(clip['duration'], abs=0.13)
 
 
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        (('--threshold', 'nan'), '--threshold nan: give a presence from -1 (none) to 1'),
-        (('--threshold', '95'), '--threshold 95: give a presence'),
-        (('--clips', '1', '--pad', '-1', '--out', 'x'), '--pad -1: give seconds of 0 or more'),
-        (('--clips', '1', '--pad', 'nan', '--out', 'x'), '--pad nan: give seconds of 0 or more'),
-    ],
-)
-def test_numbers_out_of_range_are_named(grounder, tmp_path, monkeypatch, options, message):
-    monkeypatch.chdir(tmp_path)
-    assert message in ground(grounder, 'a red box', *options, code=2)
-    assert not (tmp_path / 'x').exists()
-
-
-def test_clips_of_features_are_refused(grounder, tmp_path):
-    options = ('a box', '--clips', '1', '--out', tmp_path / 'out')
-    output = ground(grounder, *options, video='f.h5::scene', code=2)
-    assert '--clips are cut out of a video file, and f.h5::scene is features' in output
-
-
 def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
     options = ('--threshold', '1', '--out', tmp_path)
     assert 'probably not in this video' in ground(grounder, 'a red box', *options)
@@ -244,12 +223,19 @@ def test_a_name_that_is_no_utf8_is_grounded(grounder, tmp_path):
     assert 'caf_xe9.vtt' in tree(tmp_path / 'out')
 
 
+CLIPS = ['--clips', '1', '--out', 'NEW']
+
+
 @pytest.mark.parametrize(
     ('code', 'arguments', 'message'),
     [
         (2, ['a box', '--clips', '1'], '--clips needs --out'),
         (2, ['a box', '--clips', '-1'], "argument --clips: '-1' is not"),
-        (2, ['a box', '--pad', '-1'], '--pad -1'),
+        (2, ['a box', '--threshold', 'nan'], '--threshold nan: give a presence from -1 (none) to'),
+        (2, ['a box', '--threshold', '95'], '--threshold 95: give a presence'),
+        (2, ['a box', *CLIPS, '--pad', '-1'], '--pad -1: give seconds of 0 or more'),
+        (2, ['a box', *CLIPS, '--pad', 'nan'], '--pad nan: give seconds of 0 or more'),
+        (2, ['a box', *CLIPS, 'FEATURES'], 'cut out of a video file, and f.h5::scene is features'),
         (2, ['a box', '--pad', '1'], '--pad needs --clips'),
         (2, ['a box', '--cfg-options', 'word'], "'word' is not key=value"),
         (2, ['a box', '--cfg-options', 'a=[(1]'], 'argument --cfg-options: a=[(1]: '),
@@ -276,15 +262,17 @@ def test_mistakes_end_in_one_message_and_leave_nothing(
     torch.save(dict(state_dict={}, meta=None), tmp_path / 'meta.pth')
     names = dict(
         FILE=tmp_path / 'bad.mp4',
+        NEW=tmp_path / 'out',
         EMPTY=tmp_path / 'empty.py',
         LIST=tmp_path / 'list.pth',
         META=tmp_path / 'meta.pth',
         OWN=grounder.annotations,
     )
     names['FILE/below'] = names['FILE'] / 'below'
-    video = {name: tmp_path / f'{name.lower()}.mp4' for name in ('BAD', 'ABSENT')}
-    (video,) = [video[word] for word in arguments if word in video] or [None]
-    arguments = [names.get(word, word) for word in arguments if word not in ('BAD', 'ABSENT')]
+    videos = {name: tmp_path / f'{name.lower()}.mp4' for name in ('BAD', 'ABSENT')}
+    videos['FEATURES'] = 'f.h5::scene'
+    (video,) = [videos[word] for word in arguments if word in videos] or [None]
+    arguments = [names.get(word, word) for word in arguments if word not in videos]
     out = [] if '--out' in arguments or code == 2 else ['--out', tmp_path / 'out']
     output = ground(grounder, *arguments, *out, video=video, code=code)
     assert message in output

@@ -6,18 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.away_device import AwayDevice
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmn_plugin.engine import LossCheck, PreemptionHook, loss_check, preemption
 from mmn_plugin.models import BaseLocalizer
 
-aten = torch.ops.aten
 NAN, INF = float('nan'), float('inf')
 CLIPS = [
     None,
@@ -225,33 +224,6 @@ def test_with_a_loss_scaler_clipping_is_that_of_gradients_scaled_back(
     assert [*norms[0]] == pytest.approx([*norms[1]], rel=0, nan_ok=True)
 
 
-class Waits(TorchDispatchMode):
-    """Counts how often the host asks for values of tensors on `meta`, in place of a GPU.
-
-    Args:
-        last (float): Last value of what it is given; the others are 0.
-    """
-
-    def __init__(self, last=0.0):
-        super().__init__()
-        self.count, self.last = 0, last
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        away = isinstance(args[0], torch.Tensor) and args[0].device.type == 'meta'
-        if away and func is aten._local_scalar_dense.default:
-            self.count += 1
-            return self.last
-        target = kwargs.get('device')
-        if func is aten._to_copy.default and target is not None and (target.type == 'cpu') == away:
-            self.count += 1
-            if away:
-                values = torch.zeros(args[0].shape, dtype=args[0].dtype)
-                values.view(-1)[-1] = self.last
-                return values
-        return func(*args, **kwargs)
-
-
 @pytest.mark.parametrize('ranks', [1, 2])
 @pytest.mark.parametrize('clip', CLIPS, ids=CLIP_NAMES)
 @pytest.mark.parametrize('counts', [1, 2])
@@ -266,18 +238,18 @@ def test_the_host_waits_for_the_device_once_per_iteration(ranks, clip, counts, m
     hook._replaced = {15: None}  # it listens
     run.check.prepare(run, hook)
     for index in range(2):
-        with Waits() as waits:
+        with AwayDevice() as device:
             outputs = run.step(index)
             RuntimeInfoHook().after_train_iter(run, index, {}, outputs)
             hook.stop_if_asked(run)
-        assert waits.count == 1
+        assert len(device.waits) == 1
     assert run.said == []
     logged = {name: value.current() for name, value in run.message_hub.log_scalars.items()}
     assert logged.pop('train/grad_norm', 0.0) == 0.0
     assert logged == dict.fromkeys([f'train/loss{end}' for end in ('', '_a', '_b', '_c')], 0.0)
     assert reduced == ([((3,), 'max')] * 2 if ranks > 1 else [])
     if ranks > 1:  # what another one was asked comes with the losses
-        with Waits(last=1.0):
+        with AwayDevice(last=1.0):
             run.step(2)
         with pytest.raises(preemption.Preempted):
             hook.stop_if_asked(run)

@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from helpers.run_tool import ROOT, output_of
+from helpers.run_tool import output_of, page_lines
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.tiny_grounder import save_checkpoint
 from matplotlib.image import imread
@@ -17,14 +17,6 @@ from mmengine.dataset import pseudo_collate
 from mmn_plugin.engine import GroundingVisualizationHook
 from mmn_plugin.files import OutputError
 from mmn_plugin.shapes.corpus import write_video
-
-PAGE = (ROOT / 'docs/train.md').read_text()
-
-
-def page_lines(component: str) -> str:
-    """The page's lines of a config that switch this on."""
-    (block,) = (b for b in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if component in b)
-    return block
 
 
 @pytest.fixture(scope='module')

@@ -5,30 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.made_up_results import precision_by_definition
 from torch.nn.utils.rnn import pad_sequence
 
 from mmn_plugin.evaluation.recall import PRECISION_THRESHOLDS, ranked_precision
 
 NAN = math.nan
-
-
-def by_definition(ranked, windows, threshold):
-    """Interpolated precision summed over the steps of recall, from lists of (start, end)."""
-    free, hits = list(windows), []
-    for start, end in ranked[:10]:
-        overlaps = [
-            max(0.0, min(end, b) - max(start, a)) / (max(end, b) - min(start, a)) for a, b in free
-        ]
-        best = max(overlaps, default=0.0)
-        hits.append(best >= threshold)
-        if hits[-1]:
-            free.pop(len(overlaps) - 1 - overlaps[::-1].index(best))
-    curve = [(sum(hits[:n]) / len(windows), sum(hits[:n]) / n) for n in range(1, len(hits) + 1)]
-    total, before = 0.0, 0.0
-    for place, (recall, _) in enumerate(curve):
-        total += (recall - before) * max(precision for _, precision in curve[place:])
-        before = recall
-    return total
 
 
 def drawn(generator, count):
@@ -47,7 +29,7 @@ def test_random_rankings_have_the_precision_of_the_definition():
     )
     expected = [
         [
-            by_definition(row.tolist(), true.tolist(), threshold)
+            precision_by_definition(row.tolist(), true.tolist(), threshold)
             for threshold in PRECISION_THRESHOLDS
         ]
         for row, true in zip(ranked, windows, strict=True)

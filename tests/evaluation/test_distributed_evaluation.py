@@ -1,18 +1,15 @@
 """Every sentence counts once, whatever the number of processes."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.made_up_results import sample_of, samples_of_windows, tube_samples
 from helpers.processes import in_ranks
 from helpers.run_tool import output_of
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made_up_results import sample_of, samples_of_windows, tube_samples
 
 from mmn_plugin.datasets import TubeVideo, write_tube_file
 from mmn_plugin.evaluation import (

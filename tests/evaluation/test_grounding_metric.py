@@ -1,15 +1,11 @@
 import json
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.made_up_results import sample_of
 from mmaction.registry import METRICS
 from mmengine.logging import MMLogger
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made_up_results import sample_of
 
 from mmn_plugin.evaluation import GroundingMetric
 from mmn_plugin.structures.annotations import VideoAnnotation

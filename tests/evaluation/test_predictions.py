@@ -1,12 +1,9 @@
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made_up_results import sample_of
+from helpers.made_up_results import sample_of
 
 from mmn_plugin.evaluation import (
     DumpPredictions,

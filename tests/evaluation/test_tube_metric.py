@@ -2,16 +2,12 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.made_up_results import tube_sample_of, tube_samples
 from helpers.made_up_tubes import random_tube, random_video, write_tubes
 from helpers.run_tool import output_of, run_tool
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made_up_results import tube_sample_of, tube_samples
 
 from mmn_plugin.datasets import TubeError, read_hcstvg_annotations, write_tube_file
 from mmn_plugin.evaluation import (

@@ -3,16 +3,11 @@
 import json
 import math
 import pickle
-import sys
-from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made_up_results import sample_of, samples_of_windows
-from test_average_precision import by_definition
+from helpers.made_up_results import precision_by_definition, sample_of, samples_of_windows
 
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import DumpPredictions, GroundingMetric, GroundingResult, format_table
@@ -187,7 +182,8 @@ def test_figures_are_those_of_a_loop_over_sentences():
                 max(overlaps[:1], default=0),
                 max(overlaps[:5], default=0),
                 mean(
-                    by_definition(ranked, windows, threshold) for threshold in PRECISION_THRESHOLDS
+                    precision_by_definition(ranked, windows, level)
+                    for level in PRECISION_THRESHOLDS
                 ),
                 presence,
                 not rejected,

@@ -21,13 +21,17 @@ class AwayDevice(TorchDispatchMode):
 
     What is copied to the host, or asked for, is zero there.
 
+    Args:
+        last (float): But for its last value. Defaults to 0, too.
+
     Attributes:
         waits (list[str]): Names of the operations, one per wait.
     """
 
-    def __init__(self):
+    def __init__(self, last: float = 0.0):
         super().__init__()
         self.waits: list[str] = []
+        self.last = last
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -36,9 +40,11 @@ class AwayDevice(TorchDispatchMode):
         if self.waited_for(packet, args, kwargs, away):
             self.waits.append(str(packet))
         if away and packet is aten._local_scalar_dense:
-            return torch.zeros((), dtype=args[0].dtype).item()
+            return torch.full((), self.last, dtype=args[0].dtype).item()
         if away and packet is aten._to_copy and self.to_host(kwargs):
-            return torch.zeros(args[0].shape, dtype=kwargs.get('dtype') or args[0].dtype)
+            values = torch.zeros(args[0].shape, dtype=kwargs.get('dtype') or args[0].dtype)
+            values.view(-1)[-1:] = self.last
+            return values
         if away and packet is aten.copy_ and args[0].device != AWAY:
             return args[0].zero_()
         return func(*args, **kwargs)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.tiny_corpus import VOCABULARY, WORDS, tiny_model
+from helpers.tiny_corpus import VOCABULARY, WORDS, tiny_model, write_settings
 from mmn_plugin.datasets import TubeVideo, write_tube_file
 
 SIZES = dict(appearance=4, flow=3)
@@ -60,6 +60,7 @@ def write_tube_config(path: Path, corpus: Path, epochs: int = 1) -> Path:
     model = tiny_model(corpus / 'vocab.txt')
     model['backbone']['in_channels'] = sum(SIZES.values())
     settings = dict(
+        _base_='mmn_plugin::mmn_hcstvg.py',
         model=model,
         **{f'{split}_dataloader': loader for split in ('train', 'val', 'test')},
         train_cfg=dict(max_epochs=epochs),
@@ -68,13 +69,9 @@ def write_tube_config(path: Path, corpus: Path, epochs: int = 1) -> Path:
         ),
         randomness=dict(seed=0),
     )
-    lines = [
-        "_base_ = 'mmn_plugin::mmn_hcstvg.py'",
-        *(f'{key} = {value!r}' for key, value in settings.items()),
-        "model['grid'] = dict(num_clips=16, pooling_counts=[15])",
-    ]
-    path.write_text('\n'.join(lines) + '\n')
-    return path
+    return write_settings(
+        path, settings, "model['grid'] = dict(num_clips=16, pooling_counts=[15])\n"
+    )
 
 
 def write_asked_config(folder: Path) -> Path:

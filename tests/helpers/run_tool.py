@@ -56,6 +56,13 @@ def output_of(line: str, *arguments, code: int = 0) -> str:
     return output
 
 
+def page_lines(component: str) -> str:
+    """The lines of a config with which docs/train.md switches something on."""
+    page = (ROOT / 'docs/train.md').read_text()
+    (block,) = (b for b in re.findall(r'```python\n(.*?)```', page, re.DOTALL) if component in b)
+    return block
+
+
 def config_with(path, options):
     """A config with options of the command line, ``KEY=VALUE``."""
     parser = argparse.ArgumentParser()

@@ -8,6 +8,11 @@ import numpy as np
 
 FEATURE_SIZE = 6
 NUM_SEGMENTS = 16
+PIPELINE = [
+    dict(type='LoadClipFeatures'),
+    dict(type='PoolClipFeatures', num_segments=NUM_SEGMENTS),
+    dict(type='PackGroundingInputs'),
+]
 WORDS = ('a', 'person', 'opens', 'closes', 'the', 'door', 'box', 'red', 'blue', 'slowly', 'then')
 VOCABULARY = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *WORDS)
 
@@ -81,11 +86,7 @@ def write_config(
         data_root=f'{corpus}/',
         data_prefix=dict(features='features.h5'),
         feature_key=None,
-        pipeline=[
-            dict(type='LoadClipFeatures'),
-            dict(type='PoolClipFeatures', num_segments=NUM_SEGMENTS),
-            dict(type='PackGroundingInputs'),
-        ],
+        pipeline=PIPELINE,
     )
     settings = dict(
         model=tiny_model(corpus / 'vocab.txt', dropout),
@@ -97,6 +98,11 @@ def write_config(
         default_hooks=dict(checkpoint=dict(save_best='grounding/R1@0.5')),
         randomness=dict(seed=0),
     )
-    lines = [f'_base_ = {base!r}', *(f'{key} = {value!r}' for key, value in settings.items())]
-    path.write_text('\n'.join(lines) + '\n' + extra)
+    return write_settings(path, dict(_base_=base, **settings), extra)
+
+
+def write_settings(path: Path, settings: dict, extra: str = '') -> Path:
+    """Write a config of these settings, with more lines at its end."""
+    lines = [f'{key} = {value!r}\n' for key, value in settings.items()]
+    path.write_text(''.join(lines) + extra)
     return path

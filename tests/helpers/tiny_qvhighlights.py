@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .tiny_corpus import VOCABULARY, WORDS, tiny_model
+from .tiny_corpus import VOCABULARY, WORDS, tiny_model, write_settings
 
 SIZES = dict(clip_features=4, slowfast_features=3)
 FILES = dict(
@@ -71,6 +71,7 @@ def write_qvhighlights_config(path: Path, corpus: Path, epochs: int = 2, extra: 
     sizes = tuple(SIZES.values())
     pool = dict(type='PoolClipFeatures', num_segments=15, clamp_last=False, source_sizes=sizes)
     settings = dict(
+        _base_='mmn_plugin::mmn_qvhighlights.py',
         model=tiny_model(corpus / 'vocab.txt')
         | dict(
             grid=dict(num_clips=15, pooling_counts=[14]),
@@ -85,7 +86,4 @@ def write_qvhighlights_config(path: Path, corpus: Path, epochs: int = 2, extra: 
         pipeline = [dict(type='LoadClipFeatures'), pool, pack]
         dataset = dict(data_root=f'{corpus}/', pipeline=pipeline)
         settings[f'{split}_dataloader'] = dict(loader, dataset=dataset)
-    lines = ["_base_ = 'mmn_plugin::mmn_qvhighlights.py'"]
-    lines += [f'{key} = {value!r}' for key, value in settings.items()]
-    path.write_text('\n'.join(lines) + '\n' + extra)
-    return path
+    return write_settings(path, settings, extra)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmaction.registry import MODELS
 
 from .stub_tower import StubTower, word_vectors
-from .tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS
+from .tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS, PIPELINE, write_settings
 
 WHO, WHAT = ('cat', 'dog', 'cow', 'hen', 'owl'), ('sings', 'jumps', 'eats', 'runs')
 UNRELATED = [f'{who} {what}' for who in WHO for what in WHAT]
@@ -47,26 +47,20 @@ def write_zero_shot_config(path, corpus, score=SCORES[1], extra=''):
     dataset = dict(
         data_root=f'{corpus}/',
         data_prefix=dict(features='features.h5'),
-        pipeline=[
-            dict(type='LoadClipFeatures'),
-            dict(type='PoolClipFeatures', num_segments=NUM_SEGMENTS),
-            dict(type='PackGroundingInputs'),
-        ],
+        ann_file='test.json',
+        pipeline=PIPELINE,
     )
     loader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
-    loader['dataset']['ann_file'] = 'test.json'
+    bases = ['datasets/charades_zero_shot.py', 'models/zero_shot.py', 'default_runtime.py']
     settings = dict(
+        _base_=[f'mmn_plugin::_base_/{name}' for name in bases],
         custom_imports=dict(imports=['mmn_plugin', 'helpers.stub_tower']),
         model=dict(zero_shot_settings(score), _delete_=True),
         val_dataloader=loader,
         test_dataloader=loader,
         long_video=dict(window=12.0, longest=18.0),
     )
-    bases = ['datasets/charades_zero_shot.py', 'models/zero_shot.py', 'default_runtime.py']
-    lines = [f'_base_ = {[f"mmn_plugin::_base_/{name}" for name in bases]!r}']
-    lines += [f'{key} = {value!r}' for key, value in settings.items()]
-    path.write_text('\n'.join(lines) + '\n' + extra)
-    return path
+    return write_settings(path, settings, extra)
 
 
 def mark_features(corpus, **changes):

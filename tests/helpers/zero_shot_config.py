@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
+from .tiny_corpus import PIPELINE, write_settings
 from .tiny_towers import write_dual_tower
 from .tiny_zero_shot import zero_shot_settings
 
-PIPELINE = [
-    dict(type='LoadClipFeatures'),
-    dict(type='PoolClipFeatures', num_segments=16),
-    dict(type='PackGroundingInputs'),
-]
 SENTENCES = ['a man opens the door', 'the dog runs', 'what does the red ball do?']
 
 
@@ -32,6 +28,4 @@ def write_zero_shot(folder: Path, kind: str = 'clip', **changes) -> Path:
             dataset=dict(type='TemporalGroundingDataset', ann_file='', pipeline=PIPELINE)
         ),
     )
-    path = folder / f'zero_shot_{kind}.py'
-    path.write_text('\n'.join(f'{key} = {value!r}' for key, value in settings.items()) + '\n')
-    return path
+    return write_settings(folder / f'zero_shot_{kind}.py', settings)

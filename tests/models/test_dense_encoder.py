@@ -9,20 +9,12 @@ from helpers.moment_encoders import assert_same, encoders, inputs, kept_bytes, p
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmn_plugin.models.necks import MomentEncoder, moment_encoder
+from mmn_plugin.models.necks import MomentEncoder
 from mmn_plugin.structures import MomentGrid
 
 SIZE = 16, [7, 4], 5, 3
 DENSE = dict(conv_mode='dense')
 COMPILED = dict(DENSE, compile=dict(backend='aot_eager'))
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """What the encoder logs."""
-    texts = []
-    monkeypatch.setattr(moment_encoder, 'print_log', lambda text, *_: texts.append(text))
-    return texts
 
 
 @pytest.mark.parametrize('training', [True, False])

@@ -1,6 +1,7 @@
 """The score of a library is that of the head, for moments of any number of videos."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,18 +22,14 @@ def zero_shot_case(score, **head):
     return model.head, video, model.encode_sentences(['cat sings', 'dog jumps'])
 
 
-def mmn_case(**head):
-    model = build_tiny(head=head).eval()
+def mmn_case(name='mmn_charades.py', **head):
+    model = build_tiny(name, head=head).eval()
     batch = batch_of(model)
     (video, _) = model.encode_videos(batch['inputs'], batch['data_samples'])
     return model.head, video, model.encode_sentences(['a person opens the door', 'then the box'])
 
 
-def weak_case(**head):
-    model = build_tiny('mscl_charades.py', head=head).eval()
-    batch = batch_of(model)
-    (video, _) = model.encode_videos(batch['inputs'], batch['data_samples'])
-    return model.head, video, model.encode_sentences(['a person opens the door', 'then the box'])
+weak_case = partial(mmn_case, 'mscl_charades.py')
 
 
 class MeanHead(BaseHead):

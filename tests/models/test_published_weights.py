@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.run_tool import output_of, run_tool
+from reference.golden_file import GoldenFile
 
 from mmn_plugin.models.published_weights import from_published, published_name, to_published
 
@@ -12,13 +13,8 @@ TOOL = 'model_converters/mmn_to_mmengine.py'
 
 
 @pytest.fixture
-def published(golden):
-    file = golden('charades_conv')
-    return {
-        key.removeprefix('state/'): torch.from_numpy(file[key])
-        for key in file.files
-        if key.startswith('state/')
-    }
+def published(shared):
+    return GoldenFile(shared / 'golden/charades_conv.npz').weights('state')
 
 
 def test_weights_come_back_the_same_and_needless_names_may_be_there_or_not(published):

@@ -132,12 +132,14 @@ def test_it_can_be_copied_pickled_and_trained_after_it_ran_in_inference_mode(mod
         assert all(torch.equal(actual[key], expected[key]) for key in expected)
 
 
-def test_weights_may_be_of_half_precision_themselves():
-    dense, sparse, grid = encoders('charades_sta', training=False)
+@pytest.mark.parametrize('mode', ['sparse', 'strips'])
+def test_weights_may_be_of_half_precision_themselves(mode):
+    settings = dict(conv_mode='dense'), dict(conv_mode=mode)
+    dense, other, grid = encoders('charades_sta', training=False, settings=settings)
     moments, weights = inputs(grid)
     expected = dense(moments)
     for dtype in (torch.bfloat16, torch.float16):
-        actual, _ = passes(copy.deepcopy(sparse).to(dtype), moments.to(dtype), weights.to(dtype))
+        actual, _ = passes(copy.deepcopy(other).to(dtype), moments.to(dtype), weights.to(dtype))
         assert relative(actual.float(), expected) < 0.02
 
 
@@ -150,16 +152,6 @@ def test_kernels_and_batches_of_other_sizes(kernel_size, batch_size):
     )
     sparse.load_state_dict(dense.state_dict())
     assert_same(dense, sparse, *inputs(grid, batch_size, channels=6, dtype=torch.float64))
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """What the encoder logs."""
-    texts = []
-    monkeypatch.setattr(
-        'mmn_plugin.models.necks.moment_encoder.print_log', lambda text, *_: texts.append(text)
-    )
-    return texts
 
 
 @pytest.mark.parametrize(

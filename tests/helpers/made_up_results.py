@@ -1,14 +1,15 @@
-"""Predictions of moments and tubes, made up by seed."""
+"""Predictions of moments and tubes, made up by seed, and what their precision is."""
 
 import zlib
 
 import numpy as np
 import torch
-from helpers.made_up_tubes import random_video
 from mmengine.structures import InstanceData
 
 from mmn_plugin.structures import GroundingDataSample, true_windows
 from mmn_plugin.structures.annotations import VideoAnnotation
+
+from .made_up_tubes import random_video
 
 
 def sample_of(annotation, top_n=5):
@@ -93,3 +94,22 @@ def tube_samples():
         sample = tube_sample_of(video, [tube.astype(np.float32) for tube in answers])
         result.append(dict(sample, gt_instances=dict(tubes=video.ground_truth)))
     return result
+
+
+def precision_by_definition(ranked, windows, threshold):
+    """Interpolated precision summed over the steps of recall, from lists of (start, end)."""
+    free, hits = list(windows), []
+    for start, end in ranked[:10]:
+        overlaps = [
+            max(0.0, min(end, b) - max(start, a)) / (max(end, b) - min(start, a)) for a, b in free
+        ]
+        best = max(overlaps, default=0.0)
+        hits.append(best >= threshold)
+        if hits[-1]:
+            free.pop(len(overlaps) - 1 - overlaps[::-1].index(best))
+    curve = [(sum(hits[:n]) / len(windows), sum(hits[:n]) / n) for n in range(1, len(hits) + 1)]
+    total, before = 0.0, 0.0
+    for place, (recall, _) in enumerate(curve):
+        total += (recall - before) * max(precision for _, precision in curve[place:])
+        before = recall
+    return total
