@@ -271,32 +271,21 @@ def pair_notes(pairs: Sequence[Pair]) -> list[str]:
         f'{name} are not scored: not both files have them' for name in parts if not parts[name]
     ]
     counts: Counter[str] = Counter()
-    if parts['windows']:
-        for prediction, truth in pairs:
-            counts += _odd_windows(prediction[WINDOWS[0]], truth[WINDOWS[1]], truth['duration'])
+    for prediction, truth in pairs if parts['windows'] else ():
+        predicted, true = prediction[WINDOWS[0]], truth[WINDOWS[1]]
+        counts['queries without a predicted window, a miss in R1 and mAP'] += not predicted
+        counts['queries without a true window, a miss in R1 and mAP'] += not true
+        empty = sum(start == end for start, end, _ in predicted)
+        counts['predicted windows that are empty, which hit nothing'] += empty
+        for name, windows in (('predicted', predicted), ('true', true)):
+            beyond = sum(start < 0 or end > truth['duration'] for start, end, *_ in windows)
+            counts[f'{name} windows that reach beyond the video, scored as they are'] += beyond
     if parts['highlights']:
         counts['queries with more or fewer saliency scores than clips, cut or filled with 0'] = sum(
             len(prediction[SALIENCY[0]]) != num_clips(truth['duration'])
             for prediction, truth in pairs
         )
     return notes + [f'{what}: {number}' for what, number in counts.items() if number]
-
-
-def _odd_windows(predicted: Sequence, true: Sequence, duration: float) -> Counter[str]:
-    counts = Counter(
-        {
-            'queries without a predicted window, a miss in R1 and mAP': not predicted,
-            'queries without a true window, a miss in R1 and mAP': not true,
-            'predicted windows that are empty, which hit nothing': sum(
-                start == end for start, end, _ in predicted
-            ),
-        }
-    )
-    for name, windows in (('predicted', predicted), ('true', true)):
-        counts[f'{name} windows that reach beyond the video, scored as they are'] = sum(
-            start < 0 or end > duration for start, end, *_ in windows
-        )
-    return counts
 
 
 def _check_prediction(where: str, line: dict, error: Refuse) -> None:
