@@ -84,7 +84,7 @@ def tiny(tmp_path):
 def check(tiny, capsys, monkeypatch):
     # however long the test's folder is, no name is broken at the end of a line
     wide = functools.partial(Console, width=400)
-    monkeypatch.setattr('rich.console.Console', lambda **options: wide())
+    monkeypatch.setattr('mmn_plugin.cli.check.Console', lambda **options: wide())
 
     def run(*options):
         code = main(['check', str(tiny.config), *options])
