@@ -93,22 +93,17 @@ def _write(inferencer, folder: Path) -> None:
     videos, sentences, tokens = (
         torch.export.Dim(name, min=1, max=most) for name, most in limits.items()
     )
-    for side, inputs, name, names, shapes in (
-        (VideoSide(model), (features,), VIDEO, ['features'], ({0: videos},)),
-        (
-            TextSide(model),
-            text,
-            TEXT,
-            ['input_ids', 'attention_mask'],
-            ({0: sentences, 1: tokens},) * 2,
-        ),
+    of_text = {0: sentences, 1: tokens}
+    for side, inputs, name, shapes in (
+        (VideoSide(model), (features,), VIDEO, dict(features={0: videos})),
+        (TextSide(model), text, TEXT, dict(input_ids=of_text, attention_mask=of_text)),
     ):
         with _quiet(), torch.no_grad():
             torch.onnx.export(
                 side.eval(),
                 inputs,
                 folder / name,
-                input_names=names,
+                input_names=list(shapes),
                 output_names=OUTPUTS,
                 dynamic_shapes=shapes,
                 dynamo=True,
