@@ -177,7 +177,6 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
         self.batch_size = batch_size
         super().__init__(device=device, amp=amp)
         self._copies: torch.cuda.Stream | None = None
-        self._identity: str | None = None
 
     @LazyNetwork.device.setter
     def device(self, device: str | torch.device) -> None:
@@ -208,22 +207,20 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
     def describe_settings(self) -> dict:
         """What decides the features beside the weights."""
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Settings and a digest of the weights, as JSON."""
         with self._lock:
-            if self._identity is None:
-                content = dict(
-                    type=type(self).__name__,
-                    **self.describe_settings(),
-                    clip_len=self.clip_len,
-                    frame_interval=self.frame_interval,
-                    weights=digest(self.model),
-                )
-                if self.amp:  # features made before there was a choice keep their identity
-                    content['amp'] = self.amp
-                self._identity = json.dumps(content, sort_keys=True)
-            return self._identity
+            content = dict(
+                type=type(self).__name__,
+                **self.describe_settings(),
+                clip_len=self.clip_len,
+                frame_interval=self.frame_interval,
+                weights=digest(self.model),
+            )
+        if self.amp:  # features made before there was a choice keep their identity
+            content['amp'] = self.amp
+        return json.dumps(content, sort_keys=True)
 
     @cached_property
     def num_features(self) -> int:

@@ -292,10 +292,9 @@ class FeatureFile:
         The finished parts of some videos are forgotten too: they are done ``again``.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
-        failed = self.failures()
-        for path in [*self.parts.glob('*.claim'), *(self._part(v, 'video') for v in failed)]:
+        for path in self.parts.glob('*.claim'):
             path.unlink()
-        for video_id in again:
+        for video_id in (*self.failures(), *again):
             self._part(video_id, 'video').unlink(missing_ok=True)
         write_json(self.settings, self.parts / 'settings.json')
 
