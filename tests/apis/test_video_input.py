@@ -153,6 +153,10 @@ def test_features_of_another_extractor_than_the_trainings_are_refused(
     again = GroundingInferencer.from_pretrained(tmp_path / 'folder', device='cpu')
     with pytest.raises(ValueError, match=r'folder and .* do not belong together'):
         again(f'{path}::other', SENTENCES)
+    inferencer.config.extractor.stride = 12
+    for _ in range(2):  # what is refused is not kept either
+        with pytest.raises(ValueError, match=r"the config's extractor \(Grid.*stride 6, here 12"):
+            inferencer(grounder.video, SENTENCES)
 
 
 def test_relative_names_with_colons_are_files(grounder, features, expected, tmp_path, monkeypatch):
