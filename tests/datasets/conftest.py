@@ -5,12 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-
-PIPELINE = [
-    dict(type='LoadClipFeatures'),
-    dict(type='PoolClipFeatures', num_segments=4),
-    dict(type='PackGroundingInputs'),
-]
+from helpers.tiny_corpus import PIPELINE
 
 ANNOTATIONS = {
     'kitchen.avi': dict(
@@ -41,4 +36,5 @@ def corpus(tmp_path):
 @pytest.fixture
 def pipeline():
     """Config of the usual transforms, 4 segments."""
-    return [dict(step) for step in PIPELINE]
+    load, pool, pack = map(dict, PIPELINE)
+    return [load, dict(pool, num_segments=4), pack]

@@ -4,16 +4,10 @@ from collections import Counter
 from itertools import chain
 
 import pytest
-from helpers.tiny_corpus import write_corpus
+from helpers.tiny_corpus import PIPELINE, write_corpus
 from mmaction.registry import DATA_SAMPLERS, DATASETS
 
 from mmn_plugin.datasets import CorpusSampler
-
-STEPS = [
-    dict(type='LoadClipFeatures'),
-    dict(type='PoolClipFeatures', num_segments=4),
-    dict(type='PackGroundingInputs'),
-]
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +23,7 @@ def joint(tmp_path_factory):
                 ann_file='train.json',
                 data_root=str(folder),
                 data_prefix=dict(features='features.h5'),
-                pipeline=STEPS,
+                pipeline=PIPELINE,
             )
         )
     return DATASETS.build(dict(type='JointDataset', datasets=parts))

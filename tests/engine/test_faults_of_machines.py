@@ -5,13 +5,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.processes import started
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.zygote import Zygote
 
@@ -36,16 +36,8 @@ def config(tmp_path_factory):
 
 def start(*given, **environment):
     """``dist_train.sh`` in a session of its own."""
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', os.environ.get('PYTHONPATH', ''))))
-    settings = dict(PYTHON=sys.executable, PYTHONPATH=paths, OMP_NUM_THREADS='1', **environment)
-    return subprocess.Popen(
-        ['bash', str(ROOT / 'tools/dist_train.sh'), *map(str, given)],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=os.environ | settings,
-    )
+    command = 'bash', ROOT / 'tools/dist_train.sh', *given
+    return started(command, ROOT / 'tests', start_new_session=True, **environment)
 
 
 def output_of(job, mark):

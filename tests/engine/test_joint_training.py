@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.faults import videos
 from helpers.run_tool import output_of
 from helpers.tiny_corpus import write_config, write_corpus
+from helpers.tiny_run import load
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.evaluation import read_predictions
@@ -62,16 +64,6 @@ def unbroken(lab):
     run = lab.run('unbroken')
     assert run.codes == [0, 0], run.output
     return run.folder
-
-
-def load(path):
-    return torch.load(path, map_location='cpu', weights_only=True)
-
-
-def videos(folder, rank):
-    """Line of every iteration that counts, the last of those that were done twice."""
-    lines = (folder / f'videos_{rank}.txt').read_text().splitlines()
-    return dict(line.split(': ', 1) for line in lines)
 
 
 def test_a_run_killed_inside_an_epoch_ends_with_the_same_weights(lab, unbroken):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.on_device import checkpoints_on_device
-from helpers.tiny_run import ITERATIONS, tiny_run
+from helpers.tiny_run import ITERATIONS, load, tiny_run
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from torch import nn
@@ -51,10 +51,6 @@ class MemoryHook(Hook):
 
     def load_common_state(self, state):
         self.count = state['count']
-
-
-def load(path):
-    return torch.load(path, map_location='cpu', weights_only=True)
 
 
 def run(folder, hook=None, checkpoint=None, **options):

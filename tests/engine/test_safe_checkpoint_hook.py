@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_run import ITERATIONS, Killed, TermHook, tiny_run
+from helpers.tiny_run import ITERATIONS, Killed, TermHook, load, tiny_run
 from mmengine.hooks import EarlyStoppingHook
 
 from mmn_plugin.engine import PreemptionHook, SafeCheckpointHook, checkpoint_files, preemption
@@ -19,10 +19,6 @@ def safe(**options):
 
 
 EVERY = safe(interval=1)
-
-
-def load(path):
-    return torch.load(path, map_location='cpu', weights_only=True)
 
 
 def names(folder, pattern='*.pth'):

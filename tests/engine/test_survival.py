@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.faults import videos
 from helpers.processes import in_another_process, train_in
 from helpers.tiny_corpus import NUM_SEGMENTS, write_config, write_corpus
+from helpers.tiny_run import load
 
 # Ten videos, two ranks of two: three iterations an epoch, the last one short. Dropout is on, the
 # pipeline draws random numbers in two persistent workers, validation draws some every epoch, and
@@ -93,10 +95,6 @@ def tried(lab, unbroken):
     return legs
 
 
-def load(path):
-    return torch.load(path, map_location='cpu', weights_only=True)
-
-
 def load_states(folder, checkpoint):
     """What each of two ranks wrote for a checkpoint."""
     states = folder / 'run_state' / load(folder / checkpoint)['run_state']['folder']
@@ -121,12 +119,6 @@ def assert_same(first, second):
             assert_same(one, other)
     else:
         assert first == second
-
-
-def videos(folder, rank):
-    """Line of every iteration that counts, the last of those that were done twice."""
-    lines = (folder / f'videos_{rank}.txt').read_text().splitlines()
-    return dict(line.split(': ', 1) for line in lines)
 
 
 def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights(unbroken, tried):

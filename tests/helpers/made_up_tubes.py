@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from mmengine.structures import InstanceData
 
 from helpers.tiny_corpus import VOCABULARY, WORDS, tiny_model, write_settings
 from mmn_plugin.datasets import TubeVideo, write_tube_file
+from mmn_plugin.structures import TubeDataSample
 
 SIZES = dict(appearance=4, flow=3)
 
@@ -35,6 +37,21 @@ def random_video(rng, name: str, num_tubes: int = 3, num_sentences: int = 1) -> 
     }
     sentences = [' '.join(rng.choice(WORDS, 5)) for _ in range(num_sentences)]
     return TubeVideo(name, sentences, truth, tubes, features)
+
+
+def tube_sample(video: TubeVideo) -> TubeDataSample:
+    """A video as the dataset gives it to a model."""
+    sample = TubeDataSample(
+        metainfo=dict(
+            video_id=video.video_id,
+            sentences=video.sentences,
+            sentence_index=list(range(len(video.sentences))),
+            tubes=video.tubes,
+            tube_index=list(range(len(video.tubes))),
+        )
+    )
+    sample.gt_instances = InstanceData(tubes=video.ground_truth)
+    return sample
 
 
 def write_tubes(folder: Path, train: int = 6, test: int = 5, seed: int = 0) -> Path:

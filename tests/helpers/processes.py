@@ -3,11 +3,15 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from multiprocessing import get_context
 
 from torch.distributed import init_process_group
 
 from mmn_plugin.engine import TrainingRecord
+
+from .run_tool import ROOT
 
 
 @contextlib.contextmanager
@@ -65,3 +69,19 @@ def train_in(folder, run: str = 'a') -> TrainingRecord:
     assert record.acquire() is None
     record.write(run)
     return record
+
+
+def started(command, modules, cwd=None, start_new_session=False, **environment):
+    """A script that starts Python's processes, which find a folder's modules; output is joined."""
+    # torch's launcher must not take this process for one of its own
+    kept = {key: value for key, value in os.environ.items() if key not in ('RANK', 'LOCAL_RANK')}
+    path = os.pathsep.join([str(ROOT), str(modules), os.environ.get('PYTHONPATH', '')])
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=start_new_session,
+        env=dict(kept, PYTHON=sys.executable, PYTHONPATH=path, OMP_NUM_THREADS='1', **environment),
+    )

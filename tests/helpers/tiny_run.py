@@ -170,3 +170,8 @@ def tiny_run(
     except SystemExit as end:
         result.code = end.code
     return result
+
+
+def load(path: Path) -> dict:
+    """What a file of a run holds."""
+    return torch.load(path, map_location='cpu', weights_only=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.away_device import AWAY, AwayDevice
+from helpers.made_up_tubes import random_video, tube_sample
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS
 from helpers.tiny_models import build_tiny, sample_of
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import amp
-from mmengine.structures import InstanceData
 from torch.optim import adam
 
 from mmn_plugin.engine import LossCheck
@@ -24,13 +24,8 @@ from mmn_plugin.structures import TubeDataSample, true_windows
 
 
 def tube_samples():
-    made = []
-    for index in range(3):
-        tube = np.arange(20, dtype=np.float32)[:, None] + np.array([0, 1, 1, 40, 40], np.float32)
-        about = dict(video_id=f'v{index}', sentences=['a red circle'], sentence_index=[0])
-        made.append(TubeDataSample(metainfo=dict(about, tubes=[tube, tube + 1], tube_index=[0, 1])))
-        made[-1].gt_instances = InstanceData(tubes=[tube])
-    return made
+    rng = np.random.default_rng(0)
+    return [tube_sample(random_video(rng, f'v{index}', num_tubes=2)) for index in range(3)]
 
 
 def with_windows(samples, counts=(2, 0, 1)):

@@ -2,24 +2,24 @@
 
 import copy
 import logging
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers.made_up_tubes import random_video
+from helpers.made_up_tubes import random_video, tube_sample
 from helpers.tiny_corpus import FEATURE_SIZE, NUM_SEGMENTS
 from helpers.tiny_models import batch_of, build_tiny, sample_of
 from memory_estimate import growth_on_cpu
 from mmengine.optim import OptimWrapper
-from mmengine.structures import InstanceData
 from torch import nn
 
 from mmn_plugin.engine import LossCheck
 from mmn_plugin.errors import InputError
 from mmn_plugin.models import NegativeSource
-from mmn_plugin.structures import TubeDataSample, true_windows
+from mmn_plugin.structures import true_windows
 
 SENTENCES = ['a person opens the door', 'the red box', 'then the box', 'the blue box closes slowly']
 COUNTS = (1, 4, 2, 1, 3, 1, 2)  # sentences of each video
@@ -84,10 +84,7 @@ def tube_batch(model):
     rng, numbers, samples = torch.Generator().manual_seed(0), np.random.default_rng(0), []
     for place, count in enumerate(COUNTS):
         video = random_video(numbers, f'v{place}', 1 + place % 3, 1 + count % 2)
-        about = dict(video_id=video.video_id, sentences=SENTENCES[: len(video.sentences)])
-        about |= dict(sentence_index=[*range(len(video.sentences))], tubes=video.tubes)
-        samples.append(TubeDataSample(metainfo=about))
-        samples[-1].gt_instances = InstanceData(tubes=video.ground_truth)
+        samples.append(tube_sample(replace(video, sentences=SENTENCES[: len(video.sentences)])))
     shape = NUM_SEGMENTS, FEATURE_SIZE
     inputs = [torch.randn(len(s.tubes), *shape, generator=rng) for s in samples]
     return model.data_preprocessor(dict(inputs=inputs, data_samples=samples))

@@ -58,24 +58,28 @@ def test_any_number_of_groups_of_weights_gives_the_same(
     assert counts == {tuple(sizes)}
 
 
+def encoded(encoder, moments, weights, amp):
+    """Result, and the gradient of the first weight, as float64."""
+    result, gradients = passes(encoder, moments, weights, autocast=amp)
+    assert (result.dtype == torch.bfloat16) == amp
+    return [value.double() for value in (result, gradients['convs.0.weight'])]
+
+
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('fast', [True, False])
-def test_bfloat16_is_as_close_to_exact_as_the_dense_encoder(fast, training, monkeypatch):
-    monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device: fast)
-    dense, sparse, grid = encoders('charades_sta', training=training)
-    assert sparse.tile(torch.bfloat16, 'cpu') == (1 if fast else 3)
+@pytest.mark.parametrize(('mode', 'tile'), [('sparse', 1), ('sparse', 3), ('strips', 3)])
+def test_bfloat16_is_as_close_to_exact_as_the_dense_encoder(mode, tile, training, monkeypatch):
+    monkeypatch.setattr(moment_encoder, 'fast_products', lambda dtype, device: tile == 1)
+    settings = dict(conv_mode='dense'), dict(conv_mode=mode)
+    dense, other, grid = encoders('charades_sta', training=training, settings=settings)
+    assert other.tile(torch.bfloat16, 'cpu') == tile
     moments, weights = inputs(grid)
-    exact, exact_gradients = passes(
-        copy.deepcopy(dense).double(), moments.double(), weights.double()
-    )
-    errors = {}
-    for encoder in (dense, sparse):
-        result, gradients = passes(encoder, moments, weights, autocast=True)
-        pairs = (result, exact), (gradients['convs.0.weight'], exact_gradients['convs.0.weight'])
-        errors[encoder] = [((one - other).norm() / other.norm()).item() for one, other in pairs]
-    assert result.dtype == torch.bfloat16
-    for of_sparse, of_dense in zip(errors[sparse], errors[dense], strict=True):
-        assert of_sparse < 1.25 * of_dense
+    exact = encoded(copy.deepcopy(dense).double(), moments.double(), weights.double(), False)
+    errors = [
+        [(one - other).norm() / other.norm() for one, other in zip(found, exact, strict=True)]
+        for found in (encoded(encoder, moments, weights, True) for encoder in (dense, other))
+    ]
+    for of_dense, of_other in zip(*errors, strict=True):
+        assert 0 < of_other < 1.25 * of_dense
 
 
 @pytest.mark.parametrize('name', SIZES)

@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from helpers.made_up_tubes import random_video
+from helpers.made_up_tubes import random_video, tube_sample
 from helpers.tiny_corpus import VOCABULARY
 from mmaction.registry import MODELS
-from mmengine.structures import InstanceData
 from reference.golden_file import GoldenFile
 from reference.tubes import build_tube_model, read_samples
 from torch.nn.functional import normalize
 
 from mmn_plugin.models.published_weights import from_published
-from mmn_plugin.structures import MomentGrid, TubeDataSample
+from mmn_plugin.structures import MomentGrid
 
 GRID = MomentGrid(8, [7])
 SETTINGS = dict(negative_iou=0.5, margin=0.4, temperature_video=0.2, temperature_sentence=0.1)
@@ -31,25 +30,11 @@ def head():
     )
 
 
-def sample_of(video):
-    sample = TubeDataSample(
-        metainfo=dict(
-            video_id=video.video_id,
-            sentences=video.sentences,
-            sentence_index=list(range(len(video.sentences))),
-            tubes=video.tubes,
-            tube_index=list(range(len(video.tubes))),
-        )
-    )
-    sample.gt_instances = InstanceData(tubes=video.ground_truth)
-    return sample
-
-
 def batch_of(counts, sentences=1, seed=0):
     """Samples with random embeddings of their tubes and sentences."""
     rng = np.random.default_rng(seed)
     samples = [
-        sample_of(random_video(rng, str(v), count, sentences)) for v, count in enumerate(counts)
+        tube_sample(random_video(rng, str(v), count, sentences)) for v, count in enumerate(counts)
     ]
     shape = (GRID.num_moments, 6)
     moments = [torch.from_numpy(rng.standard_normal((count, *shape))) for count in counts]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.processes import started
 from helpers.tiny_corpus import write_config, write_corpus
 from helpers.zygote import Zygote
 from mmengine.model import MMDistributedDataParallel
@@ -21,24 +22,9 @@ COMMON = shlex.quote(f'{TOOLS}/dist_common.sh')
 ON_CPU = pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
 
 
-def start(*command, cwd, **environment):
-    """A process, whose output is joined as text."""
-    # torch's launcher must not take this process for one of its own
-    kept = {key: value for key, value in os.environ.items() if key not in ('RANK', 'LOCAL_RANK')}
-    path = os.pathsep.join([str(ROOT), str(TOY), os.environ.get('PYTHONPATH', '')])
-    return subprocess.Popen(
-        list(map(str, command)),
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(kept, PYTHON=sys.executable, PYTHONPATH=path, OMP_NUM_THREADS='1', **environment),
-    )
-
-
 def run(*command, cwd, **environment):
     """Exit code and output."""
-    process = start(*command, cwd=cwd, **environment)
+    process = started(command, TOY, cwd=cwd, **environment)
     output = process.communicate(timeout=600)[0]
     return process.returncode, output
 
@@ -109,8 +95,9 @@ def test_mistakes_are_one_line_per_process(tmp_path):
     arguments = ('--work-dir', 'work', '--cfg-options')
     arguments += ('train_dataloader.dataset.data_prefix.features=absent.h5',)
     jobs = [  # two machines
-        start(
-            *('bash', TOOLS / 'dist_train.sh', config, 2 - node, *arguments),
+        started(
+            ('bash', TOOLS / 'dist_train.sh', config, 2 - node, *arguments),
+            TOY,
             cwd=tmp_path,
             NNODES='2',
             NODE_RANK=str(node),
