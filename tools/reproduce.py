@@ -43,6 +43,7 @@ from reproduction import (
     library_presence,
     library_speed,
     negatives_library,
+    negatives_limits,
     pieces,
     removed,
     shapes_windows,
@@ -98,8 +99,8 @@ EXPERIMENTS = dict(
     memory=(experiments.memory, experiments.render_memory),
     long_video=(inference.long_video, inference.render_long_video),
     negatives_limits=(
-        negatives_library.negatives_limits,
-        negatives_library.render_negatives_limits,
+        negatives_limits.negatives_limits,
+        negatives_limits.render_negatives_limits,
     ),
     negatives_library=(
         negatives_library.negatives_library,
@@ -117,6 +118,7 @@ EXPERIMENTS = dict(
     weak=(weak.weak, weak.render_weak),
     zero_shot_speed=(zero_shot.zero_shot_speed, zero_shot.render_zero_shot_speed),
 )
+# How tables are made, those of what was removed too, which only their commit can measure.
 RENDERED = {name: render for name, (_, render) in EXPERIMENTS.items()} | dict(
     negatives=removed.render_negatives, negatives_drift=removed.render_negatives_drift
 )

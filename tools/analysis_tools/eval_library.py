@@ -57,7 +57,7 @@ SCORES = (
 TRIALS = dict(
     MutualMatchingHead=[
         (dict(), dict(score_power=power, tower_weight=weight))
-        for power, weight in product((4.0, 8.0, 16.0, 32.0), (0.0, 8.0, 16.0, 32.0))
+        for power, weight in product((4.0, 8.0, 16.0, 32.0, 64.0), (0.0, 8.0, 16.0, 32.0))
     ],
     ScoreCurveHead=[
         (dict(around_weight=around, length_weight=length), dict())

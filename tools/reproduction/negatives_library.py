@@ -25,13 +25,12 @@ from mmn_plugin.evaluation import (
 )
 from mmn_plugin.shapes import WholeTruth
 
-from .captions import MMN, make_corpus
+from .captions import make_corpus
 from .library import absence_of
 from .running import CONFIG, ROOT, best_of, state_of_code, train
 from .tables import spreads, table
 
 RESULT = ROOT / 'docs/results/negatives_library.json'
-LIMITS_RESULT = ROOT / 'docs/results/negatives_limits.json'
 DEFAULT_RESULT = ROOT / 'docs/results/captions_library.json'
 HEAD = 'model.head'
 
@@ -42,13 +41,6 @@ def of_epochs(number: int) -> tuple[str, ...]:
         f'train_cfg.max_epochs={number}',
         f'train_cfg.val_interval={number}',
         f'default_hooks.negatives.full_through_epoch={number}',
-    )
-
-
-def of_temperature(value: float) -> tuple[str, ...]:
-    """Options of a training with this temperature in both directions."""
-    return tuple(
-        f'{HEAD}.loss_matching.temperature_{side}={value}' for side in ('video', 'sentence')
     )
 
 
@@ -120,6 +112,7 @@ def negatives_library(seeds: list[int]) -> Iterator[dict]:
         (corpus, row, best_rate(runs, corpus, row, seeds[0]), seed)
         for seed, corpus, row in product(seeds[1:], CORPORA, rows)
     ]
+    others.sort(key=lambda job: (seeds.index(job[3]), is_slow(job[1])))
     for _ in measured(figures_of, others, runs, place_of):
         yield part
     yield part
@@ -132,14 +125,14 @@ def is_slow(row: str) -> bool:
 
 
 def start(path: Path, current: Callable[[dict], bool]) -> tuple[list[dict], dict]:
-    """Runs of a result that are as good as new ones, and the result that they are part of."""
+    """Runs of a result that are as good as new ones or can never be new, and the result itself."""
     make_corpus()
     os.environ['OMP_NUM_THREADS'] = '1'
     code, runs = state_of_code(), []
     if path.is_file():
         before = json.loads(path.read_text())
-        kept = [run for run in before['runs'] if run['row'] in REMOVED]
         runs = [run for run in before['runs'] if before['code'] == code and current(run)]
+        kept = [run for run in before['runs'] if run.get('row') in REMOVED]
         runs += [dict(run, commit=run.get('commit', before['commit'])) for run in kept]
     return runs, dict(code=code, runs=runs)
 
@@ -211,11 +204,14 @@ def figures_of(corpus: str, row: str, rate: float, seed: int) -> dict:
     return json.loads(kept.read_text())
 
 
-def evaluated(corpus: str, work: Path, one_in: dict = ONE_IN) -> dict:
-    """Figures of a training on the test split, and of ``quality`` on validation."""
+def evaluated(corpus: str, work: Path, one_in: dict = ONE_IN, trials_of=None) -> dict:
+    """Figures of a training on the test split, and of ``quality`` on validation.
+
+    ``trials_of`` gives the settings to try; by default those of the table.
+    """
     with chdir(ROOT):
         cfg, model = trained_model(work, CORPORA[corpus])
-        chosen = on_validation(cfg, model, one_in['val'])
+        chosen = on_validation(cfg, model, one_in['val'], (trials_of or table_trials)(cfg, model))
         test = tool.embed_library(model, build_dataset(cfg, 'test'), step=one_in['test'])
         truth = WholeTruth('data/shapes') if corpus == 'shapes' else None
         found = {}
@@ -234,17 +230,21 @@ def trained_model(work: Path, config: str) -> tuple:
     return cfg, tool.read_model(cfg, str(best_of(work)))
 
 
-def on_validation(cfg, model, step: int) -> dict[str, dict]:
-    """The best of all powers, and with the tower's space of all weights: figures and settings."""
+def table_trials(cfg, model) -> list[tuple[dict, dict]]:
+    """Settings of a library that are tried for each row."""
     weights = WEIGHTS if model.head.tower_spaces else WEIGHTS[:1]
-    trials = [({}, dict(score_power=p, tower_weight=w)) for p, w in product(POWERS, weights)]
+    return [({}, dict(score_power=p, tower_weight=w)) for p, w in product(POWERS, weights)]
+
+
+def on_validation(cfg, model, step: int, trials: list[tuple[dict, dict]]) -> dict[str, dict]:
+    """The best without the tower's space, and the best of all: figures and settings."""
     library = tool.embed_library(model, build_dataset(cfg, 'val'), step=step)
     tried = tool.tried(model, library, trials)
     own = within_videos(model.head, library)
     for trial in tried:
         trial['figures'][OWN] = own
     rows = {ALONE: [trial for trial in tried if not trial['library']['tower_weight']], BOTH: tried}
-    if len(weights) == 1:
+    if not model.head.tower_spaces:
         rows.pop(BOTH)
     return {name: max(found, key=lambda trial: trial['quality']) for name, found in rows.items()}
 
@@ -302,6 +302,8 @@ def chosen_runs(result: dict, corpus: str, row: str) -> list[dict]:
     """A row's runs at its best learning rate; none while not all rates were tried."""
     runs = [run for run in result['runs'] if place_of(run)[:2] == (corpus, row)]
     first = result['seeds'][0]
+    if row in REMOVED:  # whichever seeds it was measured with
+        first = min((run['seed'] for run in runs), default=first)
     if {run['rate'] for run in runs if run['seed'] == first} != {*RATES}:
         return []
     rate = best_rate(runs, corpus, row, first)
@@ -314,20 +316,32 @@ def table_of(corpus: str, rows: dict[str, list[dict]]) -> str:
         return ''
     first = next(iter(rows.values()))[0]
     columns = {title: place for title, place in COLUMNS.items() if place[0] in first}
-    shown = []
-    for label, runs in rows.items():
-        cells = [spreads([run[own] for run in runs], [name])[0] for own, name in columns.values()]
-        median = statistics.median(run[ALONE]['MedR@0.5'] for run in runs)
-        minutes = statistics.fmean(run['train_cpu_seconds'] for run in runs) / 60
-        seeds, rate = len(runs), runs[0]['rate']
-        shown.append([label, *cells, f'{median:.0f}', f'{minutes:.0f}', f'{rate:g}', seeds])
+    shown = [
+        [label, *figures_of_runs(runs, columns), f'{runs[0]["rate"]:g}', len(runs)]
+        for label, runs in rows.items()
+    ]
     header = [f'negatives of a sentence; {corpus}, test split, IoU=0.5, %', *columns]
-    return table([*header, 'median rank', 'CPU minutes', 'learning rate x', 'seeds'], shown)
+    text = table([*header, 'median rank', 'CPU minutes', 'learning rate x', 'seeds'], shown)
+    earlier = {run['commit'][:7] for runs in rows.values() for run in runs if 'commit' in run}
+    return text + (f'\n\nRows with a queue: commit {", ".join(earlier)}.' if earlier else '')
+
+
+def figures_of_runs(runs: list[dict], columns: dict) -> list[str]:
+    """Cells of a row: its columns, median rank and CPU minutes of a training."""
+    cells = [spreads([run[own] for run in runs], [name])[0] for own, name in columns.values()]
+    median = statistics.median(run[ALONE]['MedR@0.5'] for run in runs)
+    minutes = statistics.fmean(run['train_cpu_seconds'] for run in runs) / 60
+    return [*cells, f'{median:.0f}', f'{minutes:.0f}']
 
 
 def captions_library(seeds: list[int]) -> Iterator[dict]:
-    """The config for libraries as it is, asked for all sentences; as `negatives_library`."""
-    runs, part = start(DEFAULT_RESULT, lambda run: True)
+    """The config for libraries, trained as it is; its epoch is chosen by scores alone.
+
+    The library's power and weight of the tower are chosen on validation from those that
+    `eval_library.py --choose` tries, all sentences are asked, and trainings that the result has
+    already are taken as of `negatives_library`.
+    """
+    runs, part = start(DEFAULT_RESULT, lambda run: run['options'] == [PLAIN])
     for _ in measured(of_default, [(seed,) for seed in seeds], runs, lambda run: (run['seed'],)):
         yield part
     yield part
@@ -338,84 +352,16 @@ def of_default(seed: int) -> dict:
     torch.set_num_threads(1)
     config = CORPORA['captions']
     work, used = train(Path(config).stem, seed, (PLAIN,), config, 1)
-    return dict(used, rate=1.0, **evaluated('captions', work, ALL))
+    return dict(used, options=[PLAIN], **evaluated('captions', work, ALL, tool.trials_of))
 
 
 def render_captions_library(result: dict) -> str:
-    """The row of the config."""
-    return table_of('captions', {Path(CORPORA['captions']).name: result['runs']})
-
-
-# What may limit local negatives, one change at a time: options of a training.
-FEATURES = (
-    'model.backbone.keep_features=True',
-    'model.neck.features=384',
-    'model.neck.embed_channels=384',
-    'model.text_encoder.embed_channels=384',
-    'model.text_encoder.identity=True',
-)
-LEARNT = 'temperatures that are learnt, from 0.1 on'
-LIMIT_CONFIGS = {LEARNT: 'tools/reproduction/learnt_temperature_config.py'}  # of others: MMN's
-LANGUAGE = (
-    'model.text_encoder.frozen=False',
-    'optim_wrapper.paramwise_cfg.custom_keys.bert.lr_mult=0.1',
-)
-LIMITS = {
-    'the config': (),
-    'weight of the contrastive losses 0.3 instead of 0.1': (f'{HEAD}.contrastive_weight=0.3',),
-    'weight 1': (f'{HEAD}.contrastive_weight=1.0',),
-    'temperature 0.05 instead of 0.1': of_temperature(0.05),
-    'temperature 0.2': of_temperature(0.2),
-    LEARNT: (),
-    'joint spaces of 384 instead of 128': tuple(
-        f'model.{part}.embed_channels=384' for part in ('neck', 'text_encoder')
-    ),
-    "no moments of a sentence's own video": (f'{HEAD}.loss_matching.negative_iou=0.0',),
-    'twice the epochs': (*of_epochs(8), 'param_scheduler.1.T_max=8'),
-    'a language model that is trained': LANGUAGE,
-    "a contrastive space that begins as the features' own": FEATURES,
-    'likewise, and a language model that is trained': (*FEATURES, *LANGUAGE),
-    'likewise, temperature 0.05': (*FEATURES, *of_temperature(0.05)),
-    'likewise, weight 0.3': (*FEATURES, f'{HEAD}.contrastive_weight=0.3'),
-    'kernels of 3 instead of 5': ('model.neck.kernel_size=3',),
-}
-
-
-def negatives_limits() -> Iterator[dict]:
-    """MMN on captions with one setting changed, first seed, on validation; each row as it ends.
-
-    Rows that the result has already are taken as of `negatives_library`.
-    """
-    runs, part = start(LIMITS_RESULT, lambda run: run['options'] == limit_options(run['row']))
-    for _ in measured(limited, [(row,) for row in LIMITS], runs, lambda run: (run['row'],)):
-        yield part
-    yield part
-
-
-def limit_options(row: str) -> list[str]:
-    """Options of a row's training; none of a row that is none of the table's."""
-    return [*OF_CAPTIONS, *LIMITS[row]] if row in LIMITS else []
-
-
-def limited(row: str) -> dict:
-    """Figures on validation of one training."""
-    torch.set_num_threads(1)
-    options = limit_options(row)
-    name = f'negatives_limits_{list(LIMITS).index(row)}'
-    config = LIMIT_CONFIGS.get(row, MMN)
-    work, used = train(name, 0, tuple(options), config, 1)
-    with chdir(ROOT):
-        found = on_validation(*trained_model(work, config), 1)
-    figures = {name: trial['figures'] | trial['library'] for name, trial in found.items()}
-    return dict(row=row, options=options, **used, **figures)
-
-
-def render_negatives_limits(result: dict) -> str:
-    """A row for each change."""
-    columns = {title: place for title, place in COLUMNS.items() if place[1] != 'presence'}
-    rows = []
-    for run in sorted(result['runs'], key=lambda run: [*LIMITS].index(run['row'])):
-        cells = [f'{run[own][name]:.1f}' for own, name in columns.values()]
-        rows.append([run['row'], *cells, f'{run["train_cpu_seconds"] / 60:.0f}'])
-    about = 'MMN on captions, validation (500 videos), one seed, IoU=0.5, %'
-    return table([about, *columns, 'CPU minutes'], rows)
+    """The row of the config, and what was chosen."""
+    runs = result['runs']
+    both = [f'score_power={run[BOTH]["score_power"]:g}' for run in runs]
+    weights = [f'tower_weight={run[BOTH]["tower_weight"]:g}' for run in runs]
+    chosen = '; '.join(map(', '.join, zip(both, weights, strict=True)))
+    header, row = ['captions, test split, IoU=0.5, %', *COLUMNS], [Path(CORPORA['captions']).name]
+    row += figures_of_runs(runs, COLUMNS)
+    text = table([*header, 'median rank', 'CPU minutes', 'seeds'], [[*row, len(runs)]])
+    return f"{text}\n\nChosen on validation with the tower's space, by seed: {chosen}."
