@@ -30,6 +30,8 @@ model = dict(
     ),
 )
 
+library = dict(score_power=16.0, tower_weight=16.0)  # docs/library_evaluation.md
+
 # beside the figures: the level of a random ranking
 test_evaluator = dict(chance=dict(iou_threshold=nms_threshold, **grid))
 

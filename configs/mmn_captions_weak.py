@@ -4,6 +4,7 @@
 _base_ = 'mmn_captions.py'
 
 model = dict(head=dict(tower_weight=4.0, expected_iou_power=1.0))
+library = dict(_delete_=True)  # was chosen with timestamps
 
 train_pipeline = [
     dict(type='LoadClipFeatures'),
