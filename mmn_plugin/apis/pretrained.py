@@ -359,6 +359,7 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
         ValueError: If the checkpoint belongs to another architecture or another vocabulary, the
             file is no checkpoint, the config has no model, or the device cannot be used.
     """
+    require_model(config)
     require_device(device)
     checkpoint = os.fsdecode(checkpoint)
     return build_model(config, read_checkpoint(checkpoint, config)[1], checkpoint, device)

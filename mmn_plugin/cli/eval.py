@@ -176,7 +176,7 @@ def _holds_tubes(args: argparse.Namespace) -> bool:
     if not args.predictions.is_file():
         return False
     with open(args.predictions, encoding='utf-8', errors='replace') as file:
-        start = file.read(4096)
+        start = file.read(1 << 16)
     return '"st_frame"' in start or '"bbox"' in start
 
 

@@ -1,6 +1,6 @@
 """Dual encoders of Hugging Face: sentences, and frames or windows of frames, in one space."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import signature
@@ -83,6 +83,11 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
 
     Args:
         model (str): As of `SentenceTower`.
+        revision (str, optional): Likewise.
+        root (str, optional): Likewise.
+        templates (Sequence[str]): Likewise.
+        rewrite (Callable | str, optional): Likewise.
+        sentence_batch (int): Likewise.
         fps (float): Frames per second that are looked at. Defaults to 2.
         stride (int): Frames from one row to the next. Defaults to 1.
         clip_len (int, optional): Frames of a window. Defaults to None: as many as a video tower
@@ -92,8 +97,6 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         device (str, optional): Defaults to None: the accelerator if there is one.
         amp (str, optional): Mixed precision of frames, ``'bf16'`` or ``'fp16'``; sentences are
             embedded in float32. Defaults to None: float32.
-        **others: Of `SentenceTower`: ``revision``, ``root``, ``templates``, ``rewrite``,
-            ``sentence_batch``.
 
     Raises:
         ValueError: If a setting is not positive; at the first use, if the model is no dual encoder,
@@ -104,7 +107,11 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
     def __init__(
         self,
         model: str,
-        *,
+        revision: str | None = None,
+        root: str | None = None,
+        templates: Sequence[str] = ('{}',),
+        rewrite: Callable[[str], str] | str | None = None,
+        sentence_batch: int = 64,
         fps: float = 2.0,
         stride: int = 1,
         clip_len: int | None = None,
@@ -112,10 +119,14 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
         batch_size: int = 8,
         device: str | None = None,
         amp: str | None = None,
-        **others,
     ) -> None:
         super().__init__(
             model,
+            revision=revision,
+            root=root,
+            templates=templates,
+            rewrite=rewrite,
+            sentence_batch=sentence_batch,
             fps=fps,
             stride=stride,
             clip_len=clip_len,
@@ -123,7 +134,6 @@ class DualTower(SentenceTower, SlidingWindowExtractor):
             batch_size=batch_size,
             device=device,
             amp=amp,
-            **others,
         )
 
     @cached_property

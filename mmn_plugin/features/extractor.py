@@ -189,15 +189,20 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
         return dict(super().__getstate__(), _copies=None)
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """Scale and crop a frame (H, W, 3) uint8 RGB; all frames of a clip are stacked then.
+        """Scale and crop a frame (H, W, 3) uint8 RGB to an array that is as large for all frames.
 
         Several threads may do so at once. For classes that have no `prepared` of their own.
         """
         raise NotImplementedError
 
     def prepared(self, frames: Iterable[np.ndarray]) -> Iterable[np.ndarray | Tensor]:
-        """Frames as `prepare` makes them of a stream of frames (H, W, 3) uint8 RGB."""
-        return map(self.prepare, frames)
+        """Frames as `prepare` makes them of a stream of frames (H, W, 3) uint8 RGB.
+
+        A class whose own gives something else than writable arrays has a `stack` of its own too.
+        """
+        for frame in frames:
+            made = np.asarray(self.prepare(frame))  # a view would keep the whole frame
+            yield made.copy() if made.base is not None or not made.flags.writeable else made
 
     @abstractmethod
     def describe(self, clips: Tensor) -> Tensor:
@@ -242,10 +247,12 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
         frames = self.prepared(frames)
         clips = sliding_windows(frames, self.stride, self.clip_len, self.frame_interval, list)
         while batch := list(islice(clips, self.batch_size)):
-            yield self.stack(batch)
+            stacked = self.stack(batch)
+            batch.clear()  # no frame is kept twice
+            yield stacked
 
     def stack(self, clips: list[list]) -> Tensor:
-        """Clips of prepared frames as one tensor, ``(n, clip_len, *frame)``; empties the list."""
+        """Clips of prepared frames as one tensor, ``(n, clip_len, *frame)``."""
         frame = torch.from_numpy(clips[0][0])
         with torch.cuda.device(self.device) if self._on_gpu else nullcontext():
             stacked = torch.empty(
@@ -255,7 +262,6 @@ class SlidingWindowExtractor(LazyNetwork, FeatureExtractor):
             )
         for place, clip in zip(stacked.numpy(), clips, strict=True):
             np.stack(clip, out=place)
-        clips.clear()  # no frame is kept twice
         return stacked
 
     def describe_batch(self, batch: Tensor) -> np.ndarray:

@@ -307,11 +307,17 @@ class FeatureFile:
         return True
 
     def writer(self, video_id: str, mark: dict | None = None) -> RowWriter:
-        """Keeps a video's features, part by part; may be called from several processes.
+        """What keeps a video's features, part by part; may be called from several processes.
 
         Args:
             video_id (str): Name of the dataset.
             mark (dict, optional): Of the video. Defaults to None.
+
+        Returns:
+            RowWriter: Whoever asked closes it; nothing counts before its ``end()``.
+
+        Raises:
+            VideoReadError: From its ``write`` and ``end``, of NaN or of no row at all.
         """
         return RowWriter(self._part(video_id, 'rows'), video_id, mark, self._end)
 

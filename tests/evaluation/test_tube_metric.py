@@ -217,9 +217,12 @@ def test_the_scorer_says_in_one_line_what_it_cannot_score(tmp_path):
     assert 'x.json' in output.splitlines()[-1]
 
 
-def test_answers_whose_frames_come_late_in_the_file_are_tubes(tmp_path):
+@pytest.mark.parametrize('last', ['st_frame', 'bbox'])
+def test_answers_whose_frames_come_late_in_the_file_are_tubes(tmp_path, last):
     entry = dict(st_frame=1, ed_frame=1, bbox=[[0, 0, 2, 2]], English='a man')
-    answer = dict(bbox={'1': [0, 0, 2, 2]}, remark='x' * 5000, st_frame=1, ed_frame=1)
+    answer = dict(remark='x' * 5000, bbox={'1': [0, 0, 2, 2]}, st_frame=1, ed_frame=1)
+    if last == 'st_frame':
+        answer = dict(bbox=answer.pop('bbox')) | answer
     for name, content in (('truth', entry), ('answers', answer)):
         (tmp_path / f'{name}.json').write_text(json.dumps({'v1': content}))
     code, output = run_tool('mmn', 'eval', tmp_path / 'answers.json', tmp_path / 'truth.json')

@@ -38,6 +38,15 @@ class Projected(SlidingWindowExtractor):
         return {}
 
 
+class Mirrored(Projected):
+    """Arrays that PyTorch does not take as they are."""
+
+    def prepare(self, frame):
+        made = frame[:SIDE, SIDE - 1 :: -1]
+        made.flags.writeable = False
+        return made
+
+
 class Gpu:
     """What PyTorch does with a GPU: copies that end only when they have been waited for."""
 
@@ -173,3 +182,14 @@ def test_features_of_two_precisions_are_not_mixed(videos, tmp_path, write):
     rows, near = full(videos[0]), mixed(videos[0])
     assert not np.array_equal(rows, near)
     assert np.abs(near - rows).max() < 0.1 * np.abs(rows).max()
+
+
+def test_frames_may_be_prepared_as_views_of_any_strides_and_read_only():
+    frames = np.random.default_rng(0).integers(0, 256, (2 * FRAMES, 12, 16, 3), np.uint8)
+    (batch,) = Mirrored().batches(iter(frames))
+    assert (
+        batch.numpy().tolist()
+        == frames.reshape(2, FRAMES, 12, 16, 3)[:, :, :SIDE, SIDE - 1 :: -1].tolist()
+    )
+    (plain,) = Projected().prepared(iter(frames[:1]))
+    assert plain.base is None

@@ -259,13 +259,6 @@ def test_clips_of_hits_go_to_a_callable(small, videos, tmp_path):
         library.candidates(SENTENCES[0], out_dir=tmp_path / 'C', **options)
 
 
-def test_chapters_of_two_videos_whose_names_become_one_are_two_files(tmp_path):
-    hits = [Hit(name, '', 1.0, 2.0, 0.5, None, 9.0) for name in ('a/b', 'a_b')]
-    files = answers.write_chapters(tmp_path / 'hits.vtt', ['a red box'], [hits])
-    assert [file.name for file in files] == ['hits.a_b.vtt', 'hits.a_b-2.vtt']
-    assert all('a red box' in file.read_text() for file in files)
-
-
 def test_another_model_is_refused(small, copied, tmp_path):
     other = Config.fromfile(small.config)
     other.model.head.score_power = 0.25

@@ -229,8 +229,8 @@ class MutualMatchingHead(BaseHead):
             )
         if weight and not self.tower_spaces:
             raise InputError(
-                f'library.tower_weight={weight}, but the model has no tower: set model.tower, and '
-                'model.head.tower_weight or window_tower_weight above 0'
+                f'library.tower_weight={weight}, but the model has no tower: set it to 0, or set '
+                'model.tower, and model.head.tower_weight or window_tower_weight above 0'
             )
         return MatchingScore(power, self.iou_scale, weight)
 
