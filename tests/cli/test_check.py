@@ -441,9 +441,8 @@ def test_published_annotations_pass(shared, tmp_path, capsys, name, key, splits)
         own = dict(dataset, ann_file=str(folder / f'{split}.json'))
         config.append(f'{split}_dataloader = {dict(dataset=own)!r}')
     (tmp_path / 'config.py').write_text('\n'.join(config))
-    code = main(['check', str(tmp_path / 'config.py'), '--quick'])
+    assert main(['check', str(tmp_path / 'config.py'), '--quick']) == 0
     text = ' '.join(capsys.readouterr().out.split())
-    assert code == 0
     assert 'error' not in text
     if name == 'activitynet':
         assert 'train │ 10,009 │ 37,417 │' in text

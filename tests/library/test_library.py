@@ -11,7 +11,6 @@ import pytest
 import torch
 from helpers.small_library import SECONDS, SENTENCES, small_library, write_features
 from helpers.tiny_grounder import GRID_SIZE, write_scene
-from helpers.tiny_zero_shot import UNRELATED, video_showing, write_zero_shot_config
 from helpers.zero_shot_config import SENTENCES as TOWER_SENTENCES
 from helpers.zero_shot_config import write_zero_shot
 from mmengine.config import Config
@@ -19,7 +18,7 @@ from mmengine.config import Config
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.apis.long_video import VideoEncoder
 from mmn_plugin.errors import InputError, MissingFileError, OperationError, UserError
-from mmn_plugin.library import Hit, MomentLibrary, answers
+from mmn_plugin.library import MomentLibrary, answers
 
 
 @pytest.fixture(scope='module')
@@ -431,27 +430,6 @@ def test_a_tower_lies_in_the_library(tower):
     assert library.verify() == []
     assert library.info()['model'] == 'ZeroShotGrounding (org/clip)'
     assert library.model.extractor.fingerprint == library.model.model.tower.fingerprint
-
-
-def test_videos_that_are_embedded_elsewhere_can_be_added(tmp_path, monkeypatch):
-    from helpers.stub_tower import StubTower
-
-    monkeypatch.setattr(StubTower, 'copy_files', lambda self, folder: None, raising=False)
-    config = write_zero_shot_config(tmp_path / 'zero_shot.py', tmp_path)
-    model = GroundingInferencer(config, device='cpu')
-    library = MomentLibrary.create(tmp_path / 'LIB', model)
-    shown = UNRELATED[::5]
-    videos = [
-        model.encode(video_showing(sentence, 4, 12, seed=place), 16.0, video_id=sentence)
-        for place, sentence in enumerate(shown)
-    ]
-    library.add_encoded(videos, {shown[0]: '/videos/kitchen/a.mp4'})
-    for sentence, hits in zip(shown, library.search(shown, top=3), strict=True):
-        assert isinstance(hits[0], Hit)
-        assert hits[0].video_id == sentence
-    assert library.search(shown[1], where="folder = 'kitchen'", group='video')[0][0].path == (
-        '/videos/kitchen/a.mp4'
-    )
 
 
 def test_a_setting_whose_name_is_damaged_is_found(copied):
