@@ -103,14 +103,13 @@ def negatives_library(seeds: list[int]) -> Iterator[dict]:
     result has already, of the same package, configs and options, are taken as they are.
     """
     runs, part = start(RESULT, is_current)
-    rows = sorted(ROWS, key=is_slow)
-    first = [(*place, seeds[0]) for place in product(CORPORA, rows, RATES)]
+    first = [(*place, seeds[0]) for place in product(CORPORA, ROWS, RATES)]
     first.sort(key=lambda job: is_slow(job[1]))
     for _ in measured(figures_of, first, runs, place_of):
         yield part
     others = [
         (corpus, row, best_rate(runs, corpus, row, seeds[0]), seed)
-        for seed, corpus, row in product(seeds[1:], CORPORA, rows)
+        for seed, corpus, row in product(seeds[1:], CORPORA, ROWS)
     ]
     others.sort(key=lambda job: (seeds.index(job[3]), is_slow(job[1])))
     for _ in measured(figures_of, others, runs, place_of):
