@@ -12,6 +12,7 @@ import pickle
 import re
 import struct
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial, wraps
@@ -38,6 +39,32 @@ def require_mmcv() -> None:
             'mmn_plugin needs MMCV: pip install "mmcv-lite>=2.0.1,<2.2.0" (an existing full mmcv '
             'of these versions serves as well; never install one over the other)'
         )
+
+
+def complete_grammar_caches() -> None:
+    """Let the first processes in a new environment start at once.
+
+    yapf, which mmengine imports, renames its grammar's cache into place before its last bytes are
+    written, and a process that reads it then ends with an EOFError. Needless with a yapf after
+    0.43.0 that closes the file first. tools/train.py and test.py import this package before
+    mmengine for its sake.
+    """
+    try:
+        from yapf_third_party._ylib2to3.pgen2.grammar import Grammar
+    except ImportError:  # an mmengine without yapf, or a yapf that has it elsewhere
+        return
+
+    @wraps(Grammar.dump)
+    def dump(self, filename):
+        file, unfinished = tempfile.mkstemp(dir=Path(filename).parent)
+        try:
+            with open(file, 'wb') as stream:
+                pickle.dump(vars(self), stream, pickle.HIGHEST_PROTOCOL)
+            os.replace(unfinished, filename)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)
+
+    Grammar.dump = dump
 
 
 def quiet_known_warnings() -> None:
@@ -221,6 +248,7 @@ def resolve_own_configs() -> None:
 
 CURES: tuple[Callable[[], None], ...] = (
     require_mmcv,
+    complete_grammar_caches,
     quiet_known_warnings,
     stand_in_for_drn,
     leave_out_vindlu,

@@ -3,10 +3,12 @@
 import argparse
 import sys
 
+import mmn_plugin  # noqa: F401  makes the rest importable, in many processes at once too
+
+# isort: split
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-import mmn_plugin  # noqa: F401  makes the rest importable
 from mmn_plugin.cli.main import explicit_amp, run_command, run_parser
 from mmn_plugin.config import needs_weights, require_checkpoint
 from mmn_plugin.engine import TrainingRecord, add_amp, apply_amp
