@@ -11,4 +11,10 @@ model = dict(
 )
 library = dict(score_power=32.0, tower_weight=16.0)  # chosen on validation, as in the page
 
+train_cfg = dict(max_epochs=5)  # the language model overfits after four
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, end=50),
+    dict(type='CosineAnnealingLR', T_max=5, by_epoch=True, convert_to_iter_based=True),
+]
+default_hooks = dict(negatives=dict(full_through_epoch=5))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(bert=dict(lr_mult=0.1))))
