@@ -1,6 +1,6 @@
 # MMN on ActivityNet's captions to be searched in a library of many videos: the contrastive space
 # begins as the tower's, which tells videos apart. What each of these settings gives is measured in
-# docs/negatives.md; training the language model takes three times the time.
+# docs/negatives.md; an epoch that trains the language model takes three times as long.
 _base_ = 'mmn_captions.py'
 
 model = dict(
