@@ -199,8 +199,8 @@ def load_config(
     """Read a config by path, or by its name in this package.
 
     Args:
-        name (str | bytes | PathLike): a path; ``mmn_plugin::NAME.py``; or ``NAME.py`` of a config
-            of this package (where no such file lies in the current folder).
+        name (str | bytes | PathLike): a path; ``mmn_plugin::NAME.py``; or ``NAME.py``, or ``NAME``,
+            of a config of this package (where no such file lies in the current folder).
         options (dict, optional): values merged over it (``--cfg-options``). Defaults to None.
         warn (Callable): gets one sentence for every option that changes nothing. Defaults to
             `print_warning`.

@@ -375,7 +375,8 @@ def find_config(name: str) -> Path:
     """Path of one of this package's configs.
 
     Args:
-        name (str): path below ``configs/``, e.g. ``mmn_tacos.py`` or ``_base_/default_runtime.py``.
+        name (str): path below ``configs/``, e.g. ``mmn_tacos.py`` or ``_base_/default_runtime.py``;
+            the suffix may be left out.
 
     Returns:
         Path: the file.
@@ -383,9 +384,9 @@ def find_config(name: str) -> Path:
     Raises:
         FileNotFoundError: there is no such config; the message lists those there are.
     """
-    path = config_root() / name
-    if path.is_file():
-        return path
+    for path in (config_root() / name, config_root() / f'{name}.py'):
+        if path.is_file():
+            return path
     known = ', '.join(sorted(p.name for p in config_root().glob('*.py')))
     raise MissingFileError(
         f'mmn_plugin has no config {name!r} in {config_root()}; there are: {known or "none"}'

@@ -3,8 +3,9 @@
 import logging
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -150,7 +151,7 @@ def find_candidates(
     if not isinstance(video, str | Path) or is_entry(video):
         raise InputError(f'clips are cut out of a video file, not of {video!r:.60}')
     pad = checked_pad(n, pad)
-    folder = OutputFolder(out_dir or tempfile.mkdtemp(prefix='mmn_clips_'))
+    folder = OutputFolder(out_dir) if out_dir else None
     inferencer.check_sentences(sentence)  # before the video costs time
     encoded = encoded or inferencer.encode(video)
     (found,) = inferencer.ground(encoded, [sentence], n, drop_absent)
@@ -169,18 +170,19 @@ def checked_pad(n: int, pad: float) -> float:
 
 
 def cut_candidates(
-    folder: OutputFolder,
+    folder: OutputFolder | None,
     sentence: str,
-    moments: Iterable[tuple],
+    moments: Sequence[tuple],
     pad: float,
     refine: Callable | None = None,
 ) -> list[Candidate]:
     """Cut the clips of a sentence's moments, and let a callable refine them.
 
     Args:
-        folder (OutputFolder): For the clips.
+        folder (OutputFolder, optional): For the clips. None: a new one for temporary files, which
+            there is only if there are clips.
         sentence (str): What was looked for.
-        moments (Iterable[tuple]): Of each the video file, start and end, score, and the seconds of
+        moments (Sequence[tuple]): Of each the video file, start and end, score, and the seconds of
             the video; best first.
         pad (float): As of `find_candidates`.
         refine (Callable, optional): Likewise.
@@ -188,6 +190,15 @@ def cut_candidates(
     Returns:
         list[Candidate]: As of `find_candidates`.
     """
+    if not moments:
+        return []
+    if folder is None:
+        folder = OutputFolder(tempfile.mkdtemp(prefix='mmn_clips_'))
+        try:
+            return cut_candidates(folder, sentence, moments, pad, refine)
+        except BaseException:  # nobody would know of it
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
     candidates, videos, files = [], [], {}
     for video, moment, score, length in moments:
         source = input_of(video)

@@ -36,7 +36,13 @@ from rich.table import Table
 from mmn_plugin.apis import Candidate, GroundingInferencer, TubeGroundingInferencer
 from mmn_plugin.apis.pretrained import resolve_model
 from mmn_plugin.apis.video_input import is_entry, video_name
-from mmn_plugin.cli.main import Parser, add_model, chosen_config, whole_number
+from mmn_plugin.cli.main import (
+    Parser,
+    add_model,
+    chosen_config,
+    warn_of_unknown_words,
+    whole_number,
+)
 from mmn_plugin.datasets import grounds_tubes, read_tracks
 from mmn_plugin.errors import InputError
 from mmn_plugin.evaluation import (
@@ -156,6 +162,7 @@ def ground_moments(args: argparse.Namespace, config: Config | None) -> dict:
         model_root=args.model_root,
     )
     inferencer.check_sentences(sentences)  # before the video costs time
+    warn_of_unknown_words(inferencer.model, sentences)
     encoded = inferencer.encode(args.video, args.duration, name)
     if encoded.num_windows > 1:
         print(f'looked at in {encoded.num_windows} overlapping windows')
@@ -312,6 +319,7 @@ def ground_tubes(args: argparse.Namespace, config: Config) -> list[dict]:
     tubes = None
     if args.tracks:
         tubes = read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
+    warn_of_unknown_words(inferencer.model, args.sentences)
     answers = inferencer(args.video, args.sentences, tubes)
     for found in answers:
         if found['span'] is None:

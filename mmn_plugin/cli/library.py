@@ -13,7 +13,15 @@ from rich.table import Table
 
 from mmn_plugin.apis import GroundingInferencer
 from mmn_plugin.cli.extract import clean_stop
-from mmn_plugin.cli.main import Parser, add_device, add_model, chosen_config, count, whole_number
+from mmn_plugin.cli.main import (
+    Parser,
+    add_device,
+    add_model,
+    chosen_config,
+    count,
+    warn_of_unknown_words,
+    whole_number,
+)
 from mmn_plugin.errors import UserError, user_message
 from mmn_plugin.features.extraction import ProgressBar
 from mmn_plugin.files import OutputFolder, text_argument, writable_file
@@ -263,6 +271,7 @@ def run_search(args: argparse.Namespace, answer: Callable) -> int:
     answers = library.search(
         args.sentences, args.top, args.video, args.where, args.group, args.page
     )
+    warn_of_unknown_words(library.model.model, args.sentences)
     results, code, threshold = [], 0, args.threshold
     if threshold is None:
         threshold = library.settings['presence_threshold']

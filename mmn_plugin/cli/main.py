@@ -280,3 +280,16 @@ def main(argv: Sequence[str]) -> int:
 
         with redirect_stdout(sys.stderr) if args.json == STDOUT else nullcontext():
             return getattr(module, f'run_{name}')(args, answer)
+
+
+def warn_of_unknown_words(model, sentences: Sequence[str]) -> None:
+    """Say which words of sentences a localizer was not trained with: it looks for the others."""
+    from mmn_plugin.config import print_warning
+
+    tokenizer = model.data_preprocessor.tokenizer  # None where a tower reads the sentences
+    for sentence in sentences if tokenizer else ():
+        if words := tokenizer.unknown_words(sentence):
+            print_warning(
+                f'the model does not know {", ".join(map(repr, words))} of the sentence '
+                f'{sentence!r}, and looks for the rest of it'
+            )

@@ -196,7 +196,7 @@ def hit_candidates(
     hits: Sequence[Hit],
     n: int,
     pad: float,
-    folder: OutputFolder,
+    folder: OutputFolder | None,
     refine: Callable | None = None,
 ) -> list[Candidate]:
     """Clips of the first hits of a sentence, for a video LLM: `find_candidates` over a library.

@@ -1,7 +1,6 @@
 """Videos that are embedded once, and searched for sentences."""
 
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -391,7 +390,7 @@ class MomentLibrary:
             FileNotFoundError: If a video is not where it was.
         """
         (hits,) = self.search(sentence, max(n, 1), **options)
-        folder = OutputFolder(out_dir or tempfile.mkdtemp(prefix='mmn_clips_'))
+        folder = OutputFolder(out_dir) if out_dir else None
         return hit_candidates(sentence, hits, n, pad, folder, refine)
 
     def embed(self, sentences: list[str]) -> dict[str, Tensor]:

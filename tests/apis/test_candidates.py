@@ -9,6 +9,7 @@ import torch
 from helpers.run_tool import ROOT
 from helpers.tiny_video_llm import write_video_llm
 
+from mmn_plugin.apis.candidates import Candidate
 from mmn_plugin.errors import InputError
 from mmn_plugin.features import probe_video, read_pictures
 
@@ -107,6 +108,19 @@ def test_clips_go_to_a_new_folder_where_none_is_named(ask, monkeypatch, tmp_path
     folders = {one.clip.parent for _ in range(2) for one in ask(n=1, out_dir=None)}
     assert len(folders) == 2
     assert all(folder.name.startswith('mmn_clips_') for folder in folders)
+
+
+def test_no_new_folder_stays_where_there_are_no_clips(ask, inferencer, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    with monkeypatch.context() as absent:
+        absent.setitem(inferencer.meta, 'presence', dict(threshold=2.0, tail=0.0))
+        assert ask(drop_absent=True, out_dir=None) == []
+    with pytest.raises(InputError):
+        ask(n=0, out_dir=None)
+    monkeypatch.setattr(Candidate, 'cut', lambda *_: (_ for _ in ()).throw(OSError('full')))
+    with pytest.raises(OSError, match='full'):
+        ask(out_dir=None)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_absent_sentences_give_no_candidates_where_that_is_asked_for(ask, inferencer, monkeypatch):

@@ -142,6 +142,13 @@ def test_a_sentence_that_does_not_occur_comes_back_empty(grounder, tmp_path):
     assert (tmp_path / 'scene.vtt').read_text() == 'WEBVTT\n'
 
 
+def test_words_that_the_model_does_not_know_are_named(grounder):
+    sentence = 'a rde box'
+    said = ground(grounder, sentence, 'a red box')
+    assert f"Warning: the model does not know 'rde' of the sentence {sentence!r}, and looks" in said
+    assert said.count('Warning: ') == 1
+
+
 def test_features_and_models_without_config_give_the_same_answers(grounder, tmp_path):
     expected = table_rows(ground(grounder, 'a red box'))
     assert len(expected) == 5

@@ -82,6 +82,13 @@ def test_a_search_without_hits_says_why(library, capsys, options, said):
     assert re.search(said, capsys.readouterr().out)
 
 
+def test_words_that_the_model_does_not_know_are_named(library, capsys):
+    assert main(['search', library, 'a rde box', 'a red box']) == 0
+    warning = capsys.readouterr().err
+    assert warning.count('Warning: ') == 1
+    assert "the model does not know 'rde' of the sentence 'a rde box'" in warning
+
+
 def test_a_library_has_a_threshold_of_its_own(library, capsys):
     store = MomentLibrary(library, readonly=False).store
     for threshold in (0.0, 1.0):

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.config import config as config_module
 
+from mmn_plugin.config import load_config
 from mmn_plugin.datasets import single_configs
 from mmn_plugin.files import config_root
 
@@ -73,6 +74,12 @@ def test_every_config_copies_from_pinned_memory_and_has_the_constructor_of_few_g
             assert (loader.pin_memory, loader.persistent_workers) == (True, True), path
         assert config.model.data_preprocessor.get('non_blocking', True)
         assert config.optim_wrapper.constructor == 'GroupedOptimWrapperConstructor'
+
+
+def test_the_suffix_of_an_own_config_may_be_left_out():
+    whole = load_config('mmn_tacos.py')
+    for name in ('mmn_tacos', 'mmn_plugin::mmn_tacos'):
+        assert load_config(name).to_dict() == whole.to_dict()
 
 
 def test_unknown_name_lists_the_configs_and_other_packages_are_left_to_mmengine():

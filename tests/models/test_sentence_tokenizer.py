@@ -23,6 +23,13 @@ def real(shared):
     return shared / 'data' / 'vocab' / 'bert-base-uncased.txt'
 
 
+def test_words_that_the_vocabulary_lacks_are_named_once_as_written(tokenizer):
+    assert tokenizer.unknown_words('He RUNS a Dgo, the café … dgo, the runners!') == [
+        'Dgo', 'the', 'dgo', 'runners'
+    ]  # fmt: skip
+    assert tokenizer.unknown_words('a dog runs.') == []
+
+
 @pytest.mark.parametrize('name', ['tacos_pool', 'charades_pool', 'activitynet_pool'])
 def test_ids_agree_with_the_published_code(shared, golden, name):
     figures = golden(name)

@@ -158,6 +158,13 @@ class SentenceTokenizer:
         """
         return [(len(ids), problem) for ids, problem in self._tokenize(sentences)]
 
+    def unknown_words(self, sentence: str) -> list[str]:
+        """Words of a sentence that the vocabulary does not have, as they are written, each once."""
+        encoding = self._tokenizer.encode(sentence)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        words = [sentence[slice(*place)] for token, place in pairs if token == self.unk_id]
+        return [word for word in dict.fromkeys(words) if any(map(str.isalnum, word))]
+
     def pad(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Stack token ids of different lengths.
 
