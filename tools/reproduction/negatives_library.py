@@ -67,6 +67,8 @@ HARD = (
     'default_hooks.similar_videos.by=model',
 )
 MASKS = f'{SOURCE}.exclude_similar=0.8'
+# What sentences mean where the model has no tower of its own: that of captions.
+MEANING = ('model.tower.type=TextTower', 'model.tower.model=sentence-transformers/all-MiniLM-L6-v2')
 # Videos that are compared with each other, further options, and how many processes train.
 ROWS = {
     'local, 2 videos': (2, (), 1),
@@ -107,15 +109,15 @@ def negatives_library(seeds: list[int]) -> Iterator[dict]:
     result has already, of the same package, configs and options, are taken as they are.
     """
     runs, part = start(RESULT, is_current)
-    rows = sorted(ROWS, key=is_slow)
-    first = [(*place, seeds[0]) for place in product(CORPORA, rows, RATES)]
+    first = [(*place, seeds[0]) for place in product(CORPORA, ROWS, RATES)]
     first.sort(key=lambda job: is_slow(job[1]))
     for _ in measured(figures_of, first, runs, place_of):
         yield part
     others = [
         (corpus, row, best_rate(runs, corpus, row, seeds[0]), seed)
-        for seed, corpus, row in product(seeds[1:], CORPORA, rows)
+        for seed, corpus, row in product(seeds[1:], CORPORA, ROWS)
     ]
+    others.sort(key=lambda job: ('queue' in job[1], seeds.index(job[3]), is_slow(job[1])))
     for _ in measured(figures_of, others, runs, place_of):
         yield part
     yield part
@@ -185,6 +187,8 @@ def options_of(corpus: str, row: str, rate: float) -> tuple[str, ...]:
         counts = STEP // videos
         options += (f'train_dataloader.batch_size={videos}',)
         options += (f'optim_wrapper.accumulative_counts={counts}',)
+    if corpus == 'shapes' and MASKS in options:
+        options += MEANING
     if corpus == 'captions':  # its warm-up counts iterations
         options += (
             f'param_scheduler.0.end={max(1, config.param_scheduler[0].end * STEP // videos)}',
