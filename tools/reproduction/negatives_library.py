@@ -58,6 +58,8 @@ HARD = (
     'default_hooks.similar_videos.by=model',
 )
 MASKS = f'{SOURCE}.exclude_similar=0.8'
+# What sentences mean where the model has no tower of its own: that of captions.
+MEANING = ('model.tower.type=TextTower', 'model.tower.model=sentence-transformers/all-MiniLM-L6-v2')
 # Videos that are compared with each other, further options, and how many processes train.
 ROWS = {
     'local, 2 videos': (2, (), 1),
@@ -183,6 +185,8 @@ def options_of(corpus: str, row: str, rate: float) -> tuple[str, ...]:
         counts = STEP // videos
         options += (f'train_dataloader.batch_size={videos}',)
         options += (f'optim_wrapper.accumulative_counts={counts}',)
+    if corpus == 'shapes' and MASKS in options:
+        options += MEANING
     if corpus == 'captions':  # its warm-up counts iterations
         options += (
             f'param_scheduler.0.end={max(1, config.param_scheduler[0].end * STEP // videos)}',
