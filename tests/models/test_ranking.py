@@ -5,6 +5,7 @@ import torch
 
 from mmn_plugin.models import (
     expected_iou,
+    moment_scores,
     nms,
     rank,
     relative_threshold,
@@ -88,6 +89,12 @@ def test_ranked_moments_are_those_of_nms_with_what_goes_beside(count):
     for ours, expected in zip(found, [*wanted, presence, curves], strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
     assert count == 0 or found[1].isnan().any()  # some sentences keep fewer
+
+
+def test_the_contrastive_score_is_raised_to_its_power_also_just_below_a_cosine_of_minus_1():
+    cosines, iou_scores = torch.tensor([[0.6, -0.2, -1.0000001]]), torch.tensor([[0.5, 1.0, 1.0]])
+    expected = torch.tensor([[0.8**0.5 * 0.5, 0.4**0.5, 0.0]])  # (0.5 c + 0.5) ** power * p
+    torch.testing.assert_close(moment_scores(cosines, iou_scores, 0.5), expected)
 
 
 def test_nan_among_the_scores_is_refused_when_moments_are_ranked():
