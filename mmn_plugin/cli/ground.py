@@ -319,8 +319,8 @@ def ground_tubes(args: argparse.Namespace, config: Config) -> list[dict]:
     tubes = None
     if args.tracks:
         tubes = read_tracks(args.tracks, Path(args.video).name, inferencer.streams)
+    answers = inferencer(args.video, args.sentences, tubes)  # which checks the sentences first
     warn_of_unknown_words(inferencer.model, args.sentences)
-    answers = inferencer(args.video, args.sentences, tubes)
     for found in answers:
         if found['span'] is None:
             print(f'{found["sentence"]}: there is no tube in this video')
