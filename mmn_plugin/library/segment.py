@@ -5,7 +5,7 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -222,6 +222,7 @@ class Segment:
     Attributes:
         path (Path): The file.
         rows (int): M, moments.
+        size (int): Bytes of the file.
         spaces (tuple[str, ...]): Names of the spaces.
         widths (dict[str, int]): J of each space.
         dtype (str): What coordinates are rounded to.
@@ -247,15 +248,15 @@ class Segment:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header = _read_header(self.path)
+        header, self._bytes = _opened(self.path)
         self.rows: int = header['rows']
+        self.size: int = header['size']
         self.dtype: str = header['dtype']
         self.own_rotation: bool = header['own_rotation']
         self.levels = {space: tuple(levels) for space, levels in header['levels'].items()}
         self.spectrum = {space: tuple(shares) for space, shares in header['spectrum'].items()}
         self.spaces = tuple(self.levels)
         self._blocks = {block['name']: block for block in header['blocks']}
-        self._bytes = np.memmap(self.path, np.uint8, 'r')
         self.spans, self.lengths = self._view('spans'), self._view('lengths')
         self.trust = self._view('trust') if 'trust' in self._blocks else None
         self.rotation = {space: self._view(f'rotation of {space}') for space in self.spaces}
@@ -307,16 +308,22 @@ class Segment:
         return np.ndarray(shape, np.float32, self._bytes, first['offset'], strides)
 
 
-def _read_header(path: Path) -> dict:
-    """The header, of a file that has the size it tells."""
+def _opened(path: Path) -> tuple[dict, np.memmap]:
+    """The header and all bytes of one file, whatever is done to its name meanwhile."""
     try:
         with open(path, 'rb') as file:
-            start = file.read(16)
-            length, crc = np.frombuffer(start[8:].ljust(8), '<u4')
-            text = file.read(int(length)) if start[:8] == _MAGIC else b''
-            size = os.fstat(file.fileno()).st_size
+            header = _read_header(path, file)
+            return header, np.memmap(file, np.uint8, 'r')
     except FileNotFoundError:
         raise MissingFileError(f'{path}: this file of moments is gone') from None
+
+
+def _read_header(path: Path, file: BinaryIO) -> dict:
+    """The header, of a file that has the size it tells."""
+    start = file.read(16)
+    length, crc = np.frombuffer(start[8:].ljust(8), '<u4')
+    text = file.read(int(length)) if start[:8] == _MAGIC else b''
+    size = os.fstat(file.fileno()).st_size
     if start[:8] != _MAGIC:
         raise InputError(f'{path} is no file of moments, or its first bytes are damaged')
     if zlib.crc32(text) != crc:

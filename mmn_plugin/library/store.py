@@ -104,14 +104,16 @@ class FolderStore:
             UserError: If a file of moments is damaged, or gone.
         """
         with self._lock, database.plain_failures(self.folder):
-            for last in (False, False, False, True):
-                if self._snapshot is not None and not self.changed():
-                    break
+            gone = None
+            while self._snapshot is None or self.changed():
                 try:
                     self._read()
-                except MissingFileError:  # `compact` has just put another one in its place
-                    if last:
+                except MissingFileError as error:
+                    # `compact` has put another one in its place since the list was read, unless the
+                    # next list names it again: a number is never used twice.
+                    if str(error) == gone:
                         raise
+                    gone = str(error)
             return self._snapshot
 
     def changed(self) -> bool:
@@ -192,7 +194,7 @@ class FolderStore:
         """
         snapshot = self.snapshot()
         rows = sum(segment.rows for segment in snapshot.segments)
-        size = sum(s.path.stat().st_size for s in snapshot.segments)
+        size = sum(segment.size for segment in snapshot.segments)
         size += (self.folder / database.NAME).stat().st_size
         hours = math.fsum(video.duration for video in snapshot.videos.values()) / 3600
         return dict(
@@ -232,14 +234,17 @@ class FolderStore:
 
     def _damages(self, connection) -> Iterator[tuple[list[str], list[str]]]:
         """What is wrong with each damaged file of moments, and the ids of its videos."""
-        for (number,) in connection.execute('SELECT number FROM segments ORDER BY 1').fetchall():
+        after = 'SELECT min(number) FROM segments WHERE number > ?'  # others may come meanwhile
+        number = 0
+        while (number := connection.execute(after, (number,)).fetchone()[0]) is not None:
             try:
                 found = Segment(self._path(number)).verify()
             except UserError as error:
                 found = [str(error)]
             if found:
                 rows = connection.execute('SELECT id FROM videos WHERE segment = ?', (number,))
-                yield found, [video_id for (video_id,) in rows]
+                if ids := [video_id for (video_id,) in rows]:  # else it has just been compacted
+                    yield found, ids
 
     # ---------------------------------------------------------------- writing
 

@@ -20,6 +20,7 @@ from helpers.tiny_library import content, library, memory_folder, video
 
 from mmn_plugin.errors import InputError, MissingFileError, UserError
 from mmn_plugin.library import FolderStore
+from mmn_plugin.library.segment import Segment
 
 CHANGES = {
     'add': lambda store: store.add([video('new', 5), video('b', 4, seed=9)], replace=True),
@@ -224,19 +225,64 @@ def test_a_damaged_rotation_is_not_taken_over(folder, tmp_path):
     assert np.abs(arrays['iou'] - added.embedding.embeddings['iou'].numpy()).max() < 4e-3
 
 
-def test_a_reader_that_meets_a_file_that_has_just_gone_looks_again(folder, tmp_path, monkeypatch):
-    writer = FolderStore(copied(folder, tmp_path / 'lib'))
-    reader = FolderStore(writer.folder, readonly=True)
-    path_of = reader._path
+def before_each_path(monkeypatch, store, act, times):
+    """Another process does something just before a file of moments is opened, so many times."""
+    path_of, left = store._path, list(range(times))
 
-    def compact_first(number):
-        monkeypatch.setattr(reader, '_path', path_of)
-        writer.compact()
+    def act_first(number):
+        if left:
+            left.pop()
+            act()
         return path_of(number)
 
-    monkeypatch.setattr(reader, '_path', compact_first)
+    monkeypatch.setattr(store, '_path', act_first)
+    return left
+
+
+def test_a_reader_whose_files_go_looks_again_as_long_as_they_do(folder, tmp_path, monkeypatch):
+    writer = FolderStore(copied(folder, tmp_path / 'lib'))
+    reader = FolderStore(writer.folder, readonly=True)
+
+    def replace_all():
+        writer.add([video('d', 5)], replace=True)
+        writer.compact()
+
+    left = before_each_path(monkeypatch, reader, replace_all, times=9)
     assert set(content(reader)) == set('abcd')
+    assert left == []
     assert len(reader.snapshot().segments) == 1
+
+
+def test_what_is_compacted_while_it_is_verified_is_not_damaged(folder, tmp_path, monkeypatch):
+    writer = FolderStore(copied(folder, tmp_path / 'lib'))
+    reader = FolderStore(writer.folder, readonly=True)
+    seen = []
+    before_each_path(monkeypatch, reader, writer.compact, times=1)
+    monkeypatch.setattr(Segment, 'verify', lambda segment: seen.append(segment.path) or [])
+    assert reader.verify() == []
+    assert seen[-1] == first_segment(writer.folder)  # the new one is looked at
+
+
+def test_a_file_that_goes_while_it_is_opened_is_read(folder, tmp_path, monkeypatch):
+    path = first_segment(copied(folder, tmp_path / 'lib'))
+    whole, mapped = Segment(path).spans.copy(), np.memmap
+
+    def removed_before(*arguments):
+        path.unlink()
+        return mapped(*arguments)
+
+    monkeypatch.setattr(np, 'memmap', removed_before)
+    assert np.array_equal(Segment(path).spans, whole)
+
+
+def test_sizes_are_told_of_what_is_compacted_meanwhile(folder, tmp_path, monkeypatch):
+    writer = FolderStore(copied(folder, tmp_path / 'lib'))
+    reader = FolderStore(writer.folder, readonly=True)
+    size, snapshot = reader.info()['bytes'], reader.snapshot
+    monkeypatch.setattr(reader, 'snapshot', lambda: (snapshot(), writer.compact())[0])
+    assert abs(reader.info()['bytes'] - size) < 4096 * 8  # but for pages of the database
+    monkeypatch.undo()
+    assert reader.info()['segments'] == 1
 
 
 def test_moments_are_on_the_disk_before_the_database_names_them(folder, tmp_path, monkeypatch):
