@@ -252,7 +252,12 @@ class Adder:
                     bar(done, len(good))
             self._commit()
         self._forget(videos.values())
-        self.library.presence.measured()
+        with self.progress('presence measured') as bar:
+            if bar is not None:
+                bar(0, 1)
+            self.library.presence.measured()
+            if bar is not None:
+                bar(1, 1)
 
     def _named(self, sources: Iterable[Source]) -> dict[str, Source]:
         """Sources by the ids that they get.
