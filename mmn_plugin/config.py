@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmn_plugin.errors import ConfigError, InputError, MissingFileError, UserError
 
 from .files import find_config, nested
+from .setting_types import require_component_types
 
 # What is read of a config's top level beside the arguments of Runner.
 _READ = {
@@ -266,14 +267,16 @@ def config_errors(config: Config) -> Iterator[None]:
     """Turn what MMEngine, PyTorch and constructors raise over settings into `ConfigError`.
 
     For the building of what a config describes. Known are a setting that is absent, one that its
-    class does not take or needs, a type that nobody registered, a value that is refused, and a
-    package that cannot be imported. Any other error is a bug and passes as it is.
+    class does not take or needs, a type that nobody registered, a value that is refused or of
+    another type than declared, and a package that cannot be imported. Any other error is a bug and
+    passes as it is.
 
     Args:
         config (Config): What things are built from; the message names its file.
     """
     where = config.filename or 'the config'
     try:
+        require_component_types(config)
         yield
     except UserError:
         raise

@@ -130,8 +130,9 @@ class SimilarVideoSampler(DefaultSampler):
     ):
         super().__init__(dataset, seed=seed)
         self.group_size = group_size
-        self.similar = group_size - round(share * group_size)  # of a group
-        if not (share >= 0 and self.similar >= 2 and group_size <= len(dataset)):
+        # similar ones of a group
+        self.similar = group_size - round(share * group_size) if 0 <= share <= 1 else 0
+        if self.similar < 2 or group_size > len(dataset):
             raise InputError(
                 f'SimilarVideoSampler: group_size={group_size}, share={share}; give a share from 0 '
                 f'to 1 that leaves 2 similar videos in a group, and at most the {len(dataset)} '

@@ -208,8 +208,13 @@ class SimilarVideoHook(Hook):
         interval (int): Epochs after which the model's vectors are made again. Defaults to 1.
         batch_size (int): Videos that a process embeds at a time. Defaults to 32.
 
+    Attributes:
+        vectors (Tensor | None): (N, C) unit vectors of the training's N videos, on the CPU; None
+            before the first epoch.
+        epoch (int): Epoch, counted from 0, in which they were made.
+
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range, or would have no effect.
     """
 
     def __init__(self, by: str = 'features', interval: int = 1, batch_size: int = 32):
@@ -218,21 +223,33 @@ class SimilarVideoHook(Hook):
                 f'SimilarVideoHook: by={by!r}, interval={interval}, batch_size={batch_size}; give '
                 "'features' or 'model', and numbers from 1"
             )
+        if by == 'features' and interval > 1:
+            raise InputError(
+                f"SimilarVideoHook: interval={interval} has no effect with by='features', which "
+                "never change: leave it out, or set by='model'"
+            )
         self.by, self.interval, self.batch_size = by, interval, batch_size
-        self.vectors: Tensor | None = None  # (N, C)
-        self.epoch = 0  # in which they were made
+        self.vectors: Tensor | None = None
+        self.epoch = 0
 
     def before_train(self, runner) -> None:
-        """Check that the training's sampler has a use for vectors.
+        """Check that the training's sampler has a use for vectors, and its groups fit the steps.
 
         Raises:
-            ValueError: If it has not.
+            ValueError: If it has not, or groups begin in the middle of a step.
         """
         sampler = runner.train_dataloader.sampler
         if not isinstance(sampler, SimilarVideoSampler):
             raise InputError(
                 'SimilarVideoHook is for train_dataloader.sampler=dict(_delete_=True, '
                 f"type='SimilarVideoSampler', group_size=...), not {type(sampler).__name__}"
+            )
+        step = runner.train_dataloader.batch_size * get_world_size()
+        if step % sampler.group_size and sampler.group_size % step:
+            raise InputError(
+                f'SimilarVideoSampler.group_size={sampler.group_size}, but a step has {step} '
+                f'videos, so that groups begin in the middle of steps: set group_size={step}, or a '
+                'part or a multiple of it'
             )
 
     def before_train_epoch(self, runner) -> None:

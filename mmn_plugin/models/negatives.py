@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.setting_types import require_types
 
 
 @dataclass
@@ -302,7 +303,8 @@ class NegativeSource(nn.Module):
             other negative; with another value a sentence's loss depends on which rank it is on.
         exclude_same_text (bool): A sentence of another video with the same text, but for case,
             punctuation and white space, is no negative, and neither are the moments of that video
-            near the sentence's ground truth. Defaults to False, as published.
+            near the sentence's ground truth (each still adds 1 to a denominator, as published for
+            its own video's). Defaults to False, as published.
         exclude_similar (float, optional): Likewise a sentence of another video that means nearly
             the same: the cosine of their vectors of the model's ``tower``, or of its frozen
             language model where it has no tower, is at least so much, in (0, 1). Defaults to None:
@@ -360,7 +362,7 @@ class NegativeSource(nn.Module):
             known (Sequence[str], optional): Those that a head has a use for. Defaults to None: all.
 
         Raises:
-            ValueError: If one is unknown, out of range, or would have no effect.
+            ValueError: If one is unknown, of another type, out of range, or would have no effect.
         """
         known = known or [*inspect.signature(cls).parameters]
         if unknown := [name for name in settings if name not in known]:
@@ -368,6 +370,7 @@ class NegativeSource(nn.Module):
                 f'model.head.negatives.{unknown[0]}: there is no such setting here; there are '
                 f'{", ".join(known)}'
             )
+        require_types(cls, settings, 'model.head.negatives')
         return cls(**settings)
 
     def collect(self, own: Candidates, *, num_rows: int | None = None) -> Negatives:

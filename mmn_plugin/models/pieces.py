@@ -38,6 +38,10 @@ def embed_in_pieces(
 
     Returns:
         tuple[dict, dict]: As ``model.embed`` returns them of the whole batch.
+
+    Raises:
+        ValueError: If ``piece_statistics='whole'`` meets a SyncBatchNorm of several processes, or a
+            BatchNorm that is used twice.
     """
     source, batch = model.head.negatives, (inputs, sentences, data_samples)
     if source.piece is None or len(data_samples) <= source.piece:
@@ -63,7 +67,10 @@ def split_batch(
     sentences: SentenceBatch,
     data_samples: list[GroundingDataSample],
 ) -> Iterator[tuple[Tensor, SentenceBatch, list[GroundingDataSample]]]:
-    """Arguments of ``embed`` of each piece."""
+    """Arguments of ``embed`` of each piece.
+
+    Args: ``piece`` videos at a time, the last time what is left; and as of `embed_in_pieces`.
+    """
     row = place = 0
     for first in range(0, len(data_samples), piece):
         samples = data_samples[first : first + piece]

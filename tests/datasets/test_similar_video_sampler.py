@@ -1,5 +1,6 @@
 """Batches of videos that resemble each other."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -82,7 +83,13 @@ def test_processes_share_out_a_group_as_large_as_their_batches(monkeypatch):
 
 @pytest.mark.parametrize(
     'settings',
-    [dict(group_size=1), dict(group_size=9), dict(group_size=4, share=0.7), dict(share=-0.5)],
+    [
+        dict(group_size=1),
+        dict(group_size=9),
+        dict(group_size=4, share=0.7),
+        dict(share=-0.5),
+        dict(share=math.nan),
+    ],
 )
 def test_groups_that_cannot_be_are_refused(settings):
     with pytest.raises(ValueError, match='at most the 8 videos of the training'):

@@ -97,3 +97,18 @@ def test_another_sampler_and_wrong_settings_are_refused(dataset):
     for settings in (dict(by='tower'), dict(interval=0), dict(batch_size=0)):
         with pytest.raises(ValueError, match='SimilarVideoHook: by='):
             SimilarVideoHook(**settings)
+    with pytest.raises(ValueError, match=r"interval=2 has no effect with by='features'"):
+        SimilarVideoHook(interval=2)
+
+
+def test_groups_that_begin_in_the_middle_of_a_step_are_refused(dataset, monkeypatch):
+    def begin(processes, size):
+        monkeypatch.setattr(schedules, 'get_world_size', lambda: processes)
+        sampler = SimilarVideoSampler(dataset, group_size=size)
+        SimilarVideoHook().before_train(runner_of(dataset, build_tiny(), sampler))
+
+    for processes, size in ((1, 2), (1, 4), (2, 2), (2, 4)):  # batches are of 2 videos
+        begin(processes, size)
+    for processes, size, step in ((1, 3, 2), (2, 3, 4), (2, 6, 4)):
+        with pytest.raises(ValueError, match=rf'group_size={size}, but a step has {step} videos'):
+            begin(processes, size)

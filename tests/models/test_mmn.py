@@ -71,11 +71,36 @@ def test_features_that_do_not_fit_are_named(name, clips):
 
 
 @pytest.mark.parametrize(
-    ('backbone', 'neck'), [(dict(keep_features=True), {}), ({}, dict(features=8))]
+    ('backbone', 'neck'),
+    [(dict(keep_features=True), {}), ({}, dict(features=8)), ({}, dict(features=-1))],
 )
 def test_a_neck_that_does_not_take_the_features_that_come_is_refused(backbone, neck):
-    with pytest.raises(ValueError, match=r'model\.neck\.features=\d, but .* appends \d'):
-        build_tiny(backbone=backbone, neck=neck)
+    for config in ('mmn_charades.py', 'mscl_charades.py'):
+        with pytest.raises(ValueError, match=r'model\.neck\.features=-?\d, but .* appends \d'):
+            build_tiny(config, backbone=backbone, neck=neck)
+
+
+def test_features_of_another_size_than_the_joint_spaces_are_refused_with_what_to_set():
+    with pytest.raises(ValueError, match=r'neck\.features=6: .* set embed_channels of .* to 6, or'):
+        build_tiny(backbone=dict(keep_features=True), neck=dict(features=FEATURE_SIZE))
+
+
+def test_a_model_that_keeps_features_learns_in_16_bits_and_grounds():
+    sizes = dict(embed_channels=FEATURE_SIZE)
+    model = build_tiny(
+        backbone=dict(keep_features=True),
+        neck=dict(sizes, features=FEATURE_SIZE),
+        text_encoder=dict(sizes, identity=False),
+    )
+    before = model.neck.fc_features.weight.detach().clone()
+    assert torch.equal(before, torch.eye(FEATURE_SIZE))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(**batch_of(model), mode='loss')
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert (model.neck.fc_features.weight != before).any()
+    assert_batch_plays_no_role(model)
 
 
 def encoder_of(**settings):

@@ -79,15 +79,23 @@ def test_a_model_leaves_similar_sentences_out_as_it_does_those_of_the_same_text(
 def test_a_setting_that_does_not_exist_is_named_with_those_that_do(config):
     with pytest.raises(InputError, match=r'negatives\.queue_size: .*; there are scope,'):
         build_tiny(config, head=dict(negatives=dict(queue_size=8)))
+    with pytest.raises(InputError, match=r"negatives\.exclude_similar='0.8': it must be a number"):
+        build_tiny(config, head=dict(negatives=dict(exclude_similar='0.8')))
 
 
 def test_what_exclude_similar_needs_is_said():
     for similar in (0.0, 1.0, -1):
         with pytest.raises(ValueError, match=f'exclude_similar={similar}: give a cosine between'):
             NegativeSource(exclude_similar=similar)
-    for config in ('mmn_charades.py', 'mscl_charades.py'):
-        with pytest.raises(ValueError, match=r'exclude_similar=0.8 compares .*set model\.tower'):
-            build_tiny(config, head=dict(negatives=dict(exclude_similar=0.8)))
+    remedies = {'mmn': r'model\.tower \(.*\), or model', 'mscl': 'model'}  # which has no tower
+    for method, remedy in remedies.items():
+        said = rf'exclude_similar=0.8 compares .* trained: set {remedy}\.text_encoder\.frozen=True'
+        with pytest.raises(ValueError, match=said):
+            build_tiny(f'{method}_charades.py', head=dict(negatives=dict(exclude_similar=0.8)))
+    model = build_tiny()  # of a localizer that has not asked
+    model.head.negatives = NegativeSource(exclude_similar=0.8)
+    with pytest.raises(ValueError, match=r'exclude_similar=0\.8 compares'):
+        model(**batch_of(model), mode='loss')
     own = replace(random_candidates([1], 'a'), meaning=None)
     with pytest.raises(ValueError, match=r"hand sentences\['meaning'\] to its `candidates`"):
         NegativeSource(exclude_similar=0.8).collect(own)

@@ -90,11 +90,18 @@ def tube_batch(model):
     return model.data_preprocessor(dict(inputs=inputs, data_samples=samples))
 
 
+KEPT = dict(
+    backbone=dict(keep_features=True),
+    neck=dict(features=FEATURE_SIZE, embed_channels=FEATURE_SIZE),
+    text_encoder=dict(embed_channels=FEATURE_SIZE),
+)
 CASES = {
     'MMN': {},
     'cells': dict(neck=dict(conv_mode='sparse')),
     'texts': dict(negatives=dict(exclude_same_text=True)),
     'a frozen language model': dict(text_encoder=dict(frozen=True)),
+    'meanings': dict(text_encoder=dict(frozen=True), negatives=dict(exclude_similar=0.5)),
+    'features that are kept': KEPT,
     'several windows, and none': dict(head=dict(positives='sentence')),
     'sentences that are ignored': dict(head=dict(absent='ignore')),
     'MSCL': dict(name='mscl_charades.py'),
@@ -120,7 +127,8 @@ def test_losses_and_gradients_are_those_of_the_batch_at_once(case):
             assert_same(actual, expected)
     used = {name for name, value in found[3][0][1].items() if value is not None}
     assert any('neck' in name for name in used)
-    assert any('bert' in name for name in used) == (case != 'a frozen language model')
+    frozen = 'frozen' in CASES[case].get('text_encoder', {})
+    assert any('bert' in name for name in used) == (not frozen)
 
 
 def two_passes(model, batch, piece, bf16):

@@ -56,6 +56,10 @@ class ScoreCurveHead(BaseHead):
             in (0, 1), or if ``threshold_halving`` is not above 0.
     """
 
+    known_negatives = (  # all but how BatchNorm has its statistics: there is none
+        *('scope', 'weight', 'exclude_same_text', 'exclude_similar', 'videos_per_step', 'piece'),
+    )
+
     def __init__(
         self,
         grid: MomentGrid,

@@ -80,16 +80,26 @@ class BaseLocalizer(BaseModel):
         return total, self.log_vars
 
     @staticmethod
-    def check_joint_space(neck: dict, text_encoder: dict) -> None:
-        """Refuse two sizes of the joint space.
+    def check_sizes(backbone: dict, neck: dict, text_encoder: dict) -> None:
+        """Refuse two sizes of the joint space, or of the features that the backbone appends.
 
         Args:
+            backbone (dict): Config of the clip encoder.
             neck (dict): Config of the neck.
             text_encoder (dict): Config of the sentence encoder.
 
         Raises:
-            ValueError: If their ``embed_channels`` differ.
+            ValueError: If ``embed_channels`` of neck and sentence encoder differ, or the neck's
+                ``features`` are not ``in_channels`` of a backbone with ``keep_features``, else 0.
         """
+        kept = backbone.get('in_channels', 0) if backbone.get('keep_features') else 0
+        features = neck.get('features', 0)
+        if features != kept:
+            raise InputError(
+                f'model.neck.features={features}, but model.backbone appends {kept} channels of '
+                'features: set model.backbone.keep_features=True and, of a MomentMapNeck, features '
+                'to in_channels; or neither'
+            )
         sizes = neck.get('embed_channels'), text_encoder.get('embed_channels')
         if None not in sizes and sizes[0] != sizes[1]:
             raise InputError(
@@ -150,7 +160,15 @@ class BaseLocalizer(BaseModel):
 
         They are the tower's, or else the frozen language model's means over tokens, and are kept
         (of `KEPT` sentences at most), so that the device is waited for once per sentence.
+
+        Args:
+            texts (Sequence[str]): S sentences.
+            tokens (SentenceBatch | None): The same, tokenised; the tower needs none.
+
+        Raises:
+            ValueError: As of `check_meanings`.
         """
+        self.check_meanings()
         rows = {text: row for row, text in enumerate(texts) if text not in self._meanings}
         found = {}
         if rows and self.tower is not None:
@@ -172,10 +190,11 @@ class BaseLocalizer(BaseModel):
         """
         similar = self.head.negatives.exclude_similar
         if similar is not None and self.tower is None and not self.text_encoder.frozen:
+            # a localizer that takes a tower has set its own
+            towers = 'model.tower (a TextTower will do), or ' if 'tower' in vars(self) else ''
             raise InputError(
                 f'model.head.negatives.exclude_similar={similar} compares what sentences mean by '
-                'weights that are never trained: set model.tower (a TextTower will do), or '
-                'model.text_encoder.frozen=True'
+                f'weights that are never trained: set {towers}model.text_encoder.frozen=True'
             )
 
     def encode_videos(

@@ -42,6 +42,7 @@ class MMN(BaseLocalizer):
         init_cfg: dict | None = None,
     ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
+        self.check_sizes(backbone, neck, text_encoder)
         self.grid = MomentGrid(**grid)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck, default_args=dict(grid=self.grid))
@@ -50,23 +51,15 @@ class MMN(BaseLocalizer):
         self.build_tower(tower, head)
         self.check_meanings()
         self.data_preprocessor.max_tokens = self.text_encoder.max_tokens
-        self.check_joint_space(neck, text_encoder)
-        self._check_settings(backbone, neck, head)
+        self._check_settings(neck, head)
 
-    def _check_settings(self, backbone: dict, neck: dict, head: dict) -> None:
+    def _check_settings(self, neck: dict, head: dict) -> None:
         compiled, piece = neck.get('compile'), self.head.negatives.piece
         if compiled and piece is not None:
             raise InputError(
                 f'model.neck.compile={compiled} and model.head.negatives.piece={piece} do not go '
                 'together: PyTorch embeds pieces for the second time without its compiler, and so '
                 'must the first time'
-            )
-        kept = backbone.get('in_channels', 0) if backbone.get('keep_features') else 0
-        features = neck.get('features', 0)
-        if features != kept:
-            raise InputError(
-                f'model.neck.features={features}, but model.backbone appends {kept} channels of '
-                'features: set features to in_channels, and backbone.keep_features=True'
             )
         positives = head.get('loss_matching', {}).get('num_positive', 1)
         if positives > self.grid.num_moments:

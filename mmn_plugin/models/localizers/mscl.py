@@ -42,7 +42,7 @@ class MSCL(BaseLocalizer):
         init_cfg: dict | None = None,
     ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
-        self.check_joint_space(neck, text_encoder)
+        self.check_sizes(backbone, neck, text_encoder)
         self.grid = MomentGrid(num_clips, [])  # the clips alone
         self.backbone = MODELS.build(backbone)
         self.text_encoder = MODELS.build(text_encoder)

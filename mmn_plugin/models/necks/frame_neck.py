@@ -49,7 +49,7 @@ class FrameNeck(BaseModule):
         )
         self.fc = nn.Conv1d(channels, embed_channels, 1)
         if identity:
-            begin_as_identity(self.fc, 'model.neck: channels')
+            begin_as_identity(self.fc, 'model.neck.identity=True', 'identity=False')
         self.stages = nn.ModuleList(
             nn.Conv1d(embed_channels, embed_channels, kernel_size, padding=padding)
             for _ in range(num_stages)

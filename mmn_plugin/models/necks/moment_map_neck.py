@@ -107,6 +107,9 @@ class MomentMapNeck(BaseModule):
             which may tell videos apart. Defaults to 0: there are none.
         **encoder: How the encoder computes: ``conv_mode``, ``strip_rows``, ``memory_format``,
             ``compile``, ``gradient_checkpointing`` of :class:`MomentEncoder`.
+
+    Raises:
+        ValueError: If there are features, of another size than the joint spaces.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class MomentMapNeck(BaseModule):
         self.features = features
         if features:
             self.fc_features = nn.Linear(features, embed_channels)
-            begin_as_identity(self.fc_features, 'model.neck.features')
+            begin_as_identity(self.fc_features, f'model.neck.features={features}', 'features=0')
             first, last = grid.starts, grid.ends + 1
             weights = interval_weights(first, last, grid.num_clips)  # (P, N)
             self.register_buffer('moment_weights', weights, persistent=False)

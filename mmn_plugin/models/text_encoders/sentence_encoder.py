@@ -76,7 +76,8 @@ class SentenceEncoder(BaseModule):
             language model's space, where ``embed_channels`` is its size. Defaults to False.
 
     Raises:
-        ValueError: If not exactly one of ``name_or_path`` and ``config`` is given.
+        ValueError: If not exactly one of ``name_or_path`` and ``config`` is given, or ``identity``
+            is to be one between two sizes.
         OSError: If ``name_or_path`` is neither a folder nor to be had from the hub.
     """
 
@@ -101,7 +102,7 @@ class SentenceEncoder(BaseModule):
         for space in self.spaces:
             projection = nn.Linear(hidden, embed_channels)
             if identity:
-                begin_as_identity(projection, 'model.text_encoder: hidden size')
+                begin_as_identity(projection, 'model.text_encoder.identity=True', 'identity=False')
             setattr(self, f'fc_{space}', projection)
 
     @staticmethod

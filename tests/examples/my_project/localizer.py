@@ -46,7 +46,7 @@ class BoundaryLocalizer(BaseLocalizer):
 
     def __init__(self, grid, backbone, neck, text_encoder, head, data_preprocessor):
         super().__init__(MODELS.build(data_preprocessor))
-        self.check_joint_space(neck, text_encoder)
+        self.check_sizes(backbone, neck, text_encoder)
         self.grid = MomentGrid(**grid)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck, default_args=dict(grid=self.grid))

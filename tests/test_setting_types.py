@@ -1,0 +1,74 @@
+"""Settings of another type than their component declares."""
+
+import numpy as np
+import pytest
+from mmaction.registry import HOOKS
+from mmengine.config import Config
+
+from mmn_plugin.config import config_errors, load_config
+from mmn_plugin.errors import ConfigError
+from mmn_plugin.files import config_root
+
+HOOK = 'default_hooks.similar_videos'
+WRONG = [
+    (f'{HOOK}.interval', '2', 'a whole number'),
+    (f'{HOOK}.batch_size', 2.5, 'a whole number'),
+    (f'{HOOK}.batch_size', None, 'a whole number'),
+    (f'{HOOK}.by', 1, 'a text'),
+    ('train_dataloader.sampler.group_size', 4.0, 'a whole number'),
+    ('train_dataloader.sampler.group_size', True, 'a whole number'),
+    ('train_dataloader.sampler.share', [0, 25], 'a number'),
+    ('train_dataloader.sampler.seed', '1', 'a whole number or None'),
+    ('model.backbone.keep_features', 'no', 'True or False'),
+    ('model.head.negatives', 'global', 'a dict or None'),
+    ('model.head.nms_threshold', 'high', 'a number'),
+    ('model.neck.features', 0.5, 'a whole number'),
+]
+
+
+def with_setting(name, value):
+    config = load_config('mmn_charades.py')
+    sampler = dict(_delete_=True, type='SimilarVideoSampler', group_size=2)
+    hook = dict(type='SimilarVideoHook')
+    config.merge_from_dict({'train_dataloader.sampler': sampler, HOOK: hook})
+    config.merge_from_dict({name: value})
+    return config
+
+
+@pytest.mark.parametrize(('name', 'value', 'kind'), WRONG)
+def test_a_setting_of_another_type_is_named_with_the_file_and_what_it_must_be(name, value, kind):
+    config = with_setting(name, value)
+    with pytest.raises(ConfigError) as found, config_errors(config):
+        pytest.fail('something is built')
+    assert str(found.value) == f'{config.filename}: {name}={value!r}: it must be {kind}'
+
+
+@pytest.mark.parametrize('value', [2, np.int64(2)])
+def test_numbers_of_any_kind_do(value):
+    for name in ('train_dataloader.sampler.group_size', 'train_dataloader.sampler.share'):
+        with config_errors(with_setting(name, value)):
+            pass
+
+
+def test_components_of_other_packages_are_left_to_them():
+    config = Config(dict(default_hooks=dict(timer=dict(type='IterTimerHook', priority=1))))
+    config.default_hooks.own = dict(type=OwnHook, number='1')
+    config.default_hooks.named = dict(type='OwnHook', number='1')
+    with config_errors(config):
+        pass
+
+
+@HOOKS.register_module()
+class OwnHook:
+    """Of a project that uses ours."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def test_every_config_has_settings_of_the_declared_types():
+    files = sorted(config_root().glob('*.py'))
+    assert len(files) > 20
+    for file in files:
+        with config_errors(load_config(str(file))):
+            pass
