@@ -52,7 +52,7 @@ def require_component_types(config: Config) -> None:
     for keys, part in nested(config._cfg_dict):
         if not isinstance(part, dict) or not (kind := part.get('type')):
             continue
-        taker = known.get(kind.rpartition('.')[2]) if isinstance(kind, str) else kind
+        taker = known.get(kind.removeprefix('mmaction.')) if isinstance(kind, str) else kind
         if taker is not None and getattr(taker, '__module__', '').startswith('mmn_plugin.'):
             require_types(taker, part, f'{file}: {".".join(map(str, keys))}')
 

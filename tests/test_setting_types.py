@@ -6,8 +6,10 @@ from mmaction.registry import HOOKS
 from mmengine.config import Config
 
 from mmn_plugin.config import config_errors, load_config
+from mmn_plugin.engine import SimilarVideoHook
 from mmn_plugin.errors import ConfigError
 from mmn_plugin.files import config_root
+from mmn_plugin.setting_types import require_component_types
 
 HOOK = 'default_hooks.similar_videos'
 WRONG = [
@@ -43,6 +45,14 @@ def test_a_setting_of_another_type_is_named_with_the_file_and_what_it_must_be(na
     assert str(found.value) == f'{config.filename}: {name}={value!r}: it must be {kind}'
 
 
+def test_components_are_known_by_scope_and_by_class_as_well():
+    for kind in ('mmaction.SimilarVideoHook', SimilarVideoHook):
+        config = Config(dict(default_hooks=dict()))
+        config.default_hooks.own = dict(type=kind, interval='2')
+        with pytest.raises(ConfigError, match=r"default_hooks\.own\.interval='2': it must"):
+            require_component_types(config)
+
+
 @pytest.mark.parametrize('value', [2, np.int64(2)])
 def test_numbers_of_any_kind_do(value):
     for name in ('train_dataloader.sampler.group_size', 'train_dataloader.sampler.share'):
@@ -54,6 +64,7 @@ def test_components_of_other_packages_are_left_to_them():
     config = Config(dict(default_hooks=dict(timer=dict(type='IterTimerHook', priority=1))))
     config.default_hooks.own = dict(type=OwnHook, number='1')
     config.default_hooks.named = dict(type='OwnHook', number='1')
+    config.default_hooks.scoped = dict(type='my_project.SimilarVideoHook', interval='1')
     with config_errors(config):
         pass
 
