@@ -1,5 +1,7 @@
 """Settings of another type than their component declares."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mmaction.registry import HOOKS
@@ -56,6 +58,18 @@ def test_components_are_known_by_scope_and_by_class_as_well():
 @pytest.mark.parametrize('value', [2, np.int64(2)])
 def test_numbers_of_any_kind_do(value):
     for name in ('train_dataloader.sampler.group_size', 'train_dataloader.sampler.share'):
+        with config_errors(with_setting(name, value)):
+            pass
+
+
+def test_what_the_framework_takes_is_no_mistake():
+    pretrained = [dict(type='Pretrained', checkpoint='x.pth')]
+    for name, value in (
+        ('train_dataloader.dataset.data_root', None),
+        ('train_dataloader.dataset.data_root', Path('data')),
+        ('train_dataloader.dataset.ann_file', Path('train.json')),
+        ('model.init_cfg', pretrained),
+    ):
         with config_errors(with_setting(name, value)):
             pass
 

@@ -98,8 +98,8 @@ class TemporalGroundingDataset(FeatureDataset):
     the first one's entry is opened, so that a wrong file or key ends here and not within an epoch.
 
     Args:
-        ann_file (str): Annotation file, relative to ``data_root``.
-        data_root (str): Folder that relative paths start from. Defaults to ''.
+        ann_file (str | Path): Annotation file, relative to ``data_root``.
+        data_root (str | Path | None): Folder that relative paths start from. Defaults to ''.
         data_prefix (dict): ``features``: an HDF5 file or a folder of ``.npy``, ``.npz`` or ``.pt``
             files, or a list of several whose features are joined along D (see `LoadClipFeatures`).
             Without it the dataset holds sentences alone. Defaults to no features.
@@ -133,8 +133,8 @@ class TemporalGroundingDataset(FeatureDataset):
 
     def __init__(
         self,
-        ann_file: str,
-        data_root: str = '',
+        ann_file: str | Path,
+        data_root: str | Path | None = '',
         data_prefix: dict | None = None,
         feature_key: str | Sequence[str | None] | None = None,
         weak: bool = False,
@@ -283,9 +283,9 @@ class TubeGroundingDataset(FeatureDataset):
     test it stays, and its answer is empty, so that it counts as not found.
 
     Args:
-        ann_file (str): Tube file (HDF5), relative to ``data_root``.
+        ann_file (str | Path): Tube file (HDF5), relative to ``data_root``.
         streams (Sequence[str]): Names of the feature streams to join along D, in this order.
-        data_root (str): Folder that relative paths start from. Defaults to ''.
+        data_root (str | Path | None): Folder that relative paths start from. Defaults to ''.
         **kwargs: ``pipeline``, ``test_mode`` (keep videos without tubes, and let a sample that the
             pipeline refuses be an error) and so on, see `mmengine.dataset.BaseDataset`.
 
@@ -298,7 +298,13 @@ class TubeGroundingDataset(FeatureDataset):
     METAINFO = dict(dataset_type='tube_grounding')
     submission = 'DumpTubeSubmission'
 
-    def __init__(self, ann_file: str, streams: Sequence[str], data_root: str = '', **kwargs):
+    def __init__(
+        self,
+        ann_file: str | Path,
+        streams: Sequence[str],
+        data_root: str | Path | None = '',
+        **kwargs,
+    ):
         if isinstance(streams, str) or not streams:
             raise InputError(f'streams={streams!r}: give a list with at least one name')
         self.streams = list(streams)

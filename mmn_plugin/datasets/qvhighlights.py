@@ -46,7 +46,7 @@ class QVHighlightsDataset(TemporalGroundingDataset):
     the queries of a video.
 
     Args:
-        ann_file (str): JSON lines, relative to ``data_root``.
+        ann_file (str | Path): JSON lines, relative to ``data_root``.
         row_seconds (float, optional): As of `TemporalGroundingDataset`. Defaults to 2, that of the
             features that are published with the dataset.
         **kwargs: See `TemporalGroundingDataset`.
@@ -61,7 +61,7 @@ class QVHighlightsDataset(TemporalGroundingDataset):
     METAINFO = dict(dataset_type='qvhighlights')
     submission = 'DumpQVHighlights'
 
-    def __init__(self, ann_file: str, row_seconds: float | None = CLIP, **kwargs):
+    def __init__(self, ann_file: str | Path, row_seconds: float | None = CLIP, **kwargs):
         super().__init__(ann_file, row_seconds=row_seconds, **kwargs)
 
     def load_entries(self) -> dict[str, dict]:

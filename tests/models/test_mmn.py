@@ -80,6 +80,11 @@ def test_a_neck_that_does_not_take_the_features_that_come_is_refused(backbone, n
             build_tiny(config, backbone=backbone, neck=neck)
 
 
+def test_a_grid_of_another_type_than_declared_is_named():
+    with pytest.raises(ValueError, match=r'model\.grid\.num_clips=8\.5: it must be a whole number'):
+        build_tiny(grid=dict(num_clips=8.5))
+
+
 def test_features_of_another_size_than_the_joint_spaces_are_refused_with_what_to_set():
     with pytest.raises(ValueError, match=r'neck\.features=6: .* set embed_channels of .* to 6, or'):
         build_tiny(backbone=dict(keep_features=True), neck=dict(features=FEATURE_SIZE))

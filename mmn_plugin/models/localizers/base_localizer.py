@@ -39,7 +39,9 @@ class BaseLocalizer(BaseModel):
     tower = None
     tower_fingerprint: dict | None = None
 
-    def __init__(self, data_preprocessor: nn.Module | None = None, init_cfg: dict | None = None):
+    def __init__(
+        self, data_preprocessor: nn.Module | None = None, init_cfg: dict | list[dict] | None = None
+    ):
         super().__init__(data_preprocessor, init_cfg)
         self._meanings: dict[str, Tensor] = {}  # sentence -> (C,), on the CPU
 

@@ -3,6 +3,7 @@
 from mmaction.registry import MODELS
 
 from mmn_plugin.errors import InputError
+from mmn_plugin.setting_types import require_types
 from mmn_plugin.structures import MomentGrid
 
 from .base_localizer import BaseLocalizer
@@ -25,7 +26,7 @@ class MMN(BaseLocalizer):
         data_preprocessor (dict): Config of the data preprocessor, with the tokenizer.
         tower (dict, optional): Config of the dual encoder that made the features, for
             ``head.tower_weight`` above 0 (`BaseLocalizer`). Defaults to None.
-        init_cfg (dict, optional): Initialization. Defaults to None.
+        init_cfg (dict | list[dict], optional): Initialization. Defaults to None.
     """
 
     num_clips_option = 'model.grid.num_clips'
@@ -39,10 +40,11 @@ class MMN(BaseLocalizer):
         head: dict,
         data_preprocessor: dict,
         tower: dict | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.check_sizes(backbone, neck, text_encoder)
+        require_types(MomentGrid, grid, 'model.grid')
         self.grid = MomentGrid(**grid)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck, default_args=dict(grid=self.grid))

@@ -23,7 +23,7 @@ class MSCL(BaseLocalizer):
         text_encoder (dict): Config of the sentence encoder, of one space, ``contrastive``.
         head (dict): Config of the score-curve head.
         data_preprocessor (dict): Config of the data preprocessor, with the tokenizer.
-        init_cfg (dict, optional): Initialization. Defaults to None.
+        init_cfg (dict | list[dict], optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If the joint space has two sizes.
@@ -39,7 +39,7 @@ class MSCL(BaseLocalizer):
         text_encoder: dict,
         head: dict,
         data_preprocessor: dict,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.check_sizes(backbone, neck, text_encoder)

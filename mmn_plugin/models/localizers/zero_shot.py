@@ -26,7 +26,7 @@ class ZeroShotGrounding(BaseLocalizer):
         head (dict): Config of the `ZeroShotHead`.
         neck (dict, optional): Config of the pooling. Defaults to None: `TowerPool`.
         data_preprocessor (dict, optional): Defaults to None: without a tokenizer.
-        init_cfg (dict, optional): Not used.
+        init_cfg (dict | list[dict], optional): Not used.
     """
 
     num_clips_option = 'model.grid.num_clips'
@@ -39,7 +39,7 @@ class ZeroShotGrounding(BaseLocalizer):
         head: dict,
         neck: dict | None = None,
         data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         preprocessor = data_preprocessor or dict(type='GroundingDataPreprocessor')
         super().__init__(MODELS.build(preprocessor), init_cfg)
