@@ -39,12 +39,19 @@ def with_setting(name, value):
     return config
 
 
+def refusal_of(config):
+    """What is said of the types of a config's settings; None where nothing is."""
+    try:
+        with config_errors(config):
+            return None
+    except ConfigError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize(('name', 'value', 'kind'), WRONG)
 def test_a_setting_of_another_type_is_named_with_the_file_and_what_it_must_be(name, value, kind):
     config = with_setting(name, value)
-    with pytest.raises(ConfigError) as found, config_errors(config):
-        pytest.fail('something is built')
-    assert str(found.value) == f'{config.filename}: {name}={value!r}: it must be {kind}'
+    assert refusal_of(config) == f'{config.filename}: {name}={value!r}: it must be {kind}'
 
 
 def test_components_are_known_by_scope_and_by_class_as_well():
@@ -58,8 +65,7 @@ def test_components_are_known_by_scope_and_by_class_as_well():
 @pytest.mark.parametrize('value', [2, np.int64(2)])
 def test_numbers_of_any_kind_do(value):
     for name in ('train_dataloader.sampler.group_size', 'train_dataloader.sampler.share'):
-        with config_errors(with_setting(name, value)):
-            pass
+        assert refusal_of(with_setting(name, value)) is None
 
 
 def test_what_the_framework_takes_is_no_mistake():
@@ -70,8 +76,7 @@ def test_what_the_framework_takes_is_no_mistake():
         ('train_dataloader.dataset.ann_file', Path('train.json')),
         ('model.init_cfg', pretrained),
     ):
-        with config_errors(with_setting(name, value)):
-            pass
+        assert refusal_of(with_setting(name, value)) is None
 
 
 def test_components_of_other_packages_are_left_to_them():
@@ -79,8 +84,7 @@ def test_components_of_other_packages_are_left_to_them():
     config.default_hooks.own = dict(type=OwnHook, number='1')
     config.default_hooks.named = dict(type='OwnHook', number='1')
     config.default_hooks.scoped = dict(type='my_project.SimilarVideoHook', interval='1')
-    with config_errors(config):
-        pass
+    assert refusal_of(config) is None
 
 
 @HOOKS.register_module()
@@ -95,5 +99,4 @@ def test_every_config_has_settings_of_the_declared_types():
     files = sorted(config_root().glob('*.py'))
     assert len(files) > 20
     for file in files:
-        with config_errors(load_config(str(file))):
-            pass
+        assert refusal_of(load_config(str(file))) is None
